@@ -1,0 +1,41 @@
+# Everything runs in .venv, which `make` creates once and renews when the requirements change.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: sweep test lint type check smoke format clean
+
+sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a run directory and a picture.
+	$(BIN)/hpjax run experiments/digits/sweep.py --dir $(RUN) --test
+	$(BIN)/hpjax plot $(RUN)
+
+test: $(READY)  ## The tests.
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## Style and format.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(READY)  ## Types, strict on hpjax/.
+	$(BIN)/mypy
+
+smoke: $(READY)  ## Every experiment, small.
+	@set -e; for file in experiments/*/sweep.py; do \
+	  echo "== $$file"; dir=$$(mktemp -d); \
+	  $(BIN)/hpjax run $$file --trials 8 --steps 20 --eval-every 10 --dir $$dir/run --test --quiet; \
+	  $(BIN)/hpjax plot $$dir/run; $(BIN)/hpjax export $$dir/run --csv; rm -r $$dir; done
+
+check: lint type test smoke  ## All of it.
+
+format: $(READY)  ## Mends style and format.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Removes the environment and every run.
+	rm -rf .venv runs build *.egg-info
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)

@@ -1,0 +1,70 @@
+"""hpjax: hyperparameters as array axes. One compiled program trains hundreds of Flax models."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpjax import data as data
+    from hpjax import keys as keys
+    from hpjax import metrics as metrics
+    from hpjax.errors import InputError as InputError
+    from hpjax.errors import ProgramError as ProgramError
+    from hpjax.errors import RunError as RunError
+    from hpjax.errors import UnknownHyperparameterError as UnknownHyperparameterError
+    from hpjax.hparams import Hparams as Hparams
+    from hpjax.loop import Event as Event
+    from hpjax.objective import maximize as maximize
+    from hpjax.objective import minimize as minimize
+    from hpjax.program import Data as Data
+    from hpjax.program import Program as Program
+    from hpjax.result import Result as Result
+    from hpjax.result import Trial as Trial
+    from hpjax.result import load as load
+    from hpjax.samplers import Grid as Grid
+    from hpjax.samplers import Manual as Manual
+    from hpjax.samplers import Random as Random
+    from hpjax.samplers import Sampler as Sampler
+    from hpjax.samplers import Sobol as Sobol
+    from hpjax.schedulers import Scheduler as Scheduler
+    from hpjax.space import Choice as Choice
+    from hpjax.space import Int as Int
+    from hpjax.space import LogInt as LogInt
+    from hpjax.space import LogUniform as LogUniform
+    from hpjax.space import ReverseLogUniform as ReverseLogUniform
+    from hpjax.space import Space as Space
+    from hpjax.space import Uniform as Uniform
+    from hpjax.supervise import supervised as supervised
+    from hpjax.sweep import Sweep as Sweep
+
+__version__ = "0.1.0"
+
+# Imported when first used, so that `hpjax --help` does not wait for JAX.
+_HOME = {
+    "hpjax.errors": ["InputError", "ProgramError", "RunError", "UnknownHyperparameterError"],
+    "hpjax.hparams": ["Hparams"],
+    "hpjax.objective": ["maximize", "minimize"],
+    "hpjax.program": ["Data", "Program"],
+    "hpjax.result": ["Result", "Trial", "load"],
+    "hpjax.samplers": ["Grid", "Manual", "Random", "Sampler", "Sobol"],
+    "hpjax.schedulers": ["Scheduler"],
+    "hpjax.space": ["Choice", "Int", "LogInt", "LogUniform", "ReverseLogUniform", "Space", "Uniform"],
+    "hpjax.supervise": ["supervised"],
+    "hpjax.loop": ["Event"],
+    "hpjax.sweep": ["Sweep"],
+}
+_MODULES = ["data", "keys", "metrics"]
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = sorted([*_MODULE_OF, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"hpjax.{name}")
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
+    raise AttributeError(f"module 'hpjax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

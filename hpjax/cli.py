@@ -1,0 +1,165 @@
+"""The command line: plan, run, show, plot, export. Argument parsing only."""
+
+import dataclasses
+import importlib.util
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+try:
+    import click
+except ImportError:
+    raise SystemExit("the command line needs click: pip install 'hpjax[cli]'") from None
+
+from hpjax.errors import InputError, ProgramError, RunError, UnknownHyperparameterError
+
+if TYPE_CHECKING:
+    from hpjax.sweep import Sweep
+
+# hpjax itself is imported inside the commands: --help must not wait for JAX.
+USER_ERRORS = (InputError, ProgramError, RunError, UnknownHyperparameterError)
+EXIT_USER_ERROR = 2
+
+
+class _Commands(click.Group):
+    """A group of commands whose user errors come as one message without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except USER_ERRORS as error:
+            from hpjax.engine.blame import user_line
+
+            where = user_line(error)
+            click.echo(f"error: {error}" + (f"\n  at {where}" if where else ""), err=True)
+            ctx.exit(EXIT_USER_ERROR)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="hpjax")
+def main() -> None:
+    """Train hundreds of Flax models with different hyperparameters as one compiled program."""
+
+
+def _sweep_options(command: Any) -> Any:
+    for option in (
+        click.option("--devices", type=int, help="Local devices to use; all by default."),
+        click.option("--width", type=int, help="Lanes that one device computes at once."),
+        click.option("--eval-every", type=int, help="Steps between evaluations."),
+        click.option("--steps", type=int, help="Optimizer steps of every trial."),
+        click.option("--seed", type=int, help="Decides every random number."),
+        click.option("--replicates", type=int, help="Seeds a trial."),
+        click.option("--trials", type=int, help="How many points to try."),
+        click.argument("file", type=click.Path(path_type=Path)),
+    ):
+        command = option(command)
+    return command
+
+
+def _load(file: Path, **changes: int | None) -> "Sweep":
+    """The ``sweep`` of a Python file, with what the command line changes."""
+    _use_every_core()
+    from hpjax.sweep import Sweep
+
+    if not file.is_file():
+        raise InputError("FILE", str(file), "must be a Python file", f"From here it means {file.absolute()}.")
+    sys.path.insert(0, str(file.parent.absolute()))
+    spec = importlib.util.spec_from_file_location("hpjax_sweep_file", file)
+    if spec is None or spec.loader is None:
+        raise InputError("FILE", str(file), "must be a Python file", "Its name must end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    sweep = getattr(module, "sweep", None)
+    if not isinstance(sweep, Sweep):
+        raise InputError(
+            "FILE",
+            str(file),
+            "must define sweep" if sweep is None else f"defines sweep as {type(sweep).__name__}, not hpx.Sweep",
+            "Write sweep = hpx.Sweep(program, space, trials=64) at its top level.",
+        )
+    of_program = {name: changes.pop(name) for name in ("steps", "eval_every")}
+    program = dataclasses.replace(sweep.program, **{n: v for n, v in of_program.items() if v is not None})  # type: ignore[arg-type]
+    return dataclasses.replace(sweep, program=program, **{n: v for n, v in changes.items() if v is not None})  # type: ignore[arg-type]
+
+
+def _use_every_core() -> None:
+    """One CPU device a core, unless the user has set their number."""
+    if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    import jax
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jax.config.update("jax_num_cpu_devices", cores)
+
+
+@main.command()
+@_sweep_options
+def plan(file: Path, **changes: int | None) -> None:
+    """Print what the sweep in FILE will do, before anything trains."""
+    click.echo(str(_load(file, **changes).plan()))
+
+
+@main.command()
+@_sweep_options
+@click.option(
+    "--dir", "directory", type=click.Path(path_type=Path), help="Run directory; by default a new one in runs/."
+)
+@click.option("--top", type=int, default=10, show_default=True, help="How many of the best trials to print.")
+@click.option("--test", is_flag=True, help="Evaluate the best trial on the test split, once, at the end.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def run(file: Path, directory: Path | None, top: int, test: bool, quiet: bool, **changes: int | None) -> None:
+    """Train the sweep in FILE and print the best trials."""
+    begun = time.perf_counter()
+    sweep = _load(file, **changes)
+    if directory is None:
+        directory = Path("runs") / f"{file.absolute().parent.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    click.echo(f"{sweep.plan()}\n")
+    result = sweep.run(directory, progress=not quiet)
+    click.echo(result.summary(top))
+    if test:
+        values = ", ".join(f"{name} {value:.4f}" for name, value in result.test().items())
+        click.echo(f"trial {result.best.id} on the test split: {values}")
+    click.echo(f"{time.perf_counter() - begun:.0f} s in all; recorded in {directory}")
+
+
+@main.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--top", type=int, default=10, show_default=True, help="How many of the best trials.")
+@click.option("--sort", metavar="METRIC", help="Sort by this metric instead of the objective.")
+def show(directory: Path, top: int, sort: str | None) -> None:
+    """Print the best trials of a run, finished or still running."""
+    from hpjax.result import load
+
+    click.echo(load(directory).summary(top, sort))
+
+
+@main.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The picture; by default DIR/overview.png.")
+def plot(directory: Path, out: Path | None) -> None:
+    """Draw a run: its curves, and the objective against each hyperparameter."""
+    from hpjax.result import load
+
+    out = out or directory / "overview.png"
+    load(directory).plot(path=out)
+    click.echo(str(out))
+
+
+@main.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--csv", "as_csv", is_flag=True, required=True, help="As comma-separated values.")
+@click.option("--out", type=click.Path(path_type=Path), help="The file; by default DIR/results.csv.")
+def export(directory: Path, as_csv: bool, out: Path | None) -> None:
+    """Write the table of a run, a row a trial."""
+    from hpjax.result import load
+
+    out = out or directory / "results.csv"
+    load(directory).to_csv(out)
+    click.echo(str(out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""Data: arrays in three disjoint splits, and batches drawn from them on the device."""
+
+import gzip
+import struct
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hpjax.errors import InputError
+from hpjax.program import Data
+from hpjax.shuffle import round_keys, shuffled
+
+__all__ = ["Data", "Examples", "batch_indices", "digits", "from_arrays", "from_idx", "from_npz"]
+
+Pair = tuple[Any, Any]
+
+
+class Examples(NamedTuple):
+    """Inputs and targets whose first axes count the same examples.
+
+    Attributes:
+      x: inputs, (examples, ...).
+      y: targets, (examples, ...); integer labels for classification.
+    """
+
+    x: Any
+    y: Any
+
+
+def batch_indices(key: jax.Array, step: int | jax.Array, examples: int, batch_size: int) -> jax.Array:
+    """Which examples the batch of one step holds: without replacement, epoch by epoch, none dropped.
+
+    Epochs follow each other without a gap: a batch that an epoch does not fill goes on with the next one,
+    so every batch is full and every example comes exactly once an epoch.
+
+    Args:
+      key: the key of the purpose ``"batch"``; the order of every epoch derives from it.
+      step: int32 (), from 0.
+      examples: size of the training split.
+      batch_size: at most ``examples``; ``(step + 1) × batch_size`` must stay below 2³².
+
+    Returns:
+      uint32 (batch_size,), each below ``examples``.
+
+    Example:
+      >>> batch_indices(jax.random.key(0), 0, examples=4, batch_size=4)  # some order of 0, 1, 2, 3
+    """
+    place = jnp.asarray(step, jnp.uint32) * jnp.uint32(batch_size) + jnp.arange(batch_size, dtype=jnp.uint32)
+    epoch, index = place // examples, place % examples
+    this, following = (round_keys(jax.random.fold_in(key, epoch[0] + e)) for e in (0, 1))
+    return shuffled(index, jnp.where((epoch == epoch[0])[:, None], this, following), examples)
+
+
+def from_arrays(
+    x: Any,
+    y: Any,
+    *,
+    valid: float | Pair = 0.2,
+    test: float | Pair = 0.2,
+    seed: int = 0,
+    name: str = "arrays",
+) -> Data:
+    """Data from arrays: real inputs become float32, labels int32.
+
+    Args:
+      x: inputs, (examples, ...).
+      y: targets, (examples, ...).
+      valid, test: the share of the examples that each split takes, drawn at random and disjoint; or its own (x, y).
+      seed: decides which example falls in which split, and nothing else.
+      name: what tables call the data.
+
+    Raises:
+      InputError: lengths differ, a value is NaN or infinite, or a split comes out empty.
+
+    Example:
+      >>> data = from_arrays(np.zeros((10, 3)), np.zeros(10, int), valid=0.2, test=0.1)
+      >>> data.train.x.shape, data.valid.x.shape, data.test.x.shape
+      ((7, 3), (2, 3), (1, 3))
+    """
+    rest = _examples("train", x, y)
+    count = len(rest.x)
+    order = np.random.default_rng(seed).permutation(count)
+    splits = {}
+    for split, given in (("valid", valid), ("test", test)):
+        if isinstance(given, tuple):
+            splits[split] = _examples(split, *given)
+            continue
+        if not 0 < given < 1:
+            raise InputError(
+                f"from_arrays.{split}", given, "must be a share between 0 and 1, or a pair (x, y)", "Try 0.2."
+            )
+        taken, order = order[: round(given * count)], order[round(given * count) :]
+        splits[split] = Examples(rest.x[taken], rest.y[taken])
+    splits["train"] = Examples(rest.x[order], rest.y[order])
+    for split, part in splits.items():
+        if len(part.x) == 0:
+            raise InputError(
+                f"from_arrays.{split}", 0, "must hold at least one example", f"Share {count} examples out differently."
+            )
+    return Data(splits["train"], splits["valid"], splits["test"], name)
+
+
+def _examples(split: str, x: Any, y: Any) -> Examples:
+    x, y = _tidy(f"{split} x", x), _tidy(f"{split} y", y)
+    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+        raise InputError(
+            f"from_arrays.{split}",
+            (x.shape, y.shape),
+            "x and y must have the same first axis, one row an example",
+            "Drop the rows that have no partner.",
+        )
+    return Examples(x, y)
+
+
+def _tidy(name: str, values: Any) -> np.ndarray[Any, Any]:
+    array = np.asarray(values)
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            bad = np.argwhere(~np.isfinite(array))[0]
+            raise InputError(
+                f"from_arrays.{name}{bad.tolist()}",
+                float(array[tuple(bad)]),
+                f"must be finite, and {int((~np.isfinite(array)).sum())} values are not",
+                "Drop or fill them: np.nan_to_num(x), or x[np.isfinite(x).all(axis=1)].",
+            )
+        # Canonical: float32, or float64 where the user enabled it.
+        return array.astype(jax.dtypes.canonicalize_dtype(array.dtype))
+    if array.dtype.kind in "iub":
+        return array.astype(np.uint8 if array.dtype == np.uint8 else np.int32)
+    raise InputError(
+        f"from_arrays.{name}",
+        str(array.dtype),
+        "must be numbers",
+        "Encode it: np.unique(labels, return_inverse=True)[1].",
+    )
+
+
+def digits() -> Data:
+    """The 1,797 digits that scikit-learn bundles: x (examples, 64) in [0, 1], y in 0 … 9.
+
+    Splits: 1,257 train, 270 valid, 270 test. E. Alpaydin and C. Kaynak, "Optical Recognition of
+    Handwritten Digits", UCI, 1998.
+
+    Raises:
+      ImportError: scikit-learn is missing.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise ImportError("hpx.data.digits() needs scikit-learn: pip install 'hpjax[data]'") from None
+    x, y = load_digits(return_X_y=True)
+    return from_arrays((x / 16).astype(np.float32), y, valid=0.15, test=0.15, name="digits")
+
+
+def from_npz(
+    path: str | Path, *, x: str = "x", y: str = "y", valid: float = 0.2, test: float = 0.2, seed: int = 0
+) -> Data:
+    """Data from a NumPy archive: arrays ``x`` and ``y``, or ``x_train``, ``y_train``, ``x_test``, ``y_test``.
+
+    Args:
+      path: the .npz file; it is read without unpickling.
+      x, y: names of the arrays, or what comes before ``_train`` and ``_test``.
+      valid, test, seed: as for ``from_arrays``; where the archive has a test part, ``test`` is not used.
+
+    Raises:
+      InputError: the file is not there, or it holds other arrays.
+    """
+    path = _existing(path, "from_npz.path")
+    with np.load(path, allow_pickle=False) as archive:
+        names = list(archive)
+        if x in names and y in names:
+            return from_arrays(archive[x], archive[y], valid=valid, test=test, seed=seed, name=path.stem)
+        if all(f"{array}_{part}" in names for array in (x, y) for part in ("train", "test")):
+            own = (archive[f"{x}_test"], archive[f"{y}_test"])
+            train = (archive[f"{x}_train"], archive[f"{y}_train"])
+            return from_arrays(*train, valid=valid, test=own, seed=seed, name=path.stem)
+    raise InputError(
+        "from_npz.path",
+        str(path),
+        f"must hold {x!r} and {y!r}, or both with _train and _test; it holds {', '.join(names) or 'nothing'}",
+        "Name the arrays: from_npz(path, x='images', y='labels').",
+    )
+
+
+def from_idx(folder: str | Path, *, valid: float = 0.2, test: float = 0.2, seed: int = 0) -> Data:
+    """Data from a folder in the format of MNIST (idx, gzip or plain): x (examples, …, 1) in [0, 1], y int32.
+
+    Reads ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte`` and, as the test split, the same
+    with ``t10k``. Where only one of the two pairs is there, it is shared out.
+    Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits".
+
+    Args:
+      folder: where the files are, with or without ``.gz``.
+      valid, test, seed: as for ``from_arrays``; where both pairs are there, ``test`` is not used.
+
+    Raises:
+      InputError: no pair is there, or a file is damaged.
+    """
+    folder = _existing(folder, "from_idx.folder")
+    pairs = [pair for pair in (_idx_pair(folder, "train"), _idx_pair(folder, "t10k")) if pair is not None]
+    if not pairs:
+        raise InputError(
+            "from_idx.folder",
+            str(folder),
+            "must hold train-images-idx3-ubyte and train-labels-idx1-ubyte, or t10k-…, plain or .gz",
+            "Unpack the data set there.",
+        )
+    x, y = pairs[0]
+    return from_arrays(x, y, valid=valid, test=pairs[1] if len(pairs) == 2 else test, seed=seed, name=folder.name)
+
+
+def _existing(path: str | Path, field: str) -> Path:
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise InputError(field, str(path), "must exist", f"From here it means {path.absolute()}.")
+    return path
+
+
+def _idx_pair(folder: Path, part: str) -> Pair | None:
+    files = []
+    for stem in (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"):
+        found = [folder / name for name in (stem, f"{stem}.gz") if (folder / name).exists()]
+        if not found:
+            return None
+        files.append(found[0])
+    images, labels = map(_read_idx, files)
+    return images.astype(np.float32)[..., None] / 255, labels.astype(np.int32)
+
+
+IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+def _read_idx(path: Path) -> np.ndarray[Any, Any]:
+    def damaged(why: str) -> InputError:
+        return InputError("from_idx", str(path), f"must be an idx file: {why}", "Fetch it again.")
+
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError) as error:
+        raise damaged(str(error)) from None
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in IDX_TYPES:
+        raise damaged("its first four bytes are no idx header")
+    kind, axes = np.dtype(IDX_TYPES[content[2]]), content[3]
+    if len(content) < 4 + 4 * axes:
+        raise damaged("it ends within its header")
+    shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
+    if len(content) - 4 - 4 * axes != kind.itemsize * int(np.prod(shape, dtype=object)):
+        raise damaged(f"its size does not fit its shape {shape}")
+    return np.frombuffer(content, kind, offset=4 + 4 * axes).reshape(shape)

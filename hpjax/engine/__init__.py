@@ -1,0 +1,1 @@
+"""The engine: computes many lanes as one program, and decides nothing."""

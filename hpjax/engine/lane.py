@@ -1,0 +1,200 @@
+"""One lane: the life of one replicate of one trial, as pure functions that ``vmap`` widens."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hpjax.errors import ProgramError
+from hpjax.hparams import Hparams
+from hpjax.keys import purpose_key, step_key
+from hpjax.program import Arrays, Metrics, Program, State
+
+HEALTHY = -1
+
+
+class Lane(NamedTuple):
+    """What a lane carries from step to step; the engine's arrays hold many, along leading axes.
+
+    Attributes:
+      state: the program's state, typed PRNG keys as their raw data.
+      totals: the sum of each train metric since the last evaluation, ().
+      counted: steps in ``totals``, int32 ().
+      step: optimizer steps taken, int32 ().
+      diverged: the number of the first step, from 1, that gave a value that is not finite, else ``HEALTHY``; int32 ().
+    """
+
+    state: State
+    totals: dict[str, jax.Array]
+    counted: jax.Array
+    step: jax.Array
+    diverged: jax.Array
+
+
+class Shapes(NamedTuple):
+    """What a program gives, as shapes and dtypes: its state and the names of its metrics."""
+
+    state: State
+    train: tuple[str, ...]
+    valid: tuple[str, ...]
+    parameters: int
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names under which the metrics are reported."""
+        return (*(f"train/{name}" for name in self.train), *(f"valid/{name}" for name in self.valid))
+
+    @property
+    def lane_bytes(self) -> int:
+        """Size of one lane's state."""
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(raw(self.state)))
+
+
+def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
+    """Traces a whole life abstractly, nothing compiles; ``h`` and the splits may be shapes.
+
+    Raises:
+      ProgramError: what the program gives cannot be carried: its ``step`` changes the state's type, or a
+        metric is no scalar. Whatever the user's functions raise passes through.
+    """
+
+    def life(h: Hparams, train: Arrays, valid: Arrays) -> Any:
+        key = jax.random.key(0, impl="threefry2x32")
+        state = program.init(key, h)
+        after = program.step(key, state, program.batch(key, jnp.int32(0), train, h), h)
+        if not (isinstance(after, tuple) and len(after) == 2):
+            raise ProgramError(f"Program.step must return (state, metrics), got {type(after).__name__}.")
+        moved, emitted = after
+        return state, moved, emitted, program.evaluate(key, moved, valid, h), program.parameters(state)
+
+    state, moved, emitted, evaluated, parameters = jax.eval_shape(life, h, train, valid)
+    _same_type(state, moved)
+    for where, metrics in (("step", emitted), ("evaluate", evaluated)):
+        _scalars(where, metrics)
+    return Shapes(
+        state, tuple(sorted(emitted)), tuple(sorted(evaluated)), sum(leaf.size for leaf in jax.tree.leaves(parameters))
+    )
+
+
+def _same_type(before: State, after: State) -> None:
+    there, here = jax.tree.structure(before), jax.tree.structure(after)
+    if there != here:  # type: ignore[operator]
+        raise ProgramError(
+            "Program.step changes the structure of the state: init gives\n"
+            f"  {there}\nstep gives\n  {here}\nReturn the same structure."
+        )
+    for (path, x), (_, y) in zip(
+        jax.tree_util.tree_leaves_with_path(before), jax.tree_util.tree_leaves_with_path(after), strict=True
+    ):
+        if x.shape != y.shape or x.dtype != y.dtype:
+            raise ProgramError(
+                f"Program.step changes state{jax.tree_util.keystr(path)} from {x.dtype}{list(x.shape)} to "
+                f"{y.dtype}{list(y.shape)}. Give it the same shape and dtype in init, or cast it with .astype in step."
+            )
+
+
+def _scalars(where: str, metrics: Metrics) -> None:
+    if not isinstance(metrics, dict):
+        raise ProgramError(f"Program.{where} must give its metrics as a dict of scalars, got {type(metrics).__name__}.")
+    for name, value in metrics.items():
+        if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.number):
+            found = f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else type(value).__name__
+            raise ProgramError(
+                f"metric {name!r} of Program.{where} must be a scalar number, got {found}. Reduce it with .mean()."
+            )
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def raw(state: State) -> State:
+    """``state`` with typed PRNG keys as plain arrays, which can be stored, gathered and compared."""
+    if not any(_is_key(x) for x in jax.tree.leaves(state)):
+        return state
+    convert = jax.random.key_data
+    return jax.tree.map(
+        lambda x: (
+            (jax.eval_shape(convert, x) if isinstance(x, jax.ShapeDtypeStruct) else convert(x)) if _is_key(x) else x
+        ),
+        state,
+    )
+
+
+def typed(state: State, shapes: Shapes) -> State:
+    """The inverse of ``raw``."""
+    return jax.tree.map(
+        lambda x, like: jax.random.wrap_key_data(x, impl=jax.random.key_impl(like)) if _is_key(like) else x,
+        state,
+        shapes.state,
+    )
+
+
+def float_type() -> Any:
+    """The dtype of metrics and of traced real hyperparameters: float32, or float64 under ``jax_enable_x64``."""
+    return jnp.result_type(float)
+
+
+def as_array(value: Any) -> jax.Array:
+    """A leaf of the user's state as an array: Python numbers become arrays of JAX's default types."""
+    return value if isinstance(value, jax.Array) else jnp.asarray(value)
+
+
+def blank(shapes: Shapes) -> Lane:
+    """The shapes of a ``Lane`` of the program."""
+    number: Any
+    whole: Any
+    number, whole = jax.ShapeDtypeStruct((), float_type()), jax.ShapeDtypeStruct((), jnp.int32)
+    return Lane(raw(shapes.state), dict.fromkeys(shapes.train, number), whole, whole, whole)
+
+
+def start(program: Program, shapes: Shapes, key: jax.Array, h: Hparams) -> Lane:
+    """A lane before its first step."""
+    zero = jnp.zeros((), jnp.int32)
+    state = jax.tree.map(as_array, program.init(purpose_key(key, "init"), h))
+    return Lane(
+        raw(state),
+        {name: jnp.zeros((), float_type()) for name in shapes.train},
+        zero,
+        zero,
+        jnp.full_like(zero, HEALTHY),
+    )
+
+
+def advance(
+    program: Program, shapes: Shapes, key: jax.Array, t: jax.Array, lane: Lane, train: Arrays, h: Hparams
+) -> Lane:
+    """A lane after optimizer step ``t``, counted from 0."""
+    batch = program.batch(purpose_key(key, "batch"), t, train, h)
+    state, metrics = program.step(step_key(purpose_key(key, "step"), t), typed(lane.state, shapes), batch, h)
+    values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.train}
+    return Lane(
+        raw(jax.tree.map(as_array, state)),
+        {name: lane.totals[name] + value for name, value in values.items()},
+        lane.counted + 1,
+        t + 1,
+        _first_bad(lane.diverged, values, t + 1),
+    )
+
+
+def evaluate(
+    program: Program, shapes: Shapes, key: jax.Array, lane: Lane, valid: Arrays, h: Hparams
+) -> tuple[Lane, dict[str, jax.Array]]:
+    """The metrics of a lane, train ones averaged since the last evaluation; and the lane, its averages begun anew."""
+    metrics = program.evaluate(step_key(purpose_key(key, "evaluate"), lane.step), typed(lane.state, shapes), valid, h)
+    values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.valid}
+    means = {f"train/{name}": total / jnp.maximum(lane.counted, 1) for name, total in lane.totals.items()}
+    fresh = lane._replace(
+        totals=jax.tree.map(jnp.zeros_like, lane.totals),
+        counted=jnp.zeros_like(lane.counted),
+        diverged=_first_bad(lane.diverged, values, lane.step),
+    )
+    return fresh, {**means, **{f"valid/{name}": value for name, value in values.items()}}
+
+
+def _first_bad(diverged: jax.Array, values: dict[str, jax.Array], step: jax.Array) -> jax.Array:
+    finite = jnp.array(True)
+    for value in values.values():
+        finite &= jnp.isfinite(value)
+    return lax.select(finite | (diverged != HEALTHY), diverged, step)

@@ -1,0 +1,341 @@
+"""The vectorized segment: many lanes of one group, advanced by one compiled call."""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from numpy.typing import NDArray
+
+from hpjax.engine import lane as one
+from hpjax.engine import layout, spread
+from hpjax.engine.lane import HEALTHY, Lane, Shapes
+from hpjax.hparams import Hparams
+from hpjax.keys import lane_key
+from hpjax.program import Arrays, Program
+
+Ints = NDArray[np.int32]
+
+
+class Slots(NamedTuple):
+    """What tells the lanes of a group apart; each array has shape (devices × chunks, width) but the last two.
+
+    Attributes:
+      h: the traced hyperparameters, leaves.
+      trial: int32 trial ids.
+      alive: bool; the others keep their state.
+      budget: int32, the step at which each lane ends.
+      replicate: int32 (devices × chunks,), that of each chunk.
+      live_chunks: int32 (devices,), how many leading chunks each device computes.
+    """
+
+    h: Hparams
+    trial: Any
+    alive: Any
+    budget: Any
+    replicate: Any
+    live_chunks: Any
+
+
+class Emitted(NamedTuple):
+    """What a segment tells the host, one value a lane but the last.
+
+    Attributes:
+      step: int32, steps taken.
+      diverged: int32, the step of divergence or ``HEALTHY``.
+      metrics: name to the value at this evaluation; NaN where the segment ends without one.
+      iterations: int32 (devices,), chunks computed.
+    """
+
+    step: Any
+    diverged: Any
+    metrics: dict[str, Any]
+    iterations: Any
+
+
+class Recipe(NamedTuple):
+    """What decides a group's compiled program, besides the shapes of its arrays.
+
+    Attributes:
+      program: what the lanes do.
+      shapes: what it gives.
+      width: lanes a chunk.
+      own_luck: every trial has noise and batches of its own; else all of a replicate share theirs.
+      own_budget: lanes may end at different steps; a finished one then keeps its state.
+    """
+
+    program: Program
+    shapes: Shapes
+    width: int
+    own_luck: bool
+    own_budget: bool
+
+
+def _run_chunk(
+    recipe: Recipe, old: Lane, slots: Slots, stop: Any, evaluating: Any, seed: Any, train: Arrays, valid: Arrays
+) -> tuple[Lane, dict[str, jax.Array]]:
+    """Advances the lanes of one chunk to step ``stop``; arrays of ``slots`` have shape (width,)."""
+    program, shapes = recipe.program, recipe.shapes
+    # Shared keys stay outside vmap: noise is drawn and the batch gathered once a step, not once a lane.
+    key_axis = 0 if recipe.own_luck else None
+    key = (
+        jax.vmap(lambda trial: lane_key(seed, slots.replicate, trial))(slots.trial)
+        if recipe.own_luck
+        else lane_key(seed, slots.replicate)
+    )
+    begin = jnp.max(jnp.where(slots.alive, old.step, 0))
+    end = jnp.minimum(stop, jnp.max(jnp.where(slots.alive, slots.budget, 0))) if recipe.own_budget else stop
+
+    def init(_: Lane) -> Lane:
+        return jax.vmap(partial(one.start, program, shapes), in_axes=(key_axis, 0))(key, slots.h)
+
+    def advance(t: jax.Array, lanes: Lane) -> Lane:
+        moved: Lane = jax.vmap(partial(one.advance, program, shapes), in_axes=(key_axis, None, 0, None, 0))(
+            key, t, lanes, train, slots.h
+        )
+        return _keep(t < slots.budget, moved, lanes) if recipe.own_budget else moved
+
+    def evaluate(lanes: Lane) -> tuple[Lane, dict[str, jax.Array]]:
+        result: tuple[Lane, dict[str, jax.Array]] = jax.vmap(
+            partial(one.evaluate, program, shapes), in_axes=(key_axis, 0, None, 0)
+        )(key, lanes, valid, slots.h)
+        return result
+
+    def silent(lanes: Lane) -> tuple[Lane, dict[str, jax.Array]]:
+        return lanes, {name: jnp.full((recipe.width,), jnp.nan, one.float_type()) for name in shapes.metrics}
+
+    lanes = lax.cond(begin == 0, init, lambda lanes: lanes, old)
+    lanes = lax.fori_loop(begin, end, advance, lanes)
+    lanes, metrics = lax.cond(evaluating, evaluate, silent, lanes)
+    return _keep(slots.alive, lanes, old), metrics
+
+
+def _keep(mask: jax.Array, new: Lane, old: Lane) -> Lane:
+    """``new`` where ``mask``, (width,), is true, else ``old``."""
+    result: Lane = jax.tree.map(lambda n, o: jnp.where(mask.reshape(-1, *(1,) * (n.ndim - 1)), n, o), new, old)
+    return result
+
+
+def _segment(
+    recipe: Recipe, lanes: Lane, slots: Slots, stop: Any, evaluating: Any, seed: Any, train: Arrays, valid: Arrays
+) -> tuple[Lane, Emitted]:
+    """What one device does with its own chunks: the live ones, one after the other, in place."""
+    chunks = slots.trial.shape[0]
+    blank = {name: jnp.full((chunks, recipe.width), jnp.nan, one.float_type()) for name in recipe.shapes.metrics}
+
+    def body(c: jax.Array, carry: Any) -> Any:
+        lanes, metrics, iterations = carry
+        at = partial(jax.tree.map, lambda x: lax.dynamic_index_in_dim(x, c, keepdims=False))
+        mine = slots._replace(**{name: at(getattr(slots, name)) for name in Slots._fields if name != "live_chunks"})
+        new, emitted = _run_chunk(recipe, at(lanes), mine, stop, evaluating, seed, train, valid)
+        lanes, metrics = jax.tree.map(
+            lambda whole, part: lax.dynamic_update_index_in_dim(whole, part, c, 0), (lanes, metrics), (new, emitted)
+        )
+        return lanes, metrics, iterations + 1
+
+    carry = (lanes, blank, jnp.zeros((1,), jnp.int32))
+    lanes, metrics, iterations = lax.fori_loop(0, slots.live_chunks[0], body, carry)
+    # Copies, since the lanes are donated to the next call before the host may have read these.
+    return lanes, Emitted(jnp.copy(lanes.step), jnp.copy(lanes.diverged), metrics, iterations)
+
+
+class Compiled(NamedTuple):
+    """A group's program, compiled for lanes of one arrangement.
+
+    Attributes:
+      segment: the executable.
+      mesh: the devices.
+      chunks: chunks a device.
+      seconds: what compiling took.
+    """
+
+    segment: Any
+    mesh: jax.sharding.Mesh
+    chunks: int
+    seconds: float
+
+
+def _slot_structs(h: Hparams, rows: int, width: int, devices: int) -> Slots:
+    grid = (rows, width)
+    whole = jax.ShapeDtypeStruct(grid, jnp.int32)
+    return Slots(
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(grid, x.dtype), h),
+        whole,
+        jax.ShapeDtypeStruct(grid, jnp.bool_),
+        whole,
+        jax.ShapeDtypeStruct((rows,), jnp.int32),
+        jax.ShapeDtypeStruct((devices,), jnp.int32),
+    )
+
+
+def compile_segment(
+    recipe: Recipe, h: Hparams, train: Arrays, valid: Arrays, mesh: jax.sharding.Mesh, chunks: int
+) -> Compiled:
+    """Compiles the segment of a group ahead of time, so that no later call can retrace.
+
+    Args:
+      recipe: what the lanes do.
+      h: hyperparameters of the group whose leaves have a dtype.
+      train, valid: the splits, or their shapes.
+      mesh: the devices.
+      chunks: chunks a device.
+    """
+    devices = mesh.devices.size
+    rows = devices * chunks
+    many = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((rows, recipe.width, *x.shape), x.dtype), one.blank(recipe.shapes)
+    )
+    scalar = jax.ShapeDtypeStruct((), jnp.int32)
+    split, whole = spread.SPLIT, spread.WHOLE
+    function = spread.per_device(
+        partial(_segment, recipe), mesh, (split, split, whole, whole, whole, whole, whole), (split, split)
+    )
+    arguments = (
+        *spread.structs((many, _slot_structs(h, rows, recipe.width, devices)), mesh, split),
+        *spread.structs((scalar, jax.ShapeDtypeStruct((), jnp.bool_), scalar, train, valid), mesh, whole),
+    )
+    begun = time.perf_counter()
+    segment = jax.jit(function, donate_argnums=0).lower(*arguments).compile()
+    return Compiled(segment, mesh, chunks, time.perf_counter() - begun)
+
+
+class Cohort(NamedTuple):
+    """The lanes that enter a group together: arrays of shape (lanes,).
+
+    Attributes:
+      trial: int32 trial ids.
+      replicate: int32.
+      budget: int32, the step at which each ends.
+      h: the hyperparameters; leaves of shape (lanes,).
+    """
+
+    trial: Ints
+    replicate: Ints
+    budget: Ints
+    h: Hparams
+
+
+class Report(NamedTuple):
+    """What a segment brought, for the lanes that were live when it began; arrays of shape (live,).
+
+    Attributes:
+      lanes: their numbers in the cohort.
+      step: steps taken.
+      diverged: the step of divergence, or ``HEALTHY``.
+      metrics: name to values, empty where the segment ended without an evaluation.
+      iterations: chunks computed by all devices.
+    """
+
+    lanes: Ints
+    step: Ints
+    diverged: Ints
+    metrics: dict[str, NDArray[np.floating[Any]]]
+    iterations: int
+
+
+class Lanes:
+    """The lanes of one group on their devices.
+
+    Finished lanes keep their state behind the live ones, which stand in front: a segment computes the
+    chunks of the live ones and no others.
+    """
+
+    def __init__(self, recipe: Recipe, compiled: Compiled, cohort: Cohort, seed: int, train: Arrays, valid: Arrays):
+        self._recipe, self._compiled, self._cohort = recipe, compiled, cohort
+        self._mesh = compiled.mesh
+        self._fixed = spread.put((np.int32(seed), train, valid), self._mesh, spread.WHOLE)
+        self.live = np.ones(len(cohort.trial), bool)
+        self._place()
+        rows = self._devices * compiled.chunks
+        self._lanes: Lane = spread.put(
+            jax.tree.map(lambda x: np.zeros((rows, recipe.width, *x.shape), x.dtype), one.blank(recipe.shapes)),
+            self._mesh,
+            spread.SPLIT,
+        )
+        self._permute: Any = None
+
+    @property
+    def _devices(self) -> int:
+        return int(self._mesh.devices.size)
+
+    def _place(self) -> None:
+        cohort, width = self._cohort, self._recipe.width
+        self._layout = layout.arrange(cohort.replicate, self.live, width, self._devices, self._compiled.chunks)
+        slots = self._layout.slots.reshape(-1, width)
+        filled = np.where(slots == layout.EMPTY, 0, slots)
+        self._slots = spread.put(
+            Slots(
+                jax.tree.map(lambda x: x[filled], cohort.h),
+                cohort.trial[filled],
+                (slots != layout.EMPTY) & self.live[filled],
+                cohort.budget[filled],
+                self._layout.replicate.reshape(-1),
+                self._layout.live_chunks,
+            ),
+            self._mesh,
+            spread.SPLIT,
+        )
+
+    def advance(self, stop: int, evaluate: bool) -> Report:
+        """Takes the live lanes to step ``stop``, or to their own end before it, in one device call."""
+        self._lanes, emitted = self._compiled.segment(
+            self._lanes, self._slots, np.int32(stop), np.bool_(evaluate), *self._fixed
+        )
+        found: Emitted = jax.device_get(emitted)
+        lanes = np.flatnonzero(self.live).astype(np.int32)
+        at = self._layout.positions(len(self.live))[lanes]
+        return Report(
+            lanes,
+            found.step.reshape(-1)[at],
+            found.diverged.reshape(-1)[at],
+            {name: values.reshape(-1)[at] for name, values in found.metrics.items()} if evaluate else {},
+            int(found.iterations.sum()),
+        )
+
+    def retire(self, lanes: Sequence[int] | Ints) -> None:
+        """Ends lanes: they keep their state and cost nothing from the next segment on."""
+        if len(lanes) == 0:
+            return
+        self.live[np.asarray(lanes)] = False
+        before, shape = self._layout, self._layout.slots.shape
+        fewer = layout.chunks_needed(self._cohort.replicate[self.live], shape[2], shape[0]) if self.live.any() else 0
+        if fewer and fewer < before.live_chunks.max():
+            self._place()
+            old, slots = before.positions(len(self.live)), self._layout.slots.reshape(-1)
+            self._lanes = self._permuted(np.where(slots == layout.EMPTY, 0, old[slots]).astype(np.int32))
+        else:
+            alive = self._layout.slots.reshape(-1, shape[2])
+            alive = (alive != layout.EMPTY) & self.live[np.where(alive == layout.EMPTY, 0, alive)]
+            self._slots = self._slots._replace(alive=spread.put(alive, self._mesh, spread.SPLIT))
+
+    def _permuted(self, source: Ints) -> Lane:
+        """The lanes with ``source[i]`` moved to slot i; compiled at the first call, never again."""
+        rows, width = self._slots.trial.shape
+
+        def move(lanes: Lane, source: jax.Array) -> Lane:
+            def moved(x: jax.Array) -> jax.Array:
+                # Gathered whole, not by a masked sum over devices, which would lose the sign of zero.
+                x = lax.all_gather(x, spread.AXIS, tiled=True)
+                return x.reshape(rows * width, *x.shape[2:])[source]
+
+            result: Lane = jax.tree.map(moved, lanes)
+            return result
+
+        grid = spread.put(source.reshape(rows, width), self._mesh, spread.SPLIT)
+        if self._permute is None:
+            function = spread.per_device(move, self._mesh, (spread.SPLIT, spread.SPLIT), spread.SPLIT)
+            self._permute = jax.jit(function).lower(self._lanes, grid).compile()
+        lanes: Lane = self._permute(self._lanes, grid)
+        return lanes
+
+    def states(self) -> Any:
+        """The program's state of every lane of the cohort, on the host; leaves of shape (lanes, ...)."""
+        at = self._layout.positions(len(self.live))
+        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[at], jax.device_get(self._lanes.state))
+
+
+__all__ = ["HEALTHY", "Cohort", "Compiled", "Lanes", "Recipe", "Report", "compile_segment"]

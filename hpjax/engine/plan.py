@@ -1,0 +1,143 @@
+"""The plan: groups × width × devices × segments, known before anything trains. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from hpjax import text
+from hpjax.engine.lane import Shapes
+from hpjax.engine.trace import Verdict
+from hpjax.hparams import Hparams
+from hpjax.space import show
+
+
+@dataclass(frozen=True)
+class Group:
+    """The trials that share one compiled program.
+
+    Attributes:
+      number: from 0, in the order in which groups train.
+      static: the static hyperparameters that all of its trials agree on.
+      eval_every: steps between evaluations.
+      trials: the ids, ascending.
+    """
+
+    number: int
+    static: Mapping[str, Any]
+    eval_every: int
+    trials: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={show(value)}" for name, value in self.static.items()) or "-"
+
+
+def group(hparams: Sequence[Hparams], eval_every: Sequence[int], traced: frozenset[str]) -> list[Group]:
+    """Groups trials: two share one exactly when their tree structures and ``eval_every`` are equal.
+
+    Args:
+      hparams: of each trial, in the order of the ids; traced values are leaves.
+      eval_every: of each trial.
+      traced: the names of the traced hyperparameters.
+
+    Returns:
+      Groups in the order of their first trials; each trial stands in exactly one.
+    """
+    members: dict[tuple[Any, int], list[int]] = {}
+    for trial, (h, every) in enumerate(zip(hparams, eval_every, strict=True)):
+        members.setdefault((jax.tree.structure(h), every), []).append(trial)
+    groups = []
+    for number, ((_, every), trials) in enumerate(members.items()):
+        h = hparams[trials[0]]
+        static = {name: h[name] for name in h if name not in traced}
+        groups.append(Group(number, static, every, tuple(trials)))
+    return groups
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep will do, known before it does it. ``print(plan)`` tells it in full.
+
+    Attributes:
+      trials, replicates: how many there are; lanes = trials × replicates.
+      groups: one compiled program each, in the order in which they train.
+      shapes: what the program of each group gives.
+      verdicts: per hyperparameter, whether it is traced, and why.
+      domains: per hyperparameter, its domain as text.
+      width: lanes that one device computes at once.
+      chunks: per group, chunks of ``width`` lanes a device.
+      devices: how many devices, and of which kind.
+      steps: per trial, how many optimizer steps it takes.
+      segment: steps a device call at most; None goes from evaluation to evaluation.
+      data_bytes: size of the train and valid splits, of which each device has one copy.
+      objective, randomness, seed: as given to the sweep.
+      hints: what would make the sweep faster.
+    """
+
+    trials: int
+    replicates: int
+    groups: tuple[Group, ...]
+    shapes: tuple[Shapes, ...]
+    verdicts: tuple[Verdict, ...]
+    domains: Mapping[str, str]
+    width: int
+    chunks: tuple[int, ...]
+    devices: tuple[int, str]
+    steps: tuple[int, ...]
+    segment: int | None
+    data_bytes: int
+    objective: str
+    randomness: str
+    seed: int
+    hints: tuple[str, ...] = ()
+
+    @property
+    def lane_steps(self) -> int:
+        """Optimizer steps of all lanes together."""
+        return sum(self.steps) * self.replicates
+
+    def memory(self, group: Group) -> int:
+        """Estimated bytes a device while the group trains: lanes, data, and one chunk's gradients and batch."""
+        lane = self.shapes[group.number].lane_bytes
+        return (self.chunks[group.number] + 1) * self.width * lane + self.data_bytes
+
+    def segments(self, group: Group) -> int:
+        """Device calls of the group, if no trial ends early."""
+        longest = max(self.steps[trial] for trial in group.trials)
+        ends = set(range(group.eval_every, longest, group.eval_every)) | {longest}
+        if self.segment is not None:
+            ends |= set(range(self.segment, longest, self.segment))
+        return len(ends)
+
+    def __str__(self) -> str:
+        count, kind = self.devices
+        head = [
+            f"{text.count(self.trials, 'trial')} × {text.count(self.replicates, 'replicate')} = "
+            f"{text.count(self.trials * self.replicates, 'lane')}, {text.count(self.lane_steps, 'lane-step')}",
+            f"objective {self.objective} · seed {self.seed} · {self.randomness} randomness",
+            f"{text.count(count, f'{kind} device')}, width {self.width}, data {text.size(self.data_bytes)} a device",
+        ]
+        how = text.table(
+            ("hyperparameter", "domain", "how", "why"),
+            [(v.name, self.domains[v.name], "traced" if v.traced else "static", v.reason) for v in self.verdicts],
+        )
+        groups = text.table(
+            ("group", "static", "trials", "segments", "chunks a device", "parameters a lane", "memory a device"),
+            [
+                (
+                    str(g.number),
+                    str(g),
+                    f"{len(g.trials):,}",
+                    f"{self.segments(g):,}",
+                    f"{self.chunks[g.number]:,}",
+                    f"{self.shapes[g.number].parameters:,}",
+                    text.size(self.memory(g)),
+                )
+                for g in self.groups
+            ],
+        )
+        programs = f"{text.count(len(self.groups), 'compiled program')}"
+        return "\n".join(
+            [*head, "", how, "", f"{programs}, one a group", groups, *(f"\nhint: {h}" for h in self.hints)]
+        )

@@ -1,0 +1,121 @@
+"""Traced or static? Found out by tracing the program abstractly, one hyperparameter at a time."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hpjax.engine import blame
+from hpjax.engine.lane import Shapes, float_type, probe
+from hpjax.errors import InputError, ProgramError, UnknownHyperparameterError
+from hpjax.hparams import Hparams
+from hpjax.program import Arrays, Program
+from hpjax.space import Point, Space
+
+
+class Verdict(NamedTuple):
+    """Whether one hyperparameter is traced, and why (not)."""
+
+    name: str
+    traced: bool
+    reason: str
+
+
+class Tracer(NamedTuple):
+    """What abstract tracing needs to know of a sweep.
+
+    Attributes:
+      program: the program.
+      kinds: name to the kind of number that its values are, None where they are no numbers.
+      train, valid: shapes of the splits.
+    """
+
+    program: Program
+    kinds: Mapping[str, type | None]
+    train: Arrays
+    valid: Arrays
+
+    def hparams(self, point: Point, traced: Iterable[str]) -> Hparams:
+        """``point`` with the shapes of arrays in place of its traced values."""
+        names = [name for name in traced if name in point]
+        return Hparams(
+            {n: jax.ShapeDtypeStruct((), dtype(self.kinds[n])) if n in names else v for n, v in point.items()}, names
+        )
+
+    def shapes(self, point: Point, traced: Iterable[str]) -> Shapes:
+        """What the program gives where the hyperparameters ``traced`` are tracers."""
+        return probe(self.program, self.hparams(point, traced), self.train, self.valid)
+
+
+def dtype(kind: type | None) -> Any:
+    """The dtype of a traced hyperparameter of that kind."""
+    assert kind is not None, "only numbers can be traced"
+    return float_type() if kind is float else jnp.int32 if kind is int else jnp.bool_
+
+
+def shapes_of(tree: Any) -> Any:
+    """Shapes and dtypes of a pytree of arrays, on the host or not."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), tree)
+
+
+def judge(tracer: Tracer, space: Space, points: Sequence[Point]) -> dict[str, Verdict]:
+    """A verdict for every hyperparameter, from one representative point of each alternative of the space.
+
+    Raises:
+      InputError: ``traced=True`` for one that cannot be.
+      ProgramError: the program does not trace even with plain numbers.
+    """
+    for point in points:
+        try:
+            tracer.shapes(point, ())
+        except (InputError, ProgramError, UnknownHyperparameterError):
+            raise
+        except Exception as error:
+            where = blame.user_line(error)
+            raise ProgramError(
+                f"the program fails while it is traced{f' at {where}' if where else ''}\n  {blame.first_line(error)}"
+            ) from error
+    verdicts = {name: _declared(space, name, tracer.kinds[name]) for name in space.names}
+    for point in points:
+        refine(tracer, space, point, verdicts)
+    return verdicts
+
+
+def refine(tracer: Tracer, space: Space, point: Point, verdicts: dict[str, Verdict]) -> bool:
+    """Turns verdicts that do not hold at ``point`` into static ones; says whether any did."""
+    candidates = [name for name in point if verdicts[name].traced]
+    if _failure(tracer, point, candidates) is None:
+        return False
+    accepted: list[str] = []
+    for name in candidates:
+        failure = _failure(tracer, point, [*accepted, name])
+        if failure is None:
+            accepted.append(name)
+            continue
+        if any(domain.traced for domain in space.domains(name)):
+            raise InputError(
+                f"Space.{name}.traced",
+                True,
+                f"cannot be: its value is needed while the program is traced, {failure}",
+                "Drop traced=True; each value then has a program of its own.",
+            )
+        verdicts[name] = Verdict(name, False, failure)
+    return len(accepted) < len(candidates)
+
+
+def _declared(space: Space, name: str, kind: type | None) -> Verdict:
+    if kind is None:
+        return Verdict(name, False, "values are no numbers")
+    if any(domain.static for domain in space.domains(name)):
+        return Verdict(name, False, "static=True")
+    return Verdict(name, True, "one program serves all values")
+
+
+def _failure(tracer: Tracer, point: Point, traced: Sequence[str]) -> str | None:
+    """Why the program cannot be traced with these as tracers, or None where it can."""
+    try:
+        tracer.shapes(point, traced)
+    except Exception as error:
+        return blame.user_line(error) or blame.first_line(error)
+    return None

@@ -1,0 +1,32 @@
+"""How many lanes one device computes at once. A heuristic for now; it will be measured."""
+
+from hpjax.errors import InputError
+
+CPU_WIDTH = 8
+ACCELERATOR_WIDTH = 1024
+
+
+def choose(platform: str, lanes: int, devices: int, lane_bytes: int, memory: int | None) -> int:
+    """The width for ``lanes`` lanes of the largest group.
+
+    On a CPU 4 to 32 lanes were best for small models (the chunk then stays in cache); an accelerator
+    takes as many as there are, while their states and four times that for activations fit.
+
+    Args:
+      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``.
+      lanes: lanes of the largest replicate of the largest group.
+      devices: devices that share them.
+      lane_bytes: size of one lane's state.
+      memory: bytes of one device, where known.
+    """
+    most = CPU_WIDTH if platform == "cpu" else ACCELERATOR_WIDTH
+    if memory is not None:
+        most = max(1, min(most, memory // (5 * max(lane_bytes, 1))))
+    share = -(-lanes // devices)
+    return min(most, 1 << (share - 1).bit_length())
+
+
+def check(width: int | None) -> None:
+    """Raise ``InputError`` on a width that is no whole number, 1 or more."""
+    if width is not None and (isinstance(width, bool) or not isinstance(width, int) or width < 1):
+        raise InputError("Sweep.width", width, "must be a whole number, 1 or more", "Leave it out to have it chosen.")

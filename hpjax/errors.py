@@ -1,0 +1,44 @@
+"""The errors that users see: each names the field, the value, what is allowed and the remedy."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """A value the user gave cannot be used; raised before anything compiles.
+
+    Args:
+      field: where the value stands, as the user wrote it (``Space.learning_rate``).
+      value: what was found there; strings are shown as they are, all else by ``repr``.
+      allowed: what may stand there, as a clause (``must be at least 1``).
+      remedy: what to do, as a sentence.
+
+    Example:
+      >>> raise InputError("Sweep.trials", 0, "must be at least 1", "Ask for one trial or more.")
+      Traceback (most recent call last):
+      hpjax.errors.InputError: Sweep.trials = 0: must be at least 1. Ask for one trial or more.
+    """
+
+    def __init__(self, field: str, value: object, allowed: str, remedy: str) -> None:
+        self.field, self.value, self.allowed, self.remedy = field, value, allowed, remedy
+        super().__init__(f"{field} = {value!r}: {allowed}. {remedy}")
+
+
+class ProgramError(RuntimeError):
+    """The user's program does not trace, or gives something the engine cannot carry."""
+
+
+class UnknownHyperparameterError(AttributeError):
+    """``h.name`` where the trial has no such hyperparameter."""
+
+
+class RunError(RuntimeError):
+    """A run directory cannot be written, read, or continued as asked."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A clause that suggests the known name nearest to ``name``, or lists them all."""
+    names = [str(k) for k in known]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    listed = ", ".join(names) if names else "none"
+    return f"Did you mean {near[0]!r}? There are: {listed}." if near else f"There are: {listed}."

@@ -1,0 +1,45 @@
+"""Keys come from names: every random number of a sweep, as a function of what it is for.
+
+A key derives from (sweep seed, replicate, purpose, step) and, with ``randomness="independent"``, from
+the trial id; never from a lane's slot, its group or its device. So a plain loop can draw the very
+noise that a lane saw:
+
+Example:
+  >>> lane = lane_key(seed=0, replicate=2)
+  >>> params = model.init(purpose_key(lane, "init"), x)
+  >>> noise = step_key(purpose_key(lane, "step"), 17)
+"""
+
+from typing import Literal
+
+import jax
+
+# The numbers are part of the format: changing one changes the bits of every recorded run.
+PURPOSES = {"init": 0, "batch": 1, "step": 2, "evaluate": 3}
+
+Purpose = Literal["init", "batch", "step", "evaluate"]
+Int = int | jax.Array
+
+
+def lane_key(seed: Int, replicate: Int, trial: Int | None = None) -> jax.Array:
+    """The key of one lane: a typed threefry key, shape ().
+
+    Args:
+      seed: the seed of the sweep, an int32.
+      replicate: the number of the replicate, from 0.
+      trial: the trial id where each trial has luck of its own, else None: then every trial of a
+        replicate sees the same noise, and comparisons between trials are paired.
+    """
+    # threefry by name: rbg keys under vmap would let a lane's stream depend on its packing.
+    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), replicate)
+    return key if trial is None else jax.random.fold_in(key, trial)
+
+
+def purpose_key(lane: jax.Array, purpose: Purpose) -> jax.Array:
+    """The key of one purpose within a lane."""
+    return jax.random.fold_in(lane, PURPOSES[purpose])
+
+
+def step_key(purpose: jax.Array, step: Int) -> jax.Array:
+    """The key of one optimizer step within a purpose; ``step`` counts from 0."""
+    return jax.random.fold_in(purpose, step)

@@ -1,0 +1,229 @@
+"""The loop: a group after the other, a segment after the other. Run → tell → record."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from hpjax.engine import spread
+from hpjax.engine.lane import HEALTHY
+from hpjax.engine.lanes import Cohort, Lanes, Recipe, Report, compile_segment
+from hpjax.engine.plan import Group
+from hpjax.engine.trace import shapes_of
+from hpjax.errors import InputError
+from hpjax.hparams import Hparams
+from hpjax.objective import Objective
+from hpjax.planning import Prepared
+from hpjax.schedulers import Scheduler
+from hpjax.settings import Settings
+from hpjax.space import show
+from hpjax.store import Change, Store
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened while a sweep runs: a group began to compile, or a segment was computed.
+
+    Attributes:
+      kind: ``"compile"``, ``"compiled"`` or ``"segment"``.
+      group, groups: the number of the group, and how many there are.
+      step, steps: steps taken by the group's longest-running lanes, and those they will take.
+      live, lanes: lanes of the group still running, and all of them.
+      lane_steps: optimizer steps that all lanes took in this segment.
+      evaluated: the lanes that this evaluation measured, as trial ids and replicates, each (lanes,).
+      metrics: name to values of these lanes; empty where the segment ended without an evaluation.
+      changes: lanes whose status changed.
+      best: trial id and objective of the best trial so far, or None.
+      seconds: what the compilation or the segment took.
+    """
+
+    kind: Literal["compile", "compiled", "segment"]
+    group: int
+    groups: int
+    step: int
+    steps: int
+    live: int
+    lanes: int
+    lane_steps: int = 0
+    evaluated: tuple[Any, Any] = ((), ())
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    changes: tuple[Change, ...] = ()
+    best: tuple[int, float] | None = None
+    seconds: float = 0.0
+
+
+class Standing:
+    """The last value of the objective of every lane."""
+
+    def __init__(self, objective: Objective, trials: int, replicates: int) -> None:
+        self._objective = objective
+        self._values = np.full((trials, replicates), np.nan)
+
+    def update(self, trials: Any, replicates: Any, report: Report, values: Mapping[str, Any]) -> None:
+        """Takes in a segment's values of the objective, and which lanes diverged."""
+        if self._objective.metric in values:
+            self._values[trials, replicates] = values[self._objective.metric]
+        bad = report.diverged != HEALTHY
+        self._values[trials[bad], replicates[bad]] = np.nan
+
+    def scores(self) -> Any:
+        """(trials,), lower is better; NaN where a replicate diverged or was not evaluated."""
+        return self._objective.scores(self._values).mean(axis=1)
+
+    def best(self) -> tuple[int, float] | None:
+        """Trial id and objective of the best trial so far, or None."""
+        scores = self.scores()
+        if not np.isfinite(scores).any():
+            return None
+        trial = int(np.nanargmin(scores))
+        return trial, float(self._values[trial].mean())
+
+
+def train(settings: Settings, prepared: Prepared, store: Store) -> Iterator[Event]:
+    """Trains every trial of a plan into a fresh store, and says what happens."""
+    plan = prepared.plan
+    begun = time.perf_counter()
+    group_of = {trial: g.number for g in plan.groups for trial in g.trials}
+    rows = [(t, group_of[t], {n: _jsonable(v) for n, v in p.items()}) for t, p in enumerate(prepared.points)]
+    with store.transaction():
+        store.add_trials(rows, settings.replicates)
+    standing = Standing(settings.objective, plan.trials, settings.replicates)
+    for g in plan.groups:
+        yield from _run_group(settings, prepared, g, store, standing)
+    with store.transaction():
+        store.finish(time.perf_counter() - begun)
+
+
+def _run_group(
+    settings: Settings, prepared: Prepared, group: Group, store: Store, standing: Standing
+) -> Iterator[Event]:
+    plan = prepared.plan
+    cohort = _cohort(group, prepared.hparams, plan.steps, settings.replicates)
+    ends = int(cohort.budget.max())
+    shared: dict[str, Any] = {
+        "group": group.number,
+        "groups": len(plan.groups),
+        "steps": ends,
+        "lanes": len(cohort.trial),
+    }
+    data = settings.program.data
+    splits = (None, None) if data is None else (data.train, data.valid)
+    recipe = Recipe(
+        settings.program,
+        plan.shapes[group.number],
+        plan.width,
+        own_luck=settings.randomness == "independent",
+        own_budget=callable(settings.program.steps),
+    )
+    yield Event("compile", step=0, live=len(cohort.trial), **shared)
+    train, valid = map(shapes_of, splits)
+    mesh = spread.mesh(spread.local_devices(settings.devices))
+    compiled = compile_segment(recipe, cohort.h, train, valid, mesh, plan.chunks[group.number])
+    with store.transaction():
+        store.add_compilation(group.number, compiled.seconds)
+    yield Event("compiled", step=0, live=len(cohort.trial), seconds=compiled.seconds, **shared)
+    lanes = Lanes(recipe, compiled, cohort, settings.seed, *splits)
+    step = segment = 0
+    while lanes.live.any():
+        begun = time.perf_counter()
+        before = step
+        last = int(cohort.budget[lanes.live].max())
+        step = min(
+            (step // group.eval_every + 1) * group.eval_every,
+            last if last > step else ends,
+            step + settings.segment if settings.segment is not None else ends,
+        )
+        evaluate = step % group.eval_every == 0 or step == last
+        report = lanes.advance(step, evaluate)
+        changes = _changes(cohort, report, evaluate)
+        values = {n: np.where(report.diverged == HEALTHY, v, np.nan) for n, v in report.metrics.items()}
+        trials, replicates = cohort.trial[report.lanes], cohort.replicate[report.lanes]
+        standing.update(trials, replicates, report, values)
+        lanes.retire([lane for lane, _ in changes])
+        if evaluate and settings.scheduler is not None:
+            stopped = _stopped(settings.scheduler, step, cohort, lanes, report, standing)
+            lanes.retire([lane for lane, _ in stopped])
+            changes += stopped
+        with store.transaction():
+            if evaluate:
+                where = {"trial": trials, "replicate": replicates, "step": report.step}
+                store.add_curves(group.number, segment, where | values)
+                segment += 1
+            store.add_changes(change for _, change in changes)
+        yield Event(
+            "segment",
+            step=step,
+            live=int(lanes.live.sum()),
+            lane_steps=int((report.step - np.minimum(before, report.step)).sum()),
+            evaluated=(trials, replicates),
+            metrics=values,
+            changes=tuple(change for _, change in changes),
+            best=standing.best(),
+            seconds=time.perf_counter() - begun,
+            **shared,
+        )
+    leaves = [(_path(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(lanes.states())]
+    store.add_states(group.number, np.stack([cohort.trial, cohort.replicate], axis=1), leaves)
+
+
+def _stopped(
+    scheduler: Scheduler, step: int, cohort: Cohort, lanes: Lanes, report: Report, standing: Standing
+) -> list[tuple[int, Change]]:
+    """The lanes of the trials that the scheduler stops now."""
+    scores = standing.scores()
+    live = {int(t): float(scores[t]) for t in np.unique(cohort.trial[lanes.live]) if np.isfinite(scores[t])}
+    if not live:
+        return []
+    chosen = {int(trial) for trial in scheduler.decide(step, live)}
+    if not chosen <= live.keys():
+        raise InputError(
+            "Scheduler.decide", sorted(chosen - live.keys()), "must name live trials", "Choose among scores."
+        )
+    steps = dict(zip(report.lanes.tolist(), report.step.tolist(), strict=True))
+    return [
+        (int(lane), Change(int(cohort.trial[lane]), int(cohort.replicate[lane]), "stopped", steps[int(lane)]))
+        for lane in np.flatnonzero(lanes.live)
+        if int(cohort.trial[lane]) in chosen
+    ]
+
+
+def _cohort(group: Group, hparams: list[Hparams], steps: tuple[int, ...], replicates: int) -> Cohort:
+    # Lanes that end late stand together, so that a chunk ends when all of its lanes do.
+    trials = sorted(group.trials, key=lambda t: (-steps[t], t))
+    trial = np.tile(np.array(trials, np.int32), replicates)
+    budget = np.array([steps[t] for t in trial], np.int32)
+    leaves = [
+        np.array([jax.tree.leaves(hparams[t])[i] for t in trial])
+        for i in range(len(jax.tree.leaves(hparams[trials[0]])))
+    ]
+    h = jax.tree.unflatten(jax.tree.structure(hparams[trials[0]]), leaves)
+    return Cohort(trial, np.repeat(np.arange(replicates, dtype=np.int32), len(trials)), budget, h)
+
+
+def _changes(cohort: Cohort, report: Report, evaluated: bool) -> list[tuple[int, Change]]:
+    """The lanes that diverged or came to their end, with the step at which they did."""
+    changes = []
+    for lane, step, diverged in zip(report.lanes.tolist(), report.step.tolist(), report.diverged.tolist(), strict=True):
+        name = (int(cohort.trial[lane]), int(cohort.replicate[lane]))
+        if diverged != HEALTHY:
+            changes.append((lane, Change(*name, "diverged", diverged)))
+        elif evaluated and step >= cohort.budget[lane]:
+            changes.append((lane, Change(*name, "complete", step)))
+    return changes
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, tuple):
+        return [_jsonable(v) for v in value]
+    return value if isinstance(value, bool | int | float | str | None) else show(value)
+
+
+def _path(path: Any) -> tuple[str | int, ...]:
+    """The names along a key path; positions of tuples stay numbers."""
+    names = (getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", None))) for entry in path)
+    return tuple(name if isinstance(name, int) else str(name) for name in names)

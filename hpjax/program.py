@@ -1,0 +1,130 @@
+"""The program: what a trial does, as pure functions. The engine knows nothing else of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+
+from hpjax.errors import InputError
+from hpjax.hparams import Hparams
+
+State = Any
+Batch = Any
+Arrays = Any
+Metrics = Mapping[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Three disjoint splits, each a pytree of arrays whose leading axes count examples.
+
+    All lanes read one copy of ``train`` and ``valid``, which live on the device; ``test`` stays on the
+    host until ``result.test()`` asks for it.
+
+    Args:
+      train, valid, test: pytrees of arrays; ``test`` may be None.
+      name: what tables and manifests call it.
+    """
+
+    train: Arrays
+    valid: Arrays
+    test: Arrays = None
+    name: str = "data"
+
+
+def whole_split(key: jax.Array, step: jax.Array, train: Arrays, h: Hparams) -> Batch:
+    """The default ``batch``: all of the training split at every step."""
+    return train
+
+
+def _accept(h: Hparams) -> None:
+    """The default ``validate``: any hyperparameters will do."""
+
+
+def _all_of(state: State) -> Any:
+    """The default ``parameters``: the whole state."""
+    return state
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a trial does: three pure functions, the data they read, and how long it lasts.
+
+    Args:
+      init: ``init(key, h) -> state``; a pytree of arrays (typed PRNG keys too) of shapes that do not
+        depend on traced hyperparameters.
+      step: ``step(key, state, batch, h) -> (state, metrics)``; one optimizer step. The state keeps its
+        structure, shapes and dtypes. Metrics are a dict of scalars, reported as ``train/<name>`` and
+        averaged since the last evaluation. A metric that is NaN or infinite means that the lane diverged.
+      evaluate: ``evaluate(key, state, split, h) -> metrics``; a dict of scalars, reported as ``valid/<name>``.
+        ``split`` is ``data.valid``; for ``result.test()`` it is ``data.test``.
+      data: a ``Data``, or None where the program needs none; the splits are then None.
+      batch: ``batch(key, step, train, h) -> batch``; the batch of step ``step`` (int32, from 0). The same
+        key comes at every step. By default the whole training split.
+      steps: how many optimizer steps a trial takes; a constant or a function of ``h``.
+      eval_every: steps between evaluations, a constant or a function of ``h``; None evaluates at the end only.
+      validate: ``validate(h)`` raises ``InputError`` on hyperparameters that cannot run; called on the host,
+        with numbers, for every trial, before anything compiles.
+      parameters: ``parameters(state) -> pytree``, what the plan counts as the parameters of a lane.
+      describe: what a manifest says of the program: names to strings or numbers.
+
+    Example:
+      >>> def init(key, h): return jax.numpy.zeros(())
+      >>> def step(key, w, batch, h):
+      ...     loss, slope = jax.value_and_grad(lambda w: (w - 1) ** 2)(w)
+      ...     return w - h.learning_rate * slope, {"loss": loss}
+      >>> def evaluate(key, w, split, h): return {"loss": (w - 1) ** 2}
+      >>> program = Program(init, step, evaluate, steps=100)
+    """
+
+    init: Callable[[jax.Array, Hparams], State]
+    step: Callable[[jax.Array, State, Batch, Hparams], tuple[State, Metrics]]
+    evaluate: Callable[[jax.Array, State, Arrays, Hparams], Metrics]
+    data: Data | None = None
+    batch: Callable[[jax.Array, jax.Array, Arrays, Hparams], Batch] = whole_split
+    steps: int | Callable[[Hparams], int] = field(kw_only=True)
+    eval_every: int | Callable[[Hparams], int] | None = field(default=None, kw_only=True)
+    validate: Callable[[Hparams], None] = field(default=_accept, kw_only=True)
+    parameters: Callable[[State], Any] = field(default=_all_of, kw_only=True)
+    describe: Mapping[str, object] = field(default_factory=dict, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name in ("init", "step", "evaluate", "batch", "validate", "parameters"):
+            if not callable(getattr(self, name)):
+                raise InputError(f"Program.{name}", getattr(self, name), "must be a function", "See Program's help.")
+        if self.data is not None and not isinstance(self.data, Data):
+            raise InputError(
+                "Program.data",
+                type(self.data).__name__,
+                "must be an hpx.Data or None",
+                "Wrap it: hpx.Data(train, valid, test), or hpx.data.from_arrays(x, y).",
+            )
+        for name in ("steps", "eval_every"):
+            value = getattr(self, name)
+            if not callable(value) and not (name == "eval_every" and value is None):
+                _whole(f"Program.{name}", value)
+
+    def schedule(self, h: Hparams) -> tuple[int, int]:
+        """(steps, eval_every) of one trial, from hyperparameters that are numbers.
+
+        Raises:
+          InputError: either is no whole number, 1 or more.
+        """
+        steps = _whole("steps", self.steps(h) if callable(self.steps) else self.steps)
+        if self.eval_every is None:
+            return steps, steps
+        every = _whole("eval_every", self.eval_every(h) if callable(self.eval_every) else self.eval_every)
+        return steps, every
+
+
+def _whole(field: str, value: Any) -> int:
+    try:
+        whole = int(value)
+        if isinstance(value, bool) or whole != value or whole < 1:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(field, value, "must be a whole number, 1 or more", "Give the number of steps.") from None
+    if whole >= 2**31:
+        raise InputError(field, value, "must be below 2**31: steps are counted in int32", "Use fewer steps.")
+    return whole

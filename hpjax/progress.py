@@ -1,0 +1,83 @@
+"""How far a sweep is: a live line on a terminal, plain lines elsewhere. Writes to standard error."""
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from hpjax import text
+from hpjax.engine.plan import Plan
+
+if TYPE_CHECKING:
+    from hpjax.loop import Event
+
+QUIET_SECONDS = 5.0
+
+
+class Progress:
+    """Shows lanes alive, steps a second, the best trial so far, and the time left.
+
+    Args:
+      plan: what will be done.
+      shown: whether to show anything.
+    """
+
+    def __init__(self, plan: Plan, shown: bool) -> None:
+        self._plan = plan
+        self._left = plan.lane_steps
+        self._done = 0
+        self._training = 0.0
+        self._printed = time.monotonic()
+        self._console = Console(file=sys.stderr, quiet=not shown)
+        self._shown = shown
+        self._bar = (
+            Bar(BarColumn(bar_width=24), TextColumn("{task.description}"), console=self._console, transient=True)
+            if shown and self._console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> "Progress":
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self._left)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, event: "Event") -> None:
+        """Takes in one event and shows it where it is time to."""
+        if not self._shown:
+            return
+        if event.kind != "segment":
+            name = f"group {event.group + 1} of {event.groups} ({self._plan.groups[event.group]})"
+            ended = event.kind == "compiled"
+            self._line(f"{name}: compiled in {text.duration(event.seconds)}" if ended else f"{name}: compiling", ended)
+            return
+        self._training += event.seconds
+        self._done += event.lane_steps
+        given_up = sum(self._plan.steps[c.trial] - c.step for c in event.changes)
+        self._left = max(self._left - event.lane_steps - given_up, 0)
+        rate = self._done / self._training if self._training else 0.0
+        best = "-" if event.best is None else f"trial {event.best[0]} {text.metric(event.best[1])}"
+        line = (
+            f"group {event.group + 1}/{event.groups}  step {event.step:,}/{event.steps:,}  "
+            f"{event.live:,} of {event.lanes:,} lanes alive  {rate:,.0f} steps/s  best {best}  "
+            f"{text.duration(self._left / rate) if rate else '?'} left"
+        )
+        last = event.live == 0
+        self._line(line, last)
+
+    def _line(self, line: str, important: bool) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, description=line, completed=self._done, total=self._done + self._left)
+        elif important or time.monotonic() - self._printed > QUIET_SECONDS:
+            self._printed = time.monotonic()
+            self._console.print(line, highlight=False, soft_wrap=True)

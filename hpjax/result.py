@@ -1,0 +1,320 @@
+"""Results: what a sweep found, read from its store. Needs no model code."""
+
+import csv
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpjax.errors import InputError, RunError, did_you_mean
+from hpjax.objective import Objective
+from hpjax.space import show
+from hpjax.store import Store, read_manifest
+from hpjax.text import metric as number
+from hpjax.text import table as text_table
+
+Array = NDArray[Any]
+
+
+class Trial:
+    """One trial of a result.
+
+    Attributes:
+      id: its number, which never changes.
+      hparams: name to value.
+    """
+
+    def __init__(self, result: "Result", id: int) -> None:
+        self._result, self.id = result, id
+        self.hparams: dict[str, Any] = result.hparams[id]
+
+    @property
+    def status(self) -> str:
+        """``complete``, ``stopped``, ``diverged`` or ``running``; of several replicates the worst."""
+        return str(self._result.statuses[self.id])
+
+    @property
+    def step(self) -> int:
+        """Steps that every replicate took; for a diverged trial the step at which the first one did."""
+        return int(self._result.lane_step[self.id].min())
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Name to the last value, averaged over replicates; NaN for a diverged trial."""
+        return {name: float(self._result.last(name)[self.id].mean()) for name in self._result.metrics}
+
+    def curve(self, metric: str) -> Array:
+        """The metric over the evaluations: (replicates, evaluations), padded with NaN."""
+        own: Array = self._result.curves(metric)[self.id]
+        return own
+
+    def restore(self, replicate: int = 0) -> dict[Any, Any]:
+        """The final state of one replicate, as nested dicts of arrays.
+
+        For a ``supervised`` program: ``params``, ``stats`` and ``opt_state``; a Linen model applies as
+        ``model.apply({"params": s["params"], **s["stats"]}, x)``. Positions of tuples and lists are keys 0, 1, ….
+
+        Raises:
+          RunError: the trial diverged, or is still running.
+        """
+        status = self._result.lane_status[self.id, replicate]
+        if status == "diverged":
+            step = self._result.lane_step[self.id, replicate]
+            raise RunError(f"trial {self.id} diverged at step {step}: it has no final state worth restoring.")
+        tree: dict[Any, Any] = {}
+        for path, array in self._result.leaves(self.id, replicate):
+            node = tree
+            for name in path[:-1]:
+                node = node.setdefault(name, {})
+            if not path:
+                return {"": array}
+            node[path[-1]] = array
+        return tree
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={show(value)}" for name, value in self.hparams.items())
+        metrics = ", ".join(f"{name} {number(value)}" for name, value in self.metrics.items())
+        return f"trial {self.id} ({values}): {metrics}; {self.status} at step {self.step}"
+
+
+class Result:
+    """What a sweep found.
+
+    Attributes:
+      names: the hyperparameters of the space.
+      hparams: per trial, name to value; callables by their names.
+      groups: int (trials,).
+      lane_status, lane_step: (trials, replicates), each lane's status and the step at which it last changed.
+      metrics: the names of the metrics.
+      manifest: versions, devices, seed, space, plan and command of the run.
+
+    Example:
+      >>> result = hpx.load("runs/digits")
+      >>> result.best.hparams, result.curves("valid/loss").shape
+    """
+
+    def __init__(self, store: Store, manifest: dict[str, Any], sweep: Any = None) -> None:
+        self._store, self.manifest, self._sweep = store, manifest, sweep
+        sweeping = manifest["sweep"]
+        self.objective = Objective(*sweeping["objective"])
+        self.names: tuple[str, ...] = tuple(sweeping["names"])
+        rows = store.trials()
+        self.hparams = [hparams for _, _, hparams in rows]
+        self.groups = np.array([group for _, group, _ in rows], np.int32)
+        shape = (len(rows), int(sweeping["replicates"]))
+        self.lane_status = np.full(shape, "running", "<U8")
+        self.lane_step = np.zeros(shape, np.int64)
+        for trial, replicate, status, step in store.lanes():
+            self.lane_status[trial, replicate], self.lane_step[trial, replicate] = status, step
+        self._read_curves(shape)
+
+    def _read_curves(self, shape: tuple[int, int]) -> None:
+        segments = self._store.curves()
+        seen: dict[int, int] = {}
+        columns = {}
+        for group, segment in segments:
+            columns[group, segment] = seen.get(group, 0)
+            seen[group] = seen.get(group, 0) + 1
+        evaluations = max(seen.values(), default=0)
+        self._curves: dict[str, Array] = {}
+        for at, arrays in segments.items():
+            where = (arrays["trial"], arrays["replicate"], columns[at])
+            for name, values in arrays.items():
+                if name in ("trial", "replicate"):
+                    continue
+                kind = np.float64 if values.dtype.kind == "i" else values.dtype
+                curve = self._curves.setdefault(name, np.full((*shape, evaluations), np.nan, kind))
+                curve[where] = values
+        self.metrics: tuple[str, ...] = tuple(name for name in self._curves if name != "step")
+
+    def __len__(self) -> int:
+        return len(self.hparams)
+
+    def __getitem__(self, trial: int) -> Trial:
+        if not 0 <= trial < len(self):
+            raise InputError("trial", trial, f"must lie in 0 … {len(self) - 1}", "See result.table().")
+        return Trial(self, trial)
+
+    @property
+    def statuses(self) -> NDArray[np.str_]:
+        """(trials,), the worst status of each trial's replicates: diverged, running, stopped, complete."""
+        worst = np.full(len(self), "complete", "<U8")
+        for status in ("stopped", "running", "diverged"):
+            worst[(self.lane_status == status).any(axis=1)] = status
+        return worst
+
+    def curves(self, metric: str) -> Array:
+        """A metric over all evaluations: (trials, replicates, evaluations), padded with NaN.
+
+        ``curves("step")`` gives the step of each. Evaluations count within a trial, from 0.
+
+        Raises:
+          InputError: no such metric.
+        """
+        if metric not in self._curves:
+            raise InputError("metric", metric, "must be a metric of the run", did_you_mean(metric, self._curves))
+        return self._curves[metric]
+
+    def last(self, metric: str) -> Array:
+        """The value at each lane's last evaluation, (trials, replicates); NaN for diverged lanes."""
+        steps = self._curves.get("step")
+        values = self.curves(metric)
+        if steps is None or values.shape[-1] == 0:
+            return np.full(self.lane_status.shape, np.nan)
+        index = np.maximum((~np.isnan(steps)).sum(axis=-1) - 1, 0)
+        last = np.take_along_axis(values, index[..., None], axis=-1)[..., 0]
+        return np.where(self.lane_status == "diverged", np.nan, last)
+
+    @cached_property
+    def ranking(self) -> list[int]:
+        """Trial ids from best to worst by the objective; diverged trials are left out."""
+        if self.objective.metric not in self._curves:
+            return []
+        return self.objective.rank(self.last(self.objective.metric), self.lane_status, self.lane_step)
+
+    @property
+    def best(self) -> Trial:
+        """The best trial.
+
+        Raises:
+          RunError: every trial diverged, or none was evaluated yet.
+        """
+        if not self.ranking:
+            diverged = int((self.statuses == "diverged").sum())
+            if diverged == len(self) > 0:
+                first = int(self.lane_step.min())
+                raise RunError(
+                    f"there is no best trial: all {diverged} diverged, the first at step {first}. "
+                    "Lower the learning rates, or clip the gradients."
+                )
+            raise RunError(f"there is no best trial yet: {diverged} of {len(self)} diverged, none is evaluated.")
+        return Trial(self, self.ranking[0])
+
+    def top(self, k: int = 10, metric: str | None = None) -> list[Trial]:
+        """The ``k`` best trials by the objective; or by ``metric``, highest first unless it is a loss or an error."""
+        order = self.ranking
+        if metric is not None and metric != self.objective.metric:
+            values = self.last(metric).mean(axis=1)
+            sign = 1 if any(word in metric for word in ("loss", "error")) else -1
+            order = sorted(order, key=lambda t: (np.isnan(values[t]), sign * values[t], t))
+        return [Trial(self, trial) for trial in order[:k]]
+
+    def table(self) -> dict[str, Array]:
+        """A column per hyperparameter and metric, and trial, group, status and step; each (trials,).
+
+        Metrics are averaged over replicates. A hyperparameter that a trial lacks is NaN in a column of
+        numbers, None in others.
+        """
+        columns: dict[str, Array] = {"trial": np.arange(len(self))}
+        for name in self.names:
+            columns[name] = _column([hparams.get(name) for hparams in self.hparams])
+        columns |= {name: self.last(name).mean(axis=1) for name in self.metrics}
+        return columns | {"group": self.groups, "status": self.statuses, "step": self.lane_step.min(axis=1)}
+
+    def to_pandas(self) -> Any:
+        """``table()`` as a ``pandas.DataFrame``; needs ``pip install 'hpjax[pandas]'``."""
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError("to_pandas() needs pandas: pip install 'hpjax[pandas]'") from None
+        return pandas.DataFrame(self.table())
+
+    def to_csv(self, path: str | Path) -> None:
+        """Writes ``table()`` as a CSV file, one row a trial; what is missing is an empty cell."""
+        columns = self.table()
+        with open(path, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            for row in zip(*columns.values(), strict=True):
+                writer.writerow(["" if cell is None or cell != cell else _plain(cell) for cell in row])
+
+    def plot(self, *names: str, path: str | Path | None = None) -> Any:
+        """Draws the objective's curves and its final value against hyperparameters, all by default.
+
+        Args:
+          *names: hyperparameters.
+          path: where to save the picture, if anywhere.
+
+        Returns:
+          The ``matplotlib`` figure; needs ``pip install 'hpjax[plot]'``.
+        """
+        from hpjax import plot
+
+        figure = plot.overview(self, names or None)
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure
+
+    def leaves(self, trial: int, replicate: int = 0) -> list[tuple[tuple[str | int, ...], Array]]:
+        """Path and array of every leaf of one lane's final state."""
+        return self._store.state(int(self.groups[trial]), trial, replicate)
+
+    def test(self) -> dict[str, float]:
+        """Evaluates the best trial on the test split, averaged over replicates, and records that it was used.
+
+        Select by validation metrics, and look at the test split once: its value is then an honest estimate.
+
+        Raises:
+          RunError: the result was loaded without its sweep, or there is no best trial or no test split.
+        """
+        if self._sweep is None:
+            raise RunError("test() needs the program: call it on what sweep.run(directory) returns.")
+        best = self.best
+        metrics: dict[str, float] = self._sweep.test_metrics(self, best.id)
+        self._store.add_test(best.id, metrics)
+        return metrics
+
+    @property
+    def tested(self) -> dict[int, dict[str, float]]:
+        """Trial to its test metrics, for those evaluated on the test split so far."""
+        return self._store.tests()
+
+    def summary(self, k: int = 10, metric: str | None = None) -> str:
+        """The ``k`` best trials as a table, and how many trials ended how."""
+        trials = self.top(k, metric)
+        header = ["trial", *self.names, *self.metrics, "status", "step"]
+        rows = [
+            [
+                str(trial.id),
+                *(show(trial.hparams.get(name, "-")) for name in self.names),
+                *(number(value) for value in trial.metrics.values()),
+                trial.status,
+                str(trial.step),
+            ]
+            for trial in trials
+        ]
+        names, counts = np.unique(self.statuses, return_counts=True)
+        ended = ", ".join(f"{count:,} {name}" for name, count in zip(names, counts, strict=True))
+        return f"{text_table(header, rows)}\n{len(self):,} trials: {ended}; best by {self.objective}"
+
+    def __repr__(self) -> str:
+        return self.summary(5)
+
+
+def load(directory: str | Path) -> Result:
+    """The result of a run directory, finished or still running. Needs no model code.
+
+    Raises:
+      RunError: it is no run directory, or cannot be read.
+    """
+    directory = Path(directory)
+    return Result(Store.open(directory), read_manifest(directory))
+
+
+def _column(values: Iterable[Any]) -> Array:
+    values = list(values)
+    present = [value for value in values if value is not None]
+    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in present) and present:
+        if len(present) == len(values) and all(isinstance(v, int) for v in present):
+            return np.array(values, np.int64)
+        return np.array([np.nan if v is None else v for v in values], np.float64)
+    column = np.empty(len(values), object)
+    column[:] = [tuple(v) if isinstance(v, list) else v for v in values]
+    return column
+
+
+def _plain(cell: Any) -> str:
+    return show(cell.item() if isinstance(cell, np.generic) else cell)

@@ -1,0 +1,32 @@
+"""Grid: every combination of the values that the domains' grids hold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hpjax.samplers.base import Observation, Sampler
+from hpjax.space import Point, Space
+
+
+@dataclass(frozen=True)
+class Grid(Sampler):
+    """Every point of the grid, the last name varying fastest; continuous domains need ``num=``.
+
+    Where the space names a default, the baseline comes first, and not twice.
+
+    Raises:
+      InputError: a continuous domain without ``num``, once the space is known.
+
+    Example:
+      >>> Grid().ask(Space(a=Choice(1, 2), b=Uniform(0, 1, num=2)), [], n=4, seed=0)
+      [{'a': 1, 'b': 0}, {'a': 1, 'b': 1}, {'a': 2, 'b': 0}, {'a': 2, 'b': 1}]
+    """
+
+    def _points(self, space: Space) -> list[Point]:
+        baseline = space.baseline()
+        return [point for point in space.grid() if point != baseline]
+
+    def size(self, space: Space) -> int:
+        return len(self._points(space)) + (space.baseline() is not None)
+
+    def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
+        return self._points(space)[start : start + n]

@@ -1,0 +1,61 @@
+"""Manual: the points that the user lists."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpjax.errors import InputError
+from hpjax.samplers.base import Observation, Sampler
+from hpjax.space import Constant, Point, Space
+
+
+@dataclass(frozen=True)
+class Manual(Sampler):
+    """The listed points, in their order; names left out take their default or constant.
+
+    Args:
+      points: dicts of name to value.
+
+    Raises:
+      InputError: no points; or, once the space is known, a name or value that is not in it.
+
+    Example:
+      >>> Manual([{"x": 0.1}, {"x": 0.2}]).ask(Space(x=Uniform(0, 1)), [], n=2, seed=0)
+      [{'x': 0.1}, {'x': 0.2}]
+    """
+
+    points: Sequence[Mapping[str, Any]]
+
+    def __post_init__(self) -> None:
+        if not self.points:
+            raise InputError("Manual.points", self.points, "must not be empty", "List at least one point.")
+
+    def _filled(self, space: Space) -> list[Point]:
+        baseline = space.baseline()
+        filled = [_fill(space, point) for point in self.points]
+        for point in filled:
+            space.branch_of(point)
+        return [point for point in filled if point != baseline]
+
+    def size(self, space: Space) -> int:
+        return len(self._filled(space)) + (space.baseline() is not None)
+
+    def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
+        return self._filled(space)[start : start + n]
+
+
+def _fill(space: Space, point: Mapping[str, Any]) -> Point:
+    """``point`` with the defaults and constants of the first alternative that it fits."""
+    for branch in space.branches:
+        own = {
+            name: domain.default
+            if domain.default is not None
+            else domain.value
+            if isinstance(domain, Constant)
+            else None
+            for name, domain in branch.items()
+        }
+        filled = {name: point.get(name, own[name]) for name in branch}
+        if point.keys() <= branch.keys() and all(domain.contains(filled[name]) for name, domain in branch.items()):
+            return filled
+    return dict(point)

@@ -1,0 +1,23 @@
+"""Random: independent uniform points."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpjax.samplers.base import Observation, Sampler
+from hpjax.space import Point, Space
+
+
+@dataclass(frozen=True)
+class Random(Sampler):
+    """Independent points, uniform on each domain's own scale (Bergstra & Bengio 2012, "Random search for
+    hyper-parameter optimization").
+
+    Example:
+      >>> Random().ask(Space(x=Uniform(0, 1)), [], n=4, seed=0)
+    """
+
+    def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
+        cube = np.random.default_rng(seed).random((start + n, len(space.dimensions)))
+        return [space.from_unit(u) for u in cube[start:]]

@@ -1,0 +1,29 @@
+"""Sobol: a scrambled Sobol sequence, which covers the space more evenly than chance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.stats import qmc
+
+from hpjax.samplers.base import Observation, Sampler
+from hpjax.space import Point, Space
+
+
+@dataclass(frozen=True)
+class Sobol(Sampler):
+    """Quasi-random points by an Owen-scrambled Sobol sequence (Owen 1998, "Scrambling Sobol' and
+    Niederreiter-Xing points"), through ``scipy.stats.qmc``. The default sampler.
+
+    Example:
+      >>> Sobol().ask(Space(x=Uniform(0, 1)), [], n=4, seed=0)
+    """
+
+    def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
+        if n == 0:
+            return []
+        if not space.dimensions:
+            return [space.from_unit([]) for _ in range(n)]
+        # A power of two at a time, as the sequence is made for; scipy warns of anything else.
+        sequence = qmc.Sobol(len(space.dimensions), scramble=True, rng=seed)
+        cube = sequence.random_base2((start + n - 1).bit_length())
+        return [space.from_unit(u) for u in cube[start : start + n]]

@@ -1,0 +1,24 @@
+"""What a scheduler is: a pure decision, after each evaluation, on which trials go no further."""
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+
+class Scheduler(Protocol):
+    """Decides how long trials may run. Any object with ``decide`` is one.
+
+    Example:
+      >>> class Half:
+      ...     def decide(self, step, scores):
+      ...         return sorted(scores, key=scores.get)[len(scores) // 2:]
+    """
+
+    def decide(self, step: int, scores: Mapping[int, float]) -> Iterable[int]:
+        """The trials to stop.
+
+        Args:
+          step: optimizer steps taken.
+          scores: trial id to its objective at this evaluation, averaged over its replicates, lower being
+            better; every live trial of the group is there.
+        """
+        ...

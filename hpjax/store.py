@@ -1,0 +1,274 @@
+"""The store: what outlives the process. A manifest, a SQLite database, and the final states."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpjax.errors import RunError
+
+MANIFEST, DATABASE, STATES = "manifest.json", "results.sqlite", "states"
+FORMAT = 1
+
+SCHEMA = """
+CREATE TABLE trials (trial INTEGER PRIMARY KEY, grp INTEGER NOT NULL, hparams TEXT NOT NULL);
+CREATE TABLE lanes (trial INTEGER, replicate INTEGER, status TEXT NOT NULL, step INTEGER NOT NULL,
+                    PRIMARY KEY (trial, replicate)) WITHOUT ROWID;
+CREATE TABLE curves (grp INTEGER, segment INTEGER, metric TEXT, dtype TEXT NOT NULL, data BLOB NOT NULL,
+                     PRIMARY KEY (grp, segment, metric)) WITHOUT ROWID;
+CREATE TABLE compilations (grp INTEGER PRIMARY KEY, seconds REAL NOT NULL);
+CREATE TABLE tests (trial INTEGER PRIMARY KEY, metrics TEXT NOT NULL);
+CREATE TABLE finished (seconds REAL NOT NULL);
+"""
+
+DTYPES = ("<i4", "<f4", "<f8")
+
+Array = NDArray[Any]
+
+
+class Change(NamedTuple):
+    """A lane whose status changed, and the step at which it did."""
+
+    trial: int
+    replicate: int
+    status: str
+    step: int
+
+
+class Store:
+    """One run's database and files, in a directory or, without one, in memory.
+
+    The database is in WAL mode with one transaction a segment, so that it can be read while the run
+    goes on. A curve is one array a (group, segment, metric), not a row a number; the arrays
+    ``trial``, ``replicate`` and ``step`` of a segment say whose values they hold.
+    """
+
+    def __init__(self, database: sqlite3.Connection, directory: Path | None) -> None:
+        self._db, self.directory = database, directory
+        self._states: dict[int, tuple[Array, list[tuple[tuple[str | int, ...], Array]]]] = {}
+
+    @classmethod
+    def create(cls, directory: Path | None, manifest: Mapping[str, Any]) -> "Store":
+        """A new store; an unfinished run that stands in ``directory`` is replaced.
+
+        Raises:
+          RunError: the directory cannot be written.
+        """
+        if directory is None:
+            database = sqlite3.connect(":memory:")
+        else:
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                for stale in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
+                    (directory / stale).unlink(missing_ok=True)
+                write_text(directory / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+                database = sqlite3.connect(directory / DATABASE)
+                database.execute("PRAGMA journal_mode=WAL")
+                database.execute("PRAGMA synchronous=NORMAL")
+            except (OSError, sqlite3.Error) as error:
+                raise RunError(
+                    f"run directory {str(directory)!r} cannot be written: {error}. "
+                    "Choose one in a place that you may write to."
+                ) from None
+        database.executescript(SCHEMA)
+        return cls(database, directory)
+
+    @classmethod
+    def open(cls, directory: Path) -> "Store":
+        """The store of a directory, for reading; a run may be writing to it.
+
+        Raises:
+          RunError: there is no run.
+        """
+        read_manifest(directory)
+        try:
+            database = sqlite3.connect(f"{(directory / DATABASE).absolute().as_uri()}?mode=ro", uri=True)
+            database.execute("SELECT * FROM trials LIMIT 1")
+        except sqlite3.Error as error:
+            raise RunError(f"{directory / DATABASE} cannot be read: {error}.") from None
+        return cls(database, directory)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written inside is there as a whole, or not at all."""
+        try:
+            with self._db:
+                yield
+        except sqlite3.Error as error:
+            raise RunError(f"{self.directory or 'the database'} cannot be written: {error}.") from None
+
+    def add_trials(self, rows: Iterable[tuple[int, int, Mapping[str, Any]]], replicates: int) -> None:
+        """Adds (trial, group, hyperparameters), each with running lanes."""
+        rows = list(rows)
+        self._db.executemany(
+            "INSERT INTO trials VALUES (?, ?, ?)", ((t, g, json.dumps(h, default=str)) for t, g, h in rows)
+        )
+        self._db.executemany(
+            "INSERT INTO lanes VALUES (?, ?, 'running', 0)", ((t, r) for t, _, _ in rows for r in range(replicates))
+        )
+
+    def add_compilation(self, group: int, seconds: float) -> None:
+        """Adds what compiling a group took."""
+        self._db.execute("INSERT INTO compilations VALUES (?, ?)", (group, seconds))
+
+    def add_curves(self, group: int, segment: int, arrays: Mapping[str, Array]) -> None:
+        """Adds the values of one evaluation, all arrays of shape (live lanes,)."""
+        self._db.executemany(
+            "INSERT INTO curves VALUES (?, ?, ?, ?, ?)",
+            ((group, segment, name, _dtype(a), a.astype(_dtype(a)).tobytes()) for name, a in arrays.items()),
+        )
+
+    def add_changes(self, changes: Iterable[Change]) -> None:
+        """Updates the lanes whose status changed."""
+        self._db.executemany(
+            "UPDATE lanes SET status = ?, step = ? WHERE trial = ? AND replicate = ?",
+            ((c.status, c.step, c.trial, c.replicate) for c in changes),
+        )
+
+    def add_test(self, trial: int, metrics: Mapping[str, float]) -> None:
+        """Records that a trial was evaluated on the test split."""
+        if self.directory is not None:  # a store opened for reading
+            with sqlite3.connect(self.directory / DATABASE) as database:
+                database.execute("INSERT OR REPLACE INTO tests VALUES (?, ?)", (trial, json.dumps(dict(metrics))))
+            database.close()
+        else:
+            with self.transaction():
+                self._db.execute("INSERT OR REPLACE INTO tests VALUES (?, ?)", (trial, json.dumps(dict(metrics))))
+
+    def finish(self, seconds: float) -> None:
+        """Records that the run is complete."""
+        self._db.execute("INSERT INTO finished VALUES (?)", (seconds,))
+
+    def trials(self) -> list[tuple[int, int, dict[str, Any]]]:
+        """(trial, group, hyperparameters) of every trial, by id."""
+        rows = self._db.execute("SELECT trial, grp, hparams FROM trials ORDER BY trial").fetchall()
+        return [(trial, group, json.loads(hparams)) for trial, group, hparams in rows]
+
+    def lanes(self) -> list[Change]:
+        """Every lane's status."""
+        return [Change(*row) for row in self._db.execute("SELECT trial, replicate, status, step FROM lanes")]
+
+    def curves(self) -> dict[tuple[int, int], dict[str, Array]]:
+        """(group, segment) to the arrays of that evaluation."""
+        segments: dict[tuple[int, int], dict[str, Array]] = {}
+        for group, segment, metric, dtype, data in self._db.execute("SELECT * FROM curves ORDER BY grp, segment"):
+            if dtype not in DTYPES:
+                raise RunError(f"the database holds an array of dtype {dtype!r}; there are {', '.join(DTYPES)}.")
+            segments.setdefault((group, segment), {})[metric] = np.frombuffer(data, dtype)
+        return segments
+
+    def tests(self) -> dict[int, dict[str, float]]:
+        """Trial to its metrics on the test split, for those that were tested."""
+        return {trial: json.loads(metrics) for trial, metrics in self._db.execute("SELECT * FROM tests")}
+
+    def compilations(self) -> dict[int, float]:
+        """Group to the seconds that compiling it took."""
+        return dict(self._db.execute("SELECT grp, seconds FROM compilations").fetchall())
+
+    def seconds(self) -> float | None:
+        """Duration of the finished run, None while it is not finished."""
+        row = self._db.execute("SELECT seconds FROM finished").fetchone()
+        return None if row is None else float(row[0])
+
+    def add_states(self, group: int, lanes: Array, leaves: Sequence[tuple[tuple[str | int, ...], Array]]) -> None:
+        """Keeps the final states of a group.
+
+        Args:
+          group: its number.
+          lanes: int32 (lanes, 2), trial and replicate of each row.
+          leaves: path and stacked array, (lanes, ...), of every leaf.
+        """
+        if self.directory is None:
+            self._states[group] = (lanes, list(leaves))
+            return
+        folder = self.directory / STATES / f"group-{group}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, (_, array) in enumerate(leaves):
+            np.save(folder / f"{i}.npy", array)
+        np.save(folder / "lanes.npy", lanes)
+        tree = [{"path": list(path), "dtype": str(array.dtype)} for path, array in leaves]
+        write_text(folder / "tree.json", json.dumps(tree, indent=1) + "\n")
+
+    def state(self, group: int, trial: int, replicate: int) -> list[tuple[tuple[str | int, ...], Array]]:
+        """Path and array of every leaf of one lane's final state; reads nothing of the others.
+
+        Raises:
+          RunError: it is not there (yet).
+        """
+        if self.directory is not None:
+            lanes, leaves = self._open_states(group)
+        elif group in self._states:
+            lanes, leaves = self._states[group]
+        else:
+            raise RunError(f"the final state of trial {trial} is not there yet: its group is still running.")
+        row = np.flatnonzero((lanes[:, 0] == trial) & (lanes[:, 1] == replicate))
+        if len(row) != 1:
+            raise RunError(f"no final state of trial {trial}, replicate {replicate}.")
+        return [(path, np.array(array[row[0]])) for path, array in leaves]
+
+    def _open_states(self, group: int) -> tuple[Array, list[tuple[tuple[str | int, ...], Array]]]:
+        assert self.directory is not None
+        folder = self.directory / STATES / f"group-{group}"
+        try:
+            tree = json.loads((folder / "tree.json").read_text())
+            lanes = np.load(folder / "lanes.npy", allow_pickle=False)
+            leaves = [
+                (tuple(leaf["path"]), _memory_mapped(folder / f"{i}.npy", leaf["dtype"])) for i, leaf in enumerate(tree)
+            ]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"the final states of group {group} cannot be read: {error}.") from None
+        return lanes, leaves
+
+
+def _dtype(array: Array) -> str:
+    return "<i4" if array.dtype.kind in "iub" else "<f8" if array.dtype == np.float64 else "<f4"
+
+
+def _memory_mapped(path: Path, dtype: str) -> Array:
+    import ml_dtypes  # bfloat16 and its kin, which NumPy stores as raw bytes
+
+    array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    wanted = np.dtype(getattr(ml_dtypes, dtype)) if hasattr(ml_dtypes, dtype) else np.dtype(dtype)
+    return array if array.dtype == wanted else array.view(wanted)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Writes a file so that it is there as a whole, or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(content)
+    os.replace(part, path)
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a run directory.
+
+    Raises:
+      RunError: there is none, or it cannot be read.
+    """
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text())
+    except FileNotFoundError:
+        raise RunError(f"{str(directory)!r} is no run directory: it has no {MANIFEST}.") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{directory / MANIFEST} cannot be read: {error}.") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise RunError(f"{directory / MANIFEST} is no manifest of format {FORMAT}.")
+    return manifest
+
+
+def differences(there: Any, here: Any, at: str = "") -> list[str]:
+    """What differs between two JSON values, a line each: ``trials: 256 there, 128 here``."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        names = dict.fromkeys([*there, *here])
+        return [
+            line
+            for name in names
+            for line in differences(there.get(name), here.get(name), f"{at}.{name}" if at else str(name))
+        ]
+    return [] if there == here else [f"{at}: {json.dumps(there)} there, {json.dumps(here)} here"]

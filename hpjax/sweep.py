@@ -1,0 +1,120 @@
+"""Sweep: what users write. Ask → run → tell → record."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from hpjax.engine.lane import typed
+from hpjax.engine.plan import Plan
+from hpjax.engine.trace import dtype
+from hpjax.errors import RunError
+from hpjax.hparams import Hparams
+from hpjax.keys import lane_key, purpose_key, step_key
+from hpjax.loop import Event, train
+from hpjax.manifest import finished, manifest
+from hpjax.planning import Prepared, prepare, tracer
+from hpjax.progress import Progress
+from hpjax.result import Result
+from hpjax.settings import Settings
+from hpjax.store import Store
+
+
+@dataclass(frozen=True)
+class Sweep(Settings):
+    """A program, a space, and how to search it. Nothing compiles or trains before ``run`` or ``events``.
+
+    Args:
+      program: what every trial does.
+      space: the hyperparameters.
+      trials: how many points to try; left out, all of a finite sampler's.
+      replicates: seeds a trial, from 0.
+      sampler: proposes the points.
+      scheduler: stops trials early; None lets all run to their end.
+      objective: ``hpx.minimize("valid/loss")``, the default, or ``hpx.maximize(...)``.
+      seed: decides every random number of the sweep.
+      randomness: ``"shared"``: all trials of a replicate see the same noise and batches, so that comparisons
+        are paired; ``"independent"``: each trial has its own.
+      width: lanes that one device computes at once; chosen by default. It belongs to the result: another
+        width may differ in the last bits.
+      devices: how many local devices to use; all by default.
+      segment: optimizer steps a device call at most; by default a call goes from evaluation to evaluation.
+
+    Raises:
+      InputError: a value that cannot be used, here or in ``plan``, before anything compiles.
+
+    Example:
+      >>> sweep = hpx.Sweep(program, space, trials=256)
+      >>> print(sweep.plan())
+      >>> result = sweep.run("runs/digits")
+      >>> result.best.hparams
+    """
+
+    @cached_property
+    def _prepared(self) -> Prepared:
+        return prepare(self)
+
+    def plan(self) -> Plan:
+        """What the sweep will do: groups, traced and static hyperparameters and why, width, devices, memory.
+
+        Raises:
+          InputError, ProgramError, UnknownHyperparameterError: the sweep cannot run.
+        """
+        return self._prepared.plan
+
+    def run(self, directory: str | Path | None = None, *, progress: bool = True) -> Result:
+        """Trains every trial and returns what was found.
+
+        Args:
+          directory: where the run is recorded; None keeps all in memory. A directory that holds this very
+            sweep, finished, is read and nothing trains; one that was interrupted begins anew, with the same
+            bits as before.
+          progress: whether to show how far it is, on standard error.
+
+        Raises:
+          InputError, ProgramError, UnknownHyperparameterError: the sweep cannot run.
+          RunError: the directory holds another sweep, or cannot be written.
+        """
+        store, about, events = self._begin(directory)
+        with Progress(self.plan(), progress) as shown:
+            for event in events:
+                shown.update(event)
+        return Result(store, about, self)
+
+    def events(self, directory: str | Path | None = None) -> Iterator[Event]:
+        """Trains like ``run``, and yields what happens: an event for each compilation and segment."""
+        return self._begin(directory)[2]
+
+    def _begin(self, directory: str | Path | None) -> tuple[Store, dict[str, Any], Iterator[Event]]:
+        """The store of the run, its manifest, and the events that fill it."""
+        about = manifest(self, self._prepared)
+        path = None if directory is None else Path(directory)
+        if path is not None and (there := finished(path, about)) is not None:
+            return there, about, iter(())
+        store = Store.create(path, about)
+        return store, about, train(self, self._prepared, store)
+
+    def test_metrics(self, result: Result, trial: int) -> dict[str, float]:
+        """The metrics of a trial's final states on the test split, averaged over replicates."""
+        data = self.program.data
+        if data is None or data.test is None:
+            raise RunError("there is no test split: give Data(train, valid, test).")
+        plan, points, _ = self._prepared
+        shapes = plan.shapes[int(result.groups[trial])]
+        traced = {v.name for v in plan.verdicts if v.traced}
+        kinds = tracer(self).kinds
+        point = {n: np.asarray(v, dtype(kinds[n])) if n in traced else v for n, v in points[trial].items()}
+        h = Hparams(point, traced & point.keys())
+        evaluate = jax.jit(lambda key, state, test, h: self.program.evaluate(key, typed(state, shapes), test, h))
+        found = []
+        for replicate in range(self.replicates):
+            leaves = [leaf for _, leaf in result.leaves(trial, replicate)]
+            state = jax.tree.unflatten(jax.tree.structure(shapes.state), leaves)
+            luck = lane_key(self.seed, replicate, trial if self.randomness == "independent" else None)
+            key = step_key(purpose_key(luck, "evaluate"), int(result.lane_step[trial, replicate]))
+            found.append(evaluate(key, state, data.test, h))
+        return {f"test/{name}": float(np.mean([metrics[name] for metrics in found])) for name in found[0]}

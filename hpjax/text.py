@@ -1,0 +1,52 @@
+"""Tables and numbers as plain text."""
+
+from collections.abc import Sequence
+
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
+    """Columns two spaces apart; columns of numbers stand right."""
+    columns = list(zip(header, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [all(_numeric(cell) for cell in column[1:]) and len(column) > 1 for column in columns]
+    lines = [
+        "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True))
+        for row in (header, *rows)
+    ]
+    return "\n".join((indent + line).rstrip() for line in lines)
+
+
+def _numeric(cell: str) -> bool:
+    try:
+        float(cell.replace(",", ""))
+    except ValueError:
+        return cell in ("", "-")
+    return True
+
+
+def count(number: int, noun: str) -> str:
+    """``1 trial``, ``1,000 trials``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size(number: float) -> str:
+    """Bytes as ``12.3 MiB``."""
+    for unit in UNITS[:-1]:
+        if abs(number) < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} {UNITS[-1]}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``4.2 s``, ``3 min 05 s`` or ``2 h 10 min``."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def metric(value: float) -> str:
+    """A measured value with four significant digits."""
+    return f"{value:.4g}"
