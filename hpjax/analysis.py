@@ -1,12 +1,14 @@
 """What pictures of a result show, as numbers; drawing them is ``plot``'s affair."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.result import Result
 from hpjax.space import show
+
+if TYPE_CHECKING:
+    from hpjax.result import Result
 
 Array = NDArray[Any]
 
@@ -43,14 +45,14 @@ class Axis(NamedTuple):
     logarithmic: bool
 
 
-def curves(result: Result, metric: str) -> Curves:
+def curves(result: "Result", metric: str) -> Curves:
     """The curves of all trials that rank, the best one last."""
     order = result.ranking[::-1]
     steps, values = (result.curves(name)[order].mean(axis=1) for name in ("step", metric))
     return Curves(steps, values, order[-1] if order else None)
 
 
-def axis(result: Result, name: str, metric: str) -> Axis:
+def axis(result: "Result", name: str, metric: str) -> Axis:
     """The last value of ``metric`` against hyperparameter ``name``, over the trials that have it."""
     column = result.table()[name]
     numeric = column.dtype != object
@@ -69,7 +71,7 @@ def axis(result: Result, name: str, metric: str) -> Axis:
     return Axis(x[kept], y[kept], x[has & diverged], categories, bool(wide))
 
 
-def varied(result: Result) -> list[str]:
+def varied(result: "Result") -> list[str]:
     """The hyperparameters that take more than one value, in the order of the space."""
     table = result.table()
     return [name for name in result.names if len({show(v) for v in table[name] if v is not None and v == v}) > 1]

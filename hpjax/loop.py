@@ -1,7 +1,7 @@
 """The loop: a group after the other, a segment after the other. Run → tell → record."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from hpjax.engine import spread
 from hpjax.engine.lane import HEALTHY
-from hpjax.engine.lanes import Cohort, Lanes, Recipe, Report, compile_segment
+from hpjax.engine.lanes import Cohort, Ints, Lanes, Recipe, Report, compile_segment
 from hpjax.engine.plan import Group
 from hpjax.engine.trace import shapes_of
 from hpjax.errors import InputError
@@ -62,12 +62,13 @@ class Standing:
         self._objective = objective
         self._values = np.full((trials, replicates), np.nan)
 
-    def update(self, trials: Any, replicates: Any, report: Report, values: Mapping[str, Any]) -> None:
-        """Takes in a segment's values of the objective, and which lanes diverged."""
-        if self._objective.metric in values:
+    def update(self, trials: Ints, replicates: Ints, values: Mapping[str, Any], changes: Iterable[Change]) -> None:
+        """Takes in what an evaluation measured, and which lanes diverged."""
+        if values:
             self._values[trials, replicates] = values[self._objective.metric]
-        bad = report.diverged != HEALTHY
-        self._values[trials[bad], replicates[bad]] = np.nan
+        for change in changes:
+            if change.status == "diverged":
+                self._values[change.trial, change.replicate] = np.nan
 
     def scores(self) -> Any:
         """(trials,), lower is better; NaN where a replicate diverged or was not evaluated."""
@@ -126,33 +127,28 @@ def _run_group(
         store.add_compilation(group.number, compiled.seconds)
     yield Event("compiled", step=0, live=len(cohort.trial), seconds=compiled.seconds, **shared)
     lanes = Lanes(recipe, compiled, cohort, settings.seed, *splits)
-    step = segment = 0
+    step = evaluations = 0
     while lanes.live.any():
-        begun = time.perf_counter()
-        before = step
-        last = int(cohort.budget[lanes.live].max())
-        step = min(
-            (step // group.eval_every + 1) * group.eval_every,
-            last if last > step else ends,
-            step + settings.segment if settings.segment is not None else ends,
-        )
-        evaluate = step % group.eval_every == 0 or step == last
+        begun, before = time.perf_counter(), step
+        step, evaluate = _next_stop(step, group.eval_every, settings.segment, cohort.budget[lanes.live])
         report = lanes.advance(step, evaluate)
+        # A lane that diverged is not recorded any more: at which evaluation it would be depends on the segments.
+        healthy = report.diverged == HEALTHY
+        trials, replicates = cohort.trial[report.lanes[healthy]], cohort.replicate[report.lanes[healthy]]
+        values = {name: value[healthy] for name, value in report.metrics.items()}
         changes = _changes(cohort, report, evaluate)
-        values = {n: np.where(report.diverged == HEALTHY, v, np.nan) for n, v in report.metrics.items()}
-        trials, replicates = cohort.trial[report.lanes], cohort.replicate[report.lanes]
-        standing.update(trials, replicates, report, values)
-        lanes.retire([lane for lane, _ in changes])
+        standing.update(trials, replicates, values, changes.values())
+        lanes.retire(list(changes))
         if evaluate and settings.scheduler is not None:
             stopped = _stopped(settings.scheduler, step, cohort, lanes, report, standing)
-            lanes.retire([lane for lane, _ in stopped])
-            changes += stopped
+            lanes.retire(list(stopped))
+            changes |= stopped
         with store.transaction():
             if evaluate:
-                where = {"trial": trials, "replicate": replicates, "step": report.step}
-                store.add_curves(group.number, segment, where | values)
-                segment += 1
-            store.add_changes(change for _, change in changes)
+                where = {"trial": trials, "replicate": replicates, "step": report.step[healthy]}
+                store.add_curves(group.number, evaluations, where | values)
+                evaluations += 1
+            store.add_changes(changes.values())
         yield Event(
             "segment",
             step=step,
@@ -160,7 +156,7 @@ def _run_group(
             lane_steps=int((report.step - np.minimum(before, report.step)).sum()),
             evaluated=(trials, replicates),
             metrics=values,
-            changes=tuple(change for _, change in changes),
+            changes=tuple(changes.values()),
             best=standing.best(),
             seconds=time.perf_counter() - begun,
             **shared,
@@ -169,25 +165,33 @@ def _run_group(
     store.add_states(group.number, np.stack([cohort.trial, cohort.replicate], axis=1), leaves)
 
 
+def _next_stop(step: int, eval_every: int, segment: int | None, budgets: Ints) -> tuple[int, bool]:
+    """Where the next segment ends, and whether with an evaluation: at its multiples, and when all lanes are done."""
+    last = int(budgets.max())
+    stops = [(step // eval_every + 1) * eval_every, last, step + (segment or last)]
+    stop = min(at for at in stops if at > step)
+    return stop, stop % eval_every == 0 or stop == last
+
+
 def _stopped(
     scheduler: Scheduler, step: int, cohort: Cohort, lanes: Lanes, report: Report, standing: Standing
-) -> list[tuple[int, Change]]:
+) -> dict[int, Change]:
     """The lanes of the trials that the scheduler stops now."""
     scores = standing.scores()
     live = {int(t): float(scores[t]) for t in np.unique(cohort.trial[lanes.live]) if np.isfinite(scores[t])}
     if not live:
-        return []
+        return {}
     chosen = {int(trial) for trial in scheduler.decide(step, live)}
     if not chosen <= live.keys():
         raise InputError(
             "Scheduler.decide", sorted(chosen - live.keys()), "must name live trials", "Choose among scores."
         )
     steps = dict(zip(report.lanes.tolist(), report.step.tolist(), strict=True))
-    return [
-        (int(lane), Change(int(cohort.trial[lane]), int(cohort.replicate[lane]), "stopped", steps[int(lane)]))
-        for lane in np.flatnonzero(lanes.live)
+    return {
+        lane: Change(int(cohort.trial[lane]), int(cohort.replicate[lane]), "stopped", steps[lane])
+        for lane in np.flatnonzero(lanes.live).tolist()
         if int(cohort.trial[lane]) in chosen
-    ]
+    }
 
 
 def _cohort(group: Group, hparams: list[Hparams], steps: tuple[int, ...], replicates: int) -> Cohort:
@@ -203,15 +207,15 @@ def _cohort(group: Group, hparams: list[Hparams], steps: tuple[int, ...], replic
     return Cohort(trial, np.repeat(np.arange(replicates, dtype=np.int32), len(trials)), budget, h)
 
 
-def _changes(cohort: Cohort, report: Report, evaluated: bool) -> list[tuple[int, Change]]:
+def _changes(cohort: Cohort, report: Report, evaluated: bool) -> dict[int, Change]:
     """The lanes that diverged or came to their end, with the step at which they did."""
-    changes = []
+    changes = {}
     for lane, step, diverged in zip(report.lanes.tolist(), report.step.tolist(), report.diverged.tolist(), strict=True):
         name = (int(cohort.trial[lane]), int(cohort.replicate[lane]))
         if diverged != HEALTHY:
-            changes.append((lane, Change(*name, "diverged", diverged)))
+            changes[lane] = Change(*name, "diverged", diverged)
         elif evaluated and step >= cohort.budget[lane]:
-            changes.append((lane, Change(*name, "complete", step)))
+            changes[lane] = Change(*name, "complete", step)
     return changes
 
 

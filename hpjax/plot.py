@@ -7,11 +7,12 @@ import numpy as np
 
 from hpjax import analysis
 from hpjax.errors import InputError, did_you_mean
-from hpjax.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from hpjax.result import Result
 
 # From Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, RED, GREY = "#0072B2", "#E69F00", "#D55E00", "#9A9A9A"
@@ -25,7 +26,7 @@ STYLE: dict[Any, Any] = {
 SHOWN_CURVES = 300
 
 
-def overview(result: Result, names: Sequence[str] | None = None) -> "Figure":
+def overview(result: "Result", names: Sequence[str] | None = None) -> "Figure":
     """The objective's curves, and its last value against each hyperparameter.
 
     Args:
@@ -58,7 +59,7 @@ def overview(result: Result, names: Sequence[str] | None = None) -> "Figure":
     return figure
 
 
-def draw_curves(result: Result, metric: str, ax: "Axes") -> "Axes":
+def draw_curves(result: "Result", metric: str, ax: "Axes") -> "Axes":
     """A metric over the steps: all trials thin, the best in front."""
     steps, values, best = analysis.curves(result, metric)
     every = max(1, len(steps) // SHOWN_CURVES)
@@ -71,7 +72,7 @@ def draw_curves(result: Result, metric: str, ax: "Axes") -> "Axes":
     return ax
 
 
-def draw_axis(result: Result, name: str, metric: str, ax: "Axes") -> "Axes":
+def draw_axis(result: "Result", name: str, metric: str, ax: "Axes") -> "Axes":
     """The last value of a metric against one hyperparameter; diverged trials stand at the upper edge."""
     x, y, diverged, categories, logarithmic = analysis.axis(result, name, metric)
     spread: Any = np.zeros(len(x))
@@ -104,7 +105,7 @@ def draw_axis(result: Result, name: str, metric: str, ax: "Axes") -> "Axes":
     return ax
 
 
-def _limit(ax: "Axes", values: Any, result: Result) -> None:
+def _limit(ax: "Axes", values: Any, result: "Result") -> None:
     sign = 1 if result.objective.direction == "minimize" else -1
     low, high = analysis.limits(sign * values)
     ax.set_ylim(*sorted((sign * low, sign * high)))

@@ -47,7 +47,8 @@ def _all_of(state: State) -> Any:
     return state
 
 
-@dataclass(frozen=True)
+# Compared by identity: two programs are the same when they are one.
+@dataclass(frozen=True, eq=False)
 class Program:
     """What a trial does: three pure functions, the data they read, and how long it lasts.
 

@@ -3,7 +3,6 @@
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
@@ -11,9 +10,7 @@ from rich.progress import Progress as Bar
 
 from hpjax import text
 from hpjax.engine.plan import Plan
-
-if TYPE_CHECKING:
-    from hpjax.loop import Event
+from hpjax.loop import Event
 
 QUIET_SECONDS = 5.0
 
@@ -52,7 +49,7 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, event: "Event") -> None:
+    def update(self, event: Event) -> None:
         """Takes in one event and shows it where it is time to."""
         if not self._shown:
             return

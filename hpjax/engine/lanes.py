@@ -1,9 +1,12 @@
 """The vectorized segment: many lanes of one group, advanced by one compiled call."""
 
+import dataclasses
 import time
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
@@ -143,7 +146,8 @@ def _segment(
     return lanes, Emitted(jnp.copy(lanes.step), jnp.copy(lanes.diverged), metrics, iterations)
 
 
-class Compiled(NamedTuple):
+@dataclass(frozen=True)
+class Compiled:
     """A group's program, compiled for lanes of one arrangement.
 
     Attributes:
@@ -151,12 +155,35 @@ class Compiled(NamedTuple):
       mesh: the devices.
       chunks: chunks a device.
       seconds: what compiling took.
+      lanes: shapes of the lanes that it carries.
     """
 
     segment: Any
     mesh: jax.sharding.Mesh
     chunks: int
     seconds: float
+    lanes: Lane
+
+    @cached_property
+    def permute(self) -> Any:
+        """The executable that moves lanes between slots: compiled when lanes first retire, never again.
+
+        ``permute(lanes, source)`` has in slot i what was in flat slot ``source[i]``.
+        """
+        rows, width = self.lanes.step.shape
+
+        def move(lanes: Lane, source: jax.Array) -> Lane:
+            def moved(x: jax.Array) -> jax.Array:
+                # Gathered whole, not by a masked sum over devices, which would lose the sign of zero.
+                x = lax.all_gather(x, spread.AXIS, tiled=True)
+                return x.reshape(rows * width, *x.shape[2:])[source]
+
+            result: Lane = jax.tree.map(moved, lanes)
+            return result
+
+        function = spread.per_device(move, self.mesh, (spread.SPLIT, spread.SPLIT), spread.SPLIT)
+        source = jax.ShapeDtypeStruct((rows, width), jnp.int32)
+        return jax.jit(function).lower(*spread.structs((self.lanes, source), self.mesh, spread.SPLIT)).compile()
 
 
 def _slot_structs(h: Hparams, rows: int, width: int, devices: int) -> Slots:
@@ -172,6 +199,10 @@ def _slot_structs(h: Hparams, rows: int, width: int, devices: int) -> Slots:
     )
 
 
+# What each program was compiled to, for as long as the program lives: a second sweep of it compiles nothing.
+_compiled: WeakKeyDictionary[Program, dict[Any, Compiled]] = WeakKeyDictionary()
+
+
 def compile_segment(
     recipe: Recipe, h: Hparams, train: Arrays, valid: Arrays, mesh: jax.sharding.Mesh, chunks: int
 ) -> Compiled:
@@ -184,6 +215,11 @@ def compile_segment(
       mesh: the devices.
       chunks: chunks a device.
     """
+    # Equal keys mean equal programs: what else the shapes depend on follows from the program and these.
+    key = (recipe[2:], jax.tree.structure(h), mesh, chunks, one.float_type())
+    known = _compiled.setdefault(recipe.program, {})
+    if key in known:
+        return dataclasses.replace(known[key], seconds=0.0)
     devices = mesh.devices.size
     rows = devices * chunks
     many = jax.tree.map(
@@ -200,7 +236,8 @@ def compile_segment(
     )
     begun = time.perf_counter()
     segment = jax.jit(function, donate_argnums=0).lower(*arguments).compile()
-    return Compiled(segment, mesh, chunks, time.perf_counter() - begun)
+    known[key] = Compiled(segment, mesh, chunks, time.perf_counter() - begun, many)
+    return known[key]
 
 
 class Cohort(NamedTuple):
@@ -250,13 +287,8 @@ class Lanes:
         self._fixed = spread.put((np.int32(seed), train, valid), self._mesh, spread.WHOLE)
         self.live = np.ones(len(cohort.trial), bool)
         self._place()
-        rows = self._devices * compiled.chunks
-        self._lanes: Lane = spread.put(
-            jax.tree.map(lambda x: np.zeros((rows, recipe.width, *x.shape), x.dtype), one.blank(recipe.shapes)),
-            self._mesh,
-            spread.SPLIT,
-        )
-        self._permute: Any = None
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), compiled.lanes)
+        self._lanes: Lane = spread.put(zeros, self._mesh, spread.SPLIT)
 
     @property
     def _devices(self) -> int:
@@ -306,31 +338,12 @@ class Lanes:
         if fewer and fewer < before.live_chunks.max():
             self._place()
             old, slots = before.positions(len(self.live)), self._layout.slots.reshape(-1)
-            self._lanes = self._permuted(np.where(slots == layout.EMPTY, 0, old[slots]).astype(np.int32))
+            source = np.where(slots == layout.EMPTY, 0, old[slots]).astype(np.int32).reshape(-1, shape[2])
+            self._lanes = self._compiled.permute(self._lanes, spread.put(source, self._mesh, spread.SPLIT))
         else:
             alive = self._layout.slots.reshape(-1, shape[2])
             alive = (alive != layout.EMPTY) & self.live[np.where(alive == layout.EMPTY, 0, alive)]
             self._slots = self._slots._replace(alive=spread.put(alive, self._mesh, spread.SPLIT))
-
-    def _permuted(self, source: Ints) -> Lane:
-        """The lanes with ``source[i]`` moved to slot i; compiled at the first call, never again."""
-        rows, width = self._slots.trial.shape
-
-        def move(lanes: Lane, source: jax.Array) -> Lane:
-            def moved(x: jax.Array) -> jax.Array:
-                # Gathered whole, not by a masked sum over devices, which would lose the sign of zero.
-                x = lax.all_gather(x, spread.AXIS, tiled=True)
-                return x.reshape(rows * width, *x.shape[2:])[source]
-
-            result: Lane = jax.tree.map(moved, lanes)
-            return result
-
-        grid = spread.put(source.reshape(rows, width), self._mesh, spread.SPLIT)
-        if self._permute is None:
-            function = spread.per_device(move, self._mesh, (spread.SPLIT, spread.SPLIT), spread.SPLIT)
-            self._permute = jax.jit(function).lower(self._lanes, grid).compile()
-        lanes: Lane = self._permute(self._lanes, grid)
-        return lanes
 
     def states(self) -> Any:
         """The program's state of every lane of the cohort, on the host; leaves of shape (lanes, ...)."""

@@ -1,0 +1,103 @@
+"""Small programs, and a counter of compilations."""
+
+from contextlib import contextmanager
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+import hpjax as hpx
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+_listening: list[list[str]] = []
+
+
+def _listen(event, duration, **details):
+    if event == COMPILED:
+        for names in _listening:
+            names.append(str(details.get("fun_name", "?")))
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
+@contextmanager
+def compilations():
+    """A list that grows by one with every program that XLA compiles."""
+    names: list[str] = []
+    _listening.append(names)
+    try:
+        yield names
+    finally:
+        _listening.remove(names)
+
+
+class Net(nn.Module):
+    """An MLP with batch statistics and dropout."""
+
+    hidden: int = 8
+    classes: int = 3
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Dense(self.hidden)(x)
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+        x = nn.Dropout(0.2, deterministic=not train)(nn.relu(x))
+        return nn.Dense(self.classes)(x)
+
+
+def blobs(examples=90, features=5, classes=3):
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, classes, examples)
+    x = rng.normal(size=(examples, features)) + 2 * np.eye(classes, features)[y]
+    return hpx.data.from_arrays(x.astype(np.float32), y, name="blobs")
+
+
+def classifier(**changes):
+    """A small supervised program."""
+    arguments = {
+        "model": Net(),
+        "optimizer": lambda h: optax.sgd(h.learning_rate, h.momentum),
+        "loss": optax.softmax_cross_entropy_with_integer_labels,
+        "metrics": {"accuracy": hpx.metrics.accuracy},
+        "data": blobs(),
+        "batch_size": 16,
+        "steps": 21,
+        "eval_every": 7,
+    }
+    return hpx.supervised(**(arguments | changes))
+
+
+SPACE = hpx.Space(learning_rate=hpx.LogUniform(1e-4, 1e9), momentum=hpx.Uniform(0, 1))
+
+
+def quadratic(steps=10, eval_every=5, size=3, data=None):
+    """Gradient descent on (w − 1)²: w after t steps is 1 − (1 − 2·rate)ᵗ exactly; diverges above rate 1."""
+
+    def init(key, h):
+        return {"w": jnp.zeros(size)}
+
+    def step(key, state, batch, h):
+        w = state["w"] - h.rate * 2 * (state["w"] - 1)
+        return {"w": w}, {"loss": jnp.mean((state["w"] - 1) ** 2)}
+
+    def evaluate(key, state, split, h):
+        return {"loss": jnp.mean((state["w"] - 1) ** 2)}
+
+    return hpx.Program(init, step, evaluate, data, steps=steps, eval_every=eval_every)
+
+
+RATES = hpx.Space(rate=hpx.LogUniform(1e-3, 1e6))
+
+
+def rates(*values):
+    """A sampler of these very rates."""
+    return hpx.Manual([{"rate": value} for value in values])
+
+
+def same_bits(a, b):
+    """Whether two arrays agree in every bit; any NaN equals any NaN."""
+    a, b = np.asarray(a), np.asarray(b)
+    return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")

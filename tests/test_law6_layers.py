@@ -1,0 +1,102 @@
+"""Laws 5 and 6, and the rooms: imports go downward only, and search and engine do not know each other."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import hpjax
+
+ROOT = Path(hpjax.__file__).parent
+
+# From the top; a module imports only from lines below its own. Modules on one line do not know each other.
+LAYERS = """
+cli
+sweep
+manifest progress
+loop
+planning
+settings
+result
+plot
+analysis
+store
+supervise
+network data
+engine.lanes engine.plan
+engine.trace engine.layout
+engine.lane engine.width engine.spread engine.blame samplers schedulers
+samplers.sobol samplers.grid samplers.manual samplers.random
+samplers.base schedulers.base
+program objective metrics keys shuffle
+hparams space
+errors text
+"""
+
+LEVEL = {name: level for level, line in enumerate(LAYERS.strip().splitlines()) for name in line.split()}
+MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def name_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path):
+    """The modules of hpjax that a file imports at run time, inside functions too."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and getattr(block.test, "id", "") == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (a.name.removeprefix("hpjax.") for a in node.names if a.name.startswith("hpjax."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "hpjax":
+            base = (node.module or "").removeprefix("hpjax").lstrip(".")
+            for alias in node.names:
+                longer = f"{base}.{alias.name}".lstrip(".")
+                yield longer if longer in LEVEL else base
+
+
+def inside_one_package(a, b):
+    return a.startswith(f"{b}.") or b.startswith(f"{a}.")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_downward(path):
+    name = name_of(path)
+    if name == "engine":
+        assert list(imported(path)) == []
+        return
+    assert name in LEVEL, f"hpjax/{path.relative_to(ROOT)} has no layer: give it a line in LAYERS"
+    for other in imported(path):
+        if other == "engine" or (inside_one_package(name, other) and other != name):
+            continue
+        assert LEVEL[other] > LEVEL[name], f"{name} imports {other}, which is not below it"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_search_and_engine_do_not_know_each_other(path):
+    name = name_of(path)
+    found = list(imported(path))
+    if name.startswith("engine"):
+        assert not any(other.startswith(("samplers", "schedulers", "sweep", "store", "result")) for other in found)
+    if name.startswith(("samplers", "schedulers")):
+        assert not any(other.startswith(("engine", "sweep", "store", "result", "program")) for other in found)
+
+
+def test_every_layer_exists():
+    assert {name_of(path) for path in MODULES} - {"engine"} == set(LEVEL)
+
+
+def test_the_nouns_import_nothing_above_them():
+    nouns = {"program", "space", "hparams"}
+    allowed = nouns | {"errors", "text"}
+    for path in MODULES:
+        if name_of(path) in nouns:
+            assert set(imported(path)) <= allowed

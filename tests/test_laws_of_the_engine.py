@@ -1,0 +1,208 @@
+"""Laws 3, 4, 7 and 8, counted: compilations, chunk iterations, bytes."""
+
+import jax
+import numpy as np
+import pytest
+from helpers import RATES, SPACE, Net, blobs, classifier, compilations, quadratic, rates, same_bits
+
+import hpjax as hpx
+from hpjax.engine import layout, spread
+from hpjax.engine.lanes import HEALTHY, Cohort, Lanes, Recipe, compile_segment
+from hpjax.engine.trace import shapes_of
+
+
+class Halve:
+    """Stops the worse half at every evaluation."""
+
+    def decide(self, step, scores):
+        return sorted(scores, key=scores.get)[max(len(scores) // 2, 1) :]
+
+
+def sweep(trials, scheduler=None):
+    sampler = rates(*np.geomspace(1e-3, 0.4, trials))
+    return hpx.Sweep(quadratic(60, 5), RATES, sampler=sampler, width=4, scheduler=scheduler)
+
+
+# Law 3
+
+
+def test_ten_and_a_thousand_trials_compile_one_program():
+    for trials in (10, 1000):
+        with compilations() as programs:
+            result = sweep(trials).run(progress=False)
+        assert len(programs) == 1, programs
+        assert len(result) == trials
+
+
+def test_survivors_from_a_thousand_to_one_compile_nothing_new():
+    with compilations() as programs:
+        result = sweep(1000, Halve()).run(progress=False)
+    assert len(programs) == 2, "the segment, and the move of the survivors to the front"
+    assert (result.statuses == "complete").sum() == 1
+    assert sorted(np.unique(result.lane_step[result.lane_status == "stopped"])) == list(range(5, 50, 5))
+
+
+def test_new_values_of_one_program_compile_nothing():
+    program = quadratic(60, 5)
+    first, second = (
+        hpx.Sweep(program, RATES, sampler=rates(*np.linspace(low, low + 0.1, 12)), seed=seed)
+        for low, seed in ((0.01, 0), (0.2, 5))
+    )
+    first.run(progress=False)
+    with compilations() as programs:
+        second.run(progress=False)
+    assert programs == []
+
+
+def test_one_program_a_group():
+    space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e-1), momentum=0.9, hidden=hpx.Choice(2, 3))
+    groups = hpx.Sweep(classifier(model=lambda h: Net(h.hidden), steps=2, eval_every=2), space, trials=6)
+    with compilations() as programs:
+        groups.run(progress=False)
+    assert len(programs) == len(groups.plan().groups) == 2
+
+
+# Law 4
+
+
+def lanes_of(program, count, width, devices=1, replicates=1, space=RATES):
+    """Lanes of one point, many times over, and what they were compiled to."""
+    point = dict.fromkeys(space.names, 0.1)
+    shapes = hpx.Sweep(program, space, sampler=hpx.Manual([point])).plan().shapes[0]
+    h = hpx.Hparams({n: np.full(count * replicates, v, np.float32) for n, v in point.items()}, space.names)
+    data = program.data
+    splits = (None, None) if data is None else (data.train, data.valid)
+    recipe = Recipe(program, shapes, width, own_luck=False, own_budget=False)
+    replicate = np.repeat(np.arange(replicates, dtype=np.int32), count)
+    cohort = Cohort(np.tile(np.arange(count, dtype=np.int32), replicates), replicate, np.full(len(replicate), 99), h)
+    chunks = layout.chunks_needed(replicate, width, devices)
+    compiled = compile_segment(recipe, h, *map(shapes_of, splits), spread.mesh(spread.local_devices(devices)), chunks)
+    return Lanes(recipe, compiled, cohort, 0, *splits), compiled
+
+
+def test_one_of_64_chunks_alive_is_one_64th_of_the_work():
+    lanes, _ = lanes_of(quadratic(), count=256, width=4)
+    assert lanes.advance(1, False).iterations == 64
+    lanes.retire([lane for lane in range(256) if lane not in (3, 77, 150)])
+    report = lanes.advance(2, True)
+    assert report.iterations == 1
+    assert report.lanes.tolist() == [3, 77, 150]
+
+
+def test_survivors_are_balanced_over_devices_and_keep_their_replicates_apart():
+    lanes, _ = lanes_of(quadratic(), count=64, width=4, devices=4, replicates=2)
+    assert lanes.advance(1, False).iterations == 32
+    lanes.retire([lane for lane in range(128) if lane % 64 >= 8])  # 8 of each replicate stay
+    assert lanes.advance(2, False).iterations == 4
+    assert lanes._layout.live_chunks.tolist() == [1, 1, 1, 1]
+
+
+def test_a_retired_lane_keeps_its_state_whatever_its_neighbours_do():
+    lanes, _ = lanes_of(quadratic(), count=12, width=4)
+    lanes.advance(3, False)
+    before = lanes.states()["w"]
+    lanes.retire([1, 2, 7, 9, 10, 11])
+    lanes.advance(8, False)
+    after = lanes.states()["w"]
+    gone = [1, 2, 7, 9, 10, 11]
+    assert same_bits(before[gone], after[gone])
+    closed_form = 1 - (1 - 2 * np.float64(np.float32(0.1))) ** 8
+    np.testing.assert_allclose(after[[0, 3, 4, 5, 6, 8]], closed_form, rtol=1e-6)
+
+
+# Law 7
+
+
+def test_a_diverged_lane_is_recorded_with_its_step_and_harms_no_one():
+    good = [0.1, 0.2, 0.3, 0.05, 0.15]
+    with_bad = hpx.Sweep(quadratic(60, 20), RATES, sampler=rates(0.1, 0.2, 1e6, 0.3, 0.05, 0.15), width=8).run(
+        progress=False
+    )
+    without = hpx.Sweep(quadratic(60, 20), RATES, sampler=rates(0.1, 0.2, 0.25, 0.3, 0.05, 0.15), width=8).run(
+        progress=False
+    )
+    # |w − 1| grows 2e6-fold a step, and the loss is its square: what float32 can hold ends within four steps.
+    w, step = np.float32(0), 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        while np.isfinite(np.float32(w - 1) ** 2):
+            w, step = np.float32(w - np.float32(1e6) * 2 * (w - 1)), step + 1
+            loss = np.float32(w - 1) ** 2
+            if not np.isfinite(loss):
+                break
+    assert with_bad[2].status == "diverged"
+    assert with_bad[2].step == step + 1
+    others = [0, 1, 3, 4, 5]
+    assert same_bits(with_bad.curves("valid/loss")[others], without.curves("valid/loss")[others])
+    assert all(same_bits(with_bad.leaves(t)[0][1], without.leaves(t)[0][1]) for t in others)
+    assert 2 not in with_bad.ranking
+    assert len(with_bad.ranking) == len(good)
+    assert np.isnan(with_bad.curves("valid/loss")[2]).all()
+    with pytest.raises(hpx.RunError, match="diverged at step"):
+        with_bad[2].restore()
+
+
+def test_best_over_only_diverged_trials_says_so():
+    result = hpx.Sweep(quadratic(60, 20), RATES, sampler=rates(1e5, 1e6)).run(progress=False)
+    assert result.ranking == []
+    with pytest.raises(hpx.RunError, match="all 2 diverged"):
+        _ = result.best
+
+
+def test_a_value_that_is_not_finite_at_evaluation_only_also_diverges():
+    import jax.numpy as jnp
+
+    program = hpx.Program(
+        lambda key, h: jnp.zeros(()),
+        lambda key, s, batch, h: (s + h.rate, {"loss": s}),
+        lambda key, s, split, h: {"loss": jnp.where(s > 1, jnp.inf, s)},
+        steps=6,
+        eval_every=2,
+    )
+    result = hpx.Sweep(program, RATES, sampler=rates(0.1, 0.3)).run(progress=False)
+    assert result.lane_status[:, 0].tolist() == ["complete", "diverged"]
+    assert result.lane_step[:, 0].tolist() == [6, 4]
+
+
+# Law 8
+
+
+def test_data_is_not_copied_per_lane():
+    data = blobs(examples=20_000, features=40)
+    size = sum(a.nbytes for a in jax.tree.leaves((data.train, data.valid)))
+    program = classifier(data=data, eval_batch_size=100)
+
+    def used(count):
+        lanes, compiled = lanes_of(program, count, width=16, space=SPACE)
+        analysis = compiled.segment.memory_analysis()
+        state = sum(x.nbytes for x in jax.tree.leaves((lanes._lanes, lanes._slots)))
+        return analysis.temp_size_in_bytes + analysis.argument_size_in_bytes - state
+
+    few, many = used(16), used(512)
+    assert few >= size, "the data is an argument"
+    assert many < few + size // 10
+
+
+def test_devices_hold_one_copy_of_the_data_each():
+    data = blobs(examples=4000, features=30)
+    program = classifier(data=data, steps=2, eval_every=2)
+    before = {id(a) for a in jax.live_arrays()}
+    space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e-1), momentum=hpx.Uniform(0, 1))
+    for event in hpx.Sweep(program, space, trials=512, width=8, devices=2).events():
+        if event.kind == "segment":
+            shapes = [a.shape for a in jax.live_arrays() if id(a) not in before]
+            assert shapes.count(data.train.x.shape) == 1
+            assert not any(s[-2:] == data.train.x.shape[-2:] and len(s) > 2 for s in shapes)
+
+
+def test_no_collective_in_the_segment():
+    _, compiled = lanes_of(quadratic(), count=64, width=4, devices=4)
+    text = compiled.segment.as_text()
+    for word in ("all-gather", "all-reduce", "collective-permute", "all-to-all", "reduce-scatter"):
+        assert word not in text
+
+
+def test_state_is_donated():
+    lanes, compiled = lanes_of(quadratic(), count=64, width=4)
+    carried = sum(x.nbytes for x in jax.tree.leaves(lanes._lanes))
+    assert compiled.segment.memory_analysis().alias_size_in_bytes >= carried
+    assert HEALTHY == -1
