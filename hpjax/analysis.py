@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+# So few distinct values stand side by side as categories; so wide a range is shown on a logarithmic scale.
+FEW, WIDE = 6, 30
+
 
 class Curves(NamedTuple):
     """A metric over the steps, a row a trial, from the worst to the best.
@@ -31,10 +34,10 @@ class Axis(NamedTuple):
     """The last value of a metric against one hyperparameter.
 
     Attributes:
-      x: (trials,), values of the hyperparameter; of a categorical one the index into ``categories``.
+      x: (trials,), values of the hyperparameter; the index into ``categories`` where there are any.
       y: (trials,), the metric.
       diverged: where trials diverged, on the scale of ``x``.
-      categories: names of the values, empty for numbers.
+      categories: the values by name, where there are few of them or they are no numbers; else empty.
       logarithmic: whether ``x`` spans so much that a logarithmic scale shows it better.
     """
 
@@ -54,21 +57,21 @@ def curves(result: "Result", metric: str) -> Curves:
 
 def axis(result: "Result", name: str, metric: str) -> Axis:
     """The last value of ``metric`` against hyperparameter ``name``, over the trials that have it."""
-    column = result.table()[name]
-    numeric = column.dtype != object
-    has = ~np.isnan(column) if numeric and column.dtype.kind == "f" else np.array([v is not None for v in column])
+    column = result.table()[name].tolist()
+    has = np.array([value is not None and value == value for value in column])
+    present = [value for value, there in zip(column, has, strict=True) if there]
+    numbers = all(isinstance(value, int | float) for value in present)
+    distinct = sorted(set(present)) if numbers else list(dict.fromkeys(present))
     categories: tuple[str, ...] = ()
-    x = column
-    if not numeric:
-        names = [show(value) for value in column]
-        categories = tuple(dict.fromkeys(n for n, there in zip(names, has, strict=True) if there))
-        x = np.array([categories.index(n) if there else -1 for n, there in zip(names, has, strict=True)])
+    if not numbers or len(distinct) <= FEW:
+        categories = tuple(map(show, distinct))
+        column = [distinct.index(value) if there else np.nan for value, there in zip(column, has, strict=True)]
+    x = np.array(column, float)
     diverged = result.statuses == "diverged"
     y = result.last(metric).mean(axis=1)
     kept = has & ~diverged & np.isfinite(y)
-    lowest, highest = (x[has].min(), x[has].max()) if has.any() else (0, 0)
-    wide = not categories and lowest > 0 and highest / lowest >= 30
-    return Axis(x[kept], y[kept], x[has & diverged], categories, bool(wide))
+    wide = not categories and min(distinct) > 0 and max(distinct) / min(distinct) >= WIDE
+    return Axis(x[kept], y[kept], x[has & diverged], categories, wide)
 
 
 def varied(result: "Result") -> list[str]:

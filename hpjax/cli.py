@@ -5,6 +5,7 @@ import importlib.util
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from hpjax.sweep import Sweep
 
 # hpjax itself is imported inside the commands: --help must not wait for JAX.
-USER_ERRORS = (InputError, ProgramError, RunError, UnknownHyperparameterError)
+USER_ERRORS = (InputError, ProgramError, RunError, UnknownHyperparameterError, ImportError)
 EXIT_USER_ERROR = 2
 
 
@@ -30,10 +31,8 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except USER_ERRORS as error:
-            from hpjax.engine.blame import user_line
-
-            where = user_line(error)
-            click.echo(f"error: {error}" + (f"\n  at {where}" if where else ""), err=True)
+            notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
+            click.echo(f"error: {error}{notes}", err=True)
             ctx.exit(EXIT_USER_ERROR)
 
 
@@ -71,7 +70,20 @@ def _load(file: Path, **changes: int | None) -> "Sweep":
         raise InputError("FILE", str(file), "must be a Python file", "Its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except USER_ERRORS as error:
+        from hpjax.engine.blame import user_line
+
+        error.add_note(f"at {user_line(error)}")
+        raise
+    except Exception as error:
+        # The user's own bug: a traceback that begins in their file.
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename != str(file):
+            trace = trace.tb_next
+        traceback.print_exception(type(error), error, trace)
+        raise SystemExit(EXIT_USER_ERROR) from None
     sweep = getattr(module, "sweep", None)
     if not isinstance(sweep, Sweep):
         raise InputError(

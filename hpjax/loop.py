@@ -209,13 +209,13 @@ def _cohort(group: Group, hparams: list[Hparams], steps: tuple[int, ...], replic
 
 def _changes(cohort: Cohort, report: Report, evaluated: bool) -> dict[int, Change]:
     """The lanes that diverged or came to their end, with the step at which they did."""
+    lost = report.diverged != HEALTHY
+    done = (report.step >= cohort.budget[report.lanes]) & evaluated & ~lost
     changes = {}
-    for lane, step, diverged in zip(report.lanes.tolist(), report.step.tolist(), report.diverged.tolist(), strict=True):
-        name = (int(cohort.trial[lane]), int(cohort.replicate[lane]))
-        if diverged != HEALTHY:
-            changes[lane] = Change(*name, "diverged", diverged)
-        elif evaluated and step >= cohort.budget[lane]:
-            changes[lane] = Change(*name, "complete", step)
+    for status, which, steps in (("diverged", lost, report.diverged), ("complete", done, report.step)):
+        for at in np.flatnonzero(which):
+            lane = int(report.lanes[at])
+            changes[lane] = Change(int(cohort.trial[lane]), int(cohort.replicate[lane]), status, int(steps[at]))
     return changes
 
 

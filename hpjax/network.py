@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from flax import linen, nnx
 
 from hpjax.errors import InputError
@@ -140,4 +140,4 @@ def _nnx(build: Callable[[Hparams, nnx.Rngs], Any]) -> Network:
 
 def example_input(x: Any) -> Any:
     """One example of zeros like those of ``x``: what a model is initialized with."""
-    return jax.tree.map(lambda a: jnp.zeros((1, *a.shape[1:]), a.dtype), x)
+    return jax.tree.map(lambda a: np.zeros((1, *a.shape[1:]), a.dtype), x)

@@ -7,6 +7,7 @@ import numpy as np
 
 from hpjax import analysis
 from hpjax.errors import InputError, did_you_mean
+from hpjax.space import show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +88,7 @@ def draw_axis(result: "Result", name: str, metric: str, ax: "Axes") -> "Axes":
         best = result.best
         value = best.hparams.get(name)
         if value is not None:
-            at = categories.index(str(value)) if categories else value
+            at = categories.index(show(value)) if categories else value
             ax.scatter([at], [best.metrics[metric]], s=60, color=RED, marker="*", zorder=3)
     if len(diverged):
         ax.plot(

@@ -17,8 +17,8 @@ Unit = np.typing.NDArray[np.float64]
 # Columns that every result table has; a hyperparameter of the same name would hide one.
 RESERVED = frozenset({"trial", "replicate", "group", "round", "status", "step"})
 
-# A sampled number is the shortest decimal this near, as a share of its domain: what prints is what ran.
-NEAR = 5e-5
+# Sampled numbers are rounded to about this share of their domain, so that what prints, short, is what ran.
+RESOLUTION = 2e-4
 
 
 def show(value: object) -> str:
@@ -137,18 +137,17 @@ class _Interval(Domain):
     def _ends(self) -> tuple[float, float]:
         return self._scale(self.low), self._scale(self.high)
 
-    def _exactly(self, u: float) -> float:
+    def _digits(self) -> int:
+        """How many digits after the first decimal place tell values apart that differ by the resolution."""
         a, b = self._ends()
-        return self._unscale(a + float(u) * (b - a))
+        return round(-math.log10(min(RESOLUTION, 0.1 / (self.num or 1)) * (b - a)))
+
+    def _tidy(self, value: float) -> Any:
+        return round(value, self._digits())
 
     def from_unit(self, u: float) -> Any:
-        value = self._exactly(u)
-        near = min(NEAR, 0.1 / (self.num or 1))
-        for digits in range(1, 17):
-            short = min(max(float(f"{value:.{digits}g}"), self.low), self.high)
-            if abs(self.to_unit(short) - u) <= near:
-                return short
-        return value
+        a, b = self._ends()
+        return min(max(self._tidy(self._unscale(a + float(u) * (b - a))), self.low), self.high)
 
     def to_unit(self, value: Any) -> float:
         a, b = self._ends()
@@ -204,6 +203,9 @@ class LogUniform(_Interval):
     def _unscale(self, scaled: float) -> float:
         return math.exp(scaled)
 
+    def _tidy(self, value: float) -> float:
+        return float(f"{value:.{max(self._digits(), 0) + 1}g}")
+
 
 @dataclass(frozen=True)
 class ReverseLogUniform(_Interval):
@@ -227,6 +229,10 @@ class ReverseLogUniform(_Interval):
 
     def _unscale(self, scaled: float) -> float:
         return -math.expm1(-scaled)
+
+    def _tidy(self, value: float) -> float:
+        # The digits that count are those of 1 - v.
+        return round(value, max(self._digits(), 0) - math.floor(math.log10(1 - value)))
 
 
 @dataclass(frozen=True)
@@ -252,18 +258,15 @@ class Int(_Interval):
     def _ends(self) -> tuple[float, float]:
         return self._scale(self.low - 0.5), self._scale(self.high + 0.5)
 
-    def from_unit(self, u: float) -> int:
-        return self._nearest(self._exactly(u))
-
-    def _nearest(self, value: float) -> int:
-        return int(min(max(round(value), self.low), self.high))
+    def _tidy(self, value: float) -> int:
+        return round(value)
 
     def grid(self) -> list[int]:
         if self.num is None:
             return list(range(self.low, self.high + 1))
         a, b = self._scale(self.low), self._scale(self.high)
         steps = np.linspace(a, b, self.num) if self.num > 1 else [(a + b) / 2]
-        return sorted({self._nearest(self._unscale(float(s))) for s in steps})
+        return sorted({self._tidy(self._unscale(float(s))) for s in steps})
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,17 @@ class Lane(NamedTuple):
 
 
 class Shapes(NamedTuple):
-    """What a program gives, as shapes and dtypes: its state and the names of its metrics."""
+    """What a program gives, as shapes and dtypes.
+
+    Attributes:
+      state: of its state.
+      keys: for each leaf of the state that is a typed PRNG key its generator, else None.
+      train, valid: names of the metrics of ``step`` and ``evaluate``.
+      parameters: how many numbers its parameters are.
+    """
 
     state: State
+    keys: tuple[str | None, ...]
     train: tuple[str, ...]
     valid: tuple[str, ...]
     parameters: int
@@ -59,22 +67,24 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
         metric is no scalar. Whatever the user's functions raise passes through.
     """
 
+    generators: list[str | None] = []
+
     def life(h: Hparams, train: Arrays, valid: Arrays) -> Any:
         key = jax.random.key(0, impl="threefry2x32")
-        state = program.init(key, h)
+        state = jax.tree.map(as_array, program.init(key, h))
+        generators[:] = [str(jax.random.key_impl(x)) if _is_key(x) else None for x in jax.tree.leaves(state)]
         after = program.step(key, state, program.batch(key, jnp.int32(0), train, h), h)
         if not (isinstance(after, tuple) and len(after) == 2):
             raise ProgramError(f"Program.step must return (state, metrics), got {type(after).__name__}.")
         moved, emitted = after
-        return state, moved, emitted, program.evaluate(key, moved, valid, h), program.parameters(state)
+        _same_type(state, moved)
+        return state, emitted, program.evaluate(key, moved, valid, h), program.parameters(state)
 
-    state, moved, emitted, evaluated, parameters = jax.eval_shape(life, h, train, valid)
-    _same_type(state, moved)
+    state, emitted, evaluated, parameters = jax.eval_shape(life, h, train, valid)
     for where, metrics in (("step", emitted), ("evaluate", evaluated)):
         _scalars(where, metrics)
-    return Shapes(
-        state, tuple(sorted(emitted)), tuple(sorted(evaluated)), sum(leaf.size for leaf in jax.tree.leaves(parameters))
-    )
+    count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
+    return Shapes(state, tuple(generators), tuple(sorted(emitted)), tuple(sorted(evaluated)), count)
 
 
 def _same_type(before: State, after: State) -> None:
@@ -124,10 +134,15 @@ def raw(state: State) -> State:
 
 def typed(state: State, shapes: Shapes) -> State:
     """The inverse of ``raw``."""
-    return jax.tree.map(
-        lambda x, like: jax.random.wrap_key_data(x, impl=jax.random.key_impl(like)) if _is_key(like) else x,
-        state,
-        shapes.state,
+    if not any(shapes.keys):
+        return state
+    leaves, tree = jax.tree.flatten(state)
+    return jax.tree.unflatten(
+        tree,
+        [
+            x if key is None else jax.random.wrap_key_data(x, impl=key)
+            for x, key in zip(leaves, shapes.keys, strict=True)
+        ],
     )
 
 

@@ -117,5 +117,5 @@ def _failure(tracer: Tracer, point: Point, traced: Sequence[str]) -> str | None:
     try:
         tracer.shapes(point, traced)
     except Exception as error:
-        return blame.user_line(error) or blame.first_line(error)
+        return blame.model_line(error) or blame.first_line(error)
     return None

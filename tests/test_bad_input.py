@@ -1,0 +1,223 @@
+"""Every mistake gives one clear error before any compile: the field, the value, what is allowed, the remedy."""
+
+import dataclasses
+import subprocess
+import sys
+import traceback
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from helpers import RATES, SPACE, Net, blobs, classifier, compilations, quadratic, rates
+
+import hpjax as hpx
+from hpjax.space import Space
+
+
+def planned(**changes):
+    arguments = {"program": quadratic(), "space": RATES, "trials": 4} | changes
+    return hpx.Sweep(**arguments).plan()
+
+
+def trained(**changes):
+    program = classifier(**changes)
+    return hpx.Sweep(program, SPACE, trials=2).plan()
+
+
+X, Y = np.ones((10, 5), np.float32), np.arange(10) % 3
+
+MISTAKES = {
+    "low above high": (lambda: hpx.Uniform(2, 1), "Uniform.low = 2: must be below high, which is 1. Swap"),
+    "low equals high": (lambda: hpx.Int(3, 3), "Int.low = 3: must be below high, which is 3"),
+    "bound is a string": (lambda: hpx.Uniform("a", 1), "Uniform.low = 'a': must be a finite number"),
+    "bound is NaN": (lambda: hpx.Uniform(float("nan"), 1), "must be a finite number"),
+    "log from zero": (lambda: hpx.LogUniform(0, 1), "LogUniform.low = 0: must be above 0 on a logarithmic scale. Use"),
+    "log below zero": (lambda: hpx.LogInt(0, 8), "LogInt.low = 0: must be 1 or more on a logarithmic scale. Use Int"),
+    "one in reverse log": (lambda: hpx.ReverseLogUniform(0.5, 1), "ReverseLogUniform.high = 1: must be below 1"),
+    "broken Int": (lambda: hpx.Int(0.5, 3), "Int.low = 0.5: must be a whole number"),
+    "empty choice": (lambda: hpx.Choice(), "Choice.options = (): must not be empty. Name at least one"),
+    "double choice": (lambda: hpx.Choice(1, 2, 1), "Choice.options = 1: stands there twice. Name each option once"),
+    "list as choice": (lambda: hpx.Choice([64, 64]), "Choice.options = [64, 64]: must be hashable"),
+    "default outside": (lambda: hpx.Uniform(0, 1, default=2), "Uniform.default = 2: must lie in Uniform(0, 1). Move"),
+    "default no option": (lambda: hpx.Choice(1, 2, default=3), "Choice.default = 3: must lie in Choice(1, 2)"),
+    "no identifier": (lambda: Space(**{"learning-rate": 1}), "Space = 'learning-rate': must be a Python identifier"),
+    "a keyword": (lambda: Space(**{"lambda": 1}), "Space = 'lambda': must be a Python identifier"),
+    "a reserved name": (lambda: Space(step=1), "Space = 'step': is a column that every result table has. Rename it"),
+    "no names": (lambda: Space(), "must name at least one hyperparameter"),
+    "name on both sides": (lambda: Space(a=1) & Space(a=2), "stands on both sides of &"),
+    "static and traced": (lambda: hpx.Int(1, 2, static=True, traced=True), "static and traced exclude each other"),
+    "traced strings": (lambda: hpx.Choice("a", "b", traced=True), "needs numbers"),
+    "no trials": (lambda: planned(trials=0), "Sweep.trials = 0: must be a whole number, 1 or more. Give at least 1"),
+    "half a trial": (lambda: planned(trials=1.5), "Sweep.trials = 1.5: must be a whole number"),
+    "trials left out": (lambda: planned(trials=None), "Sweep.trials = None: must be given, since Sobol has no end"),
+    "no replicates": (lambda: planned(replicates=0), "Sweep.replicates = 0: must be a whole number, 1 or more"),
+    "negative seed": (lambda: planned(seed=-1), "Sweep.seed = -1: must be a whole number from 0"),
+    "zero width": (lambda: planned(width=0), "Sweep.width = 0: must be a whole number, 1 or more"),
+    "zero segment": (lambda: planned(segment=0), "Sweep.segment = 0: must be a whole number, 1 or more"),
+    "unknown randomness": (lambda: planned(randomness="own"), "Sweep.randomness = 'own': must be one of"),
+    "objective as text": (lambda: planned(objective="valid/loss"), 'Give hpx.minimize("valid/loss")'),
+    "sampler as class": (lambda: planned(sampler=hpx.Sobol), "must be a Sampler. Give Sobol()"),
+    "scheduler without decide": (lambda: planned(scheduler=3), "Sweep.scheduler = 3: must have decide"),
+    "grid without num": (
+        lambda: planned(space=Space(rate=hpx.Uniform(0, 1)), sampler=hpx.Grid(), trials=None),
+        "is continuous and has no num. Write num=5, or sample with Sobol()",
+    ),
+    "grid of another size": (
+        lambda: planned(space=Space(rate=hpx.Uniform(0, 1, num=3)), sampler=hpx.Grid(), trials=2),
+        "Sweep.trials = 2: must be 3, the number of points of Grid. Leave trials out",
+    ),
+    "manual outside": (lambda: planned(sampler=rates(1e9), trials=None), "point['rate'] = 1000000000.0: must lie in"),
+    "manual misnamed": (
+        lambda: planned(sampler=hpx.Manual([{"rat": 0.1}]), trials=None),
+        "point = 'rat': is no hyperparameter of the space. Did you mean 'rate'?",
+    ),
+    "manual empty": (lambda: hpx.Manual([]), "Manual.points = []: must not be empty"),
+    "unknown objective": (
+        lambda: planned(objective=hpx.minimize("valid/los")),
+        "Sweep.objective = 'valid/los': must be a metric of the program. Did you mean 'valid/loss'? "
+        "There are: train/loss, valid/loss.",
+    ),
+    "misspelt hyperparameter": (
+        lambda: trained(optimizer=lambda h: optax.sgd(h.lerning_rate)),
+        "h.lerning_rate: this trial has no hyperparameter 'lerning_rate'. Did you mean 'learning_rate'?",
+    ),
+    "lengths differ": (lambda: hpx.data.from_arrays(X, Y[:-1]), "= ((10, 5), (9,)): x and y must have the same first"),
+    "NaN in the data": (
+        lambda: hpx.data.from_arrays(np.where(np.eye(10, 5) > 0, np.nan, X), Y),
+        "from_arrays.train x[0, 0] = nan: must be finite, and 5 values are not. Drop or fill them",
+    ),
+    "words as labels": (lambda: hpx.data.from_arrays(X, ["a"] * 10), "must be numbers. Encode it"),
+    "no validation split": (lambda: hpx.data.from_arrays(X, Y, valid=0.0), "from_arrays.valid = 0.0: must be a share"),
+    "no training split": (lambda: hpx.data.from_arrays(X, Y, valid=0.5, test=0.5), "from_arrays.train = 0: must hold"),
+    "labels outside": (
+        lambda: trained(model=Net(classes=2)),
+        "data.y = 2: labels must lie in 0 … 1, since the model gives 2 outputs. Give the model 3 outputs",
+    ),
+    "batch too large": (
+        lambda: trained(batch_size=1000),
+        "batch_size = 1000: must be at most 54, the size of the training split. Use 54 for full batches",
+    ),
+    "batch of h too large": (lambda: trained(batch_size=lambda h: 55), "batch_size = 55: must be at most 54"),
+    "no batch": (lambda: trained(batch_size=0), "batch_size = 0: must be a whole number, 1 or more"),
+    "no steps": (lambda: trained(steps=0), "Program.steps = 0: must be a whole number, 1 or more"),
+    "no steps of h": (lambda: trained(steps=lambda h: 0), "steps = 0: must be a whole number, 1 or more"),
+    "no evaluation": (lambda: trained(eval_every=0), "Program.eval_every = 0: must be a whole number, 1 or more"),
+    "steps beyond the counter": (lambda: trained(steps=2**30), "must stay below 2**32"),
+    "traced by force": (
+        lambda: hpx.Sweep(
+            classifier(model=lambda h: Net(h.hidden)),
+            SPACE & Space(hidden=hpx.Choice(4, 8, traced=True)),
+            trials=2,
+        ).plan(),
+        "Space.hidden.traced = True: cannot be: its value is needed while the program is traced, helpers.py:",
+    ),
+    "model as class": (lambda: trained(model=Net), "must be a Linen module, a function of h, or for NNX"),
+    "no such device count": (
+        lambda: planned(devices=64),
+        "Sweep.devices = 64: must lie between 1 and 4, the number of cpu devices. Leave it out to use them all",
+    ),
+    "no file": (lambda: hpx.data.from_npz("nowhere.npz"), "from_npz.path = 'nowhere.npz': must exist"),
+    "no folder": (lambda: hpx.data.from_idx("nowhere"), "from_idx.folder = 'nowhere': must exist"),
+    "raw arrays": (lambda: dataclasses.replace(quadratic(), data=X), "Program.data = 'ndarray': must be an hpx.Data"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_one_clear_error_before_any_compile(name):
+    mistake, message = MISTAKES[name]
+    with compilations() as programs, pytest.raises((hpx.InputError, hpx.UnknownHyperparameterError)) as caught:
+        mistake()
+    assert message in str(caught.value)
+    assert programs == []
+    assert caught.value.__cause__ is None
+    files = [frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert not any("/jax/" in file or "/flax/" in file for file in files), files
+
+
+def test_rbg_keys():
+    with jax.default_prng_impl("rbg"), pytest.raises(hpx.InputError, match="must be threefry2x32: under vmap rbg"):
+        planned()
+
+
+class Broken(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return x @ np.ones((7, 3))
+
+
+def test_a_mistake_in_the_users_own_model_names_their_line():
+    with pytest.raises(hpx.ProgramError, match=r"test_bad_input.py:\d+: return x @ np.ones\(\(7, 3\)\)"):
+        trained(model=Broken())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"step": lambda key, s, b, h: s}, "must return"),
+        ({"step": lambda key, s, b, h: ({"w": s["w"][:1]}, {})}, r"from float32\[3\] to float32\[1\]"),
+        ({"step": lambda key, s, b, h: ((s,), {})}, "changes the structure"),
+        ({"step": lambda key, s, b, h: (s, {"norms": s["w"]})}, "'norms' of Program.step must be a scalar"),
+        ({"evaluate": lambda key, s, b, h: s["w"].sum()}, "as a dict of scalars"),
+    ],
+)
+def test_a_program_that_cannot_be_carried(changes, message):
+    with pytest.raises(hpx.ProgramError, match=message):
+        planned(program=dataclasses.replace(quadratic(), **changes))
+
+
+def test_a_loss_that_is_a_mean_already():
+    with pytest.raises(hpx.ProgramError, match="loss must give one value an example"):
+        trained(loss=lambda out, y: optax.softmax_cross_entropy_with_integer_labels(out, y).mean())
+
+
+def test_a_directory_of_another_sweep(tmp_path):
+    hpx.Sweep(quadratic(), RATES, trials=4).run(tmp_path / "run", progress=False)
+    other = hpx.Sweep(quadratic(size=4), RATES, trials=5, seed=1)
+    with compilations() as programs, pytest.raises(hpx.RunError) as caught:
+        other.run(tmp_path / "run", progress=False)
+    for line in (
+        "a different sweep",
+        "trials: 4 there, 5 here",
+        "seed: 0 there, 1 here",
+        "program.code",
+        "Choose another",
+    ):
+        assert line in str(caught.value)
+    assert programs == []
+
+
+def test_a_directory_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    sweep = hpx.Sweep(quadratic(), RATES, trials=4)
+    with compilations() as programs:
+        with pytest.raises(hpx.RunError, match="cannot be written"):
+            sweep.run(tmp_path / "file" / "run", progress=False)
+        with pytest.raises(hpx.RunError, match="is a file, not a run directory"):
+            sweep.run(tmp_path / "file", progress=False)
+        with pytest.raises(hpx.RunError, match="holds files but no run"):
+            sweep.run(tmp_path, progress=False)
+    assert programs == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", "must define sweep"),
+        ("sweep = 3", "defines sweep as int, not hpx.Sweep"),
+        ("import hpjax\nsweep = hpjax.Uniform(1, 0)", "at sweep.py:2: sweep = hpjax.Uniform(1, 0)"),
+    ],
+)
+def test_a_file_without_a_sweep(tmp_path, text, message):
+    (tmp_path / "sweep.py").write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "hpjax.cli", "plan", str(tmp_path / "sweep.py")], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_blobs_are_what_the_messages_above_count_on():
+    assert len(blobs().train.x) == 54

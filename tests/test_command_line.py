@@ -1,0 +1,122 @@
+"""The command line as a user calls it, and its pictures."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import hpjax as hpx
+from hpjax import analysis
+
+DIGITS = Path(__file__).parents[1] / "experiments" / "digits" / "sweep.py"
+
+
+def hpjax(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "hpjax.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
+    )
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "run"
+    small = ("--trials", 8, "--steps", 20, "--eval-every", 10, "--seed", 1)
+    done = hpjax("run", DIGITS, *small, "--dir", directory, "--test", "--top", 3)
+    assert done.returncode == 0, done.stderr
+    directory.with_suffix(".out").write_text(done.stdout)
+    directory.with_suffix(".err").write_text(done.stderr)
+    return directory
+
+
+def test_run_prints_the_plan_the_best_trials_and_the_test(directory):
+    out, err = directory.with_suffix(".out").read_text(), directory.with_suffix(".err").read_text()
+    assert "8 trials × 1 replicate = 8 lanes" in out
+    assert f"{len(os.sched_getaffinity(0))} cpu device" in out
+    assert "8 trials: 8 complete; best by minimize valid/loss" in out
+    assert "on the test split: test/accuracy 0." in out
+    assert "sweep.py:" in out
+    assert "compiled in" in err
+    assert "lanes alive" in err
+    assert "\r" not in err, "plain lines where there is no terminal"
+    result = hpx.load(directory)
+    assert result.manifest["sweep"]["seed"] == 1
+    assert result.curves("valid/loss").shape == (8, 1, 2)
+    assert result.tested.keys() == {result.best.id}
+
+
+def test_plan_trains_nothing(tmp_path):
+    done = hpjax("plan", DIGITS, "--trials", 5, cwd=tmp_path)
+    assert "5 trials × 1 replicate = 5 lanes, 10,000 lane-steps" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_show(directory):
+    done = hpjax("show", directory, "--top", 2, "--sort", "valid/accuracy")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4
+    accuracies = hpx.load(directory).table()["valid/accuracy"]
+    assert f"{accuracies.max():.4g}" in lines[1]
+    assert "Did you mean 'valid/accuracy'" in hpjax("show", directory, "--sort", "valid/accurac").stderr
+
+
+def test_export(directory, tmp_path):
+    assert hpjax("export", directory, "--csv", "--out", tmp_path / "a.csv").returncode == 0
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 9
+    assert hpjax("export", directory).returncode == 2
+
+
+def test_plot(directory, tmp_path):
+    assert hpjax("plot", directory, "--out", tmp_path / "a.png").returncode == 0
+    image = Image.open(tmp_path / "a.png").convert("L")
+    assert image.width > 500
+    assert np.asarray(image).min() < 60, "something is drawn"
+
+
+def test_the_numbers_behind_the_picture(directory):
+    result = hpx.load(directory)
+    curves = analysis.curves(result, "valid/loss")
+    assert curves.best == result.best.id
+    assert curves.values.shape == (8, 2)
+    assert curves.values[-1, -1] == result.table()["valid/loss"].min()
+    axis = analysis.axis(result, "hidden", "valid/loss")
+    assert axis.categories == ("32", "64", "128")
+    assert analysis.axis(result, "learning_rate", "valid/loss").logarithmic
+    assert analysis.varied(result) == ["learning_rate", "momentum", "weight_decay", "hidden"]
+    figure = result.plot("learning_rate")
+    assert [panel.get_xlabel() for panel in figure.axes] == ["step", "learning_rate"]
+    with pytest.raises(hpx.InputError, match="Did you mean 'momentum'"):
+        result.plot("momentun")
+
+
+def test_help_does_not_wait_for_jax():
+    code = "import sys, hpjax.cli; assert 'jax' not in sys.modules and 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    begun = time.perf_counter()
+    assert "Commands:" in hpjax("--help").stdout
+    # Half a second is promised; twice that allows for a busy machine, and importing JAX takes longer still.
+    assert time.perf_counter() - begun < 1.0
+
+
+def test_a_bug_in_the_users_file_shows_their_lines_alone(tmp_path):
+    (tmp_path / "sweep.py").write_text("import hpjax\n\nsweep = undefined\n")
+    done = hpjax("plan", tmp_path / "sweep.py")
+    assert done.returncode == 2
+    assert "sweep = undefined" in done.stderr
+    assert "hpjax/cli.py" not in done.stderr
+
+
+def test_not_a_directory_of_a_run(tmp_path):
+    for command in (["show"], ["plot"], ["export", "--csv"]):
+        done = hpjax(command[0], tmp_path, *command[1:])
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert "is no run directory" in done.stderr

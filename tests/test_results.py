@@ -1,0 +1,208 @@
+"""The store and what is read from it: tables, curves, states, run directories, ranking."""
+
+import csv
+import json
+import sqlite3
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from flax import linen as nn
+from helpers import RATES, compilations, quadratic, rates, same_bits
+
+import hpjax as hpx
+from hpjax.objective import Objective
+
+RATE_LIST = [0.05, 0.15, 0.2, 1e6, 0.1]
+
+
+def closed_form(rate, steps):
+    return (1 - 2 * rate) ** steps  # 1 − w
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "run"
+    hpx.Sweep(quadratic(10, 5), RATES, replicates=2, sampler=rates(*RATE_LIST), width=4).run(directory, progress=False)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def result(directory):
+    return hpx.load(directory)
+
+
+def test_curves_are_the_closed_form(result):
+    curves = result.curves("valid/loss")
+    assert curves.shape == (5, 2, 2)
+    for trial, rate in enumerate(RATE_LIST):
+        if rate > 1:
+            assert np.isnan(curves[trial]).all()
+        else:
+            for evaluation, step in enumerate((5, 10)):
+                np.testing.assert_allclose(curves[trial, :, evaluation], closed_form(rate, step) ** 2, rtol=1e-4)
+    assert result.curves("step")[0, 0].tolist() == [5, 10]
+    with pytest.raises(hpx.InputError, match="Did you mean 'valid/loss'"):
+        result.curves("valid/los")
+
+
+def test_the_best_and_the_table(result):
+    assert result.best.id == 2
+    assert result.best.hparams == {"rate": 0.2}
+    assert [t.id for t in result.top(10)] == [2, 1, 4, 0]
+    table = result.table()
+    assert list(table) == ["trial", "rate", "train/loss", "valid/loss", "group", "status", "step"]
+    assert table["rate"].tolist() == RATE_LIST
+    assert table["status"].tolist() == ["complete", "complete", "complete", "diverged", "complete"]
+    assert table["step"].tolist()[:3] == [10, 10, 10]
+    assert np.isnan(table["valid/loss"][3])
+    frame = result.to_pandas()
+    assert isinstance(frame, pd.DataFrame)
+    assert frame.shape == (5, 7)
+    assert "complete" in result.summary()
+    assert "trial 2 (rate=0.2)" in repr(result.best)
+
+
+def test_csv_reads_back(result, tmp_path):
+    result.to_csv(tmp_path / "t.csv")
+    frame = pd.read_csv(tmp_path / "t.csv")
+    np.testing.assert_allclose(frame["valid/loss"], result.table()["valid/loss"])
+    with open(tmp_path / "t.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[3]["valid/loss"] == ""
+    assert rows[3]["rate"] == "1000000"
+
+
+def test_final_states(result):
+    for trial, rate in enumerate(RATE_LIST):
+        if rate < 1:
+            np.testing.assert_allclose(result[trial].restore(1)["w"], 1 - closed_form(rate, 10), rtol=1e-5)
+    with pytest.raises(hpx.RunError, match="trial 3 diverged at step"):
+        result[3].restore()
+    with pytest.raises(hpx.InputError, match="must lie in 0 … 4"):
+        result[5]
+
+
+def test_the_directory(directory):
+    manifest = json.loads((directory / "manifest.json").read_text())
+    assert {"versions", "devices", "command", "created", "sweep", "plan"} <= manifest.keys()
+    assert manifest["versions"]["jax"] == jax.__version__
+    assert manifest["sweep"]["seed"] == 0
+    assert manifest["sweep"]["space"] == {"alternative 0": {"rate": "LogUniform(0.001, 1000000)"}}
+    with sqlite3.connect(directory / "results.sqlite") as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        rows = database.execute("SELECT grp, segment, metric FROM curves ORDER BY 1, 2, 3").fetchall()
+    names = ["replicate", "step", "train/loss", "trial", "valid/loss"]
+    assert rows == [(0, segment, name) for segment in (0, 1) for name in names], "one row a (segment, group, metric)"
+    database.close()
+
+
+def test_it_loads_where_the_model_is_unknown(directory):
+    code = (
+        "import sys, hpjax; r = hpjax.load(sys.argv[1]); r.best.restore(); r.summary(); r.table();"
+        "assert not {'flax', 'optax', 'helpers'} & set(sys.modules), sorted(sys.modules); print(r.best.id)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(directory)], capture_output=True, text=True)
+    assert done.stdout.strip() == "2", done.stderr
+
+
+def test_a_finished_directory_is_read_and_nothing_trains(directory):
+    sweep = hpx.Sweep(quadratic(10, 5), RATES, replicates=2, sampler=rates(*RATE_LIST), width=4)
+    with compilations() as programs:
+        again = sweep.run(directory, progress=False)
+        assert list(sweep.events(directory)) == []
+    assert programs == []
+    assert again.best.id == 2
+
+
+def test_an_interrupted_run_begins_anew_with_the_same_bits(directory, tmp_path):
+    sweep = hpx.Sweep(quadratic(10, 5), RATES, replicates=2, sampler=rates(*RATE_LIST), width=4)
+    events = sweep.events(tmp_path / "run")
+    for event in events:
+        if event.kind == "segment":
+            break
+    part = hpx.load(tmp_path / "run")  # readable while it runs
+    assert part.best.status == "running"
+    assert part.curves("valid/loss").shape == (5, 2, 1)
+    with pytest.raises(hpx.RunError, match="cannot be read"):
+        part.best.restore()
+    events.close()
+    whole = sweep.run(tmp_path / "run", progress=False)
+    assert same_bits(whole.curves("valid/loss"), hpx.load(directory).curves("valid/loss"))
+
+
+def test_events_tell_what_happens():
+    sweep = hpx.Sweep(quadratic(10, 5), RATES, sampler=rates(*RATE_LIST), width=4)
+    events = list(sweep.events())
+    assert [e.kind for e in events] == ["compile", "compiled", "segment", "segment"]
+    first, last = events[2:]
+    assert (first.step, first.steps, first.live, first.lanes) == (5, 10, 4, 5)
+    assert [c.status for c in first.changes] == ["diverged"]
+    assert first.evaluated[0].tolist() == [0, 1, 2, 4]
+    np.testing.assert_allclose(first.metrics["valid/loss"][0], closed_form(0.05, 5) ** 2, rtol=1e-5)
+    assert {c.status for c in last.changes} == {"complete"}
+    assert last.best[0] == 2
+
+
+def test_conditional_hyperparameters_in_the_table():
+    space = hpx.Space(rate=0.1) & (hpx.Space(kind="a", x=hpx.Choice(1, 2)) | hpx.Space(kind="b", act=nn.relu))
+    result = hpx.Sweep(quadratic(), space, sampler=hpx.Grid()).run(progress=False)
+    table = result.table()
+    assert table["kind"].tolist() == ["a", "a", "b"]
+    np.testing.assert_array_equal(table["x"], [1, 2, np.nan])
+    assert table["act"].tolist() == [None, None, "relu"]
+
+
+def test_a_broken_directory_is_named(tmp_path):
+    with pytest.raises(hpx.RunError, match="is no run directory"):
+        hpx.load(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(hpx.RunError, match="no manifest of format"):
+        hpx.load(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"format": 1}')
+    with pytest.raises(hpx.RunError, match=r"results.sqlite cannot be read"):
+        hpx.load(tmp_path)
+
+
+def test_ranking():
+    """Complete trials first, then those that ran longer; ties to the lower id; diverged ones never."""
+    values = np.array([[3.0, 1.0], [2.0, 2.0], [0.1, np.nan], [1.0, 1.0], [1.5, 0.5], [0.0, 0.0], [0.2, 0.2]])
+    names = ["complete", "complete", None, "stopped", "complete", "stopped", "running"]
+    status = np.array([["complete", "diverged"] if name is None else [name] * 2 for name in names])
+    step = np.array([[9, 9], [9, 9], [9, 3], [5, 5], [9, 9], [4, 4], [4, 4]])
+    assert Objective("m", "minimize").rank(values, status, step) == [4, 0, 1, 3, 5, 6]
+    assert Objective("m", "maximize").rank(values, status, step) == [0, 1, 4, 3, 6, 5]
+
+
+def test_bfloat16_states_come_back(tmp_path):
+    import jax.numpy as jnp
+
+    program = hpx.Program(
+        lambda k, h: {"w": jnp.full(3, 0.5, jnp.bfloat16), "nested": (jnp.zeros(2, jnp.int8), [jnp.ones(())])},
+        lambda k, s, b, h: (s, {}),
+        lambda k, s, v, h: {"loss": h.rate},
+        steps=1,
+    )
+    result = hpx.Sweep(program, RATES, sampler=rates(0.1)).run(tmp_path / "run", progress=False)
+    for loaded in (result, hpx.load(tmp_path / "run")):
+        state = loaded.best.restore()
+        assert state["w"].dtype == jnp.bfloat16
+        assert (state["w"] == 0.5).all()
+        assert state["nested"][0].dtype == np.int8
+        assert state["nested"][1][0] == 1
+
+
+def test_a_trial_whose_replicate_diverged_does_not_rank():
+    import jax.numpy as jnp
+
+    def step(key, state, batch, h):
+        return state + 1, {"loss": jnp.where((h.rate > 0.3) & (jax.random.uniform(key) < 0.3), jnp.nan, 0.0)}
+
+    program = hpx.Program(lambda k, h: jnp.zeros(()), step, lambda k, s, v, h: {"loss": h.rate}, steps=3)
+    result = hpx.Sweep(program, RATES, sampler=rates(0.5, 0.2), replicates=4).run(progress=False)
+    assert 0 < (result.lane_status[0] == "diverged").sum() < 4
+    assert result.statuses.tolist() == ["diverged", "complete"]
+    assert result.ranking == [1]

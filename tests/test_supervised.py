@@ -1,0 +1,152 @@
+"""supervised: exact evaluation, averaged metrics, arguments as constants or functions of h."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from flax import nnx
+from helpers import Net, classifier
+
+import hpjax as hpx
+from hpjax.data import Examples, batch_indices
+from hpjax.keys import lane_key, purpose_key
+
+ONE = hpx.Space(learning_rate=0.1, momentum=0.9)
+
+
+def test_evaluation_is_exact_where_batches_do_not_divide_the_split():
+    program = classifier()
+    h = hpx.Hparams({"learning_rate": 0.1, "momentum": 0.9})
+    state = program.init(jax.random.key(0), h)
+    valid = program.data.valid
+    logits = Net().apply({"params": state["params"], **state["stats"]}, valid.x, train=False)
+    losses = np.asarray(optax.softmax_cross_entropy_with_integer_labels(logits, valid.y), np.float64)
+    right = np.asarray(logits).argmax(-1) == valid.y
+    for size in (1, 5, 7, 17, 18, 1000):
+        metrics = classifier(eval_batch_size=size).evaluate(jax.random.key(0), state, valid, h)
+        assert float(metrics["loss"]) == pytest.approx(losses.mean(), rel=1e-6)
+        assert float(metrics["accuracy"]) == pytest.approx(right.mean(), rel=1e-6)
+
+
+class Linear(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1, use_bias=False, kernel_init=nn.initializers.zeros)(x)[:, 0]
+
+
+def test_train_metrics_are_the_mean_since_the_last_evaluation():
+    """Linear regression at rate 0: the loss of a step is that of its own batch at w = 0."""
+    rng = np.random.default_rng(0)
+    data = hpx.data.from_arrays(rng.normal(size=(50, 2)), rng.normal(size=50))
+    program = hpx.supervised(
+        model=Linear(),
+        optimizer=optax.sgd(0.0),
+        loss=hpx.metrics.squared_error,
+        data=data,
+        batch_size=7,
+        steps=10,
+        eval_every=4,
+    )
+    result = hpx.Sweep(program, hpx.Space(x=1), sampler=hpx.Grid(), seed=5).run(progress=False)
+    key = purpose_key(lane_key(5, 0), "batch")
+    losses = [np.mean(data.train.y[np.asarray(batch_indices(key, t, 30, 7))] ** 2) for t in range(10)]
+    expected = [np.mean(losses[:4]), np.mean(losses[4:8]), np.mean(losses[8:])]
+    np.testing.assert_allclose(result.curves("train/loss")[0, 0], expected, rtol=1e-5)
+    assert result.curves("step")[0, 0].tolist() == [4, 8, 10]
+
+
+def test_the_last_axes_of_a_loss_are_averaged():
+    data = hpx.data.from_arrays(np.ones((20, 3)), np.arange(40.0).reshape(20, 2))
+    program = hpx.supervised(
+        model=nn.Dense(2, kernel_init=nn.initializers.zeros),
+        optimizer=optax.sgd(0.0),
+        loss=lambda out, y: (out - y) ** 2,
+        data=data,
+        batch_size=4,
+        steps=1,
+    )
+    result = hpx.Sweep(program, hpx.Space(x=1), sampler=hpx.Grid()).run(progress=False)
+    assert result.best.metrics["valid/loss"] == pytest.approx(np.mean(data.valid.y**2), rel=1e-6)
+
+
+def test_every_argument_is_a_constant_or_a_function_of_h():
+    constant = classifier(
+        model=Net(8),
+        optimizer=optax.sgd(0.1, 0.9),
+        loss=optax.softmax_cross_entropy_with_integer_labels,
+        metrics={"accuracy": hpx.metrics.accuracy},
+        batch_size=16,
+        steps=8,
+        eval_every=4,
+    )
+    function = classifier(
+        model=lambda h: Net(h.size),
+        optimizer=lambda h: optax.sgd(h.rate, 0.9),
+        loss=lambda h: optax.softmax_cross_entropy_with_integer_labels,
+        metrics=lambda h: {"accuracy": hpx.metrics.accuracy},
+        batch_size=lambda h: 2 * h.size,
+        steps=lambda h: h.size,
+        eval_every=lambda h: 4,
+    )
+    space = hpx.Space(rate=0.1, size=8)
+    a, b = (hpx.Sweep(p, space, sampler=hpx.Grid(), width=1).run(progress=False) for p in (constant, function))
+    np.testing.assert_allclose(a.curves("valid/loss"), b.curves("valid/loss"), rtol=1e-6)
+    assert a.best.step == b.best.step == 8
+
+
+def test_the_argument_that_tells_training_apart_is_found():
+    seen = []
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, deterministic):
+            seen.append(deterministic)
+            return nn.Dense(3)(x)
+
+    hpx.Sweep(classifier(model=Model()), ONE, sampler=hpx.Grid()).plan()
+    assert set(seen) == {True, False}
+
+
+def test_an_nnx_module_must_take_its_noise_from_the_sweep():
+    model = nnx.Linear(5, 3, rngs=nnx.Rngs(0))
+    with pytest.raises(hpx.InputError, match=r"every replicate would begin alike. Give a function: lambda h, rngs"):
+        classifier(model=model)
+    with pytest.raises(hpx.InputError, match="is an NNX module and needs rngs of the sweep"):
+        hpx.Sweep(classifier(model=lambda h: model), ONE, sampler=hpx.Grid()).plan()
+
+
+def test_metrics_against_scikit_learn():
+    from sklearn.metrics import accuracy_score, mean_absolute_error, mean_squared_error, top_k_accuracy_score
+
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(40, 5)).astype(np.float32), rng.integers(0, 5, 40)
+    assert hpx.metrics.accuracy(logits, labels).mean() == pytest.approx(accuracy_score(labels, logits.argmax(1)))
+    for k in (1, 2, 3):
+        top = hpx.metrics.top_k(k)(jnp.asarray(logits), labels).mean()
+        assert top == pytest.approx(top_k_accuracy_score(labels, logits, k=k, labels=range(5)))
+    other = rng.normal(size=(40, 5)).astype(np.float32)
+    assert hpx.metrics.squared_error(logits, other).mean() == pytest.approx(mean_squared_error(other, logits), rel=1e-5)
+    assert hpx.metrics.absolute_error(logits, other).mean() == pytest.approx(
+        mean_absolute_error(other, logits), rel=1e-5
+    )
+
+
+def test_test_metrics_are_those_of_the_best_trial_on_the_test_split():
+    program = classifier()
+    space = hpx.Space(learning_rate=hpx.LogUniform(1e-4, 1), momentum=0.9)
+    sweep = hpx.Sweep(program, space, trials=4, replicates=2)
+    result = sweep.run(progress=False)
+    assert result.tested == {}
+    metrics = result.test()
+    losses, right = [], []
+    for replicate in range(2):
+        state = result.best.restore(replicate)
+        test: Examples = program.data.test
+        logits = Net().apply({"params": state["params"], **state["stats"]}, test.x, train=False)
+        losses.append(optax.softmax_cross_entropy_with_integer_labels(logits, test.y).mean())
+        right.append((logits.argmax(-1) == test.y).mean())
+    assert metrics["test/loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert metrics["test/accuracy"] == pytest.approx(np.mean(right), rel=1e-5)
+    assert result.tested == {result.best.id: metrics}
