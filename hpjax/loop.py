@@ -12,7 +12,7 @@ from hpjax.engine import spread
 from hpjax.engine.lane import HEALTHY
 from hpjax.engine.lanes import Cohort, Ints, Lanes, Recipe, Report, compile_segment
 from hpjax.engine.plan import Group
-from hpjax.engine.trace import shapes_of
+from hpjax.engine.trace import dtype, shapes_of
 from hpjax.errors import InputError
 from hpjax.hparams import Hparams
 from hpjax.objective import Objective
@@ -102,7 +102,7 @@ def _run_group(
     settings: Settings, prepared: Prepared, group: Group, store: Store, standing: Standing
 ) -> Iterator[Event]:
     plan = prepared.plan
-    cohort = _cohort(group, prepared.hparams, plan.steps, settings.replicates)
+    cohort = _cohort(settings, prepared, group)
     ends = int(cohort.budget.max())
     shared: dict[str, Any] = {
         "group": group.number,
@@ -194,17 +194,19 @@ def _stopped(
     }
 
 
-def _cohort(group: Group, hparams: list[Hparams], steps: tuple[int, ...], replicates: int) -> Cohort:
+def _cohort(settings: Settings, prepared: Prepared, group: Group) -> Cohort:
+    """The lanes of a group."""
+    steps = prepared.plan.steps
     # Lanes that end late stand together, so that a chunk ends when all of its lanes do.
     trials = sorted(group.trials, key=lambda t: (-steps[t], t))
-    trial = np.tile(np.array(trials, np.int32), replicates)
+    trial = np.tile(np.array(trials, np.int32), settings.replicates)
+    replicate = np.repeat(np.arange(settings.replicates, dtype=np.int32), len(trials))
+    own = prepared.points[trials[0]].keys() - group.static.keys()
+    numbers = {
+        name: np.array([prepared.points[t][name] for t in trial], dtype(settings.space.kind(name))) for name in own
+    }
     budget = np.array([steps[t] for t in trial], np.int32)
-    leaves = [
-        np.array([jax.tree.leaves(hparams[t])[i] for t in trial])
-        for i in range(len(jax.tree.leaves(hparams[trials[0]])))
-    ]
-    h = jax.tree.unflatten(jax.tree.structure(hparams[trials[0]]), leaves)
-    return Cohort(trial, np.repeat(np.arange(replicates, dtype=np.int32), len(trials)), budget, h)
+    return Cohort(trial, replicate, budget, Hparams({**group.static, **numbers}, own))
 
 
 def _changes(cohort: Cohort, report: Report, evaluated: bool) -> dict[int, Change]:

@@ -40,7 +40,7 @@ def manifest(settings: Settings, prepared: Prepared) -> dict[str, Any]:
 
 def description(settings: Settings, prepared: Prepared) -> dict[str, Any]:
     """What decides the bits of the sweep, as JSON: two sweeps of equal descriptions give equal results."""
-    plan, points, _ = prepared
+    plan, points = prepared
     traced = [v.name for v in plan.verdicts if v.traced]
     tracing = tracer(settings)
     text = str(

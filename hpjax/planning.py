@@ -18,17 +18,15 @@ from hpjax.space import Point
 
 
 class Prepared(NamedTuple):
-    """A plan and the trials it was made for.
+    """A plan and the points it was made for.
 
     Attributes:
       plan: what will be done.
       points: of each trial, its hyperparameters by name.
-      hparams: the same, as pytrees whose leaves are the traced ones.
     """
 
     plan: Plan
     points: list[Point]
-    hparams: list[Hparams]
 
 
 def prepare(settings: Settings) -> Prepared:
@@ -89,7 +87,7 @@ def _prepare(settings: Settings) -> Prepared:
     tracing = tracer(settings)
     firsts = {settings.space.branch_of(point): point for point in reversed(points)}
     verdicts = judge(tracing, settings.space, list(firsts.values()))
-    groups, hparams, shapes = _groups(settings, tracing, points, [every for _, every in schedule], verdicts)
+    groups, shapes = _groups(settings, tracing, points, [every for _, every in schedule], verdicts)
     settings.objective.check(shapes[0].metrics)
     largest = max(len(g.trials) for g in groups)
     memory = (devices[0].memory_stats() or {}).get("bytes_limit")
@@ -120,12 +118,12 @@ def _prepare(settings: Settings) -> Prepared:
         seed=settings.seed,
         hints=tuple(_hints(devices)),
     )
-    return Prepared(plan, points, hparams)
+    return Prepared(plan, points)
 
 
 def _groups(
     settings: Settings, tracing: Tracer, points: list[Point], every: list[int], verdicts: dict[str, Verdict]
-) -> tuple[list[Group], list[Hparams], list[Shapes]]:
+) -> tuple[list[Group], list[Shapes]]:
     """Groups whose programs are known to trace; turns verdicts that fail in one of them into static ones."""
     while True:
         traced = frozenset(name for name, verdict in verdicts.items() if verdict.traced)
@@ -138,7 +136,7 @@ def _groups(
                 break
             shapes.append(tracing.shapes(point, traced))
         if len(shapes) == len(groups):
-            return groups, hparams, shapes
+            return groups, shapes
 
 
 def _hints(devices: list[jax.Device]) -> Iterator[str]:

@@ -27,12 +27,12 @@ class Progress:
         self._plan = plan
         self._left = plan.lane_steps
         self._done = 0
-        self._training = 0.0
+        self._training = self._compile = 0.0
         self._printed = time.monotonic()
         self._console = Console(file=sys.stderr, quiet=not shown)
         self._shown = shown
         self._bar = (
-            Bar(BarColumn(bar_width=24), TextColumn("{task.description}"), console=self._console, transient=True)
+            Bar(BarColumn(bar_width=12), TextColumn("{task.description}"), console=self._console, transient=True)
             if shown and self._console.is_terminal
             else None
         )
@@ -53,28 +53,35 @@ class Progress:
         """Takes in one event and shows it where it is time to."""
         if not self._shown:
             return
-        if event.kind != "segment":
-            name = f"group {event.group + 1} of {event.groups} ({self._plan.groups[event.group]})"
-            ended = event.kind == "compiled"
-            self._line(f"{name}: compiled in {text.duration(event.seconds)}" if ended else f"{name}: compiling", ended)
-            return
-        self._training += event.seconds
-        self._done += event.lane_steps
-        given_up = sum(self._plan.steps[c.trial] - c.step for c in event.changes)
-        self._left = max(self._left - event.lane_steps - given_up, 0)
-        rate = self._done / self._training if self._training else 0.0
-        best = "-" if event.best is None else f"trial {event.best[0]} {text.metric(event.best[1])}"
-        line = (
-            f"group {event.group + 1}/{event.groups}  step {event.step:,}/{event.steps:,}  "
-            f"{event.live:,} of {event.lanes:,} lanes alive  {rate:,.0f} steps/s  best {best}  "
-            f"{text.duration(self._left / rate) if rate else '?'} left"
-        )
-        last = event.live == 0
-        self._line(line, last)
+        group = f"group {event.group + 1} of {event.groups} ({self._plan.groups[event.group]})"
+        if event.kind == "compile":
+            self._show(f"{group}: compiling")
+        elif event.kind == "compiled":
+            self._compile = event.seconds
+            self._keep(f"{group}: compiled in {text.duration(event.seconds)}")
+        else:
+            self._training += event.seconds
+            self._done += event.lane_steps
+            given_up = sum(self._plan.steps[c.trial] - c.step for c in event.changes)
+            self._left = max(self._left - event.lane_steps - given_up, 0)
+            (self._show if event.live else self._keep)(self._line(event))
 
-    def _line(self, line: str, important: bool) -> None:
+    def _line(self, event: Event) -> str:
+        rate = self._done / self._training if self._training else 0.0
+        to_compile = self._compile * (event.groups - event.group - 1)
+        left = text.duration(self._left / rate + to_compile) if rate else "?"
+        best = "" if event.best is None else f" · best {text.metric(event.best[1])} (trial {event.best[0]})"
+        at = f"{event.group + 1}/{event.groups} step {event.step:,}/{event.steps:,}"
+        return f"{at} · {event.live:,}/{event.lanes:,} lanes · {rate:,.0f} steps/s · {left} left{best}"
+
+    def _show(self, line: str) -> None:
+        """Shows a line that the next one replaces; where nothing can be replaced, one now and then."""
         if self._bar is not None:
             self._bar.update(self._task, description=line, completed=self._done, total=self._done + self._left)
-        elif important or time.monotonic() - self._printed > QUIET_SECONDS:
-            self._printed = time.monotonic()
-            self._console.print(line, highlight=False, soft_wrap=True)
+        elif time.monotonic() - self._printed > QUIET_SECONDS:
+            self._keep(line)
+
+    def _keep(self, line: str) -> None:
+        """Shows a line that stays."""
+        self._printed = time.monotonic()
+        self._console.print(line, highlight=False, soft_wrap=True)

@@ -103,7 +103,7 @@ class Sweep(Settings):
         data = self.program.data
         if data is None or data.test is None:
             raise RunError("there is no test split: give Data(train, valid, test).")
-        plan, points, _ = self._prepared
+        plan, points = self._prepared
         shapes = plan.shapes[int(result.groups[trial])]
         traced = {v.name for v in plan.verdicts if v.traced}
         kinds = tracer(self).kinds

@@ -74,7 +74,9 @@ def lanes_of(program, count, width, devices=1, replicates=1, space=RATES):
     splits = (None, None) if data is None else (data.train, data.valid)
     recipe = Recipe(program, shapes, width, own_luck=False, own_budget=False)
     replicate = np.repeat(np.arange(replicates, dtype=np.int32), count)
-    cohort = Cohort(np.tile(np.arange(count, dtype=np.int32), replicates), replicate, np.full(len(replicate), 99), h)
+    cohort = Cohort(
+        np.tile(np.arange(count, dtype=np.int32), replicates), replicate, np.full(len(replicate), 99, np.int32), h
+    )
     chunks = layout.chunks_needed(replicate, width, devices)
     compiled = compile_segment(recipe, h, *map(shapes_of, splits), spread.mesh(spread.local_devices(devices)), chunks)
     return Lanes(recipe, compiled, cohort, 0, *splits), compiled

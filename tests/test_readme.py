@@ -1,0 +1,43 @@
+"""What the README shows runs as it stands, only smaller."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import hpjax as hpx
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def test_the_first_example(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = BLOCKS[0].replace("trials=256", "trials=4").replace("steps=2_000, eval_every=100", "steps=4, eval_every=2")
+    assert small.count("=4") == 2
+    names = {}
+    exec(small, names)
+    assert isinstance(names["result"], hpx.Result)
+    assert names["result"].curves("valid/loss").shape == (4, 1, 2)
+    assert hpx.load("runs/digits").best.id == names["result"].best.id
+
+
+def test_the_conditional_space():
+    names = {"hpx": hpx}
+    exec(BLOCKS[1], names)
+    assert names["space"].names == ("learning_rate", "optimizer", "momentum", "b2")
+
+
+def test_the_program_of_ones_own(tmp_path, monkeypatch):
+    from helpers import RATES, quadratic
+
+    monkeypatch.chdir(tmp_path)
+    toy = quadratic()
+    names = {"hpx": hpx, "init": toy.init, "step": toy.step, "evaluate": toy.evaluate, "space": RATES}
+    exec(BLOCKS[2], names)
+    assert hpx.load("runs/mine").statuses.shape == (64,)
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([\w/.-]+)\)", README.read_text()))))
+def test_links_lead_somewhere(link):
+    assert (README.parent / link).exists()
