@@ -77,6 +77,14 @@ def _life(program: Program) -> Callable[[Hparams, Any, Any], Any]:
     return life
 
 
+def recorded_width(path: Path) -> int | None:
+    """The width of the run in a directory, None where there is no run."""
+    if not (path / MANIFEST).is_file():
+        return None
+    width = read_manifest(path).get("sweep", {}).get("width")
+    return width if isinstance(width, int) else None
+
+
 def finished(path: Path, manifest: dict[str, Any]) -> Store | None:
     """The store of a finished run of the same sweep, None where the directory is free for one.
 

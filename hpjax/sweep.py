@@ -1,7 +1,7 @@
 """Sweep: what users write. Ask → run → tell → record."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from hpjax.errors import RunError
 from hpjax.hparams import Hparams
 from hpjax.keys import lane_key, purpose_key, step_key
 from hpjax.loop import Event, train
-from hpjax.manifest import finished, manifest
+from hpjax.manifest import finished, manifest, recorded_width
 from hpjax.planning import Prepared, prepare, tracer
 from hpjax.progress import Progress
 from hpjax.result import Result
@@ -79,24 +79,27 @@ class Sweep(Settings):
           InputError, ProgramError, UnknownHyperparameterError: the sweep cannot run.
           RunError: the directory holds another sweep, or cannot be written.
         """
-        store, about, events = self._begin(directory)
-        with Progress(self.plan(), progress) as shown:
+        sweep, store, about, events = self._begin(directory)
+        with Progress(sweep.plan(), progress) as shown:
             for event in events:
                 shown.update(event)
-        return Result(store, about, self)
+        return Result(store, about, sweep)
 
     def events(self, directory: str | Path | None = None) -> Iterator[Event]:
         """Trains like ``run``, and yields what happens: an event for each compilation and segment."""
-        return self._begin(directory)[2]
+        return self._begin(directory)[-1]
 
-    def _begin(self, directory: str | Path | None) -> tuple[Store, dict[str, Any], Iterator[Event]]:
-        """The store of the run, its manifest, and the events that fill it."""
-        about = manifest(self, self._prepared)
+    def _begin(self, directory: str | Path | None) -> "tuple[Sweep, Store, dict[str, Any], Iterator[Event]]":
+        """The sweep at the width that the directory records, its store, its manifest, and the events that fill it."""
         path = None if directory is None else Path(directory)
+        width = recorded_width(path) if path is not None and self.width is None else None
+        if width is not None and width != self.plan().width:
+            return replace(self, width=width)._begin(directory)
+        about = manifest(self, self._prepared)
         if path is not None and (there := finished(path, about)) is not None:
-            return there, about, iter(())
+            return self, there, about, iter(())
         store = Store.create(path, about)
-        return store, about, train(self, self._prepared, store)
+        return self, store, about, train(self, self._prepared, store)
 
     def test_metrics(self, result: Result, trial: int) -> dict[str, float]:
         """The metrics of a trial's final states on the test split, averaged over replicates."""
