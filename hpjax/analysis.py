@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-# So few distinct values stand side by side as categories; so wide a range is shown on a logarithmic scale.
-FEW, WIDE = 6, 30
-
 
 class Curves(NamedTuple):
     """A metric over the steps, a row a trial, from the worst to the best.
@@ -34,13 +31,15 @@ class Axis(NamedTuple):
     """The last value of a metric against one hyperparameter.
 
     Attributes:
-      x: (trials,), values of the hyperparameter; the index into ``categories`` where there are any.
-      y: (trials,), the metric.
+      trials: int (points,), the trials shown.
+      x: (points,), values of the hyperparameter; the index into ``categories`` where there are any.
+      y: (points,), the metric.
       diverged: where trials diverged, on the scale of ``x``.
-      categories: the values by name, where there are few of them or they are no numbers; else empty.
-      logarithmic: whether ``x`` spans so much that a logarithmic scale shows it better.
+      categories: the values by name, of a choice; else empty.
+      logarithmic: whether the domain is logarithmic.
     """
 
+    trials: Array
     x: Array
     y: Array
     diverged: Array
@@ -59,19 +58,18 @@ def axis(result: "Result", name: str, metric: str) -> Axis:
     """The last value of ``metric`` against hyperparameter ``name``, over the trials that have it."""
     column = result.table()[name].tolist()
     has = np.array([value is not None and value == value for value in column])
-    present = [value for value, there in zip(column, has, strict=True) if there]
-    numbers = all(isinstance(value, int | float) for value in present)
-    distinct = sorted(set(present)) if numbers else list(dict.fromkeys(present))
     categories: tuple[str, ...] = ()
-    if not numbers or len(distinct) <= FEW:
+    if result.scales[name] == "category":
+        present = [value for value, there in zip(column, has, strict=True) if there]
+        numbers = all(isinstance(value, int | float) for value in present)
+        distinct = sorted(set(present)) if numbers else list(dict.fromkeys(present))
         categories = tuple(map(show, distinct))
         column = [distinct.index(value) if there else np.nan for value, there in zip(column, has, strict=True)]
     x = np.array(column, float)
     diverged = result.statuses == "diverged"
     y = result.last(metric).mean(axis=1)
-    kept = has & ~diverged & np.isfinite(y)
-    wide = not categories and min(distinct) > 0 and max(distinct) / min(distinct) >= WIDE
-    return Axis(x[kept], y[kept], x[has & diverged], categories, wide)
+    kept = np.flatnonzero(has & ~diverged & np.isfinite(y))
+    return Axis(kept, x[kept], y[kept], x[has & diverged], categories, result.scales[name] == "log")
 
 
 def varied(result: "Result") -> list[str]:

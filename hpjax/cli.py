@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from hpjax.sweep import Sweep
 
 # hpjax itself is imported inside the commands: --help must not wait for JAX.
-USER_ERRORS = (InputError, ProgramError, RunError, UnknownHyperparameterError, ImportError)
-EXIT_USER_ERROR = 2
+USER_ERRORS = (InputError, ProgramError, RunError, UnknownHyperparameterError, ImportError, OSError)
+EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 
 
 class _Commands(click.Group):
@@ -65,7 +65,7 @@ def _load(file: Path, **changes: int | None) -> "Sweep":
     if not file.is_file():
         raise InputError("FILE", str(file), "must be a Python file", f"From here it means {file.absolute()}.")
     sys.path.insert(0, str(file.parent.absolute()))
-    spec = importlib.util.spec_from_file_location("hpjax_sweep_file", file)
+    spec = importlib.util.spec_from_file_location("hpjax_sweep_file", file.absolute())
     if spec is None or spec.loader is None:
         raise InputError("FILE", str(file), "must be a Python file", "Its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
@@ -73,14 +73,14 @@ def _load(file: Path, **changes: int | None) -> "Sweep":
     try:
         spec.loader.exec_module(module)
     except USER_ERRORS as error:
-        from hpjax.engine.blame import user_line
+        from hpjax.engine.blame import user_lines
 
-        error.add_note(f"at {user_line(error)}")
+        error.add_note("\n  ".join(f"at {line}" for line in user_lines(error)))
         raise
     except Exception as error:
         # The user's own bug: a traceback that begins in their file.
         trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename != str(file):
+        while trace is not None and trace.tb_frame.f_code.co_filename != str(file.absolute()):
             trace = trace.tb_next
         traceback.print_exception(type(error), error, trace)
         raise SystemExit(EXIT_USER_ERROR) from None
@@ -128,24 +128,34 @@ def run(file: Path, directory: Path | None, top: int, test: bool, quiet: bool, *
     sweep = _load(file, **changes)
     if directory is None:
         directory = Path("runs") / f"{file.absolute().parent.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if test and (sweep.program.data is None or sweep.program.data.test is None):
+        raise RunError("--test needs a test split, and the program's data has none.")
     click.echo(f"{sweep.plan()}\n")
-    result = sweep.run(directory, progress=not quiet)
+    try:
+        result = sweep.run(directory, progress=not quiet)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; what was found so far: hpjax show {directory}", err=True)
+        raise SystemExit(EXIT_INTERRUPTED) from None
     click.echo(result.summary(top))
     if test:
         values = ", ".join(f"{name} {value:.4f}" for name, value in result.test().items())
         click.echo(f"trial {result.best.id} on the test split: {values}")
-    click.echo(f"{time.perf_counter() - begun:.0f} s in all; recorded in {directory}")
+    seconds = time.perf_counter() - begun
+    click.echo(f"{seconds:.0f} s in all, {result.compile_seconds:.0f} s of them compiling; recorded in {directory}")
 
 
 @main.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--top", type=int, default=10, show_default=True, help="How many of the best trials.")
-@click.option("--sort", metavar="METRIC", help="Sort by this metric instead of the objective.")
-def show(directory: Path, top: int, sort: str | None) -> None:
+@click.option("--sort", metavar="METRIC", help="Sort by this metric, the highest first, instead of the objective.")
+@click.option("--lowest", is_flag=True, help="With --sort: the lowest first.")
+def show(directory: Path, top: int, sort: str | None, lowest: bool) -> None:
     """Print the best trials of a run, finished or still running."""
+    from hpjax.objective import maximize, minimize
     from hpjax.result import load
 
-    click.echo(load(directory).summary(top, sort))
+    by = None if sort is None else minimize(sort) if lowest else maximize(sort)
+    click.echo(load(directory).summary(top, by))
 
 
 @main.command()
@@ -162,9 +172,9 @@ def plot(directory: Path, out: Path | None) -> None:
 
 @main.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--csv", "as_csv", is_flag=True, required=True, help="As comma-separated values.")
+@click.option("--csv", is_flag=True, help="As comma-separated values, which is the only format so far.")
 @click.option("--out", type=click.Path(path_type=Path), help="The file; by default DIR/results.csv.")
-def export(directory: Path, as_csv: bool, out: Path | None) -> None:
+def export(directory: Path, csv: bool, out: Path | None) -> None:
     """Write the table of a run, a row a trial."""
     from hpjax.result import load
 

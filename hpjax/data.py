@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,62 +81,79 @@ def from_arrays(
       >>> data.train.x.shape, data.valid.x.shape, data.test.x.shape
       ((7, 3), (2, 3), (1, 3))
     """
-    rest = _examples("train", x, y)
-    count = len(rest.x)
+    rest = tidy_examples("from_arrays", x, y)
+    count = len(rest.y)
     order = np.random.default_rng(seed).permutation(count)
     splits = {}
     for split, given in (("valid", valid), ("test", test)):
-        if isinstance(given, tuple):
-            splits[split] = _examples(split, *given)
+        if isinstance(given, tuple | list) and len(given) == 2:
+            splits[split] = tidy_examples(f"from_arrays.{split}", *given)
             continue
-        if not 0 < given < 1:
+        if not isinstance(given, int | float) or not 0 < given < 1:
             raise InputError(
                 f"from_arrays.{split}", given, "must be a share between 0 and 1, or a pair (x, y)", "Try 0.2."
             )
         taken, order = order[: round(given * count)], order[round(given * count) :]
-        splits[split] = Examples(rest.x[taken], rest.y[taken])
-    splits["train"] = Examples(rest.x[order], rest.y[order])
-    for split, part in splits.items():
-        if len(part.x) == 0:
-            raise InputError(
-                f"from_arrays.{split}", 0, "must hold at least one example", f"Share {count} examples out differently."
-            )
+        splits[split] = _rows(f"from_arrays.{split}", rest, taken)
+    splits["train"] = _rows("from_arrays.train", rest, order)
     return Data(splits["train"], splits["valid"], splits["test"], name)
 
 
-def _examples(split: str, x: Any, y: Any) -> Examples:
-    x, y = _tidy(f"{split} x", x), _tidy(f"{split} y", y)
-    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
+def _rows(field: str, examples: Examples, index: np.ndarray[Any, Any]) -> Examples:
+    if len(index) == 0:
+        raise InputError(field, 0, "must hold at least one example", f"Share {len(examples.y)} out differently.")
+    rows: Examples = jax.tree.map(lambda a: a[index], examples)
+    return rows
+
+
+def tidy_examples(field: str, x: Any, y: Any) -> Examples:
+    """Arrays, or pytrees of them, as ``Examples`` of float32, int32 or uint8.
+
+    Raises:
+      InputError: lengths differ, there are none, or a value is not finite, no number or too large.
+    """
+    x, y = _tidy_tree(f"{field} x", x), _tidy_tree(f"{field} y", y)
+    shapes = [a.shape for a in jax.tree.leaves((x, y))]
+    if () in shapes or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
         raise InputError(
-            f"from_arrays.{split}",
-            (x.shape, y.shape),
-            "x and y must have the same first axis, one row an example",
+            field,
+            tuple(shapes),
+            "x and y must have the same first axis, one row an example, and at least one",
             "Drop the rows that have no partner.",
         )
     return Examples(x, y)
 
 
+def _tidy_tree(name: str, values: Any) -> Any:
+    leaves, tree = jax.tree.flatten(values, is_leaf=lambda v: isinstance(v, list))
+    return jax.tree.unflatten(tree, [_tidy(name, leaf) for leaf in leaves])
+
+
 def _tidy(name: str, values: Any) -> np.ndarray[Any, Any]:
     array = np.asarray(values)
-    if array.dtype.kind == "f":
+    if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
         if not np.isfinite(array).all():
             bad = np.argwhere(~np.isfinite(array))[0]
             raise InputError(
-                f"from_arrays.{name}{bad.tolist()}",
+                f"{name}{bad.tolist()}",
                 float(array[tuple(bad)]),
                 f"must be finite, and {int((~np.isfinite(array)).sum())} values are not",
                 "Drop or fill them: np.nan_to_num(x), or x[np.isfinite(x).all(axis=1)].",
             )
         # Canonical: float32, or float64 where the user enabled it.
         return array.astype(jax.dtypes.canonicalize_dtype(array.dtype))
+    if array.dtype == np.uint8:
+        return array
     if array.dtype.kind in "iub":
-        return array.astype(np.uint8 if array.dtype == np.uint8 else np.int32)
-    raise InputError(
-        f"from_arrays.{name}",
-        str(array.dtype),
-        "must be numbers",
-        "Encode it: np.unique(labels, return_inverse=True)[1].",
-    )
+        if array.size and not -(2**31) <= int(array.min()) <= int(array.max()) < 2**31:
+            raise InputError(
+                name,
+                (int(array.min()), int(array.max())),
+                "must fit in int32",
+                "Renumber: np.unique(y, return_inverse=True)[1].",
+            )
+        return array.astype(np.int32)
+    raise InputError(name, str(array.dtype), "must be numbers", "Encode it: np.unique(y, return_inverse=True)[1].")
 
 
 def digits() -> Data:
@@ -169,6 +187,10 @@ def from_npz(
       InputError: the file is not there, or it holds other arrays.
     """
     path = _existing(path, "from_npz.path")
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            "from_npz.path", str(path), "must be a file that np.savez wrote", "Write np.savez(path, x=x, y=y)."
+        )
     with np.load(path, allow_pickle=False) as archive:
         names = list(archive)
         if x in names and y in names:

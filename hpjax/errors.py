@@ -1,7 +1,8 @@
 """The errors that users see: each names the field, the value, what is allowed and the remedy."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class InputError(ValueError):
@@ -34,6 +35,37 @@ class UnknownHyperparameterError(AttributeError):
 
 class RunError(RuntimeError):
     """A run directory cannot be written, read, or continued as asked."""
+
+
+def whole(field: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> int:
+    """``value`` as an int; NumPy integers and whole floats will do.
+
+    Raises:
+      InputError: it is no whole number between ``least`` and ``most``.
+    """
+    try:
+        number = int(value)
+        fits = not isinstance(value, bool | str | bytes) and number == value and least <= number <= most
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits:
+        allowed = f"must be a whole number, {least} or more" + ("" if most == 2**31 - 1 else f", {most} at most")
+        raise InputError(field, value, allowed, "Give one.")
+    return number
+
+
+def naming(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, whose own errors say that they came from ``name``."""
+
+    def named(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            if not getattr(error, "__notes__", []):
+                error.add_note(name)
+            raise
+
+    return named
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -1,30 +1,30 @@
 """Hparams: the hyperparameters of one trial, as the user's functions see them."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 
 from hpjax.errors import UnknownHyperparameterError, did_you_mean
 
-Leaves = tuple[Any, ...]
-Static = tuple[tuple[str, ...], tuple[tuple[str, Any], ...]]
+_readers: list[set[str]] = []
 
 
-@jax.tree_util.register_pytree_with_keys_class
 class Hparams:
-    """The hyperparameters of one trial: ``h.learning_rate``.
+    """The hyperparameters of one trial: ``h.learning_rate``, or ``h["learning_rate"]``.
 
     A pytree. The values named in ``traced`` are its leaves, in the order of their names; all others
     stand in the tree structure. Two trials share one compiled program exactly when their tree
     structures are equal. Leaves are numbers on the host, arrays or tracers inside a program.
+    Iterating gives the names: ``{name: h[name] for name in h}`` is a dict.
 
     Args:
       values: name to value.
       traced: the names whose values are leaves; each must be in ``values``.
 
     Raises:
-      UnknownHyperparameterError: on reading or setting a name that is not there.
+      UnknownHyperparameterError: on reading a name that is not there.
 
     Example:
       >>> h = Hparams({"learning_rate": 0.1, "hidden": 64}, traced=["learning_rate"])
@@ -41,6 +41,8 @@ class Hparams:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
+        for names in _readers:
+            names.add(name)
         try:
             return self._values[name]
         except KeyError:
@@ -66,16 +68,32 @@ class Hparams:
     def __repr__(self) -> str:
         return f"Hparams({', '.join(f'{k}={v!r}' for k, v in self._values.items())})"
 
-    def tree_flatten_with_keys(self) -> tuple[tuple[tuple[Any, Any], ...], Static]:
-        leaves = tuple((jax.tree_util.GetAttrKey(name), self._values[name]) for name in self._traced)
-        static = tuple(sorted((k, v) for k, v in self._values.items() if k not in self._traced))
-        return leaves, (self._traced, static)
+    def __reduce__(self) -> Any:
+        return Hparams, (self._values, self._traced)
 
-    def tree_flatten(self) -> tuple[Leaves, Static]:
-        leaves, static = self.tree_flatten_with_keys()
-        return tuple(leaf for _, leaf in leaves), static
 
-    @classmethod
-    def tree_unflatten(cls, static: Static, leaves: Leaves) -> "Hparams":
-        traced, fixed = static
-        return cls({**dict(fixed), **dict(zip(traced, leaves, strict=True))}, traced)
+def _flatten(h: Hparams) -> tuple[tuple[tuple[Any, Any], ...], Any]:
+    leaves = tuple((jax.tree_util.GetAttrKey(name), h._values[name]) for name in h._traced)
+    # The type beside the value, since 1 == True == 1.0.
+    static = tuple((name, type(h._values[name]), h._values[name]) for name in sorted(h._values.keys() - set(h._traced)))
+    return leaves, (h._traced, static)
+
+
+def _unflatten(static: Any, leaves: Iterable[Any]) -> Hparams:
+    traced, fixed = static
+    values = {name: value for name, _, value in fixed} | dict(zip(traced, leaves, strict=True))
+    return Hparams(values, traced)
+
+
+jax.tree_util.register_pytree_with_keys(Hparams, _flatten, _unflatten)
+
+
+@contextmanager
+def reading() -> Iterator[set[str]]:
+    """The names of the hyperparameters that are read meanwhile, of any ``Hparams``."""
+    names: set[str] = set()
+    _readers.append(names)
+    try:
+        yield names
+    finally:
+        _readers.remove(names)

@@ -1,5 +1,6 @@
 """The loop: a group after the other, a segment after the other. Run → tell → record."""
 
+import operator
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -56,27 +57,30 @@ class Event:
 
 
 class Standing:
-    """The last value of the objective of every lane."""
+    """The last value of the objective of every lane, and which trials are out of the race."""
 
     def __init__(self, objective: Objective, trials: int, replicates: int) -> None:
         self._objective = objective
         self._values = np.full((trials, replicates), np.nan)
+        self._stopped = np.zeros(trials, bool)
 
     def update(self, trials: Ints, replicates: Ints, values: Mapping[str, Any], changes: Iterable[Change]) -> None:
-        """Takes in what an evaluation measured, and which lanes diverged."""
+        """Takes in what an evaluation measured, and which lanes diverged or were stopped."""
         if values:
             self._values[trials, replicates] = values[self._objective.metric]
         for change in changes:
             if change.status == "diverged":
                 self._values[change.trial, change.replicate] = np.nan
+            elif change.status == "stopped":
+                self._stopped[change.trial] = True
 
     def scores(self) -> Any:
         """(trials,), lower is better; NaN where a replicate diverged or was not evaluated."""
         return self._objective.scores(self._values).mean(axis=1)
 
     def best(self) -> tuple[int, float] | None:
-        """Trial id and objective of the best trial so far, or None."""
-        scores = self.scores()
+        """Trial id and objective of the best trial so far that was not stopped, or None."""
+        scores = np.where(self._stopped, np.nan, self.scores())
         if not np.isfinite(scores).any():
             return None
         trial = int(np.nanargmin(scores))
@@ -92,14 +96,25 @@ def train(settings: Settings, prepared: Prepared, store: Store) -> Iterator[Even
     with store.transaction():
         store.add_trials(rows, settings.replicates)
     standing = Standing(settings.objective, plan.trials, settings.replicates)
-    for g in plan.groups:
-        yield from _run_group(settings, prepared, g, store, standing)
-    with store.transaction():
-        store.finish(time.perf_counter() - begun)
+    mesh = spread.mesh(spread.local_devices(settings.devices))
+    splits = spread.put(settings.program.splits, mesh, spread.WHOLE)
+    try:
+        for g in plan.groups:
+            yield from _run_group(settings, prepared, g, mesh, splits, store, standing)
+        with store.transaction():
+            store.finish(time.perf_counter() - begun)
+    finally:
+        store.unlock()
 
 
 def _run_group(
-    settings: Settings, prepared: Prepared, group: Group, store: Store, standing: Standing
+    settings: Settings,
+    prepared: Prepared,
+    group: Group,
+    mesh: jax.sharding.Mesh,
+    splits: tuple[Any, Any],
+    store: Store,
+    standing: Standing,
 ) -> Iterator[Event]:
     plan = prepared.plan
     cohort = _cohort(settings, prepared, group)
@@ -110,8 +125,6 @@ def _run_group(
         "steps": ends,
         "lanes": len(cohort.trial),
     }
-    data = settings.program.data
-    splits = (None, None) if data is None else (data.train, data.valid)
     recipe = Recipe(
         settings.program,
         plan.shapes[group.number],
@@ -120,12 +133,13 @@ def _run_group(
         own_budget=callable(settings.program.steps),
     )
     yield Event("compile", step=0, live=len(cohort.trial), **shared)
+    begun = time.perf_counter()
     train, valid = map(shapes_of, splits)
-    mesh = spread.mesh(spread.local_devices(settings.devices))
     compiled = compile_segment(recipe, cohort.h, train, valid, mesh, plan.chunks[group.number])
+    seconds = time.perf_counter() - begun
     with store.transaction():
-        store.add_compilation(group.number, compiled.seconds)
-    yield Event("compiled", step=0, live=len(cohort.trial), seconds=compiled.seconds, **shared)
+        store.add_compilation(group.number, seconds)
+    yield Event("compiled", step=0, live=len(cohort.trial), seconds=seconds, **shared)
     lanes = Lanes(recipe, compiled, cohort, settings.seed, *splits)
     step = evaluations = 0
     while lanes.live.any():
@@ -142,6 +156,7 @@ def _run_group(
         if evaluate and settings.scheduler is not None:
             stopped = _stopped(settings.scheduler, step, cohort, lanes, report, standing)
             lanes.retire(list(stopped))
+            standing.update(trials, replicates, {}, stopped.values())
             changes |= stopped
         with store.transaction():
             if evaluate:
@@ -178,13 +193,19 @@ def _stopped(
 ) -> dict[int, Change]:
     """The lanes of the trials that the scheduler stops now."""
     scores = standing.scores()
-    live = {int(t): float(scores[t]) for t in np.unique(cohort.trial[lanes.live]) if np.isfinite(scores[t])}
+    # A trial of which a replicate diverged can win no more: bad news, not missing news.
+    live = {int(t): float(scores[t]) if np.isfinite(scores[t]) else np.inf for t in np.unique(cohort.trial[lanes.live])}
     if not live:
         return {}
-    chosen = {int(trial) for trial in scheduler.decide(step, live)}
-    if not chosen <= live.keys():
+    decided = scheduler.decide(step, live)
+    try:
+        chosen = {operator.index(trial) for trial in decided if not isinstance(trial, bool)}
+        fits = len(chosen) == len(set(decided)) and chosen <= live.keys()
+    except TypeError:
+        fits = False
+    if not fits:
         raise InputError(
-            "Scheduler.decide", sorted(chosen - live.keys()), "must name live trials", "Choose among scores."
+            "Scheduler.decide", decided, "must give ids of live trials", "Choose among the keys of scores."
         )
     steps = dict(zip(report.lanes.tolist(), report.step.tolist(), strict=True))
     return {

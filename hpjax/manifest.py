@@ -1,5 +1,6 @@
 """The manifest: what decides the bits of a run, and where and with what it ran."""
 
+import dataclasses
 import hashlib
 import re
 import sys
@@ -20,11 +21,11 @@ from hpjax.planning import Prepared, tracer
 from hpjax.program import Program
 from hpjax.settings import Settings
 from hpjax.space import show
-from hpjax.store import DATABASE, FORMAT, MANIFEST, Store, differences, read_manifest
+from hpjax.store import FORMAT, MANIFEST, Store, differences, read_manifest
 
 
-def manifest(settings: Settings, prepared: Prepared) -> dict[str, Any]:
-    """What a run directory says of its run, as JSON."""
+def manifest(settings: Settings, prepared: Prepared, recorded: bool) -> dict[str, Any]:
+    """What a run says of itself, as JSON; digests of code and data only where it is recorded in a directory."""
     plan = prepared.plan
     packages = ("hpjax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
     return {
@@ -33,36 +34,54 @@ def manifest(settings: Settings, prepared: Prepared) -> dict[str, Any]:
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else [],
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
         "devices": {"count": plan.devices[0], "kind": plan.devices[1]},
-        "sweep": description(settings, prepared),
+        "sweep": description(settings, prepared) | (digests(settings, prepared) if recorded else {}),
         "plan": str(plan).splitlines(),
     }
 
 
 def description(settings: Settings, prepared: Prepared) -> dict[str, Any]:
-    """What decides the bits of the sweep, as JSON: two sweeps of equal descriptions give equal results."""
+    """What the sweep is, as JSON: names and numbers, with nothing that takes long to find out."""
     plan, points = prepared
-    traced = [v.name for v in plan.verdicts if v.traced]
-    tracing = tracer(settings)
-    text = str(
-        jax.make_jaxpr(_life(settings.program))(tracing.hparams(points[0], traced), tracing.train, tracing.valid)
-    )
     return {
         "space": {f"alternative {i}": {n: str(d) for n, d in b.items()} for i, b in enumerate(settings.space.branches)},
         "names": list(settings.space.names),
+        "scales": {name: settings.space.scale(name) for name in settings.space.names},
+        "metrics": sorted({name for shapes in plan.shapes for name in shapes.metrics}),
         "trials": plan.trials,
         "replicates": plan.replicates,
         "sampler": show(type(settings.sampler)),
         "points": _digest(repr([{n: show(v) for n, v in point.items()} for point in points])),
-        "scheduler": None if settings.scheduler is None else show(type(settings.scheduler)),
+        "scheduler": None if settings.scheduler is None else _told(settings.scheduler),
         "objective": [settings.objective.metric, settings.objective.direction],
         "seed": settings.seed,
         "randomness": settings.randomness,
         "width": plan.width,
         "steps": _digest(repr(plan.steps)) if len(set(plan.steps)) > 1 else plan.steps[0],
         "eval_every": sorted({g.eval_every for g in plan.groups}),
-        "program": {**settings.program.describe, "code": _digest(re.sub(r"0x[0-9a-f]+", "", text))},
-        "data": _data_digest(settings.program),
+        "program": {name: str(value) for name, value in settings.program.describe.items()},
     }
+
+
+def digests(settings: Settings, prepared: Prepared) -> dict[str, Any]:
+    """What the code and the data are, as digests: with ``description`` all that decides the bits of the sweep."""
+    plan, points = prepared
+    tracing = tracer(settings)
+    traced = [v.name for v in plan.verdicts if v.traced]
+    code = hashlib.sha256()
+    for group in plan.groups:
+        h = tracing.hparams(points[group.trials[0]], traced)
+        program = jax.make_jaxpr(_life(settings.program))(h, tracing.train, tracing.valid)
+        # Addresses of functions differ from process to process.
+        code.update(re.sub(r"0x[0-9a-f]+", "", str(program)).encode())
+        for constant in program.consts:
+            _add(code, constant)
+    data = settings.program.data
+    splits = {} if data is None else {name: getattr(data, name) for name in ("train", "valid", "test")}
+    of_data = {name: hashlib.sha256() for name in splits}
+    for name, split in splits.items():
+        for array in jax.tree.leaves(split):
+            _add(of_data[name], array)
+    return {"code": _short(code), "data": {name: _short(digest) for name, digest in of_data.items()}}
 
 
 def _life(program: Program) -> Callable[[Hparams, Any, Any], Any]:
@@ -107,26 +126,30 @@ def finished(path: Path, manifest: dict[str, Any]) -> Store | None:
             + "\n  ".join(lines)
             + "\nChoose another directory, or make the sweep what it was."
         )
-    if not (path / DATABASE).exists():
+    try:
+        store = Store.open(path)
+        return store if store.seconds() is not None else None
+    except RunError:  # it was interrupted before its database was complete
         return None
-    store = Store.open(path)
-    return store if store.seconds() is not None else None
 
 
-def _digest(content: str | bytes) -> str:
-    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:16]
+def _add(digest: Any, array: Any) -> None:
+    array = np.ascontiguousarray(array)
+    digest.update(f"{array.shape}{array.dtype}".encode())
+    digest.update(array.view(np.uint8).data if array.size else b"")
 
 
-def _data_digest(program: Program) -> dict[str, str] | None:
-    data = program.data
-    if data is None:
-        return None
-    return {
-        name: _digest(
-            b"".join(
-                repr((np.shape(a), str(np.asarray(a).dtype))).encode() + np.asarray(a).tobytes()
-                for a in jax.tree.leaves(split)
-            )
-        )
-        for name, split in (("train", data.train), ("valid", data.valid), ("test", data.test))
-    }
+def _short(digest: Any) -> str:
+    return str(digest.hexdigest()[:16])
+
+
+def _digest(content: str) -> str:
+    return _short(hashlib.sha256(content.encode()))
+
+
+def _told(thing: object) -> str:
+    """A scheduler by its type and its settings."""
+    if dataclasses.is_dataclass(thing):
+        return repr(thing)
+    values = ", ".join(f"{name}={show(value)}" for name, value in sorted(getattr(thing, "__dict__", {}).items()))
+    return f"{type(thing).__name__}({values})"

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from hpjax.errors import InputError
+
 __all__ = ["absolute_error", "accuracy", "squared_error", "top_k"]
 
 
@@ -27,9 +29,20 @@ def top_k(k: int):  # type: ignore[no-untyped-def]
 
 def squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
     """(outputs − y)², averaged over all axes but the first: (batch, ...) to (batch,)."""
-    return jnp.square(outputs - y).reshape(len(y), -1).mean(-1)
+    return jnp.square(_difference(outputs, y)).reshape(len(y), -1).mean(-1)
 
 
 def absolute_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
     """|outputs − y|, averaged over all axes but the first: (batch, ...) to (batch,)."""
-    return jnp.abs(outputs - y).reshape(len(y), -1).mean(-1)
+    return jnp.abs(_difference(outputs, y)).reshape(len(y), -1).mean(-1)
+
+
+def _difference(outputs: jax.Array, y: jax.Array) -> jax.Array:
+    if jnp.shape(outputs) != jnp.shape(y):
+        raise InputError(
+            "outputs",
+            jnp.shape(outputs),
+            f"must have the shape of y, {jnp.shape(y)}",
+            "Let the model give outputs[:, 0], or give y a last axis: y[:, None].",
+        )
+    return outputs - y

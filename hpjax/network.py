@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import linen, nnx
 
-from hpjax.errors import InputError
+from hpjax.errors import InputError, naming
 from hpjax.hparams import Hparams
 
 Params = Any
@@ -71,7 +71,7 @@ def required_arguments(function: Callable[..., Any]) -> int:
 
 def _linen(build: Callable[[Hparams], Any]) -> Network:
     def module(h: Hparams) -> linen.Module:
-        built = build(h)
+        built = naming("supervised.model", build)(h)
         if isinstance(built, nnx.Module):
             raise InputError(
                 "supervised.model",
@@ -108,10 +108,13 @@ def _linen(build: Callable[[Hparams], Any]) -> Network:
 
 def _nnx(build: Callable[[Hparams, nnx.Rngs], Any]) -> Network:
     def module(key: jax.Array, h: Hparams) -> Any:
-        built = build(h, nnx.Rngs(key))
+        built = naming("supervised.model", build)(h, nnx.Rngs(key))
         if not isinstance(built, nnx.Module):
             raise InputError(
-                "supervised.model", type(built).__name__, "of h and rngs must give an NNX module", "Return the module."
+                "supervised.model",
+                type(built).__name__,
+                "of h and rngs must give an NNX module",
+                "For a Linen module write lambda h: ..., without rngs.",
             )
         return built
 

@@ -9,12 +9,16 @@ import numpy as np
 
 from hpjax.engine import layout, spread, width
 from hpjax.engine.lane import Shapes
+from hpjax.engine.lanes import luck_of
 from hpjax.engine.plan import Group, Plan, group
-from hpjax.engine.trace import Tracer, Verdict, judge, refine, shapes_of
+from hpjax.engine.trace import Tracer, Verdict, judge, settle, shapes_of
 from hpjax.errors import InputError, ProgramError, UnknownHyperparameterError
-from hpjax.hparams import Hparams
+from hpjax.hparams import Hparams, reading
 from hpjax.settings import Settings
 from hpjax.space import Point
+
+# With more programs than this a continuous hyperparameter that is static is worth a hint.
+FEW_GROUPS = 8
 
 
 class Prepared(NamedTuple):
@@ -39,7 +43,7 @@ def prepare(settings: Settings) -> Prepared:
         return _prepare(settings)
     except (InputError, ProgramError, UnknownHyperparameterError) as error:
         # Raised anew, so that the user's mistake does not come with frames of JAX.
-        raise error.with_traceback(None) from error.__cause__
+        raise error.with_traceback(None) from None
 
 
 def _points(settings: Settings) -> list[Point]:
@@ -62,8 +66,7 @@ def _points(settings: Settings) -> list[Point]:
 
 def tracer(settings: Settings) -> Tracer:
     """What abstract tracing needs to know of a sweep."""
-    data = settings.program.data
-    train, valid = (None, None) if data is None else (data.train, data.valid)
+    train, valid = settings.program.splits
     kinds = {name: settings.space.kind(name) for name in settings.space.names}
     return Tracer(settings.program, kinds, shapes_of(train), shapes_of(valid))
 
@@ -79,44 +82,50 @@ def _prepare(settings: Settings) -> Prepared:
         )
     devices = spread.local_devices(settings.devices)
     points = _points(settings)
-    schedule = []
-    for point in points:
-        h = Hparams(point)
-        settings.program.validate(h)
-        schedule.append(settings.program.schedule(h))
     tracing = tracer(settings)
-    firsts = {settings.space.branch_of(point): point for point in reversed(points)}
-    verdicts = judge(tracing, settings.space, list(firsts.values()))
-    groups, shapes = _groups(settings, tracing, points, [every for _, every in schedule], verdicts)
-    settings.objective.check(shapes[0].metrics)
+    with reading() as read:
+        schedule = [_scheduled(settings, point) for point in points]
+        firsts = {settings.space.branch_of(point): point for point in reversed(points)}
+        verdicts = judge(tracing, settings.space, list(firsts.values()))
+        groups, shapes = _groups(settings, tracing, points, [every for _, every in schedule], verdicts)
+    for given in shapes:
+        settings.objective.check(given.metrics)
     largest = max(len(g.trials) for g in groups)
+    own_luck = settings.randomness == "independent"
     memory = (devices[0].memory_stats() or {}).get("bytes_limit")
     wide = settings.width or width.choose(
-        devices[0].platform, largest, len(devices), max(s.lane_bytes for s in shapes), memory
+        devices[0].platform,
+        largest * (settings.replicates if own_luck else 1),
+        len(devices),
+        max(s.lane_bytes for s in shapes),
+        memory,
     )
-    data = settings.program.data
+
+    def chunks(g: Group) -> int:
+        luck = luck_of(np.repeat(np.arange(settings.replicates), len(g.trials)), own_luck)
+        return layout.chunks_needed(luck, wide, len(devices))
+
     plan = Plan(
         trials=len(points),
         replicates=settings.replicates,
         groups=tuple(groups),
         shapes=tuple(shapes),
-        verdicts=tuple(verdicts.values()),
+        verdicts=tuple(
+            v if v.name in read else v._replace(reason="the program never reads it") for v in verdicts.values()
+        ),
         domains={
             name: " or ".join(dict.fromkeys(map(str, settings.space.domains(name)))) for name in settings.space.names
         },
         width=wide,
-        chunks=tuple(
-            layout.chunks_needed(np.repeat(np.arange(settings.replicates), len(g.trials)), wide, len(devices))
-            for g in groups
-        ),
+        chunks=tuple(map(chunks, groups)),
         devices=(len(devices), devices[0].device_kind),
         steps=tuple(steps for steps, _ in schedule),
         segment=settings.segment,
-        data_bytes=0 if data is None else sum(np.asarray(a).nbytes for a in jax.tree.leaves((data.train, data.valid))),
+        data_bytes=sum(np.asarray(a).nbytes for a in jax.tree.leaves(settings.program.splits)),
         objective=str(settings.objective),
         randomness=settings.randomness,
         seed=settings.seed,
-        hints=tuple(_hints(devices)),
+        hints=tuple(_hints(settings, devices, groups, verdicts, read)),
     )
     return Prepared(plan, points)
 
@@ -131,15 +140,39 @@ def _groups(
         groups = group(hparams, every, traced)
         shapes: list[Shapes] = []
         for g in groups:
-            point = points[g.trials[0]]
-            if refine(tracing, settings.space, point, verdicts):
+            found = settle(tracing, settings.space, points[g.trials[0]], verdicts)
+            if found is None:
                 break
-            shapes.append(tracing.shapes(point, traced))
-        if len(shapes) == len(groups):
+            shapes.append(found)
+        else:
             return groups, shapes
 
 
-def _hints(devices: list[jax.Device]) -> Iterator[str]:
+def _scheduled(settings: Settings, point: Point) -> tuple[int, int]:
+    """(steps, eval_every) of a trial, its hyperparameters checked."""
+    h = Hparams(point)
+    steps, every = settings.program.schedule(h)
+    settings.program.validate(h, steps)
+    return steps, every
+
+
+def _hints(
+    settings: Settings, devices: list[jax.Device], groups: list[Group], verdicts: dict[str, Verdict], read: set[str]
+) -> Iterator[str]:
+    """What would make the sweep faster, or is likely a mistake."""
+    for name in verdicts.keys() - read:
+        yield f"the program never reads {name}: all its values give the same result."
+    many = [n for n, v in verdicts.items() if not v.traced and any(d.grid() is None for d in settings.space.domains(n))]
+    if many and len(groups) > FEW_GROUPS:
+        yield (
+            f"{len(groups)} programs to compile, since {', '.join(many)} is continuous and cannot be traced. "
+            "Give it few values with Choice(...), or make the program trace it."
+        )
+    if settings.randomness == "shared" and max(len(g.trials) for g in groups) < settings.replicates:
+        yield (
+            "replicates outnumber trials, and lanes that compute together share a replicate: few do. "
+            'randomness="independent" lets all of them.'
+        )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if devices[0].platform == "cpu" and len(devices) < cores:
         yield (

@@ -7,7 +7,6 @@ import numpy as np
 
 from hpjax import analysis
 from hpjax.errors import InputError, did_you_mean
-from hpjax.space import show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,33 +74,36 @@ def draw_curves(result: "Result", metric: str, ax: "Axes") -> "Axes":
 
 def draw_axis(result: "Result", name: str, metric: str, ax: "Axes") -> "Axes":
     """The last value of a metric against one hyperparameter; diverged trials stand at the upper edge."""
-    x, y, diverged, categories, logarithmic = analysis.axis(result, name, metric)
-    spread: Any = np.zeros(len(x))
+    trials, x, y, diverged, categories, logarithmic = analysis.axis(result, name, metric)
     if categories:
         # Side by side, so that points of one category do not hide each other.
-        spread = np.random.default_rng(0).uniform(-0.15, 0.15, len(x))
+        x = x + np.random.default_rng(0).uniform(-0.15, 0.15, len(x))
         ax.set_xticks(range(len(categories)), categories)
-    ax.scatter(x + spread, y, s=10, color=BLUE, alpha=0.6, linewidths=0)
+    _limit(ax, y, result)
+    inside = (y >= ax.get_ylim()[0]) & (y <= ax.get_ylim()[1])
+    edge = 0.98 if result.objective.direction == "minimize" else 0.02
+    ax.scatter(x[inside], y[inside], s=10, color=BLUE, alpha=0.6, linewidths=0)
+    if not inside.all():
+        beyond = np.full((~inside).sum(), edge)
+        label = f"{(~inside).sum()} beyond"
+        ax.plot(x[~inside], beyond, "^", color=GREY, markersize=3, transform=ax.get_xaxis_transform(), label=label)
     if logarithmic:
         ax.set_xscale("log")
-    if result.ranking and metric == result.objective.metric:
-        best = result.best
-        value = best.hparams.get(name)
-        if value is not None:
-            at = categories.index(show(value)) if categories else value
-            ax.scatter([at], [best.metrics[metric]], s=60, color=RED, marker="*", zorder=3)
+    if metric == result.objective.metric and result.ranking:
+        best = trials == result.ranking[0]
+        ax.scatter(x[best], y[best], s=60, color=RED, marker="*", zorder=3)
     if len(diverged):
         ax.plot(
             diverged,
-            np.full(len(diverged), 0.98 if result.objective.direction == "minimize" else 0.02),
+            np.full(len(diverged), edge),
             "x",
             color=ORANGE,
             markersize=4,
             transform=ax.get_xaxis_transform(),
             label=f"{len(diverged)} diverged",
         )
+    if ax.get_legend_handles_labels()[1]:
         ax.legend(frameon=False, fontsize=8)
-    _limit(ax, y, result)
     ax.set(xlabel=name, ylabel=metric)
     return ax
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from hpjax.errors import InputError
+from hpjax.errors import InputError, naming, whole
 from hpjax.hparams import Hparams
 
 State = Any
@@ -38,7 +38,7 @@ def whole_split(key: jax.Array, step: jax.Array, train: Arrays, h: Hparams) -> B
     return train
 
 
-def _accept(h: Hparams) -> None:
+def _accept(h: Hparams, steps: int) -> None:
     """The default ``validate``: any hyperparameters will do."""
 
 
@@ -65,8 +65,8 @@ class Program:
         key comes at every step. By default the whole training split.
       steps: how many optimizer steps a trial takes; a constant or a function of ``h``.
       eval_every: steps between evaluations, a constant or a function of ``h``; None evaluates at the end only.
-      validate: ``validate(h)`` raises ``InputError`` on hyperparameters that cannot run; called on the host,
-        with numbers, for every trial, before anything compiles.
+      validate: ``validate(h, steps)`` raises ``InputError`` on hyperparameters that cannot run for so many steps;
+        called on the host, with numbers, for every trial, before anything compiles.
       parameters: ``parameters(state) -> pytree``, what the plan counts as the parameters of a lane.
       describe: what a manifest says of the program: names to strings or numbers.
 
@@ -86,7 +86,7 @@ class Program:
     batch: Callable[[jax.Array, jax.Array, Arrays, Hparams], Batch] = whole_split
     steps: int | Callable[[Hparams], int] = field(kw_only=True)
     eval_every: int | Callable[[Hparams], int] | None = field(default=None, kw_only=True)
-    validate: Callable[[Hparams], None] = field(default=_accept, kw_only=True)
+    validate: Callable[[Hparams, int], None] = field(default=_accept, kw_only=True)
     parameters: Callable[[State], Any] = field(default=_all_of, kw_only=True)
     describe: Mapping[str, object] = field(default_factory=dict, kw_only=True)
 
@@ -104,7 +104,12 @@ class Program:
         for name in ("steps", "eval_every"):
             value = getattr(self, name)
             if not callable(value) and not (name == "eval_every" and value is None):
-                _whole(f"Program.{name}", value)
+                whole(f"Program.{name}", value)
+
+    @property
+    def splits(self) -> tuple[Arrays, Arrays]:
+        """The train and valid splits, each None where there is no data."""
+        return (None, None) if self.data is None else (self.data.train, self.data.valid)
 
     def schedule(self, h: Hparams) -> tuple[int, int]:
         """(steps, eval_every) of one trial, from hyperparameters that are numbers.
@@ -112,20 +117,8 @@ class Program:
         Raises:
           InputError: either is no whole number, 1 or more.
         """
-        steps = _whole("steps", self.steps(h) if callable(self.steps) else self.steps)
+        steps = whole("steps", naming("steps", self.steps)(h) if callable(self.steps) else self.steps)
         if self.eval_every is None:
             return steps, steps
-        every = _whole("eval_every", self.eval_every(h) if callable(self.eval_every) else self.eval_every)
-        return steps, every
-
-
-def _whole(field: str, value: Any) -> int:
-    try:
-        whole = int(value)
-        if isinstance(value, bool) or whole != value or whole < 1:
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(field, value, "must be a whole number, 1 or more", "Give the number of steps.") from None
-    if whole >= 2**31:
-        raise InputError(field, value, "must be below 2**31: steps are counted in int32", "Use fewer steps.")
-    return whole
+        every = naming("eval_every", self.eval_every)(h) if callable(self.eval_every) else self.eval_every
+        return steps, whole("eval_every", every)

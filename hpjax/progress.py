@@ -53,7 +53,7 @@ class Progress:
         """Takes in one event and shows it where it is time to."""
         if not self._shown:
             return
-        group = f"group {event.group + 1} of {event.groups} ({self._plan.groups[event.group]})"
+        group = f"group {event.group} ({self._plan.groups[event.group]}), {event.group + 1} of {event.groups}"
         if event.kind == "compile":
             self._show(f"{group}: compiling")
         elif event.kind == "compiled":
@@ -62,7 +62,8 @@ class Progress:
         else:
             self._training += event.seconds
             self._done += event.lane_steps
-            given_up = sum(self._plan.steps[c.trial] - c.step for c in event.changes)
+            # A lane that diverged ran on to the end of its segment.
+            given_up = sum(max(self._plan.steps[c.trial] - max(c.step, event.step), 0) for c in event.changes)
             self._left = max(self._left - event.lane_steps - given_up, 0)
             (self._show if event.live else self._keep)(self._line(event))
 

@@ -1,7 +1,7 @@
 """Results: what a sweep found, read from its store. Needs no model code."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.errors import InputError, RunError, did_you_mean
+from hpjax.errors import InputError, RunError, did_you_mean, whole
 from hpjax.objective import Objective
 from hpjax.space import show
 from hpjax.store import Store, read_manifest
+from hpjax.text import count
 from hpjax.text import metric as number
 from hpjax.text import table as text_table
 
@@ -51,15 +52,20 @@ class Trial:
         own: Array = self._result.curves(metric)[self.id]
         return own
 
-    def restore(self, replicate: int = 0) -> dict[Any, Any]:
-        """The final state of one replicate, as nested dicts of arrays.
+    def restore(self, replicate: int = 0) -> Any:
+        """The final state of one replicate, as nested dicts of arrays, or an array where the state is one.
 
-        For a ``supervised`` program: ``params``, ``stats`` and ``opt_state``; a Linen model applies as
-        ``model.apply({"params": s["params"], **s["stats"]}, x)``. Positions of tuples and lists are keys 0, 1, ….
+        For a ``supervised`` program: ``s["params"]``, ``s["stats"]`` and ``s["opt_state"]``. A Linen model applies
+        as ``model.apply({"params": s["params"], **s["stats"]}, x)``; an NNX model takes them by
+        ``nnx.update(model, s["params"])`` and ``nnx.update(model, s["stats"])``. Positions in tuples and lists
+        are keys 0, 1, ….
 
         Raises:
-          RunError: the trial diverged, or is still running.
+          RunError: the trial diverged, or its group is still running.
         """
+        replicates = self._result.lane_status.shape[1]
+        if not 0 <= replicate < replicates:
+            raise InputError("replicate", replicate, f"must lie in 0 … {replicates - 1}", "Count from 0.")
         status = self._result.lane_status[self.id, replicate]
         if status == "diverged":
             step = self._result.lane_step[self.id, replicate]
@@ -70,7 +76,7 @@ class Trial:
             for name in path[:-1]:
                 node = node.setdefault(name, {})
             if not path:
-                return {"": array}
+                return array
             node[path[-1]] = array
         return tree
 
@@ -91,6 +97,8 @@ class Result:
       metrics: the names of the metrics.
       manifest: versions, devices, seed, space, plan and command of the run.
 
+    ``len(result)`` is the number of trials, ``result[7]`` one of them, and iterating gives them all.
+
     Example:
       >>> result = hpx.load("runs/digits")
       >>> result.best.hparams, result.curves("valid/loss").shape
@@ -110,6 +118,9 @@ class Result:
         for trial, replicate, status, step in store.lanes():
             self.lane_status[trial, replicate], self.lane_step[trial, replicate] = status, step
         self._read_curves(shape)
+        # What is still running was last heard of at its last evaluation.
+        heard = np.nan_to_num(self._curves["step"]).max(axis=-1, initial=0).astype(np.int64)
+        self.lane_step = np.where(self.lane_status == "running", heard, self.lane_step)
 
     def _read_curves(self, shape: tuple[int, int]) -> None:
         segments = self._store.curves()
@@ -119,24 +130,28 @@ class Result:
             columns[group, segment] = seen.get(group, 0)
             seen[group] = seen.get(group, 0) + 1
         evaluations = max(seen.values(), default=0)
-        self._curves: dict[str, Array] = {}
+        self.metrics: tuple[str, ...] = tuple(self.manifest["sweep"]["metrics"])
+        names = ("step", *self.metrics)
+        self._curves: dict[str, Array] = {name: np.full((*shape, evaluations), np.nan) for name in names}
         for at, arrays in segments.items():
             where = (arrays["trial"], arrays["replicate"], columns[at])
             for name, values in arrays.items():
                 if name in ("trial", "replicate"):
                     continue
-                kind = np.float64 if values.dtype.kind == "i" else values.dtype
-                curve = self._curves.setdefault(name, np.full((*shape, evaluations), np.nan, kind))
-                curve[where] = values
-        self.metrics: tuple[str, ...] = tuple(name for name in self._curves if name != "step")
+                if name != "step" and self._curves[name].dtype != values.dtype:
+                    self._curves[name] = self._curves[name].astype(values.dtype)
+                self._curves[name][where] = values
 
     def __len__(self) -> int:
         return len(self.hparams)
 
+    def __iter__(self) -> Iterator[Trial]:
+        return (Trial(self, trial) for trial in range(len(self)))
+
     def __getitem__(self, trial: int) -> Trial:
         if not 0 <= trial < len(self):
             raise InputError("trial", trial, f"must lie in 0 … {len(self) - 1}", "See result.table().")
-        return Trial(self, trial)
+        return Trial(self, int(trial))
 
     @property
     def statuses(self) -> NDArray[np.str_]:
@@ -160,9 +175,9 @@ class Result:
 
     def last(self, metric: str) -> Array:
         """The value at each lane's last evaluation, (trials, replicates); NaN for diverged lanes."""
-        steps = self._curves.get("step")
+        steps = self._curves["step"]
         values = self.curves(metric)
-        if steps is None or values.shape[-1] == 0:
+        if values.shape[-1] == 0:
             return np.full(self.lane_status.shape, np.nan)
         index = np.maximum((~np.isnan(steps)).sum(axis=-1) - 1, 0)
         last = np.take_along_axis(values, index[..., None], axis=-1)[..., 0]
@@ -171,8 +186,6 @@ class Result:
     @cached_property
     def ranking(self) -> list[int]:
         """Trial ids from best to worst by the objective; diverged trials are left out."""
-        if self.objective.metric not in self._curves:
-            return []
         return self.objective.rank(self.last(self.objective.metric), self.lane_status, self.lane_step)
 
     @property
@@ -193,14 +206,12 @@ class Result:
             raise RunError(f"there is no best trial yet: {diverged} of {len(self)} diverged, none is evaluated.")
         return Trial(self, self.ranking[0])
 
-    def top(self, k: int = 10, metric: str | None = None) -> list[Trial]:
-        """The ``k`` best trials by the objective; or by ``metric``, highest first unless it is a loss or an error."""
-        order = self.ranking
-        if metric is not None and metric != self.objective.metric:
-            values = self.last(metric).mean(axis=1)
-            sign = 1 if any(word in metric for word in ("loss", "error")) else -1
-            order = sorted(order, key=lambda t: (np.isnan(values[t]), sign * values[t], t))
-        return [Trial(self, trial) for trial in order[:k]]
+    def top(self, k: int = 10, by: Objective | None = None) -> list[Trial]:
+        """The ``k`` best trials, by the objective of the sweep or another: ``by=hpx.maximize("valid/accuracy")``."""
+        k = whole("top.k", k)
+        if by is None or by == self.objective:
+            return [Trial(self, trial) for trial in self.ranking[:k]]
+        return [Trial(self, t) for t in by.rank(self.last(by.metric), self.lane_status, self.lane_step)[:k]]
 
     def table(self) -> dict[str, Array]:
         """A column per hyperparameter and metric, and trial, group, status and step; each (trials,).
@@ -250,6 +261,8 @@ class Result:
 
     def leaves(self, trial: int, replicate: int = 0) -> list[tuple[tuple[str | int, ...], Array]]:
         """Path and array of every leaf of one lane's final state."""
+        if self.lane_status[trial, replicate] == "running":
+            raise RunError(f"trial {trial} is still running, or was interrupted: it has no final state.")
         return self._store.state(int(self.groups[trial]), trial, replicate)
 
     def test(self) -> dict[str, float]:
@@ -268,13 +281,23 @@ class Result:
         return metrics
 
     @property
+    def compile_seconds(self) -> float:
+        """What compiling all groups took."""
+        return sum(self._store.compilations().values())
+
+    @property
+    def scales(self) -> dict[str, str]:
+        """Per hyperparameter ``"linear"``, ``"log"``, ``"reverse log"`` or ``"category"``."""
+        return dict(self.manifest["sweep"]["scales"])
+
+    @property
     def tested(self) -> dict[int, dict[str, float]]:
         """Trial to its test metrics, for those evaluated on the test split so far."""
         return self._store.tests()
 
-    def summary(self, k: int = 10, metric: str | None = None) -> str:
+    def summary(self, k: int = 10, by: Objective | None = None) -> str:
         """The ``k`` best trials as a table, and how many trials ended how."""
-        trials = self.top(k, metric)
+        trials = self.top(k, by)
         header = ["trial", *self.names, *self.metrics, "status", "step"]
         rows = [
             [
@@ -287,8 +310,8 @@ class Result:
             for trial in trials
         ]
         names, counts = np.unique(self.statuses, return_counts=True)
-        ended = ", ".join(f"{count:,} {name}" for name, count in zip(names, counts, strict=True))
-        return f"{text_table(header, rows)}\n{len(self):,} trials: {ended}; best by {self.objective}"
+        ended = ", ".join(f"{many:,} {name}" for name, many in zip(names, counts, strict=True))
+        return f"{text_table(header, rows)}\n{count(len(self), 'trial')}: {ended}; best by {by or self.objective}"
 
     def __repr__(self) -> str:
         return self.summary(5)

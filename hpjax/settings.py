@@ -3,10 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-
-from hpjax.engine import width
-from hpjax.errors import InputError
+from hpjax.errors import InputError, whole
 from hpjax.objective import Objective, minimize
 from hpjax.program import Program
 from hpjax.samplers import Sampler, Sobol
@@ -42,17 +39,16 @@ class Settings:
         ):
             value = getattr(self, name)
             if not isinstance(value, kind):
-                raise InputError(f"Sweep.{name}", value, f"must be a {kind.__name__}", f"Give {make}.")
-        for name in ("trials", "replicates", "segment"):
-            value = getattr(self, name)
-            if value is None and name != "replicates":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise InputError(f"Sweep.{name}", value, "must be a whole number, 1 or more", "Give at least 1.")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
-            raise InputError("Sweep.seed", self.seed, "must be a whole number from 0 to 2**31 - 1", "Use a small one.")
+                raise InputError(f"Sweep.{name}", value, f"must be of type {kind.__name__}", f"Give {make}.")
+        for name in ("trials", "replicates", "segment", "width", "devices"):
+            if getattr(self, name) is not None or name == "replicates":
+                object.__setattr__(self, name, whole(f"Sweep.{name}", getattr(self, name)))
+        object.__setattr__(self, "seed", whole("Sweep.seed", self.seed, least=0))
         if self.randomness not in RANDOMNESS:
             raise InputError("Sweep.randomness", self.randomness, f"must be one of {RANDOMNESS}", "Spell it so.")
-        if self.scheduler is not None and not callable(getattr(self.scheduler, "decide", None)):
-            raise InputError("Sweep.scheduler", self.scheduler, "must have decide(step, scores)", "See hpx.Scheduler.")
-        width.check(self.width)
+        if self.scheduler is not None and (
+            isinstance(self.scheduler, type) or not callable(getattr(self.scheduler, "decide", None))
+        ):
+            raise InputError(
+                "Sweep.scheduler", self.scheduler, "must be an object with decide(step, scores)", "See hpx.Scheduler."
+            )

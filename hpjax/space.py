@@ -25,12 +25,12 @@ def show(value: object) -> str:
     """A value as a person would write it: ``0.0003``, ``1e-5``, ``256``, ``relu``, ``adamw``."""
     if isinstance(value, float | np.floating):
         number = float(value)
-        if number.is_integer() and abs(number) < 1e7:
+        if number.is_integer() and abs(number) < 1e16:
             return str(int(number))
         mantissa, e, exponent = repr(number).partition("e")
         return f"{mantissa}e{int(exponent)}" if e else mantissa
     if isinstance(value, tuple):
-        return f"({', '.join(map(show, value))})"
+        return f"({', '.join(map(show, value))}{',' * (len(value) == 1)})"
     if callable(value):
         return str(getattr(value, "__name__", type(value).__name__))
     return str(value)
@@ -107,6 +107,8 @@ class _Interval(Domain):
             if not _number(value):
                 raise InputError(f"{self._name}.{name}", value, "must be a finite number", "Give a number.")
             self._check_bound(name, value)
+        if not math.isfinite(float(self.high) - float(self.low)):
+            raise InputError(f"{self._name}.high", self.high, "must be nearer to low", "Narrow the domain.")
         if not self.low < self.high:
             raise InputError(
                 f"{self._name}.low",
@@ -249,8 +251,10 @@ class Int(_Interval):
     kind = int
 
     def _check_bound(self, name: str, value: float) -> None:
-        if int(value) != value:
-            raise InputError(f"{self._name}.{name}", value, "must be a whole number", "Round it, or use Uniform.")
+        if not isinstance(value, int | np.integer) or abs(value) >= 2**31:
+            raise InputError(
+                f"{self._name}.{name}", value, "must be an int that int32 holds", "Round it, or use Uniform."
+            )
 
     def contains(self, value: Any) -> bool:
         return super().contains(value) and int(value) == value
@@ -313,6 +317,7 @@ class Choice(Domain):
     def __init__(self, *options: Any, default: Any = None, static: bool = False, traced: bool = False) -> None:
         if not options:
             raise InputError("Choice.options", (), "must not be empty", "Name at least one option.")
+        options = tuple(o.item() if isinstance(o, np.generic) else o for o in options)
         for i, option in enumerate(options):
             try:
                 hash(option)
@@ -327,6 +332,8 @@ class Choice(Domain):
         object.__setattr__(self, "static", static)
         object.__setattr__(self, "traced", traced)
         self.__post_init__()
+        if default is not None:
+            object.__setattr__(self, "default", options[options.index(default)])
         if traced and self.numeric() is None:
             raise InputError("Choice.traced", True, f"needs numbers, and {self} has others", "Drop traced=True.")
 
@@ -335,7 +342,7 @@ class Choice(Domain):
             return bool
         if not all(_number(o) for o in self.options):
             return None
-        return int if all(isinstance(o, int | np.integer) for o in self.options) else float
+        return int if all(isinstance(o, int) and abs(o) < 2**31 for o in self.options) else float
 
     def __str__(self) -> str:
         return f"Choice({', '.join(map(show, self.options))})"
@@ -390,13 +397,13 @@ class Space:
       ('learning_rate', 'optimizer', 'momentum', 'b2')
     """
 
-    def __init__(self, **domains: Any) -> None:
+    def __init__(self, /, **domains: Any) -> None:
         if not domains:
             raise InputError("Space", {}, "must name at least one hyperparameter", "Space(learning_rate=...).")
         for name in domains:
             _check_name(name)
         self.branches: tuple[Branch, ...] = (
-            {name: d if isinstance(d, Domain) else Constant(d) for name, d in domains.items()},
+            {name: d if isinstance(d, Domain) else _constant(name, d) for name, d in domains.items()},
         )
 
     @classmethod
@@ -406,9 +413,13 @@ class Space:
         return space
 
     def __or__(self, other: "Space") -> "Space":
+        if not isinstance(other, Space):
+            return NotImplemented
         return Space._of([*self.branches, *other.branches])
 
     def __and__(self, other: "Space") -> "Space":
+        if not isinstance(other, Space):
+            return NotImplemented
         for name in self.names:
             if name in other.names:
                 raise InputError("Space", name, "stands on both sides of &", "Name each hyperparameter on one side.")
@@ -421,6 +432,17 @@ class Space:
 
     def __repr__(self) -> str:
         return " | ".join(f"Space({', '.join(f'{n}={d}' for n, d in b.items())})" for b in self.branches)
+
+    def scale(self, name: str) -> str:
+        """``"linear"``, ``"log"``, ``"reverse log"`` or ``"category"``: how an axis of ``name`` is best drawn."""
+        domain = self.domains(name)[0]
+        if isinstance(domain, Choice):
+            return "category"
+        return (
+            "log"
+            if isinstance(domain, LogUniform | LogInt)
+            else ("reverse log" if isinstance(domain, ReverseLogUniform) else "linear")
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -514,6 +536,20 @@ class Space:
 
 
 _NOTHING = Constant(None)
+
+
+def _constant(name: str, value: Any) -> Constant:
+    if isinstance(value, type) and issubclass(value, Domain):
+        raise InputError(f"Space.{name}", value, "is a kind of domain, not one", f"Write {value.__name__}(...).")
+    if getattr(value, "shape", None) == ():
+        value = value.item()  # a NumPy or JAX number
+    try:
+        hash(value)
+    except TypeError:
+        raise InputError(
+            f"Space.{name}", value, "must be a domain or a hashable constant", "For a choice write Choice(a, b, ...)."
+        ) from None
+    return Constant(value)
 
 
 def _check_name(name: str) -> None:

@@ -1,31 +1,32 @@
 """The store: what outlives the process. A manifest, a SQLite database, and the final states."""
 
+import fcntl
 import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpjax.errors import RunError
 
-MANIFEST, DATABASE, STATES = "manifest.json", "results.sqlite", "states"
+MANIFEST, DATABASE, STATES, LOCK = "manifest.json", "results.sqlite", "states", ".lock"
 FORMAT = 1
 
-SCHEMA = """
-CREATE TABLE trials (trial INTEGER PRIMARY KEY, grp INTEGER NOT NULL, hparams TEXT NOT NULL);
-CREATE TABLE lanes (trial INTEGER, replicate INTEGER, status TEXT NOT NULL, step INTEGER NOT NULL,
-                    PRIMARY KEY (trial, replicate)) WITHOUT ROWID;
-CREATE TABLE curves (grp INTEGER, segment INTEGER, metric TEXT, dtype TEXT NOT NULL, data BLOB NOT NULL,
-                     PRIMARY KEY (grp, segment, metric)) WITHOUT ROWID;
-CREATE TABLE compilations (grp INTEGER PRIMARY KEY, seconds REAL NOT NULL);
-CREATE TABLE tests (trial INTEGER PRIMARY KEY, metrics TEXT NOT NULL);
-CREATE TABLE finished (seconds REAL NOT NULL);
-"""
+SCHEMA = (
+    "CREATE TABLE trials (trial INTEGER PRIMARY KEY, grp INTEGER NOT NULL, hparams TEXT NOT NULL)",
+    """CREATE TABLE lanes (trial INTEGER, replicate INTEGER, status TEXT NOT NULL, step INTEGER NOT NULL,
+                           PRIMARY KEY (trial, replicate)) WITHOUT ROWID""",
+    """CREATE TABLE curves (grp INTEGER, segment INTEGER, metric TEXT, dtype TEXT NOT NULL, data BLOB NOT NULL,
+                            PRIMARY KEY (grp, segment, metric)) WITHOUT ROWID""",
+    "CREATE TABLE compilations (grp INTEGER PRIMARY KEY, seconds REAL NOT NULL)",
+    "CREATE TABLE tests (trial INTEGER PRIMARY KEY, metrics TEXT NOT NULL)",
+    "CREATE TABLE finished (seconds REAL NOT NULL)",
+)
 
 DTYPES = ("<i4", "<f4", "<f8")
 
@@ -49,26 +50,37 @@ class Store:
     ``trial``, ``replicate`` and ``step`` of a segment say whose values they hold.
     """
 
-    def __init__(self, database: sqlite3.Connection, directory: Path | None) -> None:
-        self._db, self.directory = database, directory
+    def __init__(self, database: sqlite3.Connection, directory: Path | None, lock: IO[str] | None = None) -> None:
+        self._db, self.directory, self._lock = database, directory, lock
         self._states: dict[int, tuple[Array, list[tuple[tuple[str | int, ...], Array]]]] = {}
+
+    def __del__(self) -> None:
+        self._db.close()
+        self.unlock()
+
+    def unlock(self) -> None:
+        """Lets others write to the directory."""
+        if self._lock is not None:
+            self._lock.close()
 
     @classmethod
     def create(cls, directory: Path | None, manifest: Mapping[str, Any]) -> "Store":
         """A new store; an unfinished run that stands in ``directory`` is replaced.
 
         Raises:
-          RunError: the directory cannot be written.
+          RunError: the directory cannot be written, or another process writes to it.
         """
+        lock = None
         if directory is None:
-            database = sqlite3.connect(":memory:")
+            database = sqlite3.connect(":memory:", isolation_level=None)
         else:
             try:
                 directory.mkdir(parents=True, exist_ok=True)
+                lock = _locked(directory)
                 for stale in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
                     (directory / stale).unlink(missing_ok=True)
                 write_text(directory / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-                database = sqlite3.connect(directory / DATABASE)
+                database = sqlite3.connect(directory / DATABASE, isolation_level=None)
                 database.execute("PRAGMA journal_mode=WAL")
                 database.execute("PRAGMA synchronous=NORMAL")
             except (OSError, sqlite3.Error) as error:
@@ -76,8 +88,11 @@ class Store:
                     f"run directory {str(directory)!r} cannot be written: {error}. "
                     "Choose one in a place that you may write to."
                 ) from None
-        database.executescript(SCHEMA)
-        return cls(database, directory)
+        store = cls(database, directory, lock)
+        with store.transaction():
+            for statement in SCHEMA:
+                database.execute(statement)
+        return store
 
     @classmethod
     def open(cls, directory: Path) -> "Store":
@@ -87,9 +102,13 @@ class Store:
           RunError: there is no run.
         """
         read_manifest(directory)
+        address = (directory / DATABASE).absolute().as_uri()
         try:
-            database = sqlite3.connect(f"{(directory / DATABASE).absolute().as_uri()}?mode=ro", uri=True)
-            database.execute("SELECT * FROM trials LIMIT 1")
+            try:
+                database = _opened(f"{address}?mode=ro")
+            except sqlite3.OperationalError:
+                # In a directory that cannot be written WAL has nowhere to keep its index; nobody else writes there.
+                database = _opened(f"{address}?mode=ro&immutable=1")
         except sqlite3.Error as error:
             raise RunError(f"{directory / DATABASE} cannot be read: {error}.") from None
         return cls(database, directory)
@@ -98,8 +117,13 @@ class Store:
     def transaction(self) -> Iterator[None]:
         """All that is written inside is there as a whole, or not at all."""
         try:
-            with self._db:
+            self._db.execute("BEGIN")
+            try:
                 yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise RunError(f"{self.directory or 'the database'} cannot be written: {error}.") from None
 
@@ -133,13 +157,18 @@ class Store:
 
     def add_test(self, trial: int, metrics: Mapping[str, float]) -> None:
         """Records that a trial was evaluated on the test split."""
-        if self.directory is not None:  # a store opened for reading
-            with sqlite3.connect(self.directory / DATABASE) as database:
-                database.execute("INSERT OR REPLACE INTO tests VALUES (?, ?)", (trial, json.dumps(dict(metrics))))
+        row = (trial, json.dumps(dict(metrics)))
+        if self.directory is None:
+            self._db.execute("INSERT OR REPLACE INTO tests VALUES (?, ?)", row)
+            return
+        # By a connection of its own: this one may have been opened for reading.
+        try:
+            database = sqlite3.connect(self.directory / DATABASE)
+            with database:
+                database.execute("INSERT OR REPLACE INTO tests VALUES (?, ?)", row)
             database.close()
-        else:
-            with self.transaction():
-                self._db.execute("INSERT OR REPLACE INTO tests VALUES (?, ?)", (trial, json.dumps(dict(metrics))))
+        except sqlite3.Error as error:
+            raise RunError(f"{self.directory} cannot be written: {error}.") from None
 
     def finish(self, seconds: float) -> None:
         """Records that the run is complete."""
@@ -148,7 +177,7 @@ class Store:
     def trials(self) -> list[tuple[int, int, dict[str, Any]]]:
         """(trial, group, hyperparameters) of every trial, by id."""
         rows = self._db.execute("SELECT trial, grp, hparams FROM trials ORDER BY trial").fetchall()
-        return [(trial, group, json.loads(hparams)) for trial, group, hparams in rows]
+        return [(t, g, {n: _tuples(v) for n, v in json.loads(hparams).items()}) for t, g, hparams in rows]
 
     def lanes(self) -> list[Change]:
         """Every lane's status."""
@@ -224,6 +253,34 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"the final states of group {group} cannot be read: {error}.") from None
         return lanes, leaves
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has no tuples, and hyperparameters are never lists."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _opened(address: str) -> sqlite3.Connection:
+    database = sqlite3.connect(address, uri=True, isolation_level=None)
+    try:
+        database.execute("SELECT * FROM trials LIMIT 1")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _locked(directory: Path) -> IO[str]:
+    """A lock on a run directory, for as long as the file stays open: the system frees it when the process ends."""
+    file = (directory / LOCK).open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise RunError(
+            f"another run is writing to {str(directory)!r}. Wait for it, or choose another directory."
+        ) from None
+    return file
 
 
 def _dtype(array: Array) -> str:

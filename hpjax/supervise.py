@@ -1,5 +1,6 @@
 """supervised: a Flax model, an Optax optimizer, a loss and data, as a Program."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,10 +10,10 @@ import numpy as np
 import optax
 from jax import lax
 
-from hpjax.data import Data, Examples, batch_indices
-from hpjax.errors import InputError, ProgramError
+from hpjax.data import Data, Examples, batch_indices, tidy_examples
+from hpjax.errors import InputError, ProgramError, naming, whole
 from hpjax.hparams import Hparams
-from hpjax.network import example_input, network, required_arguments
+from hpjax.network import example_input, network
 from hpjax.program import Metrics, Program
 
 PerExample = Callable[[Any, Any], jax.Array]
@@ -32,7 +33,8 @@ def supervised(
 ) -> Program:
     """A program that trains a Flax model on batches drawn without replacement, epoch by epoch.
 
-    Every argument but the data is a constant or a function of ``h``, the hyperparameters of a trial.
+    Every argument but the data and ``eval_batch_size`` is a constant or a function of ``h``, the
+    hyperparameters of a trial.
 
     Args:
       model: a Linen module, ``lambda h: MLP(h.hidden)``, or for NNX ``lambda h, rngs: MLP(h.hidden, rngs=rngs)``.
@@ -40,7 +42,7 @@ def supervised(
         ``use_running_average``; batch statistics and dropout are taken care of for both.
       optimizer: an Optax gradient transformation.
       loss: ``loss(outputs, y)``, one value an example: shape (batch,), further axes are averaged.
-        A function of one argument is taken for a function of ``h``.
+        A function whose only argument is, or whose first is called, ``h`` is taken for a function of ``h``.
       data: three splits of ``Examples``.
       batch_size: examples a step, at most the size of the training split.
       steps: optimizer steps of a trial.
@@ -66,22 +68,29 @@ def supervised(
         raise InputError(
             "supervised.data", type(data).__name__, "must be Data of Examples", "Use hpx.data.from_arrays(x, y)."
         )
-    if isinstance(eval_batch_size, bool) or not isinstance(eval_batch_size, int) or eval_batch_size < 1:
-        raise InputError("supervised.eval_batch_size", eval_batch_size, "must be a whole number, 1 or more", "Try 512.")
+    eval_batch_size = whole("supervised.eval_batch_size", eval_batch_size)
+    if isinstance(metrics, Mapping):
+        _check_metrics(metrics)
+    data = _checked(data)
     net = network(model)
-    examples = len(data.train.x)
+    examples = len(data.train.y)
     if not callable(batch_size):
         _check_batch_size(batch_size, examples)
     optimizer_of = _setting("optimizer", optimizer, lambda v: isinstance(v, optax.GradientTransformation))
-    loss_of = _setting("loss", loss, lambda v: callable(v) and required_arguments(v) != 1)
-    metrics_of = _setting("metrics", metrics or {}, lambda v: isinstance(v, Mapping))
+    loss_of = _setting("loss", loss, lambda v: callable(v) and not _of_h(v))
+    metrics_of = _setting("metrics", {} if metrics is None else metrics, lambda v: isinstance(v, Mapping))
     example = example_input(data.train.x)
     labels = _label_range(data)
 
     def values(outputs: Any, y: Any, h: Hparams) -> dict[str, jax.Array]:
         _check_labels(outputs, y, labels)
-        functions = {"loss": loss_of(h), **metrics_of(h)}
-        return {name: _per_example(name, function(outputs, y), len(y)) for name, function in functions.items()}
+        own = metrics_of(h)
+        _check_metrics(own)
+        functions = {"loss": loss_of(h), **own}
+        return {
+            name: _per_example(name, naming(f"supervised.{name}", function)(outputs, y), outputs, y)
+            for name, function in functions.items()
+        }
 
     def init(key: jax.Array, h: Hparams) -> dict[str, Any]:
         params, stats = net.init(key, example, h)
@@ -123,12 +132,11 @@ def supervised(
         sums = lax.map(part, jnp.arange(parts)) if parts > 1 else part(jnp.int32(0))
         return {name: value.sum() / count for name, value in sums.items()}
 
-    def validate(h: Hparams) -> None:
-        size = batch_size(h) if callable(batch_size) else batch_size
+    def validate(h: Hparams, steps: int) -> None:
+        size = naming("supervised.batch_size", batch_size)(h) if callable(batch_size) else batch_size
         _check_batch_size(size, examples)
-        taken = steps(h) if callable(steps) else steps
-        if (int(taken) + 1) * int(size) >= 2**32:
-            raise InputError("steps × batch_size", int(taken) * int(size), "must stay below 2**32", "Use fewer steps.")
+        if (steps + 1) * int(size) >= 2**32:
+            raise InputError("steps × batch_size", steps * int(size), "must stay below 2**32", "Use fewer steps.")
 
     return Program(
         init,
@@ -143,8 +151,8 @@ def supervised(
         describe={
             "kind": "supervised",
             "data": data.name,
-            "examples": [len(split.y) for split in (data.train, data.valid, data.test)],
-            "batch_size": "a function of h" if callable(batch_size) else batch_size,
+            "examples": [0 if split is None else len(split.y) for split in (data.train, data.valid, data.test)],
+            "batch_size": "a function of h" if callable(batch_size) else int(batch_size),
         },
     )
 
@@ -157,12 +165,54 @@ def _setting(name: str, value: Any, is_constant: Callable[[Any], bool]) -> Calla
         raise InputError(f"supervised.{name}", value, "must be a constant of its kind or a function of h", "See help.")
 
     def of(h: Hparams) -> Any:
-        given = value(h)
+        given = naming(f"supervised.{name}", value)(h)
         if not is_constant(given):
             raise ProgramError(f"supervised.{name}, a function of h, gave {given!r}, which is no {name}.")
         return given
 
     return of
+
+
+def _of_h(function: Callable[..., Any]) -> bool:
+    """Whether a loss is a function of ``h``: it has but one argument, or its first is named so."""
+    names = list(inspect.signature(function).parameters)
+    return len(names) == 1 or names[:1] == ["h"]
+
+
+def _check_metrics(metrics: Mapping[str, PerExample]) -> None:
+    for name, function in metrics.items():
+        if not isinstance(name, str) or name == "loss":
+            raise InputError("supervised.metrics", name, "must be a name other than loss", "Rename the metric.")
+        if not callable(function):
+            raise InputError(
+                f"supervised.metrics[{name!r}]", function, "must be a function of (outputs, y)", "See help."
+            )
+
+
+def _checked(data: Data) -> Data:
+    """``data`` with every split checked.
+
+    Raises:
+      InputError: lengths differ, a value is not finite, a split is empty or has inputs of another shape.
+    """
+    splits: dict[str, Any] = {"test": None}
+    for name in ("train", "valid", "test"):
+        split = getattr(data, name)
+        if split is None and name == "test":
+            continue
+        if not isinstance(split, Examples):
+            raise InputError(
+                f"data.{name}", type(split).__name__, "must be Examples(x, y)", "Use hpx.data.from_arrays."
+            )
+        splits[name] = checked = tidy_examples(f"data.{name}", split.x, split.y)
+        shapes, first = (
+            [a.shape[1:] for a in jax.tree.leaves((each.x, each.y))] for each in (checked, splits["train"])
+        )
+        if shapes != first:
+            raise InputError(
+                f"data.{name}", shapes, f"must have the shapes {first} an example, as train", "Reshape it."
+            )
+    return Data(**splits, name=data.name)
 
 
 def _static_size(batch_size: int | Callable[[Hparams], int], h: Hparams) -> int:
@@ -173,12 +223,11 @@ def _static_size(batch_size: int | Callable[[Hparams], int], h: Hparams) -> int:
 
 
 def _check_batch_size(size: Any, examples: int) -> None:
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-        raise InputError("batch_size", size, "must be a whole number, 1 or more", "Try 64.")
+    size = whole("batch_size", size)
     if size > examples:
         raise InputError(
             "batch_size",
-            int(size),
+            size,
             f"must be at most {examples}, the size of the training split",
             f"Use {examples} for full batches, or more data.",
         )
@@ -206,11 +255,19 @@ def _check_labels(outputs: Any, y: Any, labels: tuple[int, int] | None) -> None:
         )
 
 
-def _per_example(name: str, value: Any, count: int) -> jax.Array:
+def _per_example(name: str, value: Any, outputs: Any, y: Any) -> jax.Array:
+    """``value`` averaged over all axes but the first."""
     array = jnp.asarray(value)
+    count = len(y)
     if array.ndim == 0 or array.shape[0] != count:
         raise ProgramError(
             f"{name} must give one value an example, shape ({count},) or ({count}, ...), got {list(array.shape)}: "
             "leave out the mean, hpjax takes it."
+        )
+    likes = [jnp.shape(leaf) for leaf in jax.tree.leaves((outputs, y))]
+    if array.ndim > 1 and not any(array.shape == like[: array.ndim] for like in likes):
+        raise ProgramError(
+            f"{name} gives {list(array.shape)}, which is neither of the outputs' shape, {list(likes[0])}, nor of y's, "
+            f"{list(likes[-1])}: they were broadcast. Give them equal shapes, for example with outputs[:, 0]."
         )
     return array.reshape(count, -1).mean(-1)

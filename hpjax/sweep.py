@@ -86,7 +86,10 @@ class Sweep(Settings):
         return Result(store, about, sweep)
 
     def events(self, directory: str | Path | None = None) -> Iterator[Event]:
-        """Trains like ``run``, and yields what happens: an event for each compilation and segment."""
+        """Trains like ``run``, and yields what happens: an event for each compilation and segment.
+
+        Of a directory that holds this very sweep, finished, there are none. ``hpx.load(directory)`` has the result.
+        """
         return self._begin(directory)[-1]
 
     def _begin(self, directory: str | Path | None) -> "tuple[Sweep, Store, dict[str, Any], Iterator[Event]]":
@@ -95,7 +98,7 @@ class Sweep(Settings):
         width = recorded_width(path) if path is not None and self.width is None else None
         if width is not None and width != self.plan().width:
             return replace(self, width=width)._begin(directory)
-        about = manifest(self, self._prepared)
+        about = manifest(self, self._prepared, recorded=path is not None)
         if path is not None and (there := finished(path, about)) is not None:
             return self, there, about, iter(())
         store = Store.create(path, about)
@@ -105,7 +108,7 @@ class Sweep(Settings):
         """The metrics of a trial's final states on the test split, averaged over replicates."""
         data = self.program.data
         if data is None or data.test is None:
-            raise RunError("there is no test split: give Data(train, valid, test).")
+            raise RunError("there is no test split. Give Data(train, valid, test).")
         plan, points = self._prepared
         shapes = plan.shapes[int(result.groups[trial])]
         traced = {v.name for v in plan.verdicts if v.traced}

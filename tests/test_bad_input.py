@@ -13,6 +13,7 @@ from flax import linen as nn
 from helpers import RATES, SPACE, Net, blobs, classifier, compilations, quadratic, rates
 
 import hpjax as hpx
+from hpjax.data import Examples
 from hpjax.space import Space
 
 
@@ -26,6 +27,11 @@ def trained(**changes):
     return hpx.Sweep(program, SPACE, trials=2).plan()
 
 
+class Stopper:
+    def decide(self, step, scores):
+        return []
+
+
 X, Y = np.ones((10, 5), np.float32), np.arange(10) % 3
 
 MISTAKES = {
@@ -36,7 +42,7 @@ MISTAKES = {
     "log from zero": (lambda: hpx.LogUniform(0, 1), "LogUniform.low = 0: must be above 0 on a logarithmic scale. Use"),
     "log below zero": (lambda: hpx.LogInt(0, 8), "LogInt.low = 0: must be 1 or more on a logarithmic scale. Use Int"),
     "one in reverse log": (lambda: hpx.ReverseLogUniform(0.5, 1), "ReverseLogUniform.high = 1: must be below 1"),
-    "broken Int": (lambda: hpx.Int(0.5, 3), "Int.low = 0.5: must be a whole number"),
+    "broken Int": (lambda: hpx.Int(0.5, 3), "Int.low = 0.5: must be an int that int32 holds"),
     "empty choice": (lambda: hpx.Choice(), "Choice.options = (): must not be empty. Name at least one"),
     "double choice": (lambda: hpx.Choice(1, 2, 1), "Choice.options = 1: stands there twice. Name each option once"),
     "list as choice": (lambda: hpx.Choice([64, 64]), "Choice.options = [64, 64]: must be hashable"),
@@ -49,17 +55,17 @@ MISTAKES = {
     "name on both sides": (lambda: Space(a=1) & Space(a=2), "stands on both sides of &"),
     "static and traced": (lambda: hpx.Int(1, 2, static=True, traced=True), "static and traced exclude each other"),
     "traced strings": (lambda: hpx.Choice("a", "b", traced=True), "needs numbers"),
-    "no trials": (lambda: planned(trials=0), "Sweep.trials = 0: must be a whole number, 1 or more. Give at least 1"),
-    "half a trial": (lambda: planned(trials=1.5), "Sweep.trials = 1.5: must be a whole number"),
+    "no trials": (lambda: planned(trials=0), "Sweep.trials = 0: must be a whole number, 1 or more. Give one."),
+    "half a trial": (lambda: planned(trials=1.5), "Sweep.trials = 1.5: must be a whole number, 1 or more"),
     "trials left out": (lambda: planned(trials=None), "Sweep.trials = None: must be given, since Sobol has no end"),
     "no replicates": (lambda: planned(replicates=0), "Sweep.replicates = 0: must be a whole number, 1 or more"),
-    "negative seed": (lambda: planned(seed=-1), "Sweep.seed = -1: must be a whole number from 0"),
+    "negative seed": (lambda: planned(seed=-1), "Sweep.seed = -1: must be a whole number, 0 or more"),
     "zero width": (lambda: planned(width=0), "Sweep.width = 0: must be a whole number, 1 or more"),
     "zero segment": (lambda: planned(segment=0), "Sweep.segment = 0: must be a whole number, 1 or more"),
     "unknown randomness": (lambda: planned(randomness="own"), "Sweep.randomness = 'own': must be one of"),
     "objective as text": (lambda: planned(objective="valid/loss"), 'Give hpx.minimize("valid/loss")'),
-    "sampler as class": (lambda: planned(sampler=hpx.Sobol), "must be a Sampler. Give Sobol()"),
-    "scheduler without decide": (lambda: planned(scheduler=3), "Sweep.scheduler = 3: must have decide"),
+    "sampler as class": (lambda: planned(sampler=hpx.Sobol), "must be of type Sampler. Give Sobol()"),
+    "scheduler without decide": (lambda: planned(scheduler=3), "Sweep.scheduler = 3: must be an object with decide"),
     "grid without num": (
         lambda: planned(space=Space(rate=hpx.Uniform(0, 1)), sampler=hpx.Grid(), trials=None),
         "is continuous and has no num. Write num=5, or sample with Sobol()",
@@ -73,7 +79,7 @@ MISTAKES = {
         lambda: planned(sampler=hpx.Manual([{"rat": 0.1}]), trials=None),
         "point = 'rat': is no hyperparameter of the space. Did you mean 'rate'?",
     ),
-    "manual empty": (lambda: hpx.Manual([]), "Manual.points = []: must not be empty"),
+    "manual empty": (lambda: hpx.Manual([]), "Manual.points = []: must be a list of dicts, not empty"),
     "unknown objective": (
         lambda: planned(objective=hpx.minimize("valid/los")),
         "Sweep.objective = 'valid/los': must be a metric of the program. Did you mean 'valid/loss'? "
@@ -86,7 +92,7 @@ MISTAKES = {
     "lengths differ": (lambda: hpx.data.from_arrays(X, Y[:-1]), "= ((10, 5), (9,)): x and y must have the same first"),
     "NaN in the data": (
         lambda: hpx.data.from_arrays(np.where(np.eye(10, 5) > 0, np.nan, X), Y),
-        "from_arrays.train x[0, 0] = nan: must be finite, and 5 values are not. Drop or fill them",
+        "from_arrays x[0, 0] = nan: must be finite, and 5 values are not. Drop or fill them",
     ),
     "words as labels": (lambda: hpx.data.from_arrays(X, ["a"] * 10), "must be numbers. Encode it"),
     "no validation split": (lambda: hpx.data.from_arrays(X, Y, valid=0.0), "from_arrays.valid = 0.0: must be a share"),
@@ -114,6 +120,48 @@ MISTAKES = {
         "Space.hidden.traced = True: cannot be: its value is needed while the program is traced, helpers.py:",
     ),
     "model as class": (lambda: trained(model=Net), "must be a Linen module, a function of h, or for NNX"),
+    "a metric called loss": (
+        lambda: trained(metrics={"loss": hpx.metrics.accuracy}),
+        "supervised.metrics = 'loss': must be a name other than loss. Rename",
+    ),
+    "a metric that is no function": (lambda: trained(metrics={"mae": "mae"}), "supervised.metrics['mae'] = 'mae'"),
+    "a list in a space": (lambda: Space(a=[1, 2]), "Space.a = [1, 2]: must be a domain or a hashable constant. For a"),
+    "a domain not called": (lambda: Space(a=hpx.Uniform), "is a kind of domain, not one. Write Uniform(...)."),
+    "a domain beyond int32": (lambda: hpx.Int(0, 2**40), "Int.high = 1099511627776: must be an int that int32 holds"),
+    "a domain beyond floats": (lambda: hpx.Uniform(-1e308, 1e308), "must be nearer to low"),
+    "labels beyond int32": (lambda: hpx.data.from_arrays(X, Y + 2**40), "must fit in int32. Renumber"),
+    "lengths differ in Data": (
+        lambda: trained(data=hpx.Data(Examples(X, Y[:4]), Examples(X, Y))),
+        "data.train = ((10, 5), (4,)): x and y must have the same first axis",
+    ),
+    "NaN in Data": (
+        lambda: trained(data=hpx.Data(Examples(X * np.nan, Y), Examples(X, Y))),
+        "data.train x[0, 0] = nan",
+    ),
+    "an empty split": (lambda: trained(data=hpx.Data(Examples(X, Y), Examples(X[:0], Y[:0]))), "data.valid = ((0, 5)"),
+    "another shape": (
+        lambda: trained(data=hpx.Data(Examples(X, Y), Examples(X, Y), Examples(X[:, :2], Y))),
+        "data.test = [(2,), ()]: must have the shapes [(5,), ()] an example, as train",
+    ),
+    "a broadcast metric": (
+        lambda: trained(loss=hpx.metrics.squared_error, metrics={}),
+        "outputs = (16, 3): must have the shape of y, (16,). Let the model give",
+    ),
+    "steps of h as text": (lambda: trained(steps=lambda h: "ten"), "steps = 'ten': must be a whole number"),
+    "too many steps by replace": (
+        lambda: planned(program=dataclasses.replace(classifier(), steps=2**30), space=SPACE),
+        "steps × batch_size",
+    ),
+    "an objective of one group only": (
+        lambda: hpx.Sweep(
+            classifier(metrics=lambda h: {"accuracy": hpx.metrics.accuracy} if h.size == 4 else {}),
+            SPACE & Space(size=hpx.Choice(4, 8)),
+            sampler=hpx.Manual([{"learning_rate": 0.1, "momentum": 0.5, "size": s} for s in (4, 8)]),
+            objective=hpx.maximize("valid/accuracy"),
+        ).plan(),
+        "Sweep.objective = 'valid/accuracy': must be a metric of the program",
+    ),
+    "scheduler as class": (lambda: planned(scheduler=Stopper), "must be an object with decide"),
     "no such device count": (
         lambda: planned(devices=64),
         "Sweep.devices = 64: must lie between 1 and 4, the number of cpu devices. Leave it out to use them all",
@@ -148,8 +196,40 @@ class Broken(nn.Module):
 
 
 def test_a_mistake_in_the_users_own_model_names_their_line():
-    with pytest.raises(hpx.ProgramError, match=r"test_bad_input.py:\d+: return x @ np.ones\(\(7, 3\)\)"):
+    with pytest.raises(
+        hpx.ProgramError, match=r"(?s)Program.init fails:.*:\d+: return x @ np.ones\(\(7, 3\)\)"
+    ) as caught:
         trained(model=Broken())
+    assert caught.value.__cause__ is None
+
+
+def test_a_mistake_in_one_group_only_names_it_and_blames_no_hyperparameter():
+    space = SPACE & Space(kind=hpx.Choice("good", "bad"), rate=hpx.Uniform(0, 1, traced=True))
+    program = classifier(model=lambda h: Net() if h.kind == "good" else Broken())
+    with pytest.raises(hpx.ProgramError, match=r"return x @ np.ones\(\(7, 3\)\)"):
+        hpx.Sweep(program, space, trials=8).plan()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": optax.adam}, "supervised.optimizer"),
+        ({"loss": lambda a, b, c: a}, "supervised.loss"),
+        ({"model": lambda h, rngs: Net()}, "For a Linen module write lambda h: ..., without rngs"),
+        ({"steps": lambda: 10}, "takes 0 positional arguments"),
+        ({"loss": lambda outputs, y: outputs[:, :1] - y}, "they were broadcast"),
+    ],
+)
+def test_a_function_of_the_wrong_kind_is_named(changes, message):
+    with pytest.raises((hpx.ProgramError, hpx.InputError, TypeError)) as caught:
+        trained(**changes)
+    assert message in str(caught.value) + str(getattr(caught.value, "__notes__", ""))
+
+
+def test_losses_of_optax_with_optional_arguments_are_constants():
+    data = hpx.data.from_arrays(X, np.ones((10, 3), np.float32))
+    for loss in (optax.l2_loss, optax.huber_loss):
+        trained(loss=loss, data=data, batch_size=2, metrics={})
 
 
 @pytest.mark.parametrize(
@@ -181,7 +261,7 @@ def test_a_directory_of_another_sweep(tmp_path):
         "a different sweep",
         "trials: 4 there, 5 here",
         "seed: 0 there, 1 here",
-        "program.code",
+        "code: ",
         "Choose another",
     ):
         assert line in str(caught.value)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hpjax as hpx
-from hpjax.engine.layout import EMPTY, arrange, chunks_needed
+from hpjax.engine.layout import EMPTY, arrange, chunks_needed, idle_chunks
 from hpjax.engine.plan import group
 from hpjax.engine.width import choose
 
@@ -48,6 +48,8 @@ def test_traced_or_static_is_found_out_with_the_reason():
     assert programs == []
     verdicts = {v.name: v for v in plan.verdicts}
     assert [name for name, v in verdicts.items() if v.traced] == ["rate", "unused"]
+    assert verdicts["unused"].reason == "the program never reads it"
+    assert "hint: the program never reads unused" in text
     assert "if nesterov" in verdicts["nesterov"].reason, "the line of Optax that branches on it"
     assert "for _ in range(self.layers)" in verdicts["layers"].reason
     assert verdicts["act"].reason == "values are no numbers"
@@ -105,19 +107,21 @@ def test_grouping_laws(rows):
     seed=st.integers(0, 9),
 )
 def test_layout_laws(replicates, width, devices, seed):
-    replicates = np.array(replicates, np.int32)
-    live = np.random.default_rng(seed).random(len(replicates)) < 0.5
-    chunks = chunks_needed(replicates, width, devices)
-    placed = arrange(replicates, live, width, devices, chunks)
-    assert sorted(placed.slots[placed.slots != EMPTY]) == list(range(len(replicates))), "each lane once, none lost"
-    positions = placed.positions(len(replicates))
-    assert (placed.slots.reshape(-1)[positions] == np.arange(len(replicates))).all()
+    luck = np.array(replicates, np.int32)
+    live = np.random.default_rng(seed).random(len(luck)) < 0.5
+    chunks = chunks_needed(luck, width, devices)
+    placed = arrange(luck, live, width, devices, chunks)
+    assert sorted(placed.slots[placed.slots != EMPTY]) == list(range(len(luck))), "each lane once, none lost"
+    positions = placed.positions(len(luck))
+    assert (placed.slots.reshape(-1)[positions] == np.arange(len(luck))).all()
     for device in range(devices):
         for chunk in range(chunks):
             inside = [lane for lane in placed.slots[device, chunk] if lane != EMPTY and live[lane]]
             assert bool(inside) == (chunk < placed.live_chunks[device]), "live chunks stand in front"
-            assert {int(replicates[lane]) for lane in inside} <= {int(placed.replicate[device, chunk])}
+            assert len({int(luck[lane]) for lane in inside}) <= 1, "lanes of a chunk have the same luck"
     assert placed.live_chunks.max() - placed.live_chunks.min() <= 1, "balanced"
+    assert idle_chunks(placed, live) == 0
+    assert idle_chunks(placed, np.zeros_like(live)) == placed.live_chunks.sum()
 
 
 @pytest.mark.parametrize(

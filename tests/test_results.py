@@ -2,9 +2,11 @@
 
 import csv
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 
 import jax
 import numpy as np
@@ -28,6 +30,16 @@ def directory(tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs") / "run"
     hpx.Sweep(quadratic(10, 5), RATES, replicates=2, sampler=rates(*RATE_LIST), width=4).run(directory, progress=False)
     return directory
+
+
+class Keep:
+    """Keeps the best ``count`` trials."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def decide(self, step, scores):
+        return sorted(scores, key=scores.get)[self.count :]
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +140,107 @@ def test_a_directory_keeps_its_width(tmp_path):
         hpx.Sweep(quadratic(10, 5), RATES, trials=8, width=4).run(tmp_path / "run", progress=False)
 
 
+def test_what_changes_the_bits_is_refused(tmp_path):
+    """Settings of a scheduler, arrays that the code closes over, and code that only some groups run."""
+    import jax.numpy as jnp
+
+    def sweep(keep=2, target=1.0, other=2.0):
+        array = np.full(3, target)
+
+        def step(key, w, batch, h):
+            goal = array if h.kind == "a" else other
+            return w - 0.1 * (w - goal), {"loss": jnp.mean(w)}
+
+        program = hpx.Program(
+            lambda key, h: jnp.zeros(3), step, lambda k, w, s, h: {"loss": jnp.mean(w)}, steps=4, eval_every=2
+        )
+        return hpx.Sweep(program, hpx.Space(kind=hpx.Choice("a", "b")), sampler=hpx.Grid(), scheduler=Keep(keep))
+
+    first = sweep().run(tmp_path / "run", progress=False)
+    assert same_bits(sweep().run(tmp_path / "run", progress=False).last("valid/loss"), first.last("valid/loss"))
+    for changed, word in (({"keep": 1}, "scheduler"), ({"target": 2.0}, "code"), ({"other": 3.0}, "code")):
+        with pytest.raises(hpx.RunError, match=word):
+            sweep(**changed).run(tmp_path / "run", progress=False)
+
+
+def test_a_scheduler_sees_replicates_as_one_and_diverged_ones_as_hopeless():
+    import jax.numpy as jnp
+
+    seen = []
+
+    class Watch:
+        def decide(self, step, scores):
+            seen.append(dict(scores))
+            return [t for t, score in scores.items() if np.isinf(score)]
+
+    def step(key, state, batch, h):
+        return state + 1, {"loss": jnp.where((h.rate > 0.3) & (jax.random.uniform(key) < 0.2), jnp.nan, 0.0)}
+
+    program = hpx.Program(
+        lambda k, h: jnp.zeros(()), step, lambda k, s, v, h: {"loss": h.rate * s}, steps=6, eval_every=3
+    )
+    sweep = hpx.Sweep(program, RATES, sampler=rates(0.5, 0.2), replicates=4, scheduler=Watch())
+    result = sweep.run(progress=False)
+    assert seen[0] == {0: np.inf, 1: pytest.approx(0.6)}
+    assert set(result.lane_status[0]) == {"diverged", "stopped"}
+    assert (result.lane_status[1] == "complete").all()
+
+
+@pytest.mark.parametrize("answer", [None, 3, [99], np.array([True, False]), ["a"]])
+def test_a_scheduler_that_answers_nonsense(answer):
+    class Bad:
+        def decide(self, step, scores):
+            return answer
+
+    with pytest.raises(hpx.InputError, match="must give ids of live trials"):
+        hpx.Sweep(quadratic(), RATES, sampler=rates(0.1, 0.2), scheduler=Bad()).run(progress=False)
+
+
+def test_a_directory_that_nobody_may_write_can_be_read(directory, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(directory, copy)
+    for name in ("results.sqlite-wal", "results.sqlite-shm"):
+        (copy / name).unlink(missing_ok=True)
+    for part in (copy / "states", copy, *copy.parents):
+        if str(part).startswith(tempfile.gettempdir() + "/"):
+            part.chmod(0o555 if part == copy else 0o755)
+    # As nobody, for root may write anywhere; what root alone may read is imported before.
+    code = (
+        "import mmap, os, sys, sqlite3, ml_dtypes, hpjax; load = hpjax.load;"
+        "os.getuid() or (os.setgid(65534), os.setuid(65534));"
+        "r = load(sys.argv[1]); r.best.restore(); print(r.best.id)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(copy)], capture_output=True, text=True)
+    copy.chmod(0o755)
+    assert done.stdout.strip() == "2", done.stderr
+
+
+def test_a_run_killed_before_its_tables_were_there_can_begin_anew(tmp_path):
+    sweep = hpx.Sweep(quadratic(), RATES, sampler=rates(0.1, 0.2, 0.3, 0.4))
+    sweep.events(tmp_path / "run").close()
+    for content in (b"", b"half a database"):
+        (tmp_path / "run" / "results.sqlite").write_bytes(content)
+        (tmp_path / "run" / "results.sqlite-wal").unlink(missing_ok=True)
+        events = sweep.events(tmp_path / "run")
+        next(events)
+        events.close()
+    assert sweep.run(tmp_path / "run", progress=False).statuses.tolist() == ["complete"] * 4
+
+
+def test_tuples_and_choices_come_back_as_they_were(tmp_path):
+    import jax.numpy as jnp
+
+    space = hpx.Space(units=hpx.Choice((64, 64), (128,), None), rate=hpx.Uniform(0, 1))
+    program = hpx.Program(
+        lambda k, h: jnp.zeros(()), lambda k, s, b, h: (s, {}), lambda k, s, v, h: {"loss": h.rate}, steps=1
+    )
+    result = hpx.Sweep(program, space, trials=6).run(tmp_path / "run", progress=False)
+    again = hpx.Sweep(program, space, sampler=hpx.Manual([t.hparams for t in hpx.load(tmp_path / "run")]))
+    assert len(again.run(progress=False)) == len(result) == 6
+    assert result.best.restore().shape == ()
+    result.plot()
+
+
 def test_an_interrupted_run_begins_anew_with_the_same_bits(directory, tmp_path):
     sweep = hpx.Sweep(quadratic(10, 5), RATES, replicates=2, sampler=rates(*RATE_LIST), width=4)
     events = sweep.events(tmp_path / "run")
@@ -136,9 +249,12 @@ def test_an_interrupted_run_begins_anew_with_the_same_bits(directory, tmp_path):
             break
     part = hpx.load(tmp_path / "run")  # readable while it runs
     assert part.best.status == "running"
+    assert part.best.step == 5
     assert part.curves("valid/loss").shape == (5, 2, 1)
-    with pytest.raises(hpx.RunError, match="cannot be read"):
+    with pytest.raises(hpx.RunError, match="is still running, or was interrupted"):
         part.best.restore()
+    with pytest.raises(hpx.RunError, match="another run is writing to"):
+        sweep.run(tmp_path / "run", progress=False)
     events.close()
     whole = sweep.run(tmp_path / "run", progress=False)
     assert same_bits(whole.curves("valid/loss"), hpx.load(directory).curves("valid/loss"))

@@ -24,23 +24,25 @@ def _of_library(file: str) -> bool:
     return standard or file.startswith("<") or file.startswith(_library_folders())
 
 
-def user_line(error: BaseException) -> str | None:
-    """The innermost line outside the libraries, as ``sweep.py:14: x = nn.Dense(self.hidden)(x)``."""
-    return _innermost(error, lambda file: not _of_library(file))
+def user_lines(error: BaseException) -> list[str]:
+    """The lines outside the libraries, the innermost last, as ``sweep.py:14: x = nn.Dense(self.hidden)(x)``."""
+    return _lines(error, lambda file: not _of_library(file))
 
 
 def model_line(error: BaseException) -> str | None:
-    """``user_line``; where there is none, the innermost line of a library that users build models with."""
-    return user_line(error) or _innermost(error, lambda file: file.startswith(_library_folders(MODELLING)))
+    """The innermost of ``user_lines``; where there is none, that of a library that users build models with."""
+    lines = user_lines(error) or _lines(error, lambda file: file.startswith(_library_folders(MODELLING)))
+    return lines[-1] if lines else None
 
 
-def _innermost(error: BaseException, wanted: Callable[[str], bool]) -> str | None:
-    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+def _lines(error: BaseException, wanted: Callable[[str], bool]) -> list[str]:
+    found = []
+    for frame, line in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
         if wanted(file):
             text = linecache.getline(file, line).strip()
-            return f"{Path(file).name}:{line}: {text}" if text else f"{Path(file).name}:{line}"
-    return None
+            found.append(f"{Path(file).name}:{line}: {text}" if text else f"{Path(file).name}:{line}")
+    return found
 
 
 def first_line(error: BaseException) -> str:

@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from hpjax.errors import ProgramError
+from hpjax.errors import ProgramError, naming
 from hpjax.hparams import Hparams
 from hpjax.keys import purpose_key, step_key
 from hpjax.program import Arrays, Metrics, Program, State
@@ -71,18 +72,19 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
 
     def life(h: Hparams, train: Arrays, valid: Arrays) -> Any:
         key = jax.random.key(0, impl="threefry2x32")
-        state = jax.tree.map(as_array, program.init(key, h))
+        state = jax.tree.map(as_array, naming("Program.init", program.init)(key, h))
         generators[:] = [str(jax.random.key_impl(x)) if _is_key(x) else None for x in jax.tree.leaves(state)]
-        after = program.step(key, state, program.batch(key, jnp.int32(0), train, h), h)
+        batch = naming("Program.batch", program.batch)(key, jnp.int32(0), train, h)
+        after = naming("Program.step", program.step)(key, state, batch, h)
         if not (isinstance(after, tuple) and len(after) == 2):
             raise ProgramError(f"Program.step must return (state, metrics), got {type(after).__name__}.")
-        moved, emitted = after
+        moved = jax.tree.map(as_array, after[0])
         _same_type(state, moved)
-        return state, emitted, program.evaluate(key, moved, valid, h), program.parameters(state)
+        emitted = _scalars("step", after[1])
+        evaluated = _scalars("evaluate", naming("Program.evaluate", program.evaluate)(key, moved, valid, h))
+        return state, emitted, evaluated, program.parameters(state)
 
     state, emitted, evaluated, parameters = jax.eval_shape(life, h, train, valid)
-    for where, metrics in (("step", emitted), ("evaluate", evaluated)):
-        _scalars(where, metrics)
     count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
     return Shapes(state, tuple(generators), tuple(sorted(emitted)), tuple(sorted(evaluated)), count)
 
@@ -104,15 +106,21 @@ def _same_type(before: State, after: State) -> None:
             )
 
 
-def _scalars(where: str, metrics: Metrics) -> None:
+def _scalars(where: str, metrics: Metrics) -> dict[str, jax.Array]:
     if not isinstance(metrics, dict):
         raise ProgramError(f"Program.{where} must give its metrics as a dict of scalars, got {type(metrics).__name__}.")
     for name, value in metrics.items():
-        if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.number):
-            found = f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else type(value).__name__
-            raise ProgramError(
-                f"metric {name!r} of Program.{where} must be a scalar number, got {found}. Reduce it with .mean()."
-            )
+        if not isinstance(name, str):
+            raise ProgramError(f"metrics of Program.{where} must have strings as names, got {name!r}.")
+        if not isinstance(value, jax.Array | np.ndarray | np.generic | int | float):
+            raise ProgramError(f"metric {name!r} of Program.{where} must be a number, got {type(value).__name__}.")
+        array = jnp.asarray(value)
+        kinds = (jnp.floating, jnp.integer, jnp.bool_)
+        if array.shape != () or not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
+            found = f"{array.dtype}{list(array.shape)}"
+            remedy = "Reduce it with .mean()." if array.shape else "Take its real part."
+            raise ProgramError(f"metric {name!r} of Program.{where} must be a scalar number, got {found}. {remedy}")
+    return {name: jnp.asarray(value) for name, value in metrics.items()}
 
 
 def _is_key(x: Any) -> bool:

@@ -1,7 +1,5 @@
 """The vectorized segment: many lanes of one group, advanced by one compiled call."""
 
-import dataclasses
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -25,14 +23,14 @@ Ints = NDArray[np.int32]
 
 
 class Slots(NamedTuple):
-    """What tells the lanes of a group apart; each array has shape (devices × chunks, width) but the last two.
+    """What tells the lanes of a group apart; each array has shape (devices × chunks, width) but the last.
 
     Attributes:
       h: the traced hyperparameters, leaves.
       trial: int32 trial ids.
       alive: bool; the others keep their state.
       budget: int32, the step at which each lane ends.
-      replicate: int32 (devices × chunks,), that of each chunk.
+      replicate: int32; that of each lane.
       live_chunks: int32 (devices,), how many leading chunks each device computes.
     """
 
@@ -83,27 +81,29 @@ def _run_chunk(
 ) -> tuple[Lane, dict[str, jax.Array]]:
     """Advances the lanes of one chunk to step ``stop``; arrays of ``slots`` have shape (width,)."""
     program, shapes = recipe.program, recipe.shapes
+    # The width by name: a group without traced hyperparameters has nothing else to tell it.
+    many = partial(jax.vmap, axis_size=recipe.width)
     # Shared keys stay outside vmap: noise is drawn and the batch gathered once a step, not once a lane.
     key_axis = 0 if recipe.own_luck else None
     key = (
-        jax.vmap(lambda trial: lane_key(seed, slots.replicate, trial))(slots.trial)
+        jax.vmap(partial(lane_key, seed))(slots.replicate, slots.trial)
         if recipe.own_luck
-        else lane_key(seed, slots.replicate)
+        else lane_key(seed, jnp.max(jnp.where(slots.alive, slots.replicate, 0)))
     )
     begin = jnp.max(jnp.where(slots.alive, old.step, 0))
-    end = jnp.minimum(stop, jnp.max(jnp.where(slots.alive, slots.budget, 0))) if recipe.own_budget else stop
+    end = jnp.minimum(stop, jnp.max(jnp.where(slots.alive, slots.budget, 0)))
 
     def init(_: Lane) -> Lane:
-        return jax.vmap(partial(one.start, program, shapes), in_axes=(key_axis, 0))(key, slots.h)
+        return many(partial(one.start, program, shapes), in_axes=(key_axis, 0))(key, slots.h)
 
     def advance(t: jax.Array, lanes: Lane) -> Lane:
-        moved: Lane = jax.vmap(partial(one.advance, program, shapes), in_axes=(key_axis, None, 0, None, 0))(
+        moved: Lane = many(partial(one.advance, program, shapes), in_axes=(key_axis, None, 0, None, 0))(
             key, t, lanes, train, slots.h
         )
         return _keep(t < slots.budget, moved, lanes) if recipe.own_budget else moved
 
     def evaluate(lanes: Lane) -> tuple[Lane, dict[str, jax.Array]]:
-        result: tuple[Lane, dict[str, jax.Array]] = jax.vmap(
+        result: tuple[Lane, dict[str, jax.Array]] = many(
             partial(one.evaluate, program, shapes), in_axes=(key_axis, 0, None, 0)
         )(key, lanes, valid, slots.h)
         return result
@@ -154,14 +154,12 @@ class Compiled:
       segment: the executable.
       mesh: the devices.
       chunks: chunks a device.
-      seconds: what compiling took.
       lanes: shapes of the lanes that it carries.
     """
 
     segment: Any
     mesh: jax.sharding.Mesh
     chunks: int
-    seconds: float
     lanes: Lane
 
     @cached_property
@@ -183,7 +181,11 @@ class Compiled:
 
         function = spread.per_device(move, self.mesh, (spread.SPLIT, spread.SPLIT), spread.SPLIT)
         source = jax.ShapeDtypeStruct((rows, width), jnp.int32)
-        return jax.jit(function).lower(*spread.structs((self.lanes, source), self.mesh, spread.SPLIT)).compile()
+        return (
+            jax.jit(function, donate_argnums=0)
+            .lower(*spread.structs((self.lanes, source), self.mesh, spread.SPLIT))
+            .compile()
+        )
 
 
 def _slot_structs(h: Hparams, rows: int, width: int, devices: int) -> Slots:
@@ -194,7 +196,7 @@ def _slot_structs(h: Hparams, rows: int, width: int, devices: int) -> Slots:
         whole,
         jax.ShapeDtypeStruct(grid, jnp.bool_),
         whole,
-        jax.ShapeDtypeStruct((rows,), jnp.int32),
+        whole,
         jax.ShapeDtypeStruct((devices,), jnp.int32),
     )
 
@@ -216,10 +218,11 @@ def compile_segment(
       chunks: chunks a device.
     """
     # Equal keys mean equal programs: what else the shapes depend on follows from the program and these.
-    key = (recipe[2:], jax.tree.structure(h), mesh, chunks, one.float_type())
+    types = tuple(leaf.dtype for leaf in jax.tree.leaves(h))
+    key = (recipe[2:], jax.tree.structure(h), types, mesh, chunks, one.float_type())
     known = _compiled.setdefault(recipe.program, {})
     if key in known:
-        return dataclasses.replace(known[key], seconds=0.0)
+        return known[key]
     devices = mesh.devices.size
     rows = devices * chunks
     many = jax.tree.map(
@@ -234,9 +237,8 @@ def compile_segment(
         *spread.structs((many, _slot_structs(h, rows, recipe.width, devices)), mesh, split),
         *spread.structs((scalar, jax.ShapeDtypeStruct((), jnp.bool_), scalar, train, valid), mesh, whole),
     )
-    begun = time.perf_counter()
     segment = jax.jit(function, donate_argnums=0).lower(*arguments).compile()
-    known[key] = Compiled(segment, mesh, chunks, time.perf_counter() - begun, many)
+    known[key] = Compiled(segment, mesh, chunks, many)
     return known[key]
 
 
@@ -274,8 +276,13 @@ class Report(NamedTuple):
     iterations: int
 
 
+def luck_of(replicate: Ints, own_luck: bool) -> Ints:
+    """Equal numbers for lanes that may stand in one chunk: those of a replicate, or where each draws for itself all."""
+    return np.zeros_like(replicate) if own_luck else replicate
+
+
 class Lanes:
-    """The lanes of one group on their devices.
+    """The lanes of one group on their devices; ``train`` and ``valid`` are there already, whole on each.
 
     Finished lanes keep their state behind the live ones, which stand in front: a segment computes the
     chunks of the live ones and no others.
@@ -284,7 +291,8 @@ class Lanes:
     def __init__(self, recipe: Recipe, compiled: Compiled, cohort: Cohort, seed: int, train: Arrays, valid: Arrays):
         self._recipe, self._compiled, self._cohort = recipe, compiled, cohort
         self._mesh = compiled.mesh
-        self._fixed = spread.put((np.int32(seed), train, valid), self._mesh, spread.WHOLE)
+        self._fixed = (spread.put(np.int32(seed), self._mesh, spread.WHOLE), train, valid)
+        self._luck = luck_of(cohort.replicate, recipe.own_luck)
         self.live = np.ones(len(cohort.trial), bool)
         self._place()
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), compiled.lanes)
@@ -296,7 +304,7 @@ class Lanes:
 
     def _place(self) -> None:
         cohort, width = self._cohort, self._recipe.width
-        self._layout = layout.arrange(cohort.replicate, self.live, width, self._devices, self._compiled.chunks)
+        self._layout = layout.arrange(self._luck, self.live, width, self._devices, self._compiled.chunks)
         slots = self._layout.slots.reshape(-1, width)
         filled = np.where(slots == layout.EMPTY, 0, slots)
         self._slots = spread.put(
@@ -305,7 +313,7 @@ class Lanes:
                 cohort.trial[filled],
                 (slots != layout.EMPTY) & self.live[filled],
                 cohort.budget[filled],
-                self._layout.replicate.reshape(-1),
+                cohort.replicate[filled],
                 self._layout.live_chunks,
             ),
             self._mesh,
@@ -334,8 +342,11 @@ class Lanes:
             return
         self.live[np.asarray(lanes)] = False
         before, shape = self._layout, self._layout.slots.shape
-        fewer = layout.chunks_needed(self._cohort.replicate[self.live], shape[2], shape[0]) if self.live.any() else 0
-        if fewer and fewer < before.live_chunks.max():
+        if not self.live.any():
+            return
+        fewer = layout.chunks_needed(self._luck[self.live], shape[2], shape[0]) < before.live_chunks.max()
+        # A chunk without a live lane would still be computed, and an uneven device would keep the others waiting.
+        if fewer or layout.idle_chunks(before, self.live):
             self._place()
             old, slots = before.positions(len(self.live)), self._layout.slots.reshape(-1)
             source = np.where(slots == layout.EMPTY, 0, old[slots]).astype(np.int32).reshape(-1, shape[2])
@@ -351,4 +362,4 @@ class Lanes:
         return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[at], jax.device_get(self._lanes.state))
 
 
-__all__ = ["HEALTHY", "Cohort", "Compiled", "Lanes", "Recipe", "Report", "compile_segment"]
+__all__ = ["HEALTHY", "Cohort", "Compiled", "Lanes", "Recipe", "Report", "compile_segment", "luck_of"]

@@ -1,4 +1,4 @@
-"""Which lane stands in which slot: live lanes in front, each chunk of one replicate. Pure."""
+"""Which lane stands in which slot: live lanes in front, lanes that share their luck in chunks of their own. Pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,12 +15,10 @@ class Layout(NamedTuple):
 
     Attributes:
       slots: int32 (devices, chunks, width), the number of the lane in each slot, or ``EMPTY``.
-      replicate: int32 (devices, chunks), the replicate that the live lanes of each chunk share.
       live_chunks: int32 (devices,), how many leading chunks of each device hold live lanes.
     """
 
     slots: Ints
-    replicate: Ints
     live_chunks: Ints
 
     def positions(self, lanes: int) -> Ints:
@@ -32,41 +30,44 @@ class Layout(NamedTuple):
         return where
 
 
-def chunks_needed(replicates: Ints, width: int, devices: int) -> int:
-    """How many chunks each device needs so that every lane has a slot in a chunk of its replicate."""
-    counts = np.unique(replicates, return_counts=True)[1]
+def chunks_needed(luck: Ints, width: int, devices: int) -> int:
+    """How many chunks each device needs so that every lane has a slot in a chunk of its luck."""
+    counts = np.unique(luck, return_counts=True)[1]
     return -(-int(np.sum(-(-counts // width))) // devices)
 
 
-def arrange(replicates: Ints, live: NDArray[np.bool_], width: int, devices: int, chunks: int) -> Layout:
+def arrange(luck: Ints, live: NDArray[np.bool_], width: int, devices: int, chunks: int) -> Layout:
     """Places live lanes in front, balanced over the devices; the rest fills what is left.
 
-    The live lanes of a chunk share a replicate, so that they share their noise and their batch. Lanes
-    keep their given order within a replicate.
+    The live lanes of a chunk have the same luck, so that they share their noise and their batch. Lanes
+    keep their given order among those of their luck.
 
     Args:
-      replicates: int32 (lanes,), the replicate of each lane.
+      luck: int32 (lanes,), equal numbers for lanes that share their luck: the replicate of each, or all equal
+        where every lane draws for itself.
       live: bool (lanes,).
       width: lanes a chunk.
       devices: devices that share the lanes.
       chunks: chunks a device; ``chunks_needed`` of all lanes.
     """
     front: list[Sequence[int]] = []
-    of_chunk: list[int] = []
-    for replicate in np.unique(replicates[live]):
-        lanes = np.flatnonzero(live & (replicates == replicate))
-        for at in range(0, len(lanes), width):
-            front.append(lanes[at : at + width].tolist())
-            of_chunk.append(int(replicate))
+    for number in np.unique(luck[live]):
+        lanes = np.flatnonzero(live & (luck == number))
+        front += [lanes[at : at + width].tolist() for at in range(0, len(lanes), width)]
     slots = np.full((devices, chunks, width), EMPTY, np.int32)
-    replicate_of = np.zeros((devices, chunks), np.int32)
     live_chunks = np.zeros(devices, np.int32)
-    for i, (members, replicate) in enumerate(zip(front, of_chunk, strict=True)):
+    for i, members in enumerate(front):
         device, chunk = i % devices, i // devices
         slots[device, chunk, : len(members)] = members
-        replicate_of[device, chunk] = replicate
         live_chunks[device] += 1
     flat = slots.reshape(-1)
     rest = np.flatnonzero(~live)
     flat[np.flatnonzero(flat == EMPTY)[: len(rest)]] = rest
-    return Layout(slots, replicate_of, live_chunks)
+    return Layout(slots, live_chunks)
+
+
+def idle_chunks(layout: Layout, live: NDArray[np.bool_]) -> int:
+    """How many of the chunks that devices compute hold no live lane any more."""
+    filled = (layout.slots != EMPTY) & live[np.where(layout.slots == EMPTY, 0, layout.slots)]
+    computed = np.arange(layout.slots.shape[1]) < layout.live_chunks[:, None]
+    return int((computed & ~filled.any(axis=2)).sum())

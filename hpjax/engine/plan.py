@@ -105,10 +105,10 @@ class Plan:
     def segments(self, group: Group) -> int:
         """Device calls of the group, if no trial ends early."""
         longest = max(self.steps[trial] for trial in group.trials)
-        ends = set(range(group.eval_every, longest, group.eval_every)) | {longest}
-        if self.segment is not None:
-            ends |= set(range(self.segment, longest, self.segment))
-        return len(ends)
+        # From one evaluation to the next, each in calls of at most `segment` steps.
+        whole, rest = divmod(longest, group.eval_every)
+        call = self.segment or longest
+        return whole * -(-group.eval_every // call) + -(-rest // call)
 
     def __str__(self) -> str:
         count, kind = self.devices

@@ -23,7 +23,7 @@ def local_devices(count: int | None) -> list[jax.Device]:
     devices: list[jax.Device] = jax.local_devices()
     if count is None:
         return devices
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(devices):
+    if not 1 <= count <= len(devices):
         raise InputError(
             "Sweep.devices",
             count,

@@ -66,27 +66,28 @@ def judge(tracer: Tracer, space: Space, points: Sequence[Point]) -> dict[str, Ve
       InputError: ``traced=True`` for one that cannot be.
       ProgramError: the program does not trace even with plain numbers.
     """
-    for point in points:
-        try:
-            tracer.shapes(point, ())
-        except (InputError, ProgramError, UnknownHyperparameterError):
-            raise
-        except Exception as error:
-            where = blame.user_line(error)
-            raise ProgramError(
-                f"the program fails while it is traced{f' at {where}' if where else ''}\n  {blame.first_line(error)}"
-            ) from error
     verdicts = {name: _declared(space, name, tracer.kinds[name]) for name in space.names}
     for point in points:
-        refine(tracer, space, point, verdicts)
+        while settle(tracer, space, point, verdicts) is None:
+            pass
     return verdicts
 
 
-def refine(tracer: Tracer, space: Space, point: Point, verdicts: dict[str, Verdict]) -> bool:
-    """Turns verdicts that do not hold at ``point`` into static ones; says whether any did."""
+def settle(tracer: Tracer, space: Space, point: Point, verdicts: dict[str, Verdict]) -> Shapes | None:
+    """What the program gives at ``point``; None where a verdict did not hold there and was turned into a static one.
+
+    Raises: as ``judge``.
+    """
     candidates = [name for name in point if verdicts[name].traced]
-    if _failure(tracer, point, candidates) is None:
-        return False
+    try:
+        return tracer.shapes(point, candidates)
+    except Exception as error:
+        if not candidates:
+            raise _blamed(error) from None
+    try:
+        tracer.shapes(point, ())
+    except Exception as error:
+        raise _blamed(error) from None
     accepted: list[str] = []
     for name in candidates:
         failure = _failure(tracer, point, [*accepted, name])
@@ -101,7 +102,16 @@ def refine(tracer: Tracer, space: Space, point: Point, verdicts: dict[str, Verdi
                 "Drop traced=True; each value then has a program of its own.",
             )
         verdicts[name] = Verdict(name, False, failure)
-    return len(accepted) < len(candidates)
+    return None
+
+
+def _blamed(error: Exception) -> Exception:
+    """The error as users should see it: our own as it is, any other with its place in their code."""
+    if isinstance(error, InputError | ProgramError | UnknownHyperparameterError):
+        return error
+    notes = getattr(error, "__notes__", [])
+    where = "".join(f"\n  {line}" for line in blame.user_lines(error))
+    return ProgramError(f"{notes[0] if notes else 'the program'} fails:{where}\n  {blame.first_line(error)}")
 
 
 def _declared(space: Space, name: str, kind: type | None) -> Verdict:

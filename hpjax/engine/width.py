@@ -1,7 +1,5 @@
 """How many lanes one device computes at once. A heuristic for now; it will be measured."""
 
-from hpjax.errors import InputError
-
 CPU_WIDTH = 8
 ACCELERATOR_WIDTH = 1024
 
@@ -24,9 +22,3 @@ def choose(platform: str, lanes: int, devices: int, lane_bytes: int, memory: int
         most = max(1, min(most, memory // (5 * max(lane_bytes, 1))))
     share = -(-lanes // devices)
     return min(most, 1 << (share - 1).bit_length())
-
-
-def check(width: int | None) -> None:
-    """Raise ``InputError`` on a width that is no whole number, 1 or more."""
-    if width is not None and (isinstance(width, bool) or not isinstance(width, int) or width < 1):
-        raise InputError("Sweep.width", width, "must be a whole number, 1 or more", "Leave it out to have it chosen.")

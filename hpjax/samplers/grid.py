@@ -18,7 +18,7 @@ class Grid(Sampler):
 
     Example:
       >>> Grid().ask(Space(a=Choice(1, 2), b=Uniform(0, 1, num=2)), [], n=4, seed=0)
-      [{'a': 1, 'b': 0}, {'a': 1, 'b': 1}, {'a': 2, 'b': 0}, {'a': 2, 'b': 1}]
+      [{'a': 1, 'b': 0.0}, {'a': 1, 'b': 1.0}, {'a': 2, 'b': 0.0}, {'a': 2, 'b': 1.0}]
     """
 
     def _points(self, space: Space) -> list[Point]:

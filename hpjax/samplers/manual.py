@@ -27,8 +27,9 @@ class Manual(Sampler):
     points: Sequence[Mapping[str, Any]]
 
     def __post_init__(self) -> None:
-        if not self.points:
-            raise InputError("Manual.points", self.points, "must not be empty", "List at least one point.")
+        listed = isinstance(self.points, Sequence) and all(isinstance(point, Mapping) for point in self.points)
+        if not listed or not self.points:
+            raise InputError("Manual.points", self.points, "must be a list of dicts, not empty", 'Write [{"x": 0.1}].')
 
     def _filled(self, space: Space) -> list[Point]:
         baseline = space.baseline()

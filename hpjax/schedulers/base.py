@@ -10,7 +10,7 @@ class Scheduler(Protocol):
     Example:
       >>> class Half:
       ...     def decide(self, step, scores):
-      ...         return sorted(scores, key=scores.get)[len(scores) // 2:]
+      ...         return sorted(scores, key=scores.get)[max(len(scores) // 2, 1):]
     """
 
     def decide(self, step: int, scores: Mapping[int, float]) -> Iterable[int]:
@@ -19,6 +19,7 @@ class Scheduler(Protocol):
         Args:
           step: optimizer steps taken.
           scores: trial id to its objective at this evaluation, averaged over its replicates, lower being
-            better; every live trial of the group is there.
+            better, infinite where a replicate diverged; every live trial of the group is there. Groups train one
+            after the other.
         """
         ...
