@@ -47,7 +47,8 @@ def batch_indices(key: jax.Array, step: int | jax.Array, examples: int, batch_si
       uint32 (batch_size,), each below ``examples``.
 
     Example:
-      >>> batch_indices(jax.random.key(0), 0, examples=4, batch_size=4)  # some order of 0, 1, 2, 3
+      >>> sorted(batch_indices(jax.random.key(0), 0, examples=4, batch_size=4).tolist())
+      [0, 1, 2, 3]
     """
     place = jnp.asarray(step, jnp.uint32) * jnp.uint32(batch_size) + jnp.arange(batch_size, dtype=jnp.uint32)
     epoch, index = place // examples, place % examples

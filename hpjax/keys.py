@@ -6,8 +6,8 @@ noise that a lane saw:
 
 Example:
   >>> lane = lane_key(seed=0, replicate=2)
-  >>> params = model.init(purpose_key(lane, "init"), x)
-  >>> noise = step_key(purpose_key(lane, "step"), 17)
+  >>> weights = jax.random.normal(purpose_key(lane, "init"), (64, 10))
+  >>> dropout = step_key(purpose_key(lane, "step"), 17)
 """
 
 from typing import Literal

@@ -100,8 +100,9 @@ class Result:
     ``len(result)`` is the number of trials, ``result[7]`` one of them, and iterating gives them all.
 
     Example:
-      >>> result = hpx.load("runs/digits")
-      >>> result.best.hparams, result.curves("valid/loss").shape
+      >>> result = hpx.Sweep(program, space, trials=4).run(progress=False)
+      >>> len(result), result.curves("valid/loss").shape
+      (4, (4, 1, 2))
     """
 
     def __init__(self, store: Store, manifest: dict[str, Any], sweep: Any = None) -> None:

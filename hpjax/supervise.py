@@ -59,7 +59,7 @@ def supervised(
 
     Example:
       >>> program = supervised(
-      ...     model=lambda h: MLP(h.hidden),
+      ...     model=lambda h: nn.Sequential([nn.Dense(h.hidden), nn.relu, nn.Dense(10)]),
       ...     optimizer=lambda h: optax.sgd(h.learning_rate, h.momentum),
       ...     loss=optax.softmax_cross_entropy_with_integer_labels,
       ...     data=hpx.data.digits(), batch_size=64, steps=2_000, eval_every=100)

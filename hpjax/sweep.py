@@ -48,10 +48,12 @@ class Sweep(Settings):
       InputError: a value that cannot be used, here or in ``plan``, before anything compiles.
 
     Example:
-      >>> sweep = hpx.Sweep(program, space, trials=256)
-      >>> print(sweep.plan())
-      >>> result = sweep.run("runs/digits")
-      >>> result.best.hparams
+      >>> sweep = hpx.Sweep(program, space, trials=4)
+      >>> sweep.plan().lane_steps
+      40
+      >>> result = sweep.run(progress=False)
+      >>> result.best.status
+      'complete'
     """
 
     @cached_property

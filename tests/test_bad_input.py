@@ -187,6 +187,9 @@ def test_one_clear_error_before_any_compile(name):
 def test_rbg_keys():
     with jax.default_prng_impl("rbg"), pytest.raises(hpx.InputError, match="must be threefry2x32: under vmap rbg"):
         planned()
+    keyed = dataclasses.replace(quadratic(), init=lambda key, h: {"w": jax.random.key(0, impl="rbg")})
+    with pytest.raises(hpx.ProgramError, match="the state holds an rbg key"):
+        planned(program=keyed)
 
 
 class Broken(nn.Module):

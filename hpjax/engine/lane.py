@@ -74,6 +74,11 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
         key = jax.random.key(0, impl="threefry2x32")
         state = jax.tree.map(as_array, naming("Program.init", program.init)(key, h))
         generators[:] = [str(jax.random.key_impl(x)) if _is_key(x) else None for x in jax.tree.leaves(state)]
+        if any("rbg" in (generator or "") for generator in generators):
+            raise ProgramError(
+                "the state holds an rbg key, and under vmap its numbers would depend on the neighbours. "
+                "Use threefry2x32 keys."
+            )
         batch = naming("Program.batch", program.batch)(key, jnp.int32(0), train, h)
         after = naming("Program.step", program.step)(key, state, batch, h)
         if not (isinstance(after, tuple) and len(after) == 2):

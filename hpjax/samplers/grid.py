@@ -17,7 +17,7 @@ class Grid(Sampler):
       InputError: a continuous domain without ``num``, once the space is known.
 
     Example:
-      >>> Grid().ask(Space(a=Choice(1, 2), b=Uniform(0, 1, num=2)), [], n=4, seed=0)
+      >>> Grid().ask(hpx.Space(a=hpx.Choice(1, 2), b=hpx.Uniform(0, 1, num=2)), [], n=4, seed=0)
       [{'a': 1, 'b': 0.0}, {'a': 1, 'b': 1.0}, {'a': 2, 'b': 0.0}, {'a': 2, 'b': 1.0}]
     """
 

@@ -20,7 +20,7 @@ class Manual(Sampler):
       InputError: no points; or, once the space is known, a name or value that is not in it.
 
     Example:
-      >>> Manual([{"x": 0.1}, {"x": 0.2}]).ask(Space(x=Uniform(0, 1)), [], n=2, seed=0)
+      >>> Manual([{"x": 0.1}, {"x": 0.2}]).ask(hpx.Space(x=hpx.Uniform(0, 1)), [], n=2, seed=0)
       [{'x': 0.1}, {'x': 0.2}]
     """
 

@@ -15,7 +15,8 @@ class Random(Sampler):
     hyper-parameter optimization").
 
     Example:
-      >>> Random().ask(Space(x=Uniform(0, 1)), [], n=4, seed=0)
+      >>> len(Random().ask(hpx.Space(x=hpx.Uniform(0, 1)), [], n=4, seed=0))
+      4
     """
 
     def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:

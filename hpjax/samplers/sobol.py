@@ -15,7 +15,8 @@ class Sobol(Sampler):
     Niederreiter-Xing points"), through ``scipy.stats.qmc``. The default sampler.
 
     Example:
-      >>> Sobol().ask(Space(x=Uniform(0, 1)), [], n=4, seed=0)
+      >>> len(Sobol().ask(hpx.Space(x=hpx.Uniform(0, 1)), [], n=4, seed=0))
+      4
     """
 
     def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
