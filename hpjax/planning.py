@@ -11,7 +11,7 @@ from hpjax.engine import layout, spread, width
 from hpjax.engine.lane import Shapes
 from hpjax.engine.lanes import luck_of
 from hpjax.engine.plan import Group, Plan, group
-from hpjax.engine.trace import Tracer, Verdict, judge, settle, shapes_of
+from hpjax.engine.trace import Tracer, Verdict, blamed, judge, settle, shapes_of
 from hpjax.errors import InputError, ProgramError, UnknownHyperparameterError
 from hpjax.hparams import Hparams, reading
 from hpjax.settings import Settings
@@ -151,8 +151,11 @@ def _groups(
 def _scheduled(settings: Settings, point: Point) -> tuple[int, int]:
     """(steps, eval_every) of a trial, its hyperparameters checked."""
     h = Hparams(point)
-    steps, every = settings.program.schedule(h)
-    settings.program.validate(h, steps)
+    try:
+        steps, every = settings.program.schedule(h)
+        settings.program.validate(h, steps)
+    except Exception as error:
+        raise blamed(error) from None
     return steps, every
 
 

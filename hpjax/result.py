@@ -325,7 +325,11 @@ def load(directory: str | Path) -> Result:
       RunError: it is no run directory, or cannot be read.
     """
     directory = Path(directory)
-    return Result(Store.open(directory), read_manifest(directory))
+    store, manifest = Store.open(directory), read_manifest(directory)
+    try:
+        return Result(store, manifest)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise RunError(f"{str(directory)!r} cannot be read: damaged, or of another version ({error!r}).") from None
 
 
 def _column(values: Iterable[Any]) -> Array:

@@ -219,14 +219,15 @@ def test_a_mistake_in_one_group_only_names_it_and_blames_no_hyperparameter():
         ({"optimizer": optax.adam}, "supervised.optimizer"),
         ({"loss": lambda a, b, c: a}, "supervised.loss"),
         ({"model": lambda h, rngs: Net()}, "For a Linen module write lambda h: ..., without rngs"),
-        ({"steps": lambda: 10}, "takes 0 positional arguments"),
+        ({"steps": lambda: 10}, "steps fails:"),
+        ({"batch_size": lambda h: h.momentum["a"]}, 'momentum["a"]'),
         ({"loss": lambda outputs, y: outputs[:, :1] - y}, "they were broadcast"),
     ],
 )
 def test_a_function_of_the_wrong_kind_is_named(changes, message):
-    with pytest.raises((hpx.ProgramError, hpx.InputError, TypeError)) as caught:
+    with pytest.raises((hpx.ProgramError, hpx.InputError)) as caught:
         trained(**changes)
-    assert message in str(caught.value) + str(getattr(caught.value, "__notes__", ""))
+    assert message in str(caught.value)
 
 
 def test_losses_of_optax_with_optional_arguments_are_constants():

@@ -282,7 +282,7 @@ def test_conditional_hyperparameters_in_the_table():
     assert table["act"].tolist() == [None, None, "relu"]
 
 
-def test_a_broken_directory_is_named(tmp_path):
+def test_a_broken_directory_is_named(directory, tmp_path):
     with pytest.raises(hpx.RunError, match="is no run directory"):
         hpx.load(tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
@@ -291,6 +291,10 @@ def test_a_broken_directory_is_named(tmp_path):
     (tmp_path / "manifest.json").write_text('{"format": 1}')
     with pytest.raises(hpx.RunError, match=r"results.sqlite cannot be read"):
         hpx.load(tmp_path)
+    shutil.copytree(directory, tmp_path / "copy")
+    (tmp_path / "copy" / "manifest.json").write_text('{"format": 1, "sweep": {"objective": ["a", "minimize"]}}')
+    with pytest.raises(hpx.RunError, match="damaged, or of another version"):
+        hpx.load(tmp_path / "copy")
 
 
 def test_ranking():

@@ -83,11 +83,11 @@ def settle(tracer: Tracer, space: Space, point: Point, verdicts: dict[str, Verdi
         return tracer.shapes(point, candidates)
     except Exception as error:
         if not candidates:
-            raise _blamed(error) from None
+            raise blamed(error) from None
     try:
         tracer.shapes(point, ())
     except Exception as error:
-        raise _blamed(error) from None
+        raise blamed(error) from None
     accepted: list[str] = []
     for name in candidates:
         failure = _failure(tracer, point, [*accepted, name])
@@ -105,7 +105,7 @@ def settle(tracer: Tracer, space: Space, point: Point, verdicts: dict[str, Verdi
     return None
 
 
-def _blamed(error: Exception) -> Exception:
+def blamed(error: Exception) -> Exception:
     """The error as users should see it: our own as it is, any other with its place in their code."""
     if isinstance(error, InputError | ProgramError | UnknownHyperparameterError):
         return error
