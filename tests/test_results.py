@@ -206,7 +206,7 @@ def test_a_directory_that_nobody_may_write_can_be_read(directory, tmp_path):
             part.chmod(0o555 if part == copy else 0o755)
     # As nobody, for root may write anywhere; what root alone may read is imported before.
     code = (
-        "import mmap, os, sys, sqlite3, ml_dtypes, hpjax; load = hpjax.load;"
+        "import mmap, os, sys, sqlite3, urllib.parse, ml_dtypes, hpjax; load = hpjax.load;"
         "os.getuid() or (os.setgid(65534), os.setuid(65534));"
         "r = load(sys.argv[1]); r.best.restore(); print(r.best.id)"
     )
