@@ -7,6 +7,12 @@ if TYPE_CHECKING:
     from hpjax import data as data
     from hpjax import keys as keys
     from hpjax import metrics as metrics
+    from hpjax.domains import Choice as Choice
+    from hpjax.domains import Int as Int
+    from hpjax.domains import LogInt as LogInt
+    from hpjax.domains import LogUniform as LogUniform
+    from hpjax.domains import ReverseLogUniform as ReverseLogUniform
+    from hpjax.domains import Uniform as Uniform
     from hpjax.errors import InputError as InputError
     from hpjax.errors import ProgramError as ProgramError
     from hpjax.errors import RunError as RunError
@@ -26,13 +32,7 @@ if TYPE_CHECKING:
     from hpjax.samplers import Sampler as Sampler
     from hpjax.samplers import Sobol as Sobol
     from hpjax.schedulers import Scheduler as Scheduler
-    from hpjax.space import Choice as Choice
-    from hpjax.space import Int as Int
-    from hpjax.space import LogInt as LogInt
-    from hpjax.space import LogUniform as LogUniform
-    from hpjax.space import ReverseLogUniform as ReverseLogUniform
     from hpjax.space import Space as Space
-    from hpjax.space import Uniform as Uniform
     from hpjax.supervise import supervised as supervised
     from hpjax.sweep import Sweep as Sweep
 
@@ -47,7 +47,8 @@ _HOME = {
     "hpjax.result": ["Result", "Trial", "load"],
     "hpjax.samplers": ["Grid", "Manual", "Random", "Sampler", "Sobol"],
     "hpjax.schedulers": ["Scheduler"],
-    "hpjax.space": ["Choice", "Int", "LogInt", "LogUniform", "ReverseLogUniform", "Space", "Uniform"],
+    "hpjax.domains": ["Choice", "Int", "LogInt", "LogUniform", "ReverseLogUniform", "Uniform"],
+    "hpjax.space": ["Space"],
     "hpjax.supervise": ["supervised"],
     "hpjax.loop": ["Event"],
     "hpjax.sweep": ["Sweep"],

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.space import show
+from hpjax.text import show
 
 if TYPE_CHECKING:
     from hpjax.result import Result
@@ -56,8 +56,8 @@ def curves(result: "Result", metric: str) -> Curves:
 
 def axis(result: "Result", name: str, metric: str) -> Axis:
     """The last value of ``metric`` against hyperparameter ``name``, over the trials that have it."""
-    column = result.table()[name].tolist()
-    has = np.array([value is not None and value == value for value in column])
+    has = np.array([name in hparams for hparams in result.hparams])
+    column: list[Any] = [hparams.get(name) for hparams in result.hparams]
     categories: tuple[str, ...] = ()
     if result.scales[name] == "category":
         present = [value for value, there in zip(column, has, strict=True) if there]
@@ -74,8 +74,8 @@ def axis(result: "Result", name: str, metric: str) -> Axis:
 
 def varied(result: "Result") -> list[str]:
     """The hyperparameters that take more than one value, in the order of the space."""
-    table = result.table()
-    return [name for name in result.names if len({show(v) for v in table[name] if v is not None and v == v}) > 1]
+    values = {name: {show(hparams[name]) for hparams in result.hparams if name in hparams} for name in result.names}
+    return [name for name in result.names if len(values[name]) > 1]
 
 
 def limits(values: Array) -> tuple[float, float]:

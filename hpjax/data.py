@@ -31,6 +31,11 @@ class Examples(NamedTuple):
     y: Any
 
 
+def examples_in(split: Any) -> int:
+    """How many examples a split holds: the first axis of its arrays, whatever pytree they stand in."""
+    return int(jax.tree.leaves(split)[0].shape[0])
+
+
 def batch_indices(key: jax.Array, step: int | jax.Array, examples: int, batch_size: int) -> jax.Array:
     """Which examples the batch of one step holds: without replacement, epoch by epoch, none dropped.
 
@@ -83,7 +88,7 @@ def from_arrays(
       ((7, 3), (2, 3), (1, 3))
     """
     rest = tidy_examples("from_arrays", x, y)
-    count = len(rest.y)
+    count = examples_in(rest)
     order = np.random.default_rng(seed).permutation(count)
     splits = {}
     for split, given in (("valid", valid), ("test", test)):
@@ -102,7 +107,7 @@ def from_arrays(
 
 def _rows(field: str, examples: Examples, index: np.ndarray[Any, Any]) -> Examples:
     if len(index) == 0:
-        raise InputError(field, 0, "must hold at least one example", f"Share {len(examples.y)} out differently.")
+        raise InputError(field, 0, "must hold at least one example", f"Share {examples_in(examples)} out differently.")
     rows: Examples = jax.tree.map(lambda a: a[index], examples)
     return rows
 
@@ -114,6 +119,9 @@ def tidy_examples(field: str, x: Any, y: Any) -> Examples:
       InputError: lengths differ, there are none, or a value is not finite, no number or too large.
     """
     x, y = _tidy_tree(f"{field} x", x), _tidy_tree(f"{field} y", y)
+    for part, values in (("x", x), ("y", y)):
+        if not jax.tree.leaves(values):
+            raise InputError(f"{field} {part}", values, "must be an array, or a pytree of them", "Give one.")
     shapes = [a.shape for a in jax.tree.leaves((x, y))]
     if () in shapes or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
         raise InputError(
@@ -131,7 +139,10 @@ def _tidy_tree(name: str, values: Any) -> Any:
 
 
 def _tidy(name: str, values: Any) -> np.ndarray[Any, Any]:
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError) as error:  # rows of different lengths, or no array of numbers at all
+        raise InputError(name, type(values).__name__, f"must be a regular array: {error}", "Pad the rows.") from None
     if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
         if not np.isfinite(array).all():
             bad = np.argwhere(~np.isfinite(array))[0]

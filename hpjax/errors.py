@@ -49,7 +49,8 @@ def whole(field: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> int:
     except (TypeError, ValueError, OverflowError):
         fits = False
     if not fits:
-        allowed = f"must be a whole number, {least} or more" + ("" if most == 2**31 - 1 else f", {most} at most")
+        above = most < 2**31 - 1 or (isinstance(value, int) and value > most)
+        allowed = f"must be a whole number, {least} or more" + (f", {most} at most" if above else "")
         raise InputError(field, value, allowed, "Give one.")
     return number
 

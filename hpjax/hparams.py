@@ -76,6 +76,8 @@ def _flatten(h: Hparams) -> tuple[tuple[tuple[Any, Any], ...], Any]:
     leaves = tuple((jax.tree_util.GetAttrKey(name), h._values[name]) for name in h._traced)
     # The type beside the value, since 1 == True == 1.0.
     static = tuple((name, type(h._values[name]), h._values[name]) for name in sorted(h._values.keys() - set(h._traced)))
+    for names in _readers:  # whoever takes all of them, as a jitted function does, may use any
+        names.update(name for name, _, _ in static)
     return leaves, (h._traced, static)
 
 

@@ -20,8 +20,8 @@ from hpjax.objective import Objective
 from hpjax.planning import Prepared
 from hpjax.schedulers import Scheduler
 from hpjax.settings import Settings
-from hpjax.space import show
 from hpjax.store import Change, Store
+from hpjax.text import show
 
 
 @dataclass(frozen=True)
@@ -197,16 +197,15 @@ def _stopped(
     live = {int(t): float(scores[t]) if np.isfinite(scores[t]) else np.inf for t in np.unique(cohort.trial[lanes.live])}
     if not live:
         return {}
-    decided = scheduler.decide(step, live)
+    answer = scheduler.decide(step, live)
     try:
+        decided = list(answer)
         chosen = {operator.index(trial) for trial in decided if not isinstance(trial, bool)}
         fits = len(chosen) == len(set(decided)) and chosen <= live.keys()
     except TypeError:
         fits = False
     if not fits:
-        raise InputError(
-            "Scheduler.decide", decided, "must give ids of live trials", "Choose among the keys of scores."
-        )
+        raise InputError("Scheduler.decide", answer, "must give ids of live trials", "Choose among the keys of scores.")
     steps = dict(zip(report.lanes.tolist(), report.step.tolist(), strict=True))
     return {
         lane: Change(int(cohort.trial[lane]), int(cohort.replicate[lane]), "stopped", steps[lane])

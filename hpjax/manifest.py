@@ -1,6 +1,5 @@
 """The manifest: what decides the bits of a run, and where and with what it ran."""
 
-import dataclasses
 import hashlib
 import re
 import sys
@@ -20,8 +19,8 @@ from hpjax.keys import lane_key
 from hpjax.planning import Prepared, tracer
 from hpjax.program import Program
 from hpjax.settings import Settings
-from hpjax.space import show
-from hpjax.store import FORMAT, MANIFEST, Store, differences, read_manifest
+from hpjax.store import FORMAT, LOCK, MANIFEST, Store, differences, part_of, read_manifest
+from hpjax.text import show
 
 
 def manifest(settings: Settings, prepared: Prepared, recorded: bool) -> dict[str, Any]:
@@ -71,8 +70,7 @@ def digests(settings: Settings, prepared: Prepared) -> dict[str, Any]:
     for group in plan.groups:
         h = tracing.hparams(points[group.trials[0]], traced)
         program = jax.make_jaxpr(_life(settings.program))(h, tracing.train, tracing.valid)
-        # Addresses of functions differ from process to process.
-        code.update(re.sub(r"0x[0-9a-f]+", "", str(program)).encode())
+        code.update(_without_addresses(str(program)).encode())
         for constant in program.consts:
             _add(code, constant)
     data = settings.program.data
@@ -115,7 +113,8 @@ def finished(path: Path, manifest: dict[str, Any]) -> Store | None:
     if not path.is_dir():
         raise RunError(f"{str(path)!r} is a file, not a run directory. Choose another name.")
     if not (path / MANIFEST).exists():
-        if any(path.iterdir()):
+        # A run that was interrupted at once leaves no more than these.
+        if {each.name for each in path.iterdir()} - {LOCK, part_of(path / MANIFEST).name}:
             raise RunError(f"{str(path)!r} holds files but no run. Choose an empty or a new directory.")
         return None
     there = read_manifest(path)
@@ -147,9 +146,16 @@ def _digest(content: str) -> str:
     return _short(hashlib.sha256(content.encode()))
 
 
+def _without_addresses(content: str) -> str:
+    """``content`` without the addresses of functions and objects, which differ from process to process."""
+    return re.sub(r" at 0x[0-9a-f]+|0x[0-9a-f]{6,}", "", content)
+
+
 def _told(thing: object) -> str:
     """A scheduler by its type and its settings."""
-    if dataclasses.is_dataclass(thing):
-        return repr(thing)
-    values = ", ".join(f"{name}={show(value)}" for name, value in sorted(getattr(thing, "__dict__", {}).items()))
-    return f"{type(thing).__name__}({values})"
+    names = set(getattr(thing, "__dict__", {}))
+    for kind in type(thing).__mro__:
+        slots = getattr(kind, "__slots__", ())
+        names |= {name for name in ([slots] if isinstance(slots, str) else slots) if hasattr(thing, name)}
+    values = ", ".join(f"{name}={show(getattr(thing, name))}" for name in sorted(names))
+    return _without_addresses(f"{type(thing).__name__}({values})")

@@ -85,9 +85,10 @@ def _prepare(settings: Settings) -> Prepared:
     tracing = tracer(settings)
     with reading() as read:
         schedule = [_scheduled(settings, point) for point in points]
-        firsts = {settings.space.branch_of(point): point for point in reversed(points)}
-        verdicts = judge(tracing, settings.space, list(firsts.values()))
-        groups, shapes = _groups(settings, tracing, points, [every for _, every in schedule], verdicts)
+    firsts = {settings.space.branch_of(point): point for point in reversed(points)}
+    verdicts = judge(tracing, settings.space, list(firsts.values()))
+    groups, shapes = _groups(settings, tracing, points, [every for _, every in schedule], verdicts)
+    read = read.union(*(given.reads for given in shapes))
     for given in shapes:
         settings.objective.check(given.metrics)
     largest = max(len(g.trials) for g in groups)

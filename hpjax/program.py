@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from hpjax.errors import InputError, naming, whole
 from hpjax.hparams import Hparams
@@ -25,12 +27,27 @@ class Data:
     Args:
       train, valid, test: pytrees of arrays; ``test`` may be None.
       name: what tables and manifests call it.
+
+    Raises:
+      InputError: a leaf is no array of numbers.
     """
 
     train: Arrays
     valid: Arrays
     test: Arrays = None
     name: str = "data"
+
+    def __post_init__(self) -> None:
+        for name in ("train", "valid", "test"):
+            for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(self, name)):
+                kind = getattr(leaf, "dtype", type(leaf))
+                if not any(jnp.issubdtype(kind, number) for number in (np.number, np.bool_)):
+                    raise InputError(
+                        f"Data.{name}{jax.tree_util.keystr(path)}",
+                        leaf if isinstance(leaf, str) else type(leaf).__name__,
+                        "must be an array of numbers",
+                        "Encode it; of PRNG keys give jax.random.key_data(keys).",
+                    )
 
 
 def whole_split(key: jax.Array, step: jax.Array, train: Arrays, h: Hparams) -> Batch:

@@ -1,7 +1,7 @@
 """Results: what a sweep found, read from its store. Needs no model code."""
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from hpjax.errors import InputError, RunError, did_you_mean, whole
 from hpjax.objective import Objective
-from hpjax.space import show
 from hpjax.store import Store, read_manifest
-from hpjax.text import count
+from hpjax.text import count, show
 from hpjax.text import metric as number
 from hpjax.text import table as text_table
 
@@ -222,7 +221,7 @@ class Result:
         """
         columns: dict[str, Array] = {"trial": np.arange(len(self))}
         for name in self.names:
-            columns[name] = _column([hparams.get(name) for hparams in self.hparams])
+            columns[name] = _column(name, self.hparams)
         columns |= {name: self.last(name).mean(axis=1) for name in self.metrics}
         return columns | {"group": self.groups, "status": self.statuses, "step": self.lane_step.min(axis=1)}
 
@@ -332,15 +331,14 @@ def load(directory: str | Path) -> Result:
         raise RunError(f"{str(directory)!r} cannot be read: damaged, or of another version ({error!r}).") from None
 
 
-def _column(values: Iterable[Any]) -> Array:
-    values = list(values)
-    present = [value for value in values if value is not None]
-    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in present) and present:
-        if len(present) == len(values) and all(isinstance(v, int) for v in present):
-            return np.array(values, np.int64)
-        return np.array([np.nan if v is None else v for v in values], np.float64)
-    column = np.empty(len(values), object)
-    column[:] = [tuple(v) if isinstance(v, list) else v for v in values]
+def _column(name: str, hparams: Sequence[Mapping[str, Any]]) -> Array:
+    present = [each[name] for each in hparams if name in each]
+    if present and all(isinstance(v, int | float) and not isinstance(v, bool) for v in present):
+        if len(present) == len(hparams) and all(isinstance(v, int) for v in present):
+            return np.array(present, np.int64)
+        return np.array([each.get(name, np.nan) for each in hparams], np.float64)
+    column = np.empty(len(hparams), object)
+    column[:] = [each.get(name) for each in hparams]
     return column
 
 

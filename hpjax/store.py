@@ -235,7 +235,7 @@ class Store:
         elif group in self._states:
             lanes, leaves = self._states[group]
         else:
-            raise RunError(f"the final state of trial {trial} is not there yet: its group is still running.")
+            raise RunError(f"the final states of group {group} are not there yet: it is still running.")
         row = np.flatnonzero((lanes[:, 0] == trial) & (lanes[:, 1] == replicate))
         if len(row) != 1:
             raise RunError(f"no final state of trial {trial}, replicate {replicate}.")
@@ -244,6 +244,8 @@ class Store:
     def _open_states(self, group: int) -> tuple[Array, list[tuple[tuple[str | int, ...], Array]]]:
         assert self.directory is not None
         folder = self.directory / STATES / f"group-{group}"
+        if not (folder / "tree.json").exists():
+            raise RunError(f"the final states of group {group} are not there yet: it is still running.")
         try:
             tree = json.loads((folder / "tree.json").read_text())
             lanes = np.load(folder / "lanes.npy", allow_pickle=False)
@@ -297,9 +299,14 @@ def _memory_mapped(path: Path, dtype: str) -> Array:
 
 def write_text(path: Path, content: str) -> None:
     """Writes a file so that it is there as a whole, or not at all."""
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)
     part.write_text(content)
     os.replace(part, path)
+
+
+def part_of(path: Path) -> Path:
+    """Where ``write_text`` writes what is not whole yet."""
+    return path.with_name(path.name + ".part")
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:

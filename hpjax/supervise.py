@@ -10,11 +10,12 @@ import numpy as np
 import optax
 from jax import lax
 
-from hpjax.data import Data, Examples, batch_indices, tidy_examples
+from hpjax.data import Data, Examples, batch_indices, examples_in, tidy_examples
 from hpjax.errors import InputError, ProgramError, naming, whole
 from hpjax.hparams import Hparams
 from hpjax.network import example_input, network
 from hpjax.program import Metrics, Program
+from hpjax.text import show
 
 PerExample = Callable[[Any, Any], jax.Array]
 
@@ -71,9 +72,16 @@ def supervised(
     eval_batch_size = whole("supervised.eval_batch_size", eval_batch_size)
     if isinstance(metrics, Mapping):
         _check_metrics(metrics)
+    elif metrics is not None and not (callable(metrics) and _of_h(metrics)):
+        raise InputError(
+            "supervised.metrics",
+            show(metrics),
+            "must be a dict of name to function, or a function of h that gives one",
+            'Write {"accuracy": hpx.metrics.accuracy}.',
+        )
     data = _checked(data)
     net = network(model)
-    examples = len(data.train.y)
+    examples = examples_in(data.train)
     if not callable(batch_size):
         _check_batch_size(batch_size, examples)
     optimizer_of = _setting("optimizer", optimizer, lambda v: isinstance(v, optax.GradientTransformation))
@@ -88,7 +96,7 @@ def supervised(
         _check_metrics(own)
         functions = {"loss": loss_of(h), **own}
         return {
-            name: _per_example(name, naming(f"supervised.{name}", function)(outputs, y), outputs, y)
+            name: _per_example(name, naming(f"supervised.{name}", function), outputs, y)
             for name, function in functions.items()
         }
 
@@ -118,7 +126,7 @@ def supervised(
         return {"params": params, "stats": stats, "opt_state": opt_state}, means
 
     def evaluate(key: jax.Array, state: dict[str, Any], split: Examples, h: Hparams) -> Metrics:
-        count = len(split.y)
+        count = examples_in(split)
         parts = -(-count // eval_batch_size)
         size = -(-count // parts)
 
@@ -151,7 +159,7 @@ def supervised(
         describe={
             "kind": "supervised",
             "data": data.name,
-            "examples": [0 if split is None else len(split.y) for split in (data.train, data.valid, data.test)],
+            "examples": [0 if split is None else examples_in(split) for split in (data.train, data.valid, data.test)],
             "batch_size": "a function of h" if callable(batch_size) else int(batch_size),
         },
     )
@@ -174,9 +182,13 @@ def _setting(name: str, value: Any, is_constant: Callable[[Any], bool]) -> Calla
 
 
 def _of_h(function: Callable[..., Any]) -> bool:
-    """Whether a loss is a function of ``h``: it has but one argument, or its first is named so."""
-    names = list(inspect.signature(function).parameters)
-    return len(names) == 1 or names[:1] == ["h"]
+    """Whether it is a function of ``h``: it takes but one positional argument, or its first is named so."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin
+        return False
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return positional[:1] == ["h"] or (len(positional) == 1 and not any(p.kind is p.VAR_POSITIONAL for p in parameters))
 
 
 def _check_metrics(metrics: Mapping[str, PerExample]) -> None:
@@ -234,9 +246,9 @@ def _check_batch_size(size: Any, examples: int) -> None:
 
 
 def _label_range(data: Data) -> tuple[int, int] | None:
-    """(lowest, highest) integer label of all splits, or None where targets are no integers."""
+    """(lowest, highest) integer label of all splits, or None where targets are no array of integers."""
     ys = [split.y for split in (data.train, data.valid, data.test) if split is not None]
-    if not all(np.issubdtype(y.dtype, np.integer) for y in ys):
+    if not all(isinstance(y, np.ndarray) and np.issubdtype(y.dtype, np.integer) for y in ys):
         return None
     return min(int(y.min()) for y in ys), max(int(y.max()) for y in ys)
 
@@ -255,19 +267,27 @@ def _check_labels(outputs: Any, y: Any, labels: tuple[int, int] | None) -> None:
         )
 
 
-def _per_example(name: str, value: Any, outputs: Any, y: Any) -> jax.Array:
-    """``value`` averaged over all axes but the first."""
-    array = jnp.asarray(value)
-    count = len(y)
+def _per_example(name: str, function: PerExample, outputs: Any, y: Any) -> jax.Array:
+    """What a loss or a metric gives, averaged over all axes but the first.
+
+    Raises:
+      ProgramError: the first axis does not count examples, or another one does too: (batch, 1) against
+        (batch,) was broadcast.
+    """
+    array = jnp.asarray(function(outputs, y))
+    count = examples_in((outputs, y))
     if array.ndim == 0 or array.shape[0] != count:
         raise ProgramError(
             f"{name} must give one value an example, shape ({count},) or ({count}, ...), got {list(array.shape)}: "
             "leave out the mean, hpjax takes it."
         )
-    likes = [jnp.shape(leaf) for leaf in jax.tree.leaves((outputs, y))]
-    if array.ndim > 1 and not any(array.shape == like[: array.ndim] for like in likes):
-        raise ProgramError(
-            f"{name} gives {list(array.shape)}, which is neither of the outputs' shape, {list(likes[0])}, nor of y's, "
-            f"{list(likes[-1])}: they were broadcast. Give them equal shapes, for example with outputs[:, 0]."
-        )
+    if count in array.shape[1:]:  # By chance, or because it follows the batch? One example more tells.
+        more = jax.tree.map(lambda a: jax.ShapeDtypeStruct((count + 1, *a.shape[1:]), a.dtype), (outputs, y))
+        if count + 1 in jax.eval_shape(function, *more).shape[1:]:
+            shapes = [list(a.shape) for a in jax.tree.leaves((outputs, y))]
+            raise ProgramError(
+                f"{name} gives {list(array.shape)}, a value for every pair of examples: outputs and y of shapes "
+                f"{' and '.join(map(str, shapes))} were broadcast. Give them equal shapes, for example with "
+                "outputs[:, 0]."
+            )
     return array.reshape(count, -1).mean(-1)

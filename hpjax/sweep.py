@@ -82,9 +82,12 @@ class Sweep(Settings):
           RunError: the directory holds another sweep, or cannot be written.
         """
         sweep, store, about, events = self._begin(directory)
-        with Progress(sweep.plan(), progress) as shown:
-            for event in events:
-                shown.update(event)
+        try:
+            with Progress(sweep.plan(), progress) as shown:
+                for event in events:
+                    shown.update(event)
+        finally:  # also where something else than an event fails, while a traceback keeps the events alive
+            store.unlock()
         return Result(store, about, sweep)
 
     def events(self, directory: str | Path | None = None) -> Iterator[Event]:

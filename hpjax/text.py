@@ -1,6 +1,9 @@
-"""Tables and numbers as plain text."""
+"""Values, tables and numbers as plain text."""
 
 from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -50,3 +53,21 @@ def duration(seconds: float) -> str:
 def metric(value: float) -> str:
     """A measured value with four significant digits."""
     return f"{value:.4g}"
+
+
+def show(value: object) -> str:
+    """A value as a person would write it: ``0.0003``, ``1e-5``, ``256``, ``relu``, ``adamw``."""
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        if number.is_integer() and abs(number) < 1e16:
+            return str(int(number))
+        mantissa, e, exponent = repr(number).partition("e")
+        return f"{mantissa}e{int(exponent)}" if e else mantissa
+    if isinstance(value, tuple):
+        return f"({', '.join(map(show, value))}{',' * (len(value) == 1)})"
+    if isinstance(value, partial):
+        given = [*map(show, value.args), *(f"{name}={show(v)}" for name, v in value.keywords.items())]
+        return f"{show(value.func)}({', '.join(given)})"
+    if callable(value):
+        return str(getattr(value, "__name__", type(value).__name__))
+    return str(value)

@@ -32,6 +32,7 @@ class Stopper:
         return []
 
 
+KEY = jax.random.key(0)
 X, Y = np.ones((10, 5), np.float32), np.arange(10) % 3
 
 MISTAKES = {
@@ -168,6 +169,22 @@ MISTAKES = {
     ),
     "no file": (lambda: hpx.data.from_npz("nowhere.npz"), "from_npz.path = 'nowhere.npz': must exist"),
     "no folder": (lambda: hpx.data.from_idx("nowhere"), "from_idx.folder = 'nowhere': must exist"),
+    "ragged rows": (lambda: hpx.data.from_arrays([[1, 2], [3]], [0, 1]), "from_arrays x = 'list': must be a regular"),
+    "no inputs": (lambda: hpx.data.from_arrays(None, Y), "from_arrays x = None: must be an array, or a pytree of them"),
+    "text as data": (lambda: hpx.Data("abc", X), "Data.train = 'abc': must be an array of numbers. Encode it"),
+    "keys as data": (lambda: hpx.Data(X, {"k": KEY}), "Data.valid['k'] = 'PRNGKeyArray': must be"),
+    "a seed beyond int32": (lambda: planned(seed=2**31), "0 or more, 2147483647 at most"),
+    "a metric, not a dict": (
+        lambda: trained(metrics=hpx.metrics.accuracy),
+        "supervised.metrics = 'accuracy': must be a dict of name to function, or a function of h that gives one. "
+        'Write {"accuracy": hpx.metrics.accuracy}.',
+    ),
+    "a list of metrics": (lambda: trained(metrics=["accuracy"]), "must be a dict of name to function"),
+    "NaN as choice": (lambda: hpx.Choice(float("nan"), 1), "Choice.options = nan: must equal itself"),
+    "choices that look alike": (
+        lambda: hpx.Choice(lambda x: x, lambda x: -x),
+        "prints as '<lambda>' and so does another option: no table could tell them apart. Give the functions names",
+    ),
     "raw arrays": (lambda: dataclasses.replace(quadratic(), data=X), "Program.data = 'ndarray': must be an hpx.Data"),
 }  # fmt: skip
 
@@ -221,7 +238,8 @@ def test_a_mistake_in_one_group_only_names_it_and_blames_no_hyperparameter():
         ({"model": lambda h, rngs: Net()}, "For a Linen module write lambda h: ..., without rngs"),
         ({"steps": lambda: 10}, "steps fails:"),
         ({"batch_size": lambda h: h.momentum["a"]}, 'momentum["a"]'),
-        ({"loss": lambda outputs, y: outputs[:, :1] - y}, "they were broadcast"),
+        ({"loss": lambda outputs, y: outputs[:, :1] - y}, "a value for every pair of examples"),
+        ({"loss": max}, "supervised.loss"),
     ],
 )
 def test_a_function_of_the_wrong_kind_is_named(changes, message):
@@ -283,6 +301,12 @@ def test_a_directory_that_cannot_be_written(tmp_path):
         with pytest.raises(hpx.RunError, match="holds files but no run"):
             sweep.run(tmp_path, progress=False)
     assert programs == []
+
+
+def test_what_an_interrupted_start_leaves_is_no_other_run(tmp_path):
+    for name in (".lock", "manifest.json.part"):
+        (tmp_path / name).write_text("")
+    assert len(hpx.Sweep(quadratic(), RATES, sampler=rates(0.1)).run(tmp_path, progress=False)) == 1
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,21 @@ def test_trials_of_different_lengths_end_at_their_own_steps():
     assert result.curves("train/loss")[3, 0, 2] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
+def test_what_the_program_reads_is_found_behind_jit_and_trees():
+    """In a second plan too, when a jitted function of the user is not traced again."""
+    jitted = jax.jit(lambda h, w: w - h.rate * (w - 1) if h.kind == "a" else w)
+
+    def step(key, w, batch, h):
+        return jitted(h, w) * sum(jax.tree.leaves(h)), {"loss": w}
+
+    program = hpx.Program(lambda k, h: jnp.zeros(()), step, lambda k, w, s, h: {"loss": w}, steps=lambda h: h.length)
+    space = hpx.Space(rate=hpx.Uniform(0, 1), b=hpx.Uniform(0, 1), kind=hpx.Choice("a", "b"), length=5)
+    for _ in range(2):
+        plan = hpx.Sweep(program, space, trials=8).plan()
+        assert [v.name for v in plan.verdicts if v.traced] == ["rate", "b", "length"]
+        assert "never reads" not in str(plan)
+
+
 def test_eval_every_of_h_makes_groups():
     import dataclasses
 

@@ -16,6 +16,7 @@ from flax import linen as nn
 from helpers import RATES, compilations, quadratic, rates, same_bits
 
 import hpjax as hpx
+import hpjax.analysis
 from hpjax.objective import Objective
 
 RATE_LIST = [0.05, 0.15, 0.2, 1e6, 0.1]
@@ -163,6 +164,56 @@ def test_what_changes_the_bits_is_refused(tmp_path):
             sweep(**changed).run(tmp_path / "run", progress=False)
 
 
+def test_the_directory_is_free_again_when_something_else_than_an_event_fails(tmp_path, monkeypatch):
+    sweep = hpx.Sweep(quadratic(), RATES, sampler=rates(0.1, 0.2))
+    monkeypatch.setattr("hpjax.progress.Progress.update", lambda *_: 1 / 0)
+    try:
+        sweep.run(tmp_path / "run", progress=False)
+    except ZeroDivisionError as error:
+        kept = error  # and with it its frames, and the events
+    monkeypatch.undo()
+    assert sweep.run(tmp_path / "run", progress=False).best.id == 1
+    del kept
+
+
+class Slotted:
+    __slots__ = ("children", "keep", "rule")
+
+    def __init__(self, keep, rule=sorted):
+        self.keep, self.rule, self.children = keep, rule, [Keep(1), lambda x: x]
+
+    def decide(self, step, scores):
+        return (trial for trial in self.rule(scores)[self.keep :])
+
+
+def test_a_scheduler_is_told_by_its_settings(tmp_path):
+    """Addresses are none of them, slots are; and what it answers may be a generator."""
+    first, again, other = (
+        hpx.Sweep(quadratic(), RATES, sampler=rates(0.1, 0.2, 0.3), scheduler=Slotted(keep)) for keep in (2, 2, 1)
+    )
+    result = first.run(tmp_path / "run", progress=False)
+    assert result.statuses.tolist() == ["complete", "complete", "stopped"]
+    with compilations() as programs:
+        again.run(tmp_path / "run", progress=False)
+    assert programs == []
+    with pytest.raises(hpx.RunError, match=r"scheduler: .*keep=2.* there, .*keep=1.* here"):
+        other.run(tmp_path / "run", progress=False)
+
+
+def test_a_state_whose_group_still_runs_is_not_there_yet(tmp_path):
+    class StopLast:
+        def decide(self, step, scores):
+            return {max(scores)} if len(scores) > 2 else ()
+
+    sweep = hpx.Sweep(quadratic(10, 5), RATES, sampler=rates(0.1, 0.2, 0.3), scheduler=StopLast())
+    events = sweep.events(tmp_path / "run")
+    while next(events).kind != "segment":
+        pass
+    with pytest.raises(hpx.RunError, match="the final states of group 0 are not there yet: it is still running"):
+        hpx.load(tmp_path / "run")[2].restore()
+    events.close()
+
+
 def test_a_scheduler_sees_replicates_as_one_and_diverged_ones_as_hopeless():
     import jax.numpy as jnp
 
@@ -238,6 +289,9 @@ def test_tuples_and_choices_come_back_as_they_were(tmp_path):
     again = hpx.Sweep(program, space, sampler=hpx.Manual([t.hparams for t in hpx.load(tmp_path / "run")]))
     assert len(again.run(progress=False)) == len(result) == 6
     assert result.best.restore().shape == ()
+    assert result.table()["units"].tolist().count(None) == 3, "an option, not a missing value"
+    axis = hpjax.analysis.axis(result, "units", "valid/loss")
+    assert (sorted(axis.categories), len(axis.trials)) == (["(128,)", "(64, 64)", "None"], 6)
     result.plot()
 
 

@@ -1,6 +1,7 @@
 """The space: domains map to the unit interval and back, grids, unions, values as a person writes them."""
 
 import math
+from functools import partial
 
 import jax
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import hpjax as hpx
-from hpjax.space import RESOLUTION, show
+from hpjax.domains import RESOLUTION
+from hpjax.text import show
 
 DOMAINS = [
     hpx.Uniform(-2, 3),
@@ -95,6 +97,12 @@ def test_a_fine_grid_has_no_point_twice():
 )
 def test_values_print_as_a_person_writes_them(value, text):
     assert show(value) == text
+
+
+def test_functions_show_by_name_and_arguments():
+    assert show(jax.nn.relu) == "relu"
+    assert show(partial(jax.nn.leaky_relu, negative_slope=0.1)) == "leaky_relu(negative_slope=0.1)"
+    assert show((partial(max, 1e-5), 3.0)) == "(max(1e-5), 3)"
 
 
 def test_sampled_numbers_are_short():

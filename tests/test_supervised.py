@@ -7,18 +7,19 @@ import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
-from helpers import Net, classifier
+from helpers import Net, classifier, same_bits
 
 import hpjax as hpx
 from hpjax.data import Examples, batch_indices
 from hpjax.keys import lane_key, purpose_key
 
 ONE = hpx.Space(learning_rate=0.1, momentum=0.9)
+RATE = hpx.Hparams({"learning_rate": 0.1, "momentum": 0.9})
 
 
 def test_evaluation_is_exact_where_batches_do_not_divide_the_split():
     program = classifier()
-    h = hpx.Hparams({"learning_rate": 0.1, "momentum": 0.9})
+    h = RATE
     state = program.init(jax.random.key(0), h)
     valid = program.data.valid
     logits = Net().apply({"params": state["params"], **state["stats"]}, valid.x, train=False)
@@ -69,6 +70,57 @@ def test_the_last_axes_of_a_loss_are_averaged():
     )
     result = hpx.Sweep(program, hpx.Space(x=1), sampler=hpx.Grid()).run(progress=False)
     assert result.best.metrics["valid/loss"] == pytest.approx(np.mean(data.valid.y**2), rel=1e-6)
+
+
+@pytest.mark.parametrize("length", [4, 9])
+def test_a_loss_a_token_is_no_broadcast(length):
+    """Next-token prediction: the loss is shorter than y by one, and with length 9 as long as the batch is large."""
+    tokens = np.random.default_rng(0).integers(0, 3, (40, length))
+
+    def loss(outputs, y):
+        return optax.softmax_cross_entropy_with_integer_labels(outputs[:, :-1], y[:, 1:])
+
+    program = classifier(
+        model=nn.Embed(3, 3), loss=loss, metrics={}, data=hpx.data.from_arrays(tokens, tokens), batch_size=8
+    )
+    h = RATE
+    state = program.init(jax.random.key(0), h)
+    table = np.asarray(state["params"]["embedding"], np.float64)
+    valid = program.data.valid.y
+    logits = table[valid[:, :-1]]
+    expected = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, valid[:, 1:, None], -1)[..., 0]
+    metrics = program.evaluate(jax.random.key(0), state, program.data.valid, h)
+    assert float(metrics["loss"]) == pytest.approx(expected.mean(), rel=1e-5)
+
+
+def test_targets_may_be_a_pytree():
+    """The first axis of its arrays counts the examples, not its keys."""
+    x = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    y = {"a": x[:, 0], "b": x[:, 1], "c": np.arange(50)}
+    data = hpx.data.from_arrays(x, y)
+    assert [len(split.y["a"]) for split in (data.train, data.valid, data.test)] == [30, 10, 10]
+    program = classifier(
+        model=nn.Dense(1, kernel_init=nn.initializers.zeros),
+        loss=lambda outputs, y: (outputs[:, 0] - y["a"]) ** 2,
+        metrics={"b": lambda outputs, y: y["b"]},
+        data=data,
+        eval_batch_size=4,
+    )
+    assert program.describe["examples"] == [30, 10, 10]
+    metrics = program.evaluate(jax.random.key(0), program.init(jax.random.key(0), RATE), data.valid, RATE)
+    assert float(metrics["loss"]) == pytest.approx((data.valid.y["a"] ** 2).mean(), rel=1e-5)
+    assert float(metrics["b"]) == pytest.approx(data.valid.y["b"].mean(), rel=1e-5)
+    batch = program.batch(jax.random.key(0), 0, data.train, RATE)
+    assert {len(leaf) for leaf in jax.tree.leaves(batch)} == {16}
+
+
+def test_a_loss_with_open_arguments_is_a_loss():
+    ce = optax.softmax_cross_entropy_with_integer_labels
+    a, b = (
+        hpx.Sweep(classifier(loss=loss), ONE, sampler=hpx.Grid(), width=1).run(progress=False)
+        for loss in (lambda *a, **k: ce(*a, **k), lambda h, *open: ce)
+    )
+    assert same_bits(a.curves("valid/loss"), b.curves("valid/loss"))
 
 
 def test_every_argument_is_a_constant_or_a_function_of_h():

@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 
 from hpjax.errors import ProgramError, naming
-from hpjax.hparams import Hparams
+from hpjax.hparams import Hparams, reading
 from hpjax.keys import purpose_key, step_key
 from hpjax.program import Arrays, Metrics, Program, State
 
@@ -41,6 +41,7 @@ class Shapes(NamedTuple):
       keys: for each leaf of the state that is a typed PRNG key its generator, else None.
       train, valid: names of the metrics of ``step`` and ``evaluate``.
       parameters: how many numbers its parameters are.
+      reads: the hyperparameters that it makes use of.
     """
 
     state: State
@@ -48,6 +49,7 @@ class Shapes(NamedTuple):
     train: tuple[str, ...]
     valid: tuple[str, ...]
     parameters: int
+    reads: frozenset[str]
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -69,8 +71,15 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
     """
 
     generators: list[str | None] = []
+    read: set[str] = set()
 
     def life(h: Hparams, train: Arrays, valid: Arrays) -> Any:
+        with reading() as names:
+            emitted = lived(h, train, valid)
+        read.update(names)
+        return emitted
+
+    def lived(h: Hparams, train: Arrays, valid: Arrays) -> Any:
         key = jax.random.key(0, impl="threefry2x32")
         state = jax.tree.map(as_array, naming("Program.init", program.init)(key, h))
         generators[:] = [str(jax.random.key_impl(x)) if _is_key(x) else None for x in jax.tree.leaves(state)]
@@ -89,9 +98,20 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
         evaluated = _scalars("evaluate", naming("Program.evaluate", program.evaluate)(key, moved, valid, h))
         return state, emitted, evaluated, program.parameters(state)
 
-    state, emitted, evaluated, parameters = jax.eval_shape(life, h, train, valid)
+    traced, (state, emitted, evaluated, parameters) = jax.make_jaxpr(life, return_shape=True)(h, train, valid)
+    used = {id(v) for equation in traced.jaxpr.eqns for v in equation.invars} | {id(v) for v in traced.jaxpr.outvars}
+    tracers = [path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(h)]
+    names = {name for name, v in zip(tracers, traced.jaxpr.invars, strict=False) if id(v) in used}
     count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
-    return Shapes(state, tuple(generators), tuple(sorted(emitted)), tuple(sorted(evaluated)), count)
+    return Shapes(
+        state,
+        tuple(generators),
+        tuple(sorted(emitted)),
+        tuple(sorted(evaluated)),
+        count,
+        # A traced one is read where the program uses its value, a static one where the user's code asks for it.
+        frozenset(names | read.difference(tracers)),
+    )
 
 
 def _same_type(before: State, after: State) -> None:

@@ -10,7 +10,7 @@ from hpjax import text
 from hpjax.engine.lane import Shapes
 from hpjax.engine.trace import Verdict
 from hpjax.hparams import Hparams
-from hpjax.space import show
+from hpjax.text import show
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpjax.domains import Constant
 from hpjax.errors import InputError
 from hpjax.samplers.base import Observation, Sampler
-from hpjax.space import Constant, Point, Space
+from hpjax.space import Point, Space
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,9 @@ from typing import Protocol
 class Scheduler(Protocol):
     """Decides how long trials may run. Any object with ``decide`` is one.
 
+    It holds settings only: what it decides follows from ``step`` and ``scores``, so that the same run can be
+    had again. A run directory records its type and its attributes.
+
     Example:
       >>> class Half:
       ...     def decide(self, step, scores):
