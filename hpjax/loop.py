@@ -31,9 +31,11 @@ class Event:
     Attributes:
       kind: ``"compile"``, ``"compiled"`` or ``"segment"``.
       group, groups: the number of the group, and how many there are.
-      step, steps: steps taken by the group's longest-running lanes, and those they will take.
+      step, steps: calls of ``step`` that the group's longest-running lanes took, and those they will take; each is
+        an optimizer step, unless the program accumulates gradients over several.
       live, lanes: lanes of the group still running, and all of them.
-      lane_steps: optimizer steps that all lanes took in this segment.
+      lane_steps: calls that all lanes took in this segment.
+      spared: calls that lanes which ended in this segment, before their budget, will not take.
       evaluated: the lanes that this evaluation measured, as trial ids and replicates, each (lanes,).
       metrics: name to values of these lanes; empty where the segment ended without an evaluation.
       changes: lanes whose status changed.
@@ -49,6 +51,7 @@ class Event:
     live: int
     lanes: int
     lane_steps: int = 0
+    spared: int = 0
     evaluated: tuple[Any, Any] = ((), ())
     metrics: Mapping[str, Any] = field(default_factory=dict)
     changes: tuple[Change, ...] = ()
@@ -118,6 +121,7 @@ def _run_group(
 ) -> Iterator[Event]:
     plan = prepared.plan
     cohort = _cohort(settings, prepared, group)
+    calls = np.array([plan.schedules[t].calls for t in cohort.trial], np.int32)
     ends = int(cohort.budget.max())
     shared: dict[str, Any] = {
         "group": group.number,
@@ -130,7 +134,7 @@ def _run_group(
         plan.shapes[group.number],
         plan.width,
         own_luck=settings.randomness == "independent",
-        own_budget=callable(settings.program.steps),
+        own_budget=callable(settings.program.steps) or callable(settings.program.calls),
     )
     yield Event("compile", step=0, live=len(cohort.trial), **shared)
     begun = time.perf_counter()
@@ -150,23 +154,27 @@ def _run_group(
         healthy = report.diverged == HEALTHY
         trials, replicates = cohort.trial[report.lanes[healthy]], cohort.replicate[report.lanes[healthy]]
         values = {name: value[healthy] for name, value in report.metrics.items()}
-        changes = _changes(cohort, report, evaluate)
+        # Optimizer steps, of several calls each where gradients accumulate; one that diverged may not be whole.
+        taken, lost_at = report.step // calls[report.lanes], -(-report.diverged // calls[report.lanes])
+        changes = _changes(cohort, report, taken, lost_at, evaluate)
         standing.update(trials, replicates, values, changes.values())
         lanes.retire(list(changes))
         if evaluate and settings.scheduler is not None:
-            stopped = _stopped(settings.scheduler, step, cohort, lanes, report, standing)
+            stopped = _stopped(settings.scheduler, step, cohort, lanes, report, taken, standing)
             lanes.retire(list(stopped))
             standing.update(trials, replicates, {}, stopped.values())
             changes |= stopped
         with store.transaction():
             if evaluate:
-                where = {"trial": trials, "replicate": replicates, "step": report.step[healthy]}
+                where = {"trial": trials, "replicate": replicates, "step": taken[healthy]}
                 store.add_curves(group.number, evaluations, where | values)
                 evaluations += 1
             store.add_changes(changes.values())
+        ended = list(changes)
         yield Event(
             "segment",
             step=step,
+            spared=int(np.maximum(cohort.budget[ended] - step, 0).sum()),
             live=int(lanes.live.sum()),
             lane_steps=int((report.step - np.minimum(before, report.step)).sum()),
             evaluated=(trials, replicates),
@@ -189,7 +197,7 @@ def _next_stop(step: int, eval_every: int, segment: int | None, budgets: Ints) -
 
 
 def _stopped(
-    scheduler: Scheduler, step: int, cohort: Cohort, lanes: Lanes, report: Report, standing: Standing
+    scheduler: Scheduler, step: int, cohort: Cohort, lanes: Lanes, report: Report, taken: Ints, standing: Standing
 ) -> dict[int, Change]:
     """The lanes of the trials that the scheduler stops now."""
     scores = standing.scores()
@@ -206,7 +214,7 @@ def _stopped(
         fits = False
     if not fits:
         raise InputError("Scheduler.decide", answer, "must give ids of live trials", "Choose among the keys of scores.")
-    steps = dict(zip(report.lanes.tolist(), report.step.tolist(), strict=True))
+    steps = dict(zip(report.lanes.tolist(), taken.tolist(), strict=True))
     return {
         lane: Change(int(cohort.trial[lane]), int(cohort.replicate[lane]), "stopped", steps[lane])
         for lane in np.flatnonzero(lanes.live).tolist()
@@ -216,25 +224,25 @@ def _stopped(
 
 def _cohort(settings: Settings, prepared: Prepared, group: Group) -> Cohort:
     """The lanes of a group."""
-    steps = prepared.plan.steps
+    budgets = prepared.plan.budgets
     # Lanes that end late stand together, so that a chunk ends when all of its lanes do.
-    trials = sorted(group.trials, key=lambda t: (-steps[t], t))
+    trials = sorted(group.trials, key=lambda t: (-budgets[t], t))
     trial = np.tile(np.array(trials, np.int32), settings.replicates)
     replicate = np.repeat(np.arange(settings.replicates, dtype=np.int32), len(trials))
     own = prepared.points[trials[0]].keys() - group.static.keys()
     numbers = {
         name: np.array([prepared.points[t][name] for t in trial], dtype(settings.space.kind(name))) for name in own
     }
-    budget = np.array([steps[t] for t in trial], np.int32)
+    budget = np.array([budgets[t] for t in trial], np.int32)
     return Cohort(trial, replicate, budget, Hparams({**group.static, **numbers}, own))
 
 
-def _changes(cohort: Cohort, report: Report, evaluated: bool) -> dict[int, Change]:
-    """The lanes that diverged or came to their end, with the step at which they did."""
+def _changes(cohort: Cohort, report: Report, taken: Ints, lost_at: Ints, evaluated: bool) -> dict[int, Change]:
+    """The lanes that diverged or came to their end, with the optimizer step at which they did."""
     lost = report.diverged != HEALTHY
-    done = (report.step >= cohort.budget[report.lanes]) & evaluated & ~lost
+    done = ((report.step >= cohort.budget[report.lanes]) & evaluated | report.done) & ~lost
     changes = {}
-    for status, which, steps in (("diverged", lost, report.diverged), ("complete", done, report.step)):
+    for status, which, steps in (("diverged", lost, lost_at), ("complete", done, taken)):
         for at in np.flatnonzero(which):
             lane = int(report.lanes[at])
             changes[lane] = Change(int(cohort.trial[lane]), int(cohort.replicate[lane]), status, int(steps[at]))

@@ -14,6 +14,7 @@ from hpjax.engine.plan import Group, Plan, group
 from hpjax.engine.trace import Tracer, Verdict, blamed, judge, settle, shapes_of
 from hpjax.errors import InputError, ProgramError, UnknownHyperparameterError
 from hpjax.hparams import Hparams, reading
+from hpjax.program import Schedule
 from hpjax.settings import Settings
 from hpjax.space import Point
 
@@ -84,10 +85,10 @@ def _prepare(settings: Settings) -> Prepared:
     points = _points(settings)
     tracing = tracer(settings)
     with reading() as read:
-        schedule = [_scheduled(settings, point) for point in points]
+        schedules = [_scheduled(settings, point) for point in points]
     firsts = {settings.space.branch_of(point): point for point in reversed(points)}
     verdicts = judge(tracing, settings.space, list(firsts.values()))
-    groups, shapes = _groups(settings, tracing, points, [every for _, every in schedule], verdicts)
+    groups, shapes = _groups(settings, tracing, points, [schedule.eval_every for schedule in schedules], verdicts)
     read = read.union(*(given.reads for given in shapes))
     for given in shapes:
         settings.objective.check(given.metrics)
@@ -120,7 +121,7 @@ def _prepare(settings: Settings) -> Prepared:
         width=wide,
         chunks=tuple(map(chunks, groups)),
         devices=(len(devices), devices[0].device_kind),
-        steps=tuple(steps for steps, _ in schedule),
+        schedules=tuple(schedules),
         segment=settings.segment,
         data_bytes=sum(np.asarray(a).nbytes for a in jax.tree.leaves(settings.program.splits)),
         objective=str(settings.objective),
@@ -149,15 +150,15 @@ def _groups(
             return groups, shapes
 
 
-def _scheduled(settings: Settings, point: Point) -> tuple[int, int]:
-    """(steps, eval_every) of a trial, its hyperparameters checked."""
+def _scheduled(settings: Settings, point: Point) -> Schedule:
+    """How long a trial takes, its hyperparameters checked."""
     h = Hparams(point)
     try:
-        steps, every = settings.program.schedule(h)
-        settings.program.validate(h, steps)
+        schedule = settings.program.schedule(h)
+        settings.program.validate(h, schedule.steps)
     except Exception as error:
         raise blamed(error) from None
-    return steps, every
+    return schedule
 
 
 def _hints(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,9 +59,28 @@ def _accept(h: Hparams, steps: int) -> None:
     """The default ``validate``: any hyperparameters will do."""
 
 
+def _carry_on(state: State, metrics: Metrics, h: Hparams) -> tuple[State, bool]:
+    """The default ``react``: nothing changes."""
+    return state, False
+
+
 def _all_of(state: State) -> Any:
     """The default ``parameters``: the whole state."""
     return state
+
+
+class Schedule(NamedTuple):
+    """How long a trial takes.
+
+    Attributes:
+      steps: optimizer steps.
+      calls: calls of ``step`` that make one of them.
+      eval_every: calls between evaluations.
+    """
+
+    steps: int
+    calls: int
+    eval_every: int
 
 
 # Compared by identity: two programs are the same when they are one.
@@ -80,8 +99,13 @@ class Program:
       data: a ``Data``, or None where the program needs none; the splits are then None.
       batch: ``batch(key, step, train, h) -> batch``; the batch of step ``step`` (int32, from 0). The same
         key comes at every step. By default the whole training split.
+      react: ``react(state, metrics, h) -> (state, done)``; called after each evaluation with all reported metrics,
+        as ``valid/loss``. It may change the state; where ``done``, a bool (), is true, the trial is complete.
       steps: how many optimizer steps a trial takes; a constant or a function of ``h``.
-      eval_every: steps between evaluations, a constant or a function of ``h``; None evaluates at the end only.
+      calls: how many calls of ``step`` make one optimizer step; more than 1 where gradients are accumulated. A
+        constant or a function of ``h``.
+      eval_every: calls of ``step`` between evaluations, a constant or a function of ``h``; None evaluates at the
+        end only.
       validate: ``validate(h, steps)`` raises ``InputError`` on hyperparameters that cannot run for so many steps;
         called on the host, with numbers, for every trial, before anything compiles.
       parameters: ``parameters(state) -> pytree``, what the plan counts as the parameters of a lane.
@@ -101,14 +125,16 @@ class Program:
     evaluate: Callable[[jax.Array, State, Arrays, Hparams], Metrics]
     data: Data | None = None
     batch: Callable[[jax.Array, jax.Array, Arrays, Hparams], Batch] = whole_split
+    react: Callable[[State, Metrics, Hparams], tuple[State, Any]] = field(default=_carry_on, kw_only=True)
     steps: int | Callable[[Hparams], int] = field(kw_only=True)
+    calls: int | Callable[[Hparams], int] = field(default=1, kw_only=True)
     eval_every: int | Callable[[Hparams], int] | None = field(default=None, kw_only=True)
     validate: Callable[[Hparams, int], None] = field(default=_accept, kw_only=True)
     parameters: Callable[[State], Any] = field(default=_all_of, kw_only=True)
     describe: Mapping[str, object] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name in ("init", "step", "evaluate", "batch", "validate", "parameters"):
+        for name in ("init", "step", "evaluate", "batch", "react", "validate", "parameters"):
             if not callable(getattr(self, name)):
                 raise InputError(f"Program.{name}", getattr(self, name), "must be a function", "See Program's help.")
         if self.data is not None and not isinstance(self.data, Data):
@@ -118,7 +144,7 @@ class Program:
                 "must be an hpx.Data or None",
                 "Wrap it: hpx.Data(train, valid, test), or hpx.data.from_arrays(x, y).",
             )
-        for name in ("steps", "eval_every"):
+        for name in ("steps", "calls", "eval_every"):
             value = getattr(self, name)
             if not callable(value) and not (name == "eval_every" and value is None):
                 whole(f"Program.{name}", value)
@@ -128,14 +154,16 @@ class Program:
         """The train and valid splits, each None where there is no data."""
         return (None, None) if self.data is None else (self.data.train, self.data.valid)
 
-    def schedule(self, h: Hparams) -> tuple[int, int]:
-        """(steps, eval_every) of one trial, from hyperparameters that are numbers.
+    def schedule(self, h: Hparams) -> Schedule:
+        """How long one trial takes, from hyperparameters that are numbers.
 
         Raises:
-          InputError: either is no whole number, 1 or more.
+          InputError: one of them is no whole number, 1 or more.
         """
-        steps = whole("steps", naming("steps", self.steps)(h) if callable(self.steps) else self.steps)
-        if self.eval_every is None:
-            return steps, steps
-        every = naming("eval_every", self.eval_every)(h) if callable(self.eval_every) else self.eval_every
-        return steps, whole("eval_every", every)
+        steps, calls = (self._number(name, h) for name in ("steps", "calls"))
+        every = steps * calls if self.eval_every is None else self._number("eval_every", h)
+        return Schedule(steps, calls, every)
+
+    def _number(self, name: str, h: Hparams) -> int:
+        value = getattr(self, name)
+        return whole(name, naming(name, value)(h) if callable(value) else value)

@@ -62,9 +62,7 @@ class Progress:
         else:
             self._training += event.seconds
             self._done += event.lane_steps
-            # A lane that diverged ran on to the end of its segment.
-            given_up = sum(max(self._plan.steps[c.trial] - max(c.step, event.step), 0) for c in event.changes)
-            self._left = max(self._left - event.lane_steps - given_up, 0)
+            self._left = max(self._left - event.lane_steps - event.spared, 0)
             (self._show if event.live else self._keep)(self._line(event))
 
     def _line(self, event: Event) -> str:

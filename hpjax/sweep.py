@@ -126,6 +126,7 @@ class Sweep(Settings):
             leaves = [leaf for _, leaf in result.leaves(trial, replicate)]
             state = jax.tree.unflatten(jax.tree.structure(shapes.state), leaves)
             luck = lane_key(self.seed, replicate, trial if self.randomness == "independent" else None)
-            key = step_key(purpose_key(luck, "evaluate"), int(result.lane_step[trial, replicate]))
+            calls = int(result.lane_step[trial, replicate]) * plan.schedules[trial].calls
+            key = step_key(purpose_key(luck, "evaluate"), calls)
             found.append(evaluate(key, state, data.test, h))
         return {f"test/{name}": float(np.mean([metrics[name] for metrics in found])) for name in found[0]}

@@ -33,6 +33,18 @@ class Lane(NamedTuple):
     diverged: jax.Array
 
 
+class Evaluation(NamedTuple):
+    """What an evaluation finds.
+
+    Attributes:
+      metrics: by the names under which they are reported; train ones averaged since the last evaluation.
+      done: bool, whether the program calls its trial complete.
+    """
+
+    metrics: dict[str, Any]
+    done: Any
+
+
 class Shapes(NamedTuple):
     """What a program gives, as shapes and dtypes.
 
@@ -93,9 +105,10 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
         if not (isinstance(after, tuple) and len(after) == 2):
             raise ProgramError(f"Program.step must return (state, metrics), got {type(after).__name__}.")
         moved = jax.tree.map(as_array, after[0])
-        _same_type(state, moved)
+        _same_type("step", state, moved)
         emitted = _scalars("step", after[1])
         evaluated = _scalars("evaluate", naming("Program.evaluate", program.evaluate)(key, moved, valid, h))
+        _reacted(moved, naming("Program.react", program.react)(moved, _reported(emitted, evaluated), h))
         return state, emitted, evaluated, program.parameters(state)
 
     traced, (state, emitted, evaluated, parameters) = jax.make_jaxpr(life, return_shape=True)(h, train, valid)
@@ -114,20 +127,30 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
     )
 
 
-def _same_type(before: State, after: State) -> None:
+def _reacted(before: State, reaction: Any) -> None:
+    if not (isinstance(reaction, tuple) and len(reaction) == 2):
+        raise ProgramError(f"Program.react must return (state, done), got {type(reaction).__name__}.")
+    _same_type("react", before, jax.tree.map(as_array, reaction[0]))
+    done = jnp.asarray(reaction[1])
+    if done.shape != () or done.dtype != jnp.bool_:
+        raise ProgramError(f"Program.react must give done as a bool (), got {done.dtype}{list(done.shape)}.")
+
+
+def _same_type(where: str, before: State, after: State) -> None:
     there, here = jax.tree.structure(before), jax.tree.structure(after)
     if there != here:  # type: ignore[operator]
         raise ProgramError(
-            "Program.step changes the structure of the state: init gives\n"
-            f"  {there}\nstep gives\n  {here}\nReturn the same structure."
+            f"Program.{where} changes the structure of the state: init gives\n"
+            f"  {there}\n{where} gives\n  {here}\nReturn the same structure."
         )
     for (path, x), (_, y) in zip(
         jax.tree_util.tree_leaves_with_path(before), jax.tree_util.tree_leaves_with_path(after), strict=True
     ):
         if x.shape != y.shape or x.dtype != y.dtype:
             raise ProgramError(
-                f"Program.step changes state{jax.tree_util.keystr(path)} from {x.dtype}{list(x.shape)} to "
-                f"{y.dtype}{list(y.shape)}. Give it the same shape and dtype in init, or cast it with .astype in step."
+                f"Program.{where} changes state{jax.tree_util.keystr(path)} from {x.dtype}{list(x.shape)} to "
+                f"{y.dtype}{list(y.shape)}. Give it the same shape and dtype in init, or "
+                f"cast it with .astype in {where}."
             )
 
 
@@ -228,17 +251,26 @@ def advance(
 
 def evaluate(
     program: Program, shapes: Shapes, key: jax.Array, lane: Lane, valid: Arrays, h: Hparams
-) -> tuple[Lane, dict[str, jax.Array]]:
-    """The metrics of a lane, train ones averaged since the last evaluation; and the lane, its averages begun anew."""
-    metrics = program.evaluate(step_key(purpose_key(key, "evaluate"), lane.step), typed(lane.state, shapes), valid, h)
+) -> tuple[Lane, Evaluation]:
+    """What an evaluation finds; and the lane after the program's reaction, its averages begun anew."""
+    state = typed(lane.state, shapes)
+    metrics = program.evaluate(step_key(purpose_key(key, "evaluate"), lane.step), state, valid, h)
     values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.valid}
-    means = {f"train/{name}": total / jnp.maximum(lane.counted, 1) for name, total in lane.totals.items()}
-    fresh = lane._replace(
-        totals=jax.tree.map(jnp.zeros_like, lane.totals),
-        counted=jnp.zeros_like(lane.counted),
-        diverged=_first_bad(lane.diverged, values, lane.step),
+    means = {name: total / jnp.maximum(lane.counted, 1) for name, total in lane.totals.items()}
+    reported = _reported(means, values)
+    state, done = program.react(state, reported, h)
+    fresh = Lane(
+        raw(jax.tree.map(as_array, state)),
+        jax.tree.map(jnp.zeros_like, lane.totals),
+        jnp.zeros_like(lane.counted),
+        lane.step,
+        _first_bad(lane.diverged, values, lane.step),
     )
-    return fresh, {**means, **{f"valid/{name}": value for name, value in values.items()}}
+    return fresh, Evaluation(reported, jnp.asarray(done))
+
+
+def _reported(train: Metrics, valid: Metrics) -> dict[str, jax.Array]:
+    return {**{f"train/{name}": v for name, v in train.items()}, **{f"valid/{name}": v for name, v in valid.items()}}
 
 
 def _first_bad(diverged: jax.Array, values: dict[str, jax.Array], step: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hpjax.engine import lane as one
 from hpjax.engine import layout, spread
-from hpjax.engine.lane import HEALTHY, Lane, Shapes
+from hpjax.engine.lane import HEALTHY, Evaluation, Lane, Shapes
 from hpjax.hparams import Hparams
 from hpjax.keys import lane_key
 from hpjax.program import Arrays, Program
@@ -48,13 +48,13 @@ class Emitted(NamedTuple):
     Attributes:
       step: int32, steps taken.
       diverged: int32, the step of divergence or ``HEALTHY``.
-      metrics: name to the value at this evaluation; NaN where the segment ends without one.
+      evaluation: what this evaluation found; NaN where the segment ends without one.
       iterations: int32 (devices,), chunks computed.
     """
 
     step: Any
     diverged: Any
-    metrics: dict[str, Any]
+    evaluation: Evaluation
     iterations: Any
 
 
@@ -78,7 +78,7 @@ class Recipe(NamedTuple):
 
 def _run_chunk(
     recipe: Recipe, old: Lane, slots: Slots, stop: Any, evaluating: Any, seed: Any, train: Arrays, valid: Arrays
-) -> tuple[Lane, dict[str, jax.Array]]:
+) -> tuple[Lane, Evaluation]:
     """Advances the lanes of one chunk to step ``stop``; arrays of ``slots`` have shape (width,)."""
     program, shapes = recipe.program, recipe.shapes
     # The width by name: a group without traced hyperparameters has nothing else to tell it.
@@ -102,19 +102,26 @@ def _run_chunk(
         )
         return _keep(t < slots.budget, moved, lanes) if recipe.own_budget else moved
 
-    def evaluate(lanes: Lane) -> tuple[Lane, dict[str, jax.Array]]:
-        result: tuple[Lane, dict[str, jax.Array]] = many(
-            partial(one.evaluate, program, shapes), in_axes=(key_axis, 0, None, 0)
-        )(key, lanes, valid, slots.h)
+    def evaluate(lanes: Lane) -> tuple[Lane, Evaluation]:
+        result: tuple[Lane, Evaluation] = many(partial(one.evaluate, program, shapes), in_axes=(key_axis, 0, None, 0))(
+            key, lanes, valid, slots.h
+        )
         return result
 
-    def silent(lanes: Lane) -> tuple[Lane, dict[str, jax.Array]]:
-        return lanes, {name: jnp.full((recipe.width,), jnp.nan, one.float_type()) for name in shapes.metrics}
+    def silent(lanes: Lane) -> tuple[Lane, Evaluation]:
+        return lanes, _nothing(shapes, (recipe.width,))
 
     lanes = lax.cond(begin == 0, init, lambda lanes: lanes, old)
     lanes = lax.fori_loop(begin, end, advance, lanes)
-    lanes, metrics = lax.cond(evaluating, evaluate, silent, lanes)
-    return _keep(slots.alive, lanes, old), metrics
+    lanes, evaluation = lax.cond(evaluating, evaluate, silent, lanes)
+    return _keep(slots.alive, lanes, old), evaluation
+
+
+def _nothing(shapes: Shapes, grid: tuple[int, ...]) -> Evaluation:
+    """What lanes find where they are not evaluated."""
+    return Evaluation(
+        {name: jnp.full(grid, jnp.nan, one.float_type()) for name in shapes.metrics}, jnp.zeros(grid, bool)
+    )
 
 
 def _keep(mask: jax.Array, new: Lane, old: Lane) -> Lane:
@@ -127,23 +134,22 @@ def _segment(
     recipe: Recipe, lanes: Lane, slots: Slots, stop: Any, evaluating: Any, seed: Any, train: Arrays, valid: Arrays
 ) -> tuple[Lane, Emitted]:
     """What one device does with its own chunks: the live ones, one after the other, in place."""
-    chunks = slots.trial.shape[0]
-    blank = {name: jnp.full((chunks, recipe.width), jnp.nan, one.float_type()) for name in recipe.shapes.metrics}
+    blank = _nothing(recipe.shapes, slots.trial.shape)
 
     def body(c: jax.Array, carry: Any) -> Any:
-        lanes, metrics, iterations = carry
+        lanes, found, iterations = carry
         at = partial(jax.tree.map, lambda x: lax.dynamic_index_in_dim(x, c, keepdims=False))
         mine = slots._replace(**{name: at(getattr(slots, name)) for name in Slots._fields if name != "live_chunks"})
         new, emitted = _run_chunk(recipe, at(lanes), mine, stop, evaluating, seed, train, valid)
-        lanes, metrics = jax.tree.map(
-            lambda whole, part: lax.dynamic_update_index_in_dim(whole, part, c, 0), (lanes, metrics), (new, emitted)
+        lanes, found = jax.tree.map(
+            lambda whole, part: lax.dynamic_update_index_in_dim(whole, part, c, 0), (lanes, found), (new, emitted)
         )
-        return lanes, metrics, iterations + 1
+        return lanes, found, iterations + 1
 
     carry = (lanes, blank, jnp.zeros((1,), jnp.int32))
-    lanes, metrics, iterations = lax.fori_loop(0, slots.live_chunks[0], body, carry)
+    lanes, found, iterations = lax.fori_loop(0, slots.live_chunks[0], body, carry)
     # Copies, since the lanes are donated to the next call before the host may have read these.
-    return lanes, Emitted(jnp.copy(lanes.step), jnp.copy(lanes.diverged), metrics, iterations)
+    return lanes, Emitted(jnp.copy(lanes.step), jnp.copy(lanes.diverged), found, iterations)
 
 
 @dataclass(frozen=True)
@@ -248,7 +254,7 @@ class Cohort(NamedTuple):
     Attributes:
       trial: int32 trial ids.
       replicate: int32.
-      budget: int32, the step at which each ends.
+      budget: int32, the call of ``step`` after which each ends.
       h: the hyperparameters; leaves of shape (lanes,).
     """
 
@@ -265,6 +271,7 @@ class Report(NamedTuple):
       lanes: their numbers in the cohort.
       step: steps taken.
       diverged: the step of divergence, or ``HEALTHY``.
+      done: bool, whether the program calls its trial complete.
       metrics: name to values, empty where the segment ended without an evaluation.
       iterations: chunks computed by all devices.
     """
@@ -272,6 +279,7 @@ class Report(NamedTuple):
     lanes: Ints
     step: Ints
     diverged: Ints
+    done: NDArray[np.bool_]
     metrics: dict[str, NDArray[np.floating[Any]]]
     iterations: int
 
@@ -332,7 +340,8 @@ class Lanes:
             lanes,
             found.step.reshape(-1)[at],
             found.diverged.reshape(-1)[at],
-            {name: values.reshape(-1)[at] for name, values in found.metrics.items()} if evaluate else {},
+            found.evaluation.done.reshape(-1)[at],
+            {name: values.reshape(-1)[at] for name, values in found.evaluation.metrics.items()} if evaluate else {},
             int(found.iterations.sum()),
         )
 

@@ -10,6 +10,7 @@ from hpjax import text
 from hpjax.engine.lane import Shapes
 from hpjax.engine.trace import Verdict
 from hpjax.hparams import Hparams
+from hpjax.program import Schedule
 from hpjax.text import show
 
 
@@ -20,7 +21,7 @@ class Group:
     Attributes:
       number: from 0, in the order in which groups train.
       static: the static hyperparameters that all of its trials agree on.
-      eval_every: steps between evaluations.
+      eval_every: calls of ``step`` between evaluations.
       trials: the ids, ascending.
     """
 
@@ -68,7 +69,7 @@ class Plan:
       width: lanes that one device computes at once.
       chunks: per group, chunks of ``width`` lanes a device.
       devices: how many devices, and of which kind.
-      steps: per trial, how many optimizer steps it takes.
+      schedules: per trial, how long it takes.
       segment: steps a device call at most; None goes from evaluation to evaluation.
       data_bytes: size of the train and valid splits, of which each device has one copy.
       objective, randomness, seed: as given to the sweep.
@@ -84,7 +85,7 @@ class Plan:
     width: int
     chunks: tuple[int, ...]
     devices: tuple[int, str]
-    steps: tuple[int, ...]
+    schedules: tuple[Schedule, ...]
     segment: int | None
     data_bytes: int
     objective: str
@@ -93,9 +94,19 @@ class Plan:
     hints: tuple[str, ...] = ()
 
     @property
+    def steps(self) -> tuple[int, ...]:
+        """Per trial, how many optimizer steps it takes."""
+        return tuple(schedule.steps for schedule in self.schedules)
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """Per trial, how many calls of ``step`` it takes; a call is an optimizer step unless gradients accumulate."""
+        return tuple(schedule.steps * schedule.calls for schedule in self.schedules)
+
+    @property
     def lane_steps(self) -> int:
-        """Optimizer steps of all lanes together."""
-        return sum(self.steps) * self.replicates
+        """Calls of ``step`` of all lanes together."""
+        return sum(self.budgets) * self.replicates
 
     def memory(self, group: Group) -> int:
         """Estimated bytes a device while the group trains: lanes, data, and one chunk's gradients and batch."""
@@ -104,7 +115,7 @@ class Plan:
 
     def segments(self, group: Group) -> int:
         """Device calls of the group, if no trial ends early."""
-        longest = max(self.steps[trial] for trial in group.trials)
+        longest = max(self.budgets[trial] for trial in group.trials)
         # From one evaluation to the next, each in calls of at most `segment` steps.
         whole, rest = divmod(longest, group.eval_every)
         call = self.segment or longest
