@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hpjax.samplers import Sobol as Sobol
     from hpjax.schedulers import Scheduler as Scheduler
     from hpjax.space import Space as Space
+    from hpjax.stopping import EarlyStopping as EarlyStopping
     from hpjax.supervise import supervised as supervised
     from hpjax.sweep import Sweep as Sweep
 
@@ -49,11 +50,12 @@ _HOME = {
     "hpjax.schedulers": ["Scheduler"],
     "hpjax.domains": ["Choice", "Int", "LogInt", "LogUniform", "ReverseLogUniform", "Uniform"],
     "hpjax.space": ["Space"],
+    "hpjax.stopping": ["EarlyStopping"],
     "hpjax.supervise": ["supervised"],
     "hpjax.loop": ["Event"],
     "hpjax.sweep": ["Sweep"],
 }
-_MODULES = ["data", "keys", "metrics"]
+_MODULES = ["data", "keys", "metrics", "optim"]
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = sorted([*_MODULE_OF, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]

@@ -56,6 +56,21 @@ def batch_indices(key: jax.Array, step: int | jax.Array, examples: int, batch_si
       [0, 1, 2, 3]
     """
     place = jnp.asarray(step, jnp.uint32) * jnp.uint32(batch_size) + jnp.arange(batch_size, dtype=jnp.uint32)
+    return examples_at(key, place, examples)
+
+
+def examples_at(key: jax.Array, place: jax.Array, examples: int) -> jax.Array:
+    """Which examples stand at these places of the endless row of epochs that batches are cut from.
+
+    Args:
+      key: as for ``batch_indices``.
+      place: int (places,), consecutive, from 0; no more than ``examples``.
+      examples: size of the training split.
+
+    Returns:
+      uint32 (places,), each below ``examples``.
+    """
+    place = jnp.asarray(place, jnp.uint32)
     epoch, index = place // examples, place % examples
     this, following = (round_keys(jax.random.fold_in(key, epoch[0] + e)) for e in (0, 1))
     return shuffled(index, jnp.where((epoch == epoch[0])[:, None], this, following), examples)

@@ -307,13 +307,6 @@ class Choice(Domain):
                 raise InputError("Choice.options", option, "stands there twice", "Name each option once.")
             if option != option:
                 raise InputError("Choice.options", option, "must equal itself", "Use another value.")
-            if show(option) in map(show, options[:i]):
-                raise InputError(
-                    "Choice.options",
-                    option,
-                    f"prints as {show(option)!r} and so does another option: no table could tell them apart",
-                    "Give the functions names with def, or choose among strings and look them up in a dict.",
-                )
         object.__setattr__(self, "options", options)
         object.__setattr__(self, "default", default)
         object.__setattr__(self, "static", static)

@@ -4,9 +4,11 @@ import hashlib
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import jax
@@ -151,11 +153,34 @@ def _without_addresses(content: str) -> str:
     return re.sub(r" at 0x[0-9a-f]+|0x[0-9a-f]{6,}", "", content)
 
 
-def _told(thing: object) -> str:
-    """A scheduler by its type and its settings."""
+def _told(thing: Any, within: tuple[int, ...] = ()) -> str:
+    """A scheduler, or what it holds, by its type and its settings, however deep."""
+    if id(thing) in within:
+        return "..."
+    tell = partial(_told, within=(*within, id(thing)))
+    if isinstance(thing, Mapping):
+        return "{" + ", ".join(f"{tell(key)}: {tell(value)}" for key, value in thing.items()) + "}"
+    if isinstance(thing, list | tuple):
+        return f"[{', '.join(map(tell, thing))}]"
+    if isinstance(thing, set | frozenset):
+        return f"{{{', '.join(sorted(map(tell, thing)))}}}"
+    if isinstance(thing, partial):
+        return f"{tell(thing.func)}({tell(thing.args)}, {tell(thing.keywords)})"
+    if isinstance(thing, FunctionType):
+        code = _digest(_without_addresses(repr((thing.__code__.co_code, thing.__code__.co_consts))))
+        return f"{thing.__qualname__}({tell([thing.__defaults__, *_cells(thing)])} {code})"
     names = set(getattr(thing, "__dict__", {}))
     for kind in type(thing).__mro__:
         slots = getattr(kind, "__slots__", ())
-        names |= {name for name in ([slots] if isinstance(slots, str) else slots) if hasattr(thing, name)}
-    values = ", ".join(f"{name}={show(getattr(thing, name))}" for name in sorted(names))
-    return _without_addresses(f"{type(thing).__name__}({values})")
+        for name in [slots] if isinstance(slots, str) else slots:
+            private = name.startswith("__") and not name.endswith("__")
+            names.add(f"_{kind.__name__.lstrip('_')}{name}" if private else name)
+    if isinstance(thing, type) or not names:
+        return _without_addresses(show(thing) if isinstance(thing, float) else repr(thing))
+    values = ", ".join(f"{name}={tell(getattr(thing, name))}" for name in sorted(names) if hasattr(thing, name))
+    return f"{type(thing).__name__}({values})"
+
+
+def _cells(function: FunctionType) -> list[Any]:
+    """What a function closes over."""
+    return [cell.cell_contents for cell in function.__closure__ or ()]

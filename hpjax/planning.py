@@ -85,13 +85,16 @@ def _prepare(settings: Settings) -> Prepared:
     points = _points(settings)
     tracing = tracer(settings)
     with reading() as read:
-        schedules = [_scheduled(settings, point) for point in points]
+        schedules = _scheduled(settings, points)
     firsts = {settings.space.branch_of(point): point for point in reversed(points)}
     verdicts = judge(tracing, settings.space, list(firsts.values()))
     groups, shapes = _groups(settings, tracing, points, [schedule.eval_every for schedule in schedules], verdicts)
     read = read.union(*(given.reads for given in shapes))
-    for given in shapes:
+    for g, given in zip(groups, shapes, strict=True):
         settings.objective.check(given.metrics)
+        for name, check in given.checks:
+            for trial in g.trials:
+                check.of(points[trial][name])
     largest = max(len(g.trials) for g in groups)
     own_luck = settings.randomness == "independent"
     memory = (devices[0].memory_stats() or {}).get("bytes_limit")
@@ -150,15 +153,15 @@ def _groups(
             return groups, shapes
 
 
-def _scheduled(settings: Settings, point: Point) -> Schedule:
-    """How long a trial takes, its hyperparameters checked."""
-    h = Hparams(point)
+def _scheduled(settings: Settings, points: list[Point]) -> list[Schedule]:
+    """How long each trial takes, its hyperparameters checked."""
+    hparams = [Hparams(point) for point in points]
     try:
-        schedule = settings.program.schedule(h)
-        settings.program.validate(h, schedule.steps)
+        schedules = [settings.program.schedule(h) for h in hparams]
+        settings.program.validate(list(zip(hparams, schedules, strict=True)))
     except Exception as error:
         raise blamed(error) from None
-    return schedule
+    return schedules
 
 
 def _hints(

@@ -1,6 +1,6 @@
 """The program: what a trial does, as pure functions. The engine knows nothing else of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -40,13 +40,14 @@ class Data:
     def __post_init__(self) -> None:
         for name in ("train", "valid", "test"):
             for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(self, name)):
-                kind = getattr(leaf, "dtype", type(leaf))
-                if not any(jnp.issubdtype(kind, number) for number in (np.number, np.bool_)):
+                keys = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+                words = isinstance(leaf, str | bytes) or (isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSUMm")
+                if keys or words:
                     raise InputError(
                         f"Data.{name}{jax.tree_util.keystr(path)}",
                         leaf if isinstance(leaf, str) else type(leaf).__name__,
                         "must be an array of numbers",
-                        "Encode it; of PRNG keys give jax.random.key_data(keys).",
+                        "Give jax.random.key_data(keys)." if keys else "Encode it.",
                     )
 
 
@@ -55,7 +56,7 @@ def whole_split(key: jax.Array, step: jax.Array, train: Arrays, h: Hparams) -> B
     return train
 
 
-def _accept(h: Hparams, steps: int) -> None:
+def _accept(trials: Sequence[tuple[Hparams, "Schedule"]]) -> None:
     """The default ``validate``: any hyperparameters will do."""
 
 
@@ -106,8 +107,8 @@ class Program:
         constant or a function of ``h``.
       eval_every: calls of ``step`` between evaluations, a constant or a function of ``h``; None evaluates at the
         end only.
-      validate: ``validate(h, steps)`` raises ``InputError`` on hyperparameters that cannot run for so many steps;
-        called on the host, with numbers, for every trial, before anything compiles.
+      validate: ``validate(trials)`` raises ``InputError`` on hyperparameters that cannot run; called on the host
+        with (h, schedule) of every trial, h with numbers, before anything compiles.
       parameters: ``parameters(state) -> pytree``, what the plan counts as the parameters of a lane.
       describe: what a manifest says of the program: names to strings or numbers.
 
@@ -129,7 +130,7 @@ class Program:
     steps: int | Callable[[Hparams], int] = field(kw_only=True)
     calls: int | Callable[[Hparams], int] = field(default=1, kw_only=True)
     eval_every: int | Callable[[Hparams], int] | None = field(default=None, kw_only=True)
-    validate: Callable[[Hparams, int], None] = field(default=_accept, kw_only=True)
+    validate: Callable[[Sequence[tuple[Hparams, Schedule]]], None] = field(default=_accept, kw_only=True)
     parameters: Callable[[State], Any] = field(default=_all_of, kw_only=True)
     describe: Mapping[str, object] = field(default_factory=dict, kw_only=True)
 

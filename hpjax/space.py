@@ -184,6 +184,8 @@ def _constant(name: str, value: Any) -> Constant:
         raise InputError(f"Space.{name}", value, "is a kind of domain, not one", f"Write {value.__name__}(...).")
     if getattr(value, "shape", None) == ():
         value = value.item()  # a NumPy or JAX number
+    if value != value:
+        raise InputError(f"Space.{name}", value, "must equal itself", "Use another value.")
     try:
         hash(value)
     except TypeError:

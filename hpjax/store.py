@@ -84,6 +84,8 @@ class Store:
                 database.execute("PRAGMA journal_mode=WAL")
                 database.execute("PRAGMA synchronous=NORMAL")
             except (OSError, sqlite3.Error) as error:
+                if lock is not None:
+                    lock.close()
                 raise RunError(
                     f"run directory {str(directory)!r} cannot be written: {error}. "
                     "Choose one in a place that you may write to."

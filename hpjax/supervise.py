@@ -1,23 +1,23 @@
 """supervised: a Flax model, an Optax optimizer, a loss and data, as a Program."""
 
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 
-from hpjax.data import Data, Examples, batch_indices, examples_in, tidy_examples
+from hpjax.data import Data, Examples, examples_in, tidy_examples
 from hpjax.errors import InputError, ProgramError, naming, whole
 from hpjax.hparams import Hparams
-from hpjax.network import example_input, network
-from hpjax.program import Metrics, Program
+from hpjax.measures import Measures, PerExample, check_metrics
+from hpjax.network import example_input, network, required_arguments
+from hpjax.program import Program, Schedule
+from hpjax.stopping import EarlyStopping
 from hpjax.text import show
-
-PerExample = Callable[[Any, Any], jax.Array]
+from hpjax.training import Training
 
 
 def supervised(
@@ -30,30 +30,47 @@ def supervised(
     steps: int | Callable[[Hparams], int],
     eval_every: int | Callable[[Hparams], int] | None = None,
     metrics: Mapping[str, PerExample] | Callable[[Hparams], Mapping[str, PerExample]] | None = None,
+    penalty: Callable[[Any, Hparams], Any] | None = None,
+    augment: Callable[[jax.Array, Examples, Hparams], Examples] | None = None,
+    average: float | Callable[[Hparams], float] | None = None,
+    early_stopping: EarlyStopping | Callable[[Hparams], EarlyStopping] | None = None,
+    microbatch: int | None = None,
     eval_batch_size: int = 512,
 ) -> Program:
     """A program that trains a Flax model on batches drawn without replacement, epoch by epoch.
 
-    Every argument but the data and ``eval_batch_size`` is a constant or a function of ``h``, the
-    hyperparameters of a trial.
+    Every argument but the data, ``microbatch`` and ``eval_batch_size`` is a constant or a function of ``h``, the
+    hyperparameters of a trial; ``penalty`` and ``augment`` get ``h`` as their last argument.
 
     Args:
       model: a Linen module, ``lambda h: MLP(h.hidden)``, or for NNX ``lambda h, rngs: MLP(h.hidden, rngs=rngs)``.
         Linen modules may take ``train``, ``training``, ``is_training``, ``deterministic`` or
         ``use_running_average``; batch statistics and dropout are taken care of for both.
-      optimizer: an Optax gradient transformation.
+      optimizer: an Optax gradient transformation; what of it cannot be traced ``hpx.optim`` has anew.
       loss: ``loss(outputs, y)``, one value an example: shape (batch,), further axes are averaged.
         A function whose only argument is, or whose first is called, ``h`` is taken for a function of ``h``.
       data: three splits of ``Examples``.
-      batch_size: examples a step, at most the size of the training split.
+      batch_size: examples a step, at most the size of the training split. Each gets a program of its own, unless
+        ``microbatch`` is given.
       steps: optimizer steps of a trial.
-      eval_every: steps between evaluations on the whole validation split; None evaluates at the end only.
+      eval_every: steps between evaluations on the whole validation split; None evaluates at the end only. With
+        ``microbatch`` it counts microbatches, so that all lanes have seen as many examples.
       metrics: name to a function like ``loss``, e.g. ``{"accuracy": hpx.metrics.accuracy}``.
+      penalty: ``penalty(params, h)``, a scalar added to the loss that is minimized, and reported as ``train/penalty``:
+        ``lambda params, h: h.l1 * hpx.losses.l1(params)``. ``train/loss`` is without it.
+      augment: ``augment(key, batch, h) -> batch``, applied to each training batch: noise, crops, mixup. The batch is
+        ``Examples(x, y)``.
+      average: decay of an exponential moving average of the parameters, which starts at the initial ones and is
+        evaluated in their place.
+      early_stopping: an ``hpx.EarlyStopping``.
+      microbatch: examples that a lane computes at once; gradients are summed until its batch is whole, so that one
+        program serves all batch sizes and a batch may be larger than memory. Means are exact where it does not
+        divide the batch; batch statistics are those of microbatches.
       eval_batch_size: examples that one lane evaluates at once; results are exact for any.
 
     Returns:
       A program whose metrics are ``train/loss``, ``valid/loss`` and those of ``metrics``. Its state is a dict:
-      ``params``, ``stats`` (batch statistics and the like) and ``opt_state``.
+      ``params``, ``stats`` (batch statistics and the like), ``opt_state``, and what the arguments ask for.
 
     Raises:
       InputError: an argument that cannot be used.
@@ -69,90 +86,72 @@ def supervised(
         raise InputError(
             "supervised.data", type(data).__name__, "must be Data of Examples", "Use hpx.data.from_arrays(x, y)."
         )
-    eval_batch_size = whole("supervised.eval_batch_size", eval_batch_size)
     if isinstance(metrics, Mapping):
-        _check_metrics(metrics)
-    elif metrics is not None and not (callable(metrics) and _of_h(metrics)):
+        check_metrics(metrics)
+    elif metrics is not None and (not callable(metrics) or required_arguments(metrics) > 1):
         raise InputError(
             "supervised.metrics",
             show(metrics),
             "must be a dict of name to function, or a function of h that gives one",
             'Write {"accuracy": hpx.metrics.accuracy}.',
         )
+    for name, function in (("penalty", penalty), ("augment", augment)):
+        if function is not None and not callable(function):
+            raise InputError(f"supervised.{name}", function, "must be a function whose last argument is h", "See help.")
     data = _checked(data)
-    net = network(model)
     examples = examples_in(data.train)
     if not callable(batch_size):
         _check_batch_size(batch_size, examples)
-    optimizer_of = _setting("optimizer", optimizer, lambda v: isinstance(v, optax.GradientTransformation))
-    loss_of = _setting("loss", loss, lambda v: callable(v) and not _of_h(v))
-    metrics_of = _setting("metrics", {} if metrics is None else metrics, lambda v: isinstance(v, Mapping))
-    example = example_input(data.train.x)
-    labels = _label_range(data)
+    training = Training(
+        net=network(model),
+        example=example_input(data.train.x),
+        examples=examples,
+        measures=Measures(
+            _setting("loss", loss, lambda v: callable(v) and not _of_h(v)),
+            _setting("metrics", {} if metrics is None else metrics, lambda v: isinstance(v, Mapping)),
+            _label_range(data),
+        ),
+        optimizer=_setting("optimizer", optimizer, lambda v: isinstance(v, optax.GradientTransformation)),
+        batch_size=_number("batch_size", batch_size),
+        steps=_number("steps", steps),
+        eval_every=None if eval_every is None else _number("eval_every", eval_every),
+        eval_batch_size=whole("supervised.eval_batch_size", eval_batch_size),
+        penalty=penalty,
+        augment=augment,
+        average=None if average is None else _number("average", average),
+        stopping=None
+        if early_stopping is None
+        else _setting("early_stopping", early_stopping, lambda v: isinstance(v, EarlyStopping)),
+        microbatch=None if microbatch is None else whole("supervised.microbatch", microbatch, most=examples),
+    )
 
-    def values(outputs: Any, y: Any, h: Hparams) -> dict[str, jax.Array]:
-        _check_labels(outputs, y, labels)
-        own = metrics_of(h)
-        _check_metrics(own)
-        functions = {"loss": loss_of(h), **own}
-        return {
-            name: _per_example(name, naming(f"supervised.{name}", function), outputs, y)
-            for name, function in functions.items()
-        }
-
-    def init(key: jax.Array, h: Hparams) -> dict[str, Any]:
-        params, stats = net.init(key, example, h)
-        # Flax draws batch statistics in float32 and may return them in the wider type of the inputs.
-        settled = jax.eval_shape(lambda: net.apply(key, params, stats, example, h, True)[1])
-        stats = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), stats, settled)
-        return {"params": params, "stats": stats, "opt_state": optimizer_of(h).init(params)}
-
-    def batch(key: jax.Array, step: jax.Array, train: Examples, h: Hparams) -> Examples:
-        index = batch_indices(key, step, examples, _static_size(batch_size, h))
-        drawn: Examples = jax.tree.map(lambda a: jnp.asarray(a)[index], train)
-        return drawn
-
-    def step(
-        key: jax.Array, state: dict[str, Any], batch: Examples, h: Hparams
-    ) -> tuple[dict[str, Any], dict[str, jax.Array]]:
-        def objective(params: Any) -> tuple[jax.Array, Any]:
-            outputs, stats = net.apply(key, params, state["stats"], batch.x, h, True)
-            means = {name: value.mean() for name, value in values(outputs, batch.y, h).items()}
-            return means["loss"], (means, stats)
-
-        gradients, (means, stats) = jax.grad(objective, has_aux=True)(state["params"])
-        updates, opt_state = optimizer_of(h).update(gradients, state["opt_state"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
-        return {"params": params, "stats": stats, "opt_state": opt_state}, means
-
-    def evaluate(key: jax.Array, state: dict[str, Any], split: Examples, h: Hparams) -> Metrics:
-        count = examples_in(split)
-        parts = -(-count // eval_batch_size)
-        size = -(-count // parts)
-
-        def part(i: jax.Array) -> dict[str, jax.Array]:
-            index = i * size + jnp.arange(size)
-            x, y = jax.tree.map(lambda a: jnp.asarray(a)[jnp.minimum(index, count - 1)], split)
-            outputs, _ = net.apply(key, state["params"], state["stats"], x, h, False)
-            # The last part may reach beyond the split; what lies there counts for nothing.
-            return {name: jnp.where(index < count, v, 0).sum() for name, v in values(outputs, y, h).items()}
-
-        sums = lax.map(part, jnp.arange(parts)) if parts > 1 else part(jnp.int32(0))
-        return {name: value.sum() / count for name, value in sums.items()}
-
-    def validate(h: Hparams, steps: int) -> None:
-        size = naming("supervised.batch_size", batch_size)(h) if callable(batch_size) else batch_size
-        _check_batch_size(size, examples)
-        if (steps + 1) * int(size) >= 2**32:
-            raise InputError("steps × batch_size", steps * int(size), "must stay below 2**32", "Use fewer steps.")
+    def validate(trials: Sequence[tuple[Hparams, Schedule]]) -> None:
+        sizes = {int(_check_batch_size(training.batch_size(h), examples)) for h, _ in trials}
+        if microbatch is not None and all(size % microbatch for size in sizes):
+            raise InputError(
+                "supervised.microbatch",
+                microbatch,
+                f"divides no batch size; there are {', '.join(map(str, sorted(sizes)))}",
+                f"Use {math.gcd(*sizes)}.",
+            )
+        for h, schedule in trials:
+            size = int(training.batch_size(h))
+            if (schedule.steps + 1) * size >= 2**32:
+                raise InputError(
+                    "steps × batch_size", schedule.steps * size, "must stay below 2**32", "Use fewer steps."
+                )
+            # What optimizers and schedules say of these very numbers; abstractly, so that nothing compiles.
+            jax.eval_shape(lambda h=h: training.check(h))
 
     return Program(
-        init,
-        step,
-        evaluate,
+        training.init,
+        training.step,
+        training.evaluate,
         data,
-        batch,
+        training.batch,
+        react=training.react,
         steps=steps,
+        calls=training.calls if microbatch is not None else 1,
         eval_every=eval_every,
         validate=validate,
         parameters=lambda state: state["params"],
@@ -163,6 +162,11 @@ def supervised(
             "batch_size": "a function of h" if callable(batch_size) else int(batch_size),
         },
     )
+
+
+def _number(name: str, value: Any) -> Callable[[Hparams], Any]:
+    """A number, or a function of ``h`` that gives one."""
+    return naming(f"supervised.{name}", value) if callable(value) else lambda h: value
 
 
 def _setting(name: str, value: Any, is_constant: Callable[[Any], bool]) -> Callable[[Hparams], Any]:
@@ -191,16 +195,6 @@ def _of_h(function: Callable[..., Any]) -> bool:
     return positional[:1] == ["h"] or (len(positional) == 1 and not any(p.kind is p.VAR_POSITIONAL for p in parameters))
 
 
-def _check_metrics(metrics: Mapping[str, PerExample]) -> None:
-    for name, function in metrics.items():
-        if not isinstance(name, str) or name == "loss":
-            raise InputError("supervised.metrics", name, "must be a name other than loss", "Rename the metric.")
-        if not callable(function):
-            raise InputError(
-                f"supervised.metrics[{name!r}]", function, "must be a function of (outputs, y)", "See help."
-            )
-
-
 def _checked(data: Data) -> Data:
     """``data`` with every split checked.
 
@@ -227,22 +221,16 @@ def _checked(data: Data) -> Data:
     return Data(**splits, name=data.name)
 
 
-def _static_size(batch_size: int | Callable[[Hparams], int], h: Hparams) -> int:
-    size = batch_size(h) if callable(batch_size) else batch_size
-    if isinstance(size, jax.core.Tracer):
-        raise ProgramError("batch_size sets the shape of a batch")
-    return int(size)
-
-
-def _check_batch_size(size: Any, examples: int) -> None:
-    size = whole("batch_size", size)
-    if size > examples:
+def _check_batch_size(size: Any, examples: int) -> int:
+    number = whole("batch_size", size)
+    if number > examples:
         raise InputError(
             "batch_size",
-            size,
+            number,
             f"must be at most {examples}, the size of the training split",
             f"Use {examples} for full batches, or more data.",
         )
+    return number
 
 
 def _label_range(data: Data) -> tuple[int, int] | None:
@@ -251,43 +239,3 @@ def _label_range(data: Data) -> tuple[int, int] | None:
     if not all(isinstance(y, np.ndarray) and np.issubdtype(y.dtype, np.integer) for y in ys):
         return None
     return min(int(y.min()) for y in ys), max(int(y.max()) for y in ys)
-
-
-def _check_labels(outputs: Any, y: Any, labels: tuple[int, int] | None) -> None:
-    if labels is None or not hasattr(outputs, "ndim") or outputs.ndim != y.ndim + 1:
-        return
-    lowest, highest = labels
-    classes = outputs.shape[-1]
-    if lowest < 0 or highest >= classes:
-        raise InputError(
-            "data.y",
-            lowest if lowest < 0 else highest,
-            f"labels must lie in 0 … {classes - 1}, since the model gives {classes} outputs",
-            f"Give the model {highest + 1} outputs, renumber the labels, or make y real if this is regression.",
-        )
-
-
-def _per_example(name: str, function: PerExample, outputs: Any, y: Any) -> jax.Array:
-    """What a loss or a metric gives, averaged over all axes but the first.
-
-    Raises:
-      ProgramError: the first axis does not count examples, or another one does too: (batch, 1) against
-        (batch,) was broadcast.
-    """
-    array = jnp.asarray(function(outputs, y))
-    count = examples_in((outputs, y))
-    if array.ndim == 0 or array.shape[0] != count:
-        raise ProgramError(
-            f"{name} must give one value an example, shape ({count},) or ({count}, ...), got {list(array.shape)}: "
-            "leave out the mean, hpjax takes it."
-        )
-    if count in array.shape[1:]:  # By chance, or because it follows the batch? One example more tells.
-        more = jax.tree.map(lambda a: jax.ShapeDtypeStruct((count + 1, *a.shape[1:]), a.dtype), (outputs, y))
-        if count + 1 in jax.eval_shape(function, *more).shape[1:]:
-            shapes = [list(a.shape) for a in jax.tree.leaves((outputs, y))]
-            raise ProgramError(
-                f"{name} gives {list(array.shape)}, a value for every pair of examples: outputs and y of shapes "
-                f"{' and '.join(map(str, shapes))} were broadcast. Give them equal shapes, for example with "
-                "outputs[:, 0]."
-            )
-    return array.reshape(count, -1).mean(-1)

@@ -22,15 +22,19 @@ plot
 analysis
 store
 supervise
-network data
+training
+network measures
+optim
+data
 engine.lanes engine.plan
 engine.trace engine.layout
 engine.lane engine.width engine.spread engine.blame samplers schedulers
 samplers.sobol samplers.grid samplers.manual samplers.random
 samplers.base schedulers.base
+stopping
 program objective metrics keys shuffle
 hparams space
-domains
+domains checks
 errors text
 """
 

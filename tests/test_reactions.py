@@ -14,7 +14,7 @@ POINTS = [{"rate": rate, "patience": patience} for rate, patience in ((0.1, 2), 
 
 
 def halving(patience=lambda h: h.patience, **changes):
-    """Gradient descent on (w − 1)² whose rate is halved at each evaluation, and that ends after ``patience`` of them."""
+    """Gradient descent on (w − 1)² whose rate halves at each evaluation; ``patience`` of them end it."""
 
     def init(key, h):
         return {"w": jnp.zeros(()), "scale": jnp.ones(()), "seen": jnp.int32(0)}

@@ -1,6 +1,7 @@
 """The store and what is read from it: tables, curves, states, run directories, ranking."""
 
 import csv
+import functools
 import json
 import shutil
 import sqlite3
@@ -198,6 +199,41 @@ def test_a_scheduler_is_told_by_its_settings(tmp_path):
     assert programs == []
     with pytest.raises(hpx.RunError, match=r"scheduler: .*keep=2.* there, .*keep=1.* here"):
         other.run(tmp_path / "run", progress=False)
+
+
+class Wrapped:
+    def __init__(self, inner):
+        self.inner = inner
+
+
+class Private:
+    __slots__ = ("__k",)
+
+    def __init__(self, k):
+        self.__k = k
+
+
+def keeping(k):
+    return lambda scores: sorted(scores)[k:]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda k: Wrapped(Keep(k)),
+        lambda k: Wrapped([Keep(k)]),
+        lambda k: Wrapped({"a": functools.partial(max, k)}),
+        lambda k: Wrapped(keeping(k)),
+        Private,
+        Keep,
+        lambda k: Wrapped(lambda scores: scores[1:]) if k == 1 else Wrapped(lambda scores: scores[2:]),
+    ],
+)
+def test_schedulers_that_differ_are_told_apart_however_deep(make):
+    from hpjax.manifest import _told
+
+    assert _told(make(1)) == _told(make(1)) != _told(make(2))
+    assert "0x" not in _told(make(1))
 
 
 def test_a_state_whose_group_still_runs_is_not_there_yet(tmp_path):

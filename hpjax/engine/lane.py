@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from hpjax.checks import Check, collecting
 from hpjax.errors import ProgramError, naming
 from hpjax.hparams import Hparams, reading
 from hpjax.keys import purpose_key, step_key
@@ -54,6 +55,7 @@ class Shapes(NamedTuple):
       train, valid: names of the metrics of ``step`` and ``evaluate``.
       parameters: how many numbers its parameters are.
       reads: the hyperparameters that it makes use of.
+      checks: per traced hyperparameter what its numbers must be, as the code that uses it says.
     """
 
     state: State
@@ -62,6 +64,7 @@ class Shapes(NamedTuple):
     valid: tuple[str, ...]
     parameters: int
     reads: frozenset[str]
+    checks: tuple[tuple[str, Check], ...]
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -84,11 +87,13 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
 
     generators: list[str | None] = []
     read: set[str] = set()
+    checks: list[tuple[str, Check]] = []
 
     def life(h: Hparams, train: Arrays, valid: Arrays) -> Any:
-        with reading() as names:
+        with reading() as names, collecting() as found:
             emitted = lived(h, train, valid)
         read.update(names)
+        checks.extend((name, check) for check in found for name in h if h[name] is check.value)
         return emitted
 
     def lived(h: Hparams, train: Arrays, valid: Arrays) -> Any:
@@ -124,6 +129,7 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
         count,
         # A traced one is read where the program uses its value, a static one where the user's code asks for it.
         frozenset(names | read.difference(tracers)),
+        tuple(dict.fromkeys((name, check._replace(value=None)) for name, check in checks)),
     )
 
 

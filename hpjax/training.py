@@ -1,0 +1,226 @@
+"""Training: what a lane of a supervised program does, as pure functions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from hpjax.checks import within
+from hpjax.data import Examples, batch_indices, examples_at, examples_in
+from hpjax.errors import InputError, ProgramError, did_you_mean, naming
+from hpjax.hparams import Hparams
+from hpjax.measures import Measures, Values
+from hpjax.network import Network
+from hpjax.optim import looks_at_metrics
+from hpjax.program import Metrics
+from hpjax.stopping import EarlyStopping
+
+State = dict[str, Any]
+OfH = Callable[[Hparams], Any]
+
+# Folded into the key of a step, after the model's own.
+AUGMENT, NOISE = 2, 3
+
+
+@dataclass(frozen=True)
+class Training:
+    """A supervised program; the arguments of ``supervised``, each a function of ``h`` or None.
+
+    Its state is a dict: ``params``, ``stats`` (batch statistics and the like), ``opt_state``, and where they are
+    asked for ``average``, ``stopping``, ``last`` (the last evaluation) and ``sum`` (accumulated gradients).
+    """
+
+    net: Network
+    example: Any
+    examples: int
+    measures: Measures
+    optimizer: OfH
+    batch_size: OfH
+    steps: OfH
+    eval_every: OfH | None
+    eval_batch_size: int
+    penalty: Callable[[Any, Hparams], Any] | None
+    augment: Callable[[jax.Array, Examples, Hparams], Examples] | None
+    average: OfH | None
+    stopping: OfH | None
+    microbatch: int | None
+
+    def init(self, key: jax.Array, h: Hparams) -> State:
+        """The state before the first step."""
+        params, stats = self.net.init(key, self.example, h)
+        # Flax draws batch statistics in float32 and may return them in the wider type of the inputs.
+        settled = jax.eval_shape(lambda: self.net.apply(key, params, stats, self.example, h, True)[1])
+        stats = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), stats, settled)
+        optimizer = self.optimizer(h)
+        state = {"params": params, "stats": stats, "opt_state": optimizer.init(params)}
+        if self.average is not None:
+            state["average"] = params
+        if looks_at_metrics(state["opt_state"]):
+            metrics = {f"valid/{name}": jnp.full((), jnp.inf, jnp.result_type(float)) for name in self._valid_names(h)}
+            state["last"] = {"metrics": metrics, "evaluations": jnp.zeros((), jnp.int32)}
+        if self.stopping is not None:
+            stopping = self._stopping(h)
+            state["stopping"] = stopping.init(_evaluated(state))
+            state.setdefault("last", {"evaluations": jnp.zeros((), jnp.int32)})
+        if self.microbatch is not None:
+            state["sum"] = {"gradients": jax.tree.map(jnp.zeros_like, params), "parts": jnp.zeros((), jnp.int32)}
+        return state
+
+    def calls(self, h: Hparams) -> Any:
+        """How many microbatches make a batch."""
+        return 1 if self.microbatch is None else -(-self.batch_size(h) // self.microbatch)
+
+    def batch(self, key: jax.Array, call: jax.Array, train: Examples, h: Hparams) -> Examples:
+        """The examples of one call of ``step``."""
+        size = self.batch_size(h)
+        if self.microbatch is None:
+            if isinstance(size, jax.core.Tracer):
+                raise ProgramError("batch_size sets the shape of a batch; with microbatch=m it can be traced")
+            index = batch_indices(key, call, self.examples, int(size))
+        else:
+            calls = self.calls(h)
+            call, calls, size = (jnp.asarray(number, jnp.uint32) for number in (call, calls, size))
+            place = (call // calls) * size + (call % calls) * self.microbatch + jnp.arange(self.microbatch)
+            index = examples_at(key, place.astype(jnp.uint32), self.examples)
+        drawn: Examples = jax.tree.map(lambda a: jnp.asarray(a)[index], train)
+        return drawn
+
+    def step(self, key: jax.Array, state: State, batch: Examples, h: Hparams) -> tuple[State, Values]:
+        """One call: an optimizer step, or with ``microbatch`` a part of one."""
+        if self.augment is not None:
+            batch = naming("supervised.augment", self.augment)(jax.random.fold_in(key, AUGMENT), batch, h)
+        calls = self.calls(h)
+
+        def objective(params: Any) -> tuple[jax.Array, Any]:
+            def forward(x: Any) -> Any:
+                return self.net.apply(key, params, state["stats"], x, h, True)
+
+            outputs, stats = forward(batch.x)
+            if any(value.ndim > 1 for value in self.measures.raw(outputs, batch.y, h).values()):
+                self.measures.check_broadcast(lambda x: forward(x)[0], batch, h)
+            values = self.measures(outputs, batch.y, h)
+            means = {name: self._share(value, state, h) for name, value in values.items()}
+            total = means["loss"]
+            if self.penalty is not None:
+                means["penalty"] = jnp.asarray(naming("supervised.penalty", self.penalty)(params, h))
+                total = total + means["penalty"] / calls
+            return total, (means, stats)
+
+        gradients, (means, stats) = jax.grad(objective, has_aux=True)(state["params"])
+        state = {**state, "stats": stats}
+        if self.microbatch is None:
+            return self._updated(key, state, gradients, means["loss"], h), means
+        gradients = jax.tree.map(jnp.add, state["sum"]["gradients"], gradients)
+        parts = state["sum"]["parts"] + 1
+        full = parts == calls
+        updated = self._updated(key, state, gradients, means["loss"], h)
+        kept: State = jax.tree.map(lambda new, old: jnp.where(full, new, old), updated, state)
+        kept["sum"] = {
+            "gradients": jax.tree.map(lambda g: jnp.where(full, 0, g).astype(g.dtype), gradients),
+            "parts": jnp.where(full, 0, parts),
+        }
+        # So that the mean over the calls of a step is the mean over its batch.
+        return kept, {name: v if name == "penalty" else v * calls for name, v in means.items()}
+
+    def _share(self, values: jax.Array, state: State, h: Hparams) -> jax.Array:
+        """What a batch's mean owes to these examples: all of it, or the part of one microbatch, the last one short."""
+        if self.microbatch is None:
+            return values.mean()
+        size = self.batch_size(h)
+        place = state["sum"]["parts"] * self.microbatch + jnp.arange(self.microbatch)
+        share: jax.Array = jnp.where(place < size, values, 0).sum() / size
+        return share
+
+    def _updated(self, key: jax.Array, state: State, gradients: Any, loss: jax.Array, h: Hparams) -> State:
+        """The state after an optimizer step."""
+        optimizer = self.optimizer(h)
+        extra = {"value": loss, "key": jax.random.fold_in(key, NOISE), **state.get("last", {})}
+        update = optax.with_extra_args_support(optimizer).update
+        updates, opt_state = update(gradients, state["opt_state"], state["params"], **extra)
+        params = optax.apply_updates(state["params"], updates)
+        state = {**state, "params": params, "opt_state": opt_state}
+        if self.average is not None:
+            decay = self.average(h)
+            state["average"] = jax.tree.map(
+                lambda a, p: (decay * a + (1 - decay) * p).astype(a.dtype), state["average"], params
+            )
+        return state
+
+    def evaluate(self, key: jax.Array, state: State, split: Examples, h: Hparams) -> Metrics:
+        """Loss and metrics over a whole split, exact whatever its size."""
+        count = examples_in(split)
+        parts = -(-count // self.eval_batch_size)
+        size = -(-count // parts)
+        evaluated = _evaluated(state)
+
+        def part(i: jax.Array) -> Values:
+            index = i * size + jnp.arange(size)
+            x, y = jax.tree.map(lambda a: jnp.asarray(a)[jnp.minimum(index, count - 1)], split)
+            outputs, _ = self.net.apply(key, evaluated["params"], evaluated["stats"], x, h, False)
+            # The last part may reach beyond the split; what lies there counts for nothing.
+            return {name: jnp.where(index < count, v, 0).sum() for name, v in self.measures(outputs, y, h).items()}
+
+        sums = lax.map(part, jnp.arange(parts)) if parts > 1 else part(jnp.int32(0))
+        means = {name: value.sum() / count for name, value in sums.items()}
+        if self.stopping is not None:
+            stopping = self._stopping(h)
+            means[f"best_{stopping.metric}"] = stopping.best(state["stopping"], means[stopping.metric])
+        return means
+
+    def react(self, state: State, metrics: Metrics, h: Hparams) -> tuple[State, Any]:
+        """The state after an evaluation: what the optimizer may look at, and early stopping."""
+        if "last" not in state:
+            return state, False
+        evaluations = state["last"]["evaluations"] + 1
+        last = {"evaluations": evaluations}
+        if "metrics" in state["last"]:
+            last["metrics"] = {name: metrics[name] for name in state["last"]["metrics"]}
+        state = {**state, "last": last}
+        if self.stopping is None:
+            return state, False
+        stopping = self._stopping(h)
+        seen, over = stopping.look(state["stopping"], metrics[stopping.objective.metric], _evaluated(state))
+        every = self.eval_every
+        final = 1 if every is None else -(-self.steps(h) * self.calls(h) // every(h))
+        restored = {**seen.kept, **({"average": seen.kept["params"]} if self.average is not None else {})}
+        best = {name: restored.get(name, value) for name, value in state.items()}
+        state = jax.tree.map(lambda new, old: jnp.where(over | (evaluations >= final), new, old), best, state)
+        return {**state, "stopping": seen}, over
+
+    def check(self, h: Hparams) -> None:
+        """Has optimizer, average and early stopping look at hyperparameters that are numbers.
+
+        Raises:
+          InputError: one of them is out of its range.
+        """
+        self.optimizer(h)
+        if self.average is not None:
+            within("supervised.average", self.average(h), 0, 1)
+        if self.stopping is not None:
+            self._stopping(h)
+
+    def _valid_names(self, h: Hparams) -> list[str]:
+        names = self.measures.names(h)
+        return names if self.stopping is None else [*names, f"best_{self._stopping(h).metric}"]
+
+    def _stopping(self, h: Hparams) -> EarlyStopping:
+        assert self.stopping is not None
+        stopping: EarlyStopping = self.stopping(h)
+        names = self.measures.names(h)
+        if stopping.metric not in names:
+            raise InputError(
+                "EarlyStopping.objective",
+                stopping.objective.metric,
+                "must be a validation metric of the program",
+                did_you_mean(stopping.objective.metric, [f"valid/{name}" for name in names]),
+            )
+        return stopping
+
+
+def _evaluated(state: State) -> State:
+    """What an evaluation looks at: the averaged parameters where there are any."""
+    return {"params": state.get("average", state["params"]), "stats": state["stats"]}
