@@ -17,12 +17,14 @@ class Check(NamedTuple):
       field: what it is called where it is used, ``Dropout.rate``.
       value: a number or a tracer.
       low, high: the bounds, both allowed.
+      masks: whether a traced value hides a part of what is computed, where a number would leave it out.
     """
 
     field: str
     value: Any
     low: float
     high: float
+    masks: bool = False
 
     def of(self, number: float) -> None:
         """Raises ``InputError`` where ``number`` does not lie between the bounds."""
@@ -40,13 +42,13 @@ class Check(NamedTuple):
 _collectors: list[list[Check]] = []
 
 
-def within(field: str, value: Any, low: float, high: float = math.inf) -> None:
+def within(field: str, value: Any, low: float, high: float = math.inf, masks: bool = False) -> None:
     """Checks that ``low ≤ value ≤ high``; of a traced hyperparameter the plan checks every sampled number.
 
     Raises:
       InputError: the value is a number outside.
     """
-    check = Check(field, value, low, high)
+    check = Check(field, value, low, high, masks)
     if not isinstance(value, jax.core.Tracer):
         check.of(value)
     for found in _collectors:

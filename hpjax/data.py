@@ -14,7 +14,7 @@ from hpjax.errors import InputError
 from hpjax.program import Data
 from hpjax.shuffle import round_keys, shuffled
 
-__all__ = ["Data", "Examples", "batch_indices", "digits", "from_arrays", "from_idx", "from_npz"]
+__all__ = ["Data", "Examples", "batch_indices", "digits", "from_arrays", "from_idx", "from_npz", "pool"]
 
 Pair = tuple[Any, Any]
 
@@ -34,6 +34,35 @@ class Examples(NamedTuple):
 def examples_in(split: Any) -> int:
     """How many examples a split holds: the first axis of its arrays, whatever pytree they stand in."""
     return int(jax.tree.leaves(split)[0].shape[0])
+
+
+def pool(data: Data) -> Any:
+    """The examples of the train and valid splits together, in an order of their own: what folds are cut from.
+
+    The order is that of ``numpy.random.default_rng(0).permutation(examples)``; fold ``f`` of ``k`` is the ``f``-th of
+    ``k`` consecutive blocks, the first ones an example longer where ``k`` does not divide, as in scikit-learn's KFold.
+    """
+    both = jax.tree.map(lambda a, b: np.concatenate([np.asarray(a), np.asarray(b)]), data.train, data.valid)
+    order = np.random.default_rng(0).permutation(examples_in(both))
+    return jax.tree.map(lambda a: a[order], both)
+
+
+class Fold(NamedTuple):
+    """Where a fold lies in the pool; numbers that may be traced.
+
+    Attributes:
+      start: its first example.
+      size: how many it holds.
+    """
+
+    start: Any
+    size: Any
+
+    @classmethod
+    def of(cls, fold: Any, folds: int, examples: int) -> "Fold":
+        """Fold number ``fold`` of ``folds``, in a pool of ``examples``."""
+        size, longer = divmod(examples, folds)
+        return cls(fold * size + jnp.minimum(fold, longer), size + (fold < longer))
 
 
 def batch_indices(key: jax.Array, step: int | jax.Array, examples: int, batch_size: int) -> jax.Array:
@@ -59,21 +88,22 @@ def batch_indices(key: jax.Array, step: int | jax.Array, examples: int, batch_si
     return examples_at(key, place, examples)
 
 
-def examples_at(key: jax.Array, place: jax.Array, examples: int) -> jax.Array:
+def examples_at(key: jax.Array, place: jax.Array, examples: Any, most: int | None = None) -> jax.Array:
     """Which examples stand at these places of the endless row of epochs that batches are cut from.
 
     Args:
       key: as for ``batch_indices``.
       place: int (places,), consecutive, from 0; no more than ``examples``.
-      examples: size of the training split.
+      examples: size of the training split, which may be traced.
+      most: its upper bound where it is traced.
 
     Returns:
       uint32 (places,), each below ``examples``.
     """
-    place = jnp.asarray(place, jnp.uint32)
+    place, examples = jnp.asarray(place, jnp.uint32), examples if most is None else jnp.asarray(examples, jnp.uint32)
     epoch, index = place // examples, place % examples
     this, following = (round_keys(jax.random.fold_in(key, epoch[0] + e)) for e in (0, 1))
-    return shuffled(index, jnp.where((epoch == epoch[0])[:, None], this, following), examples)
+    return shuffled(index, jnp.where((epoch == epoch[0])[:, None], this, following), examples, most)
 
 
 def from_arrays(

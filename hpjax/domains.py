@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,15 @@ from hpjax.text import show
 
 # Sampled numbers are rounded to about this share of their domain, so that what prints, short, is what ran.
 RESOLUTION = 2e-4
+
+
+class Selection(NamedTuple):
+    """The kind of a choice among functions that is traced: a lane carries the index of its own."""
+
+    options: tuple[Any, ...]
+
+
+Kind = type | Selection | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +38,7 @@ class Domain(ABC):
     traced: bool = False
 
     # The kind of the traced array, or None where values are no numbers and can only be static.
-    kind: ClassVar[type | None] = float
+    kind: ClassVar[Kind] = float
 
     def __post_init__(self) -> None:
         if self.static and self.traced:
@@ -43,8 +52,8 @@ class Domain(ABC):
     def _name(self) -> str:
         return type(self).__name__
 
-    def numeric(self) -> type | None:
-        """``float``, ``int`` or ``bool`` where the values are numbers of that kind, else None."""
+    def numeric(self) -> Kind:
+        """``float``, ``int`` or ``bool`` where the values are numbers of that kind, a ``Selection``, else None."""
         return self.kind
 
     @property
@@ -276,11 +285,14 @@ class LogInt(Int):
 class Choice(Domain):
     """One of a few values: numbers, strings, callables, or tuples of them.
 
-    Numbers are traced where the program allows it; anything else gives each value a program of its own.
+    Numbers, infinity among them, are traced where the program allows it; anything else gives each value a program
+    of its own.
 
     Args:
       *options: the values, distinct and hashable, in the order that neighbours should have.
       default, static, traced: as for every domain.
+      select: of functions only: one program serves all, in which each lane computes every option and keeps its own.
+        Right for what costs little, an activation or an initializer; the plan says what it costs.
 
     Raises:
       InputError: no options, an option twice, one that cannot be hashed, or a default that is none of them.
@@ -291,8 +303,16 @@ class Choice(Domain):
     """
 
     options: tuple[Any, ...]
+    select: bool
 
-    def __init__(self, *options: Any, default: Any = None, static: bool = False, traced: bool = False) -> None:
+    def __init__(
+        self,
+        *options: Any,
+        default: Any = None,
+        static: bool = False,
+        traced: bool = False,
+        select: bool = False,
+    ) -> None:
         if not options:
             raise InputError("Choice.options", (), "must not be empty", "Name at least one option.")
         options = tuple(o.item() if isinstance(o, np.generic) else o for o in options)
@@ -311,16 +331,23 @@ class Choice(Domain):
         object.__setattr__(self, "default", default)
         object.__setattr__(self, "static", static)
         object.__setattr__(self, "traced", traced)
+        object.__setattr__(self, "select", select)
+        if select and not all(map(callable, options)):
+            raise InputError("Choice.select", True, f"needs functions, and {self} has others", "Drop select=True.")
+        if select and static:
+            raise InputError("Choice.select", True, "and static exclude each other", "Give one of them.")
         self.__post_init__()
         if default is not None:
             object.__setattr__(self, "default", options[options.index(default)])
         if traced and self.numeric() is None:
             raise InputError("Choice.traced", True, f"needs numbers, and {self} has others", "Drop traced=True.")
 
-    def numeric(self) -> type | None:
+    def numeric(self) -> Kind:
+        if self.select:
+            return Selection(self.options)
         if all(isinstance(o, bool | np.bool_) for o in self.options):
             return bool
-        if not all(_number(o) for o in self.options):
+        if not all(_number(o) or (isinstance(o, float) and math.isinf(o)) for o in self.options):
             return None
         return int if all(isinstance(o, int) and abs(o) < 2**31 for o in self.options) else float
 

@@ -1,7 +1,8 @@
 """Hparams: the hyperparameters of one trial, as the user's functions see them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import jax
@@ -70,6 +71,32 @@ class Hparams:
 
     def __reduce__(self) -> Any:
         return Hparams, (self._values, self._traced)
+
+
+def with_fold(h: Hparams, fold: Any, folds: int) -> Hparams:
+    """``h`` with ``h.fold``, the number of its fold, traced unless an int, and ``h.folds``, how many there are."""
+    traced = h._traced if isinstance(fold, int) else (*h._traced, "fold")
+    return Hparams({**h._values, "fold": fold, "folds": folds}, traced)
+
+
+class Selected:
+    """A function chosen by a traced index: calling it calls the chosen one. A pytree whose leaf is the index.
+
+    Under ``vmap`` every option is computed and one result kept, which one program for all lanes costs.
+
+    Args:
+      index: int32 (), or what stands for it.
+      options: the functions; each must return arrays of the same shapes and dtypes.
+    """
+
+    def __init__(self, index: Any, options: tuple[Callable[..., Any], ...]) -> None:
+        self.index, self.options = index, options
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return jax.lax.switch(self.index, [partial(option, *args, **kwargs) for option in self.options])
+
+
+jax.tree_util.register_pytree_node(Selected, lambda s: ((s.index,), s.options), lambda o, leaves: Selected(*leaves, o))
 
 
 def _flatten(h: Hparams) -> tuple[tuple[tuple[Any, Any], ...], Any]:

@@ -13,7 +13,7 @@ from hpjax.engine import spread
 from hpjax.engine.lane import HEALTHY
 from hpjax.engine.lanes import Cohort, Ints, Lanes, Recipe, Report, compile_segment
 from hpjax.engine.plan import Group
-from hpjax.engine.trace import dtype, shapes_of
+from hpjax.engine.trace import numbers, shapes_of
 from hpjax.errors import InputError
 from hpjax.hparams import Hparams
 from hpjax.objective import Objective
@@ -97,10 +97,12 @@ def train(settings: Settings, prepared: Prepared, store: Store) -> Iterator[Even
     group_of = {trial: g.number for g in plan.groups for trial in g.trials}
     rows = [(t, group_of[t], {n: _jsonable(v) for n, v in p.items()}) for t, p in enumerate(prepared.points)]
     with store.transaction():
-        store.add_trials(rows, settings.replicates)
-    standing = Standing(settings.objective, plan.trials, settings.replicates)
+        store.add_trials(rows, settings.lanes_a_trial)
+    standing = Standing(settings.objective, plan.trials, settings.lanes_a_trial)
     mesh = spread.mesh(spread.local_devices(settings.devices))
-    splits = spread.put(settings.program.splits, mesh, spread.WHOLE)
+    train, valid = settings.splits
+    once = spread.put(train, mesh, spread.WHOLE)
+    splits = once, once if valid is train else spread.put(valid, mesh, spread.WHOLE)
     try:
         for g in plan.groups:
             yield from _run_group(settings, prepared, g, mesh, splits, store, standing)
@@ -135,6 +137,7 @@ def _run_group(
         plan.width,
         own_luck=settings.randomness == "independent",
         own_budget=callable(settings.program.steps) or callable(settings.program.calls),
+        folds=settings.folds or 1,
     )
     yield Event("compile", step=0, live=len(cohort.trial), **shared)
     begun = time.perf_counter()
@@ -227,14 +230,12 @@ def _cohort(settings: Settings, prepared: Prepared, group: Group) -> Cohort:
     budgets = prepared.plan.budgets
     # Lanes that end late stand together, so that a chunk ends when all of its lanes do.
     trials = sorted(group.trials, key=lambda t: (-budgets[t], t))
-    trial = np.tile(np.array(trials, np.int32), settings.replicates)
-    replicate = np.repeat(np.arange(settings.replicates, dtype=np.int32), len(trials))
+    trial = np.tile(np.array(trials, np.int32), settings.lanes_a_trial)
+    replicate = np.repeat(np.arange(settings.lanes_a_trial, dtype=np.int32), len(trials))
     own = prepared.points[trials[0]].keys() - group.static.keys()
-    numbers = {
-        name: np.array([prepared.points[t][name] for t in trial], dtype(settings.space.kind(name))) for name in own
-    }
+    traced = {name: numbers(settings.space.kind(name), [prepared.points[t][name] for t in trial]) for name in own}
     budget = np.array([budgets[t] for t in trial], np.int32)
-    return Cohort(trial, replicate, budget, Hparams({**group.static, **numbers}, own))
+    return Cohort(trial, replicate, budget, Hparams({**group.static, **traced}, own))
 
 
 def _changes(cohort: Cohort, report: Report, taken: Ints, lost_at: Ints, evaluated: bool) -> dict[int, Change]:

@@ -50,6 +50,7 @@ def description(settings: Settings, prepared: Prepared) -> dict[str, Any]:
         "metrics": sorted({name for shapes in plan.shapes for name in shapes.metrics}),
         "trials": plan.trials,
         "replicates": plan.replicates,
+        "folds": plan.folds,
         "sampler": show(type(settings.sampler)),
         "points": _digest(repr([{n: show(v) for n, v in point.items()} for point in points])),
         "scheduler": None if settings.scheduler is None else _told(settings.scheduler),

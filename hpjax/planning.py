@@ -13,7 +13,7 @@ from hpjax.engine.lanes import luck_of
 from hpjax.engine.plan import Group, Plan, group
 from hpjax.engine.trace import Tracer, Verdict, blamed, judge, settle, shapes_of
 from hpjax.errors import InputError, ProgramError, UnknownHyperparameterError
-from hpjax.hparams import Hparams, reading
+from hpjax.hparams import Hparams, reading, with_fold
 from hpjax.program import Schedule
 from hpjax.settings import Settings
 from hpjax.space import Point
@@ -67,9 +67,9 @@ def _points(settings: Settings) -> list[Point]:
 
 def tracer(settings: Settings) -> Tracer:
     """What abstract tracing needs to know of a sweep."""
-    train, valid = settings.program.splits
+    train, valid = settings.splits
     kinds = {name: settings.space.kind(name) for name in settings.space.names}
-    return Tracer(settings.program, kinds, shapes_of(train), shapes_of(valid))
+    return Tracer(settings.program, kinds, shapes_of(train), shapes_of(valid), settings.folds)
 
 
 def _prepare(settings: Settings) -> Prepared:
@@ -90,6 +90,10 @@ def _prepare(settings: Settings) -> Prepared:
     verdicts = judge(tracing, settings.space, list(firsts.values()))
     groups, shapes = _groups(settings, tracing, points, [schedule.eval_every for schedule in schedules], verdicts)
     read = read.union(*(given.reads for given in shapes))
+    if settings.folds is not None and not all("fold" in given.reads for given in shapes):
+        raise InputError(
+            "Sweep.folds", settings.folds, "needs a program that reads h.fold", "Leave it out, or use hpx.supervised."
+        )
     for g, given in zip(groups, shapes, strict=True):
         settings.objective.check(given.metrics)
         for name, check in given.checks:
@@ -100,19 +104,20 @@ def _prepare(settings: Settings) -> Prepared:
     memory = (devices[0].memory_stats() or {}).get("bytes_limit")
     wide = settings.width or width.choose(
         devices[0].platform,
-        largest * (settings.replicates if own_luck else 1),
+        largest * (settings.lanes_a_trial if own_luck else 1),
         len(devices),
         max(s.lane_bytes for s in shapes),
         memory,
     )
 
     def chunks(g: Group) -> int:
-        luck = luck_of(np.repeat(np.arange(settings.replicates), len(g.trials)), own_luck)
+        luck = luck_of(np.repeat(np.arange(settings.lanes_a_trial), len(g.trials)), own_luck)
         return layout.chunks_needed(luck, wide, len(devices))
 
     plan = Plan(
         trials=len(points),
-        replicates=settings.replicates,
+        replicates=settings.lanes_a_trial,
+        folds=settings.folds,
         groups=tuple(groups),
         shapes=tuple(shapes),
         verdicts=tuple(
@@ -126,7 +131,7 @@ def _prepare(settings: Settings) -> Prepared:
         devices=(len(devices), devices[0].device_kind),
         schedules=tuple(schedules),
         segment=settings.segment,
-        data_bytes=sum(np.asarray(a).nbytes for a in jax.tree.leaves(settings.program.splits)),
+        data_bytes=sum(np.asarray(a).nbytes for a in jax.tree.leaves(settings.splits[: 1 if settings.folds else 2])),
         objective=str(settings.objective),
         randomness=settings.randomness,
         seed=settings.seed,
@@ -156,6 +161,8 @@ def _groups(
 def _scheduled(settings: Settings, points: list[Point]) -> list[Schedule]:
     """How long each trial takes, its hyperparameters checked."""
     hparams = [Hparams(point) for point in points]
+    if settings.folds is not None:
+        hparams = [with_fold(h, 0, settings.folds) for h in hparams]
     try:
         schedules = [settings.program.schedule(h) for h in hparams]
         settings.program.validate(list(zip(hparams, schedules, strict=True)))
@@ -176,7 +183,7 @@ def _hints(
             f"{len(groups)} programs to compile, since {', '.join(many)} is continuous and cannot be traced. "
             "Give it few values with Choice(...), or make the program trace it."
         )
-    if settings.randomness == "shared" and max(len(g.trials) for g in groups) < settings.replicates:
+    if settings.randomness == "shared" and max(len(g.trials) for g in groups) < settings.lanes_a_trial:
         yield (
             "replicates outnumber trials, and lanes that compute together share a replicate: few do. "
             'randomness="independent" lets all of them.'

@@ -1,8 +1,10 @@
 """What the user asked of a sweep, checked as far as that needs no tracing."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
+from hpjax.data import examples_in, pool
 from hpjax.errors import InputError, whole
 from hpjax.objective import Objective, minimize
 from hpjax.program import Program
@@ -21,6 +23,7 @@ class Settings:
     space: Space
     trials: int | None = None
     replicates: int = 1
+    folds: int | None = None
     sampler: Sampler = field(default_factory=Sobol)
     scheduler: Scheduler | None = None
     objective: Objective = field(default_factory=lambda: minimize("valid/loss"))
@@ -43,6 +46,12 @@ class Settings:
         for name in ("trials", "replicates", "segment", "width", "devices"):
             if getattr(self, name) is not None or name == "replicates":
                 object.__setattr__(self, name, whole(f"Sweep.{name}", getattr(self, name)))
+        if self.folds is not None:
+            pool = self.splits[0]
+            examples = 0 if pool is None else examples_in(pool)
+            if examples == 0:
+                raise InputError("Sweep.folds", self.folds, "needs a program with data", "Leave folds out.")
+            object.__setattr__(self, "folds", whole("Sweep.folds", self.folds, least=2, most=examples))
         object.__setattr__(self, "seed", whole("Sweep.seed", self.seed, least=0))
         if self.randomness not in RANDOMNESS:
             raise InputError("Sweep.randomness", self.randomness, f"must be one of {RANDOMNESS}", "Spell it so.")
@@ -52,3 +61,16 @@ class Settings:
             raise InputError(
                 "Sweep.scheduler", self.scheduler, "must be an object with decide(step, scores)", "See hpx.Scheduler."
             )
+
+    @property
+    def lanes_a_trial(self) -> int:
+        """How many replicates a trial has: number ``r`` has seed ``r // folds`` and fold ``r % folds``."""
+        return self.replicates * (self.folds or 1)
+
+    @cached_property
+    def splits(self) -> tuple[Any, Any]:
+        """What ``batch`` and ``evaluate`` get: the train and valid splits, or with folds twice the pool of both."""
+        if self.folds is None or self.program.data is None:
+            return self.program.splits
+        together = pool(self.program.data)
+        return together, together

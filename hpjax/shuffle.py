@@ -7,6 +7,8 @@ walking its cycles until they return below n restricts it to n (Black & Rogaway 
 arbitrary finite domains").
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -26,18 +28,19 @@ def _mix(x: jax.Array) -> jax.Array:
     return x ^ (x >> 16)
 
 
-def shuffled(index: jax.Array, keys: jax.Array, n: int) -> jax.Array:
+def shuffled(index: jax.Array, keys: jax.Array, n: Any, most: int | None = None) -> jax.Array:
     """Where each index lands.
 
     Args:
       index: uint32 (...), each below ``n``.
       keys: uint32 (..., ROUNDS), the round keys of each index's permutation.
-      n: size of the permutation, 1 to 2³¹.
+      n: size of the permutation, 1 to 2³¹; a uint32 () where it is traced.
+      most: an upper bound of a traced ``n``; the permutation is that of a number ``n`` if both need as many bits.
 
     Returns:
       uint32 (...), each below ``n``; one permutation of {0, …, n − 1} for each set of keys.
     """
-    bits = max((n - 1).bit_length(), 6)  # fewer make the permutations visibly unequal
+    bits = max(((n if most is None else most) - 1).bit_length(), 6)  # fewer make the permutations visibly unequal
     low_bits = bits // 2
     low_mask, high_mask = jnp.uint32((1 << low_bits) - 1), jnp.uint32((1 << (bits - low_bits)) - 1)
 

@@ -2,18 +2,18 @@
 
 import keyword
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from hpjax.domains import Choice, Constant, Domain, LogInt, LogUniform, ReverseLogUniform
+from hpjax.domains import Choice, Constant, Domain, Kind, LogInt, LogUniform, ReverseLogUniform, Selection
 from hpjax.errors import InputError, did_you_mean
 
 Point = dict[str, Any]
 Unit = np.typing.NDArray[np.float64]
 
 # Columns that every result table has; a hyperparameter of the same name would hide one.
-RESERVED = frozenset({"trial", "replicate", "group", "round", "status", "step"})
+RESERVED = frozenset({"trial", "replicate", "fold", "folds", "group", "round", "status", "step"})
 
 Branch = Mapping[str, Domain]
 
@@ -103,12 +103,15 @@ class Space:
         """The domains that the alternatives give to ``name``."""
         return [branch[name] for branch in self.branches if name in branch]
 
-    def kind(self, name: str) -> type | None:
+    def kind(self, name: str) -> Kind:
         """The kind of number that holds every value of ``name``, or None where some are no numbers."""
         kinds = [domain.numeric() for domain in self.domains(name)]
-        if None in kinds or (bool in kinds and set(kinds) != {bool}):
+        selections = [kind.options for kind in kinds if isinstance(kind, Selection)]
+        if len(selections) == len(kinds):
+            return Selection(tuple(dict.fromkeys(option for options in selections for option in options)))
+        if selections or None in kinds or (bool in kinds and set(kinds) != {bool}):
             return None
-        return cast(type, kinds[0] if len(set(kinds)) == 1 else float)
+        return kinds[0] if len(set(kinds)) == 1 else float
 
     def from_unit(self, u: Sequence[float] | Unit) -> Point:
         """The point at ``u``, of shape (len(dimensions),), each coordinate in [0, 1]."""

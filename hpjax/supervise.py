@@ -126,7 +126,10 @@ def supervised(
     )
 
     def validate(trials: Sequence[tuple[Hparams, Schedule]]) -> None:
-        sizes = {int(_check_batch_size(training.batch_size(h), examples)) for h, _ in trials}
+        folds = next((h.folds for h, _ in trials if "folds" in h), None)
+        pooled = examples + examples_in(data.valid)
+        most = examples if folds is None else pooled - -(-pooled // folds)
+        sizes = {_check_batch_size(training.batch_size(h), most) for h, _ in trials}
         if microbatch is not None and all(size % microbatch for size in sizes):
             raise InputError(
                 "supervised.microbatch",

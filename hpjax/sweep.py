@@ -11,7 +11,7 @@ import numpy as np
 
 from hpjax.engine.lane import typed
 from hpjax.engine.plan import Plan
-from hpjax.engine.trace import dtype
+from hpjax.engine.trace import numbers
 from hpjax.errors import RunError
 from hpjax.hparams import Hparams
 from hpjax.keys import lane_key, purpose_key, step_key
@@ -33,6 +33,9 @@ class Sweep(Settings):
       space: the hyperparameters.
       trials: how many points to try; left out, all of a finite sampler's.
       replicates: seeds a trial, from 0.
+      folds: how many parts cross-validation cuts the train and valid splits into; every part is the valid split of
+        a replicate, so that a trial has ``replicates * folds`` of them, number ``r`` with seed ``r // folds`` and
+        fold ``r % folds``. All share one program and one copy of the data. The test split stays apart.
       sampler: proposes the points.
       scheduler: stops trials early; None lets all run to their end.
       objective: ``hpx.minimize("valid/loss")``, the default, or ``hpx.maximize(...)``.
@@ -118,14 +121,17 @@ class Sweep(Settings):
         shapes = plan.shapes[int(result.groups[trial])]
         traced = {v.name for v in plan.verdicts if v.traced}
         kinds = tracer(self).kinds
-        point = {n: np.asarray(v, dtype(kinds[n])) if n in traced else v for n, v in points[trial].items()}
+        own = {n: numbers(kinds[n], [v]) for n, v in points[trial].items() if n in traced}
+        point = points[trial] | jax.tree.map(lambda array: array[0], own)
         h = Hparams(point, traced & point.keys())
         evaluate = jax.jit(lambda key, state, test, h: self.program.evaluate(key, typed(state, shapes), test, h))
         found = []
-        for replicate in range(self.replicates):
+        for replicate in range(self.lanes_a_trial):
             leaves = [leaf for _, leaf in result.leaves(trial, replicate)]
             state = jax.tree.unflatten(jax.tree.structure(shapes.state), leaves)
-            luck = lane_key(self.seed, replicate, trial if self.randomness == "independent" else None)
+            luck = lane_key(
+                self.seed, replicate // (self.folds or 1), trial if self.randomness == "independent" else None
+            )
             calls = int(result.lane_step[trial, replicate]) * plan.schedules[trial].calls
             key = step_key(purpose_key(luck, "evaluate"), calls)
             found.append(evaluate(key, state, data.test, h))

@@ -10,7 +10,7 @@ import optax
 from jax import lax
 
 from hpjax.checks import within
-from hpjax.data import Examples, batch_indices, examples_at, examples_in
+from hpjax.data import Examples, Fold, examples_at, examples_in
 from hpjax.errors import InputError, ProgramError, did_you_mean, naming
 from hpjax.hparams import Hparams
 from hpjax.measures import Measures, Values
@@ -77,15 +77,19 @@ class Training:
     def batch(self, key: jax.Array, call: jax.Array, train: Examples, h: Hparams) -> Examples:
         """The examples of one call of ``step``."""
         size = self.batch_size(h)
-        if self.microbatch is None:
-            if isinstance(size, jax.core.Tracer):
-                raise ProgramError("batch_size sets the shape of a batch; with microbatch=m it can be traced")
-            index = batch_indices(key, call, self.examples, int(size))
+        if self.microbatch is None and isinstance(size, jax.core.Tracer):
+            raise ProgramError("batch_size sets the shape of a batch; with microbatch=m it can be traced")
+        together = int(size) if self.microbatch is None else self.microbatch
+        call, calls, size = (jnp.asarray(number, jnp.uint32) for number in (call, self.calls(h), size))
+        place = call // calls * size + call % calls * together + jnp.arange(together, dtype=jnp.uint32)
+        if "fold" in h:
+            everything = examples_in(train)
+            fold = Fold.of(h.fold, h.folds, everything)
+            index = examples_at(key, place, everything - fold.size, most=everything - everything // h.folds)
+            # Around the fold, which is this lane's validation split.
+            index = jnp.where(index < jnp.uint32(fold.start), index, index + jnp.uint32(fold.size))
         else:
-            calls = self.calls(h)
-            call, calls, size = (jnp.asarray(number, jnp.uint32) for number in (call, calls, size))
-            place = (call // calls) * size + (call % calls) * self.microbatch + jnp.arange(self.microbatch)
-            index = examples_at(key, place.astype(jnp.uint32), self.examples)
+            index = examples_at(key, place, self.examples)
         drawn: Examples = jax.tree.map(lambda a: jnp.asarray(a)[index], train)
         return drawn
 
@@ -151,21 +155,24 @@ class Training:
         return state
 
     def evaluate(self, key: jax.Array, state: State, split: Examples, h: Hparams) -> Metrics:
-        """Loss and metrics over a whole split, exact whatever its size."""
-        count = examples_in(split)
-        parts = -(-count // self.eval_batch_size)
-        size = -(-count // parts)
+        """Loss and metrics over a whole split, or over the lane's fold of the pool, exact whatever the size."""
+        everything = examples_in(split)
+        fold = Fold.of(h.fold, h.folds, everything) if "fold" in h else Fold(0, everything)
+        most = -(-everything // h.folds) if "fold" in h else everything
+        parts = -(-most // self.eval_batch_size)
+        size = -(-most // parts)
         evaluated = _evaluated(state)
 
         def part(i: jax.Array) -> Values:
             index = i * size + jnp.arange(size)
-            x, y = jax.tree.map(lambda a: jnp.asarray(a)[jnp.minimum(index, count - 1)], split)
+            inside = fold.start + jnp.minimum(index, fold.size - 1)
+            x, y = jax.tree.map(lambda a: jnp.asarray(a)[inside], split)
             outputs, _ = self.net.apply(key, evaluated["params"], evaluated["stats"], x, h, False)
             # The last part may reach beyond the split; what lies there counts for nothing.
-            return {name: jnp.where(index < count, v, 0).sum() for name, v in self.measures(outputs, y, h).items()}
+            return {name: jnp.where(index < fold.size, v, 0).sum() for name, v in self.measures(outputs, y, h).items()}
 
         sums = lax.map(part, jnp.arange(parts)) if parts > 1 else part(jnp.int32(0))
-        means = {name: value.sum() / count for name, value in sums.items()}
+        means = {name: value.sum() / fold.size for name, value in sums.items()}
         if self.stopping is not None:
             stopping = self._stopping(h)
             means[f"best_{stopping.metric}"] = stopping.best(state["stopping"], means[stopping.metric])

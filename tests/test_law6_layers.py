@@ -24,7 +24,7 @@ store
 supervise
 training
 network measures
-optim
+optim nn
 data
 engine.lanes engine.plan
 engine.trace engine.layout

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hpjax.engine import lane as one
 from hpjax.engine import layout, spread
 from hpjax.engine.lane import HEALTHY, Evaluation, Lane, Shapes
-from hpjax.hparams import Hparams
+from hpjax.hparams import Hparams, with_fold
 from hpjax.keys import lane_key
 from hpjax.program import Arrays, Program
 
@@ -67,6 +67,7 @@ class Recipe(NamedTuple):
       width: lanes a chunk.
       own_luck: every trial has noise and batches of its own; else all of a replicate share theirs.
       own_budget: lanes may end at different steps; a finished one then keeps its state.
+      folds: replicate ``r`` has seed ``r // folds`` and, where there is more than one, fold ``r % folds``.
     """
 
     program: Program
@@ -74,6 +75,7 @@ class Recipe(NamedTuple):
     width: int
     own_luck: bool
     own_budget: bool
+    folds: int = 1
 
 
 def _run_chunk(
@@ -85,27 +87,40 @@ def _run_chunk(
     many = partial(jax.vmap, axis_size=recipe.width)
     # Shared keys stay outside vmap: noise is drawn and the batch gathered once a step, not once a lane.
     key_axis = 0 if recipe.own_luck else None
+    replicate = slots.replicate if recipe.own_luck else jnp.max(jnp.where(slots.alive, slots.replicate, 0))
     key = (
-        jax.vmap(partial(lane_key, seed))(slots.replicate, slots.trial)
+        jax.vmap(partial(lane_key, seed))(replicate // recipe.folds, slots.trial)
         if recipe.own_luck
-        else lane_key(seed, jnp.max(jnp.where(slots.alive, slots.replicate, 0)))
+        else lane_key(seed, replicate // recipe.folds)
     )
+    # What tells a lane from its neighbours: its key, where it has one of its own its fold, and its hyperparameters.
+    who = (key, replicate % recipe.folds, slots.h)
+    axes = (key_axis, key_axis, 0)
+
+    def hparams(fold: jax.Array, h: Hparams) -> Hparams:
+        return with_fold(h, fold, recipe.folds) if recipe.folds > 1 else h
+
     begin = jnp.max(jnp.where(slots.alive, old.step, 0))
     end = jnp.minimum(stop, jnp.max(jnp.where(slots.alive, slots.budget, 0)))
 
     def init(_: Lane) -> Lane:
-        return many(partial(one.start, program, shapes), in_axes=(key_axis, 0))(key, slots.h)
+        def start(key: jax.Array, fold: jax.Array, h: Hparams) -> Lane:
+            return one.start(program, shapes, key, hparams(fold, h))
+
+        return many(start, in_axes=axes)(*who)
 
     def advance(t: jax.Array, lanes: Lane) -> Lane:
-        moved: Lane = many(partial(one.advance, program, shapes), in_axes=(key_axis, None, 0, None, 0))(
-            key, t, lanes, train, slots.h
-        )
+        def move(key: jax.Array, fold: jax.Array, h: Hparams, lane: Lane) -> Lane:
+            return one.advance(program, shapes, key, t, lane, train, hparams(fold, h))
+
+        moved: Lane = many(move, in_axes=(*axes, 0))(*who, lanes)
         return _keep(t < slots.budget, moved, lanes) if recipe.own_budget else moved
 
     def evaluate(lanes: Lane) -> tuple[Lane, Evaluation]:
-        result: tuple[Lane, Evaluation] = many(partial(one.evaluate, program, shapes), in_axes=(key_axis, 0, None, 0))(
-            key, lanes, valid, slots.h
-        )
+        def look(key: jax.Array, fold: jax.Array, h: Hparams, lane: Lane) -> tuple[Lane, Evaluation]:
+            return one.evaluate(program, shapes, key, lane, valid, hparams(fold, h))
+
+        result: tuple[Lane, Evaluation] = many(look, in_axes=(*axes, 0))(*who, lanes)
         return result
 
     def silent(lanes: Lane) -> tuple[Lane, Evaluation]:

@@ -62,6 +62,7 @@ class Plan:
 
     Attributes:
       trials, replicates: how many there are; lanes = trials × replicates.
+      folds: how many folds the replicates of a seed are, None for none.
       groups: one compiled program each, in the order in which they train.
       shapes: what the program of each group gives.
       verdicts: per hyperparameter, whether it is traced, and why.
@@ -78,6 +79,7 @@ class Plan:
 
     trials: int
     replicates: int
+    folds: int | None
     groups: tuple[Group, ...]
     shapes: tuple[Shapes, ...]
     verdicts: tuple[Verdict, ...]
@@ -123,8 +125,10 @@ class Plan:
 
     def __str__(self) -> str:
         count, kind = self.devices
+        seeds = self.replicates // (self.folds or 1)
+        folds = f" ({text.count(seeds, 'seed')} × {self.folds} folds)" if self.folds else ""
         head = [
-            f"{text.count(self.trials, 'trial')} × {text.count(self.replicates, 'replicate')} = "
+            f"{text.count(self.trials, 'trial')} × {text.count(self.replicates, 'replicate')}{folds} = "
             f"{text.count(self.trials * self.replicates, 'lane')}, {text.count(self.lane_steps, 'lane-step')}",
             f"objective {self.objective} · seed {self.seed} · {self.randomness} randomness",
             f"{text.count(count, f'{kind} device')}, width {self.width}, data {text.size(self.data_bytes)} a device",

@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from hpjax.domains import Kind, Selection
 from hpjax.engine import blame
 from hpjax.engine.lane import Shapes, float_type, probe
 from hpjax.errors import InputError, ProgramError, UnknownHyperparameterError
-from hpjax.hparams import Hparams
+from hpjax.hparams import Hparams, Selected, with_fold
 from hpjax.program import Arrays, Program
 from hpjax.space import Point, Space
 
@@ -29,29 +31,42 @@ class Tracer(NamedTuple):
       program: the program.
       kinds: name to the kind of number that its values are, None where they are no numbers.
       train, valid: shapes of the splits.
+      folds: how many folds there are, None for none.
     """
 
     program: Program
-    kinds: Mapping[str, type | None]
+    kinds: Mapping[str, Kind]
     train: Arrays
     valid: Arrays
+    folds: int | None = None
 
     def hparams(self, point: Point, traced: Iterable[str]) -> Hparams:
         """``point`` with the shapes of arrays in place of its traced values."""
         names = [name for name in traced if name in point]
-        return Hparams(
-            {n: jax.ShapeDtypeStruct((), dtype(self.kinds[n])) if n in names else v for n, v in point.items()}, names
-        )
+        shapes = {n: leaf(self.kinds[n], jax.ShapeDtypeStruct((), dtype(self.kinds[n]))) for n in names}
+        h = Hparams({**point, **shapes}, names)
+        return h if self.folds is None else with_fold(h, jax.ShapeDtypeStruct((), jnp.int32), self.folds)
 
     def shapes(self, point: Point, traced: Iterable[str]) -> Shapes:
         """What the program gives where the hyperparameters ``traced`` are tracers."""
         return probe(self.program, self.hparams(point, traced), self.train, self.valid)
 
 
-def dtype(kind: type | None) -> Any:
+def dtype(kind: Kind) -> Any:
     """The dtype of a traced hyperparameter of that kind."""
     assert kind is not None, "only numbers can be traced"
-    return float_type() if kind is float else jnp.int32 if kind is int else jnp.bool_
+    return float_type() if kind is float else jnp.bool_ if kind is bool else jnp.int32
+
+
+def leaf(kind: Kind, array: Any) -> Any:
+    """What stands for a traced hyperparameter in ``Hparams``: an array, or a choice by an array of indices."""
+    return Selected(array, kind.options) if isinstance(kind, Selection) else array
+
+
+def numbers(kind: Kind, values: Sequence[Any]) -> Any:
+    """Values of a traced hyperparameter as a leaf of shape (values,)."""
+    found = [kind.options.index(value) for value in values] if isinstance(kind, Selection) else values
+    return leaf(kind, np.array(found, dtype(kind)))
 
 
 def shapes_of(tree: Any) -> Any:
@@ -94,12 +109,13 @@ def settle(tracer: Tracer, space: Space, point: Point, verdicts: dict[str, Verdi
         if failure is None:
             accepted.append(name)
             continue
-        if any(domain.traced for domain in space.domains(name)):
+        insists = "select" if isinstance(tracer.kinds[name], Selection) else "traced"
+        if insists == "select" or any(domain.traced for domain in space.domains(name)):
             raise InputError(
-                f"Space.{name}.traced",
+                f"Space.{name}.{insists}",
                 True,
                 f"cannot be: its value is needed while the program is traced, {failure}",
-                "Drop traced=True; each value then has a program of its own.",
+                f"Drop {insists}=True; each value then has a program of its own.",
             )
         verdicts[name] = Verdict(name, False, failure)
     return None
@@ -114,11 +130,13 @@ def blamed(error: Exception) -> Exception:
     return ProgramError(f"{notes[0] if notes else 'the program'} fails:{where}\n  {blame.first_line(error)}")
 
 
-def _declared(space: Space, name: str, kind: type | None) -> Verdict:
+def _declared(space: Space, name: str, kind: Kind) -> Verdict:
     if kind is None:
         return Verdict(name, False, "values are no numbers")
     if any(domain.static for domain in space.domains(name)):
         return Verdict(name, False, "static=True")
+    if isinstance(kind, Selection):
+        return Verdict(name, True, f"one program computes all {len(kind.options)} and selects")
     return Verdict(name, True, "one program serves all values")
 
 
