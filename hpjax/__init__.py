@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hpjax import data as data
     from hpjax import keys as keys
+    from hpjax import losses as losses
     from hpjax import metrics as metrics
+    from hpjax import nn as nn
+    from hpjax import optim as optim
     from hpjax.domains import Choice as Choice
     from hpjax.domains import Int as Int
     from hpjax.domains import LogInt as LogInt
@@ -55,7 +58,7 @@ _HOME = {
     "hpjax.loop": ["Event"],
     "hpjax.sweep": ["Sweep"],
 }
-_MODULES = ["data", "keys", "metrics", "optim"]
+_MODULES = ["data", "keys", "losses", "metrics", "nn", "optim"]
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = sorted([*_MODULE_OF, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]

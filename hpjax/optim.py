@@ -14,7 +14,7 @@ Example:
   [0.0, 0.05, 0.1, 0.05, 0.0]
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -134,15 +134,23 @@ def exponential_decay(
     return schedule
 
 
-def piecewise_constant_schedule(init_value: Number, boundaries_and_scales: Mapping[Number, Number]) -> Schedule:
-    """``init_value``, multiplied by each scale from its boundary on; both may be traced."""
-    for boundary, scale in boundaries_and_scales.items():
+def piecewise_constant_schedule(
+    init_value: Number, boundaries_and_scales: Mapping[int, Number] | Sequence[tuple[Number, Number]]
+) -> Schedule:
+    """``init_value``, multiplied by each scale from its boundary on.
+
+    Args:
+      init_value: the value at step 0.
+      boundaries_and_scales: step to scale, or a list of such pairs, since a traced step cannot be a key.
+    """
+    pairs = list(boundaries_and_scales.items() if isinstance(boundaries_and_scales, Mapping) else boundaries_and_scales)
+    for boundary, scale in pairs:
         within("piecewise_constant_schedule.boundary", boundary, 0)
         within("piecewise_constant_schedule.scale", scale, 0)
 
     def schedule(count: Any) -> Any:
         value = jnp.asarray(init_value, jnp.result_type(float))
-        for boundary, scale in boundaries_and_scales.items():
+        for boundary, scale in pairs:
             value = jnp.where(_real(count) >= boundary, value * scale, value)
         return value
 
@@ -449,4 +457,6 @@ def half_life(examples: Number, batch_size: Number) -> Any:
     Accumulation Is Wasteful", NeurIPS 2025.
     """
     within("half_life.examples", examples, 1)
-    return 0.5 ** (batch_size / examples)
+    # Traced whole numbers are int32, whose quotient would be a float32 even among float64.
+    half = _real(examples) if isinstance(examples, jax.Array) else examples
+    return 0.5 ** (batch_size / half)

@@ -23,6 +23,7 @@ analysis
 store
 supervise
 training
+losses
 network measures
 optim nn
 data

@@ -1,0 +1,476 @@
+"""Every hyperparameter of the field is an axis: trials that differ in it, in one sweep, against plain loops.
+
+A row names the values, what ``supervised`` gets, what the plain loop gets, and how many programs are compiled.
+All is in float64, where a difference is a mistake and not rounding.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from helpers import compilations
+from plain import SEED, cross_entropy, train_alone
+
+import hpjax as hpx
+
+F64 = jnp.float64
+STEPS, EVERY, BATCH = 12, 4, 16
+Dense = functools.partial(nn.Dense, param_dtype=F64)
+
+
+class Row(NamedTuple):
+    points: list[dict[str, Any]]
+    ours: dict[str, Any]
+    alone: Callable[..., dict[str, Any]]
+    programs: int = 1
+    data: str = "blobs"
+    select: tuple[str, ...] = ()
+
+
+class MLP(nn.Module):
+    units: int = 6
+    act: Any = nn.tanh
+    depth: int = 1
+    classes: int = 3
+    kernel_init: Any = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        for _ in range(self.depth):
+            x = self.act(Dense(self.units, kernel_init=self.kernel_init)(x))
+        return Dense(self.classes)(x)
+
+
+class Dropping(nn.Module):
+    rate: Any
+    layer: Any = nn.Dropout
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.tanh(Dense(8)(x))
+        return Dense(3)(self.layer(self.rate, deterministic=not train)(x))
+
+
+class Attending(nn.Module):
+    rate: Any
+    layer: Any = nn.MultiHeadAttention
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = self.layer(num_heads=2, dropout_rate=self.rate, deterministic=not train, param_dtype=F64)(x)
+        return Dense(3)(x.mean(-2))
+
+
+class Masked(nn.Module):
+    units: Any
+    depth: Any = 2
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        dense = functools.partial(hpx.nn.Dense, param_dtype=F64)
+        x = nn.sigmoid(dense(8, self.units)(x))
+        block = [nn.sigmoid, lambda x: dense(8, self.units, inputs=self.units)(x)]
+        x = hpx.nn.layers(lambda i, x: block[0](block[1](x)), x, self.depth, most=3)
+        return dense(3, inputs=self.units)(x)
+
+
+class Small(nn.Module):
+    """What a masked lane must equal."""
+
+    units: int
+    depth: int = 2
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        for _ in range(1 + self.depth):
+            x = nn.sigmoid(Dense(self.units)(x))
+        return Dense(3)(x)
+
+
+class Conv(nn.Module):
+    kernel: int = 3
+    stride: int = 1
+    padding: str = "SAME"
+    pool: str = "max"
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.relu(nn.Conv(4, (self.kernel,) * 2, self.stride, self.padding, param_dtype=F64)(x))
+        x = (nn.max_pool if self.pool == "max" else nn.avg_pool)(x, (2, 2))
+        return Dense(3)(x.reshape(len(x), -1))
+
+
+class Normed(nn.Module):
+    momentum: Any = 0.9
+    epsilon: Any = 1e-5
+    layer_epsilon: Any = 1e-6
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = Dense(6, use_bias=False)(x)
+        x = nn.BatchNorm(not train, momentum=self.momentum, epsilon=self.epsilon, param_dtype=F64)(x)
+        return Dense(3)(nn.LayerNorm(epsilon=self.layer_epsilon, param_dtype=F64)(nn.tanh(x)))
+
+
+class Autoencoder(nn.Module):
+    latent: Any
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return Dense(x.shape[-1])(nn.tanh(Dense(self.latent)(x)))
+
+
+class MaskedAutoencoder(nn.Module):
+    latent: Any
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        code = nn.tanh(hpx.nn.Dense(4, self.latent, param_dtype=F64)(x))
+        return hpx.nn.Dense(x.shape[-1], inputs=self.latent, param_dtype=F64)(code)
+
+
+class Recurrent(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        return Dense(3)(nn.RNN(nn.SimpleCell(6, param_dtype=F64))(x)[:, -1])
+
+
+def points(**values):
+    """One point for each position of the lists; a single value stands for all."""
+    count = max(len(v) for v in values.values() if isinstance(v, list))
+    return [{n: v[i] if isinstance(v, list) else v for n, v in values.items()} for i in range(count)]
+
+
+def optimizers(values, ours, alone=None, **more):
+    """A row in which only the optimizer differs."""
+    return Row(values, {"optimizer": ours}, lambda p: {"optimizer": (alone or ours)(hpx.Hparams(p))}, **more)
+
+
+def models(values, ours, alone, **more):
+    """A row in which only the model differs."""
+    return Row(values, {"model": ours}, lambda p: {"model": alone(hpx.Hparams(p))}, **more)
+
+
+def losses(values, ours, alone=None, **more):
+    """A row in which only the loss differs."""
+    return Row(values, {"loss": ours}, lambda p: {"loss": (alone or ours)(hpx.Hparams(p))}, **more)
+
+
+def schedule(name, **values):
+    """A row of schedules, each number of which differs from trial to trial."""
+
+    def ours(h):
+        return optax.sgd(getattr(hpx.optim, name)(**{n: h[n] for n in h}))
+
+    return optimizers(points(**values), ours, lambda h: in_float64(getattr(optax, name)(**{n: h[n] for n in h})))
+
+
+def in_float64(schedule):
+    """Optax counts in int32, which a division turns into float32."""
+    return optax.sgd(lambda count: schedule(jnp.asarray(count, F64)))
+
+
+def labels_of(params):
+    return jax.tree.map_with_path(lambda path, _: "first" if path[0].key == "Dense_0" else "rest", params)
+
+
+def by_label(h):
+    return optax.multi_transform({"first": optax.sgd(h.first), "rest": optax.sgd(h.rest)}, labels_of)
+
+
+def kernels(params):
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def noisy(key, batch, h):
+    return batch._replace(x=batch.x + h.strength * jax.random.normal(key, batch.x.shape, F64))
+
+
+def mixup(key, x, y, alpha):
+    ratio = jax.random.beta(key, alpha, alpha, (len(x), 1), F64)
+    y = jax.nn.one_hot(y, 3, dtype=F64)
+    return ratio * x + (1 - ratio) * x[::-1], ratio * y + (1 - ratio) * y[::-1]
+
+
+def soft_cross_entropy(logits, y):
+    soft = y if y.ndim == logits.ndim else jax.nn.one_hot(y, 3, dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, soft)
+
+
+def focal(gamma):
+    """T.-Y. Lin et al., "Focal Loss for Dense Object Detection", equation 4, for several classes."""
+
+    def loss(logits, y):
+        p = jnp.take_along_axis(jax.nn.softmax(logits), y[:, None], -1)[:, 0]
+        return -((1 - p) ** gamma) * jnp.log(p)
+
+    return loss
+
+
+def smooth(alpha):
+    return lambda logits, y: optax.softmax_cross_entropy(logits, optax.smooth_labels(jax.nn.one_hot(y, 3), alpha))
+
+
+def weighted(weight):
+    return lambda logits, y: jnp.where(y == 0, weight, 1.0) * cross_entropy(logits, y)
+
+
+def huber(delta):
+    return lambda out, y: optax.huber_loss(out[:, 0], y.astype(F64), delta=delta)
+
+
+def sum_of(function):
+    return lambda params: sum(function(p).sum() for p in jax.tree.leaves(params))
+
+
+def warmed(h):
+    """A schedule that ends with the trial's own number of steps."""
+    return optax.sgd(hpx.optim.warmup_cosine_decay_schedule(0.0, h.rate, h.warmup, h.steps))
+
+
+def warmed_alone(p):
+    return in_float64(optax.warmup_cosine_decay_schedule(0.0, p["rate"], p["warmup"], p["steps"]))
+
+
+OPTIMIZERS = {
+    "sgd": lambda h: optax.sgd(h.rate),
+    "nesterov": lambda h: optax.sgd(h.rate, 0.9, nesterov=True),
+    "adam": lambda h: optax.adam(h.rate),
+    "adamw": lambda h: optax.adamw(h.rate, weight_decay=0.1),
+    "rmsprop": lambda h: optax.rmsprop(h.rate),
+    "adagrad": lambda h: optax.adagrad(h.rate),
+    "lion": lambda h: optax.lion(h.rate),
+    "lamb": lambda h: optax.lamb(h.rate),
+}
+ACTIVATIONS = (nn.relu, nn.tanh, nn.gelu)
+SCHEMES = ("glorot_normal", "he_uniform", "orthogonal", "zeros")
+
+ROWS = {
+    "learning rate": optimizers(points(rate=[0.01, 0.1, 0.5]), lambda h: optax.sgd(h.rate)),
+    "learning rates by label": optimizers(points(first=[0.01, 0.1, 0.3], rest=[0.1, 0.1, 0.01]), by_label),
+    "schedule: constant": schedule("constant_schedule", value=[0.1, 0.3]),
+    "schedule: linear": schedule(
+        "linear_schedule", init_value=[0.3, 0.1], end_value=[0.01, 0.2], transition_steps=[5, 10], transition_begin=[0, 3]
+    ),
+    "schedule: polynomial": schedule(
+        "polynomial_schedule", init_value=[0.3, 0.1], end_value=[0.01, 0.02], power=[1.0, 2.5], transition_steps=[5, 12]
+    ),
+    "schedule: cosine": schedule(
+        "cosine_decay_schedule", init_value=[0.3, 0.1], decay_steps=[6, 12], alpha=[0.0, 0.1], exponent=[1.0, 2.0]
+    ),
+    "schedule: exponential": schedule(
+        "exponential_decay", init_value=[0.3, 0.1], transition_steps=[4, 2], decay_rate=[0.5, 0.9], transition_begin=[0, 5]
+    ),
+    "schedule: warmup": schedule(
+        "warmup_constant_schedule", init_value=[0.0, 0.1], peak_value=[0.1, 0.3], warmup_steps=[5, 9]
+    ),
+    "schedule: warmup-cosine": schedule(
+        "warmup_cosine_decay_schedule", init_value=[0.0, 0.1], peak_value=[0.1, 0.3], warmup_steps=[3, 9], decay_steps=[9, 12]
+    ),
+    "schedule: one-cycle": schedule(
+        "cosine_onecycle_schedule", transition_steps=[12, 10], peak_value=[0.1, 0.3], pct_start=[0.3, 0.5], div_factor=[25.0, 9.0]
+    ),
+    "schedule: linear one-cycle": schedule(
+        "linear_onecycle_schedule", transition_steps=[12, 10], peak_value=[0.1, 0.3], pct_start=[0.3, 0.5]
+    ),
+    "schedule: piecewise": optimizers(
+        points(rate=[0.3, 0.1], at=[3, 7], by=[0.1, 3.0]),
+        lambda h: optax.sgd(hpx.optim.piecewise_constant_schedule(h.rate, [(h.at, h.by)])),
+        lambda h: in_float64(optax.piecewise_constant_schedule(h.rate, {h.at: h.by})),
+    ),
+    "schedule: inverse square root": optimizers(
+        points(rate=[0.3, 0.1], warmup=[3, 7]),
+        lambda h: optax.sgd(hpx.optim.inverse_sqrt_schedule(h.rate, h.warmup)),
+        lambda h: in_float64(lambda t: h.rate * jnp.minimum(t / h.warmup, jnp.sqrt(h.warmup / jnp.maximum(t, 1)))),
+    ),
+    "schedule: warmup-stable-decay": optimizers(
+        points(rate=[0.3, 0.1], warmup=[3, 5], begin=[6, 8], decay=[4, 3]),
+        lambda h: optax.sgd(hpx.optim.warmup_stable_decay_schedule(h.rate, h.warmup, h.begin, h.decay)),
+        lambda h: in_float64(
+            optax.join_schedules(
+                [optax.linear_schedule(0.0, h.rate, h.warmup), lambda t: h.rate, optax.linear_schedule(h.rate, 0.0, h.decay)],
+                [h.warmup, h.begin],
+            )
+        ),
+    ),
+    "schedule: restarts": optimizers(
+        points(rate=[0.3, 0.1], cycles=[1, 3]),
+        lambda h: optax.sgd(hpx.optim.cosine_restarts_schedule(h.rate, 12, h.cycles)),
+        lambda h: in_float64(
+            optax.sgdr_schedule(
+                [{"init_value": h.rate, "peak_value": h.rate, "warmup_steps": 0, "decay_steps": 12 // h.cycles}] * h.cycles
+            )
+        ),
+    ),
+    "momentum and Nesterov": optimizers(
+        points(momentum=[0.0, 0.9, 0.9], nesterov=[True, False, True]),
+        lambda h: hpx.optim.sgd(0.1, h.momentum, h.nesterov),
+        lambda h: optax.sgd(0.1, h.momentum, h.nesterov),
+    ),
+    "b1, b2, eps": optimizers(
+        points(b1=[0.9, 0.5], b2=[0.999, 0.9], eps=[1e-8, 1e-3]), lambda h: optax.adam(0.01, h.b1, h.b2, h.eps)
+    ),
+    "b2 as a half-life": optimizers(
+        points(life=[100, 1000]),
+        lambda h: optax.adam(0.01, b2=hpx.optim.half_life(h.life, BATCH)),
+        lambda h: optax.adam(0.01, b2=0.5 ** (BATCH / h.life)),
+    ),
+    "optimizer": optimizers(
+        points(kind=list(OPTIMIZERS), rate=0.01), lambda h: OPTIMIZERS[h.kind](h), programs=len(OPTIMIZERS)
+    ),
+    "weight decay and its mask": optimizers(
+        points(decay=[0.0, 0.1, 1.0]), lambda h: optax.adamw(0.01, weight_decay=h.decay, mask=kernels)
+    ),
+    "L1 and L2 penalties": Row(
+        points(l1=[0.0, 0.01, 0.1], l2=[0.1, 0.01, 0.0]),
+        {"penalty": lambda params, h: h.l1 * hpx.losses.l1(params) + h.l2 * hpx.losses.l2(params)},
+        lambda p: {"penalty": lambda w: p["l1"] * sum_of(jnp.abs)(w) + p["l2"] * sum_of(jnp.square)(w)},
+    ),
+    "clipping by value": optimizers(
+        points(limit=[0.01, 0.1, float("inf")]), lambda h: optax.chain(optax.clip(h.limit), optax.sgd(0.1))
+    ),
+    "clipping by global norm": optimizers(
+        points(limit=[0.01, 0.1, float("inf")]), lambda h: optax.chain(optax.clip_by_global_norm(h.limit), optax.sgd(0.1))
+    ),
+    "dropout rate": models(
+        points(rate=[0.0, 0.3, 1.0]), lambda h: Dropping(h.rate, hpx.nn.Dropout), lambda h: Dropping(h.rate)
+    ),
+    "attention dropout": models(
+        points(rate=[0.0, 0.3, 0.6]),
+        lambda h: Attending(h.rate, hpx.nn.MultiHeadAttention),
+        lambda h: Attending(h.rate),
+        data="sequences",
+    ),
+    "label smoothing": losses(points(alpha=[0.0, 0.1, 0.5]), lambda h: hpx.losses.cross_entropy(smoothing=h.alpha), lambda h: smooth(h.alpha)),
+    "class weights": losses(points(weight=[0.0, 1.0, 5.0]), lambda h: hpx.losses.cross_entropy(weights=(h.weight, 1.0, 1.0)), lambda h: weighted(h.weight)),
+    "focal gamma": losses(points(gamma=[0.0, 1.0, 2.0]), lambda h: hpx.losses.cross_entropy(focal=h.gamma), lambda h: focal(h.gamma)),
+    "Huber delta": losses(points(delta=[0.1, 1.0]), lambda h: huber(h.delta)),
+    "loss function": losses(points(loss=[cross_entropy, focal(2.0)]), lambda h: h.loss, programs=2),
+    "loss function by selection": losses(
+        points(loss=[cross_entropy, focal(2.0)]), lambda h: lambda o, y: h.loss(o, y), select=("loss",)
+    ),
+    "activation": models(points(act=list(ACTIVATIONS)), lambda h: MLP(act=h.act), lambda h: MLP(act=h.act), programs=3),
+    "activation by selection": models(
+        points(act=list(ACTIVATIONS)), lambda h: MLP(act=h.act), lambda h: MLP(act=h.act), select=("act",)
+    ),
+    "initialization scheme and scale": models(
+        points(scheme=[getattr(hpx.nn, s) for s in SCHEMES], scale=[1.0, 0.5, 2.0, 1.0]),
+        lambda h: MLP(kernel_init=hpx.nn.scaled(h.scheme, h.scale)),
+        lambda h: MLP(kernel_init=lambda k, s, d: h.scale * initializer(h.scheme)(k, s, d)),
+        select=("scheme",),
+    ),
+    "units and layers": models(
+        points(units=[4, 8, 8], depth=[1, 1, 2]), lambda h: MLP(h.units, depth=h.depth), lambda h: MLP(h.units, depth=h.depth), programs=3
+    ),
+    "kernel, stride, padding, pooling": models(
+        points(kernel=[3, 2, 3, 3], stride=[1, 2, 1, 1], padding=["SAME", "SAME", "VALID", "SAME"], pool=["max", "max", "max", "avg"]),
+        lambda h: Conv(h.kernel, h.stride, h.padding, h.pool),
+        lambda h: Conv(h.kernel, h.stride, h.padding, h.pool),
+        programs=4,
+        data="images",
+    ),
+    "normalization": models(
+        points(momentum=[0.5, 0.99], epsilon=[1e-5, 0.1], layer=[1e-6, 0.3]),
+        lambda h: Normed(h.momentum, h.epsilon, h.layer),
+        lambda h: Normed(h.momentum, h.epsilon, h.layer),
+    ),
+    "batch size": Row(
+        points(batch=[8, 16]), {"batch_size": lambda h: h.batch}, lambda p: {"batch_size": p["batch"]}, programs=2
+    ),
+    "steps": Row(
+        points(steps=[6, 9, 12], warmup=[2, 3, 3], rate=0.3),
+        {"steps": lambda h: h.steps, "optimizer": warmed},
+        lambda p: {"steps": p["steps"], "optimizer": warmed_alone(p)},
+    ),
+    "input noise": Row(
+        points(strength=[0.0, 0.5, 2.0]),
+        {"augment": noisy},
+        lambda p: {"augment": lambda k, x, y: (x + p["strength"] * jax.random.normal(k, x.shape, F64), y)},
+    ),
+    "mixup": Row(
+        points(alpha=[0.2, 1.0]),
+        {"augment": lambda k, b, h: type(b)(*mixup(k, b.x, b.y, h.alpha)), "loss": lambda out, y: soft_cross_entropy(out, y)},
+        lambda p: {"augment": lambda k, x, y: mixup(k, x, y, p["alpha"]), "loss": soft_cross_entropy},
+    ),
+    "weight averaging": Row(
+        points(decay=[0.0, 0.5, 0.9]), {"average": lambda h: h.decay}, lambda p: {"average": p["decay"]}
+    ),
+    "latent size": Row(
+        points(latent=[1, 3]),
+        {"model": lambda h: Autoencoder(h.latent), "loss": hpx.metrics.squared_error},
+        lambda p: {"model": Autoencoder(p["latent"]), "loss": lambda o, y: ((o - y) ** 2).mean(-1)},
+        programs=2,
+        data="reconstruction",
+    ),
+    "clipping in a recurrent network": Row(
+        points(limit=[0.001, 0.1, float("inf")]),
+        {"model": Recurrent(), "optimizer": lambda h: optax.chain(optax.clip_by_global_norm(h.limit), optax.sgd(0.1))},
+        lambda p: {"model": Recurrent(), "optimizer": optax.chain(optax.clip_by_global_norm(p["limit"]), optax.sgd(0.1))},
+        data="sequences",
+    ),
+}  # fmt: skip
+
+
+def initializer(function):
+    return getattr(nn.initializers, function.__name__.replace("zeros", "zeros_init"))()
+
+
+def make_data(kind):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 90)
+    shape = {"images": (6, 6, 1), "sequences": (20, 4)}.get(kind, (5,))
+    x = rng.normal(size=(90, *shape)) + y.reshape(-1, *[1] * len(shape)) * 0.5
+    return hpx.data.from_arrays(x, x if kind == "reconstruction" else y)
+
+
+def space_of(row):
+    """A choice among the values of each name, of which all are tried."""
+    names = row.points[0]
+    return hpx.Space(**{n: hpx.Choice(*dict.fromkeys(p[n] for p in row.points), select=n in row.select) for n in names})
+
+
+def sweep_of(row, data, **more):
+    arguments = {
+        "model": MLP(),
+        "optimizer": optax.sgd(0.1, 0.9),
+        "loss": cross_entropy,
+        "batch_size": BATCH,
+        "steps": STEPS,
+        "eval_every": EVERY,
+        "data": data,
+    }
+    program = hpx.supervised(**(arguments | row.ours))
+    return hpx.Sweep(program, space_of(row), sampler=hpx.Manual(row.points), seed=SEED, width=2, devices=1, **more)
+
+
+def difference(a, b):
+    """The largest difference of two trees, relative to the largest value of the leaf, or to 1 where that is tiny."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max(float(np.max(np.abs(np.asarray(x) - y)) / max(np.max(np.abs(y)), 1e-3)) for x, y in pairs)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_trials_equal_plain_loops(name):
+    row = ROWS[name]
+    with jax.enable_x64(True):
+        data = make_data(row.data)
+        sweep = sweep_of(row, data)
+        with compilations() as programs:
+            result = sweep.run(progress=False)
+        assert sum("segment" in program for program in programs) == row.programs == len(sweep.plan().groups)
+        assert (result.statuses == "complete").all()
+        seen = set()
+        plain = {"model": MLP(), "optimizer": optax.sgd(0.1, 0.9)}
+        for trial, point in enumerate(row.points):
+            params, losses = train_alone(data, **(plain | row.alone(point)))
+            assert difference(result[trial].restore()["params"], params) < 1e-9, point
+            curve = result.curves("valid/loss")[trial, 0]
+            np.testing.assert_allclose(curve[~np.isnan(curve)], losses, rtol=1e-9)
+            seen.add(losses[-1])
+        assert len(seen) == len(row.points), "a hyperparameter that changes nothing proves nothing"
