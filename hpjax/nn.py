@@ -179,12 +179,16 @@ class _Linear(nnx.Linear):
 
 def _affine(x: Any, kernel: Any, bias: Any, inputs: Any, active: Any) -> Any:
     outputs = _first(x, inputs) @ kernel
-    return _first(outputs if bias is None else outputs + bias, active)
+    if bias is not None:
+        outputs = outputs + bias.reshape(*[1] * (outputs.ndim - 1), -1)
+    return _first(outputs, active)
 
 
 def _first(x: Any, count: Any) -> Any:
     """``x`` with zeros behind the first ``count`` of its last axis."""
-    return x if count is None else jnp.where(jnp.arange(x.shape[-1]) < count, x, 0)
+    if count is None:
+        return x
+    return jnp.where((jnp.arange(x.shape[-1]) < count).reshape(*[1] * (x.ndim - 1), -1), x, 0)
 
 
 def _masked(initializer: Initializer, inputs: Any, active: Any) -> Initializer:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from hpjax.checks import within
-from hpjax.errors import InputError
+from hpjax.errors import InputError, did_you_mean
 
 Number = Any  # a float, an int, or a traced hyperparameter
 Schedule = Callable[[Any], Any]
@@ -405,12 +405,8 @@ def reduce_on_plateau(
         updates: Any, state: Any, params: Any = None, *, metrics: Mapping[str, Any], evaluations: Any, **_: Any
     ) -> tuple[Any, PlateauState]:
         if metric not in metrics:
-            raise InputError(
-                "reduce_on_plateau.metric",
-                metric,
-                "must be a metric of an evaluation",
-                f"There are: {', '.join(metrics)}.",
-            )
+            allowed = "must be a metric of the program"
+            raise InputError("reduce_on_plateau.metric", metric, allowed, did_you_mean(metric, metrics))
         seen = look(state, metrics[metric])
         news = evaluations > state.evaluations
         state = jax.tree.map(lambda new, old: jnp.where(news, new, old), seen, state)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hpjax.engine import layout, spread, width
@@ -135,7 +136,7 @@ def _prepare(settings: Settings) -> Prepared:
         objective=str(settings.objective),
         randomness=settings.randomness,
         seed=settings.seed,
-        hints=tuple(_hints(settings, devices, groups, verdicts, read)),
+        hints=tuple(_hints(settings, devices, groups, shapes, verdicts, read)),
     )
     return Prepared(plan, points)
 
@@ -172,7 +173,12 @@ def _scheduled(settings: Settings, points: list[Point]) -> list[Schedule]:
 
 
 def _hints(
-    settings: Settings, devices: list[jax.Device], groups: list[Group], verdicts: dict[str, Verdict], read: set[str]
+    settings: Settings,
+    devices: list[jax.Device],
+    groups: list[Group],
+    shapes: list[Shapes],
+    verdicts: dict[str, Verdict],
+    read: set[str],
 ) -> Iterator[str]:
     """What would make the sweep faster, or is likely a mistake."""
     for name in verdicts.keys() - read:
@@ -187,6 +193,11 @@ def _hints(
         yield (
             "replicates outnumber trials, and lanes that compute together share a replicate: few do. "
             'randomness="independent" lets all of them.'
+        )
+    if any(leaf.dtype == jnp.bfloat16 for given in shapes for leaf in jax.tree.leaves(given.state) if leaf.ndim > 0):
+        yield (
+            "arrays of the state are bfloat16, in which Adam's b2=0.999 becomes 1 and small updates vanish. Compute in "
+            "bfloat16 with dtype, and keep param_dtype float32."
         )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if devices[0].platform == "cpu" and len(devices) < cores:

@@ -70,13 +70,17 @@ def _all_of(state: State) -> Any:
     return state
 
 
+# Between evaluations of a program that is evaluated at the end only: equal for all trials, so that they share a group.
+AT_THE_END = 2**31 - 1
+
+
 class Schedule(NamedTuple):
     """How long a trial takes.
 
     Attributes:
       steps: optimizer steps.
       calls: calls of ``step`` that make one of them.
-      eval_every: calls between evaluations.
+      eval_every: calls between evaluations, or ``AT_THE_END``.
     """
 
     steps: int
@@ -162,8 +166,7 @@ class Program:
           InputError: one of them is no whole number, 1 or more.
         """
         steps, calls = (self._number(name, h) for name in ("steps", "calls"))
-        every = steps * calls if self.eval_every is None else self._number("eval_every", h)
-        return Schedule(steps, calls, every)
+        return Schedule(steps, calls, AT_THE_END if self.eval_every is None else self._number("eval_every", h))
 
     def _number(self, name: str, h: Hparams) -> int:
         value = getattr(self, name)

@@ -18,10 +18,11 @@ from helpers import compilations
 from plain import SEED, cross_entropy, train_alone
 
 import hpjax as hpx
+from hpjax.keys import lane_key, purpose_key, step_key
 
-F64 = jnp.float64
+REAL = float  # float64 where it is enabled
 STEPS, EVERY, BATCH = 12, 4, 16
-Dense = functools.partial(nn.Dense, param_dtype=F64)
+Dense = functools.partial(nn.Dense, param_dtype=REAL)
 
 
 class Row(NamedTuple):
@@ -63,7 +64,7 @@ class Attending(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=False):
-        x = self.layer(num_heads=2, dropout_rate=self.rate, deterministic=not train, param_dtype=F64)(x)
+        x = self.layer(num_heads=2, dropout_rate=self.rate, deterministic=not train, param_dtype=REAL)(x)
         return Dense(3)(x.mean(-2))
 
 
@@ -73,7 +74,7 @@ class Masked(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=False):
-        dense = functools.partial(hpx.nn.Dense, param_dtype=F64)
+        dense = functools.partial(hpx.nn.Dense, param_dtype=REAL)
         x = nn.sigmoid(dense(8, self.units)(x))
         block = [nn.sigmoid, lambda x: dense(8, self.units, inputs=self.units)(x)]
         x = hpx.nn.layers(lambda i, x: block[0](block[1](x)), x, self.depth, most=3)
@@ -101,7 +102,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=False):
-        x = nn.relu(nn.Conv(4, (self.kernel,) * 2, self.stride, self.padding, param_dtype=F64)(x))
+        x = nn.relu(nn.Conv(4, (self.kernel,) * 2, self.stride, self.padding, param_dtype=REAL)(x))
         x = (nn.max_pool if self.pool == "max" else nn.avg_pool)(x, (2, 2))
         return Dense(3)(x.reshape(len(x), -1))
 
@@ -114,8 +115,8 @@ class Normed(nn.Module):
     @nn.compact
     def __call__(self, x, train=False):
         x = Dense(6, use_bias=False)(x)
-        x = nn.BatchNorm(not train, momentum=self.momentum, epsilon=self.epsilon, param_dtype=F64)(x)
-        return Dense(3)(nn.LayerNorm(epsilon=self.layer_epsilon, param_dtype=F64)(nn.tanh(x)))
+        x = nn.BatchNorm(not train, momentum=self.momentum, epsilon=self.epsilon, param_dtype=REAL)(x)
+        return Dense(3)(nn.LayerNorm(epsilon=self.layer_epsilon, param_dtype=REAL)(nn.tanh(x)))
 
 
 class Autoencoder(nn.Module):
@@ -131,14 +132,14 @@ class MaskedAutoencoder(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=False):
-        code = nn.tanh(hpx.nn.Dense(4, self.latent, param_dtype=F64)(x))
-        return hpx.nn.Dense(x.shape[-1], inputs=self.latent, param_dtype=F64)(code)
+        code = nn.tanh(hpx.nn.Dense(4, self.latent, param_dtype=REAL)(x))
+        return hpx.nn.Dense(x.shape[-1], inputs=self.latent, param_dtype=REAL)(code)
 
 
 class Recurrent(nn.Module):
     @nn.compact
     def __call__(self, x, train=False):
-        return Dense(3)(nn.RNN(nn.SimpleCell(6, param_dtype=F64))(x)[:, -1])
+        return Dense(3)(nn.RNN(nn.SimpleCell(6, param_dtype=REAL))(x)[:, -1])
 
 
 def points(**values):
@@ -173,7 +174,7 @@ def schedule(name, **values):
 
 def in_float64(schedule):
     """Optax counts in int32, which a division turns into float32."""
-    return optax.sgd(lambda count: schedule(jnp.asarray(count, F64)))
+    return optax.sgd(lambda count: schedule(jnp.asarray(count, REAL)))
 
 
 def labels_of(params):
@@ -189,12 +190,12 @@ def kernels(params):
 
 
 def noisy(key, batch, h):
-    return batch._replace(x=batch.x + h.strength * jax.random.normal(key, batch.x.shape, F64))
+    return batch._replace(x=batch.x + h.strength * jax.random.normal(key, batch.x.shape, REAL))
 
 
 def mixup(key, x, y, alpha):
-    ratio = jax.random.beta(key, alpha, alpha, (len(x), 1), F64)
-    y = jax.nn.one_hot(y, 3, dtype=F64)
+    ratio = jax.random.beta(key, alpha, alpha, (len(x), 1), REAL)
+    y = jax.nn.one_hot(y, 3, dtype=REAL)
     return ratio * x + (1 - ratio) * x[::-1], ratio * y + (1 - ratio) * y[::-1]
 
 
@@ -222,7 +223,7 @@ def weighted(weight):
 
 
 def huber(delta):
-    return lambda out, y: optax.huber_loss(out[:, 0], y.astype(F64), delta=delta)
+    return lambda out, y: optax.huber_loss(out[:, 0], y.astype(REAL), delta=delta)
 
 
 def sum_of(function):
@@ -236,6 +237,36 @@ def warmed(h):
 
 def warmed_alone(p):
     return in_float64(optax.warmup_cosine_decay_schedule(0.0, p["rate"], p["warmup"], p["steps"]))
+
+
+def plateau(h):
+    return optax.chain(optax.sgd(0.5), hpx.optim.reduce_on_plateau(h.factor, h.patience, h.cooldown, rtol=0.05))
+
+
+def plateau_alone(factor, patience, cooldown):
+    """Optax's own, told of every validation loss, whose scale goes into the learning rate."""
+    rule = optax.contrib.reduce_on_plateau(factor, patience, rtol=0.05, cooldown=cooldown)
+    state = rule.init({"w": jnp.zeros((), REAL)})
+
+    def react(losses, params, opt_state):
+        nonlocal state
+        _, state = rule.update({"w": jnp.zeros((), REAL)}, state, value=losses[-1])
+        return opt_state._replace(hyperparams={"learning_rate": 0.5 * state.scale}), False
+
+    return {"optimizer": optax.inject_hyperparams(optax.sgd)(learning_rate=0.5), "after_evaluation": react}
+
+
+def noisy_alone(eta, gamma):
+    """Gradients with the noise of each step: that of the step's key, one part of it a leaf."""
+
+    def update(grads, count, params=None):
+        key = jax.random.fold_in(step_key(purpose_key(lane_key(SEED, 0), "step"), count), 3)
+        leaves, tree = jax.tree.flatten(grads)
+        noise = [jax.random.normal(k, g.shape, REAL) for k, g in zip(jax.random.split(key, len(leaves)), leaves)]
+        scale = jnp.sqrt(eta / (1 + jnp.asarray(count, REAL)) ** gamma)
+        return jax.tree.unflatten(tree, [-0.1 * (g + scale * n) for g, n in zip(leaves, noise)]), count + 1
+
+    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 
 
 OPTIMIZERS = {
@@ -391,7 +422,7 @@ ROWS = {
     "input noise": Row(
         points(strength=[0.0, 0.5, 2.0]),
         {"augment": noisy},
-        lambda p: {"augment": lambda k, x, y: (x + p["strength"] * jax.random.normal(k, x.shape, F64), y)},
+        lambda p: {"augment": lambda k, x, y: (x + p["strength"] * jax.random.normal(k, x.shape, REAL), y)},
     ),
     "mixup": Row(
         points(alpha=[0.2, 1.0]),
@@ -407,6 +438,23 @@ ROWS = {
         lambda p: {"model": Autoencoder(p["latent"]), "loss": lambda o, y: ((o - y) ** 2).mean(-1)},
         programs=2,
         data="reconstruction",
+    ),
+    "microbatches": Row(
+        points(batch=[8, 16, 20]),
+        {"batch_size": lambda h: h.batch, "microbatch": 8, "optimizer": optax.adam(0.01), "eval_every": None,
+         "penalty": lambda params, h: 0.01 * hpx.losses.l2(params)},
+        lambda p: {"batch_size": p["batch"], "optimizer": optax.adam(0.01), "eval_every": STEPS,
+                   "penalty": lambda w: 0.01 * sum_of(jnp.square)(w)},
+    ),
+    "plateau": Row(
+        points(factor=[0.1, 0.5, 0.5, 0.3], patience=[1, 1, 2, 3], cooldown=[0, 2, 1, 0]),
+        {"optimizer": plateau, "eval_every": 1, "steps": 24},
+        lambda p: {"eval_every": 1, "steps": 24, **plateau_alone(**p)},
+    ),
+    "gradient noise": Row(
+        points(eta=[0.0, 0.01, 1.0], gamma=[0.0, 0.55, 1.0]),
+        {"optimizer": lambda h: optax.chain(hpx.optim.add_noise(h.eta, h.gamma), optax.sgd(0.1))},
+        lambda p: {"optimizer": noisy_alone(**p)},
     ),
     "clipping in a recurrent network": Row(
         points(limit=[0.001, 0.1, float("inf")]),

@@ -1,0 +1,386 @@
+"""Axes that need more than a row: early stopping, masks, folds, NNX, what the plan says of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from flax import nnx
+from helpers import compilations
+from plain import SEED, cross_entropy, train_alone
+from sklearn.model_selection import KFold
+from test_axes import BATCH, MLP, Dense, Masked, Small, difference, make_data, points, sum_of
+
+import hpjax as hpx
+from hpjax.data import Examples
+
+REAL = float  # float64 where it is enabled
+
+
+def program_of(data, **changes):
+    arguments = {"model": MLP(), "optimizer": optax.sgd(0.1), "loss": cross_entropy, "data": data}
+    return hpx.supervised(**(arguments | {"batch_size": BATCH, "steps": 12, "eval_every": 4} | changes))
+
+
+def manual(space, listed, program, **more):
+    return hpx.Sweep(program, space, sampler=hpx.Manual(listed), seed=SEED, width=2, devices=1, **more)
+
+
+def stopping_alone(patience, min_delta):
+    """Keras's rule, by hand: what it kept, its value, and the function that applies it."""
+    kept = {"value": np.inf, "bad": 0, "params": None}
+
+    def react(losses, params, opt_state):
+        if losses[-1] < kept["value"] - min_delta:
+            kept.update(value=losses[-1], bad=0, params=jax.tree.map(np.asarray, params))
+        else:
+            kept["bad"] += 1
+        return opt_state, kept["bad"] >= patience
+
+    return kept, react
+
+
+@pytest.mark.parametrize("average", [None, 0.5])
+def test_early_stopping_ends_a_trial_and_keeps_its_best(average):
+    listed = points(patience=[1, 2, 3, 30], min_delta=[0.0, 0.002, 0.05, 0.0])
+    space = hpx.Space(patience=hpx.Int(1, 30), min_delta=hpx.Uniform(0, 1))
+    with jax.enable_x64(True):
+        data = make_data("blobs")
+        program = program_of(
+            data,
+            optimizer=optax.sgd(2.0),
+            early_stopping=lambda h: hpx.EarlyStopping(h.patience, h.min_delta),
+            average=average,
+            steps=24,
+            eval_every=2,
+        )
+        sweep = manual(space, listed, program, objective=hpx.minimize("valid/best_loss"))
+        with compilations() as programs:
+            result = sweep.run(progress=False)
+        assert len(programs) <= 2
+        steps = []
+        for trial, point in enumerate(listed):
+            kept, react = stopping_alone(**point)
+            _, losses = train_alone(
+                data,
+                model=MLP(),
+                optimizer=optax.sgd(2.0),
+                steps=24,
+                eval_every=2,
+                after_evaluation=react,
+                average=average,
+            )
+            steps.append(2 * len(losses))
+            assert result.lane_step[trial, 0] == steps[-1]
+            assert difference(result[trial].restore()["params"], kept["params"]) < 1e-9
+            np.testing.assert_allclose(result.curves("valid/loss")[trial, 0, : len(losses)], losses, rtol=1e-9)
+            assert result[trial].metrics["valid/best_loss"] == pytest.approx(kept["value"], rel=1e-9)
+    assert (result.statuses == "complete").all()
+    assert len(set(steps)) >= 3, "the rules must differ"
+    assert steps[-1] == 24
+
+
+def test_early_stopping_may_maximize():
+    data = make_data("blobs")
+    program = program_of(
+        data,
+        metrics={"accuracy": hpx.metrics.accuracy},
+        early_stopping=hpx.EarlyStopping(2, objective=hpx.maximize("valid/accuracy")),
+        model=nn.Dense(3),
+        eval_every=1,
+    )
+    result = manual(hpx.Space(x=1), [{"x": 1}], program).run(progress=False)
+    curve = result.curves("valid/accuracy")[0, 0]
+    assert result.best.metrics["valid/best_accuracy"] == curve.max()
+    assert len(curve) == np.argmax(curve) + 3, "two evaluations after the best"
+
+
+def cut(params, units, depth):
+    """The parameters of the small network, out of those of the masked one."""
+    small = {}
+    for i in range(depth + 1):
+        layer = params[f"Dense_{i}"]
+        rows = units if i else layer["kernel"].shape[0]
+        small[f"Dense_{i}"] = {"kernel": layer["kernel"][:rows, :units], "bias": layer["bias"][:units]}
+    last = params["Dense_4"]
+    return small | {f"Dense_{depth + 1}": {"kernel": last["kernel"][:units], "bias": last["bias"]}}
+
+
+def test_a_masked_lane_equals_the_small_network_alone():
+    """Units that give f(0) ≠ 0, a penalty, Adam and a norm over all gradients: nothing of what is masked shows."""
+    listed = points(units=[1, 3, 8, 8], depth=[0, 1, 2, 3])
+    space = hpx.Space(units=hpx.Int(1, 8), depth=hpx.Int(0, 3))
+    optimizer = optax.chain(optax.clip_by_global_norm(0.1), optax.adam(0.05))
+    with jax.enable_x64(True):
+        data = make_data("blobs")
+        program = program_of(
+            data,
+            model=lambda h: Masked(h.units, h.depth),
+            optimizer=optimizer,
+            # Of what the small network has; the weights of skipped layers stay as they were drawn.
+            penalty=lambda params, h: 0.01 * hpx.losses.l2([params["Dense_0"], params["Dense_4"]]),
+        )
+        with compilations() as programs:
+            result = manual(space, listed, program).run(progress=False)
+        assert sum("segment" in name for name in programs) == 1
+        init = jax.jit(program.init)
+        key = hpx.keys.purpose_key(hpx.keys.lane_key(SEED, 0), "init")
+        for trial, point in enumerate(listed):
+            units, depth = point["units"], point["depth"]
+            h = hpx.Hparams({name: jnp.int32(value) for name, value in point.items()}, point)
+            start = init(key, h)["params"]
+            small, last = cut(start, units, depth), f"Dense_{depth + 1}"
+            params, losses = train_alone(
+                data,
+                model=Small(units, depth),
+                optimizer=optimizer,
+                params=small,
+                penalty=lambda w, last=last: 0.01 * sum_of(jnp.square)([w["Dense_0"], w[last]]),
+            )
+            end = result[trial].restore()["params"]
+            assert difference(cut(end, units, depth), params) < 1e-9, point
+            np.testing.assert_allclose(result.curves("valid/loss")[trial, 0], losses, rtol=1e-9)
+            for layer in ("Dense_0", "Dense_1"):
+                assert not end[layer]["kernel"][:, units:].any()
+                assert not end[layer]["bias"][units:].any()
+
+
+def test_masked_kernels_are_drawn_at_the_scale_of_the_small_network():
+    """Variance 1 / fan_in of the inputs that count; a closed form."""
+
+    class Model(nn.Module):
+        inputs: jax.Array
+
+        @nn.compact
+        def __call__(self, x):
+            return hpx.nn.Dense(400, jnp.int32(300), inputs=self.inputs)(x)
+
+    kernel = Model(jnp.int32(100)).init(jax.random.key(0), jnp.zeros((1, 800)))["params"]["Dense_0"]["kernel"]
+    assert kernel[:100, :300].var() == pytest.approx(1 / 100, rel=0.02)
+    assert not kernel[100:].any()
+    assert not kernel[:, 300:].any()
+
+
+def test_a_number_in_place_of_a_mask_is_the_small_network_itself():
+    model = Masked(3, 1)
+    params = model.init(jax.random.key(0), jnp.zeros((1, 5)))["params"]
+    with jax.enable_x64(True):
+        small = Small(3, 1).init(jax.random.key(0), jnp.zeros((1, 5)))["params"]
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, small)
+
+
+@pytest.mark.parametrize("examples", [90, 91])
+def test_folds_equal_plain_loops_on_the_same_parts(examples):
+    """Against scikit-learn's KFold; every example is in the validation split of one fold, and never in its batches."""
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        y = rng.integers(0, 3, examples)
+        data = hpx.data.from_arrays(rng.normal(size=(examples, 5)) + y[:, None], y, valid=0.3)
+        program = program_of(data, optimizer=lambda h: optax.sgd(h.rate), eval_batch_size=7)
+        sweep = manual(hpx.Space(rate=hpx.Choice(0.1, 0.3)), points(rate=[0.1, 0.3]), program, folds=4, replicates=2)
+        with compilations() as programs:
+            result = sweep.run(progress=False)
+        assert sum("segment" in name for name in programs) == 1
+        assert result.lane_status.shape == (2, 8)
+        pool = hpx.data.pool(data)
+        parts = list(KFold(4).split(pool.x))
+        for seed in range(2):
+            for fold, (inside, outside) in enumerate(parts):
+                own = hpx.Data(*(Examples(pool.x[part], pool.y[part]) for part in (inside, outside)))
+                params, losses = train_alone(own, model=MLP(), optimizer=optax.sgd(0.3), replicate=seed)
+                lane = 4 * seed + fold
+                assert difference(result[1].restore(lane)["params"], params) < 1e-9
+                np.testing.assert_allclose(result.curves("valid/loss")[1, lane], losses, rtol=1e-9)
+        assert "8 replicates (2 seeds × 4 folds)" in str(sweep.plan())
+        assert sweep.plan().data_bytes == sum(a.nbytes for a in pool)
+        test = result.test()
+        losses = []
+        for lane in range(8):
+            logits = MLP().apply({"params": result.best.restore(lane)["params"]}, data.test.x)
+            losses.append(float(cross_entropy(logits, data.test.y).mean()))
+        assert test["test/loss"] == pytest.approx(np.mean(losses), rel=1e-9)
+
+
+class NnxDropping(nnx.Module):
+    def __init__(self, rate, layer, rngs):
+        self.first, self.last = nnx.Linear(5, 8, rngs=rngs), nnx.Linear(8, 3, rngs=rngs)
+        self.drop = layer(rate, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(self.drop(nnx.tanh(self.first(x))))
+
+
+class NnxMasked(nnx.Module):
+    def __init__(self, units, rngs):
+        self.first = hpx.nn.Dense(8, units, in_features=5, rngs=rngs)
+        self.last = hpx.nn.Dense(3, inputs=units, in_features=8, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(nnx.sigmoid(self.first(x)))
+
+
+def test_dropout_rates_of_nnx_are_traced():
+    """Against Flax's own layer, with one program for each rate."""
+    rates = [0.0, 0.3, 1.0]
+    data = make_data("blobs")
+    ours, flax = (
+        manual(
+            hpx.Space(rate=hpx.Choice(*rates, static=layer is nnx.Dropout)),
+            points(rate=rates),
+            program_of(data, model=lambda h, rngs, layer=layer: NnxDropping(h.rate, layer, rngs)),
+        )
+        for layer in (hpx.nn.Dropout, nnx.Dropout)
+    )
+    assert (len(ours.plan().groups), len(flax.plan().groups)) == (1, 3)
+    a, b = ours.run(progress=False), flax.run(progress=False)
+    np.testing.assert_allclose(a.curves("valid/loss"), b.curves("valid/loss"), rtol=1e-5)
+    assert len(np.unique(a.last("valid/loss"))) == 3
+
+
+def test_masked_units_of_nnx_are_traced():
+    data = make_data("blobs")
+    program = program_of(data, model=lambda h, rngs: NnxMasked(h.units, rngs))
+    sweep = manual(hpx.Space(units=hpx.Int(1, 8)), points(units=[1, 4, 8]), program)
+    assert len(sweep.plan().groups) == 1
+    result = sweep.run(progress=False)
+    for trial, units in enumerate((1, 4, 8)):
+        kernel = result[trial].restore()["params"]["first"]["kernel"]
+        assert kernel[:, :units].all()
+        assert not kernel[:, units:].any()
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("kind", ["linen", "nnx"])
+def test_attention_with_a_traced_rate_is_flax_s(kind, rate):
+    x = jax.random.normal(jax.random.key(1), (2, 5, 4))
+
+    def apply(layer, rate):
+        if kind == "linen":
+            model = layer(num_heads=2, dropout_rate=rate, deterministic=False)
+            params = nn.MultiHeadAttention(num_heads=2).init(jax.random.key(0), x)
+            return model.apply(params, x, rngs={"dropout": jax.random.key(2)})
+        model = layer(num_heads=2, in_features=4, dropout_rate=rate, rngs=nnx.Rngs(0), decode=False)
+        model.train()
+        return model(x, rngs=nnx.Rngs(2))
+
+    flax = nn.MultiHeadAttention if kind == "linen" else nnx.MultiHeadAttention
+    if rate == 1.0:  # Flax divides by zero there
+        assert np.isfinite(jax.jit(lambda rate: apply(hpx.nn.MultiHeadAttention, rate))(rate)).all()
+        return
+    traced = jax.jit(lambda rate: apply(hpx.nn.MultiHeadAttention, rate))(rate)
+    np.testing.assert_allclose(traced, apply(flax, rate), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_of_dropout_are_finite_at_every_rate():
+    def loss(x, rate):
+        return hpx.nn.Dropout(rate).apply({}, x, deterministic=False, rngs={"dropout": jax.random.key(0)}).sum()
+
+    for rate in (0.0, 0.5, 1.0):
+        assert np.isfinite(jax.jit(jax.grad(loss))(jnp.ones(8), rate)).all()
+
+
+def test_compute_in_bfloat16_is_a_group_and_parameters_in_it_are_warned_of():
+    data = make_data("blobs")
+
+    def model(h):
+        return nn.Sequential([nn.Dense(6, dtype=h.dtype, param_dtype=h.params), nn.Dense(3, param_dtype=h.params)])
+
+    listed = points(dtype=["float32", "bfloat16"], params="float32")
+    space = hpx.Space(dtype=hpx.Choice("float32", "bfloat16"), params=hpx.Choice("float32", "bfloat16"))
+    sweep = manual(space, listed, program_of(data, model=model))
+    result = sweep.run(progress=False)
+    assert len(sweep.plan().groups) == 2
+    assert not any("bfloat16" in hint for hint in sweep.plan().hints)
+    a, b = result.last("valid/loss")[:, 0]
+    assert a != b
+    assert a == pytest.approx(b, rel=0.05)
+    low = manual(space, points(dtype="float32", params=["bfloat16"]), program_of(data, model=model))
+    assert any("b2=0.999 becomes 1" in hint for hint in low.plan().hints)
+
+
+MISUSES = {
+    "dropout": (
+        {"model": lambda h: nn.Sequential([nn.Dense(3), hpx.nn.Dropout(h.x, deterministic=True)])},
+        "Dropout.rate = 1.5: must lie between 0 and 1",
+    ),
+    "momentum": ({"optimizer": lambda h: hpx.optim.sgd(0.1, h.x)}, "sgd.momentum = 1.5: must lie between 0 and 1"),
+    "units": (
+        {"model": lambda h: nn.Sequential([hpx.nn.Dense(8, h.n), nn.Dense(3)])},
+        "Dense.active = 9: must lie between 1 and 8",
+    ),
+    "warmup": (
+        {"optimizer": lambda h: optax.sgd(hpx.optim.warmup_cosine_decay_schedule(0, 0.1, h.n, 9))},
+        "warmup_cosine_decay_schedule.warmup_steps = 9: must be less than 9",
+    ),
+    "negative steps": (
+        {"optimizer": lambda h: optax.sgd(hpx.optim.linear_schedule(0, 1, h.n - 10))},
+        "polynomial_schedule.transition_steps = -1: must be 0 or more",
+    ),
+    "microbatch": (
+        {"batch_size": lambda h: h.n, "microbatch": 4},
+        "supervised.microbatch = 4: divides no batch size; there are 9. Use 9.",
+    ),
+    "patience": (
+        {"early_stopping": lambda h: hpx.EarlyStopping(h.n - 9)},
+        "EarlyStopping.patience = 0: must be 1 or more",
+    ),
+    "average": ({"average": lambda h: h.x}, "supervised.average = 1.5: must lie between 0 and 1"),
+    "stopping by what is not there": (
+        {"early_stopping": hpx.EarlyStopping(1, objective=hpx.minimize("valid/error"))},
+        "EarlyStopping.objective = 'valid/error': must be a validation metric of the program",
+    ),
+    "plateau of what is not there": (
+        {"optimizer": optax.chain(optax.sgd(0.1), hpx.optim.reduce_on_plateau(metric="valid/error"))},
+        "reduce_on_plateau.metric = 'valid/error': must be a metric of the program",
+    ),
+    "constant": (
+        {"model": nn.Sequential([nn.Dense(3), nn.Dropout(0.5)]), "penalty": 3},
+        "supervised.penalty = 3: must",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISUSES)
+def test_numbers_out_of_range_are_named_before_anything_compiles(name):
+    """Also where the hyperparameter is traced: the check runs on the numbers that were sampled."""
+    changes, message = MISUSES[name]
+    data = make_data("blobs")
+    space = hpx.Space(x=hpx.Uniform(0, 2), n=hpx.Int(1, 20))
+    with compilations() as programs, pytest.raises(hpx.InputError) as caught:
+        manual(space, [{"x": 1.5, "n": 9}], program_of(data, **changes)).plan()
+    assert message in str(caught.value)
+    assert programs == []
+
+
+def test_folds_that_cannot_be():
+    data = make_data("blobs")
+    with pytest.raises(hpx.InputError, match=r"Sweep.folds = 100: must be a whole number, 2 or more, 72 at most"):
+        manual(hpx.Space(x=1), [{"x": 1}], program_of(data), folds=100)
+    with pytest.raises(hpx.InputError, match="batch_size = 40: must be at most 36"):
+        manual(hpx.Space(x=1), [{"x": 1}], program_of(data, batch_size=40), folds=2).plan()
+
+
+def test_a_choice_by_selection_wants_functions_that_agree():
+    with pytest.raises(hpx.InputError, match=r"Choice.select = True: needs functions"):
+        hpx.Choice("relu", "tanh", select=True)
+    space = hpx.Space(act=hpx.Choice(nn.relu, lambda x: x[..., :1], select=True))
+    program = program_of(make_data("blobs"), model=lambda h: nn.Sequential([Dense(3), h.act]))
+    with pytest.raises(hpx.InputError, match=r"Space.act.select = True: cannot be"):
+        hpx.Sweep(program, space, sampler=hpx.Grid()).plan()
+
+
+def test_sums_of_microbatches_report_the_mean_of_the_whole_batch():
+    """At rate 0 the loss of a step is that of its batch, whichever way it is cut."""
+    data = make_data("blobs")
+
+    losses = [
+        manual(
+            hpx.Space(batch=20), [{"batch": 20}], program_of(data, optimizer=optax.sgd(0.0), batch_size=20, **cutting)
+        )
+        .run(progress=False)
+        .last("train/loss")[0, 0]
+        for cutting in ({"steps": 3, "eval_every": 3}, {"steps": 3, "eval_every": 9, "microbatch": 10})
+    ]
+
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
