@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hpjax import metrics as metrics
     from hpjax import nn as nn
     from hpjax import optim as optim
+    from hpjax.diagnosis import diagnose as diagnose
     from hpjax.domains import Choice as Choice
     from hpjax.domains import Int as Int
     from hpjax.domains import LogInt as LogInt
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 
 # Imported when first used, so that `hpjax --help` does not wait for JAX.
 _HOME = {
+    "hpjax.diagnosis": ["diagnose"],
     "hpjax.errors": ["InputError", "ProgramError", "RunError", "UnknownHyperparameterError"],
     "hpjax.hparams": ["Hparams"],
     "hpjax.objective": ["maximize", "minimize"],

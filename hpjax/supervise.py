@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,9 +10,10 @@ import numpy as np
 import optax
 
 from hpjax.data import Data, Examples, examples_in, tidy_examples
-from hpjax.errors import InputError, ProgramError, naming, whole
+from hpjax.errors import InputError, ProgramError, did_you_mean, naming, whole
 from hpjax.hparams import Hparams
 from hpjax.measures import Measures, PerExample, check_metrics
+from hpjax.monitors import MONITORS
 from hpjax.network import example_input, network, required_arguments
 from hpjax.program import Program, Schedule
 from hpjax.stopping import EarlyStopping
@@ -35,6 +36,7 @@ def supervised(
     average: float | Callable[[Hparams], float] | None = None,
     early_stopping: EarlyStopping | Callable[[Hparams], EarlyStopping] | None = None,
     microbatch: int | None = None,
+    monitor: Collection[str] = (),
     eval_batch_size: int = 512,
 ) -> Program:
     """A program that trains a Flax model on batches drawn without replacement, epoch by epoch.
@@ -66,6 +68,9 @@ def supervised(
       microbatch: examples that a lane computes at once; gradients are summed until its batch is whole, so that one
         program serves all batch sizes and a batch may be larger than memory. Means are exact where it does not
         divide the batch; batch statistics are those of microbatches.
+      monitor: what else to report of training, by layer and averaged since the last evaluation: ``"gradient_norm"``,
+        ``"update_ratio"`` (of the update to the weights), ``"dead_units"`` (the share that gets no gradient) and
+        ``"sparsity"`` (the share of weights below 1e-3). ``hpx.diagnose`` reads them.
       eval_batch_size: examples that one lane evaluates at once; results are exact for any.
 
     Returns:
@@ -98,6 +103,10 @@ def supervised(
     for name, function in (("penalty", penalty), ("augment", augment)):
         if function is not None and not callable(function):
             raise InputError(f"supervised.{name}", function, "must be a function whose last argument is h", "See help.")
+    for name in monitor:
+        if name not in MONITORS or isinstance(monitor, str):
+            known = did_you_mean(str(name), MONITORS)
+            raise InputError("supervised.monitor", monitor, "must be a list of monitors", known)
     data = _checked(data)
     examples = examples_in(data.train)
     if not callable(batch_size):
@@ -123,6 +132,7 @@ def supervised(
         if early_stopping is None
         else _setting("early_stopping", early_stopping, lambda v: isinstance(v, EarlyStopping)),
         microbatch=None if microbatch is None else whole("supervised.microbatch", microbatch, most=examples),
+        monitors=tuple(monitor),
     )
 
     def validate(trials: Sequence[tuple[Hparams, Schedule]]) -> None:

@@ -14,6 +14,7 @@ from hpjax.data import Examples, Fold, examples_at, examples_in
 from hpjax.errors import InputError, ProgramError, did_you_mean, naming
 from hpjax.hparams import Hparams
 from hpjax.measures import Measures, Values
+from hpjax.monitors import MONITORS
 from hpjax.network import Network
 from hpjax.optim import looks_at_metrics
 from hpjax.program import Metrics
@@ -48,6 +49,7 @@ class Training:
     average: OfH | None
     stopping: OfH | None
     microbatch: int | None
+    monitors: tuple[str, ...]
 
     def init(self, key: jax.Array, h: Hparams) -> State:
         """The state before the first step."""
@@ -117,17 +119,19 @@ class Training:
         gradients, (means, stats) = jax.grad(objective, has_aux=True)(state["params"])
         state = {**state, "stats": stats}
         if self.microbatch is None:
-            return self._updated(key, state, gradients, means["loss"], h), means
+            updated, seen = self._updated(key, state, gradients, means["loss"], h)
+            return updated, means | seen
         gradients = jax.tree.map(jnp.add, state["sum"]["gradients"], gradients)
         parts = state["sum"]["parts"] + 1
         full = parts == calls
-        updated = self._updated(key, state, gradients, means["loss"], h)
+        updated, seen = self._updated(key, state, gradients, means["loss"], h)
         kept: State = jax.tree.map(lambda new, old: jnp.where(full, new, old), updated, state)
         kept["sum"] = {
             "gradients": jax.tree.map(lambda g: jnp.where(full, 0, g).astype(g.dtype), gradients),
             "parts": jnp.where(full, 0, parts),
         }
         # So that the mean over the calls of a step is the mean over its batch.
+        means |= {name: jnp.where(full, value, 0) for name, value in seen.items()}
         return kept, {name: v if name == "penalty" else v * calls for name, v in means.items()}
 
     def _share(self, values: jax.Array, state: State, h: Hparams) -> jax.Array:
@@ -139,12 +143,17 @@ class Training:
         share: jax.Array = jnp.where(place < size, values, 0).sum() / size
         return share
 
-    def _updated(self, key: jax.Array, state: State, gradients: Any, loss: jax.Array, h: Hparams) -> State:
-        """The state after an optimizer step."""
+    def _updated(
+        self, key: jax.Array, state: State, gradients: Any, loss: jax.Array, h: Hparams
+    ) -> tuple[State, Values]:
+        """The state after an optimizer step, and what monitors saw of it."""
         optimizer = self.optimizer(h)
         extra = {"value": loss, "key": jax.random.fold_in(key, NOISE), **state.get("last", {})}
         update = optax.with_extra_args_support(optimizer).update
         updates, opt_state = update(gradients, state["opt_state"], state["params"], **extra)
+        seen: Values = {}
+        for name in self.monitors:
+            seen |= MONITORS[name](state["params"], gradients, updates)
         params = optax.apply_updates(state["params"], updates)
         state = {**state, "params": params, "opt_state": opt_state}
         if self.average is not None:
@@ -152,7 +161,7 @@ class Training:
             state["average"] = jax.tree.map(
                 lambda a, p: (decay * a + (1 - decay) * p).astype(a.dtype), state["average"], params
             )
-        return state
+        return state, seen
 
     def evaluate(self, key: jax.Array, state: State, split: Examples, h: Hparams) -> Metrics:
         """Loss and metrics over a whole split, or over the lane's fold of the pool, exact whatever the size."""

@@ -19,13 +19,13 @@ planning
 settings
 result
 plot
-analysis
+analysis diagnosis
 store
 supervise
 training
 losses
 network measures
-optim nn
+optim nn monitors
 data
 engine.lanes engine.plan
 engine.trace engine.layout

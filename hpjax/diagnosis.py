@@ -1,0 +1,171 @@
+"""Diagnosis: what the curves of a trial say about its hyperparameters, in sentences."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from hpjax.result import Result
+
+# L. Prechelt, "Early Stopping — But When?", 1998: generalization loss above 5 %, the criterion GL₅.
+OVERFIT = 1.05
+# Our own lines, for want of published ones: a trial is behind where its lowest training loss is twice that of the
+# best trial; its loss has not arrived where it still falls by 10 % over the last quarter of the run; it oscillates
+# where it rises at every third evaluation, means since the one before, which a falling loss does not do.
+BEHIND, FALLING, RISING = 2.0, 0.9, 1 / 3
+# Stanford CS231n, notes 3: updates should be about 1e-3 of the weights.
+SMALL_UPDATE, LARGE_UPDATE = 1e-5, 1e-1
+# What vanishing and exploding are: R. Pascanu et al., "On the difficulty of training recurrent neural networks",
+# ICML 2013. The lines are ours: a thousandth of the largest layer's norm, and a norm of a thousand.
+VANISHING, EXPLODING = 1e-3, 1e3
+# Stanford CS231n, notes 1: with too high a rate as much as 40 % of a network's ReLUs may be dead.
+DEAD = 0.4
+
+
+class Finding(NamedTuple):
+    """One thing that the curves of a trial show.
+
+    Attributes:
+      trial: its id.
+      what: ``"diverged"``, ``"too slow"``, ``"oscillating"``, ``"overfitting"``, ``"underfitting"``,
+        ``"vanishing gradients"``, ``"exploding gradients"`` or ``"dead units"``.
+      sentence: what was seen, with its numbers, and what helps.
+    """
+
+    trial: int
+    what: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"trial {self.trial}: {self.what}. {self.sentence}"
+
+
+def diagnose(result: "Result") -> list[Finding]:
+    """What the curves of each trial show, by thresholds that this module names with their sources.
+
+    Losses are averaged over replicates. Gradients, updates and dead units need ``supervised(monitor=...)``.
+
+    Args:
+      result: of a sweep whose program reports ``train/loss`` and ``valid/loss``, as ``supervised`` does.
+
+    Returns:
+      Findings in the order of the trials; several of one trial, none of a healthy one.
+
+    Example:
+      >>> result = hpx.Sweep(program, space, trials=4).run(progress=False)
+      >>> all(finding.trial < 4 for finding in diagnose(result))
+      True
+    """
+    return [Finding(trial, *found) for trial in range(len(result)) for found in _of(result, trial)]
+
+
+def _of(result: "Result", trial: int) -> list[tuple[str, str]]:
+    lost = result.lane_status[trial] == "diverged"
+    if lost.any():
+        step = int(result.lane_step[trial][lost].min())
+        many = f"{int(lost.sum())} of {len(lost)} replicates were" if len(lost) > 1 else "A value was"
+        return [("diverged", f"{many} not finite at step {step}: lower the learning rate, or clip the gradients.")]
+    found = [*_layers(result, trial)]
+    if {"train/loss", "valid/loss"} <= set(result.metrics):
+        train, valid = (_curve(result, name, trial) for name in ("train/loss", "valid/loss"))
+        if len(train) > 0:
+            found += _losses(train, valid, _best(result))
+    return found
+
+
+def _losses(train: NDArray[np.floating], valid: NDArray[np.floating], best: float) -> list[tuple[str, str]]:
+    found = []
+    quarter = max(len(train) // 4, 1)
+    rose = float(np.mean(np.diff(train) > 0)) if len(train) > 3 else 0.0
+    behind = train.min() > BEHIND * best > 0
+    before = train[-1 - quarter] if len(train) > quarter else train[0]
+    if rose > RISING and behind:
+        found.append(
+            ("oscillating", f"The training loss rose at {rose:.0%} of the evaluations: lower the learning rate.")
+        )
+    elif behind and train[-1] < FALLING * before:
+        found.append(
+            (
+                "too slow",
+                f"The training loss still fell from {before:.3g} to {train[-1]:.3g} over the last quarter: raise the "
+                "learning rate, or train longer.",
+            )
+        )
+    elif behind:
+        found.append(
+            (
+                "underfitting",
+                f"The training loss stays at {train.min():.3g}, where the best trial reaches {best:.3g}: use a larger "
+                "model, or less regularization.",
+            )
+        )
+    lowest = int(np.argmin(valid))
+    if valid[-1] > OVERFIT * valid[lowest] > 0 and train[-1] < train[lowest]:
+        found.append(
+            (
+                "overfitting",
+                f"The validation loss rose from {valid[lowest]:.3g} to {valid[-1]:.3g} while the training loss fell to "
+                f"{train[-1]:.3g}: stop early, or regularize.",
+            )
+        )
+    return found
+
+
+def _layers(result: "Result", trial: int) -> list[tuple[str, str]]:
+    found = []
+    norms = _by_layer(result, "gradient_norm", trial)
+    if norms:
+        largest, smallest = max(norms, key=norms.__getitem__), min(norms, key=norms.__getitem__)
+        if norms[largest] > EXPLODING:
+            found.append(("exploding gradients", f"Their norm is {norms[largest]:.3g} in {largest}: clip them."))
+        elif norms[smallest] < VANISHING * norms[largest]:
+            found.append(
+                (
+                    "vanishing gradients",
+                    f"Their norm is {norms[smallest]:.2g} in {smallest} and {norms[largest]:.2g} in {largest}: "
+                    "normalize, use residual connections, or another initialization.",
+                )
+            )
+    for layer, ratio in _by_layer(result, "update_ratio", trial).items():
+        if ratio > LARGE_UPDATE:
+            found.append(
+                (
+                    "oscillating",
+                    f"Updates are {ratio:.2g} of the weights in {layer}, where 1e-3 is usual: lower the rate.",
+                )
+            )
+            break
+        if 0 < ratio < SMALL_UPDATE:
+            found.append(
+                ("too slow", f"Updates are {ratio:.2g} of the weights in {layer}, where 1e-3 is usual: raise the rate.")
+            )
+            break
+    found += [
+        ("dead units", f"{share:.0%} of {layer} get no gradient: lower the learning rate, or use leaky units.")
+        for layer, share in _by_layer(result, "dead_units", trial).items()
+        if share > DEAD
+    ]
+    return found
+
+
+def _by_layer(result: "Result", monitor: str, trial: int) -> dict[str, float]:
+    """The last value of a monitor in each layer."""
+    prefix = f"train/{monitor}/"
+    curves = {
+        name.removeprefix(prefix): _curve(result, name, trial) for name in result.metrics if name.startswith(prefix)
+    }
+    return {layer: float(curve[-1]) for layer, curve in curves.items() if len(curve)}
+
+
+def _curve(result: "Result", name: str, trial: int) -> NDArray[np.floating]:
+    """A metric of a trial over its evaluations, averaged over replicates."""
+    values = result.curves(name)[trial]
+    curve: NDArray[np.floating] = values[:, ~np.isnan(values).any(axis=0)].mean(axis=0)
+    return curve
+
+
+def _best(result: "Result") -> float:
+    """The lowest training loss of any healthy trial."""
+    values = result.curves("train/loss").mean(axis=1)[result.statuses != "diverged"]
+    return float(np.nanmin(values)) if np.isfinite(values).any() else 0.0

@@ -1,0 +1,65 @@
+"""Monitors: what a tuner watches in each lane besides its loss, from gradients and updates that are there anyway."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Values = dict[str, jax.Array]
+
+# A weight this small counts as none: an L1 penalty leads there by gradients, which never stop at 0.
+NO_WEIGHT = 1e-3
+
+
+def _by_layer(tree: Any) -> dict[str, list[jax.Array]]:
+    """The arrays of each layer, under the path of the module that has them."""
+    layers: dict[str, list[jax.Array]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        names = [str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", "")))) for entry in path]
+        layers.setdefault("/".join(names[:-1]) or names[-1], []).append(leaf)
+    return layers
+
+
+def _norm(arrays: list[jax.Array]) -> jax.Array:
+    return jnp.sqrt(sum((jnp.sum(jnp.square(a)) for a in arrays), start=jnp.zeros(())))
+
+
+def gradient_norm(params: Any, gradients: Any, updates: Any) -> Values:
+    """The Euclidean norm of each layer's gradient."""
+    return {f"gradient_norm/{layer}": _norm(arrays) for layer, arrays in _by_layer(gradients).items()}
+
+
+def update_ratio(params: Any, gradients: Any, updates: Any) -> Values:
+    """Each layer's norm of the update over the norm of the weights; about 1e-3 is usual (Stanford CS231n, notes 3)."""
+    weights = _by_layer(params)
+    return {
+        f"update_ratio/{layer}": _norm(arrays) / jnp.maximum(_norm(weights[layer]), 1e-12)
+        for layer, arrays in _by_layer(updates).items()
+    }
+
+
+def dead_units(params: Any, gradients: Any, updates: Any) -> Values:
+    """The share of each layer's units whose weights get no gradient from a batch: those of a ReLU that never fires."""
+    kernels = {layer: [a for a in arrays if a.ndim > 1] for layer, arrays in _by_layer(gradients).items()}
+    return {
+        f"dead_units/{layer}": jnp.mean(jnp.stack([_silent(a) for a in arrays]))
+        for layer, arrays in kernels.items()
+        if arrays
+    }
+
+
+def _silent(gradient: jax.Array) -> jax.Array:
+    return jnp.mean(jnp.all(gradient == 0, axis=tuple(range(gradient.ndim - 1))).astype(gradient.dtype))
+
+
+def sparsity(params: Any, gradients: Any, updates: Any) -> Values:
+    """The share of all weights, biases apart, whose size is below 1e-3."""
+    weights = [a for a in jax.tree.leaves(params) if a.ndim > 1]
+    small = sum((jnp.sum(jnp.abs(a) < NO_WEIGHT) for a in weights), start=jnp.zeros((), jnp.int32))
+    return {"sparsity": small / max(sum(a.size for a in weights), 1)}
+
+
+MONITORS: dict[str, Callable[[Any, Any, Any], Values]] = {
+    monitor.__name__: monitor for monitor in (gradient_norm, update_ratio, dead_units, sparsity)
+}
