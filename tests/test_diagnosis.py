@@ -64,9 +64,9 @@ def test_monitors_are_what_the_gradients_say(changes):
 
 def test_an_l1_penalty_shows_as_sparsity():
     swept = program(
-        penalty=lambda params, h: h.l1 * hpx.losses.l1(params), steps=200, eval_every=200, optimizer=optax.sgd(0.02)
+        penalty=lambda params, h: h.l1 * hpx.losses.l1(params), steps=2000, eval_every=500, optimizer=optax.sgd(0.005)
     )
-    sweep = hpx.Sweep(swept, hpx.Space(l1=hpx.Choice(0.0, 0.5)), sampler=hpx.Grid())
+    sweep = hpx.Sweep(swept, hpx.Space(l1=hpx.Choice(0.0, 0.1)), sampler=hpx.Grid())
     none, some = sweep.run(progress=False).last("train/sparsity")[:, 0]
     assert none < 0.1 < some
 
