@@ -1,5 +1,6 @@
 """Hparams: the hyperparameters of one trial, as the user's functions see them."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -9,7 +10,9 @@ import jax
 
 from hpjax.errors import UnknownHyperparameterError, did_you_mean
 
-_readers: list[set[str]] = []
+Place = tuple[str, int]  # a file and a line
+
+_readers: list[dict[str, Place]] = []
 
 
 class Hparams:
@@ -42,8 +45,11 @@ class Hparams:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        for names in _readers:
-            names.add(name)
+        if _readers:
+            caller = sys._getframe(1)
+            caller = caller.f_back or caller if caller.f_code is Hparams.__getitem__.__code__ else caller
+            for read in _readers:
+                read.setdefault(name, (caller.f_code.co_filename, caller.f_lineno))
         try:
             return self._values[name]
         except KeyError:
@@ -103,8 +109,9 @@ def _flatten(h: Hparams) -> tuple[tuple[tuple[Any, Any], ...], Any]:
     leaves = tuple((jax.tree_util.GetAttrKey(name), h._values[name]) for name in h._traced)
     # The type beside the value, since 1 == True == 1.0.
     static = tuple((name, type(h._values[name]), h._values[name]) for name in sorted(h._values.keys() - set(h._traced)))
-    for names in _readers:  # whoever takes all of them, as a jitted function does, may use any
-        names.update(name for name, _, _ in static)
+    for read in _readers:  # whoever takes all of them, as a jitted function does, may use any
+        for name, _, _ in static:
+            read.setdefault(name, ("", 0))
     return leaves, (h._traced, static)
 
 
@@ -118,11 +125,11 @@ jax.tree_util.register_pytree_with_keys(Hparams, _flatten, _unflatten)
 
 
 @contextmanager
-def reading() -> Iterator[set[str]]:
-    """The names of the hyperparameters that are read meanwhile, of any ``Hparams``."""
-    names: set[str] = set()
-    _readers.append(names)
+def reading() -> Iterator[dict[str, Place]]:
+    """The names of the hyperparameters that are read meanwhile, of any ``Hparams``, and where each was read first."""
+    read: dict[str, Place] = {}
+    _readers.append(read)
     try:
-        yield names
+        yield read
     finally:
-        _readers.remove(names)
+        _readers.remove(read)

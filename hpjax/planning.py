@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hpjax.engine import layout, spread, width
+from hpjax.domains import Selection
+from hpjax.engine import cost, layout, spread, width
 from hpjax.engine.lane import Shapes
 from hpjax.engine.lanes import luck_of
 from hpjax.engine.plan import Group, Plan, group
@@ -85,12 +86,12 @@ def _prepare(settings: Settings) -> Prepared:
     devices = spread.local_devices(settings.devices)
     points = _points(settings)
     tracing = tracer(settings)
-    with reading() as read:
+    with reading() as scheduled:
         schedules = _scheduled(settings, points)
     firsts = {settings.space.branch_of(point): point for point in reversed(points)}
     verdicts = judge(tracing, settings.space, list(firsts.values()))
     groups, shapes = _groups(settings, tracing, points, [schedule.eval_every for schedule in schedules], verdicts)
-    read = read.union(*(given.reads for given in shapes))
+    read = set(scheduled).union(*(given.reads for given in shapes))
     if settings.folds is not None and not all("fold" in given.reads for given in shapes):
         raise InputError(
             "Sweep.folds", settings.folds, "needs a program that reads h.fold", "Leave it out, or use hpx.supervised."
@@ -115,15 +116,21 @@ def _prepare(settings: Settings) -> Prepared:
         luck = luck_of(np.repeat(np.arange(settings.lanes_a_trial), len(g.trials)), own_luck)
         return layout.chunks_needed(luck, wide, len(devices))
 
+    told = {
+        name: v if name in read else v._replace(reason="the program never reads it") for name, v in verdicts.items()
+    }
+    costly = {name for given in shapes for name, check in given.checks if check.masks}
+    costly |= {name for name, kind in tracing.kinds.items() if isinstance(kind, Selection)}
+    for name in sorted(costly):
+        if verdicts[name].traced and name in read:
+            told[name] = _with_cost(tracing, groups, points, schedules, verdicts, name, devices[0].platform)
     plan = Plan(
         trials=len(points),
         replicates=settings.lanes_a_trial,
         folds=settings.folds,
         groups=tuple(groups),
         shapes=tuple(shapes),
-        verdicts=tuple(
-            v if v.name in read else v._replace(reason="the program never reads it") for v in verdicts.values()
-        ),
+        verdicts=tuple(told.values()),
         domains={
             name: " or ".join(dict.fromkeys(map(str, settings.space.domains(name)))) for name in settings.space.names
         },
@@ -139,6 +146,25 @@ def _prepare(settings: Settings) -> Prepared:
         hints=tuple(_hints(settings, devices, groups, shapes, verdicts, read)),
     )
     return Prepared(plan, points)
+
+
+def _with_cost(
+    tracing: Tracer,
+    groups: list[Group],
+    points: list[Point],
+    schedules: list[Schedule],
+    verdicts: dict[str, Verdict],
+    name: str,
+    platform: str,
+) -> Verdict:
+    """The verdict on ``name`` with what it costs to trace it, judged by the largest group that has it."""
+    trials = max((g.trials for g in groups if name in points[g.trials[0]]), key=len)
+    own = [points[trial] for trial in trials]
+    traced = [n for n in own[0] if verdicts[n].traced]
+    work = sum(schedules[trial].steps * schedules[trial].calls for trial in trials)
+    found = cost.compare(tracing, own, traced, name, work, platform)
+    how = verdicts[name].reason if isinstance(tracing.kinds[name], Selection) else "masked in one program"
+    return verdicts[name]._replace(reason=f"{how}; {found}" if found else how)
 
 
 def _groups(

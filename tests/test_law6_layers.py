@@ -27,7 +27,7 @@ losses
 network measures
 optim nn monitors
 data
-engine.lanes engine.plan
+engine.lanes engine.plan engine.cost
 engine.trace engine.layout
 engine.lane engine.width engine.spread engine.blame samplers schedulers
 samplers.sobol samplers.grid samplers.manual samplers.random

@@ -50,10 +50,14 @@ def test_traced_or_static_is_found_out_with_the_reason():
     assert [name for name, v in verdicts.items() if v.traced] == ["rate", "unused"]
     assert verdicts["unused"].reason == "the program never reads it"
     assert "hint: the program never reads unused" in text
-    assert "if nesterov" in verdicts["nesterov"].reason, "the line of Optax that branches on it"
+    mine, library = verdicts["nesterov"].reason.split(", then ")
+    assert mine.startswith("test_plan.py:")
+    assert "nesterov=h.nesterov" in mine
+    assert "if nesterov" in library, "the line of Optax that branches on it"
     assert "for _ in range(self.layers)" in verdicts["layers"].reason
     assert verdicts["act"].reason == "values are no numbers"
-    assert "shape of a batch" in verdicts["batch"].reason
+    assert "test_plan.py:" in verdicts["batch"].reason
+    assert "batch_size=lambda h: h.batch,: batch_size sets the shape of a batch" in verdicts["batch"].reason
     assert verdicts["epsilon"].reason == "static=True"
     for word in (
         "20 trials × 1 replicate = 20 lanes",

@@ -370,6 +370,39 @@ def test_a_choice_by_selection_wants_functions_that_agree():
         hpx.Sweep(program, space, sampler=hpx.Grid()).plan()
 
 
+class Wide(nn.Module):
+    units: int
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(hpx.nn.Dense(512, self.units)(x))
+        x = nn.relu(hpx.nn.Dense(512, self.units, inputs=self.units)(x))
+        return hpx.nn.Dense(3, inputs=self.units)(x)
+
+
+def test_the_plan_says_what_masks_and_selections_cost():
+    """Matrix products dominate: 512² against the mean of 64² and 512²."""
+    data = make_data("blobs")
+    units = hpx.Choice(64, 512)
+    with compilations() as programs:
+        short, long = (
+            hpx.Sweep(
+                program_of(data, model=lambda h: Wide(h.units), steps=steps), hpx.Space(units=units), sampler=hpx.Grid()
+            ).plan()
+            for steps in (2, 10**7)
+        )
+        space = hpx.Space(act=hpx.Choice(nn.relu, nn.tanh, nn.gelu, select=True))
+        selected = hpx.Sweep(program_of(data, model=lambda h: MLP(act=h.act)), space, sampler=hpx.Grid()).plan()
+    assert programs == []
+    expected = 512**2 / np.mean([64**2, 512**2])
+    found = float(short.verdicts[0].reason.removeprefix("masked in one program; ").split(" ")[0])
+    assert found == pytest.approx(expected, rel=0.05)
+    assert short.verdicts[0].reason.endswith("× the arithmetic of 2 groups, in 1 program for 2: cheaper here")
+    assert long.verdicts[0].reason.endswith("static=True would be cheaper here")
+    assert selected.verdicts[0].reason.startswith("one program computes all 3 and selects; ")
+    assert len(selected.groups) == 1
+
+
 def test_sums_of_microbatches_report_the_mean_of_the_whole_batch():
     """At rate 0 the loss of a step is that of its batch, whichever way it is cut."""
     data = make_data("blobs")

@@ -29,10 +29,21 @@ def user_lines(error: BaseException) -> list[str]:
     return _lines(error, lambda file: not _of_library(file))
 
 
-def model_line(error: BaseException) -> str | None:
-    """The innermost of ``user_lines``; where there is none, that of a library that users build models with."""
-    lines = user_lines(error) or _lines(error, lambda file: file.startswith(_library_folders(MODELLING)))
-    return lines[-1] if lines else None
+def model_line(error: BaseException, read: tuple[str, int] | None = None) -> str | None:
+    """The innermost of ``user_lines``; where there is none, the line that a hyperparameter was read at, if the user's,
+    and that of a library that users build models with.
+    """
+    own = user_lines(error)
+    if own:
+        return own[-1]
+    library = _lines(error, lambda file: file.startswith(_library_folders(MODELLING)))[-1:]
+    mine = own_line(read)
+    return ", then ".join(([mine] if mine else []) + library) or None
+
+
+def own_line(place: tuple[str, int] | None) -> str | None:
+    """A file and a line as text, where it is the user's own."""
+    return _line(*place) if place is not None and place[1] and not _of_library(place[0]) else None
 
 
 def _lines(error: BaseException, wanted: Callable[[str], bool]) -> list[str]:
@@ -40,9 +51,13 @@ def _lines(error: BaseException, wanted: Callable[[str], bool]) -> list[str]:
     for frame, line in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
         if wanted(file):
-            text = linecache.getline(file, line).strip()
-            found.append(f"{Path(file).name}:{line}: {text}" if text else f"{Path(file).name}:{line}")
+            found.append(_line(file, line))
     return found
+
+
+def _line(file: str, line: int) -> str:
+    text = linecache.getline(file, line).strip()
+    return f"{Path(file).name}:{line}: {text}" if text else f"{Path(file).name}:{line}"
 
 
 def first_line(error: BaseException) -> str:

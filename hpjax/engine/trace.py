@@ -11,7 +11,7 @@ from hpjax.domains import Kind, Selection
 from hpjax.engine import blame
 from hpjax.engine.lane import Shapes, float_type, probe
 from hpjax.errors import InputError, ProgramError, UnknownHyperparameterError
-from hpjax.hparams import Hparams, Selected, with_fold
+from hpjax.hparams import Hparams, Selected, reading, with_fold
 from hpjax.program import Arrays, Program
 from hpjax.space import Point, Space
 
@@ -105,7 +105,7 @@ def settle(tracer: Tracer, space: Space, point: Point, verdicts: dict[str, Verdi
         raise blamed(error) from None
     accepted: list[str] = []
     for name in candidates:
-        failure = _failure(tracer, point, [*accepted, name])
+        failure = _failure(tracer, point, [*accepted, name], name)
         if failure is None:
             accepted.append(name)
             continue
@@ -140,10 +140,15 @@ def _declared(space: Space, name: str, kind: Kind) -> Verdict:
     return Verdict(name, True, "one program serves all values")
 
 
-def _failure(tracer: Tracer, point: Point, traced: Sequence[str]) -> str | None:
-    """Why the program cannot be traced with these as tracers, or None where it can."""
-    try:
-        tracer.shapes(point, traced)
-    except Exception as error:
-        return blame.model_line(error) or blame.first_line(error)
+def _failure(tracer: Tracer, point: Point, traced: Sequence[str], name: str) -> str | None:
+    """Why the program cannot be traced with these as tracers, the last being new, or None where it can."""
+    with reading() as read:
+        try:
+            tracer.shapes(point, traced)
+        except ProgramError as error:
+            place = blame.own_line(read.get(name))
+            return f"{place}: {error}" if place else str(error)
+        except Exception as error:
+            # A library may fail long after the user's line that gave it the hyperparameter: where that was read.
+            return blame.model_line(error, read.get(name)) or blame.first_line(error)
     return None
