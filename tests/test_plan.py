@@ -57,7 +57,7 @@ def test_traced_or_static_is_found_out_with_the_reason():
     assert "for _ in range(self.layers)" in verdicts["layers"].reason
     assert verdicts["act"].reason == "values are no numbers"
     assert "test_plan.py:" in verdicts["batch"].reason
-    assert "batch_size=lambda h: h.batch,: batch_size sets the shape of a batch" in verdicts["batch"].reason
+    assert "batch_size=lambda h: h.batch: batch_size sets the shape of a batch" in verdicts["batch"].reason
     assert verdicts["epsilon"].reason == "static=True"
     for word in (
         "20 trials × 1 replicate = 20 lanes",

@@ -56,7 +56,7 @@ def _lines(error: BaseException, wanted: Callable[[str], bool]) -> list[str]:
 
 
 def _line(file: str, line: int) -> str:
-    text = linecache.getline(file, line).strip()
+    text = linecache.getline(file, line).strip().rstrip(",")
     return f"{Path(file).name}:{line}: {text}" if text else f"{Path(file).name}:{line}"
 
 
