@@ -11,7 +11,7 @@ sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a
 	$(BIN)/hpjax plot $(RUN)
 
 test: $(READY)  ## The tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(READY)  ## Style and format.
 	$(BIN)/ruff check .
@@ -21,7 +21,7 @@ type: $(READY)  ## Types, strict on hpjax/.
 	$(BIN)/mypy
 
 smoke: $(READY)  ## Every experiment, small.
-	@set -e; for file in experiments/*/sweep.py; do \
+	@set -e; for file in experiments/*/*.py; do \
 	  echo "== $$file"; dir=$$(mktemp -d); \
 	  $(BIN)/hpjax run $$file --trials 8 --steps 20 --eval-every 10 --dir $$dir/run --test --quiet; \
 	  $(BIN)/hpjax plot $$dir/run; $(BIN)/hpjax export $$dir/run --csv; rm -r $$dir; done

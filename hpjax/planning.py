@@ -121,9 +121,8 @@ def _prepare(settings: Settings) -> Prepared:
     }
     costly = {name for given in shapes for name, check in given.checks if check.masks}
     costly |= {name for name, kind in tracing.kinds.items() if isinstance(kind, Selection)}
-    for name in sorted(costly):
-        if verdicts[name].traced and name in read:
-            told[name] = _with_cost(tracing, groups, points, schedules, verdicts, name, devices[0].platform)
+    costly = {name for name in costly if verdicts[name].traced and name in read}
+    told |= _with_costs(tracing, groups, points, schedules, verdicts, costly, devices[0].platform)
     plan = Plan(
         trials=len(points),
         replicates=settings.lanes_a_trial,
@@ -148,23 +147,31 @@ def _prepare(settings: Settings) -> Prepared:
     return Prepared(plan, points)
 
 
-def _with_cost(
+def _with_costs(
     tracing: Tracer,
     groups: list[Group],
     points: list[Point],
     schedules: list[Schedule],
     verdicts: dict[str, Verdict],
-    name: str,
+    names: set[str],
     platform: str,
-) -> Verdict:
-    """The verdict on ``name`` with what it costs to trace it, judged by the largest group that has it."""
-    trials = max((g.trials for g in groups if name in points[g.trials[0]]), key=len)
-    own = [points[trial] for trial in trials]
-    traced = [n for n in own[0] if verdicts[n].traced]
-    work = sum(schedules[trial].steps * schedules[trial].calls for trial in trials)
-    found = cost.compare(tracing, own, traced, name, work, platform)
-    how = verdicts[name].reason if isinstance(tracing.kinds[name], Selection) else "masked in one program"
-    return verdicts[name]._replace(reason=f"{how}; {found}" if found else how)
+) -> dict[str, Verdict]:
+    """The verdicts on ``names`` with what it costs to trace them, judged by the largest group that has each."""
+    told, counted = {}, {}
+    for name in sorted(names):
+        g = max((g for g in groups if name in points[g.trials[0]]), key=lambda g: len(g.trials))
+        own = [points[trial] for trial in g.trials]
+        traced = [n for n in own[0] if verdicts[n].traced]
+        work = sum(schedules[trial].steps * schedules[trial].calls for trial in g.trials)
+        try:
+            if g.number not in counted:
+                counted[g.number] = cost.step_flops(tracing, own[0], traced)
+            found = cost.compare(tracing, own, traced, name, work, platform, counted[g.number])
+        except Exception:  # an estimate: without XLA's count, or where a value cannot be static, there is none
+            found = ""
+        how = verdicts[name].reason if isinstance(tracing.kinds[name], Selection) else "masked in one program"
+        told[name] = verdicts[name]._replace(reason=f"{how}; {found}" if found else how)
+    return told
 
 
 def _groups(
@@ -224,6 +231,12 @@ def _hints(
         yield (
             "arrays of the state are bfloat16, in which Adam's b2=0.999 becomes 1 and small updates vanish. Compute in "
             "bfloat16 with dtype, and keep param_dtype float32."
+        )
+    if devices[0].platform == "cpu" and any(given.lapack for given in shapes):
+        yield (
+            "the program decomposes matrices (qr, svd, ...), and several of these at once can wait for each other "
+            "forever where XLA has few threads. Set NPROC=16 in the environment before Python starts; for "
+            "initializers use hpx.nn.orthogonal, for recurrent cells as recurrent_kernel_init."
         )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if devices[0].platform == "cpu" and len(devices) < cores:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hpjax.engine.lane import as_array
 from hpjax.engine.trace import Tracer
 from hpjax.hparams import Hparams
 from hpjax.space import Point
@@ -13,7 +14,7 @@ from hpjax.space import Point
 # Enough to see through XLA: in a single lane a selection would run one branch, in several it runs all.
 LANES = 2
 # Distinct values whose programs are counted; of more, as many spread over them.
-MOST = 6
+MOST = 3
 # For the verdict which way is cheaper, to an order of magnitude: what small models reach, and what compiling one takes.
 FLOPS_A_SECOND = {"cpu": 5e9}
 ACCELERATOR_FLOPS_A_SECOND = 1e12
@@ -22,8 +23,9 @@ COMPILE_SECONDS = 3.0
 
 def step_flops(tracer: Tracer, point: Point, traced: Sequence[str]) -> float:
     """Arithmetic of one step of one lane, as XLA counts it in the program before it compiles it; nothing compiles."""
-    shapes = tracer.shapes(point, traced)
     h = tracer.hparams(point, traced)
+    key = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
+    state = jax.eval_shape(lambda key, h: jax.tree.map(as_array, tracer.program.init(key, h)), key, h)
 
     def step(key: jax.Array, state: Any, h: Hparams, train: Any) -> Any:
         batch = tracer.program.batch(key, jnp.int32(0), train, h)
@@ -32,14 +34,19 @@ def step_flops(tracer: Tracer, point: Point, traced: Sequence[str]) -> float:
     def lanes(tree: Any) -> Any:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((LANES, *x.shape), x.dtype), tree)
 
-    key = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
     many = jax.jit(jax.vmap(step, in_axes=(None, 0, 0, None)))
-    counted: Any = many.lower(key, lanes(shapes.state), lanes(h), tracer.train).cost_analysis()
+    counted: Any = many.lower(key, lanes(state), lanes(h), tracer.train).cost_analysis()
     return float(counted["flops"]) / LANES
 
 
 def compare(
-    tracer: Tracer, points: Sequence[Point], traced: Sequence[str], name: str, lane_steps: int, platform: str
+    tracer: Tracer,
+    points: Sequence[Point],
+    traced: Sequence[str],
+    name: str,
+    lane_steps: int,
+    platform: str,
+    together: float,
 ) -> str:
     """What tracing ``name`` costs against a group for each of its values, and which is cheaper, as a clause.
 
@@ -50,16 +57,13 @@ def compare(
       name: one that is traced by selection or by a mask.
       lane_steps: steps of all these trials together.
       platform: of the devices.
+      together: arithmetic of a step where all of ``traced`` are.
     """
     values = sorted({point[name] for point in points}, key=_order)
     many = len(values)
     spread = values if many <= MOST else [values[round(i * (many - 1) / (MOST - 1))] for i in range(MOST)]
     others = [other for other in traced if other != name]
-    try:
-        together = step_flops(tracer, points[0], traced)
-        apart = sum(step_flops(tracer, points[0] | {name: value}, others) for value in spread) / len(spread)
-    except Exception:  # an estimate: without XLA's count, or where a value cannot be static, there is none
-        return ""
+    apart = sum(step_flops(tracer, points[0] | {name: value}, others) for value in spread) / len(spread)
     if not (together > 0 and apart > 0) or many == 1:
         return ""
     speed = FLOPS_A_SECOND.get(platform, ACCELERATOR_FLOPS_A_SECOND)

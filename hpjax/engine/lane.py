@@ -1,5 +1,6 @@
 """One lane: the life of one replicate of one trial, as pure functions that ``vmap`` widens."""
 
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,9 @@ from hpjax.keys import purpose_key, step_key
 from hpjax.program import Arrays, Metrics, Program, State
 
 HEALTHY = -1
+
+# As they are called where a program is printed.
+DECOMPOSITIONS = ("geqrf", "qr", "householder_product", "eigh", "eig", "svd", "schur", "lu", "cholesky")
 
 
 class Lane(NamedTuple):
@@ -55,6 +59,7 @@ class Shapes(NamedTuple):
       train, valid: names of the metrics of ``step`` and ``evaluate``.
       parameters: how many numbers its parameters are.
       reads: the hyperparameters that it makes use of.
+      lapack: whether it decomposes matrices, which on a CPU is LAPACK's work.
       checks: per traced hyperparameter what its numbers must be, as the code that uses it says.
     """
 
@@ -65,6 +70,7 @@ class Shapes(NamedTuple):
     parameters: int
     reads: frozenset[str]
     checks: tuple[tuple[str, Check], ...]
+    lapack: bool
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -130,6 +136,7 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
         # A traced one is read where the program uses its value, a static one where the user's code asks for it.
         frozenset(names | read.difference(tracers)),
         tuple(dict.fromkeys((name, check._replace(value=None)) for name, check in checks)),
+        re.search(rf"= ({'|'.join(DECOMPOSITIONS)})\b", str(traced.jaxpr)) is not None,
     )
 
 
