@@ -48,7 +48,9 @@ def polynomial_schedule(
     within("polynomial_schedule.transition_begin", transition_begin, 0)
 
     def schedule(count: Any) -> Any:
-        done = jnp.clip(_real(count) - transition_begin, 0, transition_steps) / jnp.maximum(transition_steps, 1)
+        # Clipped last: a quotient that rounding takes beyond 1 would have no power.
+        done = jnp.clip((_real(count) - transition_begin) / jnp.maximum(transition_steps, 1), 0, 1)
+        done = jnp.where(jnp.asarray(transition_steps) > 0, done, 0)
         return (init_value - end_value) * (1 - done) ** power + end_value
 
     return schedule

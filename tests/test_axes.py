@@ -446,6 +446,13 @@ ROWS = {
         lambda p: {"batch_size": p["batch"], "optimizer": optax.adam(0.01), "eval_every": STEPS,
                    "penalty": lambda w: 0.01 * sum_of(jnp.square)(w)},
     ),
+    "microbatches for as many epochs": Row(
+        points(batch=[8, 16, 24]),
+        {"batch_size": lambda h: h.batch, "microbatch": 8, "steps": lambda h: 144 // h.batch, "eval_every": None,
+         "optimizer": lambda h: optax.sgd(hpx.optim.cosine_decay_schedule(0.3, 144 // h.batch))},
+        lambda p: {"batch_size": p["batch"], "steps": 144 // p["batch"], "eval_every": 144 // p["batch"],
+                   "optimizer": in_float64(optax.cosine_decay_schedule(0.3, 144 // p["batch"]))},
+    ),
     "plateau": Row(
         points(factor=[0.1, 0.5, 0.5, 0.3], patience=[1, 1, 2, 3], cooldown=[0, 2, 1, 0]),
         {"optimizer": plateau, "eval_every": 1, "steps": 24},
