@@ -7,7 +7,7 @@ import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
-from helpers import compilations
+from helpers import compilations, same_bits
 from plain import SEED, cross_entropy, train_alone
 from sklearn.model_selection import KFold
 from test_axes import BATCH, MLP, Dense, Masked, Small, difference, make_data, points, sum_of
@@ -417,3 +417,62 @@ def test_sums_of_microbatches_report_the_mean_of_the_whole_batch():
     ]
 
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_packing_changes_no_bit_of_these_axes_either():
+    """Microbatches, early stopping, averages, selections, masks and folds together: devices, order, segments."""
+    data = make_data("blobs")
+    listed = points(
+        batch=[8, 16, 24, 16, 8],
+        patience=[1, 2, 9, 1, 2],
+        rate=[0.1, 3.0, 0.3, 1.0, 0.5],
+        act=[nn.relu, nn.tanh, nn.relu, nn.tanh, nn.relu],
+        units=[2, 8, 5, 8, 3],
+    )
+
+    class Model(nn.Module):
+        h: hpx.Hparams
+
+        @nn.compact
+        def __call__(self, x, train):
+            x = self.h.act(hpx.nn.Dense(8, self.h.units)(x))
+            x = hpx.nn.Dropout(0.1 * self.h.rate / 3, deterministic=not train)(x)
+            return hpx.nn.Dense(3, inputs=self.h.units)(x)
+
+    program = program_of(
+        data,
+        model=lambda h: Model(h),
+        optimizer=lambda h: hpx.optim.sgd(h.rate, 0.9, True),
+        batch_size=lambda h: h.batch,
+        microbatch=8,
+        average=0.5,
+        early_stopping=lambda h: hpx.EarlyStopping(h.patience),
+        steps=12,
+        eval_every=4,
+    )
+    space = hpx.Space(
+        batch=hpx.Choice(8, 16, 24),
+        patience=hpx.Int(1, 9),
+        rate=hpx.Uniform(0, 5),
+        act=hpx.Choice(nn.relu, nn.tanh, select=True),
+        units=hpx.Int(1, 8),
+    )
+
+    def run(listed, **more):
+        sweep = hpx.Sweep(program, space, sampler=hpx.Manual(listed), seed=SEED, width=2, folds=3, **more)
+        return sweep.run(progress=False)
+
+    first = run(listed, devices=1)
+    assert len(first.manifest["plan"]) > 0
+    assert len(set(first.lane_step.ravel().tolist())) > 2
+    for order, result in (
+        (1, run(listed, devices=2)),
+        (-1, run(listed[::-1], devices=4)),
+        (1, run(listed, devices=2, segment=3)),
+    ):
+        assert same_bits(result.lane_step[::order], first.lane_step)
+        for metric in ("train/loss", "valid/loss", "valid/best_loss"):
+            assert same_bits(result.curves(metric)[::order], first.curves(metric))
+        for a, b in zip(range(5), range(5)[::order], strict=True):
+            mine, other = (jax.tree.leaves(r[t].restore(2)["params"]) for r, t in ((first, a), (result, b)))
+            assert all(map(same_bits, mine, other))
