@@ -26,6 +26,7 @@ training
 losses
 network measures
 optim nn monitors
+schedules initializers
 data
 engine.lanes engine.plan engine.cost
 engine.trace engine.layout
