@@ -114,7 +114,8 @@ def _losses(train: NDArray[np.floating], valid: NDArray[np.floating], best: floa
 
 def _layers(result: "Result", trial: int) -> list[tuple[str, str]]:
     found = []
-    norms = _by_layer(result, "gradient_norm", trial)
+    # A layer that a mask skips has no gradient at all; one whose units are all dead has none either.
+    norms = {layer: norm for layer, norm in _by_layer(result, "gradient_norm", trial).items() if norm > 0}
     if norms:
         largest, smallest = max(norms, key=norms.__getitem__), min(norms, key=norms.__getitem__)
         if norms[largest] > EXPLODING:
@@ -141,11 +142,11 @@ def _layers(result: "Result", trial: int) -> list[tuple[str, str]]:
                 ("too slow", f"Updates are {ratio:.2g} of the weights in {layer}, where 1e-3 is usual: raise the rate.")
             )
             break
-    found += [
-        ("dead units", f"{share:.0%} of {layer} get no gradient: lower the learning rate, or use leaky units.")
-        for layer, share in _by_layer(result, "dead_units", trial).items()
-        if share > DEAD
-    ]
+    for layer, share in _by_layer(result, "dead_units", trial).items():
+        if share > DEAD:
+            skipped = ", unless a mask skips it" if share == 1 else ""
+            seen = f"{share:.0%} of {layer} get no gradient{skipped}: lower the learning rate, or use leaky units."
+            found.append(("dead units", seen))
     return found
 
 

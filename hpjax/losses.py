@@ -7,11 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from hpjax.checks import within
+from hpjax.errors import InputError
 from hpjax.measures import PerExample
 
 
 def cross_entropy(*, smoothing: Any = 0.0, focal: Any = 0.0, weights: Sequence[Any] | None = None) -> PerExample:
-    """The cross-entropy of logits (..., classes) against integer labels (...), as a loss for ``supervised``.
+    """The cross-entropy of logits (..., classes) against labels, as a loss for ``supervised``.
+
+    Labels are integers (...), or probabilities (..., classes) as mixup makes them.
 
     Args:
       smoothing: share of the target that is spread over all classes, in [0, 1].
@@ -31,16 +34,25 @@ def cross_entropy(*, smoothing: Any = 0.0, focal: Any = 0.0, weights: Sequence[A
     within("cross_entropy.smoothing", smoothing, 0, 1)
     within("cross_entropy.focal", focal, 0)
 
+    for weight in weights or ():
+        within("cross_entropy.weights", weight, 0)
+
     def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        log_p = jax.nn.log_softmax(logits)
         classes = logits.shape[-1]
-        target = jax.nn.one_hot(labels, classes, dtype=logits.dtype) * (1 - smoothing) + smoothing / classes
+        if weights is not None and len(weights) != classes:
+            raise InputError(
+                "cross_entropy.weights", len(weights), f"must be {classes} numbers, one a class", "Name them all."
+            )
+        log_p = jax.nn.log_softmax(logits)
+        hard = labels.ndim < logits.ndim
+        exact = jax.nn.one_hot(labels, classes, dtype=logits.dtype) if hard else labels
+        target = exact * (1 - smoothing) + smoothing / classes
         # Where p is 1, the derivative of the factor must stay finite.
         wrong = jnp.maximum(1 - jnp.exp(log_p), 1e-30)
         values: jax.Array = -(target * wrong**focal * log_p).sum(-1)
         if weights is None:
             return values
-        return values * jnp.stack([jnp.asarray(weight, logits.dtype) for weight in weights])[labels]
+        return values * (exact @ jnp.stack([jnp.asarray(weight, logits.dtype) for weight in weights]))
 
     return loss
 

@@ -40,24 +40,38 @@ def update_ratio(params: Any, gradients: Any, updates: Any) -> Values:
 
 
 def dead_units(params: Any, gradients: Any, updates: Any) -> Values:
-    """The share of each layer's units whose weights get no gradient from a batch: those of a ReLU that never fires."""
-    kernels = {layer: [a for a in arrays if a.ndim > 1] for layer, arrays in _by_layer(gradients).items()}
+    """The share of each layer's units whose weights get no gradient from a batch: those of a ReLU that never fires.
+
+    Units without weights, which masks make, do not count.
+    """
+    weights = _by_layer(params)
     return {
-        f"dead_units/{layer}": jnp.mean(jnp.stack([_silent(a) for a in arrays]))
-        for layer, arrays in kernels.items()
-        if arrays
+        f"dead_units/{layer}": jnp.mean(jnp.stack([_silent(g, w) for g, w in pairs]))
+        for layer, arrays in _by_layer(gradients).items()
+        if (pairs := [(g, w) for g, w in zip(arrays, weights[layer], strict=True) if g.ndim > 1])
     }
 
 
-def _silent(gradient: jax.Array) -> jax.Array:
-    return jnp.mean(jnp.all(gradient == 0, axis=tuple(range(gradient.ndim - 1))).astype(gradient.dtype))
+def _silent(gradient: jax.Array, weight: jax.Array) -> jax.Array:
+    silent, there = (_per_unit(gradient == 0, jnp.all), _per_unit(weight != 0, jnp.any))
+    return jnp.sum(silent & there).astype(weight.dtype) / jnp.maximum(jnp.sum(there), 1)
+
+
+def _per_unit(condition: jax.Array, join: Callable[..., jax.Array]) -> jax.Array:
+    return join(condition, axis=tuple(range(condition.ndim - 1)))
 
 
 def sparsity(params: Any, gradients: Any, updates: Any) -> Values:
-    """The share of all weights, biases apart, whose size is below 1e-3."""
-    weights = [a for a in jax.tree.leaves(params) if a.ndim > 1]
-    small = sum((jnp.sum(jnp.abs(a) < NO_WEIGHT) for a in weights), start=jnp.zeros((), jnp.int32))
-    return {"sparsity": small / max(sum(a.size for a in weights), 1)}
+    """The share of all weights whose size is below 1e-3; biases apart, and what masks leave out."""
+    small, counted = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+    for weight in jax.tree.leaves(params):
+        if weight.ndim > 1:
+            there = weight != 0
+            kept = jnp.any(there, axis=-1, keepdims=True) & jnp.any(
+                there, axis=tuple(range(weight.ndim - 1)), keepdims=True
+            )
+            small, counted = small + jnp.sum(kept & (jnp.abs(weight) < NO_WEIGHT)), counted + jnp.sum(kept)
+    return {"sparsity": small / jnp.maximum(counted, 1)}
 
 
 MONITORS: dict[str, Callable[[Any, Any, Any], Values]] = {

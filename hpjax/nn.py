@@ -23,6 +23,7 @@ from hpjax.initializers import (
     he_uniform,
     lecun_normal,
     lecun_uniform,
+    masked,
     normal,
     orthogonal,
     scaled,
@@ -93,13 +94,15 @@ def _dropped(key: jax.Array, rate: Any, inputs: Any, broadcast_dims: Sequence[in
     return lax.select(mask, inputs / divisor.astype(inputs.dtype), jnp.zeros_like(inputs))
 
 
-def Dropout(rate: Any, *, rngs: nnx.Rngs | None = None, **settings: Any) -> Any:  # noqa: N802  a layer, as in Flax
+def Dropout(  # noqa: N802  a layer, as in Flax
+    rate: Any, broadcast_dims: Sequence[int] = (), *, rngs: nnx.Rngs | None = None, **settings: Any
+) -> Any:
     """Flax's ``Dropout``, with the same noise, where the rate may be traced; 0 and 1 included.
 
     Args:
       rate: the share of elements that are set to 0, in [0, 1].
       rngs: of an NNX module; without it the layer is Linen's.
-      **settings: as for Flax: ``deterministic``, ``broadcast_dims``, ``rng_collection``.
+      broadcast_dims, **settings: as for Flax.
 
     Raises:
       InputError: the rate lies outside [0, 1].
@@ -111,6 +114,7 @@ def Dropout(rate: Any, *, rngs: nnx.Rngs | None = None, **settings: Any) -> Any:
       Array([1., 1., 1.], dtype=float32)
     """
     within("Dropout.rate", rate, 0, 1)
+    settings["broadcast_dims"] = broadcast_dims
     return _LinenDropout(rate, **settings) if rngs is None else _NnxDropout(rate, rngs=rngs, **settings)
 
 
@@ -131,6 +135,11 @@ def MultiHeadAttention(*args: Any, dropout_rate: Any = 0.0, rngs: nnx.Rngs | Non
     """
     within("MultiHeadAttention.dropout_rate", dropout_rate, 0, 1)
     if _traced(dropout_rate):
+        for name in ("attention_fn", "force_fp32_for_softmax"):
+            if settings.get(name):
+                raise InputError(
+                    f"MultiHeadAttention.{name}", settings[name], "does not go with a traced rate", "Leave it out."
+                )
         # Any rate but 0 makes Flax draw a key for the function that does the work; the rate itself goes there.
         settings["attention_fn"], dropout_rate = _attention(dropout_rate), 0.5
     settings["dropout_rate"] = dropout_rate
@@ -185,8 +194,14 @@ class _Dense(linen.Module):
     @linen.compact
     def __call__(self, x: Any) -> Any:
         shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", _masked(self.kernel_init, self.inputs, self.active), shape, self.param_dtype)
-        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
+        if self.inputs is not None:
+            within("Dense.inputs", self.inputs, 1, shape[0])
+        kernel = self.param("kernel", masked(self.kernel_init, self.inputs, self.active), shape, self.param_dtype)
+        bias = (
+            self.param("bias", _biases(self.bias_init, self.active), (self.features,), self.param_dtype)
+            if self.use_bias
+            else None
+        )
         x, kernel, bias = linen.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         return _affine(x, kernel, bias, self.inputs, self.active)
 
@@ -198,13 +213,19 @@ class _Linear(nnx.Linear):
     """The same in NNX."""
 
     def __init__(self, inputs: Any, active: Any, kernel_init: Initializer, *sizes: int, **settings: Any) -> None:
-        super().__init__(*sizes, kernel_init=_masked(kernel_init, inputs, active), **settings)
+        settings["bias_init"] = _biases(settings["bias_init"], active)
+        super().__init__(*sizes, kernel_init=masked(kernel_init, inputs, active), **settings)
         self.active_inputs, self.active = inputs, active
 
     def __call__(self, inputs: Any, out_sharding: Any = None) -> Any:
         bias = None if self.bias is None else self.bias[...]
         x, kernel, bias = self.promote_dtype((inputs, self.kernel[...], bias), dtype=self.dtype)
         return _affine(x, kernel, bias, self.active_inputs, self.active)
+
+
+def _biases(initializer: Initializer, active: Any) -> Initializer:
+    """``initializer`` with zeros for the units that do not count."""
+    return lambda key, shape, dtype=jnp.float32: _first(initializer(key, shape, dtype), active)
 
 
 def _affine(x: Any, kernel: Any, bias: Any, inputs: Any, active: Any) -> Any:
@@ -221,21 +242,6 @@ def _first(x: Any, count: Any) -> Any:
     return jnp.where((jnp.arange(x.shape[-1]) < count).reshape(*[1] * (x.ndim - 1), -1), x, 0)
 
 
-def _masked(initializer: Initializer, inputs: Any, active: Any) -> Initializer:
-    """``initializer`` for the small kernel within the large one: zeros outside, the scale that of the small fans."""
-
-    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
-        fan_in, fan_out = shape
-        small = (fan_in if inputs is None else inputs, fan_out if active is None else active)
-        fans = {"fan_in": (fan_in, small[0]), "fan_out": (fan_out, small[1]), "fan_avg": (fan_in + fan_out, sum(small))}
-        full, part = fans.get(getattr(initializer, "fan", ""), (1, 1))
-        drawn = initializer(key, shape, dtype) * jnp.sqrt(full / part).astype(dtype)
-        kernel: jax.Array = _first(jnp.where(jnp.arange(fan_in)[:, None] < small[0], drawn, 0), small[1])
-        return kernel
-
-    return init
-
-
 def Dense(  # noqa: N802  a layer, as in Flax
     features: int,
     active: Any = None,
@@ -248,6 +254,7 @@ def Dense(  # noqa: N802  a layer, as in Flax
     dtype: Any = None,
     param_dtype: Any = jnp.float32,
     rngs: nnx.Rngs | None = None,
+    name: str | None = None,
 ) -> Any:
     """A dense layer of ``features`` units of which the first ``active`` count: its size as a traced hyperparameter.
 
@@ -263,9 +270,13 @@ def Dense(  # noqa: N802  a layer, as in Flax
       use_bias, kernel_init, bias_init, dtype, param_dtype: as in Flax. An initializer of ``hpx.nn`` scales with
         the units that count; ``lecun_normal`` is the default.
       rngs: of an NNX module; without it the layer is Linen's.
+      name: of a Linen module.
+
+    Units that do not count give 0, which what follows must take as nothing: an activation may make it another number,
+    so tell the next layer its ``inputs``; a norm over the units, such as LayerNorm, would count them.
 
     Raises:
-      InputError: ``active`` is less than 1 or greater than ``features``.
+      InputError: ``active`` or ``inputs`` lies outside the layer, or is no whole number.
 
     Example:
       >>> class MLP(linen.Module):
@@ -277,8 +288,16 @@ def Dense(  # noqa: N802  a layer, as in Flax
     """
     if active is not None:
         within("Dense.active", active, 1, features, masks=True)
+    for field, value in (("active", active), ("inputs", inputs)):
+        if value is not None and jnp.issubdtype(jnp.result_type(value), jnp.floating):
+            raise InputError(f"Dense.{field}", value, "must be a whole number", "Write Int or LogInt for its domain.")
     kernel_init = lecun_normal if kernel_init is None else kernel_init
-    settings = {"use_bias": use_bias, "bias_init": bias_init, "dtype": dtype, "param_dtype": param_dtype}
+    settings: dict[str, Any] = {
+        "use_bias": use_bias,
+        "bias_init": bias_init,
+        "dtype": dtype,
+        "param_dtype": param_dtype,
+    }
     small = None if active is None or _traced(active) else int(active)
     if small is not None:
         features, active = small, None
@@ -287,8 +306,8 @@ def Dense(  # noqa: N802  a layer, as in Flax
         inputs = None
     if rngs is None:
         if active is None and inputs is None:
-            return linen.Dense(features, kernel_init=kernel_init, **settings)
-        return _Dense(features, active, inputs, kernel_init=kernel_init, **settings)
+            return linen.Dense(features, kernel_init=kernel_init, name=name, **settings)
+        return _Dense(features, active, inputs, kernel_init=kernel_init, name=name, **settings)
     if in_features is None:
         raise InputError("Dense.in_features", None, "must be given for an NNX module", "Write in_features=x.shape[-1].")
     if active is None and inputs is None:

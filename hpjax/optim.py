@@ -23,6 +23,7 @@ import optax
 
 from hpjax.checks import within
 from hpjax.errors import InputError, did_you_mean
+from hpjax.objective import Objective, minimize
 from hpjax.schedules import (
     Number,
     Schedule,
@@ -90,7 +91,7 @@ class PlateauState(NamedTuple):
 
     Attributes:
       scale: what updates are multiplied by.
-      best: the best value so far.
+      best: the best value so far, lower being better.
       bad: evaluations since, that were no better.
       cooling: evaluations of cooldown that are left.
       evaluations: how many were seen.
@@ -116,7 +117,7 @@ def reduce_on_plateau(
     rtol: Number = 1e-4,
     atol: Number = 0.0,
     min_scale: Number = 0.0,
-    metric: str = "valid/loss",
+    objective: Objective | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Multiplies updates by ``factor`` once more, whenever a metric stalls for ``patience`` evaluations.
 
@@ -127,13 +128,17 @@ def reduce_on_plateau(
       factor: in [0, 1].
       patience: evaluations without improvement before a reduction, 1 or more.
       cooldown: evaluations after a reduction that do not count.
-      rtol, atol: an improvement is a value below ``(1 - rtol) * best - atol``.
+      rtol, atol: an improvement is a value better than the best by more than ``rtol * abs(best) + atol``.
       min_scale: the scale never falls below it.
-      metric: of an evaluation, lower being better.
+      objective: the metric, and which way is better: ``hpx.minimize("valid/loss")`` by default.
 
     Raises:
       InputError: a number outside its range, or no such metric.
     """
+    objective = minimize("valid/loss") if objective is None else objective
+    metric, sign = objective.metric, 1 if objective.direction == "minimize" else -1
+    within("reduce_on_plateau.min_scale", min_scale, 0, 1)
+    within("reduce_on_plateau.rtol", rtol, 0, 1)
     within("reduce_on_plateau.factor", factor, 0, 1)
     within("reduce_on_plateau.patience", patience, 1)
     within("reduce_on_plateau.cooldown", cooldown, 0)
@@ -144,7 +149,8 @@ def reduce_on_plateau(
         return PlateauState(jnp.ones((), real), jnp.full((), jnp.inf, real), zero, zero, zero)
 
     def look(state: PlateauState, value: Any) -> PlateauState:
-        better = value < (1 - rtol) * state.best - atol
+        # Relative to the size of the best, so that it is an improvement for negative values too.
+        better = value < state.best - rtol * jnp.where(jnp.isinf(state.best), 0, jnp.abs(state.best)) - atol
         bad = jnp.where(better, 0, state.bad + 1)
         cooling = state.cooling > 0
         reduce = ~cooling & (bad >= patience)
@@ -162,8 +168,8 @@ def reduce_on_plateau(
     ) -> tuple[Any, PlateauState]:
         if metric not in metrics:
             allowed = "must be a metric of the program"
-            raise InputError("reduce_on_plateau.metric", metric, allowed, did_you_mean(metric, metrics))
-        seen = look(state, metrics[metric])
+            raise InputError("reduce_on_plateau.objective", metric, allowed, did_you_mean(metric, metrics))
+        seen = look(state, sign * metrics[metric])
         news = evaluations > state.evaluations
         state = jax.tree.map(lambda new, old: jnp.where(news, new, old), seen, state)
         return jax.tree.map(lambda u: u * state.scale.astype(u.dtype), updates), state._replace(

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import numpy as np
 
 from hpjax.domains import Selection
 from hpjax.engine import cost, layout, spread, width
-from hpjax.engine.lane import Shapes
+from hpjax.engine.lane import DERIVED, Shapes
 from hpjax.engine.lanes import luck_of
 from hpjax.engine.plan import Group, Plan, group
 from hpjax.engine.trace import Tracer, Verdict, blamed, judge, settle, shapes_of
@@ -99,8 +99,10 @@ def _prepare(settings: Settings) -> Prepared:
     for g, given in zip(groups, shapes, strict=True):
         settings.objective.check(given.metrics)
         for name, check in given.checks:
-            for trial in g.trials:
+            for trial in g.trials if name != DERIVED else ():
                 check.of(points[trial][name])
+        if any(name == DERIVED for name, _ in given.checks):
+            _check_extremes(tracing, [points[trial] for trial in g.trials], verdicts)
     largest = max(len(g.trials) for g in groups)
     own_luck = settings.randomness == "independent"
     memory = (devices[0].memory_stats() or {}).get("bytes_limit")
@@ -145,6 +147,21 @@ def _prepare(settings: Settings) -> Prepared:
         hints=tuple(_hints(settings, devices, groups, shapes, verdicts, read)),
     )
     return Prepared(plan, points)
+
+
+def _check_extremes(tracing: Tracer, points: list[Point], verdicts: dict[str, Verdict]) -> None:
+    """Traces the trials with the least and the greatest value of each traced number, so that checks see numbers."""
+    numbers = [n for n in points[0] if verdicts[n].traced and isinstance(points[0][n], int | float)]
+    extremes = {index for n in numbers for index in _ends([point[n] for point in points])}
+    for index in sorted(extremes):
+        try:
+            tracing.shapes(points[index], ())
+        except Exception as error:
+            raise blamed(error) from None
+
+
+def _ends(values: list[Any]) -> tuple[int, int]:
+    return values.index(min(values)), values.index(max(values))
 
 
 def _with_costs(

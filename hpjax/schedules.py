@@ -113,7 +113,9 @@ def exponential_decay(
     def schedule(count: Any) -> Any:
         later = _real(count) - transition_begin
         power = later / transition_steps
-        value = jnp.where(later <= 0, init_value, init_value * decay_rate ** (jnp.floor(power) if staircase else power))
+        decayed = init_value * decay_rate ** (jnp.floor(power) if staircase else power)
+        # No decay at all at rate 0, as in Optax.
+        value = jnp.where((later <= 0) | (jnp.asarray(decay_rate) == 0), init_value, decayed)
         if end_value is None:
             return value
         return jnp.where(decay_rate < 1, jnp.maximum(value, end_value), jnp.minimum(value, end_value))
@@ -146,6 +148,7 @@ def piecewise_constant_schedule(
 
 def warmup_constant_schedule(init_value: Number, peak_value: Number, warmup_steps: Number) -> Schedule:
     """A straight line to ``peak_value``, which stays."""
+    within("warmup_constant_schedule.warmup_steps", warmup_steps, 0)
     return linear_schedule(init_value, peak_value, warmup_steps)
 
 
@@ -207,7 +210,7 @@ def warmup_stable_decay_schedule(
     S. Hu et al., "MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training
     Strategies", COLM 2024.
     """
-    _warmup("warmup_stable_decay_schedule", warmup_steps, decay_begin)
+    _warmup("warmup_stable_decay_schedule", warmup_steps, decay_begin, equal=True)
     within("warmup_stable_decay_schedule.decay_steps", decay_steps, 1)
 
     def schedule(count: Any) -> Any:
@@ -251,7 +254,8 @@ def cosine_onecycle_schedule(
     """Half a cosine up to ``peak_value`` and one down: from ``peak_value / div_factor`` and far below it.
 
     L. Smith and N. Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning
-    Rates", 2018. Arguments as in Optax.
+    Rates", 2018. Arguments as in Optax. Where ``pct_start * transition_steps`` is traced and a whole number but for
+    rounding, the peak may come a step earlier or later than Optax's, which rounds in float64.
     """
     within("cosine_onecycle_schedule.transition_steps", transition_steps, 1)
     within("cosine_onecycle_schedule.pct_start", pct_start, 0, 1)
@@ -281,10 +285,10 @@ def linear_onecycle_schedule(
     return _onecycle(first, knots, lambda done: done)
 
 
-def _warmup(schedule: str, warmup_steps: Number, end: Number) -> None:
+def _warmup(schedule: str, warmup_steps: Number, end: Number, equal: bool = False) -> None:
     within(f"{schedule}.warmup_steps", warmup_steps, 0)
     numbers = not isinstance(warmup_steps, jax.core.Tracer) and not isinstance(end, jax.core.Tracer)
-    if numbers and warmup_steps >= end:
+    if numbers and (warmup_steps > end or (warmup_steps == end and not equal)):
         raise InputError(
             f"{schedule}.warmup_steps",
             warmup_steps,

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 
+from hpjax.checks import collecting
 from hpjax.data import Data, Examples, examples_in, tidy_examples
 from hpjax.errors import InputError, ProgramError, did_you_mean, naming, whole
 from hpjax.hparams import Hparams
@@ -67,7 +68,8 @@ def supervised(
       early_stopping: an ``hpx.EarlyStopping``.
       microbatch: examples that a lane computes at once; gradients are summed until its batch is whole, so that one
         program serves all batch sizes and a batch may be larger than memory. Means are exact where it does not
-        divide the batch; batch statistics are those of microbatches.
+        divide the batch. Batch statistics are those of microbatches, and of augmentations too: where the last one is
+        short, the examples that follow fill it up for these, and count for nothing else.
       monitor: what else to report of training, by layer and averaged since the last evaluation: ``"gradient_norm"``,
         ``"update_ratio"`` (of the update to the weights), ``"dead_units"`` (the share that gets no gradient) and
         ``"sparsity"`` (the share of weights below 1e-3). ``hpx.diagnose`` reads them.
@@ -154,7 +156,12 @@ def supervised(
                     "steps × batch_size", schedule.steps * size, "must stay below 2**32", "Use fewer steps."
                 )
             # What optimizers and schedules say of these very numbers; abstractly, so that nothing compiles.
-            jax.eval_shape(lambda h=h: training.check(h))
+            with collecting() as asked:
+                jax.eval_shape(lambda h=h: training.check(h))
+            for field, warmup, *_ in asked:
+                if field.endswith(".warmup_steps") and isinstance(warmup, int | float) and warmup > schedule.steps:
+                    allowed = f"must not be longer than the run, {schedule.steps} steps"
+                    raise InputError(field, warmup, allowed, "Warm up for a share of the run, or train longer.")
 
     return Program(
         training.init,

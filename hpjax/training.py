@@ -69,7 +69,8 @@ class Training:
             state["stopping"] = stopping.init(_evaluated(state))
             state.setdefault("last", {"evaluations": jnp.zeros((), jnp.int32)})
         if self.microbatch is not None:
-            state["sum"] = {"gradients": jax.tree.map(jnp.zeros_like, params), "parts": jnp.zeros((), jnp.int32)}
+            nothing = {"parts": jnp.zeros((), jnp.int32), "loss": jnp.zeros((), jnp.result_type(float))}
+            state["sum"] = {"gradients": jax.tree.map(jnp.zeros_like, params), **nothing}
         return state
 
     def calls(self, h: Hparams) -> Any:
@@ -99,6 +100,11 @@ class Training:
         """One call: an optimizer step, or with ``microbatch`` a part of one."""
         if self.augment is not None:
             batch = naming("supervised.augment", self.augment)(jax.random.fold_in(key, AUGMENT), batch, h)
+            if not isinstance(batch, Examples):
+                raise ProgramError(
+                    f"supervised.augment must return Examples(x, y), got {type(batch).__name__}. "
+                    "Write batch._replace(x=...)."
+                )
         calls = self.calls(h)
 
         def objective(params: Any) -> tuple[jax.Array, Any]:
@@ -112,7 +118,11 @@ class Training:
             means = {name: self._share(value, state, h) for name, value in values.items()}
             total = means["loss"]
             if self.penalty is not None:
-                means["penalty"] = jnp.asarray(naming("supervised.penalty", self.penalty)(params, h))
+                penalty = naming("supervised.penalty", self.penalty)(params, h)
+                if jnp.shape(penalty) != () if isinstance(penalty, jax.Array | float | int) else True:
+                    found = list(penalty.shape) if isinstance(penalty, jax.Array) else type(penalty).__name__
+                    raise ProgramError(f"supervised.penalty must give a scalar, got {found}. Sum over the parameters.")
+                means["penalty"] = jnp.asarray(penalty)
                 total = total + means["penalty"] / calls
             return total, (means, stats)
 
@@ -124,11 +134,13 @@ class Training:
         gradients = jax.tree.map(jnp.add, state["sum"]["gradients"], gradients)
         parts = state["sum"]["parts"] + 1
         full = parts == calls
-        updated, seen = self._updated(key, state, gradients, means["loss"], h)
+        loss = (state["sum"]["loss"] + means["loss"]).astype(state["sum"]["loss"].dtype)
+        updated, seen = self._updated(key, state, gradients, loss, h)
         kept: State = jax.tree.map(lambda new, old: jnp.where(full, new, old), updated, state)
         kept["sum"] = {
             "gradients": jax.tree.map(lambda g: jnp.where(full, 0, g).astype(g.dtype), gradients),
             "parts": jnp.where(full, 0, parts),
+            "loss": jnp.where(full, 0, loss),
         }
         # So that the mean over the calls of a step is the mean over its batch.
         means |= {name: jnp.where(full, value, 0) for name, value in seen.items()}

@@ -40,7 +40,9 @@ def test_schedules_are_optax_s_with_every_number_traced(name):
     assert name in ("constant_schedule",) or len(np.unique(expected)) > 10
 
 
-@pytest.mark.parametrize("settings", [{"staircase": True}, {"end_value": 0.2}, {"decay_rate": 1.2, "end_value": 0.9}])
+@pytest.mark.parametrize(
+    "settings", [{"staircase": True}, {"decay_rate": 0.0}, {"end_value": 0.2}, {"decay_rate": 1.2, "end_value": 0.9}]
+)
 def test_stairs_and_ends_of_an_exponential(settings):
     numbers = SCHEDULES["exponential_decay"] | settings
     expected = over(optax.exponential_decay(**numbers))

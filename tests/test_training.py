@@ -13,6 +13,7 @@ from sklearn.model_selection import KFold
 from test_axes import BATCH, MLP, Dense, Masked, Small, difference, make_data, points, sum_of
 
 import hpjax as hpx
+import hpjax.hparams
 from hpjax.data import Examples
 
 REAL = float  # float64 where it is enabled
@@ -160,6 +161,61 @@ def test_masked_kernels_are_drawn_at_the_scale_of_the_small_network():
     assert kernel[:100, :300].var() == pytest.approx(1 / 100, rel=0.02)
     assert not kernel[100:].any()
     assert not kernel[:, 300:].any()
+
+
+@pytest.mark.parametrize("how", ["selected", "scaled"])
+def test_selected_initializers_are_drawn_at_the_scale_of_the_small_network_too(how):
+    def kernel(index):
+        scheme = hpx.hparams.Selected(index, (hpx.nn.he_normal, hpx.nn.zeros, hpx.nn.orthogonal))
+        init = scheme if how == "selected" else hpx.nn.scaled(scheme, 3.0)
+        layer = hpx.nn.Dense(
+            400, jnp.int32(300), inputs=jnp.int32(100), kernel_init=init, bias_init=nn.initializers.ones
+        )
+        params = layer.init(jax.random.key(0), jnp.zeros((1, 800)))["params"]
+        assert not params["kernel"][100:].any()
+        assert not params["kernel"][:, 300:].any()
+        assert params["bias"].sum() == 300
+        return params["kernel"][:100, :300] / (1 if how == "selected" else 3)
+
+    assert kernel(0).var() == pytest.approx(2 / 100, rel=0.02)
+    assert not kernel(1).any()
+    rows = kernel(2)
+    np.testing.assert_allclose(rows @ rows.T, np.eye(100), atol=1e-4)
+
+
+def test_an_initializer_of_unknown_scale_makes_units_a_group():
+    program = program_of(
+        make_data("blobs"), model=lambda h: hpx.nn.Dense(20, h.n, kernel_init=nn.initializers.he_normal())
+    )
+    verdict = manual(hpx.Space(n=hpx.Int(3, 20)), points(n=[3, 9]), program).plan().verdicts[0]
+    assert not verdict.traced
+    assert "must be an initializer of hpx.nn where units are masked" in verdict.reason
+
+
+def test_an_optimizer_is_told_the_loss_of_the_whole_batch():
+    seen = optax.GradientTransformationExtraArgs(
+        lambda params: jnp.zeros(()),
+        lambda updates, state, params=None, *, value, **_: (jax.tree.map(jnp.zeros_like, updates), value),
+    )
+    values = [
+        manual(hpx.Space(x=1), [{"x": 1}], program_of(make_data("blobs"), optimizer=seen, steps=1, **cut))
+        .run(progress=False)
+        .best.restore()["opt_state"]
+        for cut in ({}, {"microbatch": 4}, {"microbatch": 16})
+    ]
+    np.testing.assert_allclose(values[1:], values[0], rtol=1e-6)
+
+
+def test_monitors_leave_out_what_masks_leave_out():
+    program = program_of(
+        make_data("blobs"), model=lambda h: Masked(h.units, 2), monitor=["dead_units", "sparsity", "gradient_norm"]
+    )
+    result = manual(hpx.Space(units=hpx.Int(1, 8)), points(units=[2, 8]), program).run(progress=False)
+    for trial in range(2):
+        for name, value in result[trial].metrics.items():
+            if "dead_units" in name or "sparsity" in name:
+                assert value < 0.05, name
+    assert not any(finding.what in ("dead units", "vanishing gradients") for finding in hpx.diagnose(result))
 
 
 def test_a_number_in_place_of_a_mask_is_the_small_network_itself():
@@ -331,8 +387,32 @@ MISUSES = {
         "EarlyStopping.objective = 'valid/error': must be a validation metric of the program",
     ),
     "plateau of what is not there": (
-        {"optimizer": optax.chain(optax.sgd(0.1), hpx.optim.reduce_on_plateau(metric="valid/error"))},
-        "reduce_on_plateau.metric = 'valid/error': must be a metric of the program",
+        {"optimizer": optax.chain(optax.sgd(0.1), hpx.optim.reduce_on_plateau(objective=hpx.minimize("valid/error")))},
+        "reduce_on_plateau.objective = 'valid/error': must be a metric of the program",
+    ),
+    "a computed dropout": (
+        {"model": lambda h: nn.Sequential([nn.Dense(3), hpx.nn.Dropout(h.x * 2 - 1, deterministic=True)])},
+        "Dropout.rate = 2.0: must lie between 0 and 1",
+    ),
+    "a computed smoothing": (
+        {"loss": lambda h: hpx.losses.cross_entropy(smoothing=2 * h.x)},
+        "cross_entropy.smoothing = 3.0: must lie between 0 and 1",
+    ),
+    "a warmup beyond the run": (
+        {"optimizer": lambda h: optax.sgd(hpx.optim.warmup_cosine_decay_schedule(0, 0.1, h.n + 10, 100))},
+        "warmup_cosine_decay_schedule.warmup_steps = 19: must not be longer than the run, 12 steps",
+    ),
+    "units as a real number": (
+        {"model": lambda h: nn.Sequential([hpx.nn.Dense(8, h.x), nn.Dense(3)])},
+        "must be a whole number. Write Int or LogInt",
+    ),
+    "inputs": (
+        {"model": lambda h: nn.Sequential([hpx.nn.Dense(3, inputs=h.n)])},
+        "Dense.inputs = 9: must lie between 1 and 5",
+    ),
+    "class weights": (
+        {"loss": lambda h: hpx.losses.cross_entropy(weights=(h.x, 1.0))},
+        "cross_entropy.weights = 2: must be 3 numbers, one a class",
     ),
     "constant": (
         {"model": nn.Sequential([nn.Dense(3), nn.Dropout(0.5)]), "penalty": 3},
@@ -351,6 +431,19 @@ def test_numbers_out_of_range_are_named_before_anything_compiles(name):
         manual(space, [{"x": 1.5, "n": 9}], program_of(data, **changes)).plan()
     assert message in str(caught.value)
     assert programs == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"penalty": lambda params, h: params["Dense_0"]["bias"]}, r"supervised.penalty must give a scalar, got \[6\]"),
+        ({"penalty": lambda params, h: {}}, "supervised.penalty must give a scalar, got dict"),
+        ({"augment": lambda key, batch, h: (batch.x, batch.y)}, r"supervised.augment must return Examples\(x, y\)"),
+    ],
+)
+def test_functions_that_return_something_else_are_named(changes, message):
+    with pytest.raises(hpx.ProgramError, match=message):
+        manual(hpx.Space(x=1), [{"x": 1}], program_of(make_data("blobs"), **changes)).plan()
 
 
 def test_folds_that_cannot_be():

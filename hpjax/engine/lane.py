@@ -16,6 +16,9 @@ from hpjax.program import Arrays, Metrics, Program, State
 
 HEALTHY = -1
 
+# In place of a name where what is checked is computed from hyperparameters.
+DERIVED = ""
+
 # As they are called where a program is printed.
 DECOMPOSITIONS = ("geqrf", "qr", "householder_product", "eigh", "eig", "svd", "schur", "lu", "cholesky")
 
@@ -99,7 +102,10 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
         with reading() as names, collecting() as found:
             emitted = lived(h, train, valid)
         read.update(names)
-        checks.extend((name, check) for check in found for name in h if h[name] is check.value)
+        for check in found:
+            mine = [name for name in h if h[name] is check.value]
+            # Of a value that the program computes from hyperparameters, the plan only knows that it must be checked.
+            checks.extend((name, check) for name in mine or [DERIVED] if isinstance(check.value, jax.core.Tracer))
         return emitted
 
     def lived(h: Hparams, train: Arrays, valid: Arrays) -> Any:

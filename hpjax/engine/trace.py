@@ -145,7 +145,7 @@ def _failure(tracer: Tracer, point: Point, traced: Sequence[str], name: str) -> 
     with reading() as read:
         try:
             tracer.shapes(point, traced)
-        except ProgramError as error:
+        except (InputError, ProgramError) as error:
             place = blame.own_line(read.get(name))
             return f"{place}: {error}" if place else str(error)
         except Exception as error:
