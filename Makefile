@@ -23,7 +23,7 @@ type: $(READY)  ## Types, strict on hpjax/.
 smoke: $(READY)  ## Every experiment, small.
 	@set -e; for file in experiments/*/*.py; do \
 	  echo "== $$file"; dir=$$(mktemp -d); \
-	  $(BIN)/hpjax run $$file --trials 8 --steps 20 --eval-every 10 --dir $$dir/run --test --quiet; \
+	  $(BIN)/hpjax run $$file --trials 8 --steps 20 --eval-every 10 --dir $$dir/run --quiet; \
 	  $(BIN)/hpjax plot $$dir/run; $(BIN)/hpjax export $$dir/run --csv; rm -r $$dir; done
 
 check: lint type test smoke  ## All of it.

@@ -39,7 +39,7 @@ def optimizer(h):
 
 space = hpx.Space(
     learning_rate=hpx.LogUniform(1e-2, 1.0),
-    warmup=hpx.Int(0, 100),
+    warmup=hpx.Int(0, 20),
     momentum=hpx.ReverseLogUniform(0.5, 0.99),
     nesterov=hpx.Choice(False, True),
     clip=hpx.Choice(0.5, 2.0, float("inf")),
