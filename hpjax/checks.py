@@ -33,9 +33,9 @@ class Check(NamedTuple):
                 self.field,
                 number,
                 f"must lie between {self.low:g} and {self.high:g}"
-                if self.high < float("inf")
+                if math.isfinite(self.high)
                 else f"must be {self.low:g} or more",
-                "Narrow the domain of the hyperparameter." if isinstance(self.value, jax.core.Tracer) else "Change it.",
+                "Narrow the domain of the hyperparameter, or change the number.",
             )
 
 

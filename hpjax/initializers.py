@@ -16,28 +16,27 @@ from hpjax.hparams import Selected
 Initializer = Callable[..., jax.Array]
 
 
-def _initializer(make: Callable[..., Initializer], fan: str = "", **settings: Any) -> Callable[[str], Initializer]:
-    def named(name: str) -> Initializer:
-        def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
-            return make(**settings)(key, tuple(shape), dtype)
+def _named(name: str, make: Callable[[], Initializer], fan: str = "") -> Initializer:
+    """Flax's initializer under its name, and which fan its scale follows."""
 
-        init.__name__ = init.__qualname__ = name
-        init.__doc__ = f"``flax.linen.initializers.{name}()(key, shape, dtype)``."
-        init.fan = fan  # type: ignore[attr-defined]
-        return init
+    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        return make()(key, tuple(shape), dtype)
 
-    return named
+    init.__name__ = init.__qualname__ = name
+    init.__doc__ = f"``flax.linen.initializers.{name}()(key, shape, dtype)``."
+    init.fan = fan  # type: ignore[attr-defined]
+    return init
 
 
-glorot_normal = _initializer(linen.initializers.glorot_normal, "fan_avg")("glorot_normal")
-glorot_uniform = _initializer(linen.initializers.glorot_uniform, "fan_avg")("glorot_uniform")
-he_normal = _initializer(linen.initializers.he_normal, "fan_in")("he_normal")
-he_uniform = _initializer(linen.initializers.he_uniform, "fan_in")("he_uniform")
-lecun_normal = _initializer(linen.initializers.lecun_normal, "fan_in")("lecun_normal")
-lecun_uniform = _initializer(linen.initializers.lecun_uniform, "fan_in")("lecun_uniform")
-normal = _initializer(linen.initializers.normal)("normal")
-uniform = _initializer(linen.initializers.uniform)("uniform")
-zeros = _initializer(linen.initializers.zeros_init)("zeros")
+glorot_normal = _named("glorot_normal", linen.initializers.glorot_normal, "fan_avg")
+glorot_uniform = _named("glorot_uniform", linen.initializers.glorot_uniform, "fan_avg")
+he_normal = _named("he_normal", linen.initializers.he_normal, "fan_in")
+he_uniform = _named("he_uniform", linen.initializers.he_uniform, "fan_in")
+lecun_normal = _named("lecun_normal", linen.initializers.lecun_normal, "fan_in")
+lecun_uniform = _named("lecun_uniform", linen.initializers.lecun_uniform, "fan_in")
+normal = _named("normal", linen.initializers.normal)
+uniform = _named("uniform", linen.initializers.uniform)
+zeros = _named("zeros", linen.initializers.zeros_init)
 
 
 def orthogonal(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:

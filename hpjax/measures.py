@@ -41,18 +41,25 @@ class Measures(NamedTuple):
 
     def __call__(self, outputs: Any, y: Any, h: Hparams) -> Values:
         """Loss and metrics of every example, (batch,)."""
-        return {name: _per_example(name, value, examples_in(y)) for name, value in self.raw(outputs, y, h).items()}
+        return per_example(self.raw(outputs, y, h), examples_in(y))
 
-    def check_broadcast(self, forward: Callable[[Any], Any], batch: Examples, h: Hparams) -> None:
+    def check_broadcast(self, forward: Callable[[Any], Any], batch: Examples, h: Hparams, first: Values) -> None:
         """Raises ``ProgramError`` where an axis of a loss or metric besides the first grows with the batch.
 
         Outputs (batch, 1) and y (batch,) broadcast to (batch, batch), and the mean of that is a plausible number.
+
+        Args:
+          forward: from inputs to outputs.
+          batch: the examples.
+          h: the hyperparameters.
+          first: what ``raw`` gave for the batch.
         """
+        if all(value.ndim <= 1 for value in first.values()):
+            return
 
         def measure(batch: Examples) -> Values:
             return self.raw(forward(batch.x), batch.y, h)
 
-        first = jax.eval_shape(measure, batch)
         double = jax.tree.map(lambda a: jax.ShapeDtypeStruct((2 * a.shape[0], *a.shape[1:]), a.dtype), batch)
         try:
             second = jax.eval_shape(measure, double)
@@ -91,6 +98,11 @@ def _check_labels(outputs: Any, y: Any, labels: tuple[int, int] | None) -> None:
             f"labels must lie in 0 … {classes - 1}, since the model gives {classes} outputs",
             f"Give the model {highest + 1} outputs, renumber the labels, or make y real if this is regression.",
         )
+
+
+def per_example(raw: Values, count: int) -> Values:
+    """What ``raw`` gave, averaged over all axes but the first, which must count the examples."""
+    return {name: _per_example(name, value, count) for name, value in raw.items()}
 
 
 def _per_example(name: str, value: jax.Array, count: int) -> jax.Array:

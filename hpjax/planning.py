@@ -121,7 +121,7 @@ def _prepare(settings: Settings) -> Prepared:
     told = {
         name: v if name in read else v._replace(reason="the program never reads it") for name, v in verdicts.items()
     }
-    costly = {name for given in shapes for name, check in given.checks if check.masks}
+    costly = {name for given in shapes for name, check in given.checks if check.masks and name != DERIVED}
     costly |= {name for name, kind in tracing.kinds.items() if isinstance(kind, Selection)}
     costly = {name for name in costly if verdicts[name].traced and name in read}
     told |= _with_costs(tracing, groups, points, schedules, verdicts, costly, devices[0].platform)
@@ -156,8 +156,10 @@ def _check_extremes(tracing: Tracer, points: list[Point], verdicts: dict[str, Ve
     for index in sorted(extremes):
         try:
             tracing.shapes(points[index], ())
-        except Exception as error:
-            raise blamed(error) from None
+        except InputError:
+            raise
+        except Exception:  # a program that wants tracers: nothing is said of its numbers
+            continue
 
 
 def _ends(values: list[Any]) -> tuple[int, int]:

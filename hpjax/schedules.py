@@ -152,6 +152,11 @@ def warmup_constant_schedule(init_value: Number, peak_value: Number, warmup_step
     return linear_schedule(init_value, peak_value, warmup_steps)
 
 
+def _rising(t: Any, init_value: Number, peak_value: Number, warmup_steps: Number) -> Any:
+    """The straight line of a warmup, at step ``t`` of it."""
+    return init_value + (peak_value - init_value) * t / jnp.maximum(warmup_steps, 1)
+
+
 def warmup_cosine_decay_schedule(
     init_value: Number,
     peak_value: Number,
@@ -168,7 +173,7 @@ def warmup_cosine_decay_schedule(
 
     def schedule(count: Any) -> Any:
         t = _real(count)
-        rising = init_value + (peak_value - init_value) * t / jnp.maximum(warmup_steps, 1)
+        rising = _rising(t, init_value, peak_value, warmup_steps)
         done = jnp.clip((t - warmup_steps) / (decay_steps - warmup_steps), 0, 1)
         falling = (peak_value - end_value) * (0.5 * (1 + jnp.cos(jnp.pi * done))) ** exponent + end_value
         return jnp.where(t < warmup_steps, rising, falling)
@@ -185,7 +190,7 @@ def inverse_sqrt_schedule(peak_value: Number, warmup_steps: Number, init_value: 
 
     def schedule(count: Any) -> Any:
         t = _real(count)
-        rising = init_value + (peak_value - init_value) * t / warmup_steps
+        rising = _rising(t, init_value, peak_value, warmup_steps)
         return jnp.where(t < warmup_steps, rising, peak_value * jnp.sqrt(warmup_steps / jnp.maximum(t, 1)))
 
     return schedule
@@ -215,7 +220,7 @@ def warmup_stable_decay_schedule(
 
     def schedule(count: Any) -> Any:
         t = _real(count)
-        rising = init_value + (peak_value - init_value) * t / jnp.maximum(warmup_steps, 1)
+        rising = _rising(t, init_value, peak_value, warmup_steps)
         falling = peak_value + (end_value - peak_value) * jnp.clip((t - decay_begin) / decay_steps, 0, 1)
         return jnp.where(t < warmup_steps, rising, falling)
 

@@ -13,7 +13,7 @@ from hpjax.checks import within
 from hpjax.data import Examples, Fold, examples_at, examples_in
 from hpjax.errors import InputError, ProgramError, did_you_mean, naming
 from hpjax.hparams import Hparams
-from hpjax.measures import Measures, Values
+from hpjax.measures import Measures, Values, per_example
 from hpjax.monitors import MONITORS
 from hpjax.network import Network
 from hpjax.optim import looks_at_metrics
@@ -112,14 +112,14 @@ class Training:
                 return self.net.apply(key, params, state["stats"], x, h, True)
 
             outputs, stats = forward(batch.x)
-            if any(value.ndim > 1 for value in self.measures.raw(outputs, batch.y, h).values()):
-                self.measures.check_broadcast(lambda x: forward(x)[0], batch, h)
-            values = self.measures(outputs, batch.y, h)
+            raw = self.measures.raw(outputs, batch.y, h)
+            self.measures.check_broadcast(lambda x: forward(x)[0], batch, h, raw)
+            values = per_example(raw, examples_in(batch.y))
             means = {name: self._share(value, state, h) for name, value in values.items()}
             total = means["loss"]
             if self.penalty is not None:
                 penalty = naming("supervised.penalty", self.penalty)(params, h)
-                if jnp.shape(penalty) != () if isinstance(penalty, jax.Array | float | int) else True:
+                if not isinstance(penalty, jax.Array | float | int) or jnp.shape(penalty) != ():
                     found = list(penalty.shape) if isinstance(penalty, jax.Array) else type(penalty).__name__
                     raise ProgramError(f"supervised.penalty must give a scalar, got {found}. Sum over the parameters.")
                 means["penalty"] = jnp.asarray(penalty)
