@@ -13,11 +13,10 @@ from hpjax.engine import spread
 from hpjax.engine.lane import HEALTHY
 from hpjax.engine.lanes import Cohort, Ints, Lanes, Recipe, Report, compile_segment
 from hpjax.engine.plan import Group
-from hpjax.engine.trace import numbers, shapes_of
+from hpjax.engine.trace import shapes_of, together
 from hpjax.errors import InputError
-from hpjax.hparams import Hparams
 from hpjax.objective import Objective
-from hpjax.planning import Prepared
+from hpjax.planning import Prepared, tracer
 from hpjax.schedulers import Scheduler
 from hpjax.settings import Settings
 from hpjax.store import Change, Store
@@ -232,10 +231,9 @@ def _cohort(settings: Settings, prepared: Prepared, group: Group) -> Cohort:
     trials = sorted(group.trials, key=lambda t: (-budgets[t], t))
     trial = np.tile(np.array(trials, np.int32), settings.lanes_a_trial)
     replicate = np.repeat(np.arange(settings.lanes_a_trial, dtype=np.int32), len(trials))
-    own = prepared.points[trials[0]].keys() - group.static.keys()
-    traced = {name: numbers(settings.space.kind(name), [prepared.points[t][name] for t in trial]) for name in own}
+    own = [prepared.points[t] for t in trial]
     budget = np.array([budgets[t] for t in trial], np.int32)
-    return Cohort(trial, replicate, budget, Hparams({**group.static, **traced}, own))
+    return Cohort(trial, replicate, budget, together(tracer(settings).kinds, own, own[0].keys() - group.static.keys()))
 
 
 def _changes(cohort: Cohort, report: Report, taken: Ints, lost_at: Ints, evaluated: bool) -> dict[int, Change]:

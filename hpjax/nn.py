@@ -34,6 +34,7 @@ from hpjax.initializers import (
 __all__ = [
     "Dense",
     "Dropout",
+    "LayerNorm",
     "MultiHeadAttention",
     "glorot_normal",
     "glorot_uniform",
@@ -224,7 +225,7 @@ class _Linear(nnx.Linear):
 
 
 def _biases(initializer: Initializer, active: Any) -> Initializer:
-    """``initializer`` with zeros for the units that do not count."""
+    """``initializer`` of one number a unit, with zeros for those that do not count."""
     return lambda key, shape, dtype=jnp.float32: _first(initializer(key, shape, dtype), active)
 
 
@@ -239,7 +240,72 @@ def _first(x: Any, count: Any) -> Any:
     """``x`` with zeros behind the first ``count`` of its last axis."""
     if count is None:
         return x
-    return jnp.where((jnp.arange(x.shape[-1]) < count).reshape(*[1] * (x.ndim - 1), -1), x, 0)
+    return jnp.where(_counting(x, count), x, 0)
+
+
+def _counting(x: Any, count: Any) -> jax.Array:
+    """Which of the last axis of ``x`` count, with as many axes."""
+    counting: jax.Array = jnp.arange(x.shape[-1]) < count
+    return counting.reshape(*[1] * (x.ndim - 1), -1)
+
+
+class _LinenLayerNorm(linen.LayerNorm):
+    active: Any = None
+
+    @linen.compact
+    def __call__(self, x: Any, *, mask: Any = None) -> Any:
+        within("LayerNorm.active", self.active, 1, x.shape[-1])
+        return _first(super().__call__(x, mask=_both(_counting(x, self.active), mask)), self.active)
+
+
+_LinenLayerNorm.__name__ = "LayerNorm"
+
+
+class _NnxLayerNorm(nnx.LayerNorm):
+    def __init__(self, active: Any, num_features: int, **settings: Any) -> None:
+        within("LayerNorm.active", active, 1, num_features)
+        super().__init__(num_features, **settings)
+        self.active = active
+
+    def __call__(self, x: Any, *, mask: Any = None) -> Any:
+        return _first(super().__call__(x, mask=_both(_counting(x, self.active), mask)), self.active)
+
+
+def _both(counting: jax.Array, mask: Any) -> jax.Array:
+    return counting if mask is None else counting & mask
+
+
+def LayerNorm(  # noqa: N802  a layer, as in Flax
+    active: Any = None, *, num_features: int | None = None, rngs: nnx.Rngs | None = None, **settings: Any
+) -> Any:
+    """Flax's ``LayerNorm`` over the first ``active`` units alone, what ``active`` was to the layer before.
+
+    Args:
+      active: how many units count, 1 to all of them; all by default. The others give 0.
+      num_features: size of the input, for NNX.
+      rngs: of an NNX module; without it the layer is Linen's.
+      **settings: as for Flax.
+
+    Raises:
+      InputError: ``active`` lies outside the layer.
+
+    J. L. Ba, J. R. Kiros and G. E. Hinton, "Layer Normalization", 2016.
+
+    Example:
+      >>> LayerNorm(jnp.int32(2)).init_with_output(jax.random.key(0), jnp.array([[1.0, 3.0, 0.0]]))[0].round(2)
+      Array([[-1.,  1.,  0.]], dtype=float32)
+    """
+    if _traced(active):
+        for name in ("bias_init", "scale_init"):
+            plain = linen.initializers.zeros_init() if name == "bias_init" else linen.initializers.ones_init()
+            settings[name] = _biases(settings.get(name, plain), active)
+    if rngs is None:
+        return _LinenLayerNorm(active=active, **settings) if _traced(active) else linen.LayerNorm(**settings)
+    if num_features is None:
+        raise InputError("LayerNorm.num_features", None, "must be given for an NNX module", "Write x.shape[-1].")
+    if _traced(active):
+        return _NnxLayerNorm(active, num_features, rngs=rngs, **settings)
+    return nnx.LayerNorm(num_features, rngs=rngs, **settings)
 
 
 def Dense(  # noqa: N802  a layer, as in Flax
@@ -273,7 +339,7 @@ def Dense(  # noqa: N802  a layer, as in Flax
       name: of a Linen module.
 
     Units that do not count give 0, which what follows must take as nothing: an activation may make it another number,
-    so tell the next layer its ``inputs``; a norm over the units, such as LayerNorm, would count them.
+    so tell the next layer its ``inputs``, and a norm its ``active``: ``hpx.nn.LayerNorm(h.units)``.
 
     Raises:
       InputError: ``active`` or ``inputs`` lies outside the layer, or is no whole number.

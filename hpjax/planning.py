@@ -2,18 +2,18 @@
 
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hpjax.domains import Selection
-from hpjax.engine import cost, layout, spread, width
+from hpjax.engine import computed, cost, layout, spread, width
 from hpjax.engine.lane import DERIVED, Shapes
 from hpjax.engine.lanes import luck_of
 from hpjax.engine.plan import Group, Plan, group
-from hpjax.engine.trace import Tracer, Verdict, blamed, judge, settle, shapes_of
+from hpjax.engine.trace import Tracer, Verdict, blamed, judge, settle, shapes_of, together
 from hpjax.errors import InputError, ProgramError, UnknownHyperparameterError
 from hpjax.hparams import Hparams, reading, with_fold
 from hpjax.program import Schedule
@@ -102,7 +102,8 @@ def _prepare(settings: Settings) -> Prepared:
             for trial in g.trials if name != DERIVED else ():
                 check.of(points[trial][name])
         if any(name == DERIVED for name, _ in given.checks):
-            _check_extremes(tracing, [points[trial] for trial in g.trials], verdicts)
+            own = [points[trial] for trial in g.trials]
+            computed.check(tracing, together(tracing.kinds, own, own[0].keys() - g.static.keys()), settings.splits)
     largest = max(len(g.trials) for g in groups)
     own_luck = settings.randomness == "independent"
     memory = (devices[0].memory_stats() or {}).get("bytes_limit")
@@ -147,23 +148,6 @@ def _prepare(settings: Settings) -> Prepared:
         hints=tuple(_hints(settings, devices, groups, shapes, verdicts, read)),
     )
     return Prepared(plan, points)
-
-
-def _check_extremes(tracing: Tracer, points: list[Point], verdicts: dict[str, Verdict]) -> None:
-    """Traces the trials with the least and the greatest value of each traced number, so that checks see numbers."""
-    numbers = [n for n in points[0] if verdicts[n].traced and isinstance(points[0][n], int | float)]
-    extremes = {index for n in numbers for index in _ends([point[n] for point in points])}
-    for index in sorted(extremes):
-        try:
-            tracing.shapes(points[index], ())
-        except InputError:
-            raise
-        except Exception:  # a program that wants tracers: nothing is said of its numbers
-            continue
-
-
-def _ends(values: list[Any]) -> tuple[int, int]:
-    return values.index(min(values)), values.index(max(values))
 
 
 def _with_costs(
@@ -235,6 +219,13 @@ def _hints(
     """What would make the sweep faster, or is likely a mistake."""
     for name in verdicts.keys() - read:
         yield f"the program never reads {name}: all its values give the same result."
+    checked = {(name, check.field) for given in shapes for name, check in given.checks}
+    for name in sorted(name for name, field in checked if field == "Dense.active" and name != DERIVED):
+        if (name, "Dense.inputs") not in checked:
+            yield (
+                f"{name} masks units, but no layer behind takes them as inputs: it starts at the scale of the widest. "
+                f"Write hpx.nn.Dense(..., inputs=h.{name})."
+            )
     many = [n for n, v in verdicts.items() if not v.traced and any(d.grid() is None for d in settings.space.domains(n))]
     if many and len(groups) > FEW_GROUPS:
         yield (

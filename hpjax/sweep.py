@@ -11,9 +11,8 @@ import numpy as np
 
 from hpjax.engine.lane import typed
 from hpjax.engine.plan import Plan
-from hpjax.engine.trace import numbers
+from hpjax.engine.trace import together
 from hpjax.errors import RunError
-from hpjax.hparams import Hparams
 from hpjax.keys import lane_key, purpose_key, step_key
 from hpjax.loop import Event, train
 from hpjax.manifest import finished, manifest, recorded_width
@@ -120,10 +119,7 @@ class Sweep(Settings):
         plan, points = self._prepared
         shapes = plan.shapes[int(result.groups[trial])]
         traced = {v.name for v in plan.verdicts if v.traced}
-        kinds = tracer(self).kinds
-        own = {n: numbers(kinds[n], [v]) for n, v in points[trial].items() if n in traced}
-        point = points[trial] | jax.tree.map(lambda array: array[0], own)
-        h = Hparams(point, traced & point.keys())
+        h = jax.tree.map(lambda array: array[0], together(tracer(self).kinds, [points[trial]], traced))
         evaluate = jax.jit(lambda key, state, test, h: self.program.evaluate(key, typed(state, shapes), test, h))
         found = []
         for replicate in range(self.lanes_a_trial):

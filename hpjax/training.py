@@ -18,6 +18,7 @@ from hpjax.monitors import MONITORS
 from hpjax.network import Network
 from hpjax.optim import looks_at_metrics
 from hpjax.program import Metrics
+from hpjax.ranges import check_decays
 from hpjax.stopping import EarlyStopping
 
 State = dict[str, Any]
@@ -57,9 +58,10 @@ class Training:
         # Flax draws batch statistics in float32 and may return them in the wider type of the inputs.
         settled = jax.eval_shape(lambda: self.net.apply(key, params, stats, self.example, h, True)[1])
         stats = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), stats, settled)
-        optimizer = self.optimizer(h)
+        optimizer = self._optimizer(h)
         state = {"params": params, "stats": stats, "opt_state": optimizer.init(params)}
         if self.average is not None:
+            within("supervised.average", self.average(h), 0, 1)
             state["average"] = params
         if looks_at_metrics(state["opt_state"]):
             metrics = {f"valid/{name}": jnp.full((), jnp.inf, jnp.result_type(float)) for name in self._valid_names(h)}
@@ -225,11 +227,16 @@ class Training:
         Raises:
           InputError: one of them is out of its range.
         """
-        self.optimizer(h)
+        self._optimizer(h)
         if self.average is not None:
             within("supervised.average", self.average(h), 0, 1)
         if self.stopping is not None:
             self._stopping(h)
+
+    def _optimizer(self, h: Hparams) -> optax.GradientTransformation:
+        optimizer: optax.GradientTransformation = self.optimizer(h)
+        check_decays(optimizer)
+        return optimizer
 
     def _valid_names(self, h: Hparams) -> list[str]:
         names = self.measures.names(h)

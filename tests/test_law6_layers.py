@@ -25,10 +25,10 @@ supervise
 training
 losses
 network measures
-optim nn monitors
+optim nn monitors ranges
 schedules initializers
 data
-engine.lanes engine.plan engine.cost
+engine.lanes engine.plan engine.cost engine.computed
 engine.trace engine.layout
 engine.lane engine.width engine.spread engine.blame samplers schedulers
 samplers.sobol samplers.grid samplers.manual samplers.random

@@ -190,6 +190,16 @@ def test_a_masked_latent_size_equals_the_small_autoencoder_alone():
             np.testing.assert_allclose(result.curves("valid/loss")[trial, 0], losses, rtol=1e-9)
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_a_layer_behind_a_mask_that_is_not_told_of_it_is_a_hint(told):
+    program = program_of(
+        make_data("blobs"),
+        model=lambda h: nn.Sequential([hpx.nn.Dense(8, h.n), hpx.nn.Dense(3, inputs=h.n if told else None)]),
+    )
+    hints = manual(hpx.Space(n=hpx.Int(1, 8)), points(n=[1, 4]), program).plan().hints
+    assert any("n masks units, but no layer behind takes them as inputs" in hint for hint in hints) is not told
+
+
 def test_masks_by_a_computed_number_are_planned_and_checked():
     program = program_of(make_data("blobs"), model=lambda h: nn.Sequential([hpx.nn.Dense(8, 2 * h.n), nn.Dense(3)]))
     space = hpx.Space(n=hpx.Int(1, 20))
@@ -441,13 +451,14 @@ MISUSES = {
         {"optimizer": optax.chain(optax.sgd(0.1), hpx.optim.reduce_on_plateau(objective=hpx.minimize("valid/error")))},
         "reduce_on_plateau.objective = 'valid/error': must be a metric of the program",
     ),
-    "a computed dropout": (
-        {"model": lambda h: nn.Sequential([nn.Dense(3), hpx.nn.Dropout(h.x * 2 - 1, deterministic=True)])},
-        "Dropout.rate = 2.0: must lie between 0 and 1",
-    ),
-    "a computed smoothing": (
-        {"loss": lambda h: hpx.losses.cross_entropy(smoothing=2 * h.x)},
-        "cross_entropy.smoothing = 3.0: must lie between 0 and 1",
+    "Optax's momentum": ({"optimizer": lambda h: optax.sgd(0.1, h.x)}, "optax.sgd.momentum = 1.5: must lie between 0"),
+    "Optax's b2": (
+        {
+            "optimizer": lambda h: optax.chain(
+                optax.clip(1.0), optax.multi_transform({"a": optax.adamw(0.1, b2=h.x)}, "a")
+            )
+        },
+        "optax.scale_by_adam.b2 = 1.5: must lie between 0 and 1",
     ),
     "a warmup beyond the run": (
         {"optimizer": lambda h: optax.sgd(hpx.optim.warmup_cosine_decay_schedule(0, 0.1, h.n + 10, 100))},
@@ -482,6 +493,42 @@ def test_numbers_out_of_range_are_named_before_anything_compiles(name):
         manual(space, [{"x": 1.5, "n": 9}], program_of(data, **changes)).plan()
     assert message in str(caught.value)
     assert programs == []
+
+
+COMPUTED = {
+    "dropout": (
+        {"model": lambda h: nn.Sequential([nn.Dense(3), hpx.nn.Dropout(h.x * 2 - 1, deterministic=True)])},
+        "Dropout.rate = 2.0: must lie between 0 and 1",
+    ),
+    "dropout by jnp": (
+        {"model": lambda h: nn.Sequential([nn.Dense(3), hpx.nn.Dropout(jnp.log2(h.x + 1.5), deterministic=True)])},
+        "Dropout.rate = 1.5849625: must lie between 0 and 1",
+    ),
+    "neither the least nor the greatest": (
+        {"model": lambda h: nn.Sequential([hpx.nn.Dense(8, 4 + jnp.where(h.n == 9, 5, 0)), nn.Dense(3)])},
+        "Dense.active = 9: must lie between 1 and 8",
+    ),
+    "smoothing": (
+        {"loss": lambda h: hpx.losses.cross_entropy(smoothing=2 * h.x)},
+        "cross_entropy.smoothing = 3.0: must lie between 0 and 1",
+    ),
+    "momentum": (
+        {"optimizer": lambda h: optax.sgd(0.1, jnp.square(h.x))},
+        "optax.sgd.momentum = 2.25: must lie between 0 and 1",
+    ),
+    "average": ({"average": lambda h: jnp.sqrt(h.x)}, "supervised.average = 1.2247449: must lie between 0 and 1"),
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_numbers_that_the_program_computes_are_checked_for_every_trial(name):
+    changes, message = COMPUTED[name]
+    space = hpx.Space(x=hpx.Uniform(0, 2), n=hpx.Int(1, 20))
+    listed = points(x=[0.5, 1.5, 0.5], n=[1, 9, 20])
+    with compilations() as programs, pytest.raises(hpx.InputError) as caught:
+        manual(space, listed, program_of(make_data("blobs"), **changes)).plan()
+    assert message in str(caught.value)
+    assert programs in ([], ["jit(values)"]), "at most the numbers themselves"
 
 
 @pytest.mark.parametrize(

@@ -98,37 +98,18 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
     read: set[str] = set()
     checks: list[tuple[str, Check]] = []
 
-    def life(h: Hparams, train: Arrays, valid: Arrays) -> Any:
+    def watched(h: Hparams, train: Arrays, valid: Arrays) -> Any:
         with reading() as names, collecting() as found:
-            emitted = lived(h, train, valid)
+            state, *metrics = life(program, h, train, valid)
         read.update(names)
+        generators[:] = map(_generator, jax.tree.leaves(state))
         for check in found:
             mine = [name for name in h if h[name] is check.value]
             # Of a value that the program computes from hyperparameters, the plan only knows that it must be checked.
             checks.extend((name, check) for name in mine or [DERIVED] if isinstance(check.value, jax.core.Tracer))
-        return emitted
+        return state, *metrics, program.parameters(state)
 
-    def lived(h: Hparams, train: Arrays, valid: Arrays) -> Any:
-        key = jax.random.key(0, impl="threefry2x32")
-        state = jax.tree.map(as_array, naming("Program.init", program.init)(key, h))
-        generators[:] = [str(jax.random.key_impl(x)) if _is_key(x) else None for x in jax.tree.leaves(state)]
-        if any("rbg" in (generator or "") for generator in generators):
-            raise ProgramError(
-                "the state holds an rbg key, and under vmap its numbers would depend on the neighbours. "
-                "Use threefry2x32 keys."
-            )
-        batch = naming("Program.batch", program.batch)(key, jnp.int32(0), train, h)
-        after = naming("Program.step", program.step)(key, state, batch, h)
-        if not (isinstance(after, tuple) and len(after) == 2):
-            raise ProgramError(f"Program.step must return (state, metrics), got {type(after).__name__}.")
-        moved = jax.tree.map(as_array, after[0])
-        _same_type("step", state, moved)
-        emitted = _scalars("step", after[1])
-        evaluated = _scalars("evaluate", naming("Program.evaluate", program.evaluate)(key, moved, valid, h))
-        _reacted(moved, naming("Program.react", program.react)(moved, _reported(emitted, evaluated), h))
-        return state, emitted, evaluated, program.parameters(state)
-
-    traced, (state, emitted, evaluated, parameters) = jax.make_jaxpr(life, return_shape=True)(h, train, valid)
+    traced, (state, emitted, evaluated, parameters) = jax.make_jaxpr(watched, return_shape=True)(h, train, valid)
     used = {id(v) for equation in traced.jaxpr.eqns for v in equation.invars} | {id(v) for v in traced.jaxpr.outvars}
     tracers = [path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(h)]
     names = {name for name, v in zip(tracers, traced.jaxpr.invars, strict=False) if id(v) in used}
@@ -144,6 +125,36 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
         tuple(dict.fromkeys((name, check._replace(value=None)) for name, check in checks)),
         re.search(rf"= ({'|'.join(DECOMPOSITIONS)})\b", str(traced.jaxpr)) is not None,
     )
+
+
+def life(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> tuple[State, Metrics, Metrics]:
+    """Every function of a program, one after the other: its first state, and the metrics of a step and an evaluation.
+
+    Raises:
+      ProgramError: as ``probe``.
+    """
+    key = jax.random.key(0, impl="threefry2x32")
+    state = jax.tree.map(as_array, naming("Program.init", program.init)(key, h))
+    if any("rbg" in (_generator(leaf) or "") for leaf in jax.tree.leaves(state)):
+        raise ProgramError(
+            "the state holds an rbg key, and under vmap its numbers would depend on the neighbours. "
+            "Use threefry2x32 keys."
+        )
+    batch = naming("Program.batch", program.batch)(key, jnp.int32(0), train, h)
+    after = naming("Program.step", program.step)(key, state, batch, h)
+    if not (isinstance(after, tuple) and len(after) == 2):
+        raise ProgramError(f"Program.step must return (state, metrics), got {type(after).__name__}.")
+    moved = jax.tree.map(as_array, after[0])
+    _same_type("step", state, moved)
+    emitted = _scalars("step", after[1])
+    evaluated = _scalars("evaluate", naming("Program.evaluate", program.evaluate)(key, moved, valid, h))
+    _reacted(moved, naming("Program.react", program.react)(moved, _reported(emitted, evaluated), h))
+    return state, emitted, evaluated
+
+
+def _generator(leaf: Any) -> str | None:
+    """Of a typed PRNG key its generator."""
+    return str(jax.random.key_impl(leaf)) if _is_key(leaf) else None
 
 
 def _reacted(before: State, reaction: Any) -> None:

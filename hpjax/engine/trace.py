@@ -69,6 +69,12 @@ def numbers(kind: Kind, values: Sequence[Any]) -> Any:
     return leaf(kind, np.array(found, dtype(kind)))
 
 
+def together(kinds: Mapping[str, Kind], points: Sequence[Point], traced: Iterable[str]) -> Hparams:
+    """Points of one group as one ``Hparams``, whose leaves have shape (points,)."""
+    own = {n: numbers(kinds[n], [point[n] for point in points]) for n in traced if n in points[0]}
+    return Hparams({**points[0], **own}, own)
+
+
 def shapes_of(tree: Any) -> Any:
     """Shapes and dtypes of a pytree of arrays, on the host or not."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), tree)
