@@ -1,6 +1,8 @@
 """Small programs, and a counter of compilations."""
 
+import importlib.util
 from contextlib import contextmanager
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +34,23 @@ def compilations():
         yield names
     finally:
         _listening.remove(names)
+
+
+def example(name):
+    """An experiment of experiments/axes, as a module."""
+    path = Path(__file__).parent.parent / "experiments" / "axes" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"axes_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def ran(sweep, programs=1):
+    """The result of a sweep, of which so many programs were compiled."""
+    with compilations() as names:
+        result = sweep.run(progress=False)
+    assert sum("segment" in name for name in names) == programs
+    return result
 
 
 class Net(nn.Module):

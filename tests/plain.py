@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
+from scipy.special import log_softmax
 
 from hpjax.data import batch_indices
 from hpjax.keys import lane_key, purpose_key, step_key
@@ -26,13 +28,14 @@ def train_alone(
     average=None,
     params=None,
     after_evaluation=None,
+    final=lambda params: params,
     replicate=0,
     read=lambda outputs: outputs,
 ):
     """Parameters and validation losses of one trial.
 
     ``after_evaluation(losses, params, state)`` is called with all validation losses so far; it gives the optimizer's
-    state, and True where training ends.
+    state, and True where training ends. ``final`` gives what is returned of the last parameters.
     """
     key = lane_key(SEED, replicate)
     x, y = (jax.tree.map(jnp.asarray, part) for part in (data.train.x, data.train.y))
@@ -76,4 +79,71 @@ def train_alone(
                 opt_state, over = after_evaluation(losses, mean, opt_state)
                 if over:
                     break
-    return jax.tree.map(np.asarray, params), losses
+    return jax.tree.map(np.asarray, final(params)), losses
+
+
+class FromNnx:
+    """An NNX model of ``build(rngs)`` behind Linen's two functions."""
+
+    def __init__(self, build):
+        self.build = build
+
+    def init(self, key, x):
+        return {"params": nnx.to_pure_dict(nnx.state(self.build(nnx.Rngs(key)), nnx.Param))}
+
+    def apply(self, variables, x, train=False, rngs=None, mutable=None):
+        model = self.build(nnx.Rngs(0))
+        nnx.update(model, variables["params"])
+        (model.train if train else model.eval)()
+        if rngs is not None:
+            nnx.reseed(model, default=rngs["dropout"])
+        return model(x) if mutable is None else (model(x), {})
+
+
+def learn_alone(data, *, example, learning_rate, epsilon, decay, replicate, steps=200, eval_every=100):
+    """Q-learning in NumPy, with the numbers of each step's key: the last state, and the returns of greedy walks."""
+    key = purpose_key(lane_key(SEED, replicate), "step")
+    draws = np.asarray(jax.vmap(lambda t: jax.random.uniform(step_key(key, t), (2,)))(jnp.arange(steps)))
+    q, cell, returns = np.zeros((example.CELLS, 2)), 2, []
+    ends = {0: example.SMALL, example.CELLS - 1: example.LARGE}
+    for t in range(steps):
+        explores = draws[t, 0] < epsilon * decay**t
+        action = int(draws[t, 1] < 0.5) if explores else int(np.argmax(q[cell]))
+        after = cell + 2 * action - 1
+        target = ends[after] if after in ends else example.DISCOUNT * q[after].max()
+        q[cell, action] += learning_rate * (target - q[cell, action])
+        cell = 2 if after in ends else after
+        if (t + 1) % eval_every == 0:
+            returns.append(walked(q, ends, example))
+    return {"cell": cell, "q": q, "steps": steps}, returns
+
+
+def walked(q, ends, example):
+    cell = 2
+    for t in range(2 * example.CELLS):
+        cell += 2 * int(np.argmax(q[cell])) - 1
+        if cell in ends:
+            return example.DISCOUNT**t * ends[cell]
+    return 0.0
+
+
+def search_alone(data, *, example, learning_rate, width, replicate, steps=200, eval_every=50):
+    """A bigram model by gradient descent in closed form, and beam search with lists."""
+    pairs, letters = example.program.data.train, example.LETTERS
+    counts = np.zeros((letters, letters))
+    np.add.at(counts, tuple(pairs.T), 1)
+    table, found = np.zeros((letters, letters)), []
+    for t in range(steps):
+        log_p = log_softmax(table, axis=1)
+        table -= learning_rate * (np.exp(log_p) * counts.sum(1, keepdims=True) - counts) / len(pairs)
+        if (t + 1) % eval_every == 0:
+            found.append(best_word(log_softmax(table, axis=1), width, example.LENGTH))
+    return table, found
+
+
+def best_word(log_p, width, length):
+    beams = [(0.0, 0)]
+    for _ in range(length):
+        grown = [(score + log_p[letter, new], new) for score, letter in beams for new in range(len(log_p))]
+        beams = sorted(grown, key=lambda beam: -beam[0])[:width]
+    return beams[0][0]

@@ -4,6 +4,7 @@ A row names the values, what ``supervised`` gets, what the plain loop gets, and 
 All is in float64, where a difference is a mistake and not rounding.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,10 +15,13 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers import compilations
-from plain import SEED, cross_entropy, train_alone
+from flax import nnx
+from helpers import example, ran
+from plain import SEED, FromNnx, cross_entropy, learn_alone, search_alone, train_alone
+from sklearn.model_selection import KFold
 
 import hpjax as hpx
+from hpjax.engine.trace import numbers
 from hpjax.keys import lane_key, purpose_key, step_key
 
 REAL = float  # float64 where it is enabled
@@ -26,12 +30,35 @@ Dense = functools.partial(nn.Dense, param_dtype=REAL)
 
 
 class Row(NamedTuple):
+    """One hyperparameter, or a few that belong together.
+
+    Attributes:
+      points: of each trial its values.
+      ours: what ``supervised`` gets, or under "program" a program of one's own.
+      alone: of a point what the plain loop gets.
+      programs: how many are compiled.
+      data: of which kind.
+      select: names of the choices by selection.
+      small: of a masked lane's parameters and a point those of the small network, which starts from these.
+      lanes: of the data what each lane of a trial trains on, and with which seed.
+      sweep: more arguments of ``Sweep``.
+      train: the plain loop.
+      metric: what it returns of each evaluation.
+      tolerance: the largest relative difference.
+    """
+
     points: list[dict[str, Any]]
     ours: dict[str, Any]
     alone: Callable[..., dict[str, Any]]
     programs: int = 1
     data: str = "blobs"
     select: tuple[str, ...] = ()
+    small: Callable[..., Any] | None = None
+    lanes: Callable[[hpx.Data], list[tuple[hpx.Data, int]]] = lambda data: [(data, 0)]
+    sweep: dict[str, Any] = {}  # noqa: RUF012  never changed
+    train: Callable[..., Any] = lambda data, **alone: train_alone(data, **(common() | alone))
+    metric: str = "valid/loss"
+    tolerance: float = 1e-9
 
 
 class MLP(nn.Module):
@@ -94,6 +121,14 @@ class Small(nn.Module):
         return Dense(3)(x)
 
 
+class Precise(nn.Module):
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return Dense(3)(nn.tanh(Dense(6, dtype=self.dtype)(x)))
+
+
 class Conv(nn.Module):
     kernel: int = 3
     stride: int = 1
@@ -117,6 +152,33 @@ class Normed(nn.Module):
         x = Dense(6, use_bias=False)(x)
         x = nn.BatchNorm(not train, momentum=self.momentum, epsilon=self.epsilon, param_dtype=REAL)(x)
         return Dense(3)(nn.LayerNorm(epsilon=self.layer_epsilon, param_dtype=REAL)(nn.tanh(x)))
+
+
+class MaskedNormed(nn.Module):
+    units: Any
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        dense = functools.partial(hpx.nn.Dense, param_dtype=REAL)
+        x = hpx.nn.LayerNorm(self.units, param_dtype=REAL)(dense(8, self.units)(x))
+        return dense(3, inputs=self.units)(nn.sigmoid(x))
+
+
+class SmallNormed(nn.Module):
+    units: int
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.LayerNorm(param_dtype=REAL)(Dense(self.units)(x))
+        return Dense(3)(nn.sigmoid(x))
+
+
+class NnxMLP(nnx.Module):
+    def __init__(self, first, middle, last):
+        self.first, self.middle, self.last = first, middle, last
+
+    def __call__(self, x):
+        return self.last(nnx.sigmoid(self.middle(self.first(x))))
 
 
 class Autoencoder(nn.Module):
@@ -269,6 +331,95 @@ def noisy_alone(eta, gamma):
     return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 
 
+def stopping_alone(patience, min_delta):
+    """Keras's rule, by hand."""
+    kept = {"value": np.inf, "bad": 0, "params": None}
+
+    def react(losses, params, opt_state):
+        if losses[-1] < kept["value"] - min_delta:
+            kept.update(value=losses[-1], bad=0, params=params)
+        else:
+            kept["bad"] += 1
+        return opt_state, kept["bad"] >= patience
+
+    return {"after_evaluation": react, "final": lambda params: kept["params"]}
+
+
+def stopping(**more):
+    """Early stopping at a learning rate at which validation losses rise and fall."""
+    common = {"optimizer": optax.sgd(2.0), "steps": 24, "eval_every": 2, **more}
+    return Row(
+        points(patience=[1, 2, 3, 30], min_delta=[0.0, 0.002, 0.05, 0.0]),
+        {"early_stopping": lambda h: hpx.EarlyStopping(h.patience, h.min_delta), **common},
+        lambda p: {**common, **stopping_alone(**p)},
+        sweep={"objective": hpx.minimize("valid/best_loss")},
+    )
+
+
+def dense_part(layer, inputs, units):
+    """The first inputs and units of a dense layer's parameters."""
+    return {"kernel": layer["kernel"][:inputs, :units], "bias": layer["bias"][:units]}
+
+
+def small_mlp(params, point):
+    """The parameters of ``Small``, out of those of ``Masked``."""
+    units, depth = point["units"], point["depth"]
+    first = {"Dense_0": dense_part(params["Dense_0"], None, units)}
+    blocks = {f"Dense_{i}": dense_part(params[f"Dense_{i}"], units, units) for i in range(1, depth + 1)}
+    return first | blocks | {f"Dense_{depth + 1}": dense_part(params["Dense_4"], units, None)}
+
+
+def small_autoencoder(params, point):
+    latent = point["latent"]
+    return {
+        "Dense_0": dense_part(params["Dense_1"], latent, None),
+        "Dense_1": dense_part(params["Dense_0"], None, latent),
+    }
+
+
+def small_normed(params, point):
+    units = point["units"]
+    return {
+        "Dense_0": dense_part(params["Dense_0"], None, units),
+        "LayerNorm_0": jax.tree.map(lambda a: a[:units], params["LayerNorm_0"]),
+        "Dense_1": dense_part(params["Dense_1"], units, None),
+    }
+
+
+def small_nnx(params, point):
+    units = point["units"]
+    return {
+        "first": dense_part(params["first"], None, units),
+        "middle": jax.tree.map(lambda a: a[:units], params["middle"]),
+        "last": dense_part(params["last"], units, None),
+    }
+
+
+def nnx_dropping(rngs, dropout, rate):
+    linear = functools.partial(nnx.Linear, param_dtype=REAL, rngs=rngs)
+    return NnxMLP(linear(5, 8), dropout(rate, rngs=rngs), linear(8, 3))
+
+
+def nnx_masked(rngs, units):
+    dense = functools.partial(hpx.nn.Dense, param_dtype=REAL, rngs=rngs)
+    norm = hpx.nn.LayerNorm(units, num_features=8, param_dtype=REAL, rngs=rngs)
+    return NnxMLP(dense(8, units, in_features=5), norm, dense(3, inputs=units, in_features=8))
+
+
+def nnx_small(rngs, units):
+    linear = functools.partial(nnx.Linear, param_dtype=REAL, rngs=rngs)
+    return NnxMLP(linear(5, units), nnx.LayerNorm(units, param_dtype=REAL, rngs=rngs), linear(units, 3))
+
+
+def folded(data):
+    """Three folds, cut by scikit-learn."""
+    pool = hpx.data.pool(data)
+    for parts in KFold(3).split(pool.x):
+        yield hpx.Data(*(type(pool)(pool.x[part], pool.y[part]) for part in parts)), 0
+
+
+CLIPPED = optax.chain(optax.clip_by_global_norm(0.1), optax.adam(0.05))
+Q_LEARNING, BEAM_SEARCH = example("q_learning"), example("beam_search")
 OPTIMIZERS = {
     "sgd": lambda h: optax.sgd(h.rate),
     "nesterov": lambda h: optax.sgd(h.rate, 0.9, nesterov=True),
@@ -463,6 +614,63 @@ ROWS = {
         {"optimizer": lambda h: optax.chain(hpx.optim.add_noise(h.eta, h.gamma), optax.sgd(0.1))},
         lambda p: {"optimizer": noisy_alone(**p)},
     ),
+    "units and layers by masks": Row(  # units that give f(0) ≠ 0, Adam, and a norm over all gradients
+        points(units=[1, 3, 8, 8], depth=[0, 1, 2, 3]),
+        {"model": lambda h: Masked(h.units, h.depth), "optimizer": CLIPPED,
+         # Of what the small network has; the weights of skipped layers stay as they were drawn.
+         "penalty": lambda params, h: 0.01 * hpx.losses.l2([params["Dense_0"], params["Dense_4"]])},
+        lambda p: {"model": Small(**p), "optimizer": CLIPPED,
+                   "penalty": lambda w: 0.01 * sum_of(jnp.square)([w["Dense_0"], w[f"Dense_{p['depth'] + 1}"]])},
+        small=small_mlp,
+    ),
+    "layer norm over masked units": models(
+        points(units=[3, 5, 8]), lambda h: MaskedNormed(h.units), lambda h: SmallNormed(h.units), small=small_normed
+    ),
+    "masked units in NNX": Row(
+        points(units=[3, 5, 8]),
+        {"model": lambda h, rngs: nnx_masked(rngs, h.units)},
+        lambda p: {"model": FromNnx(lambda rngs: nnx_small(rngs, p["units"]))},
+        small=small_nnx,
+    ),
+    "latent size by a mask": Row(
+        points(latent=[1, 3, 4]),
+        {"model": lambda h: MaskedAutoencoder(h.latent), "loss": hpx.metrics.squared_error},
+        lambda p: {"model": Autoencoder(p["latent"]), "loss": lambda o, y: ((o - y) ** 2).mean(-1)},
+        data="reconstruction",
+        small=small_autoencoder,
+    ),
+    "dropout rate in NNX": Row(
+        points(rate=[0.0, 0.3, 1.0]),
+        {"model": lambda h, rngs: nnx_dropping(rngs, hpx.nn.Dropout, h.rate)},
+        lambda p: {"model": FromNnx(lambda rngs: nnx_dropping(rngs, nnx.Dropout, p["rate"]))},
+    ),
+    "early stopping": stopping(),
+    "early stopping of averaged weights": stopping(average=0.5),
+    "random seed": optimizers(
+        points(rate=[0.1, 0.3]), lambda h: optax.sgd(h.rate), sweep={"replicates": 3}, lanes=lambda data: [(data, i) for i in range(3)]
+    ),
+    "cross-validation fold": optimizers(
+        points(rate=[0.1, 0.3]), lambda h: optax.sgd(h.rate), sweep={"folds": 3}, lanes=lambda data: list(folded(data))
+    ),
+    "precision": models(
+        points(dtype=["float32", "bfloat16", "float64"]), lambda h: Precise(h.dtype), lambda h: Precise(h.dtype), programs=3,
+        tolerance=1e-7,  # the rounding of float32
+    ),
+    "exploration in Q-learning": Row(
+        points(learning_rate=0.5, epsilon=[0.0, 0.5, 1.0], decay=[0.9, 0.999, 0.99]),
+        {"program": dataclasses.replace(Q_LEARNING.program, steps=200, eval_every=100)},
+        lambda p: {**p, "example": Q_LEARNING},
+        sweep={"objective": hpx.maximize("valid/return")},
+        train=learn_alone,
+        metric="valid/return",
+    ),
+    "beam width": Row(
+        points(learning_rate=50.0, width=[1, 2, 8]),
+        {"program": BEAM_SEARCH.program},
+        lambda p: {**p, "example": BEAM_SEARCH},
+        train=search_alone,
+        metric="valid/found",
+    ),
     "clipping in a recurrent network": Row(
         points(limit=[0.001, 0.1, float("inf")]),
         {"model": Recurrent(), "optimizer": lambda h: optax.chain(optax.clip_by_global_norm(h.limit), optax.sgd(0.1))},
@@ -490,18 +698,15 @@ def space_of(row):
     return hpx.Space(**{n: hpx.Choice(*dict.fromkeys(p[n] for p in row.points), select=n in row.select) for n in names})
 
 
-def sweep_of(row, data, **more):
-    arguments = {
-        "model": MLP(),
-        "optimizer": optax.sgd(0.1, 0.9),
-        "loss": cross_entropy,
-        "batch_size": BATCH,
-        "steps": STEPS,
-        "eval_every": EVERY,
-        "data": data,
-    }
-    program = hpx.supervised(**(arguments | row.ours))
-    return hpx.Sweep(program, space_of(row), sampler=hpx.Manual(row.points), seed=SEED, width=2, devices=1, **more)
+def common():
+    """What rows do not change."""
+    budget = {"batch_size": BATCH, "steps": STEPS, "eval_every": EVERY}
+    return {"model": MLP(), "optimizer": optax.sgd(0.1, 0.9), "loss": cross_entropy, **budget}
+
+
+def sweep_of(row, data):
+    program = row.ours.get("program") or hpx.supervised(**(common() | {"data": data} | row.ours))
+    return hpx.Sweep(program, space_of(row), sampler=hpx.Manual(row.points), seed=SEED, width=2, devices=1, **row.sweep)
 
 
 def difference(a, b):
@@ -510,22 +715,33 @@ def difference(a, b):
     return max(float(np.max(np.abs(np.asarray(x) - y)) / max(np.max(np.abs(y)), 1e-3)) for x, y in pairs)
 
 
+def initial(init, point, replicate):
+    """The state that a lane begins with."""
+    h = hpx.Hparams({name: numbers(type(value), [value])[0] for name, value in point.items()}, point)
+    return init(purpose_key(lane_key(SEED, replicate), "init"), h)
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_trials_equal_plain_loops(name):
     row = ROWS[name]
     with jax.enable_x64(True):
         data = make_data(row.data)
         sweep = sweep_of(row, data)
-        with compilations() as programs:
-            result = sweep.run(progress=False)
-        assert sum("segment" in program for program in programs) == row.programs == len(sweep.plan().groups)
+        result = ran(sweep, row.programs)
+        assert len(sweep.plan().groups) == row.programs
         assert (result.statuses == "complete").all()
-        seen = set()
-        plain = {"model": MLP(), "optimizer": optax.sgd(0.1, 0.9)}
+        seen, init = set(), jax.jit(sweep.program.init)
+        small = row.small or (lambda params, point: params)
         for trial, point in enumerate(row.points):
-            params, losses = train_alone(data, **(plain | row.alone(point)))
-            assert difference(result[trial].restore()["params"], params) < 1e-9, point
-            curve = result.curves("valid/loss")[trial, 0]
-            np.testing.assert_allclose(curve[~np.isnan(curve)], losses, rtol=1e-9)
-            seen.add(losses[-1])
-        assert len(seen) == len(row.points), "a hyperparameter that changes nothing proves nothing"
+            for lane, (own, replicate) in enumerate(row.lanes(data)):
+                alone = {"replicate": replicate, **row.alone(point)}
+                if row.small is not None:
+                    alone["params"] = small(initial(init, point, replicate)["params"], point)
+                params, values = row.train(own, **alone)
+                found = small(sweep.program.parameters(result[trial].restore(lane)), point)
+                assert difference(found, params) < row.tolerance, (point, lane)
+                curve = result.curves(row.metric)[trial, lane]
+                np.testing.assert_allclose(curve[~np.isnan(curve)], values, rtol=row.tolerance)
+                seen.add((values[-1], *(np.sum(leaf) for leaf in jax.tree.leaves(params))))
+        distinct = len(row.points) * len(row.lanes(data))
+        assert len(seen) == distinct, "a hyperparameter that changes nothing proves nothing"
