@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hpjax.errors import InputError
+
 if TYPE_CHECKING:
     from hpjax.result import Result
 
@@ -52,11 +54,18 @@ def diagnose(result: "Result") -> list[Finding]:
     Returns:
       Findings in the order of the trials; several of one trial, none of a healthy one.
 
+    Raises:
+      InputError: it is none.
+
     Example:
       >>> result = hpx.Sweep(program, space, trials=4).run(progress=False)
       >>> all(finding.trial < 4 for finding in diagnose(result))
       True
     """
+    if not hasattr(result, "curves"):
+        raise InputError(
+            "diagnose.result", result, "must be a result", "Give what sweep.run() or hpx.load(dir) returns."
+        )
     return [Finding(trial, *found) for trial in range(len(result)) for found in _of(result, trial)]
 
 

@@ -125,3 +125,8 @@ def test_each_curve_is_told_for_what_it_is():
         "trial 1: diverged. 2 of 2 replicates were not finite at step 6: "
         "lower the learning rate, or clip the gradients."
     )
+
+
+def test_only_results_are_diagnosed():
+    with pytest.raises(hpx.InputError, match=r"diagnose.result = 3: must be a result"):
+        hpx.diagnose(3)

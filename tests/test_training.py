@@ -1,4 +1,4 @@
-"""Axes that need more than a row: early stopping, masks, folds, NNX, what the plan says of them."""
+"""What needs more than a row of test_axes.py: misuse, hints, packing, what the plan says of masks and selections."""
 
 import jax
 import jax.numpy as jnp
@@ -7,21 +7,18 @@ import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
-from helpers import compilations, same_bits
+from helpers import compilations, ran, same_bits
 from plain import SEED, cross_entropy, train_alone
 from sklearn.model_selection import KFold
 from test_axes import (
     BATCH,
     MLP,
-    Autoencoder,
     Dense,
     Masked,
-    MaskedAutoencoder,
     Small,
     difference,
     make_data,
     points,
-    sum_of,
 )
 
 import hpjax as hpx
@@ -40,60 +37,6 @@ def manual(space, listed, program, **more):
     return hpx.Sweep(program, space, sampler=hpx.Manual(listed), seed=SEED, width=2, devices=1, **more)
 
 
-def stopping_alone(patience, min_delta):
-    """Keras's rule, by hand: what it kept, its value, and the function that applies it."""
-    kept = {"value": np.inf, "bad": 0, "params": None}
-
-    def react(losses, params, opt_state):
-        if losses[-1] < kept["value"] - min_delta:
-            kept.update(value=losses[-1], bad=0, params=jax.tree.map(np.asarray, params))
-        else:
-            kept["bad"] += 1
-        return opt_state, kept["bad"] >= patience
-
-    return kept, react
-
-
-@pytest.mark.parametrize("average", [None, 0.5])
-def test_early_stopping_ends_a_trial_and_keeps_its_best(average):
-    listed = points(patience=[1, 2, 3, 30], min_delta=[0.0, 0.002, 0.05, 0.0])
-    space = hpx.Space(patience=hpx.Int(1, 30), min_delta=hpx.Uniform(0, 1))
-    with jax.enable_x64(True):
-        data = make_data("blobs")
-        program = program_of(
-            data,
-            optimizer=optax.sgd(2.0),
-            early_stopping=lambda h: hpx.EarlyStopping(h.patience, h.min_delta),
-            average=average,
-            steps=24,
-            eval_every=2,
-        )
-        sweep = manual(space, listed, program, objective=hpx.minimize("valid/best_loss"))
-        with compilations() as programs:
-            result = sweep.run(progress=False)
-        assert len(programs) <= 2
-        steps = []
-        for trial, point in enumerate(listed):
-            kept, react = stopping_alone(**point)
-            _, losses = train_alone(
-                data,
-                model=MLP(),
-                optimizer=optax.sgd(2.0),
-                steps=24,
-                eval_every=2,
-                after_evaluation=react,
-                average=average,
-            )
-            steps.append(2 * len(losses))
-            assert result.lane_step[trial, 0] == steps[-1]
-            assert difference(result[trial].restore()["params"], kept["params"]) < 1e-9
-            np.testing.assert_allclose(result.curves("valid/loss")[trial, 0, : len(losses)], losses, rtol=1e-9)
-            assert result[trial].metrics["valid/best_loss"] == pytest.approx(kept["value"], rel=1e-9)
-    assert (result.statuses == "complete").all()
-    assert len(set(steps)) >= 3, "the rules must differ"
-    assert steps[-1] == 24
-
-
 def test_early_stopping_may_maximize():
     data = make_data("blobs")
     program = program_of(
@@ -103,91 +46,10 @@ def test_early_stopping_may_maximize():
         model=nn.Dense(3),
         eval_every=1,
     )
-    result = manual(hpx.Space(x=1), [{"x": 1}], program).run(progress=False)
+    result = ran(manual(hpx.Space(x=1), [{"x": 1}], program))
     curve = result.curves("valid/accuracy")[0, 0]
     assert result.best.metrics["valid/best_accuracy"] == curve.max()
     assert len(curve) == np.argmax(curve) + 3, "two evaluations after the best"
-
-
-def cut(params, units, depth):
-    """The parameters of the small network, out of those of the masked one."""
-    small = {}
-    for i in range(depth + 1):
-        layer = params[f"Dense_{i}"]
-        rows = units if i else layer["kernel"].shape[0]
-        small[f"Dense_{i}"] = {"kernel": layer["kernel"][:rows, :units], "bias": layer["bias"][:units]}
-    last = params["Dense_4"]
-    return small | {f"Dense_{depth + 1}": {"kernel": last["kernel"][:units], "bias": last["bias"]}}
-
-
-def test_a_masked_lane_equals_the_small_network_alone():
-    """Units that give f(0) ≠ 0, a penalty, Adam and a norm over all gradients: nothing of what is masked shows."""
-    listed = points(units=[1, 3, 8, 8], depth=[0, 1, 2, 3])
-    space = hpx.Space(units=hpx.Int(1, 8), depth=hpx.Int(0, 3))
-    optimizer = optax.chain(optax.clip_by_global_norm(0.1), optax.adam(0.05))
-    with jax.enable_x64(True):
-        data = make_data("blobs")
-        program = program_of(
-            data,
-            model=lambda h: Masked(h.units, h.depth),
-            optimizer=optimizer,
-            # Of what the small network has; the weights of skipped layers stay as they were drawn.
-            penalty=lambda params, h: 0.01 * hpx.losses.l2([params["Dense_0"], params["Dense_4"]]),
-        )
-        with compilations() as programs:
-            result = manual(space, listed, program).run(progress=False)
-        assert sum("segment" in name for name in programs) == 1
-        init = jax.jit(program.init)
-        key = hpx.keys.purpose_key(hpx.keys.lane_key(SEED, 0), "init")
-        for trial, point in enumerate(listed):
-            units, depth = point["units"], point["depth"]
-            h = hpx.Hparams({name: jnp.int32(value) for name, value in point.items()}, point)
-            start = init(key, h)["params"]
-            small, last = cut(start, units, depth), f"Dense_{depth + 1}"
-            params, losses = train_alone(
-                data,
-                model=Small(units, depth),
-                optimizer=optimizer,
-                params=small,
-                penalty=lambda w, last=last: 0.01 * sum_of(jnp.square)([w["Dense_0"], w[last]]),
-            )
-            end = result[trial].restore()["params"]
-            assert difference(cut(end, units, depth), params) < 1e-9, point
-            np.testing.assert_allclose(result.curves("valid/loss")[trial, 0], losses, rtol=1e-9)
-            for layer in ("Dense_0", "Dense_1"):
-                assert not end[layer]["kernel"][:, units:].any()
-                assert not end[layer]["bias"][units:].any()
-
-
-def test_a_masked_latent_size_equals_the_small_autoencoder_alone():
-    listed = points(latent=[1, 3, 4])
-    with jax.enable_x64(True):
-        data = make_data("reconstruction")
-        program = program_of(data, model=lambda h: MaskedAutoencoder(h.latent), loss=hpx.metrics.squared_error)
-        with compilations() as programs:
-            result = manual(hpx.Space(latent=hpx.Int(1, 4)), listed, program).run(progress=False)
-        assert sum("segment" in name for name in programs) == 1
-        key = hpx.keys.purpose_key(hpx.keys.lane_key(SEED, 0), "init")
-        for trial, point in enumerate(listed):
-            latent = point["latent"]
-
-            def small(params, latent=latent):
-                code, out = params["Dense_0"], params["Dense_1"]
-                return {
-                    "Dense_1": {"kernel": code["kernel"][:, :latent], "bias": code["bias"][:latent]},
-                    "Dense_0": {"kernel": out["kernel"][:latent], "bias": out["bias"]},
-                }
-
-            start = jax.jit(program.init)(key, hpx.Hparams({"latent": jnp.int32(latent)}, ["latent"]))["params"]
-            params, losses = train_alone(
-                data,
-                model=Autoencoder(latent),
-                optimizer=optax.sgd(0.1),
-                loss=lambda out, y: ((out - y) ** 2).mean(-1),
-                params=small(start),
-            )
-            assert difference(small(result[trial].restore()["params"]), params) < 1e-9
-            np.testing.assert_allclose(result.curves("valid/loss")[trial, 0], losses, rtol=1e-9)
 
 
 @pytest.mark.parametrize("told", [False, True])
@@ -259,9 +121,9 @@ def test_an_optimizer_is_told_the_loss_of_the_whole_batch():
         lambda updates, state, params=None, *, value, **_: (jax.tree.map(jnp.zeros_like, updates), value),
     )
     values = [
-        manual(hpx.Space(x=1), [{"x": 1}], program_of(make_data("blobs"), optimizer=seen, steps=1, **cut))
-        .run(progress=False)
-        .best.restore()["opt_state"]
+        ran(
+            manual(hpx.Space(x=1), [{"x": 1}], program_of(make_data("blobs"), optimizer=seen, steps=1, **cut))
+        ).best.restore()["opt_state"]
         for cut in ({}, {"microbatch": 4}, {"microbatch": 16})
     ]
     np.testing.assert_allclose(values[1:], values[0], rtol=1e-6)
@@ -271,7 +133,7 @@ def test_monitors_leave_out_what_masks_leave_out():
     program = program_of(
         make_data("blobs"), model=lambda h: Masked(h.units, 2), monitor=["dead_units", "sparsity", "gradient_norm"]
     )
-    result = manual(hpx.Space(units=hpx.Int(1, 8)), points(units=[2, 8]), program).run(progress=False)
+    result = ran(manual(hpx.Space(units=hpx.Int(1, 8)), points(units=[2, 8]), program))
     for trial in range(2):
         for name, value in result[trial].metrics.items():
             if "dead_units" in name or "sparsity" in name:
@@ -287,18 +149,16 @@ def test_a_number_in_place_of_a_mask_is_the_small_network_itself():
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, small)
 
 
-@pytest.mark.parametrize("examples", [90, 91])
-def test_folds_equal_plain_loops_on_the_same_parts(examples):
+def test_folds_and_seeds_equal_plain_loops_on_the_same_parts():
     """Against scikit-learn's KFold; every example is in the validation split of one fold, and never in its batches."""
+    examples = 91  # which four folds do not divide
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
         y = rng.integers(0, 3, examples)
         data = hpx.data.from_arrays(rng.normal(size=(examples, 5)) + y[:, None], y, valid=0.3)
         program = program_of(data, optimizer=lambda h: optax.sgd(h.rate), eval_batch_size=7)
         sweep = manual(hpx.Space(rate=hpx.Choice(0.1, 0.3)), points(rate=[0.1, 0.3]), program, folds=4, replicates=2)
-        with compilations() as programs:
-            result = sweep.run(progress=False)
-        assert sum("segment" in name for name in programs) == 1
+        result = ran(sweep)
         assert result.lane_status.shape == (2, 8)
         pool = hpx.data.pool(data)
         parts = list(KFold(4).split(pool.x))
@@ -317,54 +177,6 @@ def test_folds_equal_plain_loops_on_the_same_parts(examples):
             logits = MLP().apply({"params": result.best.restore(lane)["params"]}, data.test.x)
             losses.append(float(cross_entropy(logits, data.test.y).mean()))
         assert test["test/loss"] == pytest.approx(np.mean(losses), rel=1e-9)
-
-
-class NnxDropping(nnx.Module):
-    def __init__(self, rate, layer, rngs):
-        self.first, self.last = nnx.Linear(5, 8, rngs=rngs), nnx.Linear(8, 3, rngs=rngs)
-        self.drop = layer(rate, rngs=rngs)
-
-    def __call__(self, x):
-        return self.last(self.drop(nnx.tanh(self.first(x))))
-
-
-class NnxMasked(nnx.Module):
-    def __init__(self, units, rngs):
-        self.first = hpx.nn.Dense(8, units, in_features=5, rngs=rngs)
-        self.last = hpx.nn.Dense(3, inputs=units, in_features=8, rngs=rngs)
-
-    def __call__(self, x):
-        return self.last(nnx.sigmoid(self.first(x)))
-
-
-def test_dropout_rates_of_nnx_are_traced():
-    """Against Flax's own layer, with one program for each rate."""
-    rates = [0.0, 0.3, 1.0]
-    data = make_data("blobs")
-    ours, flax = (
-        manual(
-            hpx.Space(rate=hpx.Choice(*rates, static=layer is nnx.Dropout)),
-            points(rate=rates),
-            program_of(data, model=lambda h, rngs, layer=layer: NnxDropping(h.rate, layer, rngs)),
-        )
-        for layer in (hpx.nn.Dropout, nnx.Dropout)
-    )
-    assert (len(ours.plan().groups), len(flax.plan().groups)) == (1, 3)
-    a, b = ours.run(progress=False), flax.run(progress=False)
-    np.testing.assert_allclose(a.curves("valid/loss"), b.curves("valid/loss"), rtol=1e-5)
-    assert len(np.unique(a.last("valid/loss"))) == 3
-
-
-def test_masked_units_of_nnx_are_traced():
-    data = make_data("blobs")
-    program = program_of(data, model=lambda h, rngs: NnxMasked(h.units, rngs))
-    sweep = manual(hpx.Space(units=hpx.Int(1, 8)), points(units=[1, 4, 8]), program)
-    assert len(sweep.plan().groups) == 1
-    result = sweep.run(progress=False)
-    for trial, units in enumerate((1, 4, 8)):
-        kernel = result[trial].restore()["params"]["first"]["kernel"]
-        assert kernel[:, :units].all()
-        assert not kernel[:, units:].any()
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.4, 1.0])
@@ -397,23 +209,13 @@ def test_gradients_of_dropout_are_finite_at_every_rate():
         assert np.isfinite(jax.jit(jax.grad(loss))(jnp.ones(8), rate)).all()
 
 
-def test_compute_in_bfloat16_is_a_group_and_parameters_in_it_are_warned_of():
-    data = make_data("blobs")
+def test_parameters_in_bfloat16_are_warned_of():
+    def hints(**types):
+        model = nn.Sequential([nn.Dense(6, **types), nn.Dense(3, **types)])
+        return manual(hpx.Space(x=1), [{"x": 1}], program_of(make_data("blobs"), model=model)).plan().hints
 
-    def model(h):
-        return nn.Sequential([nn.Dense(6, dtype=h.dtype, param_dtype=h.params), nn.Dense(3, param_dtype=h.params)])
-
-    listed = points(dtype=["float32", "bfloat16"], params="float32")
-    space = hpx.Space(dtype=hpx.Choice("float32", "bfloat16"), params=hpx.Choice("float32", "bfloat16"))
-    sweep = manual(space, listed, program_of(data, model=model))
-    result = sweep.run(progress=False)
-    assert len(sweep.plan().groups) == 2
-    assert not any("bfloat16" in hint for hint in sweep.plan().hints)
-    a, b = result.last("valid/loss")[:, 0]
-    assert a != b
-    assert a == pytest.approx(b, rel=0.05)
-    low = manual(space, points(dtype="float32", params=["bfloat16"]), program_of(data, model=model))
-    assert any("b2=0.999 becomes 1" in hint for hint in low.plan().hints)
+    assert not any("bfloat16" in hint for hint in hints(dtype=jnp.bfloat16))
+    assert any("b2=0.999 becomes 1" in hint for hint in hints(param_dtype=jnp.bfloat16))
 
 
 MISUSES = {
@@ -598,16 +400,11 @@ def test_sums_of_microbatches_report_the_mean_of_the_whole_batch():
     """At rate 0 the loss of a step is that of its batch, whichever way it is cut."""
     data = make_data("blobs")
 
-    losses = [
-        manual(
-            hpx.Space(batch=20), [{"batch": 20}], program_of(data, optimizer=optax.sgd(0.0), batch_size=20, **cutting)
-        )
-        .run(progress=False)
-        .last("train/loss")[0, 0]
-        for cutting in ({"steps": 3, "eval_every": 3}, {"steps": 3, "eval_every": 9, "microbatch": 10})
-    ]
+    def loss(**cutting):
+        program = program_of(data, optimizer=optax.sgd(0.0), batch_size=20, steps=3, **cutting)
+        return ran(manual(hpx.Space(x=1), [{"x": 1}], program)).last("train/loss")[0, 0]
 
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert loss(eval_every=3) == pytest.approx(loss(eval_every=9, microbatch=10), rel=1e-5)
 
 
 def test_packing_changes_no_bit_of_these_axes_either():
@@ -649,16 +446,16 @@ def test_packing_changes_no_bit_of_these_axes_either():
         units=hpx.Int(1, 8),
     )
 
-    def run(listed, **more):
+    def run(listed, programs=1, **more):
         sweep = hpx.Sweep(program, space, sampler=hpx.Manual(listed), seed=SEED, width=2, folds=3, **more)
-        return sweep.run(progress=False)
+        return ran(sweep, programs)
 
     first = run(listed, devices=1)
     assert len(set(first.lane_step.ravel().tolist())) > 2
     for order, result in (
         (1, run(listed, devices=2)),
         (-1, run(listed[::-1], devices=4)),
-        (1, run(listed, devices=2, segment=3)),
+        (1, run(listed, devices=2, segment=3, programs=0)),  # that of the first two devices
     ):
         assert same_bits(result.lane_step[::order], first.lane_step)
         for metric in ("train/loss", "valid/loss", "valid/best_loss"):

@@ -3,6 +3,9 @@
 hpjax run experiments/axes/images.py --dir runs/images
 """
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -13,6 +16,7 @@ import hpjax as hpx
 
 class Net(nn.Module):
     kernel: int
+    stride: int
     padding: str
     pool: str
     momentum: float
@@ -20,7 +24,7 @@ class Net(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        x = nn.Conv(8, (self.kernel, self.kernel), padding=self.padding)(x.reshape(-1, 8, 8, 1))
+        x = nn.Conv(8, (self.kernel, self.kernel), self.stride, self.padding)(x.reshape(-1, 8, 8, 1))
         x = nn.BatchNorm(not train, momentum=self.momentum, epsilon=self.epsilon)(x)
         x = (nn.max_pool if self.pool == "max" else nn.avg_pool)(nn.relu(x), (2, 2), strides=(2, 2))
         return nn.Dense(10)(x.reshape(len(x), -1))
@@ -41,18 +45,19 @@ def error(logits, y):
     return (logits.argmax(-1) != (y if y.ndim == 1 else y.argmax(-1))).astype(jnp.float32)
 
 
-space = hpx.Space(
-    learning_rate=hpx.LogUniform(1e-2, 1.0),
-    kernel=hpx.Choice(2, 3),
-    padding=hpx.Choice("SAME", "VALID"),
-    pool=hpx.Choice("max", "avg"),
-    momentum=hpx.ReverseLogUniform(0.5, 0.99),
-    epsilon=hpx.LogUniform(1e-5, 1e-1),
-    mixup=hpx.LogUniform(0.1, 1.0),
-)
+shared = {
+    "learning_rate": hpx.LogUniform(1e-2, 1.0),
+    "momentum": hpx.ReverseLogUniform(0.5, 0.99),
+    "epsilon": hpx.LogUniform(1e-5, 1e-1),
+    "mixup": hpx.LogUniform(0.1, 1.0),
+}
+base = {"kernel": 3, "stride": 1, "padding": "SAME", "pool": "max"}
+changes = ({}, {"kernel": 2}, {"stride": 2}, {"padding": "VALID"}, {"pool": "avg"})
+# One change at a time: five groups instead of sixteen.
+space = functools.reduce(operator.or_, (hpx.Space(**shared, **(base | change)) for change in changes))
 
 program = hpx.supervised(
-    model=lambda h: Net(h.kernel, h.padding, h.pool, h.momentum, h.epsilon),
+    model=lambda h: Net(h.kernel, h.stride, h.padding, h.pool, h.momentum, h.epsilon),
     optimizer=lambda h: optax.sgd(h.learning_rate, 0.9),
     loss=lambda logits, y: cross_entropy(logits, y),
     metrics={"error": error},
