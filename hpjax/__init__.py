@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from hpjax.errors import RunError as RunError
     from hpjax.errors import UnknownHyperparameterError as UnknownHyperparameterError
     from hpjax.hparams import Hparams as Hparams
-    from hpjax.loop import Event as Event
     from hpjax.objective import maximize as maximize
     from hpjax.objective import minimize as minimize
     from hpjax.program import Data as Data
@@ -35,11 +34,17 @@ if TYPE_CHECKING:
     from hpjax.samplers import Random as Random
     from hpjax.samplers import Sampler as Sampler
     from hpjax.samplers import Sobol as Sobol
+    from hpjax.schedulers import EarlyStop as EarlyStop
+    from hpjax.schedulers import Halving as Halving
+    from hpjax.schedulers import Hyperband as Hyperband
+    from hpjax.schedulers import MedianStop as MedianStop
+    from hpjax.schedulers import Race as Race
     from hpjax.schedulers import Scheduler as Scheduler
     from hpjax.space import Space as Space
     from hpjax.stopping import EarlyStopping as EarlyStopping
     from hpjax.supervise import supervised as supervised
     from hpjax.sweep import Sweep as Sweep
+    from hpjax.wave import Event as Event
 
 __version__ = "0.1.0"
 
@@ -52,13 +57,13 @@ _HOME = {
     "hpjax.program": ["Data", "Program"],
     "hpjax.result": ["Result", "Trial", "load"],
     "hpjax.samplers": ["Grid", "Manual", "Random", "Sampler", "Sobol"],
-    "hpjax.schedulers": ["Scheduler"],
+    "hpjax.schedulers": ["EarlyStop", "Halving", "Hyperband", "MedianStop", "Race", "Scheduler"],
     "hpjax.domains": ["Choice", "Int", "LogInt", "LogUniform", "ReverseLogUniform", "Uniform"],
     "hpjax.space": ["Space"],
     "hpjax.stopping": ["EarlyStopping"],
     "hpjax.supervise": ["supervised"],
-    "hpjax.loop": ["Event"],
     "hpjax.sweep": ["Sweep"],
+    "hpjax.wave": ["Event"],
 }
 _MODULES = ["data", "keys", "losses", "metrics", "nn", "optim"]
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

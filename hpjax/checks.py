@@ -18,6 +18,7 @@ class Check(NamedTuple):
       value: a number or a tracer.
       low, high: the bounds, both allowed.
       masks: whether a traced value hides a part of what is computed, where a number would leave it out.
+      in_run: whether it counts steps of which the run must have as many.
     """
 
     field: str
@@ -25,30 +26,41 @@ class Check(NamedTuple):
     low: float
     high: float
     masks: bool = False
+    in_run: bool = False
 
-    def of(self, number: float) -> None:
-        """Raises ``InputError`` where ``number`` does not lie between the bounds."""
+    def of(self, number: float, steps: int | None = None, source: str = "the hyperparameter") -> None:
+        """Checks one number.
+
+        Args:
+          number: what ``value`` is in a trial.
+          steps: how many that trial takes, where known.
+          source: where the number comes from.
+
+        Raises:
+          InputError: it does not lie between the bounds, or beyond the run.
+        """
         if not self.low <= number <= self.high:
-            raise InputError(
-                self.field,
-                number,
-                f"must lie between {self.low:g} and {self.high:g}"
-                if math.isfinite(self.high)
-                else f"must be {self.low:g} or more",
-                "Narrow the domain of the hyperparameter, or change the number.",
-            )
+            bounds = f"lie between {self.low:g} and {self.high:g}" if math.isfinite(self.high) else None
+            allowed = f"must {bounds or f'be {self.low:g} or more'}"
+            raise InputError(self.field, number, allowed, f"Narrow the domain of {source}, or change the number.")
+        if self.in_run and steps is not None and number > steps:
+            allowed = f"must not be longer than the run, {steps} steps"
+            raise InputError(self.field, number, allowed, "Warm up for a share of the run, or train longer.")
 
 
 _collectors: list[list[Check]] = []
 
 
-def within(field: str, value: Any, low: float, high: float = math.inf, masks: bool = False) -> None:
+def within(field: str, value: Any, low: float, high: float = math.inf, **more: bool) -> None:
     """Checks that ``low ≤ value ≤ high``; of a traced hyperparameter the plan checks every sampled number.
+
+    Args:
+      field, value, low, high, **more: of the ``Check``.
 
     Raises:
       InputError: the value is a number outside.
     """
-    check = Check(field, value, low, high, masks)
+    check = Check(field, value, low, high, **more)
     if not isinstance(value, jax.core.Tracer):
         check.of(value)
     for found in _collectors:

@@ -60,13 +60,15 @@ def cross_entropy(*, smoothing: Any = 0.0, focal: Any = 0.0, weights: Sequence[A
 def l1(params: Any) -> jax.Array:
     """The sum of all absolute values: it drives weights to zero. For ``supervised(penalty=...)``.
 
+    Its derivative at 0 is 0, where that of ``jnp.abs`` is 1, which would move what a mask keeps at 0.
+
     R. Tibshirani, "Regression Shrinkage and Selection via the Lasso", 1996.
 
     Example:
       >>> float(l1({"w": jnp.array([1.0, -2.0])}))
       3.0
     """
-    return jax.tree.reduce(jnp.add, jax.tree.map(lambda p: jnp.abs(p).sum(), params))
+    return jax.tree.reduce(jnp.add, jax.tree.map(lambda p: jnp.where(p == 0, 0, jnp.abs(p)).sum(), params))
 
 
 def l2(params: Any) -> jax.Array:

@@ -224,6 +224,16 @@ class _Linear(nnx.Linear):
         return _affine(x, kernel, bias, self.active_inputs, self.active)
 
 
+def _check_units(field: str, units: Any, most: int | None, masks: bool = False) -> None:
+    """Raises ``InputError`` unless ``units``, where there are any given, is a whole number from 1 to ``most``."""
+    if units is None:
+        return
+    if jnp.issubdtype(jnp.result_type(units), jnp.floating):
+        raise InputError(field, units, "must be a whole number", "Write Int or LogInt for its domain.")
+    if most is not None:
+        within(field, units, 1, most, masks=masks)
+
+
 def _biases(initializer: Initializer, active: Any) -> Initializer:
     """``initializer`` of one number a unit, with zeros for those that do not count."""
     return lambda key, shape, dtype=jnp.float32: _first(initializer(key, shape, dtype), active)
@@ -254,7 +264,7 @@ class _LinenLayerNorm(linen.LayerNorm):
 
     @linen.compact
     def __call__(self, x: Any, *, mask: Any = None) -> Any:
-        within("LayerNorm.active", self.active, 1, x.shape[-1])
+        _check_units("LayerNorm.active", self.active, x.shape[-1])
         return _first(super().__call__(x, mask=_both(_counting(x, self.active), mask)), self.active)
 
 
@@ -263,7 +273,6 @@ _LinenLayerNorm.__name__ = "LayerNorm"
 
 class _NnxLayerNorm(nnx.LayerNorm):
     def __init__(self, active: Any, num_features: int, **settings: Any) -> None:
-        within("LayerNorm.active", active, 1, num_features)
         super().__init__(num_features, **settings)
         self.active = active
 
@@ -282,7 +291,7 @@ def LayerNorm(  # noqa: N802  a layer, as in Flax
 
     Args:
       active: how many units count, 1 to all of them; all by default. The others give 0.
-      num_features: size of the input, for NNX.
+      num_features: the most units, for NNX; where ``active`` is a number, the layer has that size.
       rngs: of an NNX module; without it the layer is Linen's.
       **settings: as for Flax.
 
@@ -295,17 +304,18 @@ def LayerNorm(  # noqa: N802  a layer, as in Flax
       >>> LayerNorm(jnp.int32(2)).init_with_output(jax.random.key(0), jnp.array([[1.0, 3.0, 0.0]]))[0].round(2)
       Array([[-1.,  1.,  0.]], dtype=float32)
     """
+    _check_units("LayerNorm.active", active, num_features)
     if _traced(active):
         for name in ("bias_init", "scale_init"):
             plain = linen.initializers.zeros_init() if name == "bias_init" else linen.initializers.ones_init()
             settings[name] = _biases(settings.get(name, plain), active)
     if rngs is None:
-        return _LinenLayerNorm(active=active, **settings) if _traced(active) else linen.LayerNorm(**settings)
+        return linen.LayerNorm(**settings) if active is None else _LinenLayerNorm(active=active, **settings)
     if num_features is None:
         raise InputError("LayerNorm.num_features", None, "must be given for an NNX module", "Write x.shape[-1].")
     if _traced(active):
         return _NnxLayerNorm(active, num_features, rngs=rngs, **settings)
-    return nnx.LayerNorm(num_features, rngs=rngs, **settings)
+    return nnx.LayerNorm(num_features if active is None else int(active), rngs=rngs, **settings)
 
 
 def Dense(  # noqa: N802  a layer, as in Flax
@@ -339,7 +349,8 @@ def Dense(  # noqa: N802  a layer, as in Flax
       name: of a Linen module.
 
     Units that do not count give 0, which what follows must take as nothing: an activation may make it another number,
-    so tell the next layer its ``inputs``, and a norm its ``active``: ``hpx.nn.LayerNorm(h.units)``.
+    so tell the next layer its ``inputs``, and a norm its ``active``: ``hpx.nn.LayerNorm(h.units)``. A penalty of your
+    own should have derivative 0 at 0, which ``jnp.abs`` has not.
 
     Raises:
       InputError: ``active`` or ``inputs`` lies outside the layer, or is no whole number.
@@ -352,11 +363,8 @@ def Dense(  # noqa: N802  a layer, as in Flax
       ...         x = linen.relu(Dense(256, self.units)(x))
       ...         return Dense(10, inputs=self.units)(x)
     """
-    if active is not None:
-        within("Dense.active", active, 1, features, masks=True)
-    for field, value in (("active", active), ("inputs", inputs)):
-        if value is not None and jnp.issubdtype(jnp.result_type(value), jnp.floating):
-            raise InputError(f"Dense.{field}", value, "must be a whole number", "Write Int or LogInt for its domain.")
+    _check_units("Dense.active", active, features, masks=True)
+    _check_units("Dense.inputs", inputs, in_features)
     kernel_init = lecun_normal if kernel_init is None else kernel_init
     settings: dict[str, Any] = {
         "use_bias": use_bias,

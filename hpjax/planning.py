@@ -13,7 +13,7 @@ from hpjax.engine import computed, cost, layout, spread, width
 from hpjax.engine.lane import DERIVED, Shapes
 from hpjax.engine.lanes import luck_of
 from hpjax.engine.plan import Group, Plan, group
-from hpjax.engine.trace import Tracer, Verdict, blamed, judge, settle, shapes_of, together
+from hpjax.engine.trace import Tracer, Verdict, blamed, judge, settle, shapes_of
 from hpjax.errors import InputError, ProgramError, UnknownHyperparameterError
 from hpjax.hparams import Hparams, reading, with_fold
 from hpjax.program import Schedule
@@ -96,17 +96,18 @@ def _prepare(settings: Settings) -> Prepared:
         raise InputError(
             "Sweep.folds", settings.folds, "needs a program that reads h.fold", "Leave it out, or use hpx.supervised."
         )
+    unseen: set[str] = set()
     for g, given in zip(groups, shapes, strict=True):
         settings.objective.check(given.metrics)
         for name, check in given.checks:
             for trial in g.trials if name != DERIVED else ():
-                check.of(points[trial][name])
+                check.of(points[trial][name], schedules[trial].steps, name)
         if any(name == DERIVED for name, _ in given.checks):
-            own = [points[trial] for trial in g.trials]
-            computed.check(tracing, together(tracing.kinds, own, own[0].keys() - g.static.keys()), settings.splits)
+            unseen |= computed.check(tracing, g, points, schedules, settings.splits)
+    _check_scheduler(settings, schedules)
     largest = max(len(g.trials) for g in groups)
     own_luck = settings.randomness == "independent"
-    memory = (devices[0].memory_stats() or {}).get("bytes_limit")
+    memory = spread.memory(devices[0])
     wide = settings.width or width.choose(
         devices[0].platform,
         largest * (settings.lanes_a_trial if own_luck else 1),
@@ -115,9 +116,18 @@ def _prepare(settings: Settings) -> Prepared:
         memory,
     )
 
-    def chunks(g: Group) -> int:
-        luck = luck_of(np.repeat(np.arange(settings.lanes_a_trial), len(g.trials)), own_luck)
+    def chunks(trials: int) -> int:
+        luck = luck_of(np.repeat(np.arange(settings.lanes_a_trial), trials), own_luck)
         return layout.chunks_needed(luck, wide, len(devices))
+
+    data_bytes = sum(np.asarray(a).nbytes for a in jax.tree.leaves(settings.splits[: 1 if settings.folds else 2]))
+    waves, sizes = [], []
+    for g, given in zip(groups, shapes, strict=True):
+        fitting = width.chunks_that_fit(memory, data_bytes, wide * given.lane_bytes)
+        together_at_once = layout.most_trials(chunks, fitting, len(g.trials))
+        waves.append(tuple(g.trials[i : i + together_at_once] for i in range(0, len(g.trials), together_at_once)))
+        sizes.append(chunks(together_at_once))
+    states = sum(len(w) * n * wide * s.lane_bytes for w, n, s in zip(waves, sizes, shapes, strict=True))
 
     told = {
         name: v if name in read else v._replace(reason="the program never reads it") for name, v in verdicts.items()
@@ -137,17 +147,30 @@ def _prepare(settings: Settings) -> Prepared:
             name: " or ".join(dict.fromkeys(map(str, settings.space.domains(name)))) for name in settings.space.names
         },
         width=wide,
-        chunks=tuple(map(chunks, groups)),
+        chunks=tuple(sizes),
+        waves=tuple(waves),
+        parks=settings.scheduler is not None and memory is not None and 2 * states + data_bytes > memory,
         devices=(len(devices), devices[0].device_kind),
         schedules=tuple(schedules),
         segment=settings.segment,
-        data_bytes=sum(np.asarray(a).nbytes for a in jax.tree.leaves(settings.splits[: 1 if settings.folds else 2])),
+        data_bytes=data_bytes,
         objective=str(settings.objective),
         randomness=settings.randomness,
         seed=settings.seed,
-        hints=tuple(_hints(settings, devices, groups, shapes, verdicts, read)),
+        hints=tuple(_hints(settings, devices, groups, shapes, verdicts, read, unseen)),
     )
     return Prepared(plan, points)
+
+
+def _check_scheduler(settings: Settings, schedules: list[Schedule]) -> None:
+    if settings.scheduler is None:
+        return
+    every = sorted({schedule.eval_every for schedule in schedules})
+    if len(every) > 1:
+        allowed = "must be one number under a scheduler, which compares trials at equal steps"
+        raise InputError("eval_every", every, allowed, "Give one.")
+    budget = max(schedule.steps * schedule.calls for schedule in schedules)
+    settings.scheduler.check(len(schedules), budget, min(every[0], budget))
 
 
 def _with_costs(
@@ -215,8 +238,11 @@ def _hints(
     shapes: list[Shapes],
     verdicts: dict[str, Verdict],
     read: set[str],
+    unseen: set[str],
 ) -> Iterator[str]:
     """What would make the sweep faster, or is likely a mistake."""
+    for field in sorted(unseen):
+        yield f"{field} is computed inside a loop or a jitted function, where its numbers cannot be checked beforehand."
     for name in verdicts.keys() - read:
         yield f"the program never reads {name}: all its values give the same result."
     checked = {(name, check.field) for given in shapes for name, check in given.checks}

@@ -10,7 +10,7 @@ from rich.progress import Progress as Bar
 
 from hpjax import text
 from hpjax.engine.plan import Plan
-from hpjax.loop import Event
+from hpjax.wave import Event
 
 QUIET_SECONDS = 5.0
 
@@ -27,6 +27,7 @@ class Progress:
         self._plan = plan
         self._left = plan.lane_steps
         self._done = 0
+        self._compiled = 0
         self._training = self._compile = 0.0
         self._printed = time.monotonic()
         self._console = Console(file=sys.stderr, quiet=not shown)
@@ -53,11 +54,15 @@ class Progress:
         """Takes in one event and shows it where it is time to."""
         if not self._shown:
             return
+        if event.kind == "decision":
+            self._left = max(self._left - event.spared, 0)
+            return
         group = f"group {event.group} ({self._plan.groups[event.group]}), {event.group + 1} of {event.groups}"
         if event.kind == "compile":
             self._show(f"{group}: compiling")
         elif event.kind == "compiled":
             self._compile = event.seconds
+            self._compiled = max(self._compiled, event.group + 1)
             self._keep(f"{group}: compiled in {text.duration(event.seconds)}")
         else:
             self._training += event.seconds
@@ -67,7 +72,7 @@ class Progress:
 
     def _line(self, event: Event) -> str:
         rate = self._done / self._training if self._training else 0.0
-        to_compile = self._compile * (event.groups - event.group - 1)
+        to_compile = self._compile * (event.groups - self._compiled)
         left = text.duration(self._left / rate + to_compile) if rate else "?"
         best = "" if event.best is None else f" · best {text.metric(event.best[1])} (trial {event.best[0]})"
         at = f"{event.group + 1}/{event.groups} step {event.step:,}/{event.steps:,}"

@@ -1,6 +1,7 @@
 """What the numbers inside Optax's own transformations must be, which Optax does not check."""
 
 from collections.abc import Iterator
+from types import MethodType
 from typing import Any, NamedTuple
 
 import jax
@@ -44,6 +45,8 @@ def _variables(thing: Any, seen: set[int]) -> Iterator[Variable]:
     seen.add(id(thing))
     if isinstance(thing, dict):
         yield from _variables(tuple(thing.values()), seen)
+    elif isinstance(thing, MethodType):
+        yield from _variables(vars(thing.__self__), seen)
     elif isinstance(thing, tuple | list):
         for part in thing:
             yield from _variables(part, seen)
@@ -54,4 +57,6 @@ def _variables(thing: Any, seen: set[int]) -> Iterator[Variable]:
             except ValueError:  # it has none yet
                 continue
             yield Variable(thing, name, value)
+            # inject_hyperparams keeps them by name.
+            yield from (Variable(thing, *item) for item in value.items()) if isinstance(value, dict) else ()
             yield from _variables(value, seen)

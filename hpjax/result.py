@@ -110,8 +110,8 @@ class Result:
         self.objective = Objective(*sweeping["objective"])
         self.names: tuple[str, ...] = tuple(sweeping["names"])
         rows = store.trials()
-        self.hparams = [hparams for _, _, hparams in rows]
-        self.groups = np.array([group for _, group, _ in rows], np.int32)
+        self.hparams = [hparams for *_, hparams in rows]
+        self.groups, self._waves = (np.array([row[i] for row in rows], np.int32) for i in (1, 2))
         shape = (len(rows), int(sweeping["replicates"]))
         self.lane_status = np.full(shape, "running", "<U8")
         self.lane_step = np.zeros(shape, np.int64)
@@ -126,9 +126,9 @@ class Result:
         segments = self._store.curves()
         seen: dict[int, int] = {}
         columns = {}
-        for group, segment in segments:
-            columns[group, segment] = seen.get(group, 0)
-            seen[group] = seen.get(group, 0) + 1
+        for wave, segment in segments:
+            columns[wave, segment] = seen.get(wave, 0)
+            seen[wave] = seen.get(wave, 0) + 1
         evaluations = max(seen.values(), default=0)
         self.metrics: tuple[str, ...] = tuple(self.manifest["sweep"]["metrics"])
         names = ("step", *self.metrics)
@@ -263,7 +263,7 @@ class Result:
         """Path and array of every leaf of one lane's final state."""
         if self.lane_status[trial, replicate] == "running":
             raise RunError(f"trial {trial} is still running, or was interrupted: it has no final state.")
-        return self._store.state(int(self.groups[trial]), trial, replicate)
+        return self._store.state(int(self._waves[trial]), trial, replicate)
 
     def test(self) -> dict[str, float]:
         """Evaluates the best trial on the test split, averaged over replicates, and records that it was used.

@@ -148,7 +148,7 @@ def piecewise_constant_schedule(
 
 def warmup_constant_schedule(init_value: Number, peak_value: Number, warmup_steps: Number) -> Schedule:
     """A straight line to ``peak_value``, which stays."""
-    within("warmup_constant_schedule.warmup_steps", warmup_steps, 0)
+    within("warmup_constant_schedule.warmup_steps", warmup_steps, 0, in_run=True)
     return linear_schedule(init_value, peak_value, warmup_steps)
 
 
@@ -186,7 +186,7 @@ def inverse_sqrt_schedule(peak_value: Number, warmup_steps: Number, init_value: 
 
     A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017, section 5.3.
     """
-    within("inverse_sqrt_schedule.warmup_steps", warmup_steps, 1)
+    within("inverse_sqrt_schedule.warmup_steps", warmup_steps, 1, in_run=True)
 
     def schedule(count: Any) -> Any:
         t = _real(count)
@@ -291,7 +291,7 @@ def linear_onecycle_schedule(
 
 
 def _warmup(schedule: str, warmup_steps: Number, end: Number, equal: bool = False) -> None:
-    within(f"{schedule}.warmup_steps", warmup_steps, 0)
+    within(f"{schedule}.warmup_steps", warmup_steps, 0, in_run=True)
     numbers = not isinstance(warmup_steps, jax.core.Tracer) and not isinstance(end, jax.core.Tracer)
     if numbers and (warmup_steps > end or (warmup_steps == end and not equal)):
         raise InputError(

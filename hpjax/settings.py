@@ -55,12 +55,8 @@ class Settings:
         object.__setattr__(self, "seed", whole("Sweep.seed", self.seed, least=0))
         if self.randomness not in RANDOMNESS:
             raise InputError("Sweep.randomness", self.randomness, f"must be one of {RANDOMNESS}", "Spell it so.")
-        if self.scheduler is not None and (
-            isinstance(self.scheduler, type) or not callable(getattr(self.scheduler, "decide", None))
-        ):
-            raise InputError(
-                "Sweep.scheduler", self.scheduler, "must be an object with decide(step, scores)", "See hpx.Scheduler."
-            )
+        if self.scheduler is not None and not isinstance(self.scheduler, Scheduler):
+            raise InputError("Sweep.scheduler", self.scheduler, "must be a Scheduler", "Give Halving(min_steps=100).")
 
     @property
     def lanes_a_trial(self) -> int:

@@ -18,11 +18,12 @@ MANIFEST, DATABASE, STATES, LOCK = "manifest.json", "results.sqlite", "states", 
 FORMAT = 1
 
 SCHEMA = (
-    "CREATE TABLE trials (trial INTEGER PRIMARY KEY, grp INTEGER NOT NULL, hparams TEXT NOT NULL)",
+    """CREATE TABLE trials (trial INTEGER PRIMARY KEY, grp INTEGER NOT NULL, wave INTEGER NOT NULL,
+                            hparams TEXT NOT NULL)""",
     """CREATE TABLE lanes (trial INTEGER, replicate INTEGER, status TEXT NOT NULL, step INTEGER NOT NULL,
                            PRIMARY KEY (trial, replicate)) WITHOUT ROWID""",
-    """CREATE TABLE curves (grp INTEGER, segment INTEGER, metric TEXT, dtype TEXT NOT NULL, data BLOB NOT NULL,
-                            PRIMARY KEY (grp, segment, metric)) WITHOUT ROWID""",
+    """CREATE TABLE curves (wave INTEGER, segment INTEGER, metric TEXT, dtype TEXT NOT NULL, data BLOB NOT NULL,
+                            PRIMARY KEY (wave, segment, metric)) WITHOUT ROWID""",
     "CREATE TABLE compilations (grp INTEGER PRIMARY KEY, seconds REAL NOT NULL)",
     "CREATE TABLE tests (trial INTEGER PRIMARY KEY, metrics TEXT NOT NULL)",
     "CREATE TABLE finished (seconds REAL NOT NULL)",
@@ -46,7 +47,7 @@ class Store:
     """One run's database and files, in a directory or, without one, in memory.
 
     The database is in WAL mode with one transaction a segment, so that it can be read while the run
-    goes on. A curve is one array a (group, segment, metric), not a row a number; the arrays
+    goes on. A curve is one array a (wave, segment, metric), not a row a number; the arrays
     ``trial``, ``replicate`` and ``step`` of a segment say whose values they hold.
     """
 
@@ -129,25 +130,25 @@ class Store:
         except sqlite3.Error as error:
             raise RunError(f"{self.directory or 'the database'} cannot be written: {error}.") from None
 
-    def add_trials(self, rows: Iterable[tuple[int, int, Mapping[str, Any]]], replicates: int) -> None:
-        """Adds (trial, group, hyperparameters), each with running lanes."""
+    def add_trials(self, rows: Iterable[tuple[int, int, int, Mapping[str, Any]]], replicates: int) -> None:
+        """Adds (trial, group, wave, hyperparameters), each with running lanes."""
         rows = list(rows)
         self._db.executemany(
-            "INSERT INTO trials VALUES (?, ?, ?)", ((t, g, json.dumps(h, default=str)) for t, g, h in rows)
+            "INSERT INTO trials VALUES (?, ?, ?, ?)", ((t, g, w, json.dumps(h, default=str)) for t, g, w, h in rows)
         )
         self._db.executemany(
-            "INSERT INTO lanes VALUES (?, ?, 'running', 0)", ((t, r) for t, _, _ in rows for r in range(replicates))
+            "INSERT INTO lanes VALUES (?, ?, 'running', 0)", ((t, r) for t, *_ in rows for r in range(replicates))
         )
 
     def add_compilation(self, group: int, seconds: float) -> None:
-        """Adds what compiling a group took."""
-        self._db.execute("INSERT INTO compilations VALUES (?, ?)", (group, seconds))
+        """Adds what compiling a group took; of several waves the first compiles."""
+        self._db.execute("INSERT OR IGNORE INTO compilations VALUES (?, ?)", (group, seconds))
 
-    def add_curves(self, group: int, segment: int, arrays: Mapping[str, Array]) -> None:
+    def add_curves(self, wave: int, segment: int, arrays: Mapping[str, Array]) -> None:
         """Adds the values of one evaluation, all arrays of shape (live lanes,)."""
         self._db.executemany(
             "INSERT INTO curves VALUES (?, ?, ?, ?, ?)",
-            ((group, segment, name, _dtype(a), a.astype(_dtype(a)).tobytes()) for name, a in arrays.items()),
+            ((wave, segment, name, _dtype(a), a.astype(_dtype(a)).tobytes()) for name, a in arrays.items()),
         )
 
     def add_changes(self, changes: Iterable[Change]) -> None:
@@ -176,22 +177,22 @@ class Store:
         """Records that the run is complete."""
         self._db.execute("INSERT INTO finished VALUES (?)", (seconds,))
 
-    def trials(self) -> list[tuple[int, int, dict[str, Any]]]:
-        """(trial, group, hyperparameters) of every trial, by id."""
-        rows = self._db.execute("SELECT trial, grp, hparams FROM trials ORDER BY trial").fetchall()
-        return [(t, g, {n: _tuples(v) for n, v in json.loads(hparams).items()}) for t, g, hparams in rows]
+    def trials(self) -> list[tuple[int, int, int, dict[str, Any]]]:
+        """(trial, group, wave, hyperparameters) of every trial, by id."""
+        rows = self._db.execute("SELECT trial, grp, wave, hparams FROM trials ORDER BY trial").fetchall()
+        return [(t, g, w, {n: _tuples(v) for n, v in json.loads(hparams).items()}) for t, g, w, hparams in rows]
 
     def lanes(self) -> list[Change]:
         """Every lane's status."""
         return [Change(*row) for row in self._db.execute("SELECT trial, replicate, status, step FROM lanes")]
 
     def curves(self) -> dict[tuple[int, int], dict[str, Array]]:
-        """(group, segment) to the arrays of that evaluation."""
+        """(wave, segment) to the arrays of that evaluation."""
         segments: dict[tuple[int, int], dict[str, Array]] = {}
-        for group, segment, metric, dtype, data in self._db.execute("SELECT * FROM curves ORDER BY grp, segment"):
+        for wave, segment, metric, dtype, data in self._db.execute("SELECT * FROM curves ORDER BY wave, segment"):
             if dtype not in DTYPES:
                 raise RunError(f"the database holds an array of dtype {dtype!r}; there are {', '.join(DTYPES)}.")
-            segments.setdefault((group, segment), {})[metric] = np.frombuffer(data, dtype)
+            segments.setdefault((wave, segment), {})[metric] = np.frombuffer(data, dtype)
         return segments
 
     def tests(self) -> dict[int, dict[str, float]]:
@@ -207,18 +208,18 @@ class Store:
         row = self._db.execute("SELECT seconds FROM finished").fetchone()
         return None if row is None else float(row[0])
 
-    def add_states(self, group: int, lanes: Array, leaves: Sequence[tuple[tuple[str | int, ...], Array]]) -> None:
-        """Keeps the final states of a group.
+    def add_states(self, wave: int, lanes: Array, leaves: Sequence[tuple[tuple[str | int, ...], Array]]) -> None:
+        """Keeps the final states of a wave.
 
         Args:
-          group: its number.
+          wave: its number.
           lanes: int32 (lanes, 2), trial and replicate of each row.
           leaves: path and stacked array, (lanes, ...), of every leaf.
         """
         if self.directory is None:
-            self._states[group] = (lanes, list(leaves))
+            self._states[wave] = (lanes, list(leaves))
             return
-        folder = self.directory / STATES / f"group-{group}"
+        folder = self.directory / STATES / f"wave-{wave}"
         folder.mkdir(parents=True, exist_ok=True)
         for i, (_, array) in enumerate(leaves):
             np.save(folder / f"{i}.npy", array)
@@ -226,28 +227,28 @@ class Store:
         tree = [{"path": list(path), "dtype": str(array.dtype)} for path, array in leaves]
         write_text(folder / "tree.json", json.dumps(tree, indent=1) + "\n")
 
-    def state(self, group: int, trial: int, replicate: int) -> list[tuple[tuple[str | int, ...], Array]]:
+    def state(self, wave: int, trial: int, replicate: int) -> list[tuple[tuple[str | int, ...], Array]]:
         """Path and array of every leaf of one lane's final state; reads nothing of the others.
 
         Raises:
           RunError: it is not there (yet).
         """
         if self.directory is not None:
-            lanes, leaves = self._open_states(group)
-        elif group in self._states:
-            lanes, leaves = self._states[group]
+            lanes, leaves = self._open_states(wave, trial)
+        elif wave in self._states:
+            lanes, leaves = self._states[wave]
         else:
-            raise RunError(f"the final states of group {group} are not there yet: it is still running.")
+            raise _running(trial)
         row = np.flatnonzero((lanes[:, 0] == trial) & (lanes[:, 1] == replicate))
         if len(row) != 1:
             raise RunError(f"no final state of trial {trial}, replicate {replicate}.")
         return [(path, np.array(array[row[0]])) for path, array in leaves]
 
-    def _open_states(self, group: int) -> tuple[Array, list[tuple[tuple[str | int, ...], Array]]]:
+    def _open_states(self, wave: int, trial: int) -> tuple[Array, list[tuple[tuple[str | int, ...], Array]]]:
         assert self.directory is not None
-        folder = self.directory / STATES / f"group-{group}"
+        folder = self.directory / STATES / f"wave-{wave}"
         if not (folder / "tree.json").exists():
-            raise RunError(f"the final states of group {group} are not there yet: it is still running.")
+            raise _running(trial)
         try:
             tree = json.loads((folder / "tree.json").read_text())
             lanes = np.load(folder / "lanes.npy", allow_pickle=False)
@@ -255,8 +256,12 @@ class Store:
                 (tuple(leaf["path"]), _memory_mapped(folder / f"{i}.npy", leaf["dtype"])) for i, leaf in enumerate(tree)
             ]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"the final states of group {group} cannot be read: {error}.") from None
+            raise RunError(f"the final state of trial {trial} cannot be read: {error}.") from None
         return lanes, leaves
+
+
+def _running(trial: int) -> RunError:
+    return RunError(f"the final state of trial {trial} is not there yet: trials that run with it are still running.")
 
 
 def _tuples(value: Any) -> Any:

@@ -158,10 +158,9 @@ def supervised(
             # What optimizers and schedules say of these very numbers; abstractly, so that nothing compiles.
             with collecting() as asked:
                 jax.eval_shape(lambda h=h: training.check(h))
-            for field, warmup, *_ in asked:
-                if field.endswith(".warmup_steps") and isinstance(warmup, int | float) and warmup > schedule.steps:
-                    allowed = f"must not be longer than the run, {schedule.steps} steps"
-                    raise InputError(field, warmup, allowed, "Warm up for a share of the run, or train longer.")
+            for check in asked:
+                if isinstance(check.value, int | float):
+                    check.of(check.value, schedule.steps)
 
     return Program(
         training.init,

@@ -14,13 +14,14 @@ from hpjax.engine.plan import Plan
 from hpjax.engine.trace import together
 from hpjax.errors import RunError
 from hpjax.keys import lane_key, purpose_key, step_key
-from hpjax.loop import Event, train
+from hpjax.loop import train
 from hpjax.manifest import finished, manifest, recorded_width
 from hpjax.planning import Prepared, prepare, tracer
 from hpjax.progress import Progress
 from hpjax.result import Result
 from hpjax.settings import Settings
 from hpjax.store import Store
+from hpjax.wave import Event
 
 
 @dataclass(frozen=True)

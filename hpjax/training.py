@@ -165,6 +165,9 @@ class Training:
         extra = {"value": loss, "key": jax.random.fold_in(key, NOISE), **state.get("last", {})}
         update = optax.with_extra_args_support(optimizer).update
         updates, opt_state = update(gradients, state["opt_state"], state["params"], **extra)
+        # A traced number, unlike one of Python's, makes bfloat16 moments float32: to the parameters' type, as they.
+        if jax.tree.structure(opt_state) == jax.tree.structure(state["opt_state"]):  # type: ignore[operator]
+            opt_state = jax.tree.map(_typed_as, opt_state, state["opt_state"])
         seen: Values = {}
         for name in self.monitors:
             seen |= MONITORS[name](state["params"], gradients, updates)
@@ -254,6 +257,12 @@ class Training:
                 did_you_mean(stopping.objective.metric, [f"valid/{name}" for name in names]),
             )
         return stopping
+
+
+def _typed_as(new: Any, old: Any) -> Any:
+    """``new`` in the type of ``old`` where both are real numbers."""
+    both = all(jnp.issubdtype(jnp.result_type(x), jnp.floating) for x in (new, old))
+    return jnp.asarray(new, jnp.result_type(old)) if both else new
 
 
 def _evaluated(state: State) -> State:

@@ -292,6 +292,25 @@ def sum_of(function):
     return lambda params: sum(function(p).sum() for p in jax.tree.leaves(params))
 
 
+@jax.custom_jvp
+def size(x):
+    """The absolute value, its derivative by its closed form: the sign, and 0 at 0."""
+    return jnp.abs(x)
+
+
+@size.defjvp
+def _(primals, tangents):
+    return size(*primals), jnp.sign(*primals) * tangents[0]
+
+
+def both_penalties(params):
+    return 0.01 * hpx.losses.l1(params) + 0.01 * hpx.losses.l2(params)
+
+
+def both_alone(params):
+    return 0.01 * sum_of(size)(params) + 0.01 * sum_of(jnp.square)(params)
+
+
 def warmed(h):
     """A schedule that ends with the trial's own number of steps."""
     return optax.sgd(hpx.optim.warmup_cosine_decay_schedule(0.0, h.rate, h.warmup, h.steps))
@@ -512,7 +531,7 @@ ROWS = {
     "L1 and L2 penalties": Row(
         points(l1=[0.0, 0.01, 0.1], l2=[0.1, 0.01, 0.0]),
         {"penalty": lambda params, h: h.l1 * hpx.losses.l1(params) + h.l2 * hpx.losses.l2(params)},
-        lambda p: {"penalty": lambda w: p["l1"] * sum_of(jnp.abs)(w) + p["l2"] * sum_of(jnp.square)(w)},
+        lambda p: {"penalty": lambda w: p["l1"] * sum_of(size)(w) + p["l2"] * sum_of(jnp.square)(w)},
     ),
     "clipping by value": optimizers(
         points(limit=[0.01, 0.1, float("inf")]), lambda h: optax.chain(optax.clip(h.limit), optax.sgd(0.1))
@@ -618,9 +637,9 @@ ROWS = {
         points(units=[1, 3, 8, 8], depth=[0, 1, 2, 3]),
         {"model": lambda h: Masked(h.units, h.depth), "optimizer": CLIPPED,
          # Of what the small network has; the weights of skipped layers stay as they were drawn.
-         "penalty": lambda params, h: 0.01 * hpx.losses.l2([params["Dense_0"], params["Dense_4"]])},
+         "penalty": lambda params, h: both_penalties([params["Dense_0"], params["Dense_4"]])},
         lambda p: {"model": Small(**p), "optimizer": CLIPPED,
-                   "penalty": lambda w: 0.01 * sum_of(jnp.square)([w["Dense_0"], w[f"Dense_{p['depth'] + 1}"]])},
+                   "penalty": lambda w: both_alone([w["Dense_0"], w[f"Dense_{p['depth'] + 1}"]])},
         small=small_mlp,
     ),
     "layer norm over masked units": models(

@@ -28,8 +28,8 @@ def trained(**changes):
     return hpx.Sweep(program, SPACE, trials=2).plan()
 
 
-class Stopper:
-    def decide(self, step, scores):
+class Stopper(hpx.Scheduler):
+    def decide(self, race):
         return []
 
 
@@ -67,7 +67,7 @@ MISTAKES = {
     "unknown randomness": (lambda: planned(randomness="own"), "Sweep.randomness = 'own': must be one of"),
     "objective as text": (lambda: planned(objective="valid/loss"), 'Give hpx.minimize("valid/loss")'),
     "sampler as class": (lambda: planned(sampler=hpx.Sobol), "must be of type Sampler. Give Sobol()"),
-    "scheduler without decide": (lambda: planned(scheduler=3), "Sweep.scheduler = 3: must be an object with decide"),
+    "scheduler without decide": (lambda: planned(scheduler=3), "Sweep.scheduler = 3: must be a Scheduler"),
     "grid without num": (
         lambda: planned(space=Space(rate=hpx.Uniform(0, 1)), sampler=hpx.Grid(), trials=None),
         "is continuous and has no num. Write num=5, or sample with Sobol()",
@@ -163,7 +163,7 @@ MISTAKES = {
         ).plan(),
         "Sweep.objective = 'valid/accuracy': must be a metric of the program",
     ),
-    "scheduler as class": (lambda: planned(scheduler=Stopper), "must be an object with decide"),
+    "scheduler as class": (lambda: planned(scheduler=Stopper), "must be a Scheduler"),
     "no such device count": (
         lambda: planned(devices=64),
         "Sweep.devices = 64: must lie between 1 and 4, the number of cpu devices. Leave it out to use them all",

@@ -13,9 +13,9 @@ ROOT = Path(hpjax.__file__).parent
 LAYERS = """
 cli
 sweep
-manifest progress
-loop
-planning
+manifest progress loop
+wave
+standing planning
 settings
 result
 plot
@@ -28,10 +28,13 @@ network measures
 optim nn monitors ranges
 schedules initializers
 data
-engine.lanes engine.plan engine.cost engine.computed
+engine.lanes engine.cost engine.computed
+engine.plan
 engine.trace engine.layout
 engine.lane engine.width engine.spread engine.blame samplers schedulers
 samplers.sobol samplers.grid samplers.manual samplers.random
+schedulers.halving schedulers.hyperband schedulers.median schedulers.patience
+schedulers.rungs
 samplers.base schedulers.base
 stopping
 program objective metrics keys shuffle

@@ -11,11 +11,11 @@ from hpjax.engine.lanes import HEALTHY, Cohort, Lanes, Recipe, compile_segment
 from hpjax.engine.trace import shapes_of
 
 
-class Halve:
+class Halve(hpx.Scheduler):
     """Stops the worse half at every evaluation."""
 
-    def decide(self, step, scores):
-        return sorted(scores, key=scores.get)[max(len(scores) // 2, 1) :]
+    def decide(self, race):
+        return race.ranked(race.live)[max(len(race.live) // 2, 1) :]
 
 
 def sweep(trials, scheduler=None):

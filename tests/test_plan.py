@@ -242,9 +242,9 @@ def test_typed_keys_in_the_state_are_carried_and_moved():
 
     program = hpx.Program(init, step, lambda k, s, v, h: {"loss": s["sum"]}, steps=4, eval_every=2)
 
-    class StopFirst:
-        def decide(self, at, scores):
-            return [0, 1, 2, 3] if at == 2 else []
+    class StopFirst(hpx.Scheduler):
+        def decide(self, race):
+            return [0, 1, 2, 3] if race.step == 2 else []
 
     sampler = rates(*np.linspace(0.1, 0.8, 8))
     plain = hpx.Sweep(program, RATES, sampler=sampler, width=2).run(progress=False)

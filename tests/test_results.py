@@ -34,14 +34,14 @@ def directory(tmp_path_factory):
     return directory
 
 
-class Keep:
+class Keep(hpx.Scheduler):
     """Keeps the best ``count`` trials."""
 
     def __init__(self, count):
         self.count = count
 
-    def decide(self, step, scores):
-        return sorted(scores, key=scores.get)[self.count :]
+    def decide(self, race):
+        return race.ranked(race.live)[self.count :]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_the_directory(directory):
     assert manifest["sweep"]["space"] == {"alternative 0": {"rate": "LogUniform(0.001, 1000000)"}}
     with sqlite3.connect(directory / "results.sqlite") as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        rows = database.execute("SELECT grp, segment, metric FROM curves ORDER BY 1, 2, 3").fetchall()
+        rows = database.execute("SELECT wave, segment, metric FROM curves ORDER BY 1, 2, 3").fetchall()
     names = ["replicate", "step", "train/loss", "trial", "valid/loss"]
     assert rows == [(0, segment, name) for segment in (0, 1) for name in names], "one row a (segment, group, metric)"
     database.close()
@@ -177,14 +177,14 @@ def test_the_directory_is_free_again_when_something_else_than_an_event_fails(tmp
     del kept
 
 
-class Slotted:
+class Slotted(hpx.Scheduler):
     __slots__ = ("children", "keep", "rule")
 
     def __init__(self, keep, rule=sorted):
         self.keep, self.rule, self.children = keep, rule, [Keep(1), lambda x: x]
 
-    def decide(self, step, scores):
-        return (trial for trial in self.rule(scores)[self.keep :])
+    def decide(self, race):
+        return (trial for trial in self.rule(race.scores)[self.keep :])
 
 
 def test_a_scheduler_is_told_by_its_settings(tmp_path):
@@ -237,15 +237,15 @@ def test_schedulers_that_differ_are_told_apart_however_deep(make):
 
 
 def test_a_state_whose_group_still_runs_is_not_there_yet(tmp_path):
-    class StopLast:
-        def decide(self, step, scores):
-            return {max(scores)} if len(scores) > 2 else ()
+    class StopLast(hpx.Scheduler):
+        def decide(self, race):
+            return {max(race.live)} if len(race.live) > 2 else ()
 
     sweep = hpx.Sweep(quadratic(10, 5), RATES, sampler=rates(0.1, 0.2, 0.3), scheduler=StopLast())
     events = sweep.events(tmp_path / "run")
-    while next(events).kind != "segment":
+    while next(events).kind != "decision":
         pass
-    with pytest.raises(hpx.RunError, match="the final states of group 0 are not there yet: it is still running"):
+    with pytest.raises(hpx.RunError, match="the final state of trial 2 is not there yet"):
         hpx.load(tmp_path / "run")[2].restore()
     events.close()
 
@@ -255,10 +255,10 @@ def test_a_scheduler_sees_replicates_as_one_and_diverged_ones_as_hopeless():
 
     seen = []
 
-    class Watch:
-        def decide(self, step, scores):
-            seen.append(dict(scores))
-            return [t for t, score in scores.items() if np.isinf(score)]
+    class Watch(hpx.Scheduler):
+        def decide(self, race):
+            seen.append(race.scores)
+            return [t for t, score in race.scores.items() if np.isinf(score)]
 
     def step(key, state, batch, h):
         return state + 1, {"loss": jnp.where((h.rate > 0.3) & (jax.random.uniform(key) < 0.2), jnp.nan, 0.0)}
@@ -275,8 +275,8 @@ def test_a_scheduler_sees_replicates_as_one_and_diverged_ones_as_hopeless():
 
 @pytest.mark.parametrize("answer", [None, 3, [99], np.array([True, False]), ["a"]])
 def test_a_scheduler_that_answers_nonsense(answer):
-    class Bad:
-        def decide(self, step, scores):
+    class Bad(hpx.Scheduler):
+        def decide(self, race):
             return answer
 
     with pytest.raises(hpx.InputError, match="must give ids of live trials"):

@@ -131,10 +131,18 @@ def test_an_optimizer_is_told_the_loss_of_the_whole_batch():
 
 def test_monitors_leave_out_what_masks_leave_out():
     program = program_of(
-        make_data("blobs"), model=lambda h: Masked(h.units, 2), monitor=["dead_units", "sparsity", "gradient_norm"]
+        make_data("blobs"),
+        model=lambda h: Masked(h.units, 2),
+        penalty=lambda params, h: 0.01 * hpx.losses.l1(params),
+        monitor=["dead_units", "sparsity", "gradient_norm"],
     )
     result = ran(manual(hpx.Space(units=hpx.Int(1, 8)), points(units=[2, 8]), program))
     for trial in range(2):
+        units = result[trial].hparams["units"]
+        for i in range(3):
+            layer = result[trial].restore()["params"][f"Dense_{i}"]
+            assert not layer["kernel"][:, units:].any()
+            assert not layer["bias"][units:].any()
         for name, value in result[trial].metrics.items():
             if "dead_units" in name or "sparsity" in name:
                 assert value < 0.05, name
@@ -254,6 +262,26 @@ MISUSES = {
         "reduce_on_plateau.objective = 'valid/error': must be a metric of the program",
     ),
     "Optax's momentum": ({"optimizer": lambda h: optax.sgd(0.1, h.x)}, "optax.sgd.momentum = 1.5: must lie between 0"),
+    "b1 that is injected": (
+        {"optimizer": lambda h: optax.inject_hyperparams(optax.adam)(learning_rate=0.1, b1=h.x)},
+        "optax.inject_hyperparams.b1 = 1.5: must lie between 0 and 1",
+    ),
+    "momentum of MultiSteps": (
+        {"optimizer": lambda h: optax.MultiSteps(optax.sgd(0.1, h.x), 2).gradient_transformation()},
+        "optax.sgd.momentum = 1.5: must lie between 0 and 1. Narrow the domain",
+    ),
+    "units of a norm": (
+        {"model": lambda h: nn.Sequential([nn.Dense(8), hpx.nn.LayerNorm(h.n), nn.Dense(3)])},
+        "LayerNorm.active = 9: must lie between 1 and 8",
+    ),
+    "a constant number of units of a norm": (
+        {"model": lambda h: nn.Sequential([nn.Dense(8), hpx.nn.LayerNorm(20), nn.Dense(3)])},
+        "LayerNorm.active = 20: must lie between 1 and 8",
+    ),
+    "units of a norm as a real number": (
+        {"model": lambda h: nn.Sequential([nn.Dense(8), hpx.nn.LayerNorm(h.x), nn.Dense(3)])},
+        "LayerNorm.active = 1.5: must be a whole number",
+    ),
     "Optax's b2": (
         {
             "optimizer": lambda h: optax.chain(
@@ -318,6 +346,10 @@ COMPUTED = {
         {"optimizer": lambda h: optax.sgd(0.1, jnp.square(h.x))},
         "optax.sgd.momentum = 2.25: must lie between 0 and 1",
     ),
+    "warmup": (
+        {"optimizer": lambda h: optax.sgd(hpx.optim.warmup_constant_schedule(0, 0.1, jnp.round(h.n * jnp.sqrt(2.25))))},
+        "warmup_constant_schedule.warmup_steps = 14.0: must not be longer than the run, 12 steps",
+    ),
     "average": ({"average": lambda h: jnp.sqrt(h.x)}, "supervised.average = 1.2247449: must lie between 0 and 1"),
 }
 
@@ -331,6 +363,22 @@ def test_numbers_that_the_program_computes_are_checked_for_every_trial(name):
         manual(space, listed, program_of(make_data("blobs"), **changes)).plan()
     assert message in str(caught.value)
     assert programs in ([], ["jit(values)"]), "at most the numbers themselves"
+
+
+def test_numbers_that_cannot_be_seen_beforehand_are_told_of():
+    class Inside(nn.Module):
+        rate: jax.Array
+
+        @nn.compact
+        def __call__(self, x):
+            return nn.remat(nn.Dense)(3)(jax.jit(self.drop)(x, self.rate))
+
+        def drop(self, x, rate):
+            return hpx.nn.Dropout(jnp.square(rate), deterministic=True, parent=None).apply({}, x)
+
+    program = program_of(make_data("blobs"), model=lambda h: Inside(h.x))
+    hints = manual(hpx.Space(x=hpx.Uniform(0, 1)), points(x=[0.5, 0.2]), program).plan().hints
+    assert any("Dropout.rate is computed inside a loop or a jitted function" in hint for hint in hints)
 
 
 @pytest.mark.parametrize(
@@ -352,6 +400,45 @@ def test_folds_that_cannot_be():
         manual(hpx.Space(x=1), [{"x": 1}], program_of(data), folds=100)
     with pytest.raises(hpx.InputError, match="batch_size = 40: must be at most 36"):
         manual(hpx.Space(x=1), [{"x": 1}], program_of(data, batch_size=40), folds=2).plan()
+
+
+def test_units_of_an_nnx_norm_may_be_static():
+    class Model(nnx.Module):
+        def __init__(self, units, rngs):
+            self.first = hpx.nn.Dense(8, units, in_features=5, rngs=rngs)
+            self.norm = hpx.nn.LayerNorm(units, num_features=8, rngs=rngs)
+            self.last = hpx.nn.Dense(3, inputs=units, in_features=8, rngs=rngs)
+
+        def __call__(self, x):
+            return self.last(nnx.relu(self.norm(self.first(x))))
+
+    program = program_of(make_data("blobs"), model=lambda h, rngs: Model(h.n, rngs))
+    plan = manual(hpx.Space(n=hpx.Int(1, 8, static=True)), points(n=[3, 8]), program).plan()
+    assert [shapes.parameters for shapes in plan.shapes] == [6 * n + 2 * n + 3 * n + 3 for n in (3, 8)]
+
+
+@pytest.mark.parametrize("optimizer", [lambda h: optax.sgd(0.1, h.x), lambda h: optax.adam(0.01, h.x)])
+def test_numbers_are_traced_where_parameters_are_bfloat16(optimizer):
+    model = nn.Sequential([nn.Dense(6, param_dtype=jnp.bfloat16), nn.Dense(3, param_dtype=jnp.bfloat16)])
+    program = program_of(make_data("blobs"), model=model, optimizer=optimizer)
+    sweep = manual(hpx.Space(x=hpx.Uniform(0, 1)), points(x=[0.5, 0.9]), program)
+    assert sweep.plan().verdicts[0].traced
+    assert all(leaf.dtype in (jnp.bfloat16, jnp.int32) for leaf in jax.tree.leaves(sweep.plan().shapes[0].state))
+
+
+def test_a_large_batch_takes_the_memory_of_a_microbatch():
+    data = hpx.data.from_arrays(np.ones((4096, 100), np.float32), np.zeros(4096, np.int32))
+
+    def used(**batch):
+        program = program_of(data, model=nn.Dense(3), **batch)
+        h, key = hpx.Hparams({}), jax.random.key(0)
+        state = jax.eval_shape(program.init, key, h)
+        step = jax.jit(lambda key, state: program.step(key, state, program.batch(key, 0, data.train, h), h))
+        return step.lower(key, state).compile().memory_analysis().temp_size_in_bytes
+
+    small, large, whole = used(batch_size=16), used(batch_size=2048, microbatch=16), used(batch_size=2048)
+    assert whole > 2048 * 100 * 4
+    assert large < small + 10_000
 
 
 def test_a_choice_by_selection_wants_functions_that_agree():

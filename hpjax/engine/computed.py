@@ -1,5 +1,6 @@
 """Checks of the numbers that a program computes from hyperparameters, for every trial."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,42 +9,57 @@ import numpy as np
 
 from hpjax.checks import Check, collecting
 from hpjax.engine.lane import life
-from hpjax.engine.trace import Tracer
+from hpjax.engine.plan import Group
+from hpjax.engine.trace import Tracer, together
 from hpjax.hparams import Hparams, with_fold
+from hpjax.program import Schedule
+from hpjax.space import Point
+from hpjax.text import show
 
 
-def check(tracer: Tracer, h: Hparams, splits: tuple[Any, Any]) -> None:
+def check(
+    tracer: Tracer, group: Group, points: Sequence[Point], schedules: Sequence[Schedule], splits: tuple[Any, Any]
+) -> set[str]:
     """Computes what checks ask for, and nothing else: of a rate of ``jnp.exp(h.x)`` the one exponential.
 
     Args:
       tracer: what abstract tracing needs to know.
-      h: of all trials of one group, with leaves of shape (trials,).
+      group: whose trials are checked.
+      points, schedules: of every trial.
       splits: the data; what is checked does not depend on it.
+
+    Returns:
+      The fields of which no number could be computed, since they stand in a loop or in a jitted function.
 
     Raises:
       InputError: a number is not what the code that uses it allows.
     """
-    if not jax.tree.leaves(h):
-        return
+    own = [points[trial] for trial in group.trials]
+    h = together(tracer.kinds, own, own[0].keys() - group.static.keys())
     asked: list[Check] = []
+    fields: set[str] = set()
 
     def values(h: Hparams, train: Any, valid: Any) -> list[Any]:
+        ours = {_level(leaf) for leaf in jax.tree.leaves(h)}
         h = h if tracer.folds is None else with_fold(h, jnp.int32(0), tracer.folds)
         with collecting() as found:
             life(tracer.program, h, train, valid)
-        # Those of loops and jitted functions inside cannot leave them.
-        ours = {_level(leaf) for leaf in jax.tree.leaves(h)}
-        asked[:] = [each for each in found if isinstance(each.value, jax.core.Tracer) and _level(each.value) in ours]
+        found = [each for each in found if isinstance(each.value, jax.core.Tracer)]
+        fields.update(each.field for each in found)
+        asked[:] = [each for each in found if _level(each.value) in ours]
         return [each.value for each in asked]
 
     try:
-        numbers = jax.jit(jax.vmap(values, in_axes=(0, None, None)))(h, *splits)
+        numbers = jax.jit(jax.vmap(values, in_axes=(0, None, None)))(h, *splits) if jax.tree.leaves(h) else []
     except jax.errors.UnexpectedTracerError:
-        return
-    for each, found in zip(asked, numbers, strict=True):
-        for number in np.unique(np.asarray(found)):
+        return fields
+    for each, found in zip(asked, map(np.asarray, numbers), strict=True):
+        for trial, number in zip(group.trials, found, strict=True):
+            point = ", ".join(f"{name}={show(value)}" for name, value in points[trial].items())
             # As it prints: 1.1, not its nearest float32.
-            each.of(number.item() if number.dtype.kind in "biu" else float(str(number)))
+            value = number.item() if number.dtype.kind in "biu" else float(str(number))
+            each.of(value, schedules[trial].steps, f"what it is computed from, in trial {trial}: {point}")
+    return fields - {each.field for each in asked}
 
 
 def _level(tracer: Any) -> Any:

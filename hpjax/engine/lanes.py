@@ -343,8 +343,13 @@ class Lanes:
             spread.SPLIT,
         )
 
+    def park(self) -> None:
+        """Moves the state to the host, until it is needed on the devices again."""
+        self._lanes = jax.device_get(self._lanes)
+
     def advance(self, stop: int, evaluate: bool) -> Report:
         """Takes the live lanes to step ``stop``, or to their own end before it, in one device call."""
+        self._return()
         self._lanes, emitted = self._compiled.segment(
             self._lanes, self._slots, np.int32(stop), np.bool_(evaluate), *self._fixed
         )
@@ -372,6 +377,7 @@ class Lanes:
         # A chunk without a live lane would still be computed, and an uneven device would keep the others waiting.
         if fewer or layout.idle_chunks(before, self.live):
             self._place()
+            self._return()
             old, slots = before.positions(len(self.live)), self._layout.slots.reshape(-1)
             source = np.where(slots == layout.EMPTY, 0, old[slots]).astype(np.int32).reshape(-1, shape[2])
             self._lanes = self._compiled.permute(self._lanes, spread.put(source, self._mesh, spread.SPLIT))
@@ -379,6 +385,10 @@ class Lanes:
             alive = self._layout.slots.reshape(-1, shape[2])
             alive = (alive != layout.EMPTY) & self.live[np.where(alive == layout.EMPTY, 0, alive)]
             self._slots = self._slots._replace(alive=spread.put(alive, self._mesh, spread.SPLIT))
+
+    def _return(self) -> None:
+        if not isinstance(self._lanes.step, jax.Array):
+            self._lanes = spread.put(self._lanes, self._mesh, spread.SPLIT)
 
     def states(self) -> Any:
         """The program's state of every lane of the cohort, on the host; leaves of shape (lanes, ...)."""

@@ -1,6 +1,6 @@
 """Which lane stands in which slot: live lanes in front, lanes that share their luck in chunks of their own. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +34,20 @@ def chunks_needed(luck: Ints, width: int, devices: int) -> int:
     """How many chunks each device needs so that every lane has a slot in a chunk of its luck."""
     counts = np.unique(luck, return_counts=True)[1]
     return -(-int(np.sum(-(-counts // width))) // devices)
+
+
+def most_trials(chunks: Callable[[int], int], fitting: int | None, trials: int) -> int:
+    """How many of so many trials to compute together, in as few and as equal waves as ``fitting`` chunks allow.
+
+    Args:
+      chunks: of a number of trials, how many chunks a device they need.
+      fitting: how many chunks fit on a device, None for any number.
+      trials: how many there are.
+    """
+    waves = 1
+    while fitting is not None and waves < trials and chunks(-(-trials // waves)) > fitting:
+        waves += 1
+    return -(-trials // waves)
 
 
 def arrange(luck: Ints, live: NDArray[np.bool_], width: int, devices: int, chunks: int) -> Layout:

@@ -69,6 +69,8 @@ class Plan:
       domains: per hyperparameter, its domain as text.
       width: lanes that one device computes at once.
       chunks: per group, chunks of ``width`` lanes a device.
+      waves: per group, the trials that are on the devices together: all, where they fit.
+      parks: whether waves that wait for a scheduler do so on the host, since not all fit on the devices.
       devices: how many devices, and of which kind.
       schedules: per trial, how long it takes.
       segment: steps a device call at most; None goes from evaluation to evaluation.
@@ -86,6 +88,8 @@ class Plan:
     domains: Mapping[str, str]
     width: int
     chunks: tuple[int, ...]
+    waves: tuple[tuple[tuple[int, ...], ...], ...]
+    parks: bool
     devices: tuple[int, str]
     schedules: tuple[Schedule, ...]
     segment: int | None
@@ -111,12 +115,12 @@ class Plan:
         return sum(self.budgets) * self.replicates
 
     def memory(self, group: Group) -> int:
-        """Estimated bytes a device while the group trains: lanes, data, and one chunk's gradients and batch."""
+        """Estimated bytes a device while a wave of the group trains: lanes, data, one chunk's gradients and batch."""
         lane = self.shapes[group.number].lane_bytes
         return (self.chunks[group.number] + 1) * self.width * lane + self.data_bytes
 
     def segments(self, group: Group) -> int:
-        """Device calls of the group, if no trial ends early."""
+        """Device calls of a wave of the group, if no trial ends early."""
         longest = max(self.budgets[trial] for trial in group.trials)
         # From one evaluation to the next, each in calls of at most `segment` steps.
         whole, rest = divmod(longest, group.eval_every)
@@ -138,12 +142,22 @@ class Plan:
             [(v.name, self.domains[v.name], "traced" if v.traced else "static", v.reason) for v in self.verdicts],
         )
         groups = text.table(
-            ("group", "static", "trials", "segments", "chunks a device", "parameters a lane", "memory a device"),
+            (
+                "group",
+                "static",
+                "trials",
+                "waves",
+                "segments",
+                "chunks a device",
+                "parameters a lane",
+                "memory a device",
+            ),
             [
                 (
                     str(g.number),
                     str(g),
                     f"{len(g.trials):,}",
+                    f"{len(self.waves[g.number]):,}",
                     f"{self.segments(g):,}",
                     f"{self.chunks[g.number]:,}",
                     f"{self.shapes[g.number].parameters:,}",

@@ -34,6 +34,12 @@ def local_devices(count: int | None) -> list[jax.Device]:
     return devices[:count]
 
 
+def memory(device: jax.Device) -> int | None:
+    """Bytes that a device has for us, None where it does not say: a CPU, whose memory is the host's."""
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    return None if limit is None else int(limit)
+
+
 def mesh(devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
     """A mesh with one axis, ``"lanes"``."""
     return jax.sharding.Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))

@@ -4,6 +4,17 @@ CPU_WIDTH = 8
 ACCELERATOR_WIDTH = 1024
 
 
+def chunks_that_fit(memory: int | None, data_bytes: int, chunk_bytes: int) -> int | None:
+    """How many chunks of lanes fit on a device, None for any number.
+
+    Args:
+      memory: bytes of the device, where known.
+      data_bytes: what the data takes of them.
+      chunk_bytes: size of a chunk's state. One more is at work, and moving lanes needs all of them twice.
+    """
+    return None if memory is None else max(((memory - data_bytes) // max(chunk_bytes, 1) - 1) // 2, 1)
+
+
 def choose(platform: str, lanes: int, devices: int, lane_bytes: int, memory: int | None) -> int:
     """The width for ``lanes`` lanes of the largest group.
 

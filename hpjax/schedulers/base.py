@@ -1,28 +1,61 @@
-"""What a scheduler is: a pure decision, after each evaluation, on which trials go no further."""
+"""What a scheduler is: a pure decision, from the scores so far, on which trials go no further."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import NamedTuple
 
 
-class Scheduler(Protocol):
-    """Decides how long trials may run. Any object with ``decide`` is one.
+class Race(NamedTuple):
+    """How the trials stand when a scheduler decides.
 
-    It holds settings only: what it decides follows from ``step`` and ``scores``, so that the same run can be
-    had again. A run directory records its type and its attributes.
-
-    Example:
-      >>> class Half:
-      ...     def decide(self, step, scores):
-      ...         return sorted(scores, key=scores.get)[max(len(scores) // 2, 1):]
+    Attributes:
+      step: calls of ``step`` that the live trials took; each is an optimizer step, unless gradients accumulate.
+      budget: those that the longest trial takes if nobody stops it.
+      live: ids of the trials that train on unless they are stopped, ascending.
+      curves: trial id to its scores, one an evaluation; of every trial, those that ended too. A score is the objective
+        over all replicates, lower being better, infinite where one diverged.
     """
 
-    def decide(self, step: int, scores: Mapping[int, float]) -> Iterable[int]:
-        """The trials to stop.
+    step: int
+    budget: int
+    live: tuple[int, ...]
+    curves: Mapping[int, tuple[float, ...]]
+
+    @property
+    def scores(self) -> dict[int, float]:
+        """The score of each live trial now."""
+        return {trial: self.curves[trial][-1] for trial in self.live}
+
+    def ranked(self, trials: Iterable[int]) -> list[int]:
+        """Live trials from best to worst; ties go to the lower id."""
+        return sorted(trials, key=lambda trial: (self.curves[trial][-1], trial))
+
+
+class Scheduler(ABC):
+    """Decides how long trials may run. A scheduler of your own is a class with ``decide``.
+
+    It holds settings only: what it decides follows from the race, so that the same run can be had again.
+    A run directory records its type and its attributes. All groups are in one race.
+
+    Example:
+      >>> class Half(Scheduler):
+      ...     def decide(self, race):
+      ...         return race.ranked(race.live)[max(len(race.live) // 2, 1):]
+    """
+
+    @abstractmethod
+    def decide(self, race: Race) -> Iterable[int]:
+        """The trials to stop, of those that are live."""
+
+    def next(self, step: int) -> int:
+        """The step at which to decide next, after ``step``; the first evaluation from there on. By default each is."""
+        return step + 1
+
+    def check(self, trials: int, budget: int, eval_every: int) -> None:  # noqa: B027  most have nothing to check
+        """Raises ``InputError`` where it cannot schedule so many trials of so many steps.
 
         Args:
-          step: optimizer steps taken.
-          scores: trial id to its objective at this evaluation, averaged over its replicates, lower being
-            better, infinite where a replicate diverged; every live trial of the group is there. Groups train one
-            after the other.
+          trials: how many start together.
+          budget: steps of the longest.
+          eval_every: steps between evaluations.
         """
-        ...

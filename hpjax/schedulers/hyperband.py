@@ -1,0 +1,86 @@
+"""Hyperband: halving from several starts, for when nobody knows how early a trial can be judged."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from hpjax.errors import InputError
+from hpjax.schedulers.base import Race, Scheduler
+from hpjax.schedulers.rungs import beaten, check_factor, check_min_steps, rung_after, rung_of
+
+
+class Bracket(NamedTuple):
+    """One start of halving: ``trials`` of them, the first rung at ``steps``."""
+
+    trials: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Hyperband(Scheduler):
+    """Brackets of successive halving, from many trials judged early to few that run to the end, side by side.
+
+    L. Li, K. Jamieson, G. DeSalvo, A. Rostamizadeh and A. Talwalkar, "Hyperband: A Novel Bandit-Based Approach to
+    Hyperparameter Optimization", JMLR 2018. Trial ids go to the brackets in order. With a sampler that learns and as
+    many rounds it is BOHB (S. Falkner, A. Klein and F. Hutter, ICML 2018).
+
+    Args:
+      factor: how many times fewer trials go on from each rung, 2 or more; the paper's η.
+      min_steps: the first rung of the earliest bracket, in steps: the unit of the paper's R.
+
+    Raises:
+      InputError: a factor below 2, rungs that the budget does not reach, or a number of trials that does not fill
+        the brackets.
+
+    Example:
+      >>> [(bracket.trials, bracket.steps) for bracket in Hyperband(factor=3, min_steps=1).brackets(budget=81)]
+      [(81, 1), (34, 3), (15, 9), (8, 27), (5, 81)]
+    """
+
+    factor: float = 3
+    min_steps: int = 1
+
+    def __post_init__(self) -> None:
+        check_factor("Hyperband", self.factor)
+
+    def brackets(self, budget: int) -> list[Bracket]:
+        """The brackets of trials of so many steps: the paper's algorithm 1."""
+        most = int(math.log(budget / self.min_steps, self.factor) + 1e-9)
+        return [
+            Bracket(
+                math.ceil((most + 1) / (s + 1) * self.factor**s - 1e-9),
+                round(self.min_steps * self.factor ** (most - s)),
+            )
+            for s in range(most, -1, -1)
+        ]
+
+    def check(self, trials: int, budget: int, eval_every: int) -> None:
+        check_min_steps("Hyperband", self.min_steps, budget, eval_every)
+        brackets = self.brackets(budget)
+        whole = sum(bracket.trials for bracket in brackets)
+        if trials % whole:
+            shares = " + ".join(str(bracket.trials) for bracket in brackets)
+            raise InputError(
+                "Sweep.trials",
+                trials,
+                f"must fill the brackets of Hyperband, {shares} = {whole} trials",
+                f"Use {-(-trials // whole) * whole}.",
+            )
+
+    def next(self, step: int) -> int:
+        return rung_after(step, self.min_steps, self.factor)
+
+    def decide(self, race: Race) -> Iterable[int]:
+        brackets = self.brackets(race.budget)
+        ends = [number for number, bracket in enumerate(brackets) for _ in range(bracket.trials)]
+        times = len(race.curves) // len(ends)
+        # Where the trials are several times as many, every bracket is as many times as wide.
+        member = dict(zip(sorted(race.curves), (number for number in ends for _ in range(times)), strict=True))
+        stopped = []
+        for number, bracket in enumerate(brackets):
+            rung = rung_of(race.step, bracket.steps, self.factor)
+            live = [trial for trial in race.live if member[trial] == number]
+            if rung >= 0:
+                stopped += beaten(race, live, bracket.trials * times, rung, self.factor)
+        return stopped

@@ -1,0 +1,36 @@
+"""MedianStop: a trial that never was as good as the others on average is given up."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from hpjax.errors import whole
+from hpjax.schedulers.base import Race, Scheduler
+
+
+@dataclass(frozen=True)
+class MedianStop(Scheduler):
+    """Stops a trial whose best score so far is worse than the median of all trials' averages so far.
+
+    D. Golovin et al., "Google Vizier: A Service for Black-Box Optimization", KDD 2017, section 3.2.1. Trials that were
+    stopped count with the average that they had, so that the median does not rise with the survivors.
+
+    Args:
+      min_steps: steps before which no trial is stopped.
+
+    Example:
+      >>> MedianStop().decide(Race(1, 9, (0, 1, 2), {0: (0.1,), 1: (0.2,), 2: (0.3,)}))
+      [2]
+    """
+
+    min_steps: int = 1
+
+    def __post_init__(self) -> None:
+        whole("MedianStop.min_steps", self.min_steps)
+
+    def next(self, step: int) -> int:
+        return max(step + 1, self.min_steps)
+
+    def decide(self, race: Race) -> Iterable[int]:
+        middle = median(fmean(curve) for curve in race.curves.values() if curve)
+        return [trial for trial in race.live if min(race.curves[trial]) > middle]

@@ -1,0 +1,43 @@
+"""EarlyStop: a trial that stopped getting better is given up."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hpjax.errors import InputError, whole
+from hpjax.schedulers.base import Race, Scheduler
+
+
+@dataclass(frozen=True)
+class EarlyStop(Scheduler):
+    """Stops a trial whose score did not improve in ``patience`` evaluations.
+
+    It judges the trial, over all its replicates. ``hpx.EarlyStopping`` ends each lane by itself, with a patience that
+    may be a hyperparameter, and keeps its best parameters.
+
+    L. Prechelt, "Early Stopping — But When?", 1998.
+
+    Args:
+      patience: evaluations without an improvement after which a trial stops, 1 or more.
+      min_delta: what counts as an improvement.
+
+    Example:
+      >>> EarlyStop(patience=2).decide(Race(3, 9, (0, 1), {0: (0.3, 0.4, 0.5), 1: (0.3, 0.2, 0.3)}))
+      [0]
+    """
+
+    patience: int
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        whole("EarlyStop.patience", self.patience)
+        if not self.min_delta >= 0:
+            raise InputError("EarlyStop.min_delta", self.min_delta, "must be 0 or more", "Use 0.")
+
+    def decide(self, race: Race) -> Iterable[int]:
+        return [trial for trial in race.live if self._stalled(race.curves[trial])]
+
+    def _stalled(self, curve: tuple[float, ...]) -> bool:
+        best, since = float("inf"), 0
+        for score in curve:
+            best, since = (score, 0) if score < best - self.min_delta else (best, since + 1)
+        return since >= self.patience

@@ -1,0 +1,248 @@
+"""A wave: lanes of one group that are on their devices together, from their first step to their final states."""
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from hpjax.engine.lane import HEALTHY
+from hpjax.engine.lanes import Cohort, Ints, Lanes, Recipe, Report, compile_segment
+from hpjax.engine.plan import Group
+from hpjax.engine.trace import shapes_of, together
+from hpjax.planning import Prepared, tracer
+from hpjax.settings import Settings
+from hpjax.standing import Standing
+from hpjax.store import Change, Store
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened while a sweep runs: a group began to compile, a segment was computed, or a scheduler decided.
+
+    Attributes:
+      kind: ``"compile"``, ``"compiled"``, ``"segment"`` or ``"decision"``.
+      group, groups: the number of the group, and how many there are; a decision is on all of them, and has group -1.
+      step, steps: calls of ``step`` that the longest-running lanes took, and those they will take; each is
+        an optimizer step, unless the program accumulates gradients over several.
+      live, lanes: lanes still running, and all of them: of the wave, or in a decision of all waves.
+      lane_steps: calls that all lanes took in this segment.
+      spared: calls that lanes which ended, before their budget, will not take.
+      evaluated: the lanes that this evaluation measured, as trial ids and replicates, each (lanes,).
+      metrics: name to values of these lanes; empty where the segment ended without an evaluation.
+      changes: lanes whose status changed.
+      best: trial id and objective of the best trial so far, or None.
+      seconds: what the compilation or the segment took.
+    """
+
+    kind: Literal["compile", "compiled", "segment", "decision"]
+    group: int
+    groups: int
+    step: int
+    steps: int
+    live: int
+    lanes: int
+    lane_steps: int = 0
+    spared: int = 0
+    evaluated: tuple[Any, Any] = ((), ())
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    changes: tuple[Change, ...] = ()
+    best: tuple[int, float] | None = None
+    seconds: float = 0.0
+
+
+class Wave:
+    """The lanes of some trials of one group.
+
+    Args:
+      settings, prepared: the sweep.
+      number: of the wave, in the order of all.
+      group: the trials' group.
+      trials: ids.
+      mesh, splits: the devices, and the data that is on them.
+      store: where what happens is recorded.
+      standing: where it is scored.
+
+    Attributes:
+      live: bool (lanes,), which lanes run.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        prepared: Prepared,
+        number: int,
+        group: Group,
+        trials: Collection[int],
+        mesh: jax.sharding.Mesh,
+        splits: tuple[Any, Any],
+        store: Store,
+        standing: Standing,
+    ) -> None:
+        self._settings, self._plan, self._number, self._group = settings, prepared.plan, number, group
+        self._mesh, self._splits, self._store, self._standing = mesh, splits, store, standing
+        self._cohort = cohort(settings, prepared, group, trials)
+        self._calls = np.array([prepared.plan.schedules[t].calls for t in self._cohort.trial], np.int32)
+        self._lanes: Lanes | None = None
+        self.live = np.ones(len(self._cohort.trial), bool)
+        self._step = self._evaluations = 0
+        self._taken = np.zeros(len(self._cohort.trial), np.int32)
+        self._shared: dict[str, Any] = {
+            "group": group.number,
+            "groups": len(prepared.plan.groups),
+            "steps": int(self._cohort.budget.max()),
+            "lanes": len(self._cohort.trial),
+        }
+
+    @property
+    def size(self) -> int:
+        """How many lanes there are."""
+        return len(self._cohort.trial)
+
+    @property
+    def live_trials(self) -> set[int]:
+        """The trials of which a lane runs."""
+        return set(self._cohort.trial[self.live].tolist())
+
+    def advance(self, until: int | None = None) -> Iterator[Event]:
+        """Trains until that step, an evaluation, or to the end; compiles first where that is still to do."""
+        if not self.live.any():
+            return
+        if self._lanes is None:
+            yield from self._begin()
+        assert self._lanes is not None
+        while self.live.any() and (until is None or self._step < until):
+            yield self._segment(self._lanes)
+        self._leave(self._lanes)
+
+    def stop(self, trials: Collection[int]) -> list[Change]:
+        """Ends the lanes of these trials."""
+        ended = [lane for lane in np.flatnonzero(self.live).tolist() if int(self._cohort.trial[lane]) in trials]
+        changes = [
+            Change(int(self._cohort.trial[lane]), int(self._cohort.replicate[lane]), "stopped", int(self._taken[lane]))
+            for lane in ended
+        ]
+        if ended:
+            assert self._lanes is not None
+            self._lanes.retire(ended)
+            self.live = self._lanes.live
+            self._leave(self._lanes)
+        return changes
+
+    def spared(self, changes: Collection[Change]) -> int:
+        """Calls that lanes which just ended will not take."""
+        own = {(change.trial, change.replicate) for change in changes}
+        all_lanes = zip(self._cohort.trial.tolist(), self._cohort.replicate.tolist(), strict=True)
+        lanes = [number for number, lane in enumerate(all_lanes) if lane in own]
+        return int(np.maximum(self._cohort.budget[lanes] - self._step, 0).sum())
+
+    def _begin(self) -> Iterator[Event]:
+        settings, plan = self._settings, self._plan
+        recipe = Recipe(
+            settings.program,
+            plan.shapes[self._group.number],
+            plan.width,
+            own_luck=settings.randomness == "independent",
+            own_budget=callable(settings.program.steps) or callable(settings.program.calls),
+            folds=settings.folds or 1,
+        )
+        yield Event("compile", step=0, live=self.size, **self._shared)
+        begun = time.perf_counter()
+        train, valid = map(shapes_of, self._splits)
+        chunks = plan.chunks[self._group.number]
+        compiled = compile_segment(recipe, self._cohort.h, train, valid, self._mesh, chunks)
+        seconds = time.perf_counter() - begun
+        with self._store.transaction():
+            self._store.add_compilation(self._group.number, seconds)
+        yield Event("compiled", step=0, live=self.size, seconds=seconds, **self._shared)
+        self._lanes = Lanes(recipe, compiled, self._cohort, settings.seed, *self._splits)
+
+    def _segment(self, lanes: Lanes) -> Event:
+        """One device call, and what it brought."""
+        cohort, begun, before = self._cohort, time.perf_counter(), self._step
+        self._step, evaluate = _next_stop(
+            self._step, self._group.eval_every, self._settings.segment, cohort.budget[lanes.live]
+        )
+        report = lanes.advance(self._step, evaluate)
+        # A lane that diverged is not recorded any more: at which evaluation it would be depends on the segments.
+        healthy = report.diverged == HEALTHY
+        trials, replicates = cohort.trial[report.lanes[healthy]], cohort.replicate[report.lanes[healthy]]
+        values = {name: value[healthy] for name, value in report.metrics.items()}
+        # Optimizer steps, of several calls each where gradients accumulate; one that diverged may not be whole.
+        calls = self._calls[report.lanes]
+        taken, lost_at = report.step // calls, -(-report.diverged // calls)
+        self._taken[report.lanes] = taken
+        changes = _changes(cohort, report, taken, lost_at, evaluate)
+        self._standing.update(trials, replicates, values, changes.values())
+        lanes.retire(list(changes))
+        self.live = lanes.live
+        with self._store.transaction():
+            if evaluate:
+                where = {"trial": trials, "replicate": replicates, "step": taken[healthy]}
+                self._store.add_curves(self._number, self._evaluations, where | values)
+                self._evaluations += 1
+            self._store.add_changes(changes.values())
+        return Event(
+            "segment",
+            step=self._step,
+            spared=self.spared(changes.values()),
+            live=int(lanes.live.sum()),
+            lane_steps=int((report.step - np.minimum(before, report.step)).sum()),
+            evaluated=(trials, replicates),
+            metrics=values,
+            changes=tuple(changes.values()),
+            best=self._standing.best(),
+            seconds=time.perf_counter() - begun,
+            **self._shared,
+        )
+
+    def _leave(self, lanes: Lanes) -> None:
+        """Records the final states where all lanes ended; else makes room for other waves where there is none."""
+        if self.live.any():
+            if self._plan.parks:
+                lanes.park()
+            return
+        leaves = [(_path(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(lanes.states())]
+        ids = np.stack([self._cohort.trial, self._cohort.replicate], axis=1)
+        self._store.add_states(self._number, ids, leaves)
+        self._lanes = None
+
+
+def cohort(settings: Settings, prepared: Prepared, group: Group, trials: Collection[int]) -> Cohort:
+    """The lanes of trials of a group."""
+    budgets = prepared.plan.budgets
+    # Lanes that end late stand together, so that a chunk ends when all of its lanes do.
+    ordered = sorted(trials, key=lambda t: (-budgets[t], t))
+    trial = np.tile(np.array(ordered, np.int32), settings.lanes_a_trial)
+    replicate = np.repeat(np.arange(settings.lanes_a_trial, dtype=np.int32), len(ordered))
+    own = [prepared.points[t] for t in trial]
+    budget = np.array([budgets[t] for t in trial], np.int32)
+    return Cohort(trial, replicate, budget, together(tracer(settings).kinds, own, own[0].keys() - group.static.keys()))
+
+
+def _changes(cohort: Cohort, report: Report, taken: Ints, lost_at: Ints, evaluated: bool) -> dict[int, Change]:
+    """The lanes that diverged or came to their end, with the optimizer step at which they did."""
+    lost = report.diverged != HEALTHY
+    done = ((report.step >= cohort.budget[report.lanes]) & evaluated | report.done) & ~lost
+    changes = {}
+    for status, which, steps in (("diverged", lost, lost_at), ("complete", done, taken)):
+        for at in np.flatnonzero(which):
+            lane = int(report.lanes[at])
+            changes[lane] = Change(int(cohort.trial[lane]), int(cohort.replicate[lane]), status, int(steps[at]))
+    return changes
+
+
+def _next_stop(step: int, eval_every: int, segment: int | None, budgets: Ints) -> tuple[int, bool]:
+    """Where the next segment ends, and whether with an evaluation: at its multiples, and when all lanes are done."""
+    last = int(budgets.max())
+    stops = [(step // eval_every + 1) * eval_every, last, step + (segment or last)]
+    stop = min(at for at in stops if at > step)
+    return stop, stop % eval_every == 0 or stop == last
+
+
+def _path(path: Any) -> tuple[str | int, ...]:
+    """The names along a key path; positions of tuples stay numbers."""
+    names = (getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", None))) for entry in path)
+    return tuple(name if isinstance(name, int) else str(name) for name in names)
