@@ -9,50 +9,61 @@ import numpy as np
 
 from hpjax.engine import spread
 from hpjax.errors import InputError
-from hpjax.planning import Prepared
+from hpjax.planning import Prepared, prepare
 from hpjax.schedulers import Race, Scheduler
 from hpjax.settings import Settings
 from hpjax.standing import Standing
 from hpjax.store import Store
 from hpjax.text import show
-from hpjax.wave import Event, Wave
+from hpjax.wave import Event, Place, Wave
 
 
 def train(settings: Settings, prepared: Prepared, store: Store) -> Iterator[Event]:
-    """Trains every trial of a plan into a fresh store, and says what happens."""
-    plan = prepared.plan
+    """Trains every trial of a sweep into a fresh store, round after round, and says what happens."""
     begun = time.perf_counter()
-    together = [(g, trials) for g in plan.groups for trials in plan.waves[g.number]]
-    place = {trial: (g.number, wave) for wave, (g, trials) in enumerate(together) for trial in trials}
-    rows = [(t, *place[t], {n: _jsonable(v) for n, v in p.items()}) for t, p in enumerate(prepared.points)]
-    with store.transaction():
-        store.add_trials(rows, settings.lanes_a_trial)
-    standing = Standing(settings.objective, plan.trials, settings.lanes_a_trial)
     mesh = spread.mesh(spread.local_devices(settings.devices))
     train, valid = settings.splits
     once = spread.put(train, mesh, spread.WHOLE)
     splits = once, once if valid is train else spread.put(valid, mesh, spread.WHOLE)
-    waves = (
-        Wave(settings, prepared, number, g, trials, mesh, splits, store, standing)
-        for number, (g, trials) in enumerate(together)
-    )
+    standing = Standing(settings.objective, prepared.plan.trials, settings.lanes_a_trial)
+    place = Place(mesh, splits, store, standing, set())
+    waves = 0
     try:
-        if settings.scheduler is None:
-            for wave in waves:
-                yield from wave.advance()
-        else:
-            yield from _raced(settings.scheduler, list(waves), prepared, store, standing)
+        for number in range(len(prepared.plan.rounds)):
+            if number > 0:
+                prepared = prepare(settings, prepared, standing.history(prepared.points))
+            started = _started(settings, prepared, number, waves, place)
+            waves += len(started)
+            if settings.scheduler is None:
+                for wave in started:
+                    yield from wave.advance()
+            else:
+                yield from _raced(settings.scheduler, started, prepared, number, place)
         with store.transaction():
             store.finish(time.perf_counter() - begun)
     finally:
         store.unlock()
 
 
-def _raced(
-    scheduler: Scheduler, waves: list[Wave], prepared: Prepared, store: Store, standing: Standing
-) -> Iterator[Event]:
-    """All waves side by side, from one decision to the next."""
-    every, budget = prepared.plan.groups[0].eval_every, max(prepared.plan.budgets)
+def _started(settings: Settings, prepared: Prepared, number: int, first: int, place: Place) -> list[Wave]:
+    """The waves of a round, whose trials are recorded; ``first`` is the number of the first wave."""
+    plan = prepared.plan
+    mine = range(sum(plan.rounds[:number]), sum(plan.rounds[: number + 1]))
+    together = [(g, trials) for g in plan.groups for trials in plan.waves[g.number] if trials[0] in mine]
+    rows = [
+        (t, number, g.number, first + wave, {n: _jsonable(v) for n, v in prepared.points[t].items()})
+        for wave, (g, trials) in enumerate(together)
+        for t in trials
+    ]
+    with place.store.transaction():
+        place.store.add_trials(rows, settings.lanes_a_trial)
+    return [Wave(settings, prepared, first + i, g, trials, place) for i, (g, trials) in enumerate(together)]
+
+
+def _raced(scheduler: Scheduler, waves: list[Wave], prepared: Prepared, number: int, place: Place) -> Iterator[Event]:
+    """The waves of a round side by side, from one decision to the next."""
+    trials = sorted(set[int]().union(*(wave.live_trials for wave in waves)))
+    every, budget = prepared.plan.groups[0].eval_every, max(prepared.plan.budgets[t] for t in trials)
     step = 0
     while any(wave.live.any() for wave in waves):
         wanted = scheduler.next(step)
@@ -64,23 +75,24 @@ def _raced(
         live = set[int]().union(*(wave.live_trials for wave in waves))
         if not live:
             break
-        stopped = _decided(scheduler, standing.race(step, budget, live))
+        stopped = _decided(scheduler, place.standing.race(step, budget, live, trials))
         changes = [(wave, wave.stop(stopped)) for wave in waves]
         ended = [change for _, own in changes for change in own]
-        standing.update((), (), {}, ended)
-        with store.transaction():
-            store.add_changes(ended)
+        place.standing.changed(ended)
+        with place.store.transaction():
+            place.store.add_changes(ended)
         yield Event(
             "decision",
             group=-1,
             groups=len(prepared.plan.groups),
+            round=number,
             step=step,
             steps=budget,
             live=sum(int(wave.live.sum()) for wave in waves),
             lanes=sum(wave.size for wave in waves),
             spared=sum(wave.spared(own) for wave, own in changes),
             changes=tuple(ended),
-            best=standing.best(),
+            best=place.standing.best(),
         )
 
 

@@ -1,7 +1,8 @@
 """From settings to a plan: points, verdicts, groups, width. Traces abstractly, compiles nothing."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from hpjax.engine.trace import Tracer, Verdict, blamed, judge, settle, shapes_of
 from hpjax.errors import InputError, ProgramError, UnknownHyperparameterError
 from hpjax.hparams import Hparams, reading, with_fold
 from hpjax.program import Schedule
+from hpjax.samplers import Observation
 from hpjax.settings import Settings
 from hpjax.space import Point
 
@@ -36,20 +38,26 @@ class Prepared(NamedTuple):
     points: list[Point]
 
 
-def prepare(settings: Settings) -> Prepared:
-    """The plan of a sweep.
+def prepare(settings: Settings, before: Prepared | None = None, history: Sequence[Observation] = ()) -> Prepared:
+    """The plan of a sweep as far as it is known: of its first round, or of one more than ``before``.
+
+    Args:
+      settings: the sweep.
+      before: the plan of the rounds so far, None for none.
+      history: what these rounds found.
 
     Raises:
       InputError, ProgramError, UnknownHyperparameterError: the sweep cannot run.
     """
     try:
-        return _prepare(settings)
+        return _first(settings) if before is None else _next(settings, before, history)
     except (InputError, ProgramError, UnknownHyperparameterError) as error:
         # Raised anew, so that the user's mistake does not come with frames of JAX.
         raise error.with_traceback(None) from None
 
 
-def _points(settings: Settings) -> list[Point]:
+def _rounds(settings: Settings) -> tuple[int, ...]:
+    """How many trials each round has."""
     size = settings.sampler.size(settings.space)
     name = type(settings.sampler).__name__
     if size is not None and settings.trials is not None and settings.trials != size:
@@ -59,9 +67,18 @@ def _points(settings: Settings) -> list[Point]:
     wanted = size if settings.trials is None else int(settings.trials)
     if wanted is None:
         raise InputError("Sweep.trials", None, f"must be given, since {name} has no end", "Write trials=64.")
-    points = settings.sampler.ask(settings.space, [], wanted, settings.seed)
-    if len(points) != wanted:
-        raise InputError("Sweep.sampler", name, f"gave {len(points)} points for {wanted}", "Mend its propose.")
+    if settings.rounds > wanted:
+        raise InputError("Sweep.rounds", settings.rounds, f"must be at most {wanted}, the trials", "Use fewer rounds.")
+    share, rest = divmod(wanted, settings.rounds)
+    return (share + 1,) * rest + (share,) * (settings.rounds - rest)
+
+
+def _asked(settings: Settings, history: Sequence[Observation], count: int) -> list[Point]:
+    """The points of one round."""
+    points = settings.sampler.ask(settings.space, history, count, settings.seed)
+    if len(points) != count:
+        name = type(settings.sampler).__name__
+        raise InputError("Sweep.sampler", name, f"gave {len(points)} points for {count}", "Mend its propose.")
     for point in points:
         settings.space.branch_of(point)
     return points
@@ -74,7 +91,7 @@ def tracer(settings: Settings) -> Tracer:
     return Tracer(settings.program, kinds, shapes_of(train), shapes_of(valid), settings.folds)
 
 
-def _prepare(settings: Settings) -> Prepared:
+def _first(settings: Settings) -> Prepared:
     generator = str(getattr(jax.config, "jax_default_prng_impl"))  # noqa: B009  mypy does not know it
     if "rbg" in generator:
         raise InputError(
@@ -84,51 +101,28 @@ def _prepare(settings: Settings) -> Prepared:
             'Call jax.config.update("jax_default_prng_impl", "threefry2x32").',
         )
     devices = spread.local_devices(settings.devices)
-    points = _points(settings)
+    rounds = _rounds(settings)
+    points = _asked(settings, [], rounds[0])
     tracing = tracer(settings)
     with reading() as scheduled:
         schedules = _scheduled(settings, points)
     firsts = {settings.space.branch_of(point): point for point in reversed(points)}
     verdicts = judge(tracing, settings.space, list(firsts.values()))
-    groups, shapes = _groups(settings, tracing, points, [schedule.eval_every for schedule in schedules], verdicts)
+    groups, shapes = _groups(settings, tracing, points, schedules, verdicts, ())
     read = set(scheduled).union(*(given.reads for given in shapes))
     if settings.folds is not None and not all("fold" in given.reads for given in shapes):
         raise InputError(
             "Sweep.folds", settings.folds, "needs a program that reads h.fold", "Leave it out, or use hpx.supervised."
         )
-    unseen: set[str] = set()
-    for g, given in zip(groups, shapes, strict=True):
-        settings.objective.check(given.metrics)
-        for name, check in given.checks:
-            for trial in g.trials if name != DERIVED else ():
-                check.of(points[trial][name], schedules[trial].steps, name)
-        if any(name == DERIVED for name, _ in given.checks):
-            unseen |= computed.check(tracing, g, points, schedules, settings.splits)
+    unseen = _check_numbers(settings, tracing, groups, shapes, points, schedules, 0)
     _check_scheduler(settings, schedules)
-    largest = max(len(g.trials) for g in groups)
-    own_luck = settings.randomness == "independent"
-    memory = spread.memory(devices[0])
     wide = settings.width or width.choose(
         devices[0].platform,
-        largest * (settings.lanes_a_trial if own_luck else 1),
+        max(len(g.trials) for g in groups) * (settings.lanes_a_trial if settings.randomness == "independent" else 1),
         len(devices),
         max(s.lane_bytes for s in shapes),
-        memory,
+        spread.memory(devices[0]),
     )
-
-    def chunks(trials: int) -> int:
-        luck = luck_of(np.repeat(np.arange(settings.lanes_a_trial), trials), own_luck)
-        return layout.chunks_needed(luck, wide, len(devices))
-
-    data_bytes = sum(np.asarray(a).nbytes for a in jax.tree.leaves(settings.splits[: 1 if settings.folds else 2]))
-    waves, sizes = [], []
-    for g, given in zip(groups, shapes, strict=True):
-        fitting = width.chunks_that_fit(memory, data_bytes, wide * given.lane_bytes)
-        together_at_once = layout.most_trials(chunks, fitting, len(g.trials))
-        waves.append(tuple(g.trials[i : i + together_at_once] for i in range(0, len(g.trials), together_at_once)))
-        sizes.append(chunks(together_at_once))
-    states = sum(len(w) * n * wide * s.lane_bytes for w, n, s in zip(waves, sizes, shapes, strict=True))
-
     told = {
         name: v if name in read else v._replace(reason="the program never reads it") for name, v in verdicts.items()
     }
@@ -137,7 +131,7 @@ def _prepare(settings: Settings) -> Prepared:
     costly = {name for name in costly if verdicts[name].traced and name in read}
     told |= _with_costs(tracing, groups, points, schedules, verdicts, costly, devices[0].platform)
     plan = Plan(
-        trials=len(points),
+        rounds=rounds,
         replicates=settings.lanes_a_trial,
         folds=settings.folds,
         groups=tuple(groups),
@@ -147,19 +141,84 @@ def _prepare(settings: Settings) -> Prepared:
             name: " or ".join(dict.fromkeys(map(str, settings.space.domains(name)))) for name in settings.space.names
         },
         width=wide,
-        chunks=tuple(sizes),
-        waves=tuple(waves),
-        parks=settings.scheduler is not None and memory is not None and 2 * states + data_bytes > memory,
+        chunks=(),
+        waves=(),
+        parks=False,
         devices=(len(devices), devices[0].device_kind),
         schedules=tuple(schedules),
         segment=settings.segment,
-        data_bytes=data_bytes,
+        data_bytes=sum(np.asarray(a).nbytes for a in jax.tree.leaves(settings.splits[: 1 if settings.folds else 2])),
         objective=str(settings.objective),
         randomness=settings.randomness,
         seed=settings.seed,
         hints=tuple(_hints(settings, devices, groups, shapes, verdicts, read, unseen)),
     )
-    return Prepared(plan, points)
+    return Prepared(_waved(settings, plan, 0), points)
+
+
+def _next(settings: Settings, before: Prepared, history: Sequence[Observation]) -> Prepared:
+    first = len(before.points)
+    found = _asked(settings, history, before.plan.rounds[before.plan.round_of(first)])
+    points, tracing = [*before.points, *found], tracer(settings)
+    schedules = [*before.plan.schedules, *_scheduled(settings, found)]
+    verdicts = {verdict.name: verdict for verdict in before.plan.verdicts}
+    traced = {name: verdict.traced for name, verdict in verdicts.items()}
+    groups, shapes = _groups(settings, tracing, points, schedules, verdicts, before.plan.shapes)
+    for name in (name for name in verdicts if verdicts[name].traced is not traced[name]):
+        if any(name in point for point in before.points):
+            allowed = f"was traced in earlier rounds, and cannot be now: {verdicts[name].reason}"
+            raise InputError(f"Space.{name}", found[0].get(name), allowed, "Write static=True for its domain.")
+    _check_numbers(settings, tracing, groups, shapes, points, schedules, first)
+    plan = replace(before.plan, groups=tuple(groups), shapes=tuple(shapes), schedules=tuple(schedules))
+    return Prepared(_waved(settings, plan, first), points)
+
+
+def _waved(settings: Settings, plan: Plan, first: int) -> Plan:
+    """``plan`` with the waves of the trials from ``first`` on; a group keeps the chunks that it was compiled with."""
+    memory = spread.memory(spread.local_devices(settings.devices)[0])
+
+    def chunks(trials: int) -> int:
+        luck = np.repeat(np.arange(settings.lanes_a_trial, dtype=np.int32), trials)
+        own_luck = settings.randomness == "independent"
+        return layout.chunks_needed(luck_of(luck, own_luck), plan.width, plan.devices[0])
+
+    waves, sizes = [], []
+    for g, given in zip(plan.groups, plan.shapes, strict=True):
+        known = g.number < len(plan.chunks)
+        fresh = [trial for trial in g.trials if trial >= first]
+        fitting = width.chunks_that_fit(memory, plan.data_bytes, plan.width * given.lane_bytes)
+        most = layout.most_trials(chunks, plan.chunks[g.number] if known else fitting, len(fresh)) if fresh else 1
+        earlier = plan.waves[g.number] if known else ()
+        waves.append((*earlier, *(tuple(fresh[i : i + most]) for i in range(0, len(fresh), most))))
+        sizes.append(plan.chunks[g.number] if known else chunks(most))
+    states = sum(
+        sum(wave[0] >= first for wave in each) * size * plan.width * given.lane_bytes
+        for each, size, given in zip(waves, sizes, plan.shapes, strict=True)
+    )
+    parks = settings.scheduler is not None and memory is not None and 2 * states + plan.data_bytes > memory
+    return replace(plan, waves=tuple(waves), chunks=tuple(sizes), parks=parks)
+
+
+def _check_numbers(
+    settings: Settings,
+    tracing: Tracer,
+    groups: list[Group],
+    shapes: list[Shapes],
+    points: list[Point],
+    schedules: list[Schedule],
+    first: int,
+) -> set[str]:
+    """Checks the numbers of the trials from ``first`` on where the program uses them; the fields it could not see."""
+    unseen: set[str] = set()
+    for g, given in zip(groups, shapes, strict=True):
+        settings.objective.check(given.metrics)
+        fresh = replace(g, trials=tuple(trial for trial in g.trials if trial >= first))
+        for name, check in given.checks:
+            for trial in fresh.trials if name != DERIVED else ():
+                check.of(points[trial][name], schedules[trial].steps, name)
+        if fresh.trials and any(name == DERIVED for name, _ in given.checks):
+            unseen |= computed.check(tracing, fresh, points, schedules, settings.splits)
+    return unseen
 
 
 def _check_scheduler(settings: Settings, schedules: list[Schedule]) -> None:
@@ -201,15 +260,22 @@ def _with_costs(
 
 
 def _groups(
-    settings: Settings, tracing: Tracer, points: list[Point], every: list[int], verdicts: dict[str, Verdict]
+    settings: Settings,
+    tracing: Tracer,
+    points: list[Point],
+    schedules: list[Schedule],
+    verdicts: dict[str, Verdict],
+    known: Sequence[Shapes],
 ) -> tuple[list[Group], list[Shapes]]:
-    """Groups whose programs are known to trace; turns verdicts that fail in one of them into static ones."""
+    """Groups whose programs are known to trace, as the first of them are already; turns verdicts that fail in one
+    of them into static ones.
+    """
     while True:
         traced = frozenset(name for name, verdict in verdicts.items() if verdict.traced)
         hparams = [Hparams(point, traced & point.keys()) for point in points]
-        groups = group(hparams, every, traced)
-        shapes: list[Shapes] = []
-        for g in groups:
+        groups = group(hparams, [schedule.eval_every for schedule in schedules], traced)
+        shapes = list(known)
+        for g in groups[len(known) :]:
             found = settle(tracing, settings.space, points[g.trials[0]], verdicts)
             if found is None:
                 break

@@ -91,7 +91,7 @@ class Result:
     Attributes:
       names: the hyperparameters of the space.
       hparams: per trial, name to value; callables by their names.
-      groups: int (trials,).
+      rounds, groups: int (trials,), the round and the group of each.
       lane_status, lane_step: (trials, replicates), each lane's status and the step at which it last changed.
       metrics: the names of the metrics.
       manifest: versions, devices, seed, space, plan and command of the run.
@@ -111,7 +111,7 @@ class Result:
         self.names: tuple[str, ...] = tuple(sweeping["names"])
         rows = store.trials()
         self.hparams = [hparams for *_, hparams in rows]
-        self.groups, self._waves = (np.array([row[i] for row in rows], np.int32) for i in (1, 2))
+        self.rounds, self.groups, self._waves = (np.array([row[i] for row in rows], np.int32) for i in (1, 2, 3))
         shape = (len(rows), int(sweeping["replicates"]))
         self.lane_status = np.full(shape, "running", "<U8")
         self.lane_step = np.zeros(shape, np.int64)
@@ -214,7 +214,7 @@ class Result:
         return [Trial(self, t) for t in by.rank(self.last(by.metric), self.lane_status, self.lane_step)[:k]]
 
     def table(self) -> dict[str, Array]:
-        """A column per hyperparameter and metric, and trial, group, status and step; each (trials,).
+        """A column per hyperparameter and metric, and trial, round, group, status and step; each (trials,).
 
         Metrics are averaged over replicates. A hyperparameter that a trial lacks is NaN in a column of
         numbers, None in others.
@@ -223,7 +223,12 @@ class Result:
         for name in self.names:
             columns[name] = _column(name, self.hparams)
         columns |= {name: self.last(name).mean(axis=1) for name in self.metrics}
-        return columns | {"group": self.groups, "status": self.statuses, "step": self.lane_step.min(axis=1)}
+        return columns | {
+            "round": self.rounds,
+            "group": self.groups,
+            "status": self.statuses,
+            "step": self.lane_step.min(axis=1),
+        }
 
     def to_pandas(self) -> Any:
         """``table()`` as a ``pandas.DataFrame``; needs ``pip install 'hpjax[pandas]'``."""

@@ -22,6 +22,7 @@ class Settings:
     program: Program
     space: Space
     trials: int | None = None
+    rounds: int = 1
     replicates: int = 1
     folds: int | None = None
     sampler: Sampler = field(default_factory=Sobol)
@@ -43,8 +44,8 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, kind):
                 raise InputError(f"Sweep.{name}", value, f"must be of type {kind.__name__}", f"Give {make}.")
-        for name in ("trials", "replicates", "segment", "width", "devices"):
-            if getattr(self, name) is not None or name == "replicates":
+        for name in ("trials", "rounds", "replicates", "segment", "width", "devices"):
+            if getattr(self, name) is not None or name in ("rounds", "replicates"):
                 object.__setattr__(self, name, whole(f"Sweep.{name}", getattr(self, name)))
         if self.folds is not None:
             pool = self.splits[0]

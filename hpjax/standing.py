@@ -1,17 +1,19 @@
 """Standing: what every trial's objective was at each evaluation, and which are out of the race."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from hpjax.objective import Objective
+from hpjax.samplers import Observation
 from hpjax.schedulers import Race
+from hpjax.space import Point
 from hpjax.store import Change
 
 
 class Standing:
-    """The scores of trials that run together.
+    """The scores of all trials of a sweep.
 
     Args:
       objective: what decides.
@@ -22,39 +24,48 @@ class Standing:
     def __init__(self, objective: Objective, trials: int, replicates: int) -> None:
         self._objective = objective
         self._values = np.full((trials, replicates), np.nan)
+        self._steps = np.zeros(trials, np.int64)
         self._stopped = np.zeros(trials, bool)
         self._curves: dict[int, tuple[float, ...]] = dict.fromkeys(range(trials), ())
 
-    def update(self, trials: Any, replicates: Any, values: Mapping[str, Any], changes: Iterable[Change]) -> None:
-        """Takes in what an evaluation measured, and which lanes diverged or were stopped.
-
-        Args:
-          trials, replicates: of the healthy lanes that were measured.
-          values: name to what was measured of them; empty where nothing was.
-          changes: lanes whose status changed.
-        """
-        lost = set()
+    def changed(self, changes: Iterable[Change]) -> None:
+        """Takes in which lanes diverged or were stopped."""
         for change in changes:
             if change.status == "diverged":
                 self._values[change.trial, change.replicate] = np.nan
-                lost.add(change.trial)
             elif change.status == "stopped":
                 self._stopped[change.trial] = True
-        if values:
-            self._values[trials, replicates] = values[self._objective.metric]
-            scores = self.scores()
-            for trial in sorted(lost.union(np.unique(trials).tolist())):
-                # A trial of which a replicate diverged can win no more: bad news, not missing news.
-                score = float(scores[trial]) if np.isfinite(scores[trial]) else np.inf
-                self._curves[trial] = (*self._curves[trial], score)
+
+    def measured(
+        self, lanes: tuple[Any, Any], steps: Any, values: Mapping[str, Any], evaluated: Collection[int]
+    ) -> None:
+        """Takes in what an evaluation measured, after the changes that came with it.
+
+        Args:
+          lanes: trial ids and replicates of the healthy lanes, each (lanes,).
+          steps: optimizer steps that these took, (lanes,).
+          values: name to what was measured of them, (lanes,).
+          evaluated: the trials of which a lane was evaluated, healthy or not.
+        """
+        self._values[lanes] = values[self._objective.metric]
+        self._steps[lanes[0]] = steps
+        scores = self.scores()
+        for trial in evaluated:
+            # A trial of which a replicate diverged can win no more: bad news, not missing news.
+            score = float(scores[trial]) if np.isfinite(scores[trial]) else np.inf
+            self._curves[trial] = (*self._curves[trial], score)
 
     def scores(self) -> Any:
         """(trials,), lower is better; NaN where a replicate diverged or was not evaluated."""
         return self._objective.scores(self._values).mean(axis=1)
 
-    def race(self, step: int, budget: int, live: Iterable[int]) -> Race:
-        """What a scheduler sees."""
-        return Race(step, budget, tuple(sorted(live)), dict(self._curves))
+    def race(self, step: int, budget: int, live: Iterable[int], trials: Iterable[int]) -> Race:
+        """What a scheduler sees of the trials that started together."""
+        return Race(step, budget, tuple(sorted(live)), {trial: self._curves[trial] for trial in trials})
+
+    def history(self, points: Sequence[Point]) -> list[Observation]:
+        """What a sampler sees of the first trials, which had these points."""
+        return observed(self._objective, points, self._values, self._steps)
 
     def best(self) -> tuple[int, float] | None:
         """Trial id and objective of the best trial so far that was not stopped, or None."""
@@ -63,3 +74,16 @@ class Standing:
             return None
         trial = int(np.nanargmin(scores))
         return trial, float(self._values[trial].mean())
+
+
+def observed(objective: Objective, points: Sequence[Point], values: Any, steps: Any) -> list[Observation]:
+    """Observations of trials.
+
+    Args:
+      objective: what decides.
+      points: of the first trials.
+      values: (trials, replicates), the objective's metric at each lane's last evaluation, NaN where it diverged.
+      steps: (trials,), optimizer steps taken.
+    """
+    scores = np.nan_to_num(objective.scores(np.asarray(values, np.float64)), nan=np.inf)
+    return [Observation(point, tuple(scores[trial].tolist()), int(steps[trial])) for trial, point in enumerate(points)]

@@ -18,8 +18,8 @@ MANIFEST, DATABASE, STATES, LOCK = "manifest.json", "results.sqlite", "states", 
 FORMAT = 1
 
 SCHEMA = (
-    """CREATE TABLE trials (trial INTEGER PRIMARY KEY, grp INTEGER NOT NULL, wave INTEGER NOT NULL,
-                            hparams TEXT NOT NULL)""",
+    """CREATE TABLE trials (trial INTEGER PRIMARY KEY, round INTEGER NOT NULL, grp INTEGER NOT NULL,
+                            wave INTEGER NOT NULL, hparams TEXT NOT NULL)""",
     """CREATE TABLE lanes (trial INTEGER, replicate INTEGER, status TEXT NOT NULL, step INTEGER NOT NULL,
                            PRIMARY KEY (trial, replicate)) WITHOUT ROWID""",
     """CREATE TABLE curves (wave INTEGER, segment INTEGER, metric TEXT, dtype TEXT NOT NULL, data BLOB NOT NULL,
@@ -130,11 +130,11 @@ class Store:
         except sqlite3.Error as error:
             raise RunError(f"{self.directory or 'the database'} cannot be written: {error}.") from None
 
-    def add_trials(self, rows: Iterable[tuple[int, int, int, Mapping[str, Any]]], replicates: int) -> None:
-        """Adds (trial, group, wave, hyperparameters), each with running lanes."""
+    def add_trials(self, rows: Iterable[tuple[int, int, int, int, Mapping[str, Any]]], replicates: int) -> None:
+        """Adds (trial, round, group, wave, hyperparameters), each with running lanes."""
         rows = list(rows)
         self._db.executemany(
-            "INSERT INTO trials VALUES (?, ?, ?, ?)", ((t, g, w, json.dumps(h, default=str)) for t, g, w, h in rows)
+            "INSERT INTO trials VALUES (?, ?, ?, ?, ?)", ((*ids, json.dumps(h, default=str)) for *ids, h in rows)
         )
         self._db.executemany(
             "INSERT INTO lanes VALUES (?, ?, 'running', 0)", ((t, r) for t, *_ in rows for r in range(replicates))
@@ -177,10 +177,10 @@ class Store:
         """Records that the run is complete."""
         self._db.execute("INSERT INTO finished VALUES (?)", (seconds,))
 
-    def trials(self) -> list[tuple[int, int, int, dict[str, Any]]]:
-        """(trial, group, wave, hyperparameters) of every trial, by id."""
-        rows = self._db.execute("SELECT trial, grp, wave, hparams FROM trials ORDER BY trial").fetchall()
-        return [(t, g, w, {n: _tuples(v) for n, v in json.loads(hparams).items()}) for t, g, w, hparams in rows]
+    def trials(self) -> list[tuple[int, int, int, int, dict[str, Any]]]:
+        """(trial, round, group, wave, hyperparameters) of every trial so far, by id."""
+        rows = self._db.execute("SELECT trial, round, grp, wave, hparams FROM trials ORDER BY trial").fetchall()
+        return [(*ids, {n: _tuples(v) for n, v in json.loads(hparams).items()}) for *ids, hparams in rows]
 
     def lanes(self) -> list[Change]:
         """Every lane's status."""

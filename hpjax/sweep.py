@@ -20,6 +20,7 @@ from hpjax.planning import Prepared, prepare, tracer
 from hpjax.progress import Progress
 from hpjax.result import Result
 from hpjax.settings import Settings
+from hpjax.standing import observed
 from hpjax.store import Store
 from hpjax.wave import Event
 
@@ -32,6 +33,8 @@ class Sweep(Settings):
       program: what every trial does.
       space: the hyperparameters.
       trials: how many points to try; left out, all of a finite sampler's.
+      rounds: in how many parts the sampler is asked for them, each time with what the parts before found. A sampler
+        that learns wants several; programs compile once for all.
       replicates: seeds a trial, from 0.
       folds: how many parts cross-validation cuts the train and valid splits into; every part is the valid split of
         a replicate, so that a trial has ``replicates * folds`` of them, number ``r`` with seed ``r // folds`` and
@@ -117,7 +120,12 @@ class Sweep(Settings):
         data = self.program.data
         if data is None or data.test is None:
             raise RunError("there is no test split. Give Data(train, valid, test).")
-        plan, points = self._prepared
+        prepared = self._prepared
+        while len(prepared.points) <= trial:  # a later round's: what its sampler was told follows from the result
+            values, steps = result.last(self.objective.metric), result.curves("step")
+            taken = np.nan_to_num(steps).max(axis=(1, 2), initial=0)
+            prepared = prepare(self, prepared, observed(self.objective, prepared.points, values, taken))
+        plan, points = prepared
         shapes = plan.shapes[int(result.groups[trial])]
         traced = {v.name for v in plan.verdicts if v.traced}
         h = jax.tree.map(lambda array: array[0], together(tracer(self).kinds, [points[trial]], traced))

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -25,6 +25,7 @@ class Event:
     Attributes:
       kind: ``"compile"``, ``"compiled"``, ``"segment"`` or ``"decision"``.
       group, groups: the number of the group, and how many there are; a decision is on all of them, and has group -1.
+      round: the number of the round.
       step, steps: calls of ``step`` that the longest-running lanes took, and those they will take; each is
         an optimizer step, unless the program accumulates gradients over several.
       live, lanes: lanes still running, and all of them: of the wave, or in a decision of all waves.
@@ -40,6 +41,7 @@ class Event:
     kind: Literal["compile", "compiled", "segment", "decision"]
     group: int
     groups: int
+    round: int
     step: int
     steps: int
     live: int
@@ -53,6 +55,24 @@ class Event:
     seconds: float = 0.0
 
 
+class Place(NamedTuple):
+    """Where waves train.
+
+    Attributes:
+      mesh: the devices.
+      splits: the data, which is on them.
+      store: where what happens is recorded.
+      standing: where it is scored.
+      compiled: the groups that are compiled already.
+    """
+
+    mesh: jax.sharding.Mesh
+    splits: tuple[Any, Any]
+    store: Store
+    standing: Standing
+    compiled: set[int]
+
+
 class Wave:
     """The lanes of some trials of one group.
 
@@ -61,9 +81,7 @@ class Wave:
       number: of the wave, in the order of all.
       group: the trials' group.
       trials: ids.
-      mesh, splits: the devices, and the data that is on them.
-      store: where what happens is recorded.
-      standing: where it is scored.
+      place: where they train.
 
     Attributes:
       live: bool (lanes,), which lanes run.
@@ -76,13 +94,10 @@ class Wave:
         number: int,
         group: Group,
         trials: Collection[int],
-        mesh: jax.sharding.Mesh,
-        splits: tuple[Any, Any],
-        store: Store,
-        standing: Standing,
+        place: Place,
     ) -> None:
         self._settings, self._plan, self._number, self._group = settings, prepared.plan, number, group
-        self._mesh, self._splits, self._store, self._standing = mesh, splits, store, standing
+        self._place, self._store = place, place.store
         self._cohort = cohort(settings, prepared, group, trials)
         self._calls = np.array([prepared.plan.schedules[t].calls for t in self._cohort.trial], np.int32)
         self._lanes: Lanes | None = None
@@ -92,6 +107,7 @@ class Wave:
         self._shared: dict[str, Any] = {
             "group": group.number,
             "groups": len(prepared.plan.groups),
+            "round": prepared.plan.round_of(min(trials)),
             "steps": int(self._cohort.budget.max()),
             "lanes": len(self._cohort.trial),
         }
@@ -148,16 +164,20 @@ class Wave:
             own_budget=callable(settings.program.steps) or callable(settings.program.calls),
             folds=settings.folds or 1,
         )
-        yield Event("compile", step=0, live=self.size, **self._shared)
+        place, number = self._place, self._group.number
+        first = number not in place.compiled
+        place.compiled.add(number)
+        if first:
+            yield Event("compile", step=0, live=self.size, **self._shared)
         begun = time.perf_counter()
-        train, valid = map(shapes_of, self._splits)
-        chunks = plan.chunks[self._group.number]
-        compiled = compile_segment(recipe, self._cohort.h, train, valid, self._mesh, chunks)
+        train, valid = map(shapes_of, place.splits)
+        compiled = compile_segment(recipe, self._cohort.h, train, valid, place.mesh, plan.chunks[number])
         seconds = time.perf_counter() - begun
-        with self._store.transaction():
-            self._store.add_compilation(self._group.number, seconds)
-        yield Event("compiled", step=0, live=self.size, seconds=seconds, **self._shared)
-        self._lanes = Lanes(recipe, compiled, self._cohort, settings.seed, *self._splits)
+        if first:
+            with self._store.transaction():
+                self._store.add_compilation(number, seconds)
+            yield Event("compiled", step=0, live=self.size, seconds=seconds, **self._shared)
+        self._lanes = Lanes(recipe, compiled, self._cohort, settings.seed, *place.splits)
 
     def _segment(self, lanes: Lanes) -> Event:
         """One device call, and what it brought."""
@@ -175,7 +195,11 @@ class Wave:
         taken, lost_at = report.step // calls, -(-report.diverged // calls)
         self._taken[report.lanes] = taken
         changes = _changes(cohort, report, taken, lost_at, evaluate)
-        self._standing.update(trials, replicates, values, changes.values())
+        standing = self._place.standing
+        standing.changed(changes.values())
+        if evaluate:
+            evaluated = np.unique(cohort.trial[report.lanes]).tolist()
+            standing.measured((trials, replicates), taken[healthy], values, evaluated)
         lanes.retire(list(changes))
         self.live = lanes.live
         with self._store.transaction():
@@ -193,7 +217,7 @@ class Wave:
             evaluated=(trials, replicates),
             metrics=values,
             changes=tuple(changes.values()),
-            best=self._standing.best(),
+            best=standing.best(),
             seconds=time.perf_counter() - begun,
             **self._shared,
         )

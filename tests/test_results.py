@@ -68,7 +68,7 @@ def test_the_best_and_the_table(result):
     assert result.best.hparams == {"rate": 0.2}
     assert [t.id for t in result.top(10)] == [2, 1, 4, 0]
     table = result.table()
-    assert list(table) == ["trial", "rate", "train/loss", "valid/loss", "group", "status", "step"]
+    assert list(table) == ["trial", "rate", "train/loss", "valid/loss", "round", "group", "status", "step"]
     assert table["rate"].tolist() == RATE_LIST
     assert table["status"].tolist() == ["complete", "complete", "complete", "diverged", "complete"]
     assert table["step"].tolist()[:3] == [10, 10, 10]

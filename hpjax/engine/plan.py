@@ -61,7 +61,8 @@ class Plan:
     """What a sweep will do, known before it does it. ``print(plan)`` tells it in full.
 
     Attributes:
-      trials, replicates: how many there are; lanes = trials × replicates.
+      rounds: how many trials each round has; what is known of groups and trials is that of the rounds planned so far.
+      replicates: lanes a trial.
       folds: how many folds the replicates of a seed are, None for none.
       groups: one compiled program each, in the order in which they train.
       shapes: what the program of each group gives.
@@ -79,7 +80,7 @@ class Plan:
       hints: what would make the sweep faster.
     """
 
-    trials: int
+    rounds: tuple[int, ...]
     replicates: int
     folds: int | None
     groups: tuple[Group, ...]
@@ -100,6 +101,15 @@ class Plan:
     hints: tuple[str, ...] = ()
 
     @property
+    def trials(self) -> int:
+        """How many trials all rounds have together."""
+        return sum(self.rounds)
+
+    def round_of(self, trial: int) -> int:
+        """The round of a trial, from 0."""
+        return next(r for r in range(len(self.rounds)) if trial < sum(self.rounds[: r + 1]))
+
+    @property
     def steps(self) -> tuple[int, ...]:
         """Per trial, how many optimizer steps it takes."""
         return tuple(schedule.steps for schedule in self.schedules)
@@ -111,8 +121,8 @@ class Plan:
 
     @property
     def lane_steps(self) -> int:
-        """Calls of ``step`` of all lanes together."""
-        return sum(self.budgets) * self.replicates
+        """Calls of ``step`` of all lanes together; later rounds are taken to be like those that are planned."""
+        return round(sum(self.budgets) * self.trials / len(self.budgets)) * self.replicates
 
     def memory(self, group: Group) -> int:
         """Estimated bytes a device while a wave of the group trains: lanes, data, one chunk's gradients and batch."""
@@ -131,8 +141,9 @@ class Plan:
         count, kind = self.devices
         seeds = self.replicates // (self.folds or 1)
         folds = f" ({text.count(seeds, 'seed')} × {self.folds} folds)" if self.folds else ""
+        rounds = f" in {len(self.rounds)} rounds, of which the first is planned here," if len(self.rounds) > 1 else ""
         head = [
-            f"{text.count(self.trials, 'trial')} × {text.count(self.replicates, 'replicate')}{folds} = "
+            f"{text.count(self.trials, 'trial')}{rounds} × {text.count(self.replicates, 'replicate')}{folds} = "
             f"{text.count(self.trials * self.replicates, 'lane')}, {text.count(self.lane_steps, 'lane-step')}",
             f"objective {self.objective} · seed {self.seed} · {self.randomness} randomness",
             f"{text.count(count, f'{kind} device')}, width {self.width}, data {text.size(self.data_bytes)} a device",

@@ -8,15 +8,22 @@ from hpjax.space import Point, Space
 
 
 class Observation(NamedTuple):
-    """One trial that was asked for.
+    """One trial of an earlier round.
 
     Attributes:
       point: its hyperparameters.
-      score: its objective, lower is better; None while it is not known.
+      scores: its objective at the last evaluation, one a replicate, lower being better; infinite where it diverged.
+      step: optimizer steps that it took, fewer than others where a scheduler stopped it.
     """
 
     point: Point
-    score: float | None
+    scores: tuple[float, ...]
+    step: int
+
+    @property
+    def score(self) -> float:
+        """The mean over the replicates: infinite where one diverged, bad news and not missing news."""
+        return sum(self.scores) / len(self.scores)
 
 
 class Sampler(ABC):
