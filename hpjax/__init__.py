@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from hpjax.samplers import Random as Random
     from hpjax.samplers import Sampler as Sampler
     from hpjax.samplers import Sobol as Sobol
+    from hpjax.schedulers import PBT as PBT
+    from hpjax.schedulers import Clone as Clone
     from hpjax.schedulers import EarlyStop as EarlyStop
     from hpjax.schedulers import Halving as Halving
     from hpjax.schedulers import Hyperband as Hyperband
@@ -57,7 +59,7 @@ _HOME = {
     "hpjax.program": ["Data", "Program"],
     "hpjax.result": ["Result", "Trial", "load"],
     "hpjax.samplers": ["Grid", "Manual", "Random", "Sampler", "Sobol"],
-    "hpjax.schedulers": ["EarlyStop", "Halving", "Hyperband", "MedianStop", "Race", "Scheduler"],
+    "hpjax.schedulers": ["PBT", "Clone", "EarlyStop", "Halving", "Hyperband", "MedianStop", "Race", "Scheduler"],
     "hpjax.domains": ["Choice", "Int", "LogInt", "LogUniform", "ReverseLogUniform", "Uniform"],
     "hpjax.space": ["Space"],
     "hpjax.stopping": ["EarlyStopping"],

@@ -9,8 +9,8 @@ import numpy as np
 
 from hpjax.engine import spread
 from hpjax.errors import InputError
-from hpjax.planning import Prepared, prepare
-from hpjax.schedulers import Race, Scheduler
+from hpjax.planning import Prepared, check_point, prepare
+from hpjax.schedulers import Clone, Race, Scheduler
 from hpjax.settings import Settings
 from hpjax.standing import Standing
 from hpjax.store import Store
@@ -26,19 +26,21 @@ def train(settings: Settings, prepared: Prepared, store: Store) -> Iterator[Even
     once = spread.put(train, mesh, spread.WHOLE)
     splits = once, once if valid is train else spread.put(valid, mesh, spread.WHOLE)
     standing = Standing(settings.objective, prepared.plan.trials, settings.lanes_a_trial)
-    place = Place(mesh, splits, store, standing, set())
+    place = Place(mesh, splits, store, standing, set(), {})
     waves = 0
     try:
         for number in range(len(prepared.plan.rounds)):
             if number > 0:
-                prepared = prepare(settings, prepared, standing.history(prepared.points))
+                prepared = prepare(
+                    settings, prepared, standing.history([place.points[t] for t in sorted(place.points)])
+                )
             started = _started(settings, prepared, number, waves, place)
             waves += len(started)
             if settings.scheduler is None:
                 for wave in started:
                     yield from wave.advance()
             else:
-                yield from _raced(settings.scheduler, started, prepared, number, place)
+                yield from _raced(settings, settings.scheduler, started, prepared, number, place)
         with store.transaction():
             store.finish(time.perf_counter() - begun)
     finally:
@@ -55,12 +57,15 @@ def _started(settings: Settings, prepared: Prepared, number: int, first: int, pl
         for wave, (g, trials) in enumerate(together)
         for t in trials
     ]
+    place.points.update({trial: prepared.points[trial] for trial in mine})
     with place.store.transaction():
         place.store.add_trials(rows, settings.lanes_a_trial)
     return [Wave(settings, prepared, first + i, g, trials, place) for i, (g, trials) in enumerate(together)]
 
 
-def _raced(scheduler: Scheduler, waves: list[Wave], prepared: Prepared, number: int, place: Place) -> Iterator[Event]:
+def _raced(
+    settings: Settings, scheduler: Scheduler, waves: list[Wave], prepared: Prepared, number: int, place: Place
+) -> Iterator[Event]:
     """The waves of a round side by side, from one decision to the next."""
     trials = sorted(set[int]().union(*(wave.live_trials for wave in waves)))
     every, budget = prepared.plan.groups[0].eval_every, max(prepared.plan.budgets[t] for t in trials)
@@ -75,12 +80,32 @@ def _raced(scheduler: Scheduler, waves: list[Wave], prepared: Prepared, number: 
         live = set[int]().union(*(wave.live_trials for wave in waves))
         if not live:
             break
-        stopped = _decided(scheduler, place.standing.race(step, budget, live, trials))
+        race = place.standing.race(step, budget, live, trials)._replace(
+            points=dict(place.points),
+            groups={trial: number for number, wave in enumerate(waves) for trial in wave.trials},
+            free=frozenset(verdict.name for verdict in prepared.plan.verdicts if verdict.traced),
+            space=settings.space,
+            seed=settings.seed,
+        )
+        stopped = _decided(scheduler, race)
         changes = [(wave, wave.stop(stopped)) for wave in waves]
         ended = [change for _, own in changes for change in own]
+        lost = set[int]().union(*(wave.lost for wave in waves if wave.live.any()))
+        live -= stopped
+        clones = scheduler.replace(race._replace(live=tuple(sorted(live)), population=tuple(sorted(live | lost))))
+        for trial, clone in clones.items():
+            _check_clone(settings, prepared, race, live, lost, trial, clone)
+        home = {trial: wave for wave in waves for trial in wave.trials}
+        steps = {trial: home[trial].taken(clone.source) for trial, clone in clones.items()}
+        again = [change for wave in waves for change in wave.clone(clones)]
+        place.points.update({trial: clone.point for trial, clone in clones.items()})
         place.standing.changed(ended)
         with place.store.transaction():
-            place.store.add_changes(ended)
+            place.store.add_changes([*ended, *again])
+            place.store.add_takeovers(
+                (trial, steps[trial], clone.source, {name: _jsonable(value) for name, value in clone.point.items()})
+                for trial, clone in sorted(clones.items())
+            )
         yield Event(
             "decision",
             group=-1,
@@ -91,9 +116,24 @@ def _raced(scheduler: Scheduler, waves: list[Wave], prepared: Prepared, number: 
             live=sum(int(wave.live.sum()) for wave in waves),
             lanes=sum(wave.size for wave in waves),
             spared=sum(wave.spared(own) for wave, own in changes),
-            changes=tuple(ended),
+            changes=(*ended, *again),
             best=place.standing.best(),
         )
+
+
+def _check_clone(
+    settings: Settings, prepared: Prepared, race: Race, live: set[int], lost: set[int], trial: int, clone: Clone
+) -> None:
+    """Raises ``InputError`` where a trial cannot go on so."""
+    if trial not in live | lost or clone.source not in live or race.groups[trial] != race.groups[clone.source]:
+        allowed = "must clone a live trial of the same group into a live or a diverged one"
+        raise InputError("Scheduler.replace", (trial, clone.source), allowed, "Look at race.groups.")
+    settings.space.branch_of(clone.point)
+    before = race.points[trial]
+    for name in clone.point:
+        if name not in race.free and clone.point[name] != before.get(name, None):
+            raise InputError("Scheduler.replace", name, "is static and cannot change while trials run", "Keep it.")
+    check_point(settings, prepared, trial, clone.point)
 
 
 def _decided(scheduler: Scheduler, race: Race) -> set[int]:

@@ -221,6 +221,22 @@ def _check_numbers(
     return unseen
 
 
+def check_point(settings: Settings, prepared: Prepared, trial: int, point: Point) -> None:
+    """Checks hyperparameters that a trial goes on with.
+
+    Raises:
+      InputError: a number is out of its range, or decides how long the trial takes.
+    """
+    plan, (schedule,) = prepared.plan, _scheduled(settings, [point])
+    if schedule != plan.schedules[trial]:
+        allowed = "decides how long a trial takes, and cannot change while it runs"
+        raise InputError("Scheduler.replace", point, allowed, "Fix what steps and batch_size depend on.")
+    given = plan.shapes[next(g.number for g in plan.groups if trial in g.trials)]
+    for name, check in given.checks:
+        if name != DERIVED:
+            check.of(point[name], schedule.steps, name)
+
+
 def _check_scheduler(settings: Settings, schedules: list[Schedule]) -> None:
     if settings.scheduler is None:
         return

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,19 @@ class Trial:
     def __init__(self, result: "Result", id: int) -> None:
         self._result, self.id = result, id
         self.hparams: dict[str, Any] = result.hparams[id]
+
+    @property
+    def schedule(self) -> list[tuple[int, dict[str, Any]]]:
+        """What its weights were trained with: (optimizer step from which on, hyperparameters), oldest first.
+
+        One entry, unless the trial or those whose state it took over changed their hyperparameters on the way.
+        """
+        found: list[tuple[int, dict[str, Any]]] = []
+        trial, until = self.id, np.inf
+        while own := [t for t in self._result.lineage if t.trial == trial and t.step < until]:
+            found.append((own[-1].step, own[-1].hparams))
+            trial, until = own[-1].source, own[-1].step
+        return [*reversed([*found, (0, self._result.first_hparams[trial])])]
 
     @property
     def status(self) -> str:
@@ -85,12 +98,30 @@ class Trial:
         return f"trial {self.id} ({values}): {metrics}; {self.status} at step {self.step}"
 
 
+class Takeover(NamedTuple):
+    """That a trial went on from the state of another.
+
+    Attributes:
+      trial: its id.
+      step: after so many optimizer steps.
+      source: the id of the other.
+      hparams: what it went on with, name to value.
+    """
+
+    trial: int
+    step: int
+    source: int
+    hparams: dict[str, Any]
+
+
 class Result:
     """What a sweep found.
 
     Attributes:
       names: the hyperparameters of the space.
-      hparams: per trial, name to value; callables by their names.
+      hparams: per trial, name to value; callables by their names. Those at its end, where a scheduler changed them.
+      first_hparams: those at its beginning.
+      lineage: which trials went on from the states of others, in the order in which it happened.
       rounds, groups: int (trials,), the round and the group of each.
       lane_status, lane_step: (trials, replicates), each lane's status and the step at which it last changed.
       metrics: the names of the metrics.
@@ -111,6 +142,10 @@ class Result:
         self.names: tuple[str, ...] = tuple(sweeping["names"])
         rows = store.trials()
         self.hparams = [hparams for *_, hparams in rows]
+        self.first_hparams = list(self.hparams)
+        self.lineage = [Takeover(*row) for row in store.takeovers()]
+        for takeover in self.lineage:
+            self.hparams[takeover.trial] = takeover.hparams
         self.rounds, self.groups, self._waves = (np.array([row[i] for row in rows], np.int32) for i in (1, 2, 3))
         shape = (len(rows), int(sweeping["replicates"]))
         self.lane_status = np.full(shape, "running", "<U8")
@@ -179,7 +214,7 @@ class Result:
         values = self.curves(metric)
         if values.shape[-1] == 0:
             return np.full(self.lane_status.shape, np.nan)
-        index = np.maximum((~np.isnan(steps)).sum(axis=-1) - 1, 0)
+        index = np.maximum(steps.shape[-1] - 1 - np.argmax(~np.isnan(steps[..., ::-1]), axis=-1), 0)
         last = np.take_along_axis(values, index[..., None], axis=-1)[..., 0]
         return np.where(self.lane_status == "diverged", np.nan, last)
 

@@ -24,6 +24,7 @@ SCHEMA = (
                            PRIMARY KEY (trial, replicate)) WITHOUT ROWID""",
     """CREATE TABLE curves (wave INTEGER, segment INTEGER, metric TEXT, dtype TEXT NOT NULL, data BLOB NOT NULL,
                             PRIMARY KEY (wave, segment, metric)) WITHOUT ROWID""",
+    "CREATE TABLE takeovers (trial INTEGER, step INTEGER, source INTEGER NOT NULL, hparams TEXT NOT NULL)",
     "CREATE TABLE compilations (grp INTEGER PRIMARY KEY, seconds REAL NOT NULL)",
     "CREATE TABLE tests (trial INTEGER PRIMARY KEY, metrics TEXT NOT NULL)",
     "CREATE TABLE finished (seconds REAL NOT NULL)",
@@ -157,6 +158,17 @@ class Store:
             "UPDATE lanes SET status = ?, step = ? WHERE trial = ? AND replicate = ?",
             ((c.status, c.step, c.trial, c.replicate) for c in changes),
         )
+
+    def add_takeovers(self, rows: Iterable[tuple[int, int, int, Mapping[str, Any]]]) -> None:
+        """Adds (trial, step, source, hyperparameters) of trials that went on from the states of others."""
+        self._db.executemany(
+            "INSERT INTO takeovers VALUES (?, ?, ?, ?)", ((*ids, json.dumps(h, default=str)) for *ids, h in rows)
+        )
+
+    def takeovers(self) -> list[tuple[int, int, int, dict[str, Any]]]:
+        """(trial, step, source, hyperparameters) in the order in which they happened."""
+        rows = self._db.execute("SELECT trial, step, source, hparams FROM takeovers ORDER BY rowid").fetchall()
+        return [(*ids, {n: _tuples(v) for n, v in json.loads(hparams).items()}) for *ids, hparams in rows]
 
     def add_test(self, trial: int, metrics: Mapping[str, float]) -> None:
         """Records that a trial was evaluated on the test split."""

@@ -20,6 +20,7 @@ from hpjax.planning import Prepared, prepare, tracer
 from hpjax.progress import Progress
 from hpjax.result import Result
 from hpjax.settings import Settings
+from hpjax.space import Point
 from hpjax.standing import observed
 from hpjax.store import Store
 from hpjax.wave import Event
@@ -124,11 +125,12 @@ class Sweep(Settings):
         while len(prepared.points) <= trial:  # a later round's: what its sampler was told follows from the result
             values, steps = result.last(self.objective.metric), result.curves("step")
             taken = np.nan_to_num(steps).max(axis=(1, 2), initial=0)
-            prepared = prepare(self, prepared, observed(self.objective, prepared.points, values, taken))
-        plan, points = prepared
+            points = [_ended(point, result.hparams[t]) for t, point in enumerate(prepared.points)]
+            prepared = prepare(self, prepared, observed(self.objective, points, values, taken))
+        plan, point = prepared.plan, _ended(prepared.points[trial], result.hparams[trial])
         shapes = plan.shapes[int(result.groups[trial])]
         traced = {v.name for v in plan.verdicts if v.traced}
-        h = jax.tree.map(lambda array: array[0], together(tracer(self).kinds, [points[trial]], traced))
+        h = jax.tree.map(lambda array: array[0], together(tracer(self).kinds, [point], traced))
         evaluate = jax.jit(lambda key, state, test, h: self.program.evaluate(key, typed(state, shapes), test, h))
         found = []
         for replicate in range(self.lanes_a_trial):
@@ -141,3 +143,8 @@ class Sweep(Settings):
             key = step_key(purpose_key(luck, "evaluate"), calls)
             found.append(evaluate(key, state, data.test, h))
         return {f"test/{name}": float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
+
+
+def _ended(point: Point, hparams: dict[str, Any]) -> Point:
+    """The hyperparameters at a trial's end: ``point`` with those numbers that a scheduler changed."""
+    return {name: hparams[name] if isinstance(value, bool | int | float) else value for name, value in point.items()}

@@ -13,7 +13,9 @@ from hpjax.engine.lanes import Cohort, Ints, Lanes, Recipe, Report, compile_segm
 from hpjax.engine.plan import Group
 from hpjax.engine.trace import shapes_of, together
 from hpjax.planning import Prepared, tracer
+from hpjax.schedulers import Clone
 from hpjax.settings import Settings
+from hpjax.space import Point
 from hpjax.standing import Standing
 from hpjax.store import Change, Store
 
@@ -64,6 +66,7 @@ class Place(NamedTuple):
       store: where what happens is recorded.
       standing: where it is scored.
       compiled: the groups that are compiled already.
+      points: trial id to its hyperparameters now.
     """
 
     mesh: jax.sharding.Mesh
@@ -71,6 +74,7 @@ class Place(NamedTuple):
     store: Store
     standing: Standing
     compiled: set[int]
+    points: dict[int, Point]
 
 
 class Wave:
@@ -85,6 +89,7 @@ class Wave:
 
     Attributes:
       live: bool (lanes,), which lanes run.
+      lost: trials of which a lane diverged.
     """
 
     def __init__(
@@ -102,6 +107,7 @@ class Wave:
         self._calls = np.array([prepared.plan.schedules[t].calls for t in self._cohort.trial], np.int32)
         self._lanes: Lanes | None = None
         self.live = np.ones(len(self._cohort.trial), bool)
+        self.lost: set[int] = set()
         self._step = self._evaluations = 0
         self._taken = np.zeros(len(self._cohort.trial), np.int32)
         self._shared: dict[str, Any] = {
@@ -116,6 +122,11 @@ class Wave:
     def size(self) -> int:
         """How many lanes there are."""
         return len(self._cohort.trial)
+
+    @property
+    def trials(self) -> set[int]:
+        """All trials."""
+        return set(self._cohort.trial.tolist())
 
     @property
     def live_trials(self) -> set[int]:
@@ -147,11 +158,37 @@ class Wave:
             self._leave(self._lanes)
         return changes
 
+    def clone(self, clones: Mapping[int, Clone]) -> list[Change]:
+        """Has trials go on from the states of others, all at once: the lanes that run again."""
+        own = {trial: clone for trial, clone in clones.items() if trial in self._cohort.trial}
+        if not own:
+            return []
+        assert self._lanes is not None
+        place = {lane: number for number, lane in enumerate(self._ids())}
+        sources = {
+            place[trial, replicate]: place[own[trial].source, replicate] for trial, replicate in place if trial in own
+        }
+        points = [own[int(self._cohort.trial[lane])].point for lane in sources]
+        again = [lane for lane in sources if not self.live[lane]]
+        names = points[0].keys() - self._group.static.keys()
+        self._lanes.clone(sources, together(tracer(self._settings).kinds, points, names))
+        self._taken[list(sources)] = self._taken[list(sources.values())]
+        self.live = self._lanes.live
+        self.lost -= own.keys()
+        return [Change(*self._ids()[lane], "running", int(self._taken[lane])) for lane in again]
+
+    def taken(self, trial: int) -> int:
+        """Optimizer steps that a trial took."""
+        return int(self._taken[self._cohort.trial == trial].max())
+
+    def _ids(self) -> list[tuple[int, int]]:
+        """Trial and replicate of each lane."""
+        return list(zip(self._cohort.trial.tolist(), self._cohort.replicate.tolist(), strict=True))
+
     def spared(self, changes: Collection[Change]) -> int:
         """Calls that lanes which just ended will not take."""
         own = {(change.trial, change.replicate) for change in changes}
-        all_lanes = zip(self._cohort.trial.tolist(), self._cohort.replicate.tolist(), strict=True)
-        lanes = [number for number, lane in enumerate(all_lanes) if lane in own]
+        lanes = [number for number, lane in enumerate(self._ids()) if lane in own]
         return int(np.maximum(self._cohort.budget[lanes] - self._step, 0).sum())
 
     def _begin(self) -> Iterator[Event]:
@@ -202,6 +239,7 @@ class Wave:
             standing.measured((trials, replicates), taken[healthy], values, evaluated)
         lanes.retire(list(changes))
         self.live = lanes.live
+        self.lost |= {change.trial for change in changes.values() if change.status == "diverged"}
         with self._store.transaction():
             if evaluate:
                 where = {"trial": trials, "replicate": replicates, "step": taken[healthy]}

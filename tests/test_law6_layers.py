@@ -33,7 +33,7 @@ engine.plan
 engine.trace engine.layout
 engine.lane engine.width engine.spread engine.blame samplers schedulers
 samplers.sobol samplers.grid samplers.manual samplers.random
-schedulers.halving schedulers.hyperband schedulers.median schedulers.patience
+schedulers.halving schedulers.hyperband schedulers.median schedulers.patience schedulers.pbt
 schedulers.rungs
 samplers.base schedulers.base
 stopping

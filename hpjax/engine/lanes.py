@@ -1,6 +1,6 @@
 """The vectorized segment: many lanes of one group, advanced by one compiled call."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -377,10 +377,7 @@ class Lanes:
         # A chunk without a live lane would still be computed, and an uneven device would keep the others waiting.
         if fewer or layout.idle_chunks(before, self.live):
             self._place()
-            self._return()
-            old, slots = before.positions(len(self.live)), self._layout.slots.reshape(-1)
-            source = np.where(slots == layout.EMPTY, 0, old[slots]).astype(np.int32).reshape(-1, shape[2])
-            self._lanes = self._compiled.permute(self._lanes, spread.put(source, self._mesh, spread.SPLIT))
+            self._move(before.positions(len(self.live)))
         else:
             alive = self._layout.slots.reshape(-1, shape[2])
             alive = (alive != layout.EMPTY) & self.live[np.where(alive == layout.EMPTY, 0, alive)]
@@ -389,6 +386,31 @@ class Lanes:
     def _return(self) -> None:
         if not isinstance(self._lanes.step, jax.Array):
             self._lanes = spread.put(self._lanes, self._mesh, spread.SPLIT)
+
+    def clone(self, sources: Mapping[int, int], points: Hparams) -> None:
+        """Lanes go on, or run again, from the state of others.
+
+        Args:
+          sources: lane to the lane whose state it takes over, all at once.
+          points: the hyperparameters that they go on with; leaves of shape (lanes that take over,), in that order.
+        """
+        targets = np.fromiter(sources, np.int32, len(sources))
+        for whole, new in zip(jax.tree.leaves(self._cohort.h), jax.tree.leaves(points), strict=True):
+            whole[targets] = new
+        self.live[targets] = True
+        before = self._layout.positions(len(self.live))
+        self._place()
+        source = np.arange(len(self.live))
+        source[targets] = np.fromiter(sources.values(), np.int32, len(sources))
+        self._move(before[source])
+
+    def _move(self, positions: Ints) -> None:
+        """Takes each lane's state from that flat slot to where the layout now wants it."""
+        self._return()
+        slots = self._layout.slots.reshape(-1)
+        wanted = np.where(slots == layout.EMPTY, 0, positions[slots]).astype(np.int32)
+        wanted = wanted.reshape(-1, self._layout.slots.shape[2])
+        self._lanes = self._compiled.permute(self._lanes, spread.put(wanted, self._mesh, spread.SPLIT))
 
     def states(self) -> Any:
         """The program's state of every lane of the cohort, on the host; leaves of shape (lanes, ...)."""

@@ -2,7 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
+
+from hpjax.space import Point, Space
+
+
+class Clone(NamedTuple):
+    """What becomes of a trial that takes over the state of another: whose, and the hyperparameters to go on with."""
+
+    source: int
+    point: Point
 
 
 class Race(NamedTuple):
@@ -14,12 +24,23 @@ class Race(NamedTuple):
       live: ids of the trials that train on unless they are stopped, ascending.
       curves: trial id to its scores, one an evaluation; of every trial, those that ended too. A score is the objective
         over all replicates, lower being better, infinite where one diverged.
+      population: ids of the trials that are live or diverged.
+      points: trial id to the hyperparameters that it has now.
+      groups: trial id to a number that those share of which one may take over another's state.
+      free: the hyperparameters that may change while a trial runs: the traced ones.
+      space, seed: of the sweep.
     """
 
     step: int
     budget: int
     live: tuple[int, ...]
     curves: Mapping[int, tuple[float, ...]]
+    population: tuple[int, ...] = ()
+    points: Mapping[int, Point] = MappingProxyType({})
+    groups: Mapping[int, int] = MappingProxyType({})
+    free: frozenset[str] = frozenset()
+    space: Space | None = None
+    seed: int = 0
 
     @property
     def scores(self) -> dict[int, float]:
@@ -27,7 +48,7 @@ class Race(NamedTuple):
         return {trial: self.curves[trial][-1] for trial in self.live}
 
     def ranked(self, trials: Iterable[int]) -> list[int]:
-        """Live trials from best to worst; ties go to the lower id."""
+        """Trials from best to worst; ties go to the lower id."""
         return sorted(trials, key=lambda trial: (self.curves[trial][-1], trial))
 
 
@@ -46,6 +67,10 @@ class Scheduler(ABC):
     @abstractmethod
     def decide(self, race: Race) -> Iterable[int]:
         """The trials to stop, of those that are live."""
+
+    def replace(self, race: Race) -> Mapping[int, Clone]:
+        """Of trials that go on as clones of others, after some were stopped: none, unless a scheduler says so."""
+        return {}
 
     def next(self, step: int) -> int:
         """The step at which to decide next, after ``step``; the first evaluation from there on. By default each is."""

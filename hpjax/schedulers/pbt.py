@@ -1,0 +1,126 @@
+"""PBT: members of a population that fall behind go on from the weights of better ones, with other hyperparameters."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from hpjax.domains import Choice, Domain, ReverseLogUniform
+from hpjax.errors import InputError, whole
+from hpjax.schedulers.base import Clone, Race, Scheduler
+from hpjax.space import Point
+
+EXPLOIT, EXPLORE = ("truncation", "tournament"), ("perturb", "resample", "crossover")
+# The paper's perturbation.
+FACTORS = (0.8, 1.2)
+
+
+@dataclass(frozen=True)
+class PBT(Scheduler):
+    """Population based training: M. Jaderberg et al., "Population Based Training of Neural Networks", 2017.
+
+    Every ``every`` steps a member that is beaten takes over the state of a better one of its group, by one gather on
+    the devices, and explores: other values of the traced hyperparameters. A diverged member is replaced too. Static
+    hyperparameters stay what they are. ``result.lineage`` records who took over from whom.
+
+    Args:
+      every: steps between decisions.
+      exploit: ``"truncation"``: the worst fifth takes over from members drawn from the best fifth; ``"tournament"``:
+        every member takes over from another, drawn at random, if that is better.
+      explore: ``"perturb"``: each value times 0.8 or 1.2, on the scale of 1 − value for ``ReverseLogUniform``, or a
+        neighbouring choice; ``"resample"``: each value drawn anew; ``"crossover"``: each value from one of two better
+        members, perturbed.
+      resample: the probability that a value is drawn anew instead.
+      share: of the population that truncation replaces.
+
+    Raises:
+      InputError: a population below 4, an interval that the budget does not reach, or an unknown strategy.
+
+    Example:
+      >>> PBT(every=100, exploit="tournament").next(150)
+      200
+    """
+
+    every: int
+    exploit: Literal["truncation", "tournament"] = "truncation"
+    explore: Literal["perturb", "resample", "crossover"] = "perturb"
+    resample: float = 0.0
+    share: float = 0.2
+
+    def __post_init__(self) -> None:
+        whole("PBT.every", self.every)
+        for name, known in (("exploit", EXPLOIT), ("explore", EXPLORE)):
+            if getattr(self, name) not in known:
+                raise InputError(f"PBT.{name}", getattr(self, name), f"must be one of {known}", "Spell it so.")
+        for name, most in (("resample", 1.0), ("share", 0.5)):
+            if not 0 <= getattr(self, name) <= most:
+                raise InputError(
+                    f"PBT.{name}", getattr(self, name), f"must lie between 0 and {most:g}", "Give a share."
+                )
+
+    def check(self, trials: int, budget: int, eval_every: int) -> None:
+        if trials < 4:
+            raise InputError("Sweep.trials", trials, "must be 4 or more, a population", "Use 20 or more.")
+        if -(-self.every // eval_every) * eval_every >= budget:
+            allowed = f"must be below the budget, {budget} steps, at an evaluation, which come every {eval_every}"
+            raise InputError("PBT.every", self.every, allowed, "Decide more often, or train longer.")
+
+    def next(self, step: int) -> int:
+        return (step // self.every + 1) * self.every
+
+    def decide(self, race: Race) -> Sequence[int]:
+        return ()
+
+    def replace(self, race: Race) -> Mapping[int, Clone]:
+        rng = np.random.default_rng([race.seed, race.step])
+        clones: dict[int, Clone] = {}
+        for group in sorted(set(race.groups.values())):
+            members = [trial for trial in race.population if race.groups[trial] == group]
+            clones |= self._replaced(race, race.ranked(members), rng)
+        return clones
+
+    def _replaced(self, race: Race, ranked: list[int], rng: np.random.Generator) -> dict[int, Clone]:
+        """What becomes of the members of one group, given from best to worst."""
+        healthy = [trial for trial in ranked if trial in race.live and np.isfinite(race.curves[trial][-1])]
+        if len(ranked) < 2 or not healthy:
+            return {}
+        count = max(int(self.share * len(ranked)), 1)
+        best = healthy[:count]
+        clones = {}
+        for place, trial in enumerate(ranked):
+            lost = trial not in healthy
+            if self.exploit == "truncation" or lost:
+                behind = (lost or place >= len(ranked) - count) and trial not in best
+                source = int(rng.choice(best)) if behind else trial
+            else:
+                source = int(rng.choice([other for other in ranked if other != trial]))
+                source = source if source in healthy and ranked.index(source) < place else trial
+            if source != trial:
+                other = int(rng.choice(best))
+                clones[trial] = Clone(source, self._explored(race, race.points[source], race.points[other], rng))
+        return clones
+
+    def _explored(self, race: Race, point: Point, other: Point, rng: np.random.Generator) -> Point:
+        """Other hyperparameters near ``point``; ``other`` is the second parent of a crossover."""
+        assert race.space is not None
+        domains = race.space.branches[race.space.branch_of(point)]
+        found = dict(point)
+        for name in sorted(race.free & point.keys()):
+            if self.explore == "crossover" and name in other and rng.random() < 0.5:
+                found[name] = other[name]
+            if self.explore == "resample" or rng.random() < self.resample:
+                found[name] = domains[name].from_unit(rng.random())
+            else:
+                found[name] = _perturbed(domains[name], found[name], rng)
+        return found
+
+
+def _perturbed(domain: Domain, value: Any, rng: np.random.Generator) -> Any:
+    if isinstance(domain, Choice):
+        options = domain.grid()
+        at = options.index(value) + int(rng.choice((-1, 1)))
+        return options[min(max(at, 0), len(options) - 1)]
+    factor = float(rng.choice(FACTORS))
+    moved = 1 - (1 - value) * factor if isinstance(domain, ReverseLogUniform) else value * factor
+    return domain.from_unit(min(max(domain.to_unit(moved), 0.0), 1.0))
