@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hpjax.result import Result as Result
     from hpjax.result import Trial as Trial
     from hpjax.result import load as load
+    from hpjax.samplers import Bayes as Bayes
     from hpjax.samplers import Grid as Grid
     from hpjax.samplers import Manual as Manual
     from hpjax.samplers import Random as Random
@@ -58,7 +59,7 @@ _HOME = {
     "hpjax.objective": ["maximize", "minimize"],
     "hpjax.program": ["Data", "Program"],
     "hpjax.result": ["Result", "Trial", "load"],
-    "hpjax.samplers": ["Grid", "Manual", "Random", "Sampler", "Sobol"],
+    "hpjax.samplers": ["Bayes", "Grid", "Manual", "Random", "Sampler", "Sobol"],
     "hpjax.schedulers": ["PBT", "Clone", "EarlyStop", "Halving", "Hyperband", "MedianStop", "Race", "Scheduler"],
     "hpjax.domains": ["Choice", "Int", "LogInt", "LogUniform", "ReverseLogUniform", "Uniform"],
     "hpjax.space": ["Space"],

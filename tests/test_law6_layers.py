@@ -32,7 +32,8 @@ engine.lanes engine.cost engine.computed
 engine.plan
 engine.trace engine.layout
 engine.lane engine.width engine.spread engine.blame samplers schedulers
-samplers.sobol samplers.grid samplers.manual samplers.random
+samplers.bayes
+samplers.sobol samplers.grid samplers.manual samplers.random gp
 schedulers.halving schedulers.hyperband schedulers.median schedulers.patience schedulers.pbt
 schedulers.rungs
 samplers.base schedulers.base

@@ -75,7 +75,7 @@ def test_the_best_and_the_table(result):
     assert np.isnan(table["valid/loss"][3])
     frame = result.to_pandas()
     assert isinstance(frame, pd.DataFrame)
-    assert frame.shape == (5, 7)
+    assert frame.shape == (5, 8)
     assert "complete" in result.summary()
     assert "trial 2 (rate=0.2)" in repr(result.best)
 

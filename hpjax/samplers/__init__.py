@@ -1,9 +1,10 @@
 """Samplers: what to try next. One algorithm a file; none knows of the engine."""
 
 from hpjax.samplers.base import Observation, Sampler
+from hpjax.samplers.bayes import Bayes
 from hpjax.samplers.grid import Grid
 from hpjax.samplers.manual import Manual
 from hpjax.samplers.random import Random
 from hpjax.samplers.sobol import Sobol
 
-__all__ = ["Grid", "Manual", "Observation", "Random", "Sampler", "Sobol"]
+__all__ = ["Bayes", "Grid", "Manual", "Observation", "Random", "Sampler", "Sobol"]
