@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hpjax import metrics as metrics
     from hpjax import nn as nn
     from hpjax import optim as optim
+    from hpjax import testing as testing
     from hpjax.diagnosis import diagnose as diagnose
     from hpjax.domains import Choice as Choice
     from hpjax.domains import Int as Int
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
     from hpjax.samplers import Bayes as Bayes
     from hpjax.samplers import Grid as Grid
     from hpjax.samplers import Manual as Manual
+    from hpjax.samplers import Observation as Observation
+    from hpjax.samplers import Optuna as Optuna
     from hpjax.samplers import Random as Random
+    from hpjax.samplers import Refine as Refine
     from hpjax.samplers import Sampler as Sampler
     from hpjax.samplers import Sobol as Sobol
     from hpjax.schedulers import PBT as PBT
@@ -59,7 +63,7 @@ _HOME = {
     "hpjax.objective": ["maximize", "minimize"],
     "hpjax.program": ["Data", "Program"],
     "hpjax.result": ["Result", "Trial", "load"],
-    "hpjax.samplers": ["Bayes", "Grid", "Manual", "Random", "Sampler", "Sobol"],
+    "hpjax.samplers": ["Bayes", "Grid", "Manual", "Observation", "Optuna", "Random", "Refine", "Sampler", "Sobol"],
     "hpjax.schedulers": ["PBT", "Clone", "EarlyStop", "Halving", "Hyperband", "MedianStop", "Race", "Scheduler"],
     "hpjax.domains": ["Choice", "Int", "LogInt", "LogUniform", "ReverseLogUniform", "Uniform"],
     "hpjax.space": ["Space"],
@@ -68,7 +72,7 @@ _HOME = {
     "hpjax.sweep": ["Sweep"],
     "hpjax.wave": ["Event"],
 }
-_MODULES = ["data", "keys", "losses", "metrics", "nn", "optim"]
+_MODULES = ["data", "keys", "losses", "metrics", "nn", "optim", "testing"]
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = sorted([*_MODULE_OF, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]

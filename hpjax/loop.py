@@ -25,7 +25,7 @@ def train(settings: Settings, prepared: Prepared, store: Store) -> Iterator[Even
     train, valid = settings.splits
     once = spread.put(train, mesh, spread.WHOLE)
     splits = once, once if valid is train else spread.put(valid, mesh, spread.WHOLE)
-    standing = Standing(settings.objective, prepared.plan.trials, settings.lanes_a_trial)
+    standing = Standing(settings.objective, prepared.plan.rounds, settings.lanes_a_trial)
     place = Place(mesh, splits, store, standing, set(), {})
     waves = 0
     try:

@@ -17,12 +17,12 @@ class Standing:
 
     Args:
       objective: what decides.
-      trials: how many there are.
+      rounds: how many trials each round has.
       replicates: lanes a trial.
     """
 
-    def __init__(self, objective: Objective, trials: int, replicates: int) -> None:
-        self._objective = objective
+    def __init__(self, objective: Objective, rounds: Sequence[int], replicates: int) -> None:
+        self._objective, self._rounds, trials = objective, rounds, sum(rounds)
         self._values = np.full((trials, replicates), np.nan)
         self._steps = np.zeros(trials, np.int64)
         self._stopped = np.zeros(trials, bool)
@@ -65,7 +65,7 @@ class Standing:
 
     def history(self, points: Sequence[Point]) -> list[Observation]:
         """What a sampler sees of the first trials, which had these points."""
-        return observed(self._objective, points, self._values, self._steps)
+        return observed(self._objective, self._rounds, points, self._values, self._steps)
 
     def best(self) -> tuple[int, float] | None:
         """Trial id and objective of the best trial so far that was not stopped, or None."""
@@ -76,14 +76,21 @@ class Standing:
         return trial, float(self._values[trial].mean())
 
 
-def observed(objective: Objective, points: Sequence[Point], values: Any, steps: Any) -> list[Observation]:
+def observed(
+    objective: Objective, rounds: Sequence[int], points: Sequence[Point], values: Any, steps: Any
+) -> list[Observation]:
     """Observations of trials.
 
     Args:
       objective: what decides.
+      rounds: how many trials each round has.
       points: of the first trials.
       values: (trials, replicates), the objective's metric at each lane's last evaluation, NaN where it diverged.
       steps: (trials,), optimizer steps taken.
     """
     scores = np.nan_to_num(objective.scores(np.asarray(values, np.float64)), nan=np.inf)
-    return [Observation(point, tuple(scores[trial].tolist()), int(steps[trial])) for trial, point in enumerate(points)]
+    number = np.repeat(np.arange(len(rounds)), rounds)
+    return [
+        Observation(point, tuple(scores[trial].tolist()), int(steps[trial]), int(number[trial]))
+        for trial, point in enumerate(points)
+    ]

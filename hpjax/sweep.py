@@ -126,7 +126,7 @@ class Sweep(Settings):
             values, steps = result.last(self.objective.metric), result.curves("step")
             taken = np.nan_to_num(steps).max(axis=(1, 2), initial=0)
             points = [_ended(point, result.hparams[t]) for t, point in enumerate(prepared.points)]
-            prepared = prepare(self, prepared, observed(self.objective, points, values, taken))
+            prepared = prepare(self, prepared, observed(self.objective, prepared.plan.rounds, points, values, taken))
         plan, point = prepared.plan, _ended(prepared.points[trial], result.hparams[trial])
         shapes = plan.shapes[int(result.groups[trial])]
         traced = {v.name for v in plan.verdicts if v.traced}

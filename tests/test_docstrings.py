@@ -33,6 +33,7 @@ def test_what_users_call_has_an_example():
     ]
     # Nouns that others hand out, functions of one line, and errors, whose class says when they are raised.
     assert set(without) <= {
-        *("Clone", "Data", "Event", "Race", "Trial", "load", "maximize", "minimize", "data", "losses", "metrics", "nn"),
+        *("Clone", "Data", "Event", "Observation", "Race", "Trial", "load", "maximize", "minimize"),
+        *("data", "losses", "metrics", "nn", "testing"),
         *("ProgramError", "RunError", "UnknownHyperparameterError"),
     }

@@ -13,7 +13,7 @@ ROOT = Path(hpjax.__file__).parent
 LAYERS = """
 cli
 sweep
-manifest progress loop
+manifest progress loop testing
 wave
 standing planning
 settings
@@ -32,8 +32,8 @@ engine.lanes engine.cost engine.computed
 engine.plan
 engine.trace engine.layout
 engine.lane engine.width engine.spread engine.blame samplers schedulers
-samplers.bayes
-samplers.sobol samplers.grid samplers.manual samplers.random gp
+samplers.bayes samplers.refine
+samplers.optuna samplers.sobol samplers.grid samplers.manual samplers.random gp
 schedulers.halving schedulers.hyperband schedulers.median schedulers.patience schedulers.pbt
 schedulers.rungs
 samplers.base schedulers.base

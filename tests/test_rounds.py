@@ -38,7 +38,7 @@ def test_each_round_knows_those_before():
     assert [len(history) for history in told] == [0, 5, 10]
     losses = result.last("valid/loss")
     assert told[2] == [
-        Observation({"rate": result.hparams[t]["rate"]}, tuple(map(float, losses[t])), 10) for t in range(10)
+        Observation({"rate": result.hparams[t]["rate"]}, tuple(map(float, losses[t])), 10, t // 5) for t in range(10)
     ]
     for trial, h in enumerate(result.hparams):
         np.testing.assert_allclose(losses[trial], (1 - 2 * h["rate"]) ** 20, rtol=1e-4)

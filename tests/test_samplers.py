@@ -22,7 +22,7 @@ SAMPLERS = {
 def ask_in_parts(sampler, space, parts, seed=0):
     history = []
     for n in parts:
-        history += [Observation(point, None) for point in sampler.ask(space, history, n, seed)]
+        history += [Observation(point, (0.0,), 1) for point in sampler.ask(space, history, n, seed)]
     return [observation.point for observation in history]
 
 

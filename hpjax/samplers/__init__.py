@@ -4,7 +4,9 @@ from hpjax.samplers.base import Observation, Sampler
 from hpjax.samplers.bayes import Bayes
 from hpjax.samplers.grid import Grid
 from hpjax.samplers.manual import Manual
+from hpjax.samplers.optuna import Optuna
 from hpjax.samplers.random import Random
+from hpjax.samplers.refine import Refine
 from hpjax.samplers.sobol import Sobol
 
-__all__ = ["Bayes", "Grid", "Manual", "Observation", "Random", "Sampler", "Sobol"]
+__all__ = ["Bayes", "Grid", "Manual", "Observation", "Optuna", "Random", "Refine", "Sampler", "Sobol"]

@@ -14,11 +14,13 @@ class Observation(NamedTuple):
       point: its hyperparameters.
       scores: its objective at the last evaluation, one a replicate, lower being better; infinite where it diverged.
       step: optimizer steps that it took, fewer than others where a scheduler stopped it.
+      round: that it was asked for in, from 0.
     """
 
     point: Point
     scores: tuple[float, ...]
     step: int
+    round: int = 0
 
     @property
     def score(self) -> float:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from hpjax.samplers.base import Observation, Sampler
@@ -24,7 +26,12 @@ class Sobol(Sampler):
             return []
         if not space.dimensions:
             return [space.from_unit([]) for _ in range(n)]
-        # A power of two at a time, as the sequence is made for; scipy warns of anything else.
-        sequence = qmc.Sobol(len(space.dimensions), scramble=True, rng=seed)
-        cube = sequence.random_base2((start + n - 1).bit_length())
-        return [space.from_unit(u) for u in cube[start : start + n]]
+        return [space.from_unit(u) for u in unit(len(space.dimensions), start, n, seed)]
+
+
+def unit(dimensions: int, start: int, n: int, seed: int) -> NDArray[np.float64]:
+    """Points ``start`` to ``start + n`` of the sequence that the seed scrambles, (n, dimensions)."""
+    # A power of two at a time, as the sequence is made for; scipy warns of anything else.
+    cube = qmc.Sobol(dimensions, scramble=True, rng=seed).random_base2((start + n - 1).bit_length())
+    found: NDArray[np.float64] = cube[start : start + n]
+    return found

@@ -1,0 +1,203 @@
+"""Optuna: any sampler of Optuna, asked for batches and told what came of them."""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hpjax.domains import Choice, Domain, Int, LogInt, LogUniform, ReverseLogUniform
+from hpjax.errors import InputError
+from hpjax.samplers.base import Observation, Sampler
+from hpjax.space import Point, Space
+
+ALTERNATIVE = "alternative"
+
+
+@dataclass(frozen=True)
+class Optuna(Sampler):
+    """A sampler of Optuna (T. Akiba et al., KDD 2019): TPE, CMA-ES, QMC, NSGA-II, …; needs ``pip install optuna``.
+
+    Use it with ``Sweep(rounds=...)``: every round asks for a batch, after the one before was told. The study is in
+    memory; alternatives of a space are conditional for Optuna too. A diverged trial is told as worse than all others.
+    The sweep's seed decides, not that of ``sampler``, of which only the settings are used. CMA-ES wants the package
+    ``cmaes``, and knows neither choices nor alternatives.
+
+    Args:
+      sampler: an instance, ``optuna.samplers.TPESampler(multivariate=True, constant_liar=True)``.
+
+    Raises:
+      InputError: it is none of Optuna's.
+
+    Example:
+      >>> import optuna
+      >>> sampler = Optuna(optuna.samplers.TPESampler())
+      >>> len(sampler.ask(hpx.Space(x=hpx.Uniform(0, 1)), [], 4, seed=0))
+      4
+    """
+
+    sampler: Any
+    # The study of the last call, so that the next round need not ask for everything again.
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        try:
+            from optuna.samplers import BaseSampler
+        except ImportError:
+            raise InputError("Optuna", None, "needs the package optuna", "pip install optuna") from None
+        if not isinstance(self.sampler, BaseSampler):
+            raise InputError(
+                "Optuna.sampler", self.sampler, "must be a sampler of Optuna", "Give optuna.samplers.TPESampler()."
+            )
+
+    def __deepcopy__(self, memo: Any) -> "Optuna":
+        return Optuna(copy.deepcopy(self.sampler, memo))
+
+    def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
+        study = self._study(space, history, seed)
+        asked = study.ask(n)
+        self._kept.clear()
+        self._kept[_name(space, [*[seen.point for seen in history], *asked], seed)] = study
+        return asked
+
+    def _study(self, space: Space, history: Sequence[Observation], seed: int) -> "Study":
+        """The study that was asked for, and told of, these very trials."""
+        kept = self._kept.get(_name(space, [seen.point for seen in history], seed))
+        study = kept or Study(self.sampler, space, seed)
+        if kept is None:
+            for number in sorted({seen.round for seen in history}):
+                mine = [seen for seen in history if seen.round == number]
+                study.ask(len(mine) - (number == 0 and mine[0].point == space.baseline()))
+                study.tell(mine)
+        else:
+            study.tell([seen for seen in history if seen.round == history[-1].round])
+        return study
+
+
+def _name(space: Space, points: Sequence[Point], seed: int) -> str:
+    return repr((space, points, seed))
+
+
+class Study:
+    """A study of Optuna over a space.
+
+    Args:
+      sampler: of Optuna; a copy of it is used.
+      space: where the points lie.
+      seed: decides every random choice.
+    """
+
+    def __init__(self, sampler: Any, space: Space, seed: int) -> None:
+        import optuna
+
+        self._optuna, self._space = optuna, space
+        with _Silence(optuna):
+            self._study = optuna.create_study(sampler=_seeded(copy.deepcopy(sampler), seed))
+        self._pending: list[tuple[Any, Point]] = []
+        self._worst = -math.inf
+
+    def ask(self, n: int) -> list[Point]:
+        """``n`` points more."""
+        found = [self._asked() for _ in range(n)]
+        self._pending += found
+        return [point for _, point in found]
+
+    def tell(self, seen: Sequence[Observation]) -> None:
+        """What came of the points of a round, the first of which may be the baseline, which was not asked for."""
+        finite = [each.score for each in seen if math.isfinite(each.score)]
+        self._worst = max([self._worst, *finite])
+        bad = self._worst if math.isfinite(self._worst) else 1.0
+        pending = list(self._pending)
+        self._pending.clear()
+        for each in seen:
+            value = each.score if math.isfinite(each.score) else bad
+            if pending and pending[0][1] == each.point:
+                self._study.tell(pending.pop(0)[0], value)
+            else:
+                self._add(each.point, value)
+
+    def _add(self, point: Point, value: float) -> None:
+        index = self._space.branch_of(point)
+        branch = self._space.branches[index]
+        distributions = {self._named(name, index): self._distribution(domain) for name, domain in branch.items()}
+        params = {self._named(name, index): _told(domain, point[name]) for name, domain in branch.items()}
+        if len(self._space.branches) > 1:
+            options = list(range(len(self._space.branches)))
+            distributions[ALTERNATIVE] = self._optuna.distributions.CategoricalDistribution(options)
+            params[ALTERNATIVE] = index
+        trial = self._optuna.trial.create_trial(params=params, distributions=distributions, value=value)
+        self._study.add_trial(trial)
+
+    def _asked(self) -> tuple[Any, Point]:
+        if len(self._space.branches) == 1:
+            branch = self._space.branches[0]
+            trial = self._study.ask({name: self._distribution(domain) for name, domain in branch.items()})
+            return trial, {name: _value(domain, trial.params[name]) for name, domain in branch.items()}
+        trial = self._study.ask()
+        index = trial.suggest_categorical(ALTERNATIVE, list(range(len(self._space.branches))))
+        point = {
+            name: _value(domain, self._suggested(trial, self._named(name, index), domain))
+            for name, domain in self._space.branches[index].items()
+        }
+        return trial, point
+
+    def _named(self, name: str, index: int) -> str:
+        """Names that alternatives share are one parameter where their domains are one, too."""
+        return name if len(set(map(str, self._space.domains(name)))) == 1 else f"{name} of {index}"
+
+    def _suggested(self, trial: Any, name: str, domain: Domain) -> Any:
+        given = self._distribution(domain)
+        if isinstance(domain, Choice):
+            return trial.suggest_categorical(name, given.choices)
+        suggest = trial.suggest_int if isinstance(domain, Int) else trial.suggest_float
+        return suggest(name, given.low, given.high, log=given.log)
+
+    def _distribution(self, domain: Domain) -> Any:
+        kinds = self._optuna.distributions
+        if isinstance(domain, Choice):
+            return kinds.CategoricalDistribution(list(range(len(domain.grid()))))
+        low, high = getattr(domain, "low"), getattr(domain, "high")  # noqa: B009  all other domains are intervals
+        if isinstance(domain, Int):
+            return kinds.IntDistribution(low, high, log=isinstance(domain, LogInt))
+        if isinstance(domain, ReverseLogUniform):
+            return kinds.FloatDistribution(1 - high, 1 - low, log=True)
+        return kinds.FloatDistribution(low, high, log=isinstance(domain, LogUniform))
+
+
+def _value(domain: Domain, told: Any) -> Any:
+    if isinstance(domain, Choice):
+        return domain.grid()[told]
+    return domain.from_unit(domain.to_unit(1 - told if isinstance(domain, ReverseLogUniform) else told))
+
+
+def _told(domain: Domain, value: Any) -> Any:
+    if isinstance(domain, Choice):
+        return domain.grid().index(value)
+    return 1 - value if isinstance(domain, ReverseLogUniform) else value
+
+
+def _seeded(sampler: Any, seed: int) -> Any:
+    """``sampler`` with its random numbers begun anew; Optuna has no other way to seed an instance."""
+    for value in vars(sampler).values():
+        rng = getattr(value, "rng", None)
+        if isinstance(rng, np.random.RandomState):
+            rng.seed(seed)
+        elif type(value).__module__.startswith("optuna.samplers") and hasattr(value, "sample_independent"):
+            _seeded(value, seed)
+    return sampler
+
+
+class _Silence:
+    """Optuna without its messages that a study was created."""
+
+    def __init__(self, optuna: Any) -> None:
+        self._optuna = optuna
+
+    def __enter__(self) -> None:
+        self._level = self._optuna.logging.get_verbosity()
+        self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
+
+    def __exit__(self, *error: object) -> None:
+        self._optuna.logging.set_verbosity(self._level)

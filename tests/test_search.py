@@ -1,0 +1,175 @@
+"""The promises of every sampler and scheduler, and that the checks of them can fail."""
+
+import math
+
+import numpy as np
+import optuna
+import pytest
+
+import hpjax as hpx
+from hpjax import testing
+from hpjax.samplers import Observation
+
+OPTUNA = {
+    "TPE": lambda kinds: kinds.TPESampler(n_startup_trials=6),
+    "multivariate TPE": lambda kinds: kinds.TPESampler(n_startup_trials=6, multivariate=True, group=True),
+    "random": lambda kinds: kinds.RandomSampler(),
+    "QMC": lambda kinds: kinds.QMCSampler(seed=3),
+    "CMA-ES": lambda kinds: kinds.CmaEsSampler(),
+}
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+
+@pytest.mark.parametrize("sampler", [hpx.Sobol(), hpx.Random(), hpx.Bayes(initial=6), hpx.Refine()], ids=repr)
+def test_samplers(sampler):
+    testing.check_sampler(sampler)
+
+
+@pytest.mark.filterwarnings("ignore:.*independent.*")
+@pytest.mark.parametrize("name", OPTUNA)
+def test_samplers_of_optuna(name):
+    numbers = name in ("QMC", "CMA-ES")
+    testing.check_sampler(hpx.Optuna(OPTUNA[name](optuna.samplers)), *((testing.SPACE,) if numbers else ()))
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        hpx.Halving(3),
+        hpx.Halving(2, 5),
+        hpx.Hyperband(3),
+        hpx.MedianStop(3),
+        hpx.EarlyStop(20),
+        hpx.PBT(10),
+        hpx.PBT(7, exploit="tournament", explore="crossover"),
+        hpx.PBT(5, explore="resample"),
+    ],
+    ids=repr,
+)
+def test_schedulers(scheduler):
+    testing.check_scheduler(scheduler, trials=143 if isinstance(scheduler, hpx.Hyperband) else 27)
+
+
+class Forgetful(hpx.Sampler):
+    """Another answer at every question."""
+
+    asked = 0
+
+    def propose(self, space, history, start, n, seed):
+        self.asked += 1
+        return hpx.Random().propose(space, history, start, n, seed + self.asked)
+
+
+class Outside(hpx.Sampler):
+    def propose(self, space, history, start, n, seed):
+        return [point | {"rate": 7.0} for point in hpx.Sobol().propose(space, history, start, n, seed)]
+
+
+class Few(hpx.Sampler):
+    def propose(self, space, history, start, n, seed):
+        return hpx.Sobol().propose(space, history, start, max(n - 1, 0), seed)
+
+
+class Stubborn(hpx.Scheduler):
+    def decide(self, race):
+        return [0]
+
+
+class Cruel(hpx.Scheduler):
+    def decide(self, race):
+        return race.live
+
+
+class Backward(hpx.Scheduler):
+    def next(self, step):
+        return 5
+
+    def decide(self, race):
+        return []
+
+
+@pytest.mark.parametrize("bad", [Forgetful, Outside, Few, Stubborn, Cruel, Backward])
+def test_the_checks_can_fail(bad):
+    bad = bad()
+    check = testing.check_sampler if isinstance(bad, hpx.Sampler) else testing.check_scheduler
+    with pytest.raises((AssertionError, hpx.InputError)):
+        check(bad)
+
+
+def test_optuna_is_asked_and_told_as_by_hand():
+    """The same points as a study of Optuna's own, with the same seed, asked and told in the same batches."""
+    space = hpx.Space(x=hpx.Uniform(0, 1), y=hpx.LogUniform(1e-3, 1), n=hpx.Int(1, 9), c=hpx.Choice("a", "b"))
+    kinds = optuna.distributions
+    distributions = {
+        "x": kinds.FloatDistribution(0, 1),
+        "y": kinds.FloatDistribution(1e-3, 1, log=True),
+        "n": kinds.IntDistribution(1, 9),
+        "c": kinds.CategoricalDistribution([0, 1]),
+    }
+
+    def value(x, y, n, c):
+        return (x - 0.3) ** 2 + y + n / 10 + (c == "b")
+
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(n_startup_trials=5))
+    study.sampler._rng.rng.seed(4)
+    study.sampler._random_sampler._rng.rng.seed(4)
+    sampler, history = hpx.Optuna(optuna.samplers.TPESampler(n_startup_trials=5)), []
+    for number in range(3):
+        points = sampler.ask(space, history, 6, seed=4)
+        trials = [study.ask(distributions) for _ in range(6)]
+        for point, trial in zip(points, trials, strict=True):
+            expected = trial.params
+            assert point["n"] == expected["n"]
+            assert point["c"] == "ab"[expected["c"]]
+            assert point["x"] == pytest.approx(expected["x"], abs=1e-3), "rounded, as all points are"
+            assert point["y"] == pytest.approx(expected["y"], rel=2e-3)
+            study.tell(trial, value(**point))
+        history += [Observation(point, (value(**point),), 1, number) for point in points]
+    # Another instance, as after a restart, asks for everything again and is where the first is.
+    again = hpx.Optuna(optuna.samplers.TPESampler(n_startup_trials=5))
+    assert again.ask(space, history, 6, seed=4) == sampler.ask(space, history, 6, seed=4)
+
+
+def test_cma_es_moves_towards_the_minimum():
+    space = hpx.Space(x=hpx.Uniform(0, 1), y=hpx.Uniform(0, 1))
+    sampler, history = hpx.Optuna(optuna.samplers.CmaEsSampler()), []
+    for number in range(16):
+        points = sampler.ask(space, history, 8, seed=0)
+        history += [Observation(p, ((p["x"] - 0.8) ** 2 + (p["y"] - 0.1) ** 2,), 1, number) for p in points]
+    first, last = (np.mean([seen.score for seen in history if seen.round in rounds]) for rounds in ((0, 1), (14, 15)))
+    assert last < 0.2 * first
+
+
+def test_refine_halves_the_box_around_the_best():
+    space = hpx.Space(
+        rate=hpx.LogUniform(1e-4, 1.0), drop=hpx.Uniform(0, 1), act=hpx.Choice("a", "b", "c"), n=hpx.Int(1, 100)
+    )
+    best = {"rate": 1e-2, "drop": 0.9, "act": "b", "n": 50}
+    history = [
+        Observation(point, (0.0 if point is best else 1.0,), 1, number)
+        for number, point in ((0, best), (1, best | {"n": 3}))
+    ]
+    points = hpx.Refine(shrink=0.5).ask(space, history, 64, seed=0)
+    rates = np.log10([point["rate"] for point in points])
+    assert rates.min() == pytest.approx(-2.5, abs=0.1)
+    assert rates.max() == pytest.approx(-1.5, abs=0.1)
+    drops = [point["drop"] for point in points]
+    assert min(drops) == pytest.approx(0.75, abs=0.02)
+    assert max(drops) == pytest.approx(1.0, abs=0.02)
+    kinds = [point["act"] for point in points]
+    assert kinds.count("b") / 64 == pytest.approx(0.75 + 0.25 / 3, abs=0.05)
+    assert {"a", "c"} <= set(kinds)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: hpx.Optuna("TPE"), "Optuna.sampler = 'TPE': must be a sampler of Optuna"),
+        (lambda: hpx.Optuna(optuna.samplers.TPESampler), "must be a sampler of Optuna"),
+        (lambda: hpx.Refine(1.0), r"Refine.shrink = 1.0: must lie between 0 and 1"),
+        (lambda: hpx.Refine(math.nan), r"Refine.shrink = nan: must lie between 0 and 1"),
+    ],
+)
+def test_samplers_that_cannot_be(make, message):
+    with pytest.raises(hpx.InputError, match=message):
+        make()
