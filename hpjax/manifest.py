@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -52,7 +53,7 @@ def description(settings: Settings, prepared: Prepared) -> dict[str, Any]:
         "rounds": len(plan.rounds),
         "replicates": plan.replicates,
         "folds": plan.folds,
-        "sampler": show(type(settings.sampler)),
+        "sampler": _told(settings.sampler),
         "points": _digest(repr([{n: show(v) for n, v in point.items()} for point in points])),
         "scheduler": None if settings.scheduler is None else _told(settings.scheduler),
         "objective": [settings.objective.metric, settings.objective.direction],
@@ -156,7 +157,7 @@ def _without_addresses(content: str) -> str:
 
 
 def _told(thing: Any, within: tuple[int, ...] = ()) -> str:
-    """A scheduler, or what it holds, by its type and its settings, however deep."""
+    """A sampler or a scheduler, or what it holds, by its type and its settings, however deep."""
     if id(thing) in within:
         return "..."
     tell = partial(_told, within=(*within, id(thing)))
@@ -172,6 +173,8 @@ def _told(thing: Any, within: tuple[int, ...] = ()) -> str:
         code = _digest(_without_addresses(repr((thing.__code__.co_code, thing.__code__.co_consts))))
         return f"{thing.__qualname__}({tell([thing.__defaults__, *_cells(thing)])} {code})"
     names = set(getattr(thing, "__dict__", {}))
+    if is_dataclass(thing):  # what does not decide whether two are equal decides no bit
+        names -= {each.name for each in fields(thing) if not each.compare}
     for kind in type(thing).__mro__:
         slots = getattr(kind, "__slots__", ())
         for name in [slots] if isinstance(slots, str) else slots:

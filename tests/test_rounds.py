@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import optax
+import optuna
 import pytest
 from helpers import RATES, Net, blobs, compilations, quadratic, same_bits
 
@@ -134,3 +135,27 @@ def test_the_plan_says_that_there_are_more_rounds():
     assert plan.rounds == (4, 3, 3)
     assert "10 trials in 3 rounds, of which the first is planned here, × 1 replicate = 10 lanes" in str(plan)
     assert plan.lane_steps == 100
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda: hpx.Refine(0.5), lambda: hpx.Refine(0.25)),
+        (lambda: hpx.Optuna(optuna.samplers.TPESampler()), lambda: hpx.Optuna(optuna.samplers.TPESampler(n_startup_trials=3))),
+    ],
+)
+def test_a_directory_knows_its_sampler(tmp_path, one, other):
+    """Also what a later round depends on; and a sampler that has been used is the same as a new one."""
+
+    def sweep(sampler):
+        return hpx.Sweep(quadratic(), hpx.Space(rate=hpx.Uniform(0, 1)), trials=8, rounds=2, sampler=sampler)
+
+    used = one()
+    first = sweep(used).run(tmp_path / "run", progress=False)
+    for sampler in (used, one()):
+        with compilations() as programs:
+            again = sweep(sampler).run(tmp_path / "run", progress=False)
+        assert programs == []
+        assert again.hparams == first.hparams
+    with pytest.raises(hpx.RunError, match="sampler: "):
+        sweep(other()).run(tmp_path / "run", progress=False)
