@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from hpjax import nn as nn
     from hpjax import optim as optim
     from hpjax import testing as testing
+    from hpjax.adapters import as_objective as as_objective
+    from hpjax.analysis import winners_curse as winners_curse
     from hpjax.diagnosis import diagnose as diagnose
     from hpjax.domains import Choice as Choice
     from hpjax.domains import Int as Int
@@ -57,6 +59,8 @@ __version__ = "0.1.0"
 
 # Imported when first used, so that `hpjax --help` does not wait for JAX.
 _HOME = {
+    "hpjax.adapters": ["as_objective"],
+    "hpjax.analysis": ["winners_curse"],
     "hpjax.diagnosis": ["diagnose"],
     "hpjax.errors": ["InputError", "ProgramError", "RunError", "UnknownHyperparameterError"],
     "hpjax.hparams": ["Hparams"],

@@ -1,10 +1,12 @@
 """What pictures of a result show, as numbers; drawing them is ``plot``'s affair."""
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hpjax.errors import InputError
 from hpjax.text import show
 
 if TYPE_CHECKING:
@@ -86,3 +88,48 @@ def limits(values: Array) -> tuple[float, float]:
     low, high = float(finite.min()), float(np.quantile(finite, 0.9))
     margin = 0.05 * (high - low) or 0.5
     return low - margin, high + margin
+
+
+def winners_curse(result: "Result", draws: int = 10_000) -> float:
+    """How much better the best trial looks than it is, since it was chosen for looking best: its expected optimism.
+
+    The noise of a trial's mean comes from its replicates, without what a replicate does to all trials alike, which
+    favours none. True values are estimated by shrinking the better half of the trials towards their mean, as far as
+    noise explains their spread; then the choice is made again and again on such values with fresh noise.
+
+    B. Efron, "Tweedie's Formula and Selection Bias", JASA 2011, of which this is the normal case.
+
+    Args:
+      result: of a sweep with two replicates or more (seeds or folds), of which three complete trials or more.
+      draws: how often the choice is simulated.
+
+    Returns:
+      In units of the objective, 0 or more: what to take off (or add to) the best trial's value.
+
+    Raises:
+      InputError: there are too few replicates or trials.
+
+    Example:
+      >>> sweep = hpx.Sweep(program, space, trials=8, replicates=3)
+      >>> 0 <= winners_curse(sweep.run(progress=False)) < 1
+      True
+    """
+    complete = (result.lane_status == "complete").all(axis=1)
+    scores = result.objective.scores(result.last(result.objective.metric))[complete]
+    scores = scores[np.isfinite(scores).all(axis=1)]
+    trials, replicates = scores.shape
+    if replicates < 2:
+        raise InputError("replicates", replicates, "must be 2 or more, to know the noise", "Use replicates= or folds=.")
+    if trials < 3:
+        raise InputError("trials", trials, "must be 3 or more that are complete", "Train more.")
+    means = scores.mean(axis=1)
+    left = scores - means[:, None] - scores.mean(axis=0) + means.mean()
+    noise = float((left**2).sum() / ((trials - 1) * (replicates - 1)) / replicates)
+    truth = np.sort(means)
+    half = truth[: max(trials // 2, 2)]
+    spread = max(float(half.var(ddof=1)) - noise, 0.0)
+    share = spread / (spread + noise) if spread + noise > 0 else 1.0
+    truth[: len(half)] = half.mean() + share * (half - half.mean())
+    seen = truth + math.sqrt(noise) * np.random.default_rng(0).standard_normal((draws, trials))
+    chosen = seen.argmin(axis=1)
+    return max(float((truth[chosen] - seen[np.arange(draws), chosen]).mean()), 0.0)

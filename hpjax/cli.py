@@ -172,14 +172,18 @@ def plot(directory: Path, out: Path | None) -> None:
 
 @main.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--csv", is_flag=True, help="As comma-separated values, which is the only format so far.")
-@click.option("--out", type=click.Path(path_type=Path), help="The file; by default DIR/results.csv.")
-def export(directory: Path, csv: bool, out: Path | None) -> None:
-    """Write the table of a run, a row a trial."""
+@click.option(
+    "--csv", "kind", flag_value="csv", default=True, help="As comma-separated values, a row a trial; the default."
+)
+@click.option("--optuna", "kind", flag_value="optuna", help="As a journal of Optuna, which optuna-dashboard opens.")
+@click.option("--out", type=click.Path(path_type=Path), help="The file; by default DIR/results.csv or DIR/optuna.log.")
+def export(directory: Path, kind: str, out: Path | None) -> None:
+    """Write the trials of a run for other tools."""
     from hpjax.result import load
 
-    out = out or directory / "results.csv"
-    load(directory).to_csv(out)
+    out = out or directory / ("results.csv" if kind == "csv" else "optuna.log")
+    result = load(directory)
+    (result.to_csv if kind == "csv" else result.to_optuna)(out)
     click.echo(str(out))
 
 

@@ -252,12 +252,19 @@ class Result:
         """A column per hyperparameter and metric, and trial, round, group, status and step; each (trials,).
 
         Metrics are averaged over replicates. A hyperparameter that a trial lacks is NaN in a column of
-        numbers, None in others.
+        numbers, None in others. ``gap`` is the objective's metric on the valid split less that on the train split,
+        where both are there. Metrics on the test split have columns once a trial was tested, NaN for the others.
         """
         columns: dict[str, Array] = {"trial": np.arange(len(self))}
         for name in self.names:
             columns[name] = _column(name, self.hparams)
         columns |= {name: self.last(name).mean(axis=1) for name in self.metrics}
+        at, train = self.objective.metric, self.objective.metric.replace("valid/", "train/")
+        if at != train and train in self.metrics:
+            columns["gap"] = columns[at] - columns[train]
+        for trial, metrics in self.tested.items():
+            for name, value in metrics.items():
+                columns.setdefault(name, np.full(len(self), np.nan))[trial] = value
         return columns | {
             "round": self.rounds,
             "group": self.groups,
@@ -281,6 +288,20 @@ class Result:
             writer.writerow(columns)
             for row in zip(*columns.values(), strict=True):
                 writer.writerow(["" if cell is None or cell != cell else _plain(cell) for cell in row])
+
+    def to_optuna(self, path: str | Path, name: str = "hpjax") -> None:
+        """Writes the trials as a study of Optuna, a JournalStorage in a file, which ``optuna-dashboard`` opens.
+
+        Complete trials are complete there too, stopped ones pruned, diverged ones failed. Needs ``pip install
+        'hpjax[optuna]'``.
+
+        Args:
+          path: of the journal; a study is added where it exists.
+          name: of the study.
+        """
+        from hpjax import journal
+
+        journal.write(self, path, name)
 
     def plot(self, *names: str, path: str | Path | None = None) -> Any:
         """Draws the objective's curves and its final value against hyperparameters, all by default.

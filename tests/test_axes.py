@@ -328,10 +328,11 @@ def plateau_alone(factor, patience, cooldown):
     """Optax's own, told of every validation loss, whose scale goes into the learning rate."""
     rule = optax.contrib.reduce_on_plateau(factor, patience, rtol=0.05, cooldown=cooldown)
     state = rule.init({"w": jnp.zeros((), REAL)})
+    update = jax.jit(lambda state, loss: rule.update({"w": jnp.zeros((), REAL)}, state, value=loss)[1])
 
     def react(losses, params, opt_state):
         nonlocal state
-        _, state = rule.update({"w": jnp.zeros((), REAL)}, state, value=losses[-1])
+        state = update(state, losses[-1])
         return opt_state._replace(hyperparams={"learning_rate": 0.5 * state.scale}), False
 
     return {"optimizer": optax.inject_hyperparams(optax.sgd)(learning_rate=0.5), "after_evaluation": react}

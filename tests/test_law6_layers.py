@@ -11,7 +11,7 @@ ROOT = Path(hpjax.__file__).parent
 
 # From the top; a module imports only from lines below its own. Modules on one line do not know each other.
 LAYERS = """
-cli
+cli adapters
 sweep
 manifest progress loop testing
 wave
@@ -19,7 +19,7 @@ standing planning
 settings
 result
 plot
-analysis diagnosis
+analysis diagnosis journal
 store
 supervise
 training

@@ -1,5 +1,6 @@
 """What the README shows runs as it stands, only smaller."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -28,13 +29,41 @@ def test_the_conditional_space():
     assert names["space"].names == ("learning_rate", "optimizer", "momentum", "b2")
 
 
+def test_the_search():
+    from helpers import quadratic
+
+    names = {"hpx": hpx, "program": quadratic(800, 50), "space": hpx.Space(rate=hpx.LogUniform(1e-3, 0.4))}
+    exec(BLOCKS[2].replace("trials=256, rounds=8", "trials=16, rounds=2"), names)
+    result = names["sweep"].run(progress=False)
+    assert sorted(result.lane_step[:8, 0].tolist()) == [100] * 6 + [400, 800]
+
+
+def test_the_loop_of_optuna():
+    import optuna
+    from helpers import quadratic
+
+    program = quadratic()
+
+    def step(key, state, batch, h):
+        return program.step(key, state, batch, hpx.Hparams({"rate": h.learning_rate}))
+
+    space = hpx.Space(learning_rate=hpx.LogUniform(1e-4, 1))
+    sweep = hpx.Sweep(dataclasses.replace(program, step=step), space, trials=1)
+    names = {"hpx": hpx, "optuna": optuna, "sweep": sweep}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    exec(BLOCKS[3].replace("range(8)", "range(3)").replace("range(32)", "range(6)"), names)
+    assert len(names["study"].trials) == 18
+    rate = names["study"].best_params["learning_rate"]
+    assert names["study"].best_value == pytest.approx((1 - 2 * rate) ** 20, rel=1e-3, abs=1e-12)
+
+
 def test_the_program_of_ones_own(tmp_path, monkeypatch):
     from helpers import RATES, quadratic
 
     monkeypatch.chdir(tmp_path)
     toy = quadratic()
     names = {"hpx": hpx, "init": toy.init, "step": toy.step, "evaluate": toy.evaluate, "space": RATES}
-    exec(BLOCKS[2], names)
+    exec(BLOCKS[4], names)
     assert hpx.load("runs/mine").statuses.shape == (64,)
 
 

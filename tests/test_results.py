@@ -68,14 +68,15 @@ def test_the_best_and_the_table(result):
     assert result.best.hparams == {"rate": 0.2}
     assert [t.id for t in result.top(10)] == [2, 1, 4, 0]
     table = result.table()
-    assert list(table) == ["trial", "rate", "train/loss", "valid/loss", "round", "group", "status", "step"]
+    assert list(table) == ["trial", "rate", "train/loss", "valid/loss", "gap", "round", "group", "status", "step"]
+    np.testing.assert_array_equal(table["gap"], table["valid/loss"] - table["train/loss"])
     assert table["rate"].tolist() == RATE_LIST
     assert table["status"].tolist() == ["complete", "complete", "complete", "diverged", "complete"]
     assert table["step"].tolist()[:3] == [10, 10, 10]
     assert np.isnan(table["valid/loss"][3])
     frame = result.to_pandas()
     assert isinstance(frame, pd.DataFrame)
-    assert frame.shape == (5, 8)
+    assert frame.shape == (5, 9)
     assert "complete" in result.summary()
     assert "trial 2 (rate=0.2)" in repr(result.best)
 

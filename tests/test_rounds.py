@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpy as np
-import optax
 import optuna
 import pytest
-from helpers import RATES, Net, blobs, compilations, quadratic, same_bits
+from helpers import RATES, compilations, quadratic, same_bits
 
 import hpjax as hpx
 from hpjax.samplers import Observation
@@ -62,13 +62,15 @@ def test_groups_are_those_of_all_rounds():
             sizes = {0: [2, 2, 2], 3: [2, 3, 2], 6: [3, 2, 2], 9: [2, 2, 2]}[start]
             return [{"learning_rate": 0.01 * (1 + start + i), "hidden": size} for i, size in enumerate(sizes)]
 
-    data = blobs()
-    program = hpx.supervised(
-        model=lambda h: Net(h.hidden),
-        optimizer=lambda h: optax.sgd(h.learning_rate),
-        loss=optax.softmax_cross_entropy_with_integer_labels,
-        data=data,
-        batch_size=16,
+    def step(key, w, batch, h):
+        w = w - h.learning_rate * 2 * (w - 1)
+        return w, {"loss": (w[0] - 1) ** 2}
+
+    program = hpx.Program(
+        lambda key, h: jnp.zeros(h.hidden),
+        step,
+        lambda key, w, split, h: {"loss": ((w - 1) ** 2).mean()},
+        hpx.Data(*[np.zeros(3)] * 3),
         steps=4,
         eval_every=2,
     )
@@ -141,7 +143,10 @@ def test_the_plan_says_that_there_are_more_rounds():
     ("one", "other"),
     [
         (lambda: hpx.Refine(0.5), lambda: hpx.Refine(0.25)),
-        (lambda: hpx.Optuna(optuna.samplers.TPESampler()), lambda: hpx.Optuna(optuna.samplers.TPESampler(n_startup_trials=3))),
+        (
+            lambda: hpx.Optuna(optuna.samplers.TPESampler()),
+            lambda: hpx.Optuna(optuna.samplers.TPESampler(n_startup_trials=3)),
+        ),
     ],
 )
 def test_a_directory_knows_its_sampler(tmp_path, one, other):

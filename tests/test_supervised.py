@@ -240,3 +240,7 @@ def test_test_metrics_are_those_of_the_best_trial_on_the_test_split():
     assert metrics["test/loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert metrics["test/accuracy"] == pytest.approx(np.mean(right), rel=1e-5)
     assert result.tested == {result.best.id: metrics}
+    table = result.table()
+    for name, value in metrics.items():
+        assert table[name][result.best.id] == value
+        assert np.isnan(np.delete(table[name], result.best.id)).all()

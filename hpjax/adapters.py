@@ -1,0 +1,38 @@
+"""Adapters: a sweep as what other tools call."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from hpjax.samplers import Manual
+from hpjax.space import Point
+from hpjax.sweep import Sweep
+
+
+def as_objective(sweep: Sweep) -> Callable[[Sequence[Point]], list[float]]:
+    """A function that trains a pack of points as one program, for loops that ask for many and tell many.
+
+    Equally many points of the same static hyperparameters compile nothing after the first time.
+
+    Args:
+      sweep: what trains; its sampler, trials and rounds do not matter.
+
+    Returns:
+      ``objective(points) -> values``: of each point the objective's metric, averaged over replicates; infinite, on the
+      bad side, where one diverged.
+
+    Example:
+      >>> objective = as_objective(hpx.Sweep(program, space, trials=1))
+      >>> len(objective([space.from_unit([0.5] * len(space.dimensions))]))
+      1
+    """
+    worst = np.inf if sweep.objective.direction == "minimize" else -np.inf
+
+    def objective(points: Sequence[Point]) -> list[float]:
+        result = replace(sweep, sampler=Manual(points), trials=None, rounds=1).run(progress=False)
+        values = result.last(sweep.objective.metric).mean(axis=1)
+        found: list[float] = np.where(np.isfinite(values), values, worst).tolist()
+        return found
+
+    return objective

@@ -1,0 +1,59 @@
+"""A finished sweep as a study of Optuna, which optuna-dashboard opens."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from hpjax.result import Result
+
+STATES = {"complete": "COMPLETE", "stopped": "PRUNED", "diverged": "FAIL", "running": "RUNNING"}
+
+
+def write(result: "Result", path: str | Path, name: str) -> None:
+    """Writes the trials to a JournalStorage: hyperparameters, the objective and its curve, metrics as attributes.
+
+    Args:
+      result: of a sweep.
+      path: of the journal; a study is added where it exists.
+      name: of the study.
+    """
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        study = optuna.create_study(storage=storage, study_name=name, direction=result.objective.direction)
+    finally:
+        optuna.logging.set_verbosity(level)
+    kinds = {each: _distribution(optuna.distributions, result, each) for each in result.names}
+    steps, curves = result.curves("step"), result.curves(result.objective.metric).mean(axis=1)
+    for trial in result:
+        at = np.nanmax(steps[trial.id], axis=0, initial=0)
+        curve = {int(s): float(v) for s, v in zip(at, curves[trial.id], strict=True) if s > 0 and np.isfinite(v)}
+        state = optuna.trial.TrialState[STATES[trial.status]]
+        value = float(trial.metrics[result.objective.metric])
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=state,
+                params=trial.hparams,
+                distributions={each: kinds[each] for each in trial.hparams},
+                value=value if trial.status == "complete" else None,
+                intermediate_values=curve,
+                user_attrs={each: v for each, v in trial.metrics.items() if np.isfinite(v)},
+            )
+        )
+
+
+def _distribution(kinds: Any, result: "Result", name: str) -> Any:
+    """What holds all values of a hyperparameter: their range, or they themselves."""
+    values = [hparams[name] for hparams in [*result.hparams, *result.first_hparams] if name in hparams]
+    log = result.scales[name] == "log"
+    if all(type(value) is int for value in values):
+        return kinds.IntDistribution(min(values), max(values), log=log)
+    if all(type(value) in (int, float) for value in values):
+        return kinds.FloatDistribution(min(values), max(values), log=log)
+    return kinds.CategoricalDistribution(list(dict.fromkeys(values)))
