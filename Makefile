@@ -11,7 +11,7 @@ sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a
 	$(BIN)/hpjax plot $(RUN)
 
 test: $(READY)  ## The tests.
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(READY)  ## Style and format.
 	$(BIN)/ruff check .

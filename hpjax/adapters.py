@@ -19,20 +19,20 @@ def as_objective(sweep: Sweep) -> Callable[[Sequence[Point]], list[float]]:
       sweep: what trains; its sampler, trials and rounds do not matter.
 
     Returns:
-      ``objective(points) -> values``: of each point the objective's metric, averaged over replicates; infinite, on the
-      bad side, where one diverged.
+      ``objective(points) -> values``: of each point the objective's metric, over all replicates; infinite, on the bad
+      side, where one diverged.
 
     Example:
       >>> objective = as_objective(hpx.Sweep(program, space, trials=1))
       >>> len(objective([space.from_unit([0.5] * len(space.dimensions))]))
       1
     """
-    worst = np.inf if sweep.objective.direction == "minimize" else -np.inf
+    sign = 1 if sweep.objective.direction == "minimize" else -1
 
     def objective(points: Sequence[Point]) -> list[float]:
         result = replace(sweep, sampler=Manual(points), trials=None, rounds=1).run(progress=False)
-        values = result.last(sweep.objective.metric).mean(axis=1)
-        found: list[float] = np.where(np.isfinite(values), values, worst).tolist()
+        scores = sweep.objective.together(result.last(sweep.objective.metric))
+        found: list[float] = (sign * np.where(np.isfinite(scores), scores, np.inf)).tolist()
         return found
 
     return objective

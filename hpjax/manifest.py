@@ -56,7 +56,7 @@ def description(settings: Settings, prepared: Prepared) -> dict[str, Any]:
         "sampler": _told(settings.sampler),
         "points": _digest(repr([{n: show(v) for n, v in point.items()} for point in points])),
         "scheduler": None if settings.scheduler is None else _told(settings.scheduler),
-        "objective": [settings.objective.metric, settings.objective.direction],
+        "objective": [settings.objective.metric, settings.objective.direction, settings.objective.quantile],
         "seed": settings.seed,
         "randomness": settings.randomness,
         "width": plan.width,

@@ -57,7 +57,7 @@ class Standing:
 
     def scores(self) -> Any:
         """(trials,), lower is better; NaN where a replicate diverged or was not evaluated."""
-        return self._objective.scores(self._values).mean(axis=1)
+        return self._objective.together(self._values)
 
     def race(self, step: int, budget: int, live: Iterable[int], trials: Iterable[int]) -> Race:
         """What a scheduler sees of the trials that started together."""
@@ -73,7 +73,7 @@ class Standing:
         if not np.isfinite(scores).any():
             return None
         trial = int(np.nanargmin(scores))
-        return trial, float(self._values[trial].mean())
+        return trial, float(scores[trial] if self._objective.direction == "minimize" else -scores[trial])
 
 
 def observed(
@@ -88,7 +88,10 @@ def observed(
       values: (trials, replicates), the objective's metric at each lane's last evaluation, NaN where it diverged.
       steps: (trials,), optimizer steps taken.
     """
-    scores = np.nan_to_num(objective.scores(np.asarray(values, np.float64)), nan=np.inf)
+    values = np.asarray(values, np.float64)
+    # A quantile is one number of which the noise is not known.
+    scores = objective.scores(values) if objective.quantile is None else objective.together(values)[:, None]
+    scores = np.nan_to_num(scores, nan=np.inf)
     number = np.repeat(np.arange(len(rounds)), rounds)
     return [
         Observation(point, tuple(scores[trial].tolist()), int(steps[trial]), int(number[trial]))

@@ -24,6 +24,7 @@ import hpjax as hpx
 from hpjax.engine.trace import numbers
 from hpjax.keys import lane_key, purpose_key, step_key
 
+pytestmark = pytest.mark.usefixtures("fewer_passes")
 REAL = float  # float64 where it is enabled
 STEPS, EVERY, BATCH = 12, 4, 16
 Dense = functools.partial(nn.Dense, param_dtype=REAL)
@@ -739,14 +740,6 @@ def initial(init, point, replicate):
     """The state that a lane begins with."""
     h = hpx.Hparams({name: numbers(type(value), [value])[0] for name, value in point.items()}, point)
     return init(purpose_key(lane_key(SEED, replicate), "init"), h)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def fewer_passes():
-    """Machine code of fewer passes compiles in two thirds of the time. The laws have tests without this."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -256,3 +256,47 @@ def test_the_curse_wants_replicates():
         hpx.winners_curse(cursed(np.arange(5), 1.0, 1, 0))
     with pytest.raises(hpx.InputError, match="trials = 2: must be 3 or more"):
         hpx.winners_curse(cursed(np.arange(2), 1.0, 2, 0))
+
+
+def test_replicates_are_judged_by_their_mean_or_by_a_quantile():
+    """One trial is better on average, the other at its worst; direction and divergence in one place."""
+    values = np.array([[0.0, 0.0, 1.2], [0.5, 0.5, 0.5], [0.1, 0.1, np.nan]])
+    status, step = np.full((3, 3), "complete"), np.full((3, 3), 9)
+    assert hpx.minimize("valid/loss").rank(values, status, step) == [0, 1]
+    assert hpx.minimize("valid/loss", quantile=1.0).rank(values, status, step) == [1, 0]
+    assert hpx.minimize("valid/loss", quantile=0.5).rank(values, status, step) == [0, 1]
+    assert hpx.maximize("valid/loss", quantile=1.0).rank(values, status, step) == [1, 0]
+    assert hpx.maximize("valid/loss", quantile=0.0).rank(values, status, step) == [0, 1]
+    some = np.random.default_rng(0).random((5, 4))
+    found = hpx.maximize("a", quantile=0.25).together(some)
+    np.testing.assert_allclose(-found, np.quantile(some, 0.75, axis=1))
+    with pytest.raises(hpx.InputError, match=r"minimize.quantile = 2: must lie between 0 and 1"):
+        hpx.minimize("valid/loss", quantile=2)
+
+
+def test_samplers_and_schedulers_see_the_quantile():
+    told = []
+
+    class Telling(hpx.Sampler):
+        def propose(self, space, history, start, n, seed):
+            told.extend(history)
+            return [{"truth": float(i)} for i in range(n)]
+
+    def evaluate(key, state, split, h):
+        return {"loss": h.truth + jax.random.uniform(key)}
+
+    program = hpx.Program(lambda key, h: jnp.zeros(()), lambda key, s, b, h: (s, {}), evaluate, steps=1)
+    objective = hpx.minimize("valid/loss", quantile=1.0)
+    sweep = hpx.Sweep(
+        program,
+        hpx.Space(truth=hpx.Uniform(0, 9)),
+        trials=4,
+        rounds=2,
+        replicates=3,
+        sampler=Telling(),
+        objective=objective,
+    )
+    result = sweep.run(progress=False)
+    worst = result.last("valid/loss").max(axis=1)
+    assert [seen.scores for seen in told] == [(pytest.approx(value),) for value in worst[:2]]
+    assert result.objective == objective

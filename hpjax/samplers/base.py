@@ -12,7 +12,8 @@ class Observation(NamedTuple):
 
     Attributes:
       point: its hyperparameters.
-      scores: its objective at the last evaluation, one a replicate, lower being better; infinite where it diverged.
+      scores: its objective at the last evaluation, one a replicate, lower being better; infinite where it diverged. Of
+        an objective that is a quantile, that one.
       step: optimizer steps that it took, fewer than others where a scheduler stopped it.
       round: that it was asked for in, from 0.
     """
