@@ -27,12 +27,11 @@ def as_objective(sweep: Sweep) -> Callable[[Sequence[Point]], list[float]]:
       >>> len(objective([space.from_unit([0.5] * len(space.dimensions))]))
       1
     """
-    sign = 1 if sweep.objective.direction == "minimize" else -1
 
     def objective(points: Sequence[Point]) -> list[float]:
         result = replace(sweep, sampler=Manual(points), trials=None, rounds=1).run(progress=False)
         scores = sweep.objective.together(result.last(sweep.objective.metric))
-        found: list[float] = (sign * np.where(np.isfinite(scores), scores, np.inf)).tolist()
+        found: list[float] = sweep.objective.value(np.nan_to_num(scores, nan=np.inf)).tolist()
         return found
 
     return objective

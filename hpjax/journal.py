@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpjax.samplers.optuna import silent
+
 if TYPE_CHECKING:
     from hpjax.result import Result
 
@@ -23,25 +25,22 @@ def write(result: "Result", path: str | Path, name: str) -> None:
     from optuna.storages.journal import JournalFileBackend
 
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
+    with silent(optuna):
         study = optuna.create_study(storage=storage, study_name=name, direction=result.objective.direction)
-    finally:
-        optuna.logging.set_verbosity(level)
     kinds = {each: _distribution(optuna.distributions, result, each) for each in result.names}
-    steps, curves = result.curves("step"), result.curves(result.objective.metric).mean(axis=1)
+    objective, steps = result.objective, result.curves("step")
+    values = objective.value(objective.together(result.last(objective.metric)))
+    curves = objective.value(objective.together(np.moveaxis(result.curves(objective.metric), 1, -1)))
     for trial in result:
         at = np.nanmax(steps[trial.id], axis=0, initial=0)
         curve = {int(s): float(v) for s, v in zip(at, curves[trial.id], strict=True) if s > 0 and np.isfinite(v)}
         state = optuna.trial.TrialState[STATES[trial.status]]
-        value = float(trial.metrics[result.objective.metric])
         study.add_trial(
             optuna.trial.create_trial(
                 state=state,
                 params=trial.hparams,
                 distributions={each: kinds[each] for each in trial.hparams},
-                value=value if trial.status == "complete" else None,
+                value=float(values[trial.id]) if trial.status == "complete" else None,
                 intermediate_values=curve,
                 user_attrs={each: v for each, v in trial.metrics.items() if np.isfinite(v)},
             )

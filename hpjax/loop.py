@@ -89,7 +89,7 @@ def _raced(
         )
         stopped = _decided(scheduler, race)
         changes = [(wave, wave.stop(stopped)) for wave in waves]
-        ended = [change for _, own in changes for change in own]
+        ended = [change for _, own in changes for change in own.values()]
         lost = set[int]().union(*(wave.lost for wave in waves if wave.live.any()))
         live -= stopped
         clones = scheduler.replace(race._replace(live=tuple(sorted(live)), population=tuple(sorted(live | lost))))

@@ -52,6 +52,10 @@ class Objective:
         scores = self.scores(values)
         return scores.mean(axis=-1) if self.quantile is None else np.quantile(scores, self.quantile, axis=-1)
 
+    def value(self, scores: Any) -> Any:
+        """Scores as values of the metric again."""
+        return scores if self.direction == "minimize" else -scores
+
     def rank(self, values: Floats, status: NDArray[np.str_], step: NDArray[np.integer[Any]]) -> list[int]:
         """Trial ids from best to worst; diverged trials, and those never evaluated, are left out.
 

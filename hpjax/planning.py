@@ -115,7 +115,7 @@ def _first(settings: Settings) -> Prepared:
             "Sweep.folds", settings.folds, "needs a program that reads h.fold", "Leave it out, or use hpx.supervised."
         )
     unseen = _check_numbers(settings, tracing, groups, shapes, points, schedules, 0)
-    _check_scheduler(settings, schedules)
+    _check_scheduler(settings, rounds, schedules)
     wide = settings.width or width.choose(
         devices[0].platform,
         max(len(g.trials) for g in groups) * (settings.lanes_a_trial if settings.randomness == "independent" else 1),
@@ -161,6 +161,7 @@ def _next(settings: Settings, before: Prepared, history: Sequence[Observation]) 
     found = _asked(settings, history, before.plan.rounds[before.plan.round_of(first)])
     points, tracing = [*before.points, *found], tracer(settings)
     schedules = [*before.plan.schedules, *_scheduled(settings, found)]
+    _check_scheduler(settings, before.plan.rounds, schedules)
     verdicts = {verdict.name: verdict for verdict in before.plan.verdicts}
     traced = {name: verdict.traced for name, verdict in verdicts.items()}
     groups, shapes = _groups(settings, tracing, points, schedules, verdicts, before.plan.shapes)
@@ -237,7 +238,8 @@ def check_point(settings: Settings, prepared: Prepared, trial: int, point: Point
             check.of(point[name], schedule.steps, name)
 
 
-def _check_scheduler(settings: Settings, schedules: list[Schedule]) -> None:
+def _check_scheduler(settings: Settings, rounds: Sequence[int], schedules: list[Schedule]) -> None:
+    """Checks that the scheduler can have a race of every round."""
     if settings.scheduler is None:
         return
     every = sorted({schedule.eval_every for schedule in schedules})
@@ -245,7 +247,8 @@ def _check_scheduler(settings: Settings, schedules: list[Schedule]) -> None:
         allowed = "must be one number under a scheduler, which compares trials at equal steps"
         raise InputError("eval_every", every, allowed, "Give one.")
     budget = max(schedule.steps * schedule.calls for schedule in schedules)
-    settings.scheduler.check(len(schedules), budget, min(every[0], budget))
+    for trials in sorted(set(rounds)):
+        settings.scheduler.check(trials, budget, min(every[0], budget))
 
 
 def _with_costs(

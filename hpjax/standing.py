@@ -26,7 +26,7 @@ class Standing:
         self._values = np.full((trials, replicates), np.nan)
         self._steps = np.zeros(trials, np.int64)
         self._stopped = np.zeros(trials, bool)
-        self._curves: dict[int, tuple[float, ...]] = dict.fromkeys(range(trials), ())
+        self._curves: list[list[float]] = [[] for _ in range(trials)]
 
     def changed(self, changes: Iterable[Change]) -> None:
         """Takes in which lanes diverged or were stopped."""
@@ -52,8 +52,7 @@ class Standing:
         scores = self.scores()
         for trial in evaluated:
             # A trial of which a replicate diverged can win no more: bad news, not missing news.
-            score = float(scores[trial]) if np.isfinite(scores[trial]) else np.inf
-            self._curves[trial] = (*self._curves[trial], score)
+            self._curves[trial].append(float(scores[trial]) if np.isfinite(scores[trial]) else np.inf)
 
     def scores(self) -> Any:
         """(trials,), lower is better; NaN where a replicate diverged or was not evaluated."""
@@ -61,7 +60,7 @@ class Standing:
 
     def race(self, step: int, budget: int, live: Iterable[int], trials: Iterable[int]) -> Race:
         """What a scheduler sees of the trials that started together."""
-        return Race(step, budget, tuple(sorted(live)), {trial: self._curves[trial] for trial in trials})
+        return Race(step, budget, tuple(sorted(live)), {trial: tuple(self._curves[trial]) for trial in trials})
 
     def history(self, points: Sequence[Point]) -> list[Observation]:
         """What a sampler sees of the first trials, which had these points."""
@@ -73,7 +72,7 @@ class Standing:
         if not np.isfinite(scores).any():
             return None
         trial = int(np.nanargmin(scores))
-        return trial, float(scores[trial] if self._objective.direction == "minimize" else -scores[trial])
+        return trial, float(self._objective.value(scores[trial]))
 
 
 def observed(

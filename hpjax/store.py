@@ -142,8 +142,8 @@ class Store:
         )
 
     def add_compilation(self, group: int, seconds: float) -> None:
-        """Adds what compiling a group took; of several waves the first compiles."""
-        self._db.execute("INSERT OR IGNORE INTO compilations VALUES (?, ?)", (group, seconds))
+        """Adds what compiling a group took."""
+        self._db.execute("INSERT INTO compilations VALUES (?, ?)", (group, seconds))
 
     def add_curves(self, wave: int, segment: int, arrays: Mapping[str, Array]) -> None:
         """Adds the values of one evaluation, all arrays of shape (live lanes,)."""

@@ -20,9 +20,10 @@ from hpjax.planning import Prepared, prepare, tracer
 from hpjax.progress import Progress
 from hpjax.result import Result
 from hpjax.settings import Settings
-from hpjax.space import Point
+from hpjax.space import Point, Space
 from hpjax.standing import observed
 from hpjax.store import Store
+from hpjax.text import show
 from hpjax.wave import Event
 
 
@@ -125,9 +126,9 @@ class Sweep(Settings):
         while len(prepared.points) <= trial:  # a later round's: what its sampler was told follows from the result
             values, steps = result.last(self.objective.metric), result.curves("step")
             taken = np.nan_to_num(steps).max(axis=(1, 2), initial=0)
-            points = [_ended(point, result.hparams[t]) for t, point in enumerate(prepared.points)]
+            points = [_ended(self.space, point, result.hparams[t]) for t, point in enumerate(prepared.points)]
             prepared = prepare(self, prepared, observed(self.objective, prepared.plan.rounds, points, values, taken))
-        plan, point = prepared.plan, _ended(prepared.points[trial], result.hparams[trial])
+        plan, point = prepared.plan, _ended(self.space, prepared.points[trial], result.hparams[trial])
         shapes = plan.shapes[int(result.groups[trial])]
         traced = {v.name for v in plan.verdicts if v.traced}
         h = jax.tree.map(lambda array: array[0], together(tracer(self).kinds, [point], traced))
@@ -145,6 +146,13 @@ class Sweep(Settings):
         return {f"test/{name}": float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
 
 
-def _ended(point: Point, hparams: dict[str, Any]) -> Point:
-    """The hyperparameters at a trial's end: ``point`` with those numbers that a scheduler changed."""
-    return {name: hparams[name] if isinstance(value, bool | int | float) else value for name, value in point.items()}
+def _ended(space: Space, point: Point, hparams: dict[str, Any]) -> Point:
+    """The hyperparameters at a trial's end: ``point`` with what a scheduler changed; a result has names."""
+    ended = dict(point)
+    for name, value in point.items():
+        if isinstance(value, bool | int | float):
+            ended[name] = hparams[name]
+        elif callable(value) and show(value) != hparams[name]:
+            options = (option for domain in space.domains(name) for option in domain.grid() or ())
+            ended[name] = next(option for option in options if show(option) == hparams[name])
+    return ended

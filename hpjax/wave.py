@@ -144,19 +144,16 @@ class Wave:
             yield self._segment(self._lanes)
         self._leave(self._lanes)
 
-    def stop(self, trials: Collection[int]) -> list[Change]:
-        """Ends the lanes of these trials."""
+    def stop(self, trials: Collection[int]) -> dict[int, Change]:
+        """Ends the lanes of these trials; which they are, by their numbers."""
         ended = [lane for lane in np.flatnonzero(self.live).tolist() if int(self._cohort.trial[lane]) in trials]
-        changes = [
-            Change(int(self._cohort.trial[lane]), int(self._cohort.replicate[lane]), "stopped", int(self._taken[lane]))
-            for lane in ended
-        ]
         if ended:
             assert self._lanes is not None
             self._lanes.retire(ended)
             self.live = self._lanes.live
             self._leave(self._lanes)
-        return changes
+        ids = self._ids() if ended else []
+        return {lane: Change(*ids[lane], "stopped", int(self._taken[lane])) for lane in ended}
 
     def clone(self, clones: Mapping[int, Clone]) -> list[Change]:
         """Has trials go on from the states of others, all at once: the lanes that run again."""
@@ -164,7 +161,8 @@ class Wave:
         if not own:
             return []
         assert self._lanes is not None
-        place = {lane: number for number, lane in enumerate(self._ids())}
+        ids = self._ids()
+        place = {lane: number for number, lane in enumerate(ids)}
         sources = {
             place[trial, replicate]: place[own[trial].source, replicate] for trial, replicate in place if trial in own
         }
@@ -175,7 +173,7 @@ class Wave:
         self._taken[list(sources)] = self._taken[list(sources.values())]
         self.live = self._lanes.live
         self.lost -= own.keys()
-        return [Change(*self._ids()[lane], "running", int(self._taken[lane])) for lane in again]
+        return [Change(*ids[lane], "running", int(self._taken[lane])) for lane in again]
 
     def taken(self, trial: int) -> int:
         """Optimizer steps that a trial took."""
@@ -185,11 +183,9 @@ class Wave:
         """Trial and replicate of each lane."""
         return list(zip(self._cohort.trial.tolist(), self._cohort.replicate.tolist(), strict=True))
 
-    def spared(self, changes: Collection[Change]) -> int:
-        """Calls that lanes which just ended will not take."""
-        own = {(change.trial, change.replicate) for change in changes}
-        lanes = [number for number, lane in enumerate(self._ids()) if lane in own]
-        return int(np.maximum(self._cohort.budget[lanes] - self._step, 0).sum())
+    def spared(self, lanes: Collection[int]) -> int:
+        """Calls that lanes which just ended, by their numbers, will not take."""
+        return int(np.maximum(self._cohort.budget[list(lanes)] - self._step, 0).sum())
 
     def _begin(self) -> Iterator[Event]:
         settings, plan = self._settings, self._plan
@@ -249,7 +245,7 @@ class Wave:
         return Event(
             "segment",
             step=self._step,
-            spared=self.spared(changes.values()),
+            spared=self.spared(changes),
             live=int(lanes.live.sum()),
             lane_steps=int((report.step - np.minimum(before, report.step)).sum()),
             evaluated=(trials, replicates),

@@ -93,10 +93,13 @@ SPACE = hpx.Space(learning_rate=hpx.LogUniform(1e-4, 1e9), momentum=hpx.Uniform(
 
 
 def quadratic(steps=10, eval_every=5, size=3, data=None):
-    """Gradient descent on (w − 1)²: w after t steps is 1 − (1 − 2·rate)ᵗ exactly; diverges above rate 1."""
+    """Gradient descent on (w − 1)²: w after t steps is 1 − (1 − 2·rate)ᵗ exactly; diverges above rate 1.
+
+    ``size`` may be a function of ``h``, and is static then.
+    """
 
     def init(key, h):
-        return {"w": jnp.zeros(size)}
+        return {"w": jnp.zeros(size(h) if callable(size) else size)}
 
     def step(key, state, batch, h):
         w = state["w"] - h.rate * 2 * (state["w"] - 1)

@@ -398,22 +398,18 @@ def small_autoencoder(params, point):
     }
 
 
-def small_normed(params, point):
-    units = point["units"]
-    return {
-        "Dense_0": dense_part(params["Dense_0"], None, units),
-        "LayerNorm_0": jax.tree.map(lambda a: a[:units], params["LayerNorm_0"]),
-        "Dense_1": dense_part(params["Dense_1"], units, None),
-    }
+def small_normed(first, norm, last):
+    """The same of a norm between two dense layers of these names."""
 
+    def small(params, point):
+        units = point["units"]
+        return {
+            first: dense_part(params[first], None, units),
+            norm: jax.tree.map(lambda a: a[:units], params[norm]),
+            last: dense_part(params[last], units, None),
+        }
 
-def small_nnx(params, point):
-    units = point["units"]
-    return {
-        "first": dense_part(params["first"], None, units),
-        "middle": jax.tree.map(lambda a: a[:units], params["middle"]),
-        "last": dense_part(params["last"], units, None),
-    }
+    return small
 
 
 def nnx_dropping(rngs, dropout, rate):
@@ -645,13 +641,13 @@ ROWS = {
         small=small_mlp,
     ),
     "layer norm over masked units": models(
-        points(units=[3, 5, 8]), lambda h: MaskedNormed(h.units), lambda h: SmallNormed(h.units), small=small_normed
+        points(units=[3, 5, 8]), lambda h: MaskedNormed(h.units), lambda h: SmallNormed(h.units), small=small_normed("Dense_0", "LayerNorm_0", "Dense_1")
     ),
     "masked units in NNX": Row(
         points(units=[3, 5, 8]),
         {"model": lambda h, rngs: nnx_masked(rngs, h.units)},
         lambda p: {"model": FromNnx(lambda rngs: nnx_small(rngs, p["units"]))},
-        small=small_nnx,
+        small=small_normed("first", "middle", "last"),
     ),
     "latent size by a mask": Row(
         points(latent=[1, 3, 4]),

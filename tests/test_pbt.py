@@ -250,3 +250,32 @@ def test_what_decides_how_long_a_trial_takes_cannot_change():
     made = program(steps=lambda h: 40 if h.rate < 0.2 else 35)
     with pytest.raises(hpx.InputError, match="decides how long a trial takes"):
         sweep(program=made, scheduler=Replacing({0: hpx.Clone(1, {"rate": 0.3})})).run(progress=False)
+
+
+def test_the_test_split_is_seen_through_what_a_member_ended_with():
+    """Functions chosen by selection too, which a result knows by name only."""
+
+    def one(x):
+        return 1.0 * x
+
+    def ten(x):
+        return 10.0 * x
+
+    def evaluate(key, w, split, h):
+        return {"loss": h.scale(h.rate) + 0 * w}
+
+    made = hpx.Program(
+        lambda key, h: jnp.zeros(()),
+        lambda key, w, batch, h: (w, {}),
+        evaluate,
+        hpx.Data(*[np.zeros(3)] * 3),
+        steps=20,
+        eval_every=5,
+    )
+    space = hpx.Space(rate=hpx.Uniform(0, 1), scale=hpx.Choice(one, ten, select=True))
+    points = hpx.Manual([{"rate": 0.1 * i, "scale": ten} for i in range(1, 6)])
+    scheduler = hpx.PBT(every=5, exploit="tournament")
+    found = hpx.Sweep(made, space, sampler=points, scheduler=scheduler, seed=1).run(progress=False)
+    assert any(takeover.hparams["scale"] == "one" for takeover in found.lineage)
+    assert found.best.hparams["scale"] == "one"
+    assert found.test()["test/loss"] == found.best.metrics["valid/loss"]

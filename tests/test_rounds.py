@@ -1,8 +1,8 @@
 """Sweeps in rounds: a sampler is asked several times, and told what came of it."""
 
+import dataclasses
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 import numpy as np
 import optuna
 import pytest
@@ -60,21 +60,10 @@ def test_groups_are_those_of_all_rounds():
     class Sizes(hpx.Sampler):
         def propose(self, space, history, start, n, seed):
             sizes = {0: [2, 2, 2], 3: [2, 3, 2], 6: [3, 2, 2], 9: [2, 2, 2]}[start]
-            return [{"learning_rate": 0.01 * (1 + start + i), "hidden": size} for i, size in enumerate(sizes)]
+            return [{"rate": 0.01 * (1 + start + i), "size": size} for i, size in enumerate(sizes)]
 
-    def step(key, w, batch, h):
-        w = w - h.learning_rate * 2 * (w - 1)
-        return w, {"loss": (w[0] - 1) ** 2}
-
-    program = hpx.Program(
-        lambda key, h: jnp.zeros(h.hidden),
-        step,
-        lambda key, w, split, h: {"loss": ((w - 1) ** 2).mean()},
-        hpx.Data(*[np.zeros(3)] * 3),
-        steps=4,
-        eval_every=2,
-    )
-    space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1), hidden=hpx.Choice(2, 3))
+    program = quadratic(4, 2, size=lambda h: h.size, data=hpx.Data(*[np.zeros(3)] * 3))
+    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1), size=hpx.Choice(2, 3))
     sweep = hpx.Sweep(program, space, trials=12, rounds=4, sampler=Sizes(), width=2)
     with compilations() as programs:
         result = sweep.run(progress=False)
@@ -83,7 +72,7 @@ def test_groups_are_those_of_all_rounds():
     alone = hpx.Sweep(program, space, sampler=hpx.Manual(result.hparams), width=2).run(progress=False)
     assert same_bits(alone.curves("valid/loss"), result.curves("valid/loss"))
     # Also of a trial that the first plan does not know.
-    assert result[11].hparams["learning_rate"] == 0.12
+    assert result[11].hparams["rate"] == 0.12
     assert set(sweep.test_metrics(result, 11)) == {"test/loss"}
     assert sweep.test_metrics(result, 11) == alone._sweep.test_metrics(alone, 11)
 
@@ -164,3 +153,20 @@ def test_a_directory_knows_its_sampler(tmp_path, one, other):
         assert again.hparams == first.hparams
     with pytest.raises(hpx.RunError, match="sampler: "):
         sweep(other()).run(tmp_path / "run", progress=False)
+
+
+def test_every_round_must_fill_the_brackets_and_evaluate_alike():
+    space = hpx.Space(rate=hpx.LogUniform(1e-3, 0.4))
+    scheduler = hpx.Hyperband(factor=3, min_steps=6)
+    with pytest.raises(hpx.InputError, match=r"Sweep.trials = 11: must fill the brackets of Hyperband"):
+        hpx.Sweep(quadratic(54, 6), space, trials=34, rounds=3, scheduler=scheduler).plan()
+    assert hpx.Sweep(quadratic(54, 6), space, trials=34, rounds=2, scheduler=scheduler).plan().rounds == (17, 17)
+
+    class Later(hpx.Sampler):
+        def propose(self, space, history, start, n, seed):
+            return [{"rate": 0.3 if history else 0.1}] * n
+
+    program = dataclasses.replace(quadratic(54, 6), eval_every=lambda h: 6 if h.rate < 0.2 else 3)
+    sweep = hpx.Sweep(program, space, trials=8, rounds=2, sampler=Later(), scheduler=hpx.Halving(2, 6))
+    with pytest.raises(hpx.InputError, match=r"eval_every = \[3, 6\]: must be one number under a scheduler"):
+        sweep.run(progress=False)

@@ -117,18 +117,7 @@ def test_survivors_train_on_and_keep_their_bits(program, halved):
 
 def grouped(**more):
     """Three groups whose trials have nothing else in common than the race."""
-
-    def step(key, w, batch, h):
-        w = w - h.rate * 2 * (w - 1)
-        return w, {"loss": (w[0] - 1) ** 2}
-
-    program = hpx.Program(
-        lambda key, h: jnp.zeros(h.size),
-        step,
-        lambda key, w, split, h: {"loss": (w[0] - 1) ** 2},
-        steps=54,
-        eval_every=6,
-    )
+    program = quadratic(54, 6, size=lambda h: h.size)
     space = hpx.Space(rate=hpx.LogUniform(1e-3, 1.0), size=hpx.Choice(1, 2, 3))
     points = [point | {"size": 1 + i % 3} for i, point in enumerate(SAMPLER.points)]
     return hpx.Sweep(program, space, sampler=hpx.Manual(points), width=4, scheduler=HALVING, **more)
@@ -156,7 +145,7 @@ def test_waves_decide_as_all_at_once(halved, monkeypatch, memory, waves):
     whole = grouped(devices=2).run(progress=False)
     assert same_bits(result.curves("valid/loss"), whole.curves("valid/loss"))
     for trial in range(27):
-        assert same_bits(result[trial].restore(), whole[trial].restore())
+        assert same_bits(result[trial].restore()["w"], whole[trial].restore()["w"])
 
 
 def test_hyperband_trains_its_brackets_side_by_side(program):

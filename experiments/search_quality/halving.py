@@ -38,7 +38,7 @@ def main():
     for _ in range(arguments.repeats):
         for name, sweep in (("full", full), ("halving", halved)):
             runs[name].append(timed(sweep))
-    (whole, all_steps, _), (part, few_steps, _) = runs["full"][0], runs["halving"][0]
+    all_steps, few_steps = runs["full"][0][1], runs["halving"][0][1]
     seconds = {name: statistics.median(each[2] for each in found) for name, found in runs.items()}
     metric = full.objective.metric
     best = {name: float(max(result.best.metrics[metric] for result, *_ in found)) for name, found in runs.items()}
@@ -50,7 +50,6 @@ def main():
     )
     ratio = seconds["halving"] / seconds["full"]
     print(f"wall time {ratio:.3f}: each costs {ratio * all_steps / few_steps:.2f} × what it costs in the full sweep")
-    assert len(whole) == len(part)
 
 
 if __name__ == "__main__":

@@ -82,12 +82,6 @@ def of_training(sweep, make, seed):
     return np.minimum.accumulate(np.nanmin(values, axis=1))
 
 
-def digits():
-    from sweep import sweep
-
-    return sweep
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
@@ -95,10 +89,11 @@ def main():
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     problems = {name: lambda make, seed, name=name: of_function(name, make, seed) for name in FUNCTIONS}
-    training = digits()
+    from sweep import sweep as training
+
     problems["digits MLP"] = lambda make, seed: of_training(training, make, seed)
     figure, axes = plt.subplots(1, len(problems), figsize=(4 * len(problems), 3), layout="constrained")
-    print(f"{'problem':12}  {'sampler':8}  median regret  {'quartiles':21}  seconds a seed")
+    print(f"{'problem':12}  {'sampler':8}     median end  {'quartiles':21}  seconds a seed")
     for axis, (problem, run) in zip(axes, problems.items(), strict=True):
         curves = {}
         for name, make in SAMPLERS.items():

@@ -53,12 +53,13 @@ def check(
         numbers = jax.jit(jax.vmap(values, in_axes=(0, None, None)))(h, *splits) if jax.tree.leaves(h) else []
     except jax.errors.UnexpectedTracerError:
         return fields
-    for each, found in zip(asked, map(np.asarray, numbers), strict=True):
-        for trial, number in zip(group.trials, found, strict=True):
-            point = ", ".join(f"{name}={show(value)}" for name, value in points[trial].items())
+    columns = [np.asarray(found) for found in numbers]
+    for row, trial in enumerate(group.trials):
+        point = ", ".join(f"{name}={show(value)}" for name, value in points[trial].items())
+        for each, column in zip(asked, columns, strict=True):
             # As it prints: 1.1, not its nearest float32.
-            value = number.item() if number.dtype.kind in "biu" else float(str(number))
-            each.of(value, schedules[trial].steps, f"what it is computed from, in trial {trial}: {point}")
+            number = column[row].item() if column.dtype.kind in "biu" else float(str(column[row]))
+            each.of(number, schedules[trial].steps, f"what it is computed from, in trial {trial}: {point}")
     return fields - {each.field for each in asked}
 
 

@@ -31,7 +31,7 @@ class Bayes(Sampler):
 
     Needs ``Sweep(rounds=...)``: the first round is ``Sobol``'s. Choices that are no numbers stand as far from each
     other as the ends of a domain; hyperparameters that an alternative lacks say nothing. Replicates lower the noise
-    of a trial; one that diverged counts as worse than all others.
+    of a trial; one that diverged counts as bad as a trial may be.
 
     J. Snoek, H. Larochelle and R. P. Adams, "Practical Bayesian Optimization of Machine Learning Algorithms", NeurIPS
     2012.
@@ -112,16 +112,13 @@ def _chosen(
 
 
 def standardized(scores: Floats) -> Floats:
-    """Scores of mean 0 and variance 1, where the worst are cut off and what diverged is worse than all others.
+    """Scores of mean 0 and variance 1, where the worst are cut off and what diverged is as bad as these may be.
 
     Beyond the third quartile by one and a half times the range below it (J. Tukey, 1977) all scores are the same: how
     bad a bad trial was says nothing of the good ones.
     """
-    finite = scores[np.isfinite(scores)]
-    low, middle, high = np.quantile(finite, (0.0, 0.5, 0.75))
-    most = high + 1.5 * max(high - low, 1e-12)
-    cut = np.minimum(np.where(np.isfinite(scores), scores, np.inf), most)
-    cut = np.where(np.isfinite(scores), cut, max(cut[np.isfinite(scores)].max(), middle))
+    low, high = np.quantile(scores[np.isfinite(scores)], (0.0, 0.75))
+    cut = np.minimum(scores, high + 1.5 * max(high - low, 1e-12))
     spread = cut.std()
     result: Floats = (cut - cut.mean()) / (spread if spread > 0 else 1.0)
     return result
@@ -141,8 +138,8 @@ class Columns:
         self._space = space
         self._options: list[list[Any] | None] = []
         for name in space.dimensions:
-            domains = [] if name is None else space.domains(name)
-            self._options.append(_unordered(domains) if name is not None else list(range(len(space.branches))))
+            alternatives = list(range(len(space.branches)))
+            self._options.append(alternatives if name is None else _unordered(space.domains(name)))
         sizes = [1 if options is None else len(options) for options in self._options]
         self.groups = np.repeat(np.arange(len(sizes)), sizes)
 
@@ -156,9 +153,9 @@ class Columns:
             if options is None:
                 row.append(float(u))
                 continue
-            value = self._space.branch_of(point) if name is None else point.get(name, _unordered)
+            chosen = [self._space.branch_of(point)] if name is None else [point[name]] if name in point else []
             # Two options are as far apart as the ends of a domain.
-            row.extend(np.sqrt(0.5) if option is value or option == value else 0.0 for option in options)
+            row.extend(np.sqrt(0.5) if option in chosen else 0.0 for option in options)
         return row
 
 

@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,7 +94,7 @@ class Study:
         import optuna
 
         self._optuna, self._space = optuna, space
-        with _Silence(optuna):
+        with silent(optuna):
             self._study = optuna.create_study(sampler=_seeded(copy.deepcopy(sampler), seed))
         self._pending: list[tuple[Any, Point]] = []
         self._worst = -math.inf
@@ -189,15 +190,12 @@ def _seeded(sampler: Any, seed: int) -> Any:
     return sampler
 
 
-class _Silence:
+@contextmanager
+def silent(optuna: Any) -> Iterator[None]:
     """Optuna without its messages that a study was created."""
-
-    def __init__(self, optuna: Any) -> None:
-        self._optuna = optuna
-
-    def __enter__(self) -> None:
-        self._level = self._optuna.logging.get_verbosity()
-        self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
-
-    def __exit__(self, *error: object) -> None:
-        self._optuna.logging.set_verbosity(self._level)
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(level)
