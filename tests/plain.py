@@ -1,5 +1,7 @@
 """A plain Flax + Optax loop that trains one trial alone; it uses nothing of hpjax but its keys and batch indices."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,15 @@ from hpjax.keys import lane_key, purpose_key, step_key
 
 SEED = 7
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+
+
+@functools.cache
+def drawn(replicate, examples, batch_size, steps):
+    """Of each step the indices of its batch, and the data of its key."""
+    key, t = lane_key(SEED, replicate), jnp.arange(steps)
+    indices = jax.vmap(lambda t: batch_indices(purpose_key(key, "batch"), t, examples, batch_size))(t)
+    keys = jax.vmap(lambda t: jax.random.key_data(step_key(purpose_key(key, "step"), t)))(t)
+    return np.asarray(indices), np.asarray(keys)
 
 
 def train_alone(
@@ -45,9 +56,8 @@ def train_alone(
     opt_state, mean = optimizer.init(params), params
 
     @jax.jit
-    def step(params, stats, opt_state, mean, t):
-        index = batch_indices(purpose_key(key, "batch"), t, len(jax.tree.leaves(x)[0]), batch_size)
-        noise = step_key(purpose_key(key, "step"), t)
+    def step(params, stats, opt_state, mean, index, noise):
+        noise = jax.random.wrap_key_data(noise)
         batch = (x[index], y[index])
         if augment is not None:
             batch = augment(jax.random.fold_in(noise, 2), *batch)
@@ -70,9 +80,10 @@ def train_alone(
         outputs = model.apply({"params": params, **stats}, data.valid.x, train=False)
         return loss(read(outputs), data.valid.y).mean()
 
+    indices, noise = drawn(replicate, len(jax.tree.leaves(x)[0]), batch_size, steps)
     losses = []
     for t in range(steps):
-        params, stats, opt_state, mean = step(params, stats, opt_state, mean, t)
+        params, stats, opt_state, mean = step(params, stats, opt_state, mean, indices[t], noise[t])
         if (t + 1) % eval_every == 0 or t + 1 == steps:
             losses.append(float(valid(mean, stats)))
             if after_evaluation is not None:

@@ -65,7 +65,7 @@ def linen_loop(data, dtype, name):
     model = LinenNet(dtype)
     key = lane_key(SEED, 0)
     x, y = jnp.asarray(data.train.x), jnp.asarray(data.train.y)
-    variables = model.init(purpose_key(key, "init"), x[:1], train=False)
+    variables = jax.tree.map(lambda a: a.astype(dtype), model.init(purpose_key(key, "init"), x[:1], train=False))
 
     @jax.jit
     def step(params, stats, opt_state, t, rate, decay):
