@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hpjax import metrics as metrics
     from hpjax import nn as nn
     from hpjax import optim as optim
+    from hpjax import sklearn as sklearn
     from hpjax import testing as testing
     from hpjax.adapters import as_objective as as_objective
     from hpjax.analysis import winners_curse as winners_curse
@@ -77,13 +78,14 @@ _HOME = {
     "hpjax.wave": ["Event"],
 }
 _MODULES = ["data", "keys", "losses", "metrics", "nn", "optim", "testing"]
+_OPTIONAL = ["sklearn"]  # needs what is not always installed
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = sorted([*_MODULE_OF, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in _MODULES or name in _OPTIONAL:
         return import_module(f"hpjax.{name}")
     if name in _MODULE_OF:
         return getattr(import_module(_MODULE_OF[name]), name)
@@ -91,4 +93,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, *_OPTIONAL]

@@ -114,6 +114,8 @@ class Program:
       validate: ``validate(trials)`` raises ``InputError`` on hyperparameters that cannot run; called on the host
         with (h, schedule) of every trial, h with numbers, before anything compiles.
       parameters: ``parameters(state) -> pytree``, what the plan counts as the parameters of a lane.
+      predict: ``predict(state, x, h) -> outputs``, what a trained state makes of inputs (examples, ...); None where
+        that has no meaning. Used after the sweep, with hyperparameters that are numbers.
       describe: what a manifest says of the program: names to strings or numbers.
 
     Example:
@@ -136,11 +138,12 @@ class Program:
     eval_every: int | Callable[[Hparams], int] | None = field(default=None, kw_only=True)
     validate: Callable[[Sequence[tuple[Hparams, Schedule]]], None] = field(default=_accept, kw_only=True)
     parameters: Callable[[State], Any] = field(default=_all_of, kw_only=True)
+    predict: Callable[[State, Any, Hparams], Any] | None = field(default=None, kw_only=True)
     describe: Mapping[str, object] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name in ("init", "step", "evaluate", "batch", "react", "validate", "parameters"):
-            if not callable(getattr(self, name)):
+        for name in ("init", "step", "evaluate", "batch", "react", "validate", "parameters", "predict"):
+            if not callable(getattr(self, name)) and (name, getattr(self, name)) != ("predict", None):
                 raise InputError(f"Program.{name}", getattr(self, name), "must be a function", "See Program's help.")
         if self.data is not None and not isinstance(self.data, Data):
             raise InputError(

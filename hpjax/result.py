@@ -92,6 +92,21 @@ class Trial:
             node[path[-1]] = array
         return tree
 
+    def predict(self, x: Any) -> Any:
+        """The outputs of the trained models for inputs.
+
+        Args:
+          x: array or pytree, (examples, ...).
+
+        Returns:
+          The program's outputs, (replicates, examples, ...); for cross-validation one model a fold. It compiles
+          once for each power of two of examples.
+
+        Raises:
+          RunError: the trial diverged, the result was loaded without its sweep, or the program cannot predict.
+        """
+        return self._result.predictor(self.id)(x)
+
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={show(value)}" for name, value in self.hparams.items())
         metrics = ", ".join(f"{name} {number(value)}" for name, value in self.metrics.items())
@@ -137,6 +152,7 @@ class Result:
 
     def __init__(self, store: Store, manifest: dict[str, Any], sweep: Any = None) -> None:
         self._store, self.manifest, self._sweep = store, manifest, sweep
+        self._predictors: dict[int, Any] = {}
         sweeping = manifest["sweep"]
         self.objective = Objective(*sweeping["objective"])
         self.names: tuple[str, ...] = tuple(sweeping["names"])
@@ -334,12 +350,21 @@ class Result:
         Raises:
           RunError: the result was loaded without its sweep, or there is no best trial or no test split.
         """
-        if self._sweep is None:
-            raise RunError("test() needs the program: call it on what sweep.run(directory) returns.")
         best = self.best
-        metrics: dict[str, float] = self._sweep.test_metrics(self, best.id)
+        metrics: dict[str, float] = self._with_sweep("test").test_metrics(self, best.id)
         self._store.add_test(best.id, metrics)
         return metrics
+
+    def predictor(self, trial: int) -> Any:
+        """What ``trial.predict`` calls; kept, so that it compiles once."""
+        if trial not in self._predictors:
+            self._predictors[trial] = self._with_sweep("predict").predictor(self, trial)
+        return self._predictors[trial]
+
+    def _with_sweep(self, what: str) -> Any:
+        if self._sweep is None:
+            raise RunError(f"{what}() needs the program: call it on what sweep.run(directory) returns.")
+        return self._sweep
 
     @property
     def compile_seconds(self) -> float:

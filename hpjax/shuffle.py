@@ -7,6 +7,7 @@ walking its cycles until they return below n restricts it to n (Black & Rogaway 
 arbitrary finite domains").
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -41,6 +42,13 @@ def shuffled(index: jax.Array, keys: jax.Array, n: Any, most: int | None = None)
       uint32 (...), each below ``n``; one permutation of {0, …, n − 1} for each set of keys.
     """
     bits = max(((n if most is None else most) - 1).bit_length(), 6)  # fewer make the permutations visibly unequal
+    landed: jax.Array = _walked(index, keys, jnp.asarray(n, jnp.uint32), bits)
+    return landed
+
+
+# A jitted function is traced once for all programs, and this one is half of what a small program traces.
+@partial(jax.jit, static_argnames="bits")
+def _walked(index: jax.Array, keys: jax.Array, n: jax.Array, bits: int) -> jax.Array:
     low_bits = bits // 2
     low_mask, high_mask = jnp.uint32((1 << low_bits) - 1), jnp.uint32((1 << (bits - low_bits)) - 1)
 

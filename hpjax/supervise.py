@@ -174,6 +174,7 @@ def supervised(
         eval_every=eval_every,
         validate=validate,
         parameters=lambda state: state["params"],
+        predict=training.predict,
         describe={
             "kind": "supervised",
             "data": data.name,

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hpjax.engine.lane import typed
+from hpjax.engine.lane import restored
 from hpjax.engine.plan import Plan
 from hpjax.engine.trace import together
 from hpjax.errors import RunError
@@ -17,6 +17,8 @@ from hpjax.keys import lane_key, purpose_key, step_key
 from hpjax.loop import train
 from hpjax.manifest import finished, manifest, recorded_width
 from hpjax.planning import Prepared, prepare, tracer
+from hpjax.prediction import Predictor
+from hpjax.program import State
 from hpjax.progress import Progress
 from hpjax.result import Result
 from hpjax.settings import Settings
@@ -122,21 +124,12 @@ class Sweep(Settings):
         data = self.program.data
         if data is None or data.test is None:
             raise RunError("there is no test split. Give Data(train, valid, test).")
-        prepared = self._prepared
-        while len(prepared.points) <= trial:  # a later round's: what its sampler was told follows from the result
-            values, steps = result.last(self.objective.metric), result.curves("step")
-            taken = np.nan_to_num(steps).max(axis=(1, 2), initial=0)
-            points = [_ended(self.space, point, result.hparams[t]) for t, point in enumerate(prepared.points)]
-            prepared = prepare(self, prepared, observed(self.objective, prepared.plan.rounds, points, values, taken))
-        plan, point = prepared.plan, _ended(self.space, prepared.points[trial], result.hparams[trial])
-        shapes = plan.shapes[int(result.groups[trial])]
+        plan, point = self._prepared_of(result, trial).plan, self.point(result, trial)
         traced = {v.name for v in plan.verdicts if v.traced}
         h = jax.tree.map(lambda array: array[0], together(tracer(self).kinds, [point], traced))
-        evaluate = jax.jit(lambda key, state, test, h: self.program.evaluate(key, typed(state, shapes), test, h))
+        evaluate = jax.jit(lambda key, state, test, h: self.program.evaluate(key, state, test, h))
         found = []
-        for replicate in range(self.lanes_a_trial):
-            leaves = [leaf for _, leaf in result.leaves(trial, replicate)]
-            state = jax.tree.unflatten(jax.tree.structure(shapes.state), leaves)
+        for replicate, state in enumerate(self._states(result, trial)):
             luck = lane_key(
                 self.seed, replicate // (self.folds or 1), trial if self.randomness == "independent" else None
             )
@@ -144,6 +137,29 @@ class Sweep(Settings):
             key = step_key(purpose_key(luck, "evaluate"), calls)
             found.append(evaluate(key, state, data.test, h))
         return {f"test/{name}": float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
+
+    def point(self, result: Result, trial: int) -> Point:
+        """The hyperparameters of a trial of this sweep's result, at its end, as values: a result has only names."""
+        return _ended(self.space, self._prepared_of(result, trial).points[trial], result.hparams[trial])
+
+    def predictor(self, result: Result, trial: int) -> Predictor:
+        """The final states of a trial as a function of inputs."""
+        return Predictor(self.program, self.point(result, trial), self._states(result, trial))
+
+    def _states(self, result: Result, trial: int) -> list[State]:
+        """The final state of each of a trial's replicates, as the program has it."""
+        shapes = self._prepared_of(result, trial).plan.shapes[int(result.groups[trial])]
+        return [restored([x for _, x in result.leaves(trial, r)], shapes) for r in range(self.lanes_a_trial)]
+
+    def _prepared_of(self, result: Result, trial: int) -> Prepared:
+        """What was prepared for the round of a trial; what its sampler was told follows from the result."""
+        prepared = self._prepared
+        while len(prepared.points) <= trial:
+            values, steps = result.last(self.objective.metric), result.curves("step")
+            taken = np.nan_to_num(steps).max(axis=(1, 2), initial=0)
+            points = [_ended(self.space, point, result.hparams[t]) for t, point in enumerate(prepared.points)]
+            prepared = prepare(self, prepared, observed(self.objective, prepared.plan.rounds, points, values, taken))
+        return prepared
 
 
 def _ended(space: Space, point: Point, hparams: dict[str, Any]) -> Point:

@@ -204,6 +204,13 @@ class Training:
             means[f"best_{stopping.metric}"] = stopping.best(state["stopping"], means[stopping.metric])
         return means
 
+    def predict(self, state: State, x: Any, h: Hparams) -> Any:
+        """The model's outputs for inputs (examples, ...), as in an evaluation."""
+        evaluated = _evaluated(state)
+
+        outputs, _ = self.net.apply(jax.random.key(0), evaluated["params"], evaluated["stats"], x, h, False)
+        return outputs
+
     def react(self, state: State, metrics: Metrics, h: Hparams) -> tuple[State, Any]:
         """The state after an evaluation: what the optimizer may look at, and early stopping."""
         if "last" not in state:

@@ -18,3 +18,19 @@ def fewer_passes():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """What was compiled for one test serves the next: for suites of others that fit the same many times."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    base = tmp_path_factory.getbasetemp()
+    compilation_cache.set_cache_dir(str((base.parent if base.name.startswith("popen") else base) / "compiled"))
+    before = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()

@@ -21,7 +21,7 @@ def hpjax(*arguments, cwd=None):
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"},
+        env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     )
 
 

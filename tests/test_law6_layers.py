@@ -11,7 +11,7 @@ ROOT = Path(hpjax.__file__).parent
 
 # From the top; a module imports only from lines below its own. Modules on one line do not know each other.
 LAYERS = """
-cli adapters
+cli adapters sklearn
 sweep
 manifest progress loop testing
 wave
@@ -21,7 +21,7 @@ result
 plot
 analysis diagnosis journal
 store
-supervise
+supervise prediction
 training
 losses
 network measures

@@ -225,7 +225,7 @@ def test_metrics_against_scikit_learn():
     )
 
 
-def test_test_metrics_are_those_of_the_best_trial_on_the_test_split():
+def test_tests_and_predictions_are_those_of_the_trained_models():
     program = classifier()
     space = hpx.Space(learning_rate=hpx.LogUniform(1e-4, 1), momentum=0.9)
     sweep = hpx.Sweep(program, space, trials=4, replicates=2)
@@ -239,9 +239,17 @@ def test_test_metrics_are_those_of_the_best_trial_on_the_test_split():
         logits = Net().apply({"params": state["params"], **state["stats"]}, test.x, train=False)
         losses.append(optax.softmax_cross_entropy_with_integer_labels(logits, test.y).mean())
         right.append((logits.argmax(-1) == test.y).mean())
+        np.testing.assert_allclose(result.best.predict(test.x)[replicate], logits, rtol=1e-5, atol=1e-6)
     assert metrics["test/loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert metrics["test/accuracy"] == pytest.approx(np.mean(right), rel=1e-5)
     assert result.tested == {result.best.id: metrics}
+    many = np.resize(test.x, (600, *test.x.shape[1:]))  # more than are computed at once
+    outputs = result.best.predict(many)
+    assert outputs.shape == (2, 600, 3)
+    np.testing.assert_allclose(outputs[:, 512:], result.best.predict(many[512:]), rtol=1e-5, atol=1e-6)
+    for bad in (test.x[0, 0], test.x[:0], {"a": test.x, "b": test.x[:2]}):
+        with pytest.raises(hpx.InputError, match=r"predict.x = .* must have one row an example, and at least one"):
+            result.best.predict(bad)
     table = result.table()
     for name, value in metrics.items():
         assert table[name][result.best.id] == value

@@ -1,6 +1,7 @@
 """One lane: the life of one replicate of one trial, as pure functions that ``vmap`` widens."""
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -230,6 +231,11 @@ def typed(state: State, shapes: Shapes) -> State:
             for x, key in zip(leaves, shapes.keys, strict=True)
         ],
     )
+
+
+def restored(leaves: Sequence[Any], shapes: Shapes) -> State:
+    """The state whose raw leaves these are."""
+    return typed(jax.tree.unflatten(jax.tree.structure(shapes.state), leaves), shapes)
 
 
 def float_type() -> Any:

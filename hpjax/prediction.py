@@ -1,0 +1,58 @@
+"""Prediction: trained states as a function of inputs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from hpjax.errors import InputError, RunError
+from hpjax.hparams import Hparams
+from hpjax.program import Program, State
+from hpjax.space import Point
+
+BLOCK = 512  # examples at once
+
+
+class Predictor:
+    """What a trial's trained states make of inputs; compiles once for each power of two of examples.
+
+    Args:
+      program: with ``predict``.
+      point: the trial's hyperparameters.
+      states: the final state of each replicate.
+
+    Raises:
+      RunError: the program does not say how to predict.
+    """
+
+    def __init__(self, program: Program, point: Point, states: Sequence[State]) -> None:
+        if program.predict is None:
+            raise RunError("the program does not say how to predict. Give Program(predict=...): see its help.")
+        self._states, predict, h = states, program.predict, Hparams(point)
+        self._predict = jax.jit(lambda state, x: predict(state, x, h))
+
+    def __call__(self, x: Any) -> Any:
+        """The outputs of every replicate for inputs (examples, ...): arrays (replicates, examples, ...).
+
+        Raises:
+          InputError: there are no inputs, or arrays of different lengths.
+        """
+        x = jax.tree.map(np.asarray, x)
+        counts = {leaf.shape[:1] for leaf in jax.tree.leaves(x)}
+        if len(counts) != 1 or counts <= {(), (0,)}:
+            shapes = [leaf.shape for leaf in jax.tree.leaves(x)]
+            raise InputError("predict.x", shapes, "must have one row an example, and at least one", "Give x[None].")
+        ((count,),) = counts
+        blocks = [self._block(x, range(start, min(start + BLOCK, count))) for start in range(0, count, BLOCK)]
+        return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *blocks)
+
+    def _block(self, x: Any, rows: range) -> Any:
+        # The first row fills up to a power of two, so that few sizes compile.
+        padded = [*rows, *[rows[0]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]
+        some = jax.tree.map(lambda leaf: leaf[padded], x)
+        outputs = [self._predict(state, some) for state in self._states]
+        return jax.tree.map(lambda *each: np.stack([np.asarray(a)[: len(rows)] for a in each]), *outputs)
+
+
+__all__ = ["Predictor"]

@@ -1,0 +1,250 @@
+"""SweepCV: a sweep as an estimator of scikit-learn."""
+
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpjax.data import Data, Examples, tidy_examples
+from hpjax.engine.lane import probe, restored
+from hpjax.errors import InputError, RunError, whole
+from hpjax.hparams import Hparams
+from hpjax.objective import Objective, minimize
+from hpjax.prediction import Predictor
+from hpjax.program import Program
+from hpjax.samplers import Manual, Sampler, Sobol
+from hpjax.schedulers import Scheduler
+from hpjax.space import Space
+from hpjax.sweep import Sweep
+from hpjax.text import show
+
+try:
+    from sklearn.base import BaseEstimator
+    from sklearn.metrics import accuracy_score, r2_score
+    from sklearn.utils import ClassifierTags, RegressorTags
+    from sklearn.utils.metaestimators import available_if
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError:
+    raise ImportError("hpx.sklearn needs scikit-learn 1.6 or newer: pip install 'hpjax[data]'") from None
+
+TASKS = ("classification", "regression")
+
+
+def _classifies(estimator: Any) -> bool:
+    return bool(estimator.task == "classification")
+
+
+class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Cross-validates all trials of a sweep in one program, and trains the best on all data.
+
+    Like ``GridSearchCV``, but that no trial is trained alone.
+
+    Args:
+      program: ``program(data) -> hpx.Program`` with ``predict``, as ``hpx.supervised`` has it. ``data.train`` and
+        ``data.valid`` are ``Examples(x, y)``; labels are numbered from 0 in their order. It is called twice: with
+        the part that folds leave for training, and for the last training with all data as both splits, so that what
+        looks at validation metrics, as early stopping, then looks at training examples.
+      space: the hyperparameters.
+      cv: how many folds.
+      trials, rounds, replicates, sampler, scheduler, objective, seed: as for ``hpx.Sweep``; Sobol points, and the
+        lowest validation loss, by default.
+      task: ``"classification"``: outputs are logits, (examples, classes); or ``"regression"``: outputs are the
+        predictions, (examples,) or (examples, targets).
+
+    Attributes:
+      best_params_: the hyperparameters of the best trial.
+      best_score_: its cross-validated objective; a loss is negative, so that greater is better.
+      best_index_: its number.
+      cv_results_: dict of columns, each (trials,), named as those of ``GridSearchCV``: ``params``, ``param_<name>``,
+        ``split<fold>_test_score``, ``mean_test_score``, ``std_test_score`` and ``rank_test_score``; NaN and last
+        where a trial diverged. There are no times: all trials train together.
+      result_: the ``hpx.Result`` of the cross-validation; not pickled.
+      classes_: the labels, for classification.
+      n_features_in_: the size of the second axis of the inputs.
+
+    A fitted estimator pickles with its training data, from which ``program`` rebuilds the model.
+
+    Example:
+      >>> from sklearn.datasets import load_iris
+      >>> def program(data):
+      ...     return hpx.supervised(
+      ...         model=nn.Dense(3), optimizer=lambda h: optax.adam(h.rate),
+      ...         loss=optax.softmax_cross_entropy_with_integer_labels, data=data, batch_size=32, steps=200)
+      >>> space = hpx.Space(rate=hpx.LogUniform(1e-3, 1.0))
+      >>> search = hpx.sklearn.SweepCV(program, space, cv=5, trials=8).fit(*load_iris(return_X_y=True))
+      >>> bool(search.score(*load_iris(return_X_y=True)) > 0.9)
+      True
+    """
+
+    def __init__(
+        self,
+        program: Callable[[Data], Program],
+        space: Space,
+        *,
+        cv: int = 5,
+        trials: int | None = 32,
+        rounds: int = 1,
+        replicates: int = 1,
+        sampler: Sampler | None = None,
+        scheduler: Scheduler | None = None,
+        objective: Objective | None = None,
+        seed: int = 0,
+        task: Literal["classification", "regression"] = "classification",
+    ) -> None:
+        self.program = program
+        self.space = space
+        self.cv = cv
+        self.trials = trials
+        self.rounds = rounds
+        self.replicates = replicates
+        self.sampler = sampler
+        self.scheduler = scheduler
+        self.objective = objective
+        self.seed = seed
+        self.task = task
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Searches, and trains the best on all examples.
+
+        Args:
+          X: inputs, (examples, ...).
+          y: labels, (examples,), or targets, (examples,) or (examples, targets).
+
+        Raises:
+          InputError, ProgramError: the sweep cannot run.
+          RunError: every trial diverged, or the best one did on all data.
+        """
+        if self.task not in TASKS:
+            raise InputError("SweepCV.task", self.task, f"must be one of {TASKS}", "Spell it so.")
+        several = not _classifies(self)  # targets an example
+        X, y = validate_data(
+            self, X, y, allow_nd=True, multi_output=several, y_numeric=several, ensure_min_samples=2, dtype="numeric"
+        )
+        if _classifies(self):
+            check_classification_targets(y)
+            self.classes_, y = np.unique(y, return_inverse=True)
+        else:
+            y = y.astype(np.float64)
+        every = tidy_examples("fit", X, y)
+        folds = whole("SweepCV.cv", self.cv, least=2, most=len(X))
+        self._data = Data(every, every, name="all")
+        kept = len(X) - -(-len(X) // folds)
+        train, valid = (Examples(every.x[part], every.y[part]) for part in (slice(0, kept), slice(kept, None)))
+        objective = minimize("valid/loss") if self.objective is None else self.objective
+        sweep = Sweep(
+            self._program(Data(train, valid, name="folds")),
+            self.space,
+            self.trials,
+            rounds=self.rounds,
+            replicates=self.replicates,
+            folds=folds,
+            sampler=Sobol() if self.sampler is None else self.sampler,
+            scheduler=self.scheduler,
+            objective=objective,
+            seed=self.seed,
+        )
+        self.result_ = sweep.run(progress=False)
+        self._tell(sweep, folds)
+        last = Sweep(
+            self._program(self._data),
+            self.space,
+            sampler=Manual([self.best_params_]),
+            objective=objective,
+            seed=self.seed,
+        ).run(progress=False)
+        if last.best.status == "diverged":
+            raise RunError(f"the best trial, {self.best_params_}, diverged when it trained on all data.")
+        self._leaves = [leaf for _, leaf in last.leaves(0)]
+        self._predictor = self._predicting()
+        return self
+
+    def _program(self, data: Data) -> Program:
+        program = self.program(data)
+        if not isinstance(program, Program) or program.predict is None:
+            raise InputError(
+                "SweepCV.program",
+                show(self.program),
+                "must give an hpx.Program with predict",
+                "Return hpx.supervised(...), or give Program(predict=...).",
+            )
+        return program
+
+    def _predicting(self) -> Predictor:
+        program = self._program(self._data)
+        shapes = probe(program, Hparams(self.best_params_), *program.splits)
+        return Predictor(program, self.best_params_, [restored(self._leaves, shapes)])
+
+    def _tell(self, sweep: Sweep, folds: int) -> None:
+        """Sets what was found."""
+        result, objective = self.result_, sweep.objective
+        values = -objective.scores(result.last(objective.metric))  # greater is better
+        splits = values.reshape(len(result), -1, folds).mean(axis=1)
+        self.best_index_ = result.best.id
+        points = [sweep.point(result, trial) for trial in range(len(result))]
+        self.best_params_, self.best_score_ = points[self.best_index_], float(splits[self.best_index_].mean())
+        place = np.full(len(result), len(result.ranking) + 1, np.int32)
+        place[result.ranking] = np.arange(1, len(result.ranking) + 1)
+        columns = {
+            f"param_{name}": np.ma.MaskedArray(
+                [point.get(name) for point in points], [name not in point for point in points], object
+            )
+            for name in result.names
+        }
+        self.cv_results_ = {
+            "params": points,
+            **columns,
+            **{f"split{fold}_test_score": splits[:, fold] for fold in range(folds)},
+            "mean_test_score": splits.mean(axis=1),
+            "std_test_score": splits.std(axis=1),
+            "rank_test_score": place,
+        }
+
+    def _outputs(self, X: Any) -> NDArray[Any]:
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, allow_nd=True, dtype="numeric")
+        outputs: NDArray[Any] = self._predictor(tidy_examples("predict", X, np.zeros(len(X))).x)[0]
+        return outputs
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The label of each example, or its targets; (examples,) or (examples, targets)."""
+        outputs = self._outputs(X)
+        if _classifies(self):
+            labels: NDArray[Any] = self.classes_[outputs[:, : len(self.classes_)].argmax(axis=1)]
+            return labels
+        targets: NDArray[Any] = outputs.astype(np.float64).reshape(len(outputs), *self._data.train.y.shape[1:])
+        return targets
+
+    @available_if(_classifies)  # type: ignore[untyped-decorator]
+    def predict_proba(self, X: Any) -> NDArray[Any]:
+        """The softmax of the outputs, (examples, classes)."""
+        from scipy.special import softmax
+
+        shares: NDArray[Any] = softmax(self._outputs(X)[:, : len(self.classes_)].astype(np.float64), axis=1)
+        return shares
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy, or the coefficient of determination for regression."""
+        measure = accuracy_score if _classifies(self) else r2_score
+        return float(measure(y, self.predict(X), sample_weight=sample_weight))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in super().__getstate__().items() if k not in ("result_", "_predictor")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if hasattr(self, "_leaves"):
+            self._predictor = self._predicting()
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "classifier" if _classifies(self) else "regressor"
+        tags.classifier_tags = ClassifierTags() if _classifies(self) else None
+        tags.regressor_tags = None if _classifies(self) else RegressorTags()
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = not _classifies(self)
+        return tags
+
+
+__all__ = ["SweepCV"]
