@@ -10,8 +10,13 @@ sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a
 	$(BIN)/hpjax run experiments/digits/sweep.py --dir $(RUN) --test
 	$(BIN)/hpjax plot $(RUN)
 
+# Nearly all that tests do is compile, which these settings halve. The laws are tested as users run them.
+QUICKLY := JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS=--xla_cpu_use_fusion_emitters=false
+LAWS := $(wildcard tests/test_law*.py)
+
 test: $(READY)  ## The tests.
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal $(LAWS)
+	$(QUICKLY) $(BIN)/python -m pytest -n auto --dist worksteal $(filter-out $(LAWS),$(wildcard tests/test_*.py))
 
 lint: $(READY)  ## Style and format.
 	$(BIN)/ruff check .

@@ -39,6 +39,7 @@ def train(settings: Settings, prepared: Prepared, store: Store) -> Iterator[Even
             if settings.scheduler is None:
                 for wave in started:
                     yield from wave.advance()
+                    wave.finish()
             else:
                 yield from _raced(settings, settings.scheduler, started, prepared, number, place)
         with store.transaction():
@@ -79,10 +80,11 @@ def _raced(
             yield from wave.advance(step)
         live = set[int]().union(*(wave.live_trials for wave in waves))
         if not live:
+            _finish(waves)
             break
         race = place.standing.race(step, budget, live, trials)._replace(
             points=dict(place.points),
-            groups={trial: number for number, wave in enumerate(waves) for trial in wave.trials},
+            groups={trial: wave.group.number for wave in waves for trial in wave.trials},
             free=frozenset(verdict.name for verdict in prepared.plan.verdicts if verdict.traced),
             space=settings.space,
             seed=settings.seed,
@@ -90,14 +92,22 @@ def _raced(
         stopped = _decided(scheduler, race)
         changes = [(wave, wave.stop(stopped)) for wave in waves]
         ended = [change for _, own in changes for change in own.values()]
-        lost = set[int]().union(*(wave.lost for wave in waves if wave.live.any()))
+        running = {wave.group.number for wave in waves if wave.live.any()}
+        lost = set[int]().union(*(wave.lost for wave in waves if wave.group.number in running))
         live -= stopped
         clones = scheduler.replace(race._replace(live=tuple(sorted(live)), population=tuple(sorted(live | lost))))
         for trial, clone in clones.items():
             _check_clone(settings, prepared, race, live, lost, trial, clone)
         home = {trial: wave for wave in waves for trial in wave.trials}
-        steps = {trial: home[trial].taken(clone.source) for trial, clone in clones.items()}
-        again = [change for wave in waves for change in wave.clone(clones)]
+        steps = {trial: home[clone.source].taken(clone.source) for trial, clone in clones.items()}
+        # Before any of them takes over another's state. Of one group, two waves are never on the devices.
+        elsewhere = {
+            clone.source: home[clone.source].lanes_of(clone.source)
+            for trial, clone in clones.items()
+            if home[trial] is not home[clone.source]
+        }
+        again = [change for wave in waves for change in wave.clone(clones, elsewhere)]
+        _finish(waves)
         place.points.update({trial: clone.point for trial, clone in clones.items()})
         place.standing.changed(ended)
         with place.store.transaction():
@@ -119,6 +129,14 @@ def _raced(
             changes=(*ended, *again),
             best=place.standing.best(),
         )
+
+
+def _finish(waves: list[Wave]) -> None:
+    """Records the states of groups that ended; until then any of their trials may run again as another's clone."""
+    running = {wave.group.number for wave in waves if wave.live.any()}
+    for wave in waves:
+        if wave.group.number not in running:
+            wave.finish()
 
 
 def _check_clone(

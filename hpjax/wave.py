@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from hpjax.engine.lane import HEALTHY
+from hpjax.engine.lane import HEALTHY, Lane
 from hpjax.engine.lanes import Cohort, Ints, Lanes, Recipe, Report, compile_segment
 from hpjax.engine.plan import Group
 from hpjax.engine.trace import shapes_of, together
@@ -57,6 +57,13 @@ class Event:
     seconds: float = 0.0
 
 
+class Snapshot(NamedTuple):
+    """A lane on the host, and the optimizer steps that it took."""
+
+    lane: Lane
+    taken: int
+
+
 class Place(NamedTuple):
     """Where waves train.
 
@@ -88,6 +95,7 @@ class Wave:
       place: where they train.
 
     Attributes:
+      group: the trials' group.
       live: bool (lanes,), which lanes run.
       lost: trials of which a lane diverged.
     """
@@ -101,7 +109,7 @@ class Wave:
         trials: Collection[int],
         place: Place,
     ) -> None:
-        self._settings, self._plan, self._number, self._group = settings, prepared.plan, number, group
+        self._settings, self._plan, self._number, self.group = settings, prepared.plan, number, group
         self._place, self._store = place, place.store
         self._cohort = cohort(settings, prepared, group, trials)
         self._calls = np.array([prepared.plan.schedules[t].calls for t in self._cohort.trial], np.int32)
@@ -134,7 +142,10 @@ class Wave:
         return set(self._cohort.trial[self.live].tolist())
 
     def advance(self, until: int | None = None) -> Iterator[Event]:
-        """Trains until that step, an evaluation, or to the end; compiles first where that is still to do."""
+        """Trains until that step, an evaluation, or to the end; compiles first where that is still to do.
+
+        Where waves take turns it then waits on the host.
+        """
         if not self.live.any():
             return
         if self._lanes is None:
@@ -142,7 +153,17 @@ class Wave:
         assert self._lanes is not None
         while self.live.any() and (until is None or self._step < until):
             yield self._segment(self._lanes)
-        self._leave(self._lanes)
+        if self._plan.parks:
+            self._lanes.park()
+
+    def finish(self) -> None:
+        """Records the final states, once all lanes ended and none of them will run again."""
+        if self._lanes is None:
+            return
+        leaves = [(_path(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(self._lanes.states())]
+        ids = np.stack([self._cohort.trial, self._cohort.replicate], axis=1)
+        self._store.add_states(self._number, ids, leaves)
+        self._lanes = None
 
     def stop(self, trials: Collection[int]) -> dict[int, Change]:
         """Ends the lanes of these trials; which they are, by their numbers."""
@@ -151,28 +172,50 @@ class Wave:
             assert self._lanes is not None
             self._lanes.retire(ended)
             self.live = self._lanes.live
-            self._leave(self._lanes)
+            if self._plan.parks:
+                self._lanes.park()
         ids = self._ids() if ended else []
         return {lane: Change(*ids[lane], "stopped", int(self._taken[lane])) for lane in ended}
 
-    def clone(self, clones: Mapping[int, Clone]) -> list[Change]:
-        """Has trials go on from the states of others, all at once: the lanes that run again."""
-        own = {trial: clone for trial, clone in clones.items() if trial in self._cohort.trial}
+    def lanes_of(self, trial: int) -> dict[int, Snapshot]:
+        """What a trial's lanes hold while they wait on the host, by replicate."""
+        assert self._lanes is not None
+        return {
+            int(self._cohort.replicate[lane]): Snapshot(self._lanes.lane(lane), int(self._taken[lane]))
+            for lane in np.flatnonzero(self._cohort.trial == trial).tolist()
+        }
+
+    def clone(self, clones: Mapping[int, Clone], elsewhere: Mapping[int, Mapping[int, Snapshot]]) -> list[Change]:
+        """Has trials go on from the states of others, all at once: the lanes that run again.
+
+        Args:
+          clones: trial id to what becomes of it; those of other waves are passed over.
+          elsewhere: trial id to its lanes, of the sources that are in other waves.
+        """
+        own = {trial: clone for trial, clone in clones.items() if trial in self.trials}
         if not own:
             return []
         assert self._lanes is not None
         ids = self._ids()
         place = {lane: number for number, lane in enumerate(ids)}
-        sources = {
-            place[trial, replicate]: place[own[trial].source, replicate] for trial, replicate in place if trial in own
-        }
+        sources: dict[int, Any] = {}
+        taken = self._taken.copy()
+        for trial, replicate in ids:
+            if trial in own:
+                lane, source = place[trial, replicate], own[trial].source
+                if (source, replicate) in place:
+                    sources[lane] = place[source, replicate]
+                    taken[lane] = self._taken[sources[lane]]
+                else:
+                    sources[lane], taken[lane] = elsewhere[source][replicate]
         points = [own[int(self._cohort.trial[lane])].point for lane in sources]
         again = [lane for lane in sources if not self.live[lane]]
-        names = points[0].keys() - self._group.static.keys()
+        names = points[0].keys() - self.group.static.keys()
         self._lanes.clone(sources, together(tracer(self._settings).kinds, points, names))
-        self._taken[list(sources)] = self._taken[list(sources.values())]
-        self.live = self._lanes.live
+        self._taken, self.live = taken, self._lanes.live
         self.lost -= own.keys()
+        if self._plan.parks:
+            self._lanes.park()
         return [Change(*ids[lane], "running", int(self._taken[lane])) for lane in again]
 
     def taken(self, trial: int) -> int:
@@ -191,13 +234,13 @@ class Wave:
         settings, plan = self._settings, self._plan
         recipe = Recipe(
             settings.program,
-            plan.shapes[self._group.number],
+            plan.shapes[self.group.number],
             plan.width,
             own_luck=settings.randomness == "independent",
             own_budget=callable(settings.program.steps) or callable(settings.program.calls),
             folds=settings.folds or 1,
         )
-        place, number = self._place, self._group.number
+        place, number = self._place, self.group.number
         first = number not in place.compiled
         place.compiled.add(number)
         if first:
@@ -216,7 +259,7 @@ class Wave:
         """One device call, and what it brought."""
         cohort, begun, before = self._cohort, time.perf_counter(), self._step
         self._step, evaluate = _next_stop(
-            self._step, self._group.eval_every, self._settings.segment, cohort.budget[lanes.live]
+            self._step, self.group.eval_every, self._settings.segment, cohort.budget[lanes.live]
         )
         report = lanes.advance(self._step, evaluate)
         # A lane that diverged is not recorded any more: at which evaluation it would be depends on the segments.
@@ -255,17 +298,6 @@ class Wave:
             seconds=time.perf_counter() - begun,
             **self._shared,
         )
-
-    def _leave(self, lanes: Lanes) -> None:
-        """Records the final states where all lanes ended; else makes room for other waves where there is none."""
-        if self.live.any():
-            if self._plan.parks:
-                lanes.park()
-            return
-        leaves = [(_path(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(lanes.states())]
-        ids = np.stack([self._cohort.trial, self._cohort.replicate], axis=1)
-        self._store.add_states(self._number, ids, leaves)
-        self._lanes = None
 
 
 def cohort(settings: Settings, prepared: Prepared, group: Group, trials: Collection[int]) -> Cohort:

@@ -13,14 +13,6 @@ settings.load_profile("steady")
 
 
 @pytest.fixture(scope="module")
-def fewer_passes():
-    """Machine code of fewer passes, which compiles in two thirds of the time. The tests of the laws do without."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module")
 def compiled_once(tmp_path_factory):
     """What was compiled for one test serves the next: for suites of others that fit the same many times."""
     from jax.experimental.compilation_cache import compilation_cache

@@ -37,9 +37,9 @@ def compilations():
 
 
 def example(name):
-    """An experiment of experiments/axes, as a module."""
-    path = Path(__file__).parent.parent / "experiments" / "axes" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"axes_{name}", path)
+    """A file of experiments/, as a module."""
+    path = Path(__file__).parent.parent / "experiments" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name.replace("/", "_"), path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

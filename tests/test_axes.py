@@ -24,7 +24,6 @@ import hpjax as hpx
 from hpjax.engine.trace import numbers
 from hpjax.keys import lane_key, purpose_key, step_key
 
-pytestmark = pytest.mark.usefixtures("fewer_passes")
 REAL = float  # float64 where it is enabled
 STEPS, EVERY, BATCH = 12, 4, 16
 Dense = functools.partial(nn.Dense, param_dtype=REAL)
@@ -436,7 +435,7 @@ def folded(data):
 
 
 CLIPPED = optax.chain(optax.clip_by_global_norm(0.1), optax.adam(0.05))
-Q_LEARNING, BEAM_SEARCH = example("q_learning"), example("beam_search")
+Q_LEARNING, BEAM_SEARCH = example("axes/q_learning"), example("axes/beam_search")
 OPTIMIZERS = {
     "sgd": lambda h: optax.sgd(h.rate),
     "nesterov": lambda h: optax.sgd(h.rate, 0.9, nesterov=True),

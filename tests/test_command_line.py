@@ -16,13 +16,8 @@ DIGITS = Path(__file__).parents[1] / "experiments" / "digits" / "sweep.py"
 
 
 def hpjax(*arguments, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-m", "hpjax.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-    )
+    command = [sys.executable, "-m", "hpjax.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
 @pytest.fixture(scope="module")

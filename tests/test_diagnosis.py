@@ -12,8 +12,6 @@ import hpjax as hpx
 from hpjax.data import batch_indices
 from hpjax.keys import lane_key, purpose_key
 
-pytestmark = pytest.mark.usefixtures("fewer_passes")
-
 MONITORS = ["gradient_norm", "update_ratio", "dead_units", "sparsity"]
 
 

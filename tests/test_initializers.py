@@ -25,4 +25,4 @@ def test_programs_that_need_lapack_are_told_of():
     )
     plan = hpx.Sweep(program, hpx.Space(x=1.0), sampler=hpx.Grid()).plan()
     assert any("decomposes matrices" in hint for hint in plan.hints)
-    assert not any("decomposes" in hint for hint in example("q_learning").sweep.plan().hints)
+    assert not any("decomposes" in hint for hint in example("axes/q_learning").sweep.plan().hints)

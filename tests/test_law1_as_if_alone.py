@@ -150,14 +150,7 @@ def relative(a, b):
     return max(float(np.max(np.abs(np.asarray(x) - y)) / np.max(np.abs(y))) for x, y in pairs)
 
 
-@pytest.fixture(params=["float64", "float32"])
-def precision(request):
-    """In float32 with all of XLA's passes, as users run it; in float64, where only the mathematics counts, with fewer."""
-    jax.config.update("jax_disable_most_optimizations", request.param == "float64")
-    yield request.param
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
+@pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("kind", ["linen", "nnx"])
 def test_twelve_trials_equal_twelve_loops(kind, precision):
     make_model, loop = MODELS[kind]

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from helpers import ran, same_bits
+from helpers import example, ran, same_bits
 
 import hpjax as hpx
+from hpjax.engine import spread
 from hpjax.schedulers import Race
 
 SPACE = hpx.Space(
@@ -151,6 +152,32 @@ def test_packing_changes_no_bit_of_a_population(result):
         assert all(same_bits(a.restore(1), b.restore(1)) for a, b in zip(result, other, strict=True))
 
 
+@pytest.mark.parametrize(("memory", "waves"), [(200, 2), (60, 12)])
+def test_waves_are_one_population(result, monkeypatch, memory, waves):
+    """Where memory is short, members take over the states of members that wait on the host."""
+    monkeypatch.setattr(spread, "memory", lambda device: memory)
+    small = sweep(devices=1)
+    assert len(small.plan().waves[0]) == waves
+    other = ran(small)
+    home = {t: w for w, trials in enumerate(small.plan().waves[0]) for t in trials}
+    assert any(home[takeover.trial] != home[takeover.source] for takeover in other.lineage)
+    assert other.lineage == result.lineage
+    assert same_bits(other.curves("valid/loss"), result.curves("valid/loss"))
+    assert all(same_bits(a.restore(1), b.restore(1)) for a, b in zip(result, other, strict=True))
+
+
+def test_a_wave_of_which_all_diverged_runs_again(monkeypatch):
+    points = hpx.Manual([{"rate": rate} for rate in (0.01, 0.02, 0.03, 0.04, 500.0, 600.0, 700.0, 800.0)])
+    whole = sweep(sampler=points, replicates=1, devices=1).run(progress=False)
+    monkeypatch.setattr(spread, "memory", lambda device: 60)
+    small = sweep(sampler=points, replicates=1, devices=1)
+    assert [list(trials) for trials in small.plan().waves[0]] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    parts = small.run(progress=False)
+    assert (parts.statuses == "complete").all()
+    assert parts.lineage == whole.lineage
+    assert same_bits(parts.curves("valid/loss"), whole.curves("valid/loss"))
+
+
 def test_a_population_is_recorded(result, tmp_path):
     sweep(devices=2).run(tmp_path / "run", progress=False)
     loaded = hpx.load(tmp_path / "run")
@@ -173,25 +200,11 @@ def test_a_diverged_member_begins_again_from_a_better_one():
 def test_the_toy_of_the_paper():
     """Figure 2: Q = 1.2 − (θ₀² + θ₁²), of which a surrogate with weights h is followed, from θ = (0.9, 0.9)."""
 
-    def step(key, theta, batch, h):
-        weights = jnp.array([h.h0, h.h1])
-        return theta - 0.01 * 2 * weights * theta, {"surrogate": 1.2 - (weights * theta**2).sum()}
-
-    toy = hpx.Program(
-        lambda key, h: jnp.full(2, 0.9),
-        step,
-        lambda key, theta, split, h: {"Q": 1.2 - (theta**2).sum()},
-        steps=400,
-        eval_every=10,
-    )
-    space = hpx.Space(h0=hpx.Uniform(0, 1), h1=hpx.Uniform(0, 1))
-    points = hpx.Manual([{"h0": 1.0, "h1": 0.0}, {"h0": 0.0, "h1": 1.0}] * 2)
-    common = {"sampler": points, "objective": hpx.maximize("valid/Q")}
-    fixed = hpx.Sweep(toy, space, **common).run(progress=False)
+    toy = example("search_quality/pbt")
+    fixed = dataclasses.replace(toy.sweep, scheduler=None).run(progress=False)
     assert fixed.last("valid/Q").max() < 0.4
-    for explore in ("perturb", "resample"):
-        scheduler = hpx.PBT(every=20, exploit="tournament", explore=explore, resample=0.25)
-        trained = hpx.Sweep(toy, space, scheduler=scheduler, **common).run(progress=False)
+    for name in ("PBT, perturb", "PBT, resample"):
+        trained = dataclasses.replace(toy.sweep, scheduler=toy.schedulers[name]).run(progress=False)
         assert trained.best.metrics["valid/Q"] >= 1.19
 
 

@@ -13,8 +13,6 @@ import hpjax as hpx
 from hpjax.data import Examples, batch_indices
 from hpjax.keys import lane_key, purpose_key
 
-pytestmark = pytest.mark.usefixtures("fewer_passes")
-
 ONE = hpx.Space(learning_rate=0.1, momentum=0.9)
 RATE = hpx.Hparams({"learning_rate": 0.1, "momentum": 0.9})
 

@@ -25,8 +25,6 @@ import hpjax as hpx
 import hpjax.hparams
 from hpjax.data import Examples
 
-pytestmark = pytest.mark.usefixtures("fewer_passes")
-
 REAL = float  # float64 where it is enabled
 
 

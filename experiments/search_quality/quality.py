@@ -1,6 +1,8 @@
 """How good is the search? Regret of Bayes, Optuna's TPE and chance, in batches of 32, the same seeds for all.
 
-python experiments/search_quality/quality.py --seeds 10
+python experiments/search_quality/quality.py --seeds 10 --data FOLDER
+
+The folder holds mnist1d.npz; without it MNIST-1D is left out.
 """
 
 import argparse
@@ -8,10 +10,12 @@ import math
 import time
 from pathlib import Path
 
+import cnn
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import optuna
+from sweep import sweep as digits
 
 import hpjax as hpx
 
@@ -85,13 +89,17 @@ def of_training(sweep, make, seed):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--picture", type=Path, default=Path("runs/search_quality.png"))
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     problems = {name: lambda make, seed, name=name: of_function(name, make, seed) for name in FUNCTIONS}
-    from sweep import sweep as training
-
-    problems["digits MLP"] = lambda make, seed: of_training(training, make, seed)
+    problems["digits MLP"] = lambda make, seed: of_training(digits, make, seed)
+    if arguments.data is None:
+        print("MNIST-1D is left out: give --data, the folder of mnist1d.npz")
+    else:
+        mnist1d = cnn.sweep_on(arguments.data / "mnist1d.npz")
+        problems["MNIST-1D CNN"] = lambda make, seed: of_training(mnist1d, make, seed)
     figure, axes = plt.subplots(1, len(problems), figsize=(4 * len(problems), 3), layout="constrained")
     print(f"{'problem':12}  {'sampler':8}     median end  {'quartiles':21}  seconds a seed")
     for axis, (problem, run) in zip(axes, problems.items(), strict=True):

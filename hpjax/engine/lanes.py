@@ -387,11 +387,18 @@ class Lanes:
         if not isinstance(self._lanes.step, jax.Array):
             self._lanes = spread.put(self._lanes, self._mesh, spread.SPLIT)
 
-    def clone(self, sources: Mapping[int, int], points: Hparams) -> None:
+    def lane(self, number: int) -> Lane:
+        """One lane of those that are parked."""
+        at = np.unravel_index(self._layout.positions(len(self.live))[number], self._lanes.step.shape)
+        found: Lane = jax.tree.map(lambda x: x[at].copy(), self._lanes)
+        return found
+
+    def clone(self, sources: Mapping[int, int | Lane], points: Hparams) -> None:
         """Lanes go on, or run again, from the state of others.
 
         Args:
-          sources: lane to the lane whose state it takes over, all at once.
+          sources: lane to the lane whose state it takes over, all at once; or that state itself, where it comes from
+            elsewhere.
           points: the hyperparameters that they go on with; leaves of shape (lanes that take over,), in that order.
         """
         targets = np.fromiter(sources, np.int32, len(sources))
@@ -401,8 +408,15 @@ class Lanes:
         before = self._layout.positions(len(self.live))
         self._place()
         source = np.arange(len(self.live))
-        source[targets] = np.fromiter(sources.values(), np.int32, len(sources))
+        source[targets] = [lane if isinstance(lane, int) else target for target, lane in sources.items()]
         self._move(before[source])
+        foreign = {target: lane for target, lane in sources.items() if not isinstance(lane, int)}
+        if foreign:
+            self._lanes = jax.tree.map(np.array, jax.device_get(self._lanes))
+            after = self._layout.positions(len(self.live))
+            for target, lane in foreign.items():
+                at = np.unravel_index(after[target], self._lanes.step.shape)
+                jax.tree.map(lambda x, new, at=at: x.__setitem__(at, new), self._lanes, lane)
 
     def _move(self, positions: Ints) -> None:
         """Takes each lane's state from that flat slot to where the layout now wants it."""
