@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: sweep test lint type check smoke format clean
+.PHONY: sweep test lint type check smoke quality format clean
 
 sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a run directory and a picture.
 	$(BIN)/hpjax run experiments/digits/sweep.py --dir $(RUN) --test
@@ -30,6 +30,11 @@ smoke: $(READY)  ## Every experiment, small.
 	  echo "== $$file"; dir=$$(mktemp -d); \
 	  $(BIN)/hpjax run $$file --trials 8 --steps 20 --eval-every 10 --dir $$dir/run --quiet; \
 	  $(BIN)/hpjax plot $$dir/run; $(BIN)/hpjax export $$dir/run --csv; rm -r $$dir; done
+
+quality: $(READY)  ## How good the search is, in tables and a picture; DATA is the folder of mnist1d.npz.
+	$(BIN)/python experiments/search_quality/quality.py --seeds 10 $(if $(DATA),--data $(DATA))
+	$(BIN)/python experiments/search_quality/halving.py
+	$(BIN)/python experiments/search_quality/pbt.py
 
 check: lint type test smoke  ## All of it.
 

@@ -57,13 +57,24 @@ def test_the_loop_of_optuna():
     assert names["study"].best_value == pytest.approx((1 - 2 * rate) ** 20, rel=1e-3, abs=1e-12)
 
 
+def test_the_estimator():
+    import optax
+    from flax import linen as nn
+    from sklearn.datasets import load_digits
+
+    X, y = load_digits(return_X_y=True)
+    names = {"hpx": hpx, "optax": optax, "nn": nn, "X": X[:200] / 16, "y": y[:200]}
+    exec(BLOCKS[4].replace("trials=32", "trials=2").replace("steps=500", "steps=50"), names)
+    assert names["search"].score(names["X"], names["y"]) > 0.5
+
+
 def test_the_program_of_ones_own(tmp_path, monkeypatch):
     from helpers import RATES, quadratic
 
     monkeypatch.chdir(tmp_path)
     toy = quadratic()
     names = {"hpx": hpx, "init": toy.init, "step": toy.step, "evaluate": toy.evaluate, "space": RATES}
-    exec(BLOCKS[4], names)
+    exec(BLOCKS[5], names)
     assert hpx.load("runs/mine").statuses.shape == (64,)
 
 
