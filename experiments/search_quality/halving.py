@@ -1,29 +1,30 @@
 """What halving saves: 256 trials of digits in full, and by Halving, in turn; accuracy, lane-steps and wall time.
 
-python experiments/search_quality/halving.py --repeats 3
+python experiments/search_quality/halving.py --seeds 10
 """
 
 import argparse
 import dataclasses
-import statistics
 import time
 
 import jax
+import numpy as np
 
 import hpjax as hpx
 
 
-def timed(sweep):
-    """The result, its lane-steps, and the seconds of training: the plan is made, the program compiled before."""
+def measured(sweep):
+    """The accuracy of the best trial, lane-steps, and the seconds of training; plan and program are made before."""
     sweep.plan()
     begun = time.perf_counter()
     result = sweep.run(progress=False)
-    return result, int(result.lane_step.sum()), time.perf_counter() - begun
+    seconds = time.perf_counter() - begun
+    return float(result.best.metrics["valid/accuracy"]), int(result.lane_step.sum()), seconds
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--trials", type=int, default=256)
     parser.add_argument("--steps", type=int, default=2_000)
     arguments = parser.parse_args()
@@ -34,22 +35,24 @@ def main():
     halved = dataclasses.replace(full, scheduler=hpx.Halving(factor=4, min_steps=arguments.steps // 16))
     for sweep in (full, halved):  # so that nothing compiles below
         sweep.run(progress=False)
-    runs = {"full": [], "halving": []}
-    for _ in range(arguments.repeats):
-        for name, sweep in (("full", full), ("halving", halved)):
-            runs[name].append(timed(sweep))
-    all_steps, few_steps = runs["full"][0][1], runs["halving"][0][1]
-    seconds = {name: statistics.median(each[2] for each in found) for name, found in runs.items()}
-    metric = full.objective.metric
-    best = {name: float(max(result.best.metrics[metric] for result, *_ in found)) for name, found in runs.items()}
-    print(f"{'':8}  {metric}  lane-steps  seconds (median of {arguments.repeats})")
-    print(f"full      {best['full']:14.4f}  {all_steps:10,}  {seconds['full']:.1f}")
-    print(f"halving   {best['halving']:14.4f}  {few_steps:10,}  {seconds['halving']:.1f}")
     print(
-        f"accuracy lost {best['full'] - best['halving']:.4f}, lane-steps {few_steps / all_steps:.3f} of the full sweep,"
+        f"seed  {'best accuracy, full':20}  {'by Halving':>10}  {'lane-steps':>10}  {'wall time':>9}  cost of a lane-step"
     )
-    ratio = seconds["halving"] / seconds["full"]
-    print(f"wall time {ratio:.3f}: each costs {ratio * all_steps / few_steps:.2f} × what it costs in the full sweep")
+    rows = []
+    for seed in range(arguments.seeds):
+        whole, few = (measured(dataclasses.replace(sweep, seed=seed)) for sweep in (full, halved))
+        steps, seconds = few[1] / whole[1], few[2] / whole[2]
+        rows.append((whole[0] - few[0], steps, seconds, seconds / steps))
+        print(
+            f"{seed:4}  {whole[0]:20.4f}  {few[0]:10.4f}  {steps:10.3f}  {seconds:9.3f}  {seconds / steps:19.2f}",
+            flush=True,
+        )
+    for name, quantile in (("lower quartile", 0.25), ("median", 0.5), ("upper quartile", 0.75), ("worst", 1.0)):
+        lost, steps, seconds, cost = np.quantile(rows, quantile, axis=0)
+        print(
+            f"{name:14}: accuracy lost {lost:.4f}; lane-steps {steps:.3f} and wall time {seconds:.3f} of the full sweep,"
+        )
+        print(f"{'':14}  each lane-step at {cost:.2f} × what it costs in the full sweep")
 
 
 if __name__ == "__main__":
