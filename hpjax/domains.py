@@ -320,9 +320,10 @@ class Choice(Domain):
             try:
                 hash(option)
             except TypeError:
-                raise InputError(
-                    "Choice.options", option, "must be hashable, since equal values share a program", "Use a tuple."
-                ) from None
+                listed = len(options) == 1 and isinstance(option, list)
+                remedy = f"Write Choice({', '.join(map(repr, option))})." if listed else "Use a tuple."
+                allowed = "must be hashable, since equal values share a program"
+                raise InputError("Choice.options", option, allowed, remedy) from None
             if option in options[:i]:
                 raise InputError("Choice.options", option, "stands there twice", "Name each option once.")
             if option != option:

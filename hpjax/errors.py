@@ -1,6 +1,7 @@
 """The errors that users see: each names the field, the value, what is allowed and the remedy."""
 
 import difflib
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -52,6 +53,23 @@ def whole(field: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> int:
         above = most < 2**31 - 1 or (isinstance(value, int) and value > most)
         allowed = f"must be a whole number, {least} or more" + (f", {most} at most" if above else "")
         raise InputError(field, value, allowed, "Give one.")
+    return number
+
+
+def real(field: str, value: Any, least: float, most: float = math.inf, remedy: str = "Give one.") -> float:
+    """``value`` as a float.
+
+    Raises:
+      InputError: it is no finite number between ``least`` and ``most``.
+    """
+    try:
+        number = math.nan if isinstance(value, bool | str | bytes) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and least <= number <= most):
+        between = f"must lie between {least:g} and {most:g}"
+        allowed = between if most < math.inf else f"must be a number, {least:g} or more"
+        raise InputError(field, value, allowed, remedy)
     return number
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpjax.errors import InputError
 from hpjax.samplers.optuna import silent
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def write(result: "Result", path: str | Path, name: str) -> None:
 
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
     with silent(optuna):
+        if name in [each.study_name for each in optuna.get_all_study_summaries(storage)]:
+            raise InputError("to_optuna.name", name, f"is there already, in {path}", "Choose another name, or file.")
         study = optuna.create_study(storage=storage, study_name=name, direction=result.objective.direction)
     kinds = {each: _distribution(optuna.distributions, result, each) for each in result.names}
     objective, steps = result.objective, result.curves("step")

@@ -3,75 +3,182 @@
 import operator
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hpjax.checkpoint import FOLDER, Checkpoints, Cut
 from hpjax.engine import spread
+from hpjax.engine.plan import Group
 from hpjax.errors import InputError
 from hpjax.planning import Prepared, check_point, prepare
 from hpjax.schedulers import Clone, Race, Scheduler
 from hpjax.settings import Settings
+from hpjax.space import Point
 from hpjax.standing import Standing
-from hpjax.store import Store
+from hpjax.store import STATUSES, Change, Store
 from hpjax.text import show
 from hpjax.wave import Event, Place, Wave
 
 
-def train(settings: Settings, prepared: Prepared, store: Store) -> Iterator[Event]:
-    """Trains every trial of a sweep into a fresh store, round after round, and says what happens."""
-    begun = time.perf_counter()
+def train(
+    settings: Settings, prepared: Prepared, store: Store, checkpoints: Checkpoints | None = None, cut: Cut | None = None
+) -> Iterator[Event]:
+    """Trains every trial of a sweep, round after round, and says what happens.
+
+    Args:
+      settings, prepared: the sweep, and the plan of its first round.
+      store: where it is recorded: fresh, or rolled back to ``cut``.
+      checkpoints: where cuts are kept, if anywhere.
+      cut: where to go on.
+    """
+    begun = time.perf_counter() - (0.0 if cut is None else cut.about["seconds"])
     mesh = spread.mesh(spread.local_devices(settings.devices))
     train, valid = settings.splits
     once = spread.put(train, mesh, spread.WHOLE)
     splits = once, once if valid is train else spread.put(valid, mesh, spread.WHOLE)
     standing = Standing(settings.objective, prepared.plan.rounds, settings.lanes_a_trial)
     place = Place(mesh, splits, store, standing, set(), {})
-    waves = 0
+    waves, first, step = 0, 0, 0
+    if cut is not None:
+        standing.resume(cut.part("standing"))
+        first, step = cut.about["round"], cut.about["step"]
     try:
         for number in range(len(prepared.plan.rounds)):
             if number > 0:
-                prepared = prepare(
-                    settings, prepared, standing.history([place.points[t] for t in sorted(place.points)])
-                )
-            started = _started(settings, prepared, number, waves, place)
+                history = standing.history([place.points[t] for t in sorted(place.points)])
+                prepared = prepare(settings, prepared, history)
+            mine = _trials_of(prepared, number)
+            place.points.update({trial: prepared.points[trial] for trial in mine})
+            resumed = cut if number == first else None
+            if number < first or resumed is not None:
+                place.points.update(_taken_over(settings, place, mine))
+            groups = _waves_of(prepared, number)
+            if number < first:
+                waves += len(groups)
+                continue
+            if resumed is None:
+                _record(settings, prepared, number, waves, place)
+            started = [Wave(settings, prepared, waves + i, g, trials, place) for i, (g, trials) in enumerate(groups)]
             waves += len(started)
-            if settings.scheduler is None:
+            if resumed is not None:
                 for wave in started:
-                    yield from wave.advance()
-                    wave.finish()
-            else:
-                yield from _raced(settings, settings.scheduler, started, prepared, number, place)
+                    wave.resume(resumed.part(f"wave-{wave.number}"))
+            reached = Reached(number, step if resumed is not None else 0)
+            for event in _round(settings, started, prepared, reached, place):
+                yield event
+                if checkpoints is not None and checkpoints.due(event.kind == "decision"):
+                    checkpoints.save(_cut(reached, started, place, time.perf_counter() - begun))
         with store.transaction():
             store.finish(time.perf_counter() - begun)
+        if checkpoints is not None:
+            checkpoints.remove()
     finally:
+        if checkpoints is not None:
+            checkpoints.close()
         store.unlock()
 
 
-def _started(settings: Settings, prepared: Prepared, number: int, first: int, place: Place) -> list[Wave]:
-    """The waves of a round, whose trials are recorded; ``first`` is the number of the first wave."""
-    plan = prepared.plan
-    mine = range(sum(plan.rounds[:number]), sum(plan.rounds[: number + 1]))
-    together = [(g, trials) for g in plan.groups for trials in plan.waves[g.number] if trials[0] in mine]
+@dataclass
+class Reached:
+    """How far a round is: its number, and the step of the last decision."""
+
+    number: int
+    step: int
+
+
+def _round(
+    settings: Settings, waves: list[Wave], prepared: Prepared, reached: Reached, place: Place
+) -> Iterator[Event]:
+    if settings.scheduler is not None:
+        yield from _raced(settings, settings.scheduler, waves, prepared, reached, place)
+        return
+    for wave in waves:
+        yield from wave.advance()
+        wave.finish()
+
+
+def _trials_of(prepared: Prepared, number: int) -> range:
+    rounds = prepared.plan.rounds
+    return range(sum(rounds[:number]), sum(rounds[: number + 1]))
+
+
+def _waves_of(prepared: Prepared, number: int) -> list[tuple[Group, tuple[int, ...]]]:
+    """Group and trials of each wave of a round."""
+    plan, mine = prepared.plan, _trials_of(prepared, number)
+    return [(g, trials) for g in plan.groups for trials in plan.waves[g.number] if trials[0] in mine]
+
+
+def _record(settings: Settings, prepared: Prepared, number: int, first: int, place: Place) -> None:
+    """Records the trials of a round; ``first`` is the number of its first wave."""
     rows = [
         (t, number, g.number, first + wave, {n: _jsonable(v) for n, v in prepared.points[t].items()})
-        for wave, (g, trials) in enumerate(together)
+        for wave, (g, trials) in enumerate(_waves_of(prepared, number))
         for t in trials
     ]
-    place.points.update({trial: prepared.points[trial] for trial in mine})
     with place.store.transaction():
         place.store.add_trials(rows, settings.lanes_a_trial)
-    return [Wave(settings, prepared, first + i, g, trials, place) for i, (g, trials) in enumerate(together)]
+
+
+def _taken_over(settings: Settings, place: Place, trials: range) -> dict[int, Point]:
+    """The hyperparameters that trials went on with from the states of others."""
+    found = {trial: hparams for trial, _, _, hparams in place.store.takeovers() if trial in trials}
+    return {trial: settings.space.recalled(place.points[trial], hparams) for trial, hparams in found.items()}
+
+
+def _cut(reached: Reached, waves: list[Wave], place: Place, seconds: float) -> Cut:
+    """All that is needed to go on from here."""
+    place.store.sync()
+    lanes = place.store.lanes()
+    rows = [[c.trial, c.replicate, STATUSES.index(c.status), c.step] for c in lanes]
+    about = {
+        "round": reached.number,
+        "step": reached.step,
+        "seconds": seconds,
+        "takeovers": len(place.store.takeovers()),
+    }
+    parts = {"lanes": Cut({}, {"changes": np.array(rows, np.int64)}), "standing": place.standing.cut()}
+    return Cut.of(about, parts | {f"wave-{wave.number}": wave.cut() for wave in waves})
+
+
+def opened(path: Path, about: dict[str, Any], seconds: float) -> tuple[Store, Checkpoints, Cut | None]:
+    """The store of a run directory, rolled back to the last cut where there is one, else new; and its checkpoints.
+
+    Raises:
+      RunError: the directory cannot be written, or another process writes to it.
+    """
+    if (path / FOLDER).exists():
+        store, checkpoints = Store.resume(path), Checkpoints(path, seconds)
+        cut = checkpoints.latest()
+        if cut is not None:
+            _roll_back(store, cut)
+            return store, checkpoints, cut
+        checkpoints.close()
+        store.close()
+    return Store.create(path, about), Checkpoints(path, seconds), None
+
+
+def _roll_back(store: Store, cut: Cut) -> None:
+    """Has a store forget what was written after a cut."""
+    lanes = [Change(t, r, STATUSES[status], s) for t, r, status, s in cut.part("lanes").arrays["changes"].tolist()]
+    waves = {
+        int(name.removeprefix("wave-")): each for name, each in cut.about["parts"].items() if "evaluations" in each
+    }
+    counts = {wave: each["evaluations"] for wave, each in waves.items()}
+    with store.transaction():
+        store.roll_back(cut.about["round"] + 1, min(waves), counts, cut.about["takeovers"], lanes)
 
 
 def _raced(
-    settings: Settings, scheduler: Scheduler, waves: list[Wave], prepared: Prepared, number: int, place: Place
+    settings: Settings, scheduler: Scheduler, waves: list[Wave], prepared: Prepared, reached: Reached, place: Place
 ) -> Iterator[Event]:
     """The waves of a round side by side, from one decision to the next."""
-    trials = sorted(set[int]().union(*(wave.live_trials for wave in waves)))
+    trials = sorted(set[int]().union(*(wave.trials for wave in waves)))
     every, budget = prepared.plan.groups[0].eval_every, max(prepared.plan.budgets[t] for t in trials)
-    step = 0
     while any(wave.live.any() for wave in waves):
+        step = reached.step
         wanted = scheduler.next(step)
         if wanted <= step:
             raise InputError("Scheduler.next", wanted, f"must be above the step, {step}", "Mend it.")
@@ -116,11 +223,12 @@ def _raced(
                 (trial, steps[trial], clone.source, {name: _jsonable(value) for name, value in clone.point.items()})
                 for trial, clone in sorted(clones.items())
             )
+        reached.step = step
         yield Event(
             "decision",
             group=-1,
             groups=len(prepared.plan.groups),
-            round=number,
+            round=reached.number,
             step=step,
             steps=budget,
             live=sum(int(wave.live.sum()) for wave in waves),
@@ -129,6 +237,10 @@ def _raced(
             changes=(*ended, *again),
             best=place.standing.best(),
         )
+
+    for wave in waves:  # those that a resumed run finds at their end
+        yield from wave.advance()
+    _finish(waves)
 
 
 def _finish(waves: list[Wave]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.errors import InputError, did_you_mean
+from hpjax.errors import InputError, did_you_mean, real
 
 Floats = NDArray[np.floating[Any]]
 
@@ -21,13 +21,8 @@ class Objective:
     quantile: float | None = None
 
     def __post_init__(self) -> None:
-        if self.quantile is not None and (isinstance(self.quantile, bool) or not 0 <= self.quantile <= 1):
-            raise InputError(
-                f"{self.direction}.quantile",
-                self.quantile,
-                "must lie between 0 and 1",
-                "Use 0.9, or None for the mean.",
-            )
+        if self.quantile is not None:
+            real(f"{self.direction}.quantile", self.quantile, 0, 1, "Use 0.9, or None for the mean.")
 
     def __str__(self) -> str:
         return f"{self.direction} {self.metric}" + ("" if self.quantile is None else f", quantile {self.quantile:g}")
@@ -38,6 +33,9 @@ class Objective:
             raise InputError(
                 "Sweep.objective", self.metric, "must be a metric of the program", did_you_mean(self.metric, metrics)
             )
+        if not self.metric.startswith("valid/"):
+            allowed = "must be one on the validation split: chosen by training metrics, trials that overfit win"
+            raise InputError("Sweep.objective", self.metric, allowed, did_you_mean(f"valid/{self.metric}", metrics))
 
     def scores(self, values: Floats) -> Floats:
         """Values as scores, of which lower is better; what is not finite becomes NaN, which never wins."""

@@ -115,7 +115,7 @@ def _first(settings: Settings) -> Prepared:
             "Sweep.folds", settings.folds, "needs a program that reads h.fold", "Leave it out, or use hpx.supervised."
         )
     unseen = _check_numbers(settings, tracing, groups, shapes, points, schedules, 0)
-    _check_scheduler(settings, rounds, schedules)
+    _check_scheduler(settings, rounds, schedules, groups, 0)
     wide = settings.width or width.choose(
         devices[0].platform,
         max(len(g.trials) for g in groups) * (settings.lanes_a_trial if settings.randomness == "independent" else 1),
@@ -161,7 +161,6 @@ def _next(settings: Settings, before: Prepared, history: Sequence[Observation]) 
     found = _asked(settings, history, before.plan.rounds[before.plan.round_of(first)])
     points, tracing = [*before.points, *found], tracer(settings)
     schedules = [*before.plan.schedules, *_scheduled(settings, found)]
-    _check_scheduler(settings, before.plan.rounds, schedules)
     verdicts = {verdict.name: verdict for verdict in before.plan.verdicts}
     traced = {name: verdict.traced for name, verdict in verdicts.items()}
     groups, shapes = _groups(settings, tracing, points, schedules, verdicts, before.plan.shapes)
@@ -170,6 +169,7 @@ def _next(settings: Settings, before: Prepared, history: Sequence[Observation]) 
             allowed = f"was traced in earlier rounds, and cannot be now: {verdicts[name].reason}"
             raise InputError(f"Space.{name}", found[0].get(name), allowed, "Write static=True for its domain.")
     _check_numbers(settings, tracing, groups, shapes, points, schedules, first)
+    _check_scheduler(settings, before.plan.rounds, schedules, groups, first)
     plan = replace(before.plan, groups=tuple(groups), shapes=tuple(shapes), schedules=tuple(schedules))
     return Prepared(_waved(settings, plan, first), points)
 
@@ -238,8 +238,10 @@ def check_point(settings: Settings, prepared: Prepared, trial: int, point: Point
             check.of(point[name], schedule.steps, name)
 
 
-def _check_scheduler(settings: Settings, rounds: Sequence[int], schedules: list[Schedule]) -> None:
-    """Checks that the scheduler can have a race of every round."""
+def _check_scheduler(
+    settings: Settings, rounds: Sequence[int], schedules: list[Schedule], groups: list[Group], first: int
+) -> None:
+    """Checks that the scheduler can have a race of every round, of which one begins with the trial ``first``."""
     if settings.scheduler is None:
         return
     every = sorted({schedule.eval_every for schedule in schedules})
@@ -248,7 +250,14 @@ def _check_scheduler(settings: Settings, rounds: Sequence[int], schedules: list[
         raise InputError("eval_every", every, allowed, "Give one.")
     budget = max(schedule.steps * schedule.calls for schedule in schedules)
     for trials in sorted(set(rounds)):
-        settings.scheduler.check(trials, budget, min(every[0], budget))
+        try:
+            settings.scheduler.check(trials, budget, min(every[0], budget))
+        except InputError as error:
+            if len(rounds) == 1 or error.field != "Sweep.trials":
+                raise
+            allowed = f"makes rounds of {trials}, each of which {error.allowed}"
+            raise InputError(error.field, sum(rounds), allowed, f"Of each round: {error.remedy}") from None
+    settings.scheduler.check_groups([sum(trial >= first for trial in g.trials) for g in groups])
 
 
 def _with_costs(

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from hpjax.data import Examples
 from hpjax.errors import InputError, RunError
 from hpjax.hparams import Hparams
 from hpjax.program import Program, State
@@ -30,6 +31,8 @@ class Predictor:
         if program.predict is None:
             raise RunError("the program does not say how to predict. Give Program(predict=...): see its help.")
         self._states, predict, h = states, program.predict, Hparams(point)
+        train = None if program.data is None else program.data.train
+        self._example = train.x if isinstance(train, Examples) else None
         self._predict = jax.jit(lambda state, x: predict(state, x, h))
 
     def __call__(self, x: Any) -> Any:
@@ -44,14 +47,25 @@ class Predictor:
             shapes = [leaf.shape for leaf in jax.tree.leaves(x)]
             raise InputError("predict.x", shapes, "must have one row an example, and at least one", "Give x[None].")
         ((count,),) = counts
+        self._check(x)
         blocks = [self._block(x, range(start, min(start + BLOCK, count))) for start in range(0, count, BLOCK)]
         return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *blocks)
+
+    def _check(self, x: Any) -> None:
+        """Raises ``InputError`` where an example has another shape than those of the training split."""
+        if self._example is not None:
+            found, wanted = (jax.tree.map(lambda leaf: leaf.shape[1:], tree) for tree in (x, self._example))
+            if found != wanted:
+                raise InputError("predict.x", found, f"must have examples of shape {wanted}", "Reshape it.")
 
     def _block(self, x: Any, rows: range) -> Any:
         # The first row fills up to a power of two, so that few sizes compile.
         padded = [*rows, *[rows[0]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]
         some = jax.tree.map(lambda leaf: leaf[padded], x)
         outputs = [self._predict(state, some) for state in self._states]
+        if any(leaf.shape[:1] != (len(padded),) for leaf in jax.tree.leaves(outputs)):
+            shapes = [leaf.shape[1:] for leaf in jax.tree.leaves(x)]
+            raise InputError("predict.x", shapes, "gives outputs that have no row an example", "Give x[None].")
         return jax.tree.map(lambda *each: np.stack([np.asarray(a)[: len(rows)] for a in each]), *outputs)
 
 

@@ -175,17 +175,12 @@ class Result:
 
     def _read_curves(self, shape: tuple[int, int]) -> None:
         segments = self._store.curves()
-        seen: dict[int, int] = {}
-        columns = {}
-        for wave, segment in segments:
-            columns[wave, segment] = seen.get(wave, 0)
-            seen[wave] = seen.get(wave, 0) + 1
-        evaluations = max(seen.values(), default=0)
+        evaluations = max((segment + 1 for _, segment in segments), default=0)
         self.metrics: tuple[str, ...] = tuple(self.manifest["sweep"]["metrics"])
         names = ("step", *self.metrics)
         self._curves: dict[str, Array] = {name: np.full((*shape, evaluations), np.nan) for name in names}
-        for at, arrays in segments.items():
-            where = (arrays["trial"], arrays["replicate"], columns[at])
+        for (_, segment), arrays in segments.items():
+            where = (arrays["trial"], arrays["replicate"], segment)
             for name, values in arrays.items():
                 if name in ("trial", "replicate"):
                     continue
@@ -345,12 +340,15 @@ class Result:
     def test(self) -> dict[str, float]:
         """Evaluates the best trial on the test split, averaged over replicates, and records that it was used.
 
-        Select by validation metrics, and look at the test split once: its value is then an honest estimate.
+        Select by validation metrics, and look at the test split once: its value is then an honest estimate. Asked
+        again, it gives what was recorded.
 
         Raises:
           RunError: the result was loaded without its sweep, or there is no best trial or no test split.
         """
         best = self.best
+        if best.id in self.tested:
+            return self.tested[best.id]
         metrics: dict[str, float] = self._with_sweep("test").test_metrics(self, best.id)
         self._store.add_test(best.id, metrics)
         return metrics

@@ -17,7 +17,6 @@ from hpjax.samplers import Manual, Sampler, Sobol
 from hpjax.schedulers import Scheduler
 from hpjax.space import Space
 from hpjax.sweep import Sweep
-from hpjax.text import show
 
 try:
     from sklearn.base import BaseEstimator
@@ -116,6 +115,7 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
           InputError, ProgramError: the sweep cannot run.
           RunError: every trial diverged, or the best one did on all data.
         """
+        self.__dict__.pop("_predictor", None)  # should this fit fail, there is none
         if self.task not in TASKS:
             raise InputError("SweepCV.task", self.task, f"must be one of {TASKS}", "Spell it so.")
         several = not _classifies(self)  # targets an example
@@ -161,11 +161,11 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         return self
 
     def _program(self, data: Data) -> Program:
-        program = self.program(data)
+        program = self.program(data) if callable(self.program) else None
         if not isinstance(program, Program) or program.predict is None:
             raise InputError(
                 "SweepCV.program",
-                show(self.program),
+                self.program,
                 "must give an hpx.Program with predict",
                 "Return hpx.supervised(...), or give Program(predict=...).",
             )
@@ -182,7 +182,7 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         values = -objective.scores(result.last(objective.metric))  # greater is better
         splits = values.reshape(len(result), -1, folds).mean(axis=1)
         self.best_index_ = result.best.id
-        points = [sweep.point(result, trial) for trial in range(len(result))]
+        points = sweep.points(result)
         self.best_params_, self.best_score_ = points[self.best_index_], float(splits[self.best_index_].mean())
         place = np.full(len(result), len(result.ranking) + 1, np.int32)
         place[result.ranking] = np.arange(1, len(result.ranking) + 1)
@@ -236,6 +236,9 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         super().__setstate__(state)
         if hasattr(self, "_leaves"):
             self._predictor = self._predicting()
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_predictor")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

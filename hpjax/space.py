@@ -8,6 +8,7 @@ import numpy as np
 
 from hpjax.domains import Choice, Constant, Domain, Kind, LogInt, LogUniform, ReverseLogUniform, Selection
 from hpjax.errors import InputError, did_you_mean
+from hpjax.text import show
 
 Point = dict[str, Any]
 Unit = np.typing.NDArray[np.float64]
@@ -102,6 +103,17 @@ class Space:
     def domains(self, name: str) -> list[Domain]:
         """The domains that the alternatives give to ``name``."""
         return [branch[name] for branch in self.branches if name in branch]
+
+    def recalled(self, point: Point, shown: Mapping[str, Any]) -> Point:
+        """``point`` with the values that a record shows: numbers themselves, and names of callables."""
+        found = dict(point)
+        for name, value in point.items():
+            if isinstance(value, bool | int | float):
+                found[name] = shown[name]
+            elif callable(value) and show(value) != shown[name]:
+                options = (option for domain in self.domains(name) for option in domain.grid() or ())
+                found[name] = next(option for option in options if show(option) == shown[name])
+        return found
 
     def kind(self, name: str) -> Kind:
         """The kind of number that holds every value of ``name``, or None where some are no numbers."""

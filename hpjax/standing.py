@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from hpjax.checkpoint import Cut
 from hpjax.objective import Objective
 from hpjax.samplers import Observation
 from hpjax.schedulers import Race
@@ -53,6 +54,24 @@ class Standing:
         for trial in evaluated:
             # A trial of which a replicate diverged can win no more: bad news, not missing news.
             self._curves[trial].append(float(scores[trial]) if np.isfinite(scores[trial]) else np.inf)
+
+    def cut(self) -> Cut:
+        """What it holds."""
+        longest = max(map(len, self._curves), default=0)
+        curves = np.full((len(self._curves), longest), np.nan)
+        for trial, curve in enumerate(self._curves):
+            curves[trial, : len(curve)] = curve
+        lengths = np.array([len(curve) for curve in self._curves], np.int32)
+        arrays = {"values": self._values, "steps": self._steps, "stopped": self._stopped}
+        return Cut({}, {name: a.copy() for name, a in arrays.items()} | {"curves": curves, "lengths": lengths})
+
+    def resume(self, cut: Cut) -> None:
+        """Takes in again what it held at a cut."""
+        arrays = cut.arrays
+        self._values, self._steps, self._stopped = (arrays[name] for name in ("values", "steps", "stopped"))
+        self._curves = [
+            row[:length].tolist() for row, length in zip(arrays["curves"], arrays["lengths"].tolist(), strict=True)
+        ]
 
     def scores(self) -> Any:
         """(trials,), lower is better; NaN where a replicate diverged or was not evaluated."""

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ SCHEMA = (
     "CREATE TABLE finished (seconds REAL NOT NULL)",
 )
 
+STATUSES = ("running", "complete", "stopped", "diverged")
 DTYPES = ("<i4", "<f4", "<f8")
 
 Array = NDArray[Any]
@@ -57,6 +59,10 @@ class Store:
         self._states: dict[int, tuple[Array, list[tuple[tuple[str | int, ...], Array]]]] = {}
 
     def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is read or written any more."""
         self._db.close()
         self.unlock()
 
@@ -79,6 +85,7 @@ class Store:
             try:
                 directory.mkdir(parents=True, exist_ok=True)
                 lock = _locked(directory)
+                shutil.rmtree(directory / STATES, ignore_errors=True)
                 for stale in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
                     (directory / stale).unlink(missing_ok=True)
                 write_text(directory / MANIFEST, json.dumps(manifest, indent=2) + "\n")
@@ -97,6 +104,47 @@ class Store:
             for statement in SCHEMA:
                 database.execute(statement)
         return store
+
+    @classmethod
+    def resume(cls, directory: Path) -> "Store":
+        """The store of an unfinished run, for going on with it.
+
+        Raises:
+          RunError: the directory cannot be written, or another process writes to it.
+        """
+        lock = _locked(directory)
+        try:
+            return cls(sqlite3.connect(directory / DATABASE, isolation_level=None), directory, lock)
+        except sqlite3.Error as error:
+            lock.close()
+            raise RunError(f"run directory {str(directory)!r} cannot be written: {error}.") from None
+
+    def sync(self) -> None:
+        """Has all that was written on the disk, so that no checkpoint is ahead of the database."""
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def roll_back(
+        self, rounds: int, wave: int, evaluations: Mapping[int, int], takeovers: int, lanes: Iterable[Change]
+    ) -> None:
+        """Forgets what was written after a cut.
+
+        Args:
+          rounds: how many had begun.
+          wave: the first of the last of them.
+          evaluations: of each of its waves, how many were recorded.
+          takeovers: how many had happened.
+          lanes: the status of every lane then.
+        """
+        self._db.execute("DELETE FROM trials WHERE round >= ?", (rounds,))
+        self._db.execute("DELETE FROM lanes WHERE trial NOT IN (SELECT trial FROM trials)")
+        self._db.execute("DELETE FROM curves WHERE wave >= ?", (wave + len(evaluations),))
+        self._db.executemany("DELETE FROM curves WHERE wave = ? AND segment >= ?", evaluations.items())
+        self._db.execute(
+            "DELETE FROM takeovers WHERE rowid NOT IN (SELECT rowid FROM takeovers ORDER BY rowid LIMIT ?)",
+            (takeovers,),
+        )
+        self._db.execute("DELETE FROM finished")
+        self.add_changes(lanes)
 
     @classmethod
     def open(cls, directory: Path) -> "Store":
@@ -142,8 +190,9 @@ class Store:
         )
 
     def add_compilation(self, group: int, seconds: float) -> None:
-        """Adds what compiling a group took."""
-        self._db.execute("INSERT INTO compilations VALUES (?, ?)", (group, seconds))
+        """Adds what compiling a group took; a run that is resumed compiles again."""
+        again = "ON CONFLICT (grp) DO UPDATE SET seconds = seconds + excluded.seconds"
+        self._db.execute(f"INSERT INTO compilations VALUES (?, ?) {again}", (group, seconds))
 
     def add_curves(self, wave: int, segment: int, arrays: Mapping[str, Array]) -> None:
         """Adds the values of one evaluation, all arrays of shape (live lanes,)."""

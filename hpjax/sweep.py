@@ -14,7 +14,7 @@ from hpjax.engine.plan import Plan
 from hpjax.engine.trace import together
 from hpjax.errors import RunError
 from hpjax.keys import lane_key, purpose_key, step_key
-from hpjax.loop import train
+from hpjax.loop import opened, train
 from hpjax.manifest import finished, manifest, recorded_width
 from hpjax.planning import Prepared, prepare, tracer
 from hpjax.prediction import Predictor
@@ -22,10 +22,9 @@ from hpjax.program import State
 from hpjax.progress import Progress
 from hpjax.result import Result
 from hpjax.settings import Settings
-from hpjax.space import Point, Space
+from hpjax.space import Point
 from hpjax.standing import observed
 from hpjax.store import Store
-from hpjax.text import show
 from hpjax.wave import Event
 
 
@@ -78,20 +77,23 @@ class Sweep(Settings):
         """
         return self._prepared.plan
 
-    def run(self, directory: str | Path | None = None, *, progress: bool = True) -> Result:
+    def run(
+        self, directory: str | Path | None = None, *, progress: bool = True, checkpoint_seconds: float = 60.0
+    ) -> Result:
         """Trains every trial and returns what was found.
 
         Args:
           directory: where the run is recorded; None keeps all in memory. A directory that holds this very
-            sweep, finished, is read and nothing trains; one that was interrupted begins anew, with the same
-            bits as before.
+            sweep, finished, is read and nothing trains; one that was interrupted goes on from its last checkpoint,
+            and ends with the bits of a run that was not.
           progress: whether to show how far it is, on standard error.
+          checkpoint_seconds: between two checkpoints; decisions of a scheduler bring more of them.
 
         Raises:
           InputError, ProgramError, UnknownHyperparameterError: the sweep cannot run.
           RunError: the directory holds another sweep, or cannot be written.
         """
-        sweep, store, about, events = self._begin(directory)
+        sweep, store, about, events = self._begin(directory, checkpoint_seconds)
         try:
             with Progress(sweep.plan(), progress) as shown:
                 for event in events:
@@ -100,31 +102,36 @@ class Sweep(Settings):
             store.unlock()
         return Result(store, about, sweep)
 
-    def events(self, directory: str | Path | None = None) -> Iterator[Event]:
+    def events(self, directory: str | Path | None = None, *, checkpoint_seconds: float = 60.0) -> Iterator[Event]:
         """Trains like ``run``, and yields what happens: an event for each compilation and segment.
 
         Of a directory that holds this very sweep, finished, there are none. ``hpx.load(directory)`` has the result.
         """
-        return self._begin(directory)[-1]
+        return self._begin(directory, checkpoint_seconds)[-1]
 
-    def _begin(self, directory: str | Path | None) -> "tuple[Sweep, Store, dict[str, Any], Iterator[Event]]":
+    def _begin(
+        self, directory: str | Path | None, seconds: float
+    ) -> "tuple[Sweep, Store, dict[str, Any], Iterator[Event]]":
         """The sweep at the width that the directory records, its store, its manifest, and the events that fill it."""
         path = None if directory is None else Path(directory)
         width = recorded_width(path) if path is not None and self.width is None else None
         if width is not None and width != self.plan().width:
-            return replace(self, width=width)._begin(directory)
+            return replace(self, width=width)._begin(directory, seconds)
         about = manifest(self, self._prepared, recorded=path is not None)
         if path is not None and (there := finished(path, about)) is not None:
             return self, there, about, iter(())
-        store = Store.create(path, about)
-        return self, store, about, train(self, self._prepared, store)
+        if path is None:
+            store = Store.create(None, about)
+            return self, store, about, train(self, self._prepared, store)
+        store, checkpoints, cut = opened(path, about, seconds)
+        return self, store, about, train(self, self._prepared, store, checkpoints, cut)
 
     def test_metrics(self, result: Result, trial: int) -> dict[str, float]:
         """The metrics of a trial's final states on the test split, averaged over replicates."""
         data = self.program.data
         if data is None or data.test is None:
             raise RunError("there is no test split. Give Data(train, valid, test).")
-        plan, point = self._prepared_of(result, trial).plan, self.point(result, trial)
+        plan, point = self._prepared_of(result, trial).plan, self.points(result)[trial]
         traced = {v.name for v in plan.verdicts if v.traced}
         h = jax.tree.map(lambda array: array[0], together(tracer(self).kinds, [point], traced))
         evaluate = jax.jit(lambda key, state, test, h: self.program.evaluate(key, state, test, h))
@@ -138,13 +145,14 @@ class Sweep(Settings):
             found.append(evaluate(key, state, data.test, h))
         return {f"test/{name}": float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
 
-    def point(self, result: Result, trial: int) -> Point:
-        """The hyperparameters of a trial of this sweep's result, at its end, as values: a result has only names."""
-        return _ended(self.space, self._prepared_of(result, trial).points[trial], result.hparams[trial])
+    def points(self, result: Result) -> list[Point]:
+        """The hyperparameters of every trial of this sweep's result, at its end, as values: a result has only names."""
+        points = self._prepared_of(result, len(result) - 1).points
+        return [self.space.recalled(point, shown) for point, shown in zip(points, result.hparams, strict=True)]
 
     def predictor(self, result: Result, trial: int) -> Predictor:
         """The final states of a trial as a function of inputs."""
-        return Predictor(self.program, self.point(result, trial), self._states(result, trial))
+        return Predictor(self.program, self.points(result)[trial], self._states(result, trial))
 
     def _states(self, result: Result, trial: int) -> list[State]:
         """The final state of each of a trial's replicates, as the program has it."""
@@ -157,18 +165,6 @@ class Sweep(Settings):
         while len(prepared.points) <= trial:
             values, steps = result.last(self.objective.metric), result.curves("step")
             taken = np.nan_to_num(steps).max(axis=(1, 2), initial=0)
-            points = [_ended(self.space, point, result.hparams[t]) for t, point in enumerate(prepared.points)]
+            points = [self.space.recalled(point, result.hparams[t]) for t, point in enumerate(prepared.points)]
             prepared = prepare(self, prepared, observed(self.objective, prepared.plan.rounds, points, values, taken))
         return prepared
-
-
-def _ended(space: Space, point: Point, hparams: dict[str, Any]) -> Point:
-    """The hyperparameters at a trial's end: ``point`` with what a scheduler changed; a result has names."""
-    ended = dict(point)
-    for name, value in point.items():
-        if isinstance(value, bool | int | float):
-            ended[name] = hparams[name]
-        elif callable(value) and show(value) != hparams[name]:
-            options = (option for domain in space.domains(name) for option in domain.grid() or ())
-            ended[name] = next(option for option in options if show(option) == hparams[name])
-    return ended

@@ -6,17 +6,18 @@ import math
 import numpy as np
 
 from hpjax.domains import Choice, Int, LogUniform, ReverseLogUniform, Uniform
+from hpjax.errors import InputError
 from hpjax.samplers import Observation, Sampler
 from hpjax.schedulers import Race, Scheduler
 from hpjax.space import Point, Space
 
 SPACE = Space(
-    rate=LogUniform(1e-4, 1.0),
-    momentum=ReverseLogUniform(0.5, 0.99),
-    dropout=Uniform(0, 0.5),
-    layers=Int(1, 4),
+    rate=LogUniform(1e-4, 1.0, default=0.01),
+    momentum=ReverseLogUniform(0.5, 0.99, default=0.9),
+    dropout=Uniform(0, 0.5, default=0.1),
+    layers=Int(1, 4, default=2),
 )
-CHOICES = SPACE & Space(activation=Choice("relu", "tanh", "gelu"))
+CHOICES = SPACE & Space(activation=Choice("relu", "tanh", "gelu", default="relu"))
 ALTERNATIVES = Space(optimizer="sgd", rate=LogUniform(1e-3, 1.0), momentum=Uniform(0, 0.99)) | Space(
     optimizer="adam", rate=LogUniform(1e-5, 1e-1), b2=ReverseLogUniform(0.9, 0.9999)
 )
@@ -40,12 +41,18 @@ def check_sampler(sampler: Sampler, *spaces: Space, n: int = 6) -> None:
       >>> import hpjax.testing
       >>> hpjax.testing.check_sampler(hpx.Sobol())
     """
+    if not isinstance(sampler, Sampler):
+        raise InputError("check_sampler.sampler", sampler, "must be a Sampler", "Give an instance.")
     for space in spaces or (SPACE, CHOICES, ALTERNATIVES):
         history: list[Observation] = []
         for number in range(3):
             before, told = copy.deepcopy(history), copy.deepcopy(sampler)
             points = sampler.ask(space, history, n, seed=1)
             assert len(points) == n, f"asked for {n} points, got {len(points)}"
+            baseline = space.baseline()
+            if baseline is not None:
+                first = [point == baseline for point in points]
+                assert first == [number == 0, *[False] * (n - 1)], "the baseline comes first and only once"
             for point in points:
                 space.branch_of(point)
             assert history == before, "the history is not the sampler's to change"
@@ -83,6 +90,8 @@ def check_scheduler(scheduler: Scheduler, trials: int = 27, budget: int = 81, ev
       >>> import hpjax.testing
       >>> hpjax.testing.check_scheduler(hpx.Halving(factor=3))
     """
+    if not isinstance(scheduler, Scheduler):
+        raise InputError("check_scheduler.scheduler", scheduler, "must be a Scheduler", "Give an instance.")
     scheduler.check(trials, budget, eval_every)
     for seed in range(3):
         first = _raced(scheduler, trials, budget, eval_every, seed)

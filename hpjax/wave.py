@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from hpjax.checkpoint import Cut
 from hpjax.engine.lane import HEALTHY, Lane
 from hpjax.engine.lanes import Cohort, Ints, Lanes, Recipe, Report, compile_segment
 from hpjax.engine.plan import Group
@@ -95,9 +96,11 @@ class Wave:
       place: where they train.
 
     Attributes:
+      number: of the wave.
       group: the trials' group.
       live: bool (lanes,), which lanes run.
       lost: trials of which a lane diverged.
+      finished: whether its final states are recorded.
     """
 
     def __init__(
@@ -109,13 +112,15 @@ class Wave:
         trials: Collection[int],
         place: Place,
     ) -> None:
-        self._settings, self._plan, self._number, self.group = settings, prepared.plan, number, group
+        self._settings, self._plan, self.number, self.group = settings, prepared.plan, number, group
         self._place, self._store = place, place.store
-        self._cohort = cohort(settings, prepared, group, trials)
+        self._cohort = cohort(settings, prepared, group, trials, place.points)
         self._calls = np.array([prepared.plan.schedules[t].calls for t in self._cohort.trial], np.int32)
         self._lanes: Lanes | None = None
         self.live = np.ones(len(self._cohort.trial), bool)
         self.lost: set[int] = set()
+        self.finished = False
+        self._saved: list[Any] = []
         self._step = self._evaluations = 0
         self._taken = np.zeros(len(self._cohort.trial), np.int32)
         self._shared: dict[str, Any] = {
@@ -146,13 +151,17 @@ class Wave:
 
         Where waves take turns it then waits on the host.
         """
-        if not self.live.any():
+        if self.finished:
             return
         if self._lanes is None:
             yield from self._begin()
         assert self._lanes is not None
         while self.live.any() and (until is None or self._step < until):
             yield self._segment(self._lanes)
+        while until is not None and self._step < min(until, self._cohort.budget.max()):
+            # Without live lanes; should any run again, it is as if these evaluations had passed them by.
+            self._step, evaluated = _next_stop(self._step, self.group.eval_every, None, self._cohort.budget)
+            self._evaluations += evaluated
         if self._plan.parks:
             self._lanes.park()
 
@@ -160,10 +169,29 @@ class Wave:
         """Records the final states, once all lanes ended and none of them will run again."""
         if self._lanes is None:
             return
-        leaves = [(_path(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(self._lanes.states())]
+        leaves = [
+            (_path(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(self._lanes.snapshot().state)
+        ]
         ids = np.stack([self._cohort.trial, self._cohort.replicate], axis=1)
-        self._store.add_states(self._number, ids, leaves)
-        self._lanes = None
+        self._store.add_states(self.number, ids, leaves)
+        self._lanes, self.finished = None, True
+
+    def cut(self) -> Cut:
+        """What it needs to go on from here."""
+        about = {"step": self._step, "evaluations": self._evaluations, "finished": self.finished}
+        lost = np.array(sorted(self.lost), np.int32)
+        arrays: dict[str, Any] = {"live": self.live.copy(), "taken": self._taken.copy(), "lost": lost}
+        if self._lanes is not None:
+            arrays |= {f"lanes/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(self._lanes.snapshot()))}
+        return Cut(about, arrays)
+
+    def resume(self, cut: Cut) -> None:
+        """Goes back to what it was at a cut."""
+        self._step, self._evaluations, self.finished = (cut.about[n] for n in ("step", "evaluations", "finished"))
+        self.live, self._taken = cut.arrays["live"], cut.arrays["taken"]
+        self.lost = set(cut.arrays["lost"].tolist())
+        self._saved = [leaf for name, leaf in cut.arrays.items() if name.startswith("lanes/")]
+        self._saved = [cut.arrays[f"lanes/{i}"] for i in range(len(self._saved))]
 
     def stop(self, trials: Collection[int]) -> dict[int, Change]:
         """Ends the lanes of these trials; which they are, by their numbers."""
@@ -254,6 +282,9 @@ class Wave:
                 self._store.add_compilation(number, seconds)
             yield Event("compiled", step=0, live=self.size, seconds=seconds, **self._shared)
         self._lanes = Lanes(recipe, compiled, self._cohort, settings.seed, *place.splits)
+        if self._saved:
+            self._lanes.restore(jax.tree.unflatten(jax.tree.structure(compiled.lanes), self._saved), self.live)
+            self._saved = []
 
     def _segment(self, lanes: Lanes) -> Event:
         """One device call, and what it brought."""
@@ -282,7 +313,7 @@ class Wave:
         with self._store.transaction():
             if evaluate:
                 where = {"trial": trials, "replicate": replicates, "step": taken[healthy]}
-                self._store.add_curves(self._number, self._evaluations, where | values)
+                self._store.add_curves(self.number, self._evaluations, where | values)
                 self._evaluations += 1
             self._store.add_changes(changes.values())
         return Event(
@@ -300,14 +331,16 @@ class Wave:
         )
 
 
-def cohort(settings: Settings, prepared: Prepared, group: Group, trials: Collection[int]) -> Cohort:
-    """The lanes of trials of a group."""
+def cohort(
+    settings: Settings, prepared: Prepared, group: Group, trials: Collection[int], points: Mapping[int, Point]
+) -> Cohort:
+    """The lanes of trials of a group, which have these hyperparameters."""
     budgets = prepared.plan.budgets
     # Lanes that end late stand together, so that a chunk ends when all of its lanes do.
     ordered = sorted(trials, key=lambda t: (-budgets[t], t))
     trial = np.tile(np.array(ordered, np.int32), settings.lanes_a_trial)
     replicate = np.repeat(np.arange(settings.lanes_a_trial, dtype=np.int32), len(ordered))
-    own = [prepared.points[t] for t in trial]
+    own = [points[int(t)] for t in trial]
     budget = np.array([budgets[t] for t in trial], np.int32)
     return Cohort(trial, replicate, budget, together(tracer(settings).kinds, own, own[0].keys() - group.static.keys()))
 

@@ -82,6 +82,10 @@ MISTAKES = {
         "point = 'rat': is no hyperparameter of the space. Did you mean 'rate'?",
     ),
     "manual empty": (lambda: hpx.Manual([]), "Manual.points = []: must be a list of dicts, not empty"),
+    "a training metric": (
+        lambda: planned(objective=hpx.minimize("train/loss")),
+        "Sweep.objective = 'train/loss': must be one on the validation split",
+    ),
     "unknown objective": (
         lambda: planned(objective=hpx.minimize("valid/los")),
         "Sweep.objective = 'valid/los': must be a metric of the program. Did you mean 'valid/loss'? "

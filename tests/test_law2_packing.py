@@ -121,7 +121,7 @@ def test_every_trial_alone_in_one_program(randomness):
     def train(trials):
         lanes = Lanes(recipe, compiled, cohort(trials), SEED, *splits)
         reports = [lanes.advance(step, True) for step in (7, 14, 21)]
-        return reports, lanes.states()
+        return reports, lanes.snapshot().state
 
     together, states = train(range(40))
     if randomness == "independent":

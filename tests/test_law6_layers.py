@@ -29,7 +29,7 @@ optim nn monitors ranges
 schedules initializers
 data
 engine.lanes engine.cost engine.computed
-engine.plan
+engine.plan checkpoint
 engine.trace engine.layout
 engine.lane engine.width engine.spread engine.blame samplers schedulers
 samplers.bayes samplers.refine

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from helpers import example, ran, same_bits
 
 import hpjax as hpx
 from hpjax.engine import spread
+from hpjax.engine.lanes import Lanes
 from hpjax.schedulers import Race
 
 SPACE = hpx.Space(
@@ -113,13 +115,14 @@ def program(**changes):
     return dataclasses.replace(made, **changes)
 
 
+SIZES = hpx.Space(size=hpx.Choice(0, 1, 2, 3, static=True))
 RATES = hpx.Space(rate=hpx.LogUniform(1e-4, 1e3))
 POINTS = hpx.Manual([{"rate": rate} for rate in np.geomspace(1e-4, 0.05, 12).round(5).tolist()])
 
 
 def sweep(**changes):
     arguments = {"sampler": POINTS, "scheduler": hpx.PBT(every=10, share=0.25), "width": 4, "replicates": 2}
-    return hpx.Sweep(changes.pop("program", program()), RATES, **(arguments | changes))
+    return hpx.Sweep(changes.pop("program", program()), changes.pop("space", RATES), **(arguments | changes))
 
 
 @pytest.fixture(scope="module")
@@ -166,16 +169,34 @@ def test_waves_are_one_population(result, monkeypatch, memory, waves):
     assert all(same_bits(a.restore(1), b.restore(1)) for a, b in zip(result, other, strict=True))
 
 
-def test_a_wave_of_which_all_diverged_runs_again(monkeypatch):
+@pytest.mark.parametrize("every", [10, 20])  # at 20 they are lost evaluations before it is decided
+def test_a_wave_of_which_all_diverged_runs_again(monkeypatch, every):
     points = hpx.Manual([{"rate": rate} for rate in (0.01, 0.02, 0.03, 0.04, 500.0, 600.0, 700.0, 800.0)])
-    whole = sweep(sampler=points, replicates=1, devices=1).run(progress=False)
+    arguments = {"sampler": points, "replicates": 1, "devices": 1, "scheduler": hpx.PBT(every, share=0.25)}
+    whole = sweep(**arguments).run(progress=False)
     monkeypatch.setattr(spread, "memory", lambda device: 60)
-    small = sweep(sampler=points, replicates=1, devices=1)
+    small = sweep(**arguments)
     assert [list(trials) for trials in small.plan().waves[0]] == [[0, 1, 2, 3], [4, 5, 6, 7]]
     parts = small.run(progress=False)
     assert (parts.statuses == "complete").all()
     assert parts.lineage == whole.lineage
-    assert same_bits(parts.curves("valid/loss"), whole.curves("valid/loss"))
+    for metric in ("step", "valid/loss"):
+        assert same_bits(parts.curves(metric), whole.curves(metric))
+
+
+def test_states_are_taken_over_on_the_devices(monkeypatch):
+    """By the one program that also moves survivors; nothing is fetched to the host or put back."""
+    moved, clone = [], Lanes.clone
+
+    def watched(lanes, sources, points):
+        with monkeypatch.context() as patch:
+            patch.setattr(jax, "device_get", None)
+            clone(lanes, sources, points)
+        moved.append(len(sources))
+
+    monkeypatch.setattr(Lanes, "clone", watched)
+    result = sweep(replicates=1).run(progress=False)
+    assert sum(moved) == len(result.lineage) > 0
 
 
 def test_a_population_is_recorded(result, tmp_path):
@@ -203,7 +224,7 @@ def test_the_toy_of_the_paper():
     toy = example("search_quality/pbt")
     fixed = dataclasses.replace(toy.sweep, scheduler=None).run(progress=False)
     assert fixed.last("valid/Q").max() < 0.4
-    for name in ("PBT, perturb", "PBT, resample"):
+    for name in ("PBT, perturb", "PBT, resample", "PBT, crossover"):
         trained = dataclasses.replace(toy.sweep, scheduler=toy.schedulers[name]).run(progress=False)
         assert trained.best.metrics["valid/Q"] >= 1.19
 
@@ -221,7 +242,12 @@ BAD = {
     "zero": ({"scheduler": lambda: hpx.PBT(every=0)}, "PBT.every = 0: must be a whole number, 1 or more"),
     "exploit": ({"scheduler": lambda: hpx.PBT(9, exploit="best")}, "PBT.exploit = 'best': must be one of"),
     "explore": ({"scheduler": lambda: hpx.PBT(9, explore="none")}, "PBT.explore = 'none': must be one of"),
-    "share": ({"scheduler": lambda: hpx.PBT(9, share=0.6)}, "PBT.share = 0.6: must lie between 0 and 0.5"),
+    "share": ({"scheduler": lambda: hpx.PBT(9, share=0.6)}, "PBT.share = 0.6: must lie between 0.01 and 0.5"),
+    "no share": ({"scheduler": lambda: hpx.PBT(9, share=0)}, "PBT.share = 0: must lie between 0.01 and 0.5"),
+    "lonely": (
+        {"sampler": hpx.Manual([{"rate": 0.1, "size": i} for i in range(4)]), "space": RATES & SIZES},
+        "PBT = 1: must be 4 or more in a group",
+    ),
     "resample": ({"scheduler": lambda: hpx.PBT(9, resample=2)}, "PBT.resample = 2: must lie between 0 and 1"),
 }
 

@@ -158,9 +158,17 @@ def test_a_directory_knows_its_sampler(tmp_path, one, other):
 def test_every_round_must_fill_the_brackets_and_evaluate_alike():
     space = hpx.Space(rate=hpx.LogUniform(1e-3, 0.4))
     scheduler = hpx.Hyperband(factor=3, min_steps=6)
-    with pytest.raises(hpx.InputError, match=r"Sweep.trials = 11: must fill the brackets of Hyperband"):
+    with pytest.raises(hpx.InputError, match=r"Sweep.trials = 34: makes rounds of 11, each of which must fill"):
         hpx.Sweep(quadratic(54, 6), space, trials=34, rounds=3, scheduler=scheduler).plan()
     assert hpx.Sweep(quadratic(54, 6), space, trials=34, rounds=2, scheduler=scheduler).plan().rounds == (17, 17)
+    # With a sampler that learns.
+    sweep = hpx.Sweep(
+        quadratic(54, 6), space, trials=34, rounds=2, scheduler=scheduler, sampler=hpx.Bayes(initial=8), width=4
+    )
+    found = sweep.run(progress=False)
+    steps = found.lane_step[:, 0].reshape(2, 17)
+    assert np.array_equal(np.sort(steps[0]), np.sort(steps[1])), "both rounds fill the brackets"
+    assert found.last("valid/loss")[17:].min() <= found.last("valid/loss")[:17].min()
 
     class Later(hpx.Sampler):
         def propose(self, space, history, start, n, seed):

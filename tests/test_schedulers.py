@@ -180,7 +180,7 @@ BAD = {
     ),
     "brackets": (lambda: hpx.Hyperband(3, 6), "must fill the brackets of Hyperband, 9 + 5 + 3 = 17 trials. Use 34."),
     "patience": (lambda: hpx.EarlyStop(0), "EarlyStop.patience = 0: must be a whole number, 1 or more"),
-    "min_delta": (lambda: hpx.EarlyStop(1, float("nan")), "EarlyStop.min_delta = nan: must be 0 or more"),
+    "min_delta": (lambda: hpx.EarlyStop(1, float("nan")), "EarlyStop.min_delta = nan: must be a number, 0 or more"),
     "median": (lambda: hpx.MedianStop(0), "MedianStop.min_steps = 0: must be a whole number, 1 or more"),
     "a function": (lambda: lambda race: [], "must be a Scheduler"),
     "a class": (lambda: hpx.Halving, "must be a Scheduler"),

@@ -23,13 +23,22 @@ OPTUNA = {
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 
-@pytest.mark.parametrize("sampler", [hpx.Sobol(), hpx.Random(), hpx.Refine()], ids=repr)
+@pytest.mark.parametrize("sampler", [hpx.Sobol(), hpx.Random(), hpx.Refine(), hpx.Bayes(initial=6)], ids=repr)
 def test_samplers(sampler):
     testing.check_sampler(sampler)
 
 
-def test_bayes():
-    testing.check_sampler(hpx.Bayes(initial=6), testing.CHOICES, testing.ALTERNATIVES)
+def test_samplers_that_end():
+    space = hpx.Space(size=hpx.Choice(*range(40)), rate=0.1)
+    testing.check_sampler(hpx.Grid(), space)
+    testing.check_sampler(hpx.Manual([{"size": size} for size in range(40)]), space)
+
+
+class Unbased(hpx.Sobol):
+    """Passes over the baseline."""
+
+    def ask(self, space, history, n, seed):
+        return self.propose(space, history, len(history), n, seed)
 
 
 @pytest.mark.filterwarnings("ignore:.*independent.*")
@@ -95,7 +104,7 @@ class Backward(hpx.Scheduler):
         return []
 
 
-@pytest.mark.parametrize("bad", [Forgetful, Outside, Few, Stubborn, Cruel, Backward])
+@pytest.mark.parametrize("bad", [Forgetful, Outside, Few, Stubborn, Cruel, Backward, Unbased])
 def test_the_checks_can_fail(bad):
     bad = bad()
     check = testing.check_sampler if isinstance(bad, hpx.Sampler) else testing.check_scheduler
@@ -173,11 +182,21 @@ def test_refine_halves_the_box_around_the_best():
     [
         (lambda: hpx.Optuna("TPE"), "Optuna.sampler = 'TPE': must be a sampler of Optuna"),
         (lambda: hpx.Optuna(optuna.samplers.TPESampler), "must be a sampler of Optuna"),
+        (lambda: hpx.Halving(math.inf), r"Halving.factor = inf: must be a number, 2 or more"),
+        (lambda: hpx.EarlyStop(3, "x"), r"EarlyStop.min_delta = 'x': must be a number, 0 or more"),
+        (lambda: hpx.minimize("valid/loss", quantile="x"), r"minimize.quantile = 'x': must lie between 0 and 1"),
+        (lambda: hpx.PBT(9, resample="x"), r"PBT.resample = 'x': must lie between 0 and 1"),
+        (
+            lambda: hpx.Optuna(optuna.samplers.GridSampler({"x": [1]})),
+            r"Optuna.sampler = .*: must be one that has no end",
+        ),
+        (lambda: hpx.Choice(["a", "b"]), r"must be hashable.*Write Choice\('a', 'b'\)"),
+        (lambda: testing.check_sampler(hpx.Sobol), r"check_sampler.sampler = .*: must be a Sampler"),
         (lambda: hpx.Refine(1.0), r"Refine.shrink = 1.0: must lie between 0 and 1"),
         (lambda: hpx.Refine(math.nan), r"Refine.shrink = nan: must lie between 0 and 1"),
     ],
 )
-def test_samplers_that_cannot_be(make, message):
+def test_what_cannot_be_is_named(make, message):
     with pytest.raises(hpx.InputError, match=message):
         make()
 
@@ -191,6 +210,9 @@ def test_a_pack_is_an_objective(tmp_path):
     with compilations() as programs:
         objective([{"rate": 0.2}, {"rate": 0.3}])
     assert programs == []
+    defaults = hpx.Space(rate=hpx.LogUniform(1e-3, 1e6, default=0.4))
+    with_default = hpx.as_objective(hpx.Sweep(program, defaults, trials=1))
+    assert with_default([{"rate": 0.1}, {"rate": 0.4}]) == [pytest.approx(r**20, rel=1e-4) for r in (0.8, 0.2)]
     other = hpx.as_objective(hpx.Sweep(program, RATES, trials=1, objective=hpx.maximize("valid/loss")))
     assert other([{"rate": 1e6}]) == [-math.inf]
 

@@ -12,6 +12,7 @@ from flax import linen as nn
 from helpers import compilations
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_iris
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
@@ -141,6 +142,19 @@ def test_it_finds_what_grid_search_finds():
         np.testing.assert_allclose(mine, other, rtol=1e-9, err_msg=name)
 
 
+def test_the_default_is_tried_and_the_best_is_kept():
+    X, y = load_iris(return_X_y=True)
+    space = hpx.Space(rate=hpx.LogUniform(1e-6, 1.0, default=1e-6))
+    found = search("classification", space=space, trials=4).fit(X, y)
+    assert found.cv_results_["params"][0] == {"rate": 1e-6}
+    assert found.best_index_ != 0
+    assert found.score(X, y) > 0.9
+    with pytest.raises(hpx.InputError, match=r"SweepCV.cv = 1"):
+        found.set_params(cv=1).fit(X, y)
+    with pytest.raises(NotFittedError):
+        found.predict(X)
+
+
 def test_errors_come_before_anything_trains():
     X, y = np.zeros((6, 2)), np.array([0, 1] * 3)
     with pytest.raises(hpx.InputError, match=r"SweepCV.task = 'ranking': must be one of"):
@@ -149,6 +163,8 @@ def test_errors_come_before_anything_trains():
         search("classification", cv=7).fit(X, y)
     with pytest.raises(hpx.InputError, match=r"SweepCV.program = .*: must give an hpx.Program with predict"):
         search("classification", program=lambda data: nn.Dense(2)).fit(X, y)
+    with pytest.raises(hpx.InputError, match=r"SweepCV.program = 3: must give an hpx.Program with predict"):
+        search("classification", program=3).fit(X, y)
     unable = dataclasses.replace(Linear("classification")(hpx.Data(Examples(X, y), Examples(X, y))), predict=None)
     with compilations() as names, pytest.raises(hpx.InputError, match=r"must give an hpx\.Program with predict"):
         search("classification", program=lambda data: unable).fit(X, y)

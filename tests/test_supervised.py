@@ -7,7 +7,7 @@ import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
-from helpers import Net, classifier, same_bits
+from helpers import Net, classifier, compilations, same_bits
 
 import hpjax as hpx
 from hpjax.data import Examples, batch_indices
@@ -241,12 +241,21 @@ def test_tests_and_predictions_are_those_of_the_trained_models():
     assert metrics["test/loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert metrics["test/accuracy"] == pytest.approx(np.mean(right), rel=1e-5)
     assert result.tested == {result.best.id: metrics}
+    with compilations() as names:
+        assert result.test() == metrics
+    assert names == [], "it is looked up the second time"
     many = np.resize(test.x, (600, *test.x.shape[1:]))  # more than are computed at once
     outputs = result.best.predict(many)
     assert outputs.shape == (2, 600, 3)
     np.testing.assert_allclose(outputs[:, 512:], result.best.predict(many[512:]), rtol=1e-5, atol=1e-6)
-    for bad in (test.x[0, 0], test.x[:0], {"a": test.x, "b": test.x[:2]}):
-        with pytest.raises(hpx.InputError, match=r"predict.x = .* must have one row an example, and at least one"):
+    for bad, message in (
+        (test.x[0, 0], "must have one row an example, and at least one"),
+        (test.x[:0], "must have one row an example, and at least one"),
+        ({"a": test.x, "b": test.x[:2]}, "must have one row an example, and at least one"),
+        (test.x[0], r"must have examples of shape \(5,\)"),
+        (test.x[:, :2], r"must have examples of shape \(5,\)"),
+    ):
+        with pytest.raises(hpx.InputError, match=rf"predict.x = .*: {message}"):
             result.best.predict(bad)
     table = result.table()
     for name, value in metrics.items():

@@ -35,24 +35,22 @@ def main():
     halved = dataclasses.replace(full, scheduler=hpx.Halving(factor=4, min_steps=arguments.steps // 16))
     for sweep in (full, halved):  # so that nothing compiles below
         sweep.run(progress=False)
-    print(
-        f"seed  {'best accuracy, full':20}  {'by Halving':>10}  {'lane-steps':>10}  {'wall time':>9}  cost of a lane-step"
-    )
+    print("seed  best accuracy, full  by Halving  lane-steps  wall time  cost of a lane-step")
     rows = []
     for seed in range(arguments.seeds):
         whole, few = (measured(dataclasses.replace(sweep, seed=seed)) for sweep in (full, halved))
         steps, seconds = few[1] / whole[1], few[2] / whole[2]
         rows.append((whole[0] - few[0], steps, seconds, seconds / steps))
         print(
-            f"{seed:4}  {whole[0]:20.4f}  {few[0]:10.4f}  {steps:10.3f}  {seconds:9.3f}  {seconds / steps:19.2f}",
+            f"{seed:4}  {whole[0]:19.4f}  {few[0]:10.4f}  {steps:10.3f}  {seconds:9.3f}  {seconds / steps:19.2f}",
             flush=True,
         )
     for name, quantile in (("lower quartile", 0.25), ("median", 0.5), ("upper quartile", 0.75), ("worst", 1.0)):
         lost, steps, seconds, cost = np.quantile(rows, quantile, axis=0)
         print(
-            f"{name:14}: accuracy lost {lost:.4f}; lane-steps {steps:.3f} and wall time {seconds:.3f} of the full sweep,"
+            f"{name:14}  accuracy lost {lost:.4f}; of the full sweep {steps:.3f} of the lane-steps and {seconds:.3f} of"
         )
-        print(f"{'':14}  each lane-step at {cost:.2f} × what it costs in the full sweep")
+        print(f"{'':14}  the wall time, each lane-step at {cost:.2f} × its cost")
 
 
 if __name__ == "__main__":

@@ -426,10 +426,25 @@ class Lanes:
         wanted = wanted.reshape(-1, self._layout.slots.shape[2])
         self._lanes = self._compiled.permute(self._lanes, spread.put(wanted, self._mesh, spread.SPLIT))
 
-    def states(self) -> Any:
-        """The program's state of every lane of the cohort, on the host; leaves of shape (lanes, ...)."""
+    def snapshot(self) -> Lane:
+        """Every lane of the cohort, on the host; leaves of shape (lanes, ...)."""
         at = self._layout.positions(len(self.live))
-        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[at], jax.device_get(self._lanes.state))
+        found: Lane = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[at], jax.device_get(self._lanes))
+        return found
+
+    def restore(self, lanes: Lane, live: NDArray[np.bool_]) -> None:
+        """Makes every lane what it was when ``snapshot`` was called, wherever it then stood; ``live`` as then."""
+        self.live = live.copy()
+        self._place()
+        at = self._layout.positions(len(self.live))
+
+        def placed(like: Any, values: NDArray[Any]) -> NDArray[Any]:
+            whole = np.zeros((like.shape[0] * like.shape[1], *like.shape[2:]), like.dtype)
+            whole[at] = values
+            return whole.reshape(like.shape)
+
+        host = jax.tree.map(placed, self._compiled.lanes, lanes)
+        self._lanes = spread.put(host, self._mesh, spread.SPLIT)
 
 
 __all__ = ["HEALTHY", "Cohort", "Compiled", "Lanes", "Recipe", "Report", "compile_segment", "luck_of"]

@@ -12,7 +12,7 @@ from hpjax.space import Point, Space
 
 @dataclass(frozen=True)
 class Manual(Sampler):
-    """The listed points, in their order; names left out take their default or constant.
+    """The listed points and no others, in their order; names left out take their default or constant.
 
     Args:
       points: dicts of name to value.
@@ -32,18 +32,17 @@ class Manual(Sampler):
         if not listed or not self.points:
             raise InputError("Manual.points", self.points, "must be a list of dicts, not empty", 'Write [{"x": 0.1}].')
 
-    def _filled(self, space: Space) -> list[Point]:
-        baseline = space.baseline()
-        filled = [_fill(space, point) for point in self.points]
-        for point in filled:
-            space.branch_of(point)
-        return [point for point in filled if point != baseline]
-
     def size(self, space: Space) -> int:
-        return len(self._filled(space)) + (space.baseline() is not None)
+        return len(self.points)
 
     def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
-        return self._filled(space)[start : start + n]
+        filled = [_fill(space, point) for point in self.points[start : start + n]]
+        for point in filled:
+            space.branch_of(point)
+        return filled
+
+    def ask(self, space: Space, history: Sequence[Observation], n: int, seed: int) -> list[Point]:
+        return self.propose(space, history, len(history), n, seed)  # without the baseline, unless it is listed
 
 
 def _fill(space: Space, point: Mapping[str, Any]) -> Point:

@@ -45,13 +45,16 @@ class Optuna(Sampler):
 
     def __post_init__(self) -> None:
         try:
-            from optuna.samplers import BaseSampler
+            from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler
         except ImportError:
             raise InputError("Optuna", None, "needs the package optuna", "pip install optuna") from None
         if not isinstance(self.sampler, BaseSampler):
             raise InputError(
                 "Optuna.sampler", self.sampler, "must be a sampler of Optuna", "Give optuna.samplers.TPESampler()."
             )
+        if isinstance(self.sampler, BruteForceSampler | GridSampler):
+            allowed = "must be one that has no end, which Optuna tells its own loop"
+            raise InputError("Optuna.sampler", self.sampler, allowed, "Use hpx.Grid().")
 
     def __deepcopy__(self, memo: Any) -> "Optuna":
         return Optuna(copy.deepcopy(self.sampler, memo))

@@ -1,7 +1,7 @@
 """What a scheduler is: a pure decision, from the scores so far, on which trials go no further."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -84,3 +84,6 @@ class Scheduler(ABC):
           budget: steps of the longest.
           eval_every: steps between evaluations.
         """
+
+    def check_groups(self, trials: Sequence[int]) -> None:  # noqa: B027  most have nothing to check
+        """Raises ``InputError`` where it cannot schedule groups of so many trials each."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hpjax.errors import InputError, whole
+from hpjax.errors import real, whole
 from hpjax.schedulers.base import Race, Scheduler
 
 
@@ -30,8 +30,7 @@ class EarlyStop(Scheduler):
 
     def __post_init__(self) -> None:
         whole("EarlyStop.patience", self.patience)
-        if not self.min_delta >= 0:
-            raise InputError("EarlyStop.min_delta", self.min_delta, "must be 0 or more", "Use 0.")
+        real("EarlyStop.min_delta", self.min_delta, 0, remedy="Use 0.")
 
     def decide(self, race: Race) -> Iterable[int]:
         return [trial for trial in race.live if self._stalled(race.curves[trial])]

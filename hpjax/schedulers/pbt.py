@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hpjax.domains import Choice, Domain, ReverseLogUniform
-from hpjax.errors import InputError, whole
+from hpjax.errors import InputError, real, whole
 from hpjax.schedulers.base import Clone, Race, Scheduler
 from hpjax.space import Point
 
@@ -53,11 +53,8 @@ class PBT(Scheduler):
         for name, known in (("exploit", EXPLOIT), ("explore", EXPLORE)):
             if getattr(self, name) not in known:
                 raise InputError(f"PBT.{name}", getattr(self, name), f"must be one of {known}", "Spell it so.")
-        for name, most in (("resample", 1.0), ("share", 0.5)):
-            if not 0 <= getattr(self, name) <= most:
-                raise InputError(
-                    f"PBT.{name}", getattr(self, name), f"must lie between 0 and {most:g}", "Give a share."
-                )
+        real("PBT.resample", self.resample, 0, 1, "Give a share.")
+        real("PBT.share", self.share, 0.01, 0.5, "Give a share.")
 
     def check(self, trials: int, budget: int, eval_every: int) -> None:
         if trials < 4:
@@ -65,6 +62,11 @@ class PBT(Scheduler):
         if -(-self.every // eval_every) * eval_every >= budget:
             allowed = f"must be below the budget, {budget} steps, at an evaluation, which come every {eval_every}"
             raise InputError("PBT.every", self.every, allowed, "Decide more often, or train longer.")
+
+    def check_groups(self, trials: Sequence[int]) -> None:
+        if max(trials) < 4:
+            allowed = "must be 4 or more in a group, which take over each other's states"
+            raise InputError("PBT", max(trials), allowed, "Fewer values of static hyperparameters, or more trials.")
 
     def next(self, step: int) -> int:
         return (step // self.every + 1) * self.every

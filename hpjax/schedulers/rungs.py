@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable
 
-from hpjax.errors import InputError, whole
+from hpjax.errors import InputError, real, whole
 from hpjax.schedulers.base import Race
 
 
 def check_factor(name: str, factor: float) -> None:
     """Raises ``InputError`` unless it is a number of 2 or more."""
-    if isinstance(factor, bool) or not isinstance(factor, int | float) or not factor >= 2:
-        raise InputError(f"{name}.factor", factor, "must be a number, 2 or more", "Use 3 or 4.")
+    real(f"{name}.factor", factor, 2, remedy="Use 3 or 4.")
 
 
 def check_min_steps(name: str, min_steps: int, budget: int, eval_every: int) -> None:

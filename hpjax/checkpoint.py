@@ -1,0 +1,146 @@
+"""Checkpoints: cuts through a running sweep, written beside it, each with digests of its own."""
+
+import hashlib
+import shutil
+import time
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpjax.errors import RunError
+
+FOLDER = "checkpoints"
+KEPT = 2
+# A decision of a scheduler asks for a cut too, where the last one took no more than this share of the time since.
+SHARE = 0.03
+
+
+class Cut(NamedTuple):
+    """All that a run needs to go on from where it was.
+
+    Attributes:
+      about: numbers and names, as JSON.
+      arrays: name to array.
+    """
+
+    about: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+
+    @classmethod
+    def of(cls, about: dict[str, Any], parts: "Mapping[str, Cut]") -> "Cut":
+        """One of several."""
+        arrays = {f"{name}/{n}": a for name, each in parts.items() for n, a in each.arrays.items()}
+        return cls(about | {"parts": {name: each.about for name, each in parts.items()}}, arrays)
+
+    def part(self, name: str) -> "Cut":
+        """One of those that it was made of."""
+        start = f"{name}/"
+        return Cut(
+            self.about["parts"][name], {n.removeprefix(start): a for n, a in self.arrays.items() if n.startswith(start)}
+        )
+
+
+class Checkpoints:
+    """The checkpoints of a run directory, the last two of them.
+
+    Args:
+      directory: of the run.
+      seconds: between cuts.
+    """
+
+    def __init__(self, directory: Path, seconds: float) -> None:
+        import orbax.checkpoint as ocp  # takes a second
+
+        self._ocp, self._seconds = ocp, seconds
+        self._folder = (directory / FOLDER).absolute()
+        self._manager = ocp.CheckpointManager(
+            self._folder, options=ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
+        )
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+        self._number = max(self._manager.all_steps(), default=-1)
+        self._last, self._took = time.monotonic(), 0.0
+
+    def due(self, decided: bool) -> bool:
+        """Whether it is time for another; ``decided`` where a scheduler just did."""
+        since = time.monotonic() - self._last
+        return since >= self._seconds or (decided and self._idle() and SHARE * since >= self._took)
+
+    def _idle(self) -> bool:
+        return self._writing is None or self._writing.done()
+
+    def save(self, cut: Cut) -> None:
+        """Writes a cut in the background, after the one before is written.
+
+        Raises:
+          RunError: that one could not be written.
+        """
+        self._wait()
+        self._number += 1
+        self._last = time.monotonic()
+        self._writing = self._writer.submit(self._write, self._number, cut)
+
+    def _write(self, number: int, cut: Cut) -> None:
+        begun, args = time.monotonic(), self._ocp.args
+        # Orbax stores no empty arrays; their shapes say all of them.
+        empty = {name: [list(a.shape), str(a.dtype)] for name, a in cut.arrays.items() if a.size == 0}
+        full = {name: a for name, a in cut.arrays.items() if a.size > 0}
+        about = {"about": cut.about, "empty": empty, "digests": digests(full)}
+        self._manager.save(number, args=args.Composite(state=args.StandardSave(full), meta=args.JsonSave(about)))
+        self._manager.wait_until_finished()
+        self._took = time.monotonic() - begun
+
+    def latest(self) -> Cut | None:
+        """The newest cut that is whole, None where there is none; says which ones are not."""
+        args = self._ocp.args
+        for number in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                found = self._manager.restore(
+                    number, args=args.Composite(state=args.StandardRestore(), meta=args.JsonRestore())
+                )
+                arrays = {name: np.asarray(a) for name, a in found["state"].items()}
+                wrong = [n for n, d in digests(arrays).items() if d != found["meta"]["digests"].get(n)]
+                lost = found["meta"]["digests"].keys() - arrays.keys()
+                if not wrong and not lost:
+                    empty = {n: np.zeros(shape, dtype) for n, (shape, dtype) in found["meta"]["empty"].items()}
+                    return Cut(found["meta"]["about"], arrays | empty)
+                reason = f"{', '.join(sorted([*wrong, *lost]))} is not what was written"
+            except Exception as error:  # whatever a damaged file makes Orbax say
+                reason = f"it cannot be read: {str(error).splitlines()[0]}"
+            warnings.warn(f"checkpoint {self._folder / str(number)}: {reason}. The one before is used.", stacklevel=2)
+        return None
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            try:
+                self._writing.result()
+            except Exception as error:
+                raise RunError(f"the checkpoint in {self._folder} could not be written: {error}.") from None
+
+    def remove(self) -> None:
+        """Deletes them all, for a run that is finished."""
+        self.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Waits until all is written."""
+        try:
+            self._wait()
+        finally:
+            self._writer.shutdown()
+            self._manager.close()
+
+
+def digests(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    """Of each array a digest of its bytes, shape and dtype."""
+    found = {}
+    for name, array in arrays.items():
+        whole = hashlib.blake2b(f"{array.shape}{array.dtype}".encode(), digest_size=16)
+        whole.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        found[name] = whole.hexdigest()
+    return found
