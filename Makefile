@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: sweep test lint type check smoke quality format clean
+.PHONY: sweep test soak lint type check smoke quality format clean
 
 sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a run directory and a picture.
 	$(BIN)/hpjax run experiments/digits/sweep.py --dir $(RUN) --test
@@ -17,6 +17,9 @@ LAWS := $(wildcard tests/test_law*.py)
 test: $(READY)  ## The tests.
 	$(BIN)/python -m pytest -n auto --dist worksteal $(LAWS)
 	$(QUICKLY) $(BIN)/python -m pytest -n auto --dist worksteal $(filter-out $(LAWS),$(wildcard tests/test_*.py))
+
+soak: $(READY)  ## Kills runs again and again, and compares what they end with.
+	HPJAX_KILLS=7 $(BIN)/python -m pytest -s -k killed tests/test_resume.py
 
 lint: $(READY)  ## Style and format.
 	$(BIN)/ruff check .

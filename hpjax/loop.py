@@ -1,6 +1,7 @@
 """The loop: every wave to its end, or from decision to decision of a scheduler. Run → tell → record."""
 
 import operator
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -149,15 +150,18 @@ def opened(path: Path, about: dict[str, Any], seconds: float) -> tuple[Store, Ch
     Raises:
       RunError: the directory cannot be written, or another process writes to it.
     """
-    if (path / FOLDER).exists():
-        store, checkpoints = Store.resume(path), Checkpoints(path, seconds)
+    store = Store.resume(path) if (path / FOLDER).exists() else None
+    if store is not None:
+        checkpoints = Checkpoints(path, seconds)
         cut = checkpoints.latest()
         if cut is not None:
             _roll_back(store, cut)
             return store, checkpoints, cut
         checkpoints.close()
         store.close()
-    return Store.create(path, about), Checkpoints(path, seconds), None
+    store = Store.create(path, about)
+    shutil.rmtree(path / FOLDER, ignore_errors=True)
+    return store, Checkpoints(path, seconds), None
 
 
 def _roll_back(store: Store, cut: Cut) -> None:

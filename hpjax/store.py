@@ -106,18 +106,18 @@ class Store:
         return store
 
     @classmethod
-    def resume(cls, directory: Path) -> "Store":
-        """The store of an unfinished run, for going on with it.
+    def resume(cls, directory: Path) -> "Store | None":
+        """The store of an unfinished run, for going on with it; None where its database cannot be read.
 
         Raises:
-          RunError: the directory cannot be written, or another process writes to it.
+          RunError: another process writes to the directory.
         """
         lock = _locked(directory)
         try:
-            return cls(sqlite3.connect(directory / DATABASE, isolation_level=None), directory, lock)
-        except sqlite3.Error as error:
+            return cls(_opened(f"{(directory / DATABASE).absolute().as_uri()}?mode=rw"), directory, lock)
+        except sqlite3.Error:
             lock.close()
-            raise RunError(f"run directory {str(directory)!r} cannot be written: {error}.") from None
+            return None
 
     def sync(self) -> None:
         """Has all that was written on the disk, so that no checkpoint is ahead of the database."""

@@ -127,7 +127,7 @@ def main():
         wins = (curves["Bayes"][:, -1] < curves["TPE"][:, -1]).sum()
         print(f"{problem:12}  Bayes ends below TPE in {wins} of {arguments.seeds} seeds")
         axis.set(title=problem, xlabel="trials", yscale="log")
-    axes[0].set_ylabel("median of the best so far, above the minimum")
+    axes[0].set_ylabel("median of the best so far")
     axes[0].legend()
     arguments.picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(arguments.picture)
