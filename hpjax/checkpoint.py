@@ -125,7 +125,7 @@ class Checkpoints:
     def remove(self) -> None:
         """Deletes them all, for a run that is finished."""
         self.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        forget(self._folder.parent)
 
     def close(self) -> None:
         """Waits until all is written."""
@@ -134,6 +134,11 @@ class Checkpoints:
         finally:
             self._writer.shutdown()
             self._manager.close()
+
+
+def forget(directory: Path) -> None:
+    """Deletes the checkpoints of a run directory."""
+    shutil.rmtree(directory / FOLDER, ignore_errors=True)
 
 
 def digests(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:

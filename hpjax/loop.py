@@ -1,7 +1,6 @@
 """The loop: every wave to its end, or from decision to decision of a scheduler. Run → tell → record."""
 
 import operator
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hpjax.checkpoint import FOLDER, Checkpoints, Cut
+from hpjax.checkpoint import FOLDER, Checkpoints, Cut, forget
 from hpjax.engine import spread
 from hpjax.engine.plan import Group
 from hpjax.errors import InputError
@@ -160,7 +159,7 @@ def opened(path: Path, about: dict[str, Any], seconds: float) -> tuple[Store, Ch
         checkpoints.close()
         store.close()
     store = Store.create(path, about)
-    shutil.rmtree(path / FOLDER, ignore_errors=True)
+    forget(path)
     return store, Checkpoints(path, seconds), None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from hpjax.checkpoint import forget
 from hpjax.engine.lane import restored
 from hpjax.engine.plan import Plan
 from hpjax.engine.trace import together
@@ -119,6 +120,7 @@ class Sweep(Settings):
             return replace(self, width=width)._begin(directory, seconds)
         about = manifest(self, self._prepared, recorded=path is not None)
         if path is not None and (there := finished(path, about)) is not None:
+            forget(path)  # it may have been interrupted before it could
             return self, there, about, iter(())
         if path is None:
             store = Store.create(None, about)

@@ -181,9 +181,9 @@ class Wave:
         about = {"step": self._step, "evaluations": self._evaluations, "finished": self.finished}
         lost = np.array(sorted(self.lost), np.int32)
         arrays: dict[str, Any] = {"live": self.live.copy(), "taken": self._taken.copy(), "lost": lost}
-        if self._lanes is not None:
-            arrays |= {f"lanes/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(self._lanes.snapshot()))}
-        return Cut(about, arrays)
+        # One that was resumed may not have begun again.
+        lanes = self._saved if self._lanes is None else jax.tree.leaves(self._lanes.snapshot())
+        return Cut(about, arrays | {f"lanes/{i}": leaf for i, leaf in enumerate(lanes)})
 
     def resume(self, cut: Cut) -> None:
         """Goes back to what it was at a cut."""

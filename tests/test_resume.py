@@ -58,6 +58,7 @@ def test_an_abandoned_run_goes_on(name, tmp_path):
     for after in (events // 3, 2 * events // 3):
         directory = tmp_path / str(after)
         abandon(name, directory, after)
+        abandon(name, directory, 3)  # before all of it began again
         rest = sum(1 for _ in SWEEPS[name].events(directory))
         check(directory, name)
         assert rest < events, "it went on, and did not begin anew"
