@@ -80,7 +80,7 @@ class Store:
         """
         lock = None
         if directory is None:
-            database = sqlite3.connect(":memory:", isolation_level=None)
+            database = _connected(":memory:")
         else:
             try:
                 directory.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ class Store:
                 for stale in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
                     (directory / stale).unlink(missing_ok=True)
                 write_text(directory / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-                database = sqlite3.connect(directory / DATABASE, isolation_level=None)
+                database = _connected(str(directory / DATABASE))
                 database.execute("PRAGMA journal_mode=WAL")
                 database.execute("PRAGMA synchronous=NORMAL")
             except (OSError, sqlite3.Error) as error:
@@ -330,8 +330,13 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
+def _connected(address: str, uri: bool = False) -> sqlite3.Connection:
+    # Used by one thread at a time; but it is whichever thread collects garbage that closes it.
+    return sqlite3.connect(address, uri=uri, isolation_level=None, check_same_thread=False)
+
+
 def _opened(address: str) -> sqlite3.Connection:
-    database = sqlite3.connect(address, uri=True, isolation_level=None)
+    database = _connected(address, uri=True)
     try:
         database.execute("SELECT * FROM trials LIMIT 1")
     except BaseException:

@@ -54,7 +54,8 @@ def test_the_loop_of_optuna():
     exec(BLOCKS[3].replace("range(8)", "range(3)").replace("range(32)", "range(6)"), names)
     assert len(names["study"].trials) == 18
     rate = names["study"].best_params["learning_rate"]
-    assert names["study"].best_value == pytest.approx((1 - 2 * rate) ** 20, rel=1e-3, abs=1e-12)
+    # As a distance from 1, of which float32 knows 1e-7.
+    assert names["study"].best_value ** 0.5 == pytest.approx(abs(1 - 2 * rate) ** 10, rel=1e-3, abs=1e-6)
 
 
 def test_the_estimator():
