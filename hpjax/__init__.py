@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hpjax import data as data
+    from hpjax import distributed as distributed
     from hpjax import keys as keys
     from hpjax import losses as losses
     from hpjax import metrics as metrics
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from hpjax.hparams import Hparams as Hparams
     from hpjax.objective import maximize as maximize
     from hpjax.objective import minimize as minimize
+    from hpjax.preemption import Preempted as Preempted
     from hpjax.program import Data as Data
     from hpjax.program import Program as Program
     from hpjax.result import Result as Result
@@ -66,6 +68,7 @@ _HOME = {
     "hpjax.errors": ["InputError", "ProgramError", "RunError", "UnknownHyperparameterError"],
     "hpjax.hparams": ["Hparams"],
     "hpjax.objective": ["maximize", "minimize"],
+    "hpjax.preemption": ["Preempted"],
     "hpjax.program": ["Data", "Program"],
     "hpjax.result": ["Result", "Trial", "load"],
     "hpjax.samplers": ["Bayes", "Grid", "Manual", "Observation", "Optuna", "Random", "Refine", "Sampler", "Sobol"],
@@ -77,7 +80,7 @@ _HOME = {
     "hpjax.sweep": ["Sweep"],
     "hpjax.wave": ["Event"],
 }
-_MODULES = ["data", "keys", "losses", "metrics", "nn", "optim", "testing"]
+_MODULES = ["data", "distributed", "keys", "losses", "metrics", "nn", "optim", "testing"]
 _OPTIONAL = ["sklearn"]  # needs what is not always installed
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -58,9 +58,15 @@ class Checkpoints:
 
         self._ocp, self._seconds = ocp, seconds
         self._folder = (directory / FOLDER).absolute()
-        self._manager = ocp.CheckpointManager(
-            self._folder, options=ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # One host writes, with what it gathered from all: Orbax must not wait for the others.
+        alone = ocp.options.MultiprocessingOptions(active_processes={0}, barrier_sync_key_prefix="hpjax")
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=KEPT, enable_async_checkpointing=False, multiprocessing_options=alone, create=False
         )
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        # Nor ask whether to preempt: hosts count these questions, and each must ask equally often.
+        self._manager.reached_preemption = lambda step: False
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
         self._number = max(self._manager.all_steps(), default=-1)

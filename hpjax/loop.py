@@ -3,90 +3,109 @@
 import operator
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from hpjax.checkpoint import FOLDER, Checkpoints, Cut, forget
+from hpjax.checkpoint import Cut
+from hpjax.distributed import holding_together
 from hpjax.engine import spread
 from hpjax.engine.plan import Group
 from hpjax.errors import InputError
 from hpjax.planning import Prepared, check_point, prepare
+from hpjax.preemption import Preempted, notices
+from hpjax.record import Record
 from hpjax.schedulers import Clone, Race, Scheduler
 from hpjax.settings import Settings
 from hpjax.space import Point
 from hpjax.standing import Standing
-from hpjax.store import STATUSES, Change, Store
+from hpjax.store import STATUSES
 from hpjax.text import show
 from hpjax.wave import Event, Place, Wave
 
 
-def train(
-    settings: Settings, prepared: Prepared, store: Store, checkpoints: Checkpoints | None = None, cut: Cut | None = None
-) -> Iterator[Event]:
+def train(settings: Settings, prepared: Prepared, record: Record) -> Iterator[Event]:
     """Trains every trial of a sweep, round after round, and says what happens.
 
     Args:
       settings, prepared: the sweep, and the plan of its first round.
-      store: where it is recorded: fresh, or rolled back to ``cut``.
-      checkpoints: where cuts are kept, if anywhere.
-      cut: where to go on.
+      record: where it is recorded, and where to go on.
+
+    Raises:
+      Preempted: a notice came, and a checkpoint is written.
+      RunError: the record cannot be written.
     """
+    store, cut = record.store, record.cut
     begun = time.perf_counter() - (0.0 if cut is None else cut.about["seconds"])
-    mesh = spread.mesh(spread.local_devices(settings.devices))
+    mesh = spread.mesh(spread.devices(settings.devices))
     train, valid = settings.splits
     once = spread.put(train, mesh, spread.WHOLE)
     splits = once, once if valid is train else spread.put(valid, mesh, spread.WHOLE)
     standing = Standing(settings.objective, prepared.plan.rounds, settings.lanes_a_trial)
     place = Place(mesh, splits, store, standing, set(), {})
-    waves, first, step = 0, 0, 0
+    reached = Reached()
     if cut is not None:
         standing.resume(cut.part("standing"))
-        first, step = cut.about["round"], cut.about["step"]
+        reached = Reached(**cut.about["reached"])
+    first, waves = reached.round, 0
     try:
-        for number in range(len(prepared.plan.rounds)):
-            if number > 0:
-                history = standing.history([place.points[t] for t in sorted(place.points)])
-                prepared = prepare(settings, prepared, history)
-            mine = _trials_of(prepared, number)
-            place.points.update({trial: prepared.points[trial] for trial in mine})
-            resumed = cut if number == first else None
-            if number < first or resumed is not None:
-                place.points.update(_taken_over(settings, place, mine))
-            groups = _waves_of(prepared, number)
-            if number < first:
-                waves += len(groups)
-                continue
-            if resumed is None:
-                _record(settings, prepared, number, waves, place)
-            started = [Wave(settings, prepared, waves + i, g, trials, place) for i, (g, trials) in enumerate(groups)]
-            waves += len(started)
-            if resumed is not None:
-                for wave in started:
-                    wave.resume(resumed.part(f"wave-{wave.number}"))
-            reached = Reached(number, step if resumed is not None else 0)
-            for event in _round(settings, started, prepared, reached, place):
-                yield event
-                if checkpoints is not None and checkpoints.due(event.kind == "decision"):
-                    checkpoints.save(_cut(reached, started, place, time.perf_counter() - begun))
-        with store.transaction():
-            store.finish(time.perf_counter() - begun)
-        if checkpoints is not None:
-            checkpoints.remove()
+        with holding_together(), notices() if record.directory is not None else nullcontext(lambda: False) as leaving:
+            for number in range(len(prepared.plan.rounds)):
+                if number > 0:
+                    history = standing.history([place.points[t] for t in sorted(place.points)])
+                    prepared = prepare(settings, prepared, history)
+                mine = _trials_of(prepared, number)
+                place.points.update({trial: prepared.points[trial] for trial in mine})
+                if number <= first and cut is not None:
+                    place.points.update(_taken_over(settings, place, mine))
+                groups = _waves_of(prepared, number)
+                if number < first:
+                    waves += len(groups)
+                    continue
+                started = [
+                    Wave(settings, prepared, waves + i, g, trials, place) for i, (g, trials) in enumerate(groups)
+                ]
+                if number > first or cut is None:
+                    reached.round, reached.step = number, 0
+                    _record(settings, prepared, number, waves, place)
+                else:
+                    for wave in started:
+                        wave.resume(cut.part(f"wave-{wave.number}"))
+                    at = next((wave for wave in started if not wave.finished), started[-1])
+                    yield at.resumed(reached.done, reached.spared)
+                waves += len(started)
+                for event in _round(settings, started, prepared, reached, place):
+                    reached.done += event.lane_steps
+                    reached.spared += event.spared
+                    yield event
+                    over = leaving()
+                    if over or record.due(event.kind == "decision"):
+                        record.save(_cut(reached, started, place, time.perf_counter() - begun))
+                    if over and record.directory is not None:
+                        record.close()
+                        raise Preempted(record.directory)
+        record.finish(time.perf_counter() - begun)
     finally:
-        if checkpoints is not None:
-            checkpoints.close()
-        store.unlock()
+        record.close()
 
 
 @dataclass
 class Reached:
-    """How far a round is: its number, and the step of the last decision."""
+    """How far a run is.
 
-    number: int
-    step: int
+    Attributes:
+      round: its number.
+      step: of the last decision in it.
+      done: lane-steps that were computed.
+      spared: those that lanes which ended early will not take.
+    """
+
+    round: int = 0
+    step: int = 0
+    done: int = 0
+    spared: int = 0
 
 
 def _round(
@@ -131,47 +150,15 @@ def _taken_over(settings: Settings, place: Place, trials: range) -> dict[int, Po
 def _cut(reached: Reached, waves: list[Wave], place: Place, seconds: float) -> Cut:
     """All that is needed to go on from here."""
     place.store.sync()
-    lanes = place.store.lanes()
-    rows = [[c.trial, c.replicate, STATUSES.index(c.status), c.step] for c in lanes]
+    rows = [[c.trial, c.replicate, STATUSES.index(c.status), c.step] for c in place.store.lanes()]
     about = {
-        "round": reached.number,
-        "step": reached.step,
+        "reached": asdict(reached),
+        "waves": [wave.number for wave in waves],
         "seconds": seconds,
         "takeovers": len(place.store.takeovers()),
     }
     parts = {"lanes": Cut({}, {"changes": np.array(rows, np.int64)}), "standing": place.standing.cut()}
     return Cut.of(about, parts | {f"wave-{wave.number}": wave.cut() for wave in waves})
-
-
-def opened(path: Path, about: dict[str, Any], seconds: float) -> tuple[Store, Checkpoints, Cut | None]:
-    """The store of a run directory, rolled back to the last cut where there is one, else new; and its checkpoints.
-
-    Raises:
-      RunError: the directory cannot be written, or another process writes to it.
-    """
-    store = Store.resume(path) if (path / FOLDER).exists() else None
-    if store is not None:
-        checkpoints = Checkpoints(path, seconds)
-        cut = checkpoints.latest()
-        if cut is not None:
-            _roll_back(store, cut)
-            return store, checkpoints, cut
-        checkpoints.close()
-        store.close()
-    store = Store.create(path, about)
-    forget(path)
-    return store, Checkpoints(path, seconds), None
-
-
-def _roll_back(store: Store, cut: Cut) -> None:
-    """Has a store forget what was written after a cut."""
-    lanes = [Change(t, r, STATUSES[status], s) for t, r, status, s in cut.part("lanes").arrays["changes"].tolist()]
-    waves = {
-        int(name.removeprefix("wave-")): each for name, each in cut.about["parts"].items() if "evaluations" in each
-    }
-    counts = {wave: each["evaluations"] for wave, each in waves.items()}
-    with store.transaction():
-        store.roll_back(cut.about["round"] + 1, min(waves), counts, cut.about["takeovers"], lanes)
 
 
 def _raced(
@@ -231,7 +218,7 @@ def _raced(
             "decision",
             group=-1,
             groups=len(prepared.plan.groups),
-            round=reached.number,
+            round=reached.round,
             step=step,
             steps=budget,
             live=sum(int(wave.live.sum()) for wave in waves),

@@ -54,13 +54,13 @@ def description(settings: Settings, prepared: Prepared) -> dict[str, Any]:
         "replicates": plan.replicates,
         "folds": plan.folds,
         "sampler": _told(settings.sampler),
-        "points": _digest(repr([{n: show(v) for n, v in point.items()} for point in points])),
+        "points": digest(repr([{n: show(v) for n, v in point.items()} for point in points])),
         "scheduler": None if settings.scheduler is None else _told(settings.scheduler),
         "objective": [settings.objective.metric, settings.objective.direction, settings.objective.quantile],
         "seed": settings.seed,
         "randomness": settings.randomness,
         "width": plan.width,
-        "steps": _digest(repr(plan.schedules)) if len(set(plan.schedules)) > 1 else plan.steps[0],
+        "steps": digest(repr(plan.schedules)) if len(set(plan.schedules)) > 1 else plan.steps[0],
         "eval_every": sorted({g.eval_every for g in plan.groups}),
         "program": {name: str(value) for name, value in settings.program.describe.items()},
     }
@@ -107,8 +107,8 @@ def recorded_width(path: Path) -> int | None:
     return width if isinstance(width, int) else None
 
 
-def finished(path: Path, manifest: dict[str, Any]) -> Store | None:
-    """The store of a finished run of the same sweep, None where the directory is free for one.
+def recorded(path: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest of the run of this sweep that is in a directory, None where the directory is free for one.
 
     Raises:
       RunError: the directory holds something else.
@@ -130,11 +130,19 @@ def finished(path: Path, manifest: dict[str, Any]) -> Store | None:
             + "\n  ".join(lines)
             + "\nChoose another directory, or make the sweep what it was."
         )
+    return there
+
+
+def finished(path: Path) -> Store | None:
+    """The store of the run in a directory, None where it is not finished."""
     try:
         store = Store.open(path)
-        return store if store.seconds() is not None else None
     except RunError:  # it was interrupted before its database was complete
         return None
+    if store.seconds() is not None:
+        return store
+    store.close()
+    return None
 
 
 def _add(digest: Any, array: Any) -> None:
@@ -147,7 +155,8 @@ def _short(digest: Any) -> str:
     return str(digest.hexdigest()[:16])
 
 
-def _digest(content: str) -> str:
+def digest(content: str) -> str:
+    """Sixteen hexadecimal digits that tell contents apart."""
     return _short(hashlib.sha256(content.encode()))
 
 
@@ -170,7 +179,7 @@ def _told(thing: Any, within: tuple[int, ...] = ()) -> str:
     if isinstance(thing, partial):
         return f"{tell(thing.func)}({tell(thing.args)}, {tell(thing.keywords)})"
     if isinstance(thing, FunctionType):
-        code = _digest(_without_addresses(repr((thing.__code__.co_code, thing.__code__.co_consts))))
+        code = digest(_without_addresses(repr((thing.__code__.co_code, thing.__code__.co_consts))))
         return f"{thing.__qualname__}({tell([thing.__defaults__, *_cells(thing)])} {code})"
     names = set(getattr(thing, "__dict__", {}))
     if is_dataclass(thing):  # what does not decide whether two are equal decides no bit

@@ -100,7 +100,7 @@ def _first(settings: Settings) -> Prepared:
             "must be threefry2x32: under vmap rbg makes a lane's random numbers depend on its neighbours",
             'Call jax.config.update("jax_default_prng_impl", "threefry2x32").',
         )
-    devices = spread.local_devices(settings.devices)
+    devices = spread.devices(settings.devices)
     rounds = _rounds(settings)
     points = _asked(settings, [], rounds[0])
     tracing = tracer(settings)
@@ -121,7 +121,7 @@ def _first(settings: Settings) -> Prepared:
         max(len(g.trials) for g in groups) * (settings.lanes_a_trial if settings.randomness == "independent" else 1),
         len(devices),
         max(s.lane_bytes for s in shapes),
-        spread.memory(devices[0]),
+        spread.memory(),
     )
     told = {
         name: v if name in read else v._replace(reason="the program never reads it") for name, v in verdicts.items()
@@ -176,7 +176,7 @@ def _next(settings: Settings, before: Prepared, history: Sequence[Observation]) 
 
 def _waved(settings: Settings, plan: Plan, first: int) -> Plan:
     """``plan`` with the waves of the trials from ``first`` on; a group keeps the chunks that it was compiled with."""
-    memory = spread.memory(spread.local_devices(settings.devices)[0])
+    memory = spread.memory()
 
     def chunks(trials: int) -> int:
         luck = np.repeat(np.arange(settings.lanes_a_trial, dtype=np.int32), trials)

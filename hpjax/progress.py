@@ -57,6 +57,11 @@ class Progress:
         if event.kind == "decision":
             self._left = max(self._left - event.spared, 0)
             return
+        if event.kind == "resumed":
+            self._left = max(self._left - event.lane_steps - event.spared, 0)
+            whole = text.count(event.lane_steps + self._left, "lane-step")
+            self._keep(f"goes on from a checkpoint: {event.lane_steps:,} of {whole} are done")
+            return
         group = f"group {event.group} ({self._plan.groups[event.group]}), {event.group + 1} of {event.groups}"
         if event.kind == "compile":
             self._show(f"{group}: compiling")

@@ -13,6 +13,7 @@ from hpjax.schedulers import Scheduler
 from hpjax.space import Space
 
 RANDOMNESS = ("shared", "independent")
+SPREAD = ("shard_map", "pmap")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Settings:
     randomness: Literal["shared", "independent"] = "shared"
     width: int | None = None
     devices: int | None = None
+    spread: Literal["shard_map", "pmap"] = "shard_map"
     segment: int | None = None
 
     def __post_init__(self) -> None:
@@ -54,8 +56,9 @@ class Settings:
                 raise InputError("Sweep.folds", self.folds, "needs a program with data", "Leave folds out.")
             object.__setattr__(self, "folds", whole("Sweep.folds", self.folds, least=2, most=examples))
         object.__setattr__(self, "seed", whole("Sweep.seed", self.seed, least=0))
-        if self.randomness not in RANDOMNESS:
-            raise InputError("Sweep.randomness", self.randomness, f"must be one of {RANDOMNESS}", "Spell it so.")
+        for name, allowed in (("randomness", RANDOMNESS), ("spread", SPREAD)):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"Sweep.{name}", getattr(self, name), f"must be one of {allowed}", "Spell it so.")
         if self.scheduler is not None and not isinstance(self.scheduler, Scheduler):
             raise InputError("Sweep.scheduler", self.scheduler, "must be a Scheduler", "Give Halving(min_steps=100).")
 

@@ -54,8 +54,10 @@ class Store:
     ``trial``, ``replicate`` and ``step`` of a segment say whose values they hold.
     """
 
-    def __init__(self, database: sqlite3.Connection, directory: Path | None, lock: IO[str] | None = None) -> None:
-        self._db, self.directory, self._lock = database, directory, lock
+    def __init__(
+        self, database: sqlite3.Connection, directory: Path | None, lock: IO[str] | None = None, follows: bool = False
+    ) -> None:
+        self._db, self.directory, self._lock, self._follows = database, directory, lock, follows
         self._states: dict[int, tuple[Array, list[tuple[tuple[str | int, ...], Array]]]] = {}
 
     def __del__(self) -> None:
@@ -119,25 +121,38 @@ class Store:
             lock.close()
             return None
 
+    @classmethod
+    def following(cls, directory: Path, content: str | None) -> "Store":
+        """The store of a host that does not write: a database in memory, and the states that another host writes.
+
+        Args:
+          directory: the run's.
+          content: what ``dump`` gave there, None for a new run.
+        """
+        store = cls(_connected(":memory:"), directory, follows=True)
+        store._db.executescript(content or ";".join(SCHEMA))
+        return store
+
+    def dump(self) -> str:
+        """All of the database, as SQL."""
+        return "\n".join(self._db.iterdump())
+
     def sync(self) -> None:
         """Has all that was written on the disk, so that no checkpoint is ahead of the database."""
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
-    def roll_back(
-        self, rounds: int, wave: int, evaluations: Mapping[int, int], takeovers: int, lanes: Iterable[Change]
-    ) -> None:
+    def roll_back(self, rounds: int, evaluations: Mapping[int, int], takeovers: int, lanes: Iterable[Change]) -> None:
         """Forgets what was written after a cut.
 
         Args:
           rounds: how many had begun.
-          wave: the first of the last of them.
-          evaluations: of each of its waves, how many were recorded.
+          evaluations: of each wave of the last of them, how many were recorded.
           takeovers: how many had happened.
           lanes: the status of every lane then.
         """
         self._db.execute("DELETE FROM trials WHERE round >= ?", (rounds,))
         self._db.execute("DELETE FROM lanes WHERE trial NOT IN (SELECT trial FROM trials)")
-        self._db.execute("DELETE FROM curves WHERE wave >= ?", (wave + len(evaluations),))
+        self._db.execute("DELETE FROM curves WHERE wave > ?", (max(evaluations),))
         self._db.executemany("DELETE FROM curves WHERE wave = ? AND segment >= ?", evaluations.items())
         self._db.execute(
             "DELETE FROM takeovers WHERE rowid NOT IN (SELECT rowid FROM takeovers ORDER BY rowid LIMIT ?)",
@@ -222,7 +237,7 @@ class Store:
     def add_test(self, trial: int, metrics: Mapping[str, float]) -> None:
         """Records that a trial was evaluated on the test split."""
         row = (trial, json.dumps(dict(metrics)))
-        if self.directory is None:
+        if self.directory is None or self._follows:
             self._db.execute("INSERT OR REPLACE INTO tests VALUES (?, ?)", row)
             return
         # By a connection of its own: this one may have been opened for reading.
@@ -279,6 +294,8 @@ class Store:
         """
         if self.directory is None:
             self._states[wave] = (lanes, list(leaves))
+            return
+        if self._follows:
             return
         folder = self.directory / STATES / f"wave-{wave}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,7 @@
 """Sweep: what users write. Ask → run → tell → record."""
 
+import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,23 +11,24 @@ from typing import Any
 import jax
 import numpy as np
 
-from hpjax.checkpoint import forget
+from hpjax.distributed import by_writer, check_same, is_writer
 from hpjax.engine.lane import restored
 from hpjax.engine.plan import Plan
 from hpjax.engine.trace import together
 from hpjax.errors import RunError
 from hpjax.keys import lane_key, purpose_key, step_key
-from hpjax.loop import opened, train
-from hpjax.manifest import finished, manifest, recorded_width
+from hpjax.loop import train
+from hpjax.manifest import digest, manifest, recorded_width
 from hpjax.planning import Prepared, prepare, tracer
 from hpjax.prediction import Predictor
+from hpjax.preemption import Preempted
 from hpjax.program import State
 from hpjax.progress import Progress
+from hpjax.record import Record, opened
 from hpjax.result import Result
 from hpjax.settings import Settings
 from hpjax.space import Point
 from hpjax.standing import observed
-from hpjax.store import Store
 from hpjax.wave import Event
 
 
@@ -51,7 +54,8 @@ class Sweep(Settings):
         are paired; ``"independent"``: each trial has its own.
       width: lanes that one device computes at once; chosen by default. It belongs to the result: another
         width may differ in the last bits.
-      devices: how many local devices to use; all by default.
+      devices: how many devices to use; all by default, with several hosts those of all.
+      spread: how lanes are spread over the devices, ``"shard_map"`` or, on one host, ``"pmap"``; the bits are the same.
       segment: optimizer steps a device call at most; by default a call goes from evaluation to evaluation.
 
     Raises:
@@ -86,22 +90,27 @@ class Sweep(Settings):
         Args:
           directory: where the run is recorded; None keeps all in memory. A directory that holds this very
             sweep, finished, is read and nothing trains; one that was interrupted goes on from its last checkpoint,
-            and ends with the bits of a run that was not.
-          progress: whether to show how far it is, on standard error.
+            and ends with the bits of a run that was not. With several hosts the first one alone writes to it.
+          progress: whether to show how far it is, on standard error of the first host.
           checkpoint_seconds: between two checkpoints; decisions of a scheduler bring more of them.
 
         Raises:
           InputError, ProgramError, UnknownHyperparameterError: the sweep cannot run.
-          RunError: the directory holds another sweep, or cannot be written.
+          RunError: the directory holds another sweep, or cannot be written; or another host was lost.
+          Preempted: the process got SIGTERM, and wrote a checkpoint first; it exits with status 143.
         """
-        sweep, store, about, events = self._begin(directory, checkpoint_seconds)
+        sweep, record, about, events = self._begin(directory, checkpoint_seconds)
         try:
-            with Progress(sweep.plan(), progress) as shown:
+            with Progress(sweep.plan(), progress and is_writer()) as shown:
                 for event in events:
                     shown.update(event)
+        except Preempted as notice:
+            if is_writer():
+                print(notice, file=sys.stderr)
+            raise
         finally:  # also where something else than an event fails, while a traceback keeps the events alive
-            store.unlock()
-        return Result(store, about, sweep)
+            record.store.unlock()
+        return Result(record.store, about, sweep)
 
     def events(self, directory: str | Path | None = None, *, checkpoint_seconds: float = 60.0) -> Iterator[Event]:
         """Trains like ``run``, and yields what happens: an event for each compilation and segment.
@@ -112,21 +121,20 @@ class Sweep(Settings):
 
     def _begin(
         self, directory: str | Path | None, seconds: float
-    ) -> "tuple[Sweep, Store, dict[str, Any], Iterator[Event]]":
-        """The sweep at the width that the directory records, its store, its manifest, and the events that fill it."""
+    ) -> "tuple[Sweep, Record, dict[str, Any], Iterator[Event]]":
+        """The sweep at the width that the directory records, its record, its manifest, and the events that fill it."""
         path = None if directory is None else Path(directory)
-        width = recorded_width(path) if path is not None and self.width is None else None
+        width = by_writer(lambda: recorded_width(path)) if path is not None and self.width is None else None
         if width is not None and width != self.plan().width:
             return replace(self, width=width)._begin(directory, seconds)
         about = manifest(self, self._prepared, recorded=path is not None)
-        if path is not None and (there := finished(path, about)) is not None:
-            forget(path)  # it may have been interrupted before it could
-            return self, there, about, iter(())
-        if path is None:
-            store = Store.create(None, about)
-            return self, store, about, train(self, self._prepared, store)
-        store, checkpoints, cut = opened(path, about, seconds)
-        return self, store, about, train(self, self._prepared, store, checkpoints, cut)
+        check_same(
+            "the sweep", digest(json.dumps(about["sweep"])), "Give every host the same script, data and versions."
+        )
+        record, about = opened(path, about, seconds)
+        if record.store.seconds() is not None:
+            return self, record, about, iter(())
+        return self, record, about, train(self, self._prepared, record)
 
     def test_metrics(self, result: Result, trial: int) -> dict[str, float]:
         """The metrics of a trial's final states on the test split, averaged over replicates."""

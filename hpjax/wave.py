@@ -23,10 +23,11 @@ from hpjax.store import Change, Store
 
 @dataclass(frozen=True)
 class Event:
-    """What happened while a sweep runs: a group began to compile, a segment was computed, or a scheduler decided.
+    """What happened while a sweep runs: a group began to compile, a segment was computed, a scheduler decided.
 
     Attributes:
-      kind: ``"compile"``, ``"compiled"``, ``"segment"`` or ``"decision"``.
+      kind: ``"compile"``, ``"compiled"``, ``"segment"`` or ``"decision"``; ``"resumed"`` where a run goes on from a
+        checkpoint, with the lane-steps computed and spared before it.
       group, groups: the number of the group, and how many there are; a decision is on all of them, and has group -1.
       round: the number of the round.
       step, steps: calls of ``step`` that the longest-running lanes took, and those they will take; each is
@@ -41,7 +42,7 @@ class Event:
       seconds: what the compilation or the segment took.
     """
 
-    kind: Literal["compile", "compiled", "segment", "decision"]
+    kind: Literal["resumed", "compile", "compiled", "segment", "decision"]
     group: int
     groups: int
     round: int
@@ -190,8 +191,13 @@ class Wave:
         self._step, self._evaluations, self.finished = (cut.about[n] for n in ("step", "evaluations", "finished"))
         self.live, self._taken = cut.arrays["live"], cut.arrays["taken"]
         self.lost = set(cut.arrays["lost"].tolist())
-        self._saved = [leaf for name, leaf in cut.arrays.items() if name.startswith("lanes/")]
-        self._saved = [cut.arrays[f"lanes/{i}"] for i in range(len(self._saved))]
+        count = sum(name.startswith("lanes/") for name in cut.arrays)
+        self._saved = [cut.arrays[f"lanes/{i}"] for i in range(count)]
+
+    def resumed(self, done: int, spared: int) -> Event:
+        """That the run goes on here."""
+        live = int(self.live.sum())
+        return Event("resumed", step=self._step, live=live, lane_steps=done, spared=spared, **self._shared)
 
     def stop(self, trials: Collection[int]) -> dict[int, Change]:
         """Ends the lanes of these trials; which they are, by their numbers."""
@@ -266,6 +272,7 @@ class Wave:
             plan.width,
             own_luck=settings.randomness == "independent",
             own_budget=callable(settings.program.steps) or callable(settings.program.calls),
+            spread=settings.spread,
             folds=settings.folds or 1,
         )
         place, number = self._place, self.group.number

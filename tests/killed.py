@@ -1,5 +1,9 @@
-"""Sweeps to interrupt, and a process that trains one of them slowly: python killed.py NAME DIRECTORY."""
+"""Sweeps to interrupt, and a process that trains one of them slowly: python killed.py NAME DIRECTORY.
 
+Where the environment names other processes it is one of several hosts, of two devices each.
+"""
+
+import os
 import sys
 import time
 
@@ -46,6 +50,10 @@ SWEEPS = {
 
 if __name__ == "__main__":
     name, directory = sys.argv[1:]
+    if "JAX_NUM_PROCESSES" in os.environ:
+        jax.config.update("jax_num_cpu_devices", 2)
+        address = os.environ["JAX_COORDINATOR_ADDRESS"]
+        hpx.distributed.initialize(heartbeat_timeout_seconds=10, coordinator_bind_address=address)
     for event in SWEEPS[name].events(directory, checkpoint_seconds=0.05):
         print(event.kind, event.group, event.step, flush=True)
         time.sleep(0.05)

@@ -106,7 +106,7 @@ def test_every_trial_alone_in_one_program(randomness):
     shapes = sweep.plan().shapes[0]
     recipe = Recipe(program, shapes, WIDTH, own_luck=randomness == "independent", own_budget=False)
     splits = program.data.train, program.data.valid
-    mesh = spread.mesh(spread.local_devices(2))
+    mesh = spread.mesh(spread.devices(2))
 
     def cohort(trials):
         values = {n: np.array([POINTS[t][n] for t in trials], np.float32) for n in SPACE.names}

@@ -13,8 +13,9 @@ ROOT = Path(hpjax.__file__).parent
 LAYERS = """
 cli adapters sklearn
 sweep
-manifest progress loop testing
-wave
+progress loop testing
+record
+manifest wave
 standing planning
 settings
 result
@@ -29,7 +30,9 @@ optim nn monitors ranges
 schedules initializers
 data
 engine.lanes engine.cost engine.computed
-engine.plan checkpoint
+engine.plan preemption
+distributed
+checkpoint
 engine.trace engine.layout
 engine.lane engine.width engine.spread engine.blame samplers schedulers
 samplers.bayes samplers.refine

@@ -93,7 +93,7 @@ def lanes_of(program, count, width, devices=1, replicates=1, space=RATES):
         np.tile(np.arange(count, dtype=np.int32), replicates), replicate, np.full(len(replicate), 99, np.int32), h
     )
     chunks = layout.chunks_needed(replicate, width, devices)
-    compiled = compile_segment(recipe, h, *map(shapes_of, splits), spread.mesh(spread.local_devices(devices)), chunks)
+    compiled = compile_segment(recipe, h, *map(shapes_of, splits), spread.mesh(spread.devices(devices)), chunks)
     return Lanes(recipe, compiled, cohort, 0, *splits), compiled
 
 

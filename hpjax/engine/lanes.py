@@ -23,7 +23,7 @@ Ints = NDArray[np.int32]
 
 
 class Slots(NamedTuple):
-    """What tells the lanes of a group apart; each array has shape (devices × chunks, width) but the last.
+    """What tells the lanes of a group apart; each array has shape (devices, chunks, width) but the last.
 
     Attributes:
       h: the traced hyperparameters, leaves.
@@ -43,7 +43,7 @@ class Slots(NamedTuple):
 
 
 class Emitted(NamedTuple):
-    """What a segment tells the host, one value a lane but the last.
+    """What a segment tells the host; each array has shape (devices, chunks, width) but the last.
 
     Attributes:
       step: int32, steps taken.
@@ -67,6 +67,7 @@ class Recipe(NamedTuple):
       width: lanes a chunk.
       own_luck: every trial has noise and batches of its own; else all of a replicate share theirs.
       own_budget: lanes may end at different steps; a finished one then keeps its state.
+      spread: how lanes are spread over devices, ``"shard_map"`` or ``"pmap"``.
       folds: replicate ``r`` has seed ``r // folds`` and, where there is more than one, fold ``r % folds``.
     """
 
@@ -75,6 +76,7 @@ class Recipe(NamedTuple):
     width: int
     own_luck: bool
     own_budget: bool
+    spread: str = "shard_map"
     folds: int = 1
 
 
@@ -148,7 +150,7 @@ def _keep(mask: jax.Array, new: Lane, old: Lane) -> Lane:
 def _segment(
     recipe: Recipe, lanes: Lane, slots: Slots, stop: Any, evaluating: Any, seed: Any, train: Arrays, valid: Arrays
 ) -> tuple[Lane, Emitted]:
-    """What one device does with its own chunks: the live ones, one after the other, in place."""
+    """What one device does with its own chunks, (chunks, width): the live ones, one after the other, in place."""
     blank = _nothing(recipe.shapes, slots.trial.shape)
 
     def body(c: jax.Array, carry: Any) -> Any:
@@ -161,8 +163,8 @@ def _segment(
         )
         return lanes, found, iterations + 1
 
-    carry = (lanes, blank, jnp.zeros((1,), jnp.int32))
-    lanes, found, iterations = lax.fori_loop(0, slots.live_chunks[0], body, carry)
+    carry = (lanes, blank, jnp.zeros((), jnp.int32))
+    lanes, found, iterations = lax.fori_loop(0, slots.live_chunks, body, carry)
     # Copies, since the lanes are donated to the next call before the host may have read these.
     return lanes, Emitted(jnp.copy(lanes.step), jnp.copy(lanes.diverged), found, iterations)
 
@@ -174,13 +176,13 @@ class Compiled:
     Attributes:
       segment: the executable.
       mesh: the devices.
-      chunks: chunks a device.
-      lanes: shapes of the lanes that it carries.
+      spread: how lanes are spread over them.
+      lanes: shapes of the lanes that it carries, (devices, chunks, width, ...).
     """
 
     segment: Any
     mesh: jax.sharding.Mesh
-    chunks: int
+    spread: str
     lanes: Lane
 
     @cached_property
@@ -189,28 +191,23 @@ class Compiled:
 
         ``permute(lanes, source)`` has in slot i what was in flat slot ``source[i]``.
         """
-        rows, width = self.lanes.step.shape
+        grid = self.lanes.step.shape
 
         def move(lanes: Lane, source: jax.Array) -> Lane:
             def moved(x: jax.Array) -> jax.Array:
                 # Gathered whole, not by a masked sum over devices, which would lose the sign of zero.
-                x = lax.all_gather(x, spread.AXIS, tiled=True)
-                return x.reshape(rows * width, *x.shape[2:])[source]
+                x = lax.all_gather(x, spread.AXIS)
+                return x.reshape(-1, *x.shape[3:])[source]
 
             result: Lane = jax.tree.map(moved, lanes)
             return result
 
-        function = spread.per_device(move, self.mesh, (spread.SPLIT, spread.SPLIT), spread.SPLIT)
-        source = jax.ShapeDtypeStruct((rows, width), jnp.int32)
-        return (
-            jax.jit(function, donate_argnums=0)
-            .lower(*spread.structs((self.lanes, source), self.mesh, spread.SPLIT))
-            .compile()
-        )
+        function = spread.per_device(move, self.mesh, (spread.SPLIT, spread.SPLIT), self.spread)
+        source = jax.ShapeDtypeStruct(grid, jnp.int32)
+        return function.lower(*spread.structs((self.lanes, source), self.mesh, spread.SPLIT)).compile()
 
 
-def _slot_structs(h: Hparams, rows: int, width: int, devices: int) -> Slots:
-    grid = (rows, width)
+def _slot_structs(h: Hparams, grid: tuple[int, ...]) -> Slots:
     whole = jax.ShapeDtypeStruct(grid, jnp.int32)
     return Slots(
         jax.tree.map(lambda x: jax.ShapeDtypeStruct(grid, x.dtype), h),
@@ -218,7 +215,7 @@ def _slot_structs(h: Hparams, rows: int, width: int, devices: int) -> Slots:
         jax.ShapeDtypeStruct(grid, jnp.bool_),
         whole,
         whole,
-        jax.ShapeDtypeStruct((devices,), jnp.int32),
+        jax.ShapeDtypeStruct(grid[:1], jnp.int32),
     )
 
 
@@ -244,22 +241,17 @@ def compile_segment(
     known = _compiled.setdefault(recipe.program, {})
     if key in known:
         return known[key]
-    devices = mesh.devices.size
-    rows = devices * chunks
-    many = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((rows, recipe.width, *x.shape), x.dtype), one.blank(recipe.shapes)
-    )
+    grid = (mesh.devices.size, chunks, recipe.width)
+    many = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*grid, *x.shape), x.dtype), one.blank(recipe.shapes))
     scalar = jax.ShapeDtypeStruct((), jnp.int32)
     split, whole = spread.SPLIT, spread.WHOLE
-    function = spread.per_device(
-        partial(_segment, recipe), mesh, (split, split, whole, whole, whole, whole, whole), (split, split)
-    )
+    specs = (split, split, whole, whole, whole, whole, whole)
+    function = spread.per_device(partial(_segment, recipe), mesh, specs, recipe.spread)
     arguments = (
-        *spread.structs((many, _slot_structs(h, rows, recipe.width, devices)), mesh, split),
+        *spread.structs((many, _slot_structs(h, grid)), mesh, split),
         *spread.structs((scalar, jax.ShapeDtypeStruct((), jnp.bool_), scalar, train, valid), mesh, whole),
     )
-    segment = jax.jit(function, donate_argnums=0).lower(*arguments).compile()
-    known[key] = Compiled(segment, mesh, chunks, many)
+    known[key] = Compiled(function.lower(*arguments).compile(), mesh, recipe.spread, many)
     return known[key]
 
 
@@ -321,14 +313,11 @@ class Lanes:
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), compiled.lanes)
         self._lanes: Lane = spread.put(zeros, self._mesh, spread.SPLIT)
 
-    @property
-    def _devices(self) -> int:
-        return int(self._mesh.devices.size)
-
     def _place(self) -> None:
-        cohort, width = self._cohort, self._recipe.width
-        self._layout = layout.arrange(self._luck, self.live, width, self._devices, self._compiled.chunks)
-        slots = self._layout.slots.reshape(-1, width)
+        cohort = self._cohort
+        devices, chunks, width = self._compiled.lanes.step.shape
+        self._layout = layout.arrange(self._luck, self.live, width, devices, chunks)
+        slots = self._layout.slots
         filled = np.where(slots == layout.EMPTY, 0, slots)
         self._slots = spread.put(
             Slots(
@@ -345,7 +334,7 @@ class Lanes:
 
     def park(self) -> None:
         """Moves the state to the host, until it is needed on the devices again."""
-        self._lanes = jax.device_get(self._lanes)
+        self._lanes = spread.fetch(self._lanes, self._mesh)
 
     def advance(self, stop: int, evaluate: bool) -> Report:
         """Takes the live lanes to step ``stop``, or to their own end before it, in one device call."""
@@ -353,7 +342,7 @@ class Lanes:
         self._lanes, emitted = self._compiled.segment(
             self._lanes, self._slots, np.int32(stop), np.bool_(evaluate), *self._fixed
         )
-        found: Emitted = jax.device_get(emitted)
+        found: Emitted = spread.fetch(emitted, self._mesh)
         lanes = np.flatnonzero(self.live).astype(np.int32)
         at = self._layout.positions(len(self.live))[lanes]
         return Report(
@@ -379,8 +368,8 @@ class Lanes:
             self._place()
             self._move(before.positions(len(self.live)))
         else:
-            alive = self._layout.slots.reshape(-1, shape[2])
-            alive = (alive != layout.EMPTY) & self.live[np.where(alive == layout.EMPTY, 0, alive)]
+            slots = self._layout.slots
+            alive = (slots != layout.EMPTY) & self.live[np.where(slots == layout.EMPTY, 0, slots)]
             self._slots = self._slots._replace(alive=spread.put(alive, self._mesh, spread.SPLIT))
 
     def _return(self) -> None:
@@ -412,7 +401,7 @@ class Lanes:
         self._move(before[source])
         foreign = {target: lane for target, lane in sources.items() if not isinstance(lane, int)}
         if foreign:
-            self._lanes = jax.tree.map(np.array, jax.device_get(self._lanes))
+            self._lanes = jax.tree.map(np.array, spread.fetch(self._lanes, self._mesh))
             after = self._layout.positions(len(self.live))
             for target, lane in foreign.items():
                 at = np.unravel_index(after[target], self._lanes.step.shape)
@@ -421,15 +410,14 @@ class Lanes:
     def _move(self, positions: Ints) -> None:
         """Takes each lane's state from that flat slot to where the layout now wants it."""
         self._return()
-        slots = self._layout.slots.reshape(-1)
+        slots = self._layout.slots
         wanted = np.where(slots == layout.EMPTY, 0, positions[slots]).astype(np.int32)
-        wanted = wanted.reshape(-1, self._layout.slots.shape[2])
         self._lanes = self._compiled.permute(self._lanes, spread.put(wanted, self._mesh, spread.SPLIT))
 
     def snapshot(self) -> Lane:
         """Every lane of the cohort, on the host; leaves of shape (lanes, ...)."""
         at = self._layout.positions(len(self.live))
-        found: Lane = jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[at], jax.device_get(self._lanes))
+        found: Lane = jax.tree.map(lambda x: spread.fetch(x, self._mesh).reshape(-1, *x.shape[3:])[at], self._lanes)
         return found
 
     def restore(self, lanes: Lane, live: NDArray[np.bool_]) -> None:
@@ -439,9 +427,9 @@ class Lanes:
         at = self._layout.positions(len(self.live))
 
         def placed(like: Any, values: NDArray[Any]) -> NDArray[Any]:
-            whole = np.zeros((like.shape[0] * like.shape[1], *like.shape[2:]), like.dtype)
-            whole[at] = values
-            return whole.reshape(like.shape)
+            whole = np.zeros(like.shape, like.dtype)
+            whole.reshape(-1, *like.shape[3:])[at] = values
+            return whole
 
         host = jax.tree.map(placed, self._compiled.lanes, lanes)
         self._lanes = spread.put(host, self._mesh, spread.SPLIT)

@@ -1,0 +1,113 @@
+"""The record of a run: its store and its checkpoints, which one host writes and all of them fill."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpjax import distributed
+from hpjax.checkpoint import FOLDER, Checkpoints, Cut, forget
+from hpjax.manifest import finished, recorded
+from hpjax.store import STATUSES, Change, Store
+
+
+@dataclass
+class Record:
+    """Where a run is recorded.
+
+    Attributes:
+      store: its database and its final states.
+      directory: where they are; None keeps all in memory.
+      checkpoints: those of the directory, on the host that writes.
+      cut: where to go on, None for a new run.
+    """
+
+    store: Store
+    directory: Path | None = None
+    checkpoints: Checkpoints | None = None
+    cut: Cut | None = None
+
+    def due(self, decided: bool) -> bool:
+        """Whether it is time for a checkpoint; ``decided`` where a scheduler just did. The same on every host."""
+        if self.directory is None:
+            return False
+        return bool(distributed.agreed(self.checkpoints is not None and self.checkpoints.due(decided)))
+
+    def save(self, cut: Cut) -> None:
+        """Writes a checkpoint, in the background."""
+        if self.checkpoints is not None:
+            self.checkpoints.save(cut)
+
+    def finish(self, seconds: float) -> None:
+        """Records that the run is complete; its checkpoints are of no use any more."""
+        with self.store.transaction():
+            self.store.finish(seconds)
+        if self.checkpoints is not None:
+            self.checkpoints.remove()
+
+    def close(self) -> None:
+        """Waits until all is written, and lets others write."""
+        try:
+            if self.checkpoints is not None:
+                self.checkpoints.close()
+        finally:
+            self.store.unlock()
+
+
+def opened(path: Path | None, about: dict[str, Any], seconds: float) -> tuple[Record, dict[str, Any]]:
+    """The record of a run directory and its manifest: finished, rolled back to the last cut where there is one, or new.
+
+    With several hosts only the first one looks at the directory, and tells the others.
+
+    Args:
+      path: the directory, None to keep all in memory.
+      about: the manifest of the run.
+      seconds: between checkpoints.
+
+    Raises:
+      RunError: the directory holds something else or cannot be written, or another process writes to it.
+    """
+    if path is None:
+        return Record(Store.create(None, about)), about
+    record: Record | None = None
+
+    def here() -> dict[str, Any]:
+        nonlocal record
+        record, there = _opened(path, about, seconds)
+        return {"about": there, "content": record.store.dump() if distributed.several() else None}
+
+    told = distributed.by_writer(here)
+    cut = distributed.shared(None if record is None else record.cut)
+    if record is None:
+        record = Record(Store.following(path, told["content"]), path)
+    record.cut = cut
+    return record, told["about"]
+
+
+def _opened(path: Path, about: dict[str, Any], seconds: float) -> tuple[Record, dict[str, Any]]:
+    there = recorded(path, about)
+    if there is not None:
+        about = there
+        store = finished(path)
+        if store is not None:
+            forget(path)  # it may have been interrupted before it could
+            return Record(store, path), about
+        store = Store.resume(path) if (path / FOLDER).exists() else None
+        if store is not None:
+            checkpoints = Checkpoints(path, seconds)
+            cut = checkpoints.latest()
+            if cut is not None:
+                _roll_back(store, cut)
+                return Record(store, path, checkpoints, cut), about
+            checkpoints.close()
+            store.close()
+    store = Store.create(path, about)
+    forget(path)
+    return Record(store, path, Checkpoints(path, seconds)), about
+
+
+def _roll_back(store: Store, cut: Cut) -> None:
+    """Has a store forget what was written after a cut."""
+    lanes = [Change(t, r, STATUSES[status], s) for t, r, status, s in cut.part("lanes").arrays["changes"].tolist()]
+    evaluations = {wave: cut.part(f"wave-{wave}").about["evaluations"] for wave in cut.about["waves"]}
+    with store.transaction():
+        store.roll_back(cut.about["reached"]["round"] + 1, evaluations, cut.about["takeovers"], lanes)

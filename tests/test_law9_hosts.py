@@ -1,0 +1,84 @@
+"""Law 9 on several hosts: two processes of two CPU devices each, on loopback."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from killed import SWEEPS
+from test_resume import check
+
+PROCESS = [sys.executable, str(Path(__file__).with_name("killed.py"))]
+PREEMPTED = 143
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Hosts:
+    """Two hosts that train a sweep."""
+
+    def __init__(self, name, directory):
+        where = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
+        self.processes = [
+            subprocess.Popen(
+                [*PROCESS, name, str(directory)],
+                env=os.environ | where | {"JAX_PROCESS_ID": str(host)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for host in (0, 1)
+        ]
+
+    def after(self, event):
+        """Waits until the second host told of that event."""
+        for line in self.processes[1].stdout:
+            if line.startswith(event):
+                return self
+        raise AssertionError(self.end())
+
+    def signal(self, number):
+        self.processes[1].send_signal(number)
+        return self
+
+    def end(self):
+        """Exit codes and what they wrote to standard error."""
+        try:
+            told = [process.communicate(timeout=120)[1] for process in self.processes]
+        finally:
+            for process in self.processes:
+                process.kill()
+        return [process.returncode for process in self.processes], told
+
+
+@pytest.mark.parametrize("name", ["population", "early stopping"])
+def test_two_hosts_give_the_bits_of_one(name, tmp_path):
+    codes, told = Hosts(name, tmp_path / "run").end()
+    assert codes == [0, 0], told
+    check(tmp_path / "run", name)
+
+
+def test_hosts_go_on_after_a_notice_and_after_one_was_killed(tmp_path):
+    """SIGTERM to one host ends both with a checkpoint, SIGKILL of one ends both; two go on, and then one."""
+    directory = tmp_path / "run"
+    codes, told = Hosts("halving", directory).after("segment 0 4").signal(signal.SIGTERM).end()
+    assert codes == [PREEMPTED, PREEMPTED], told
+    assert list((directory / "checkpoints").iterdir())
+    codes, told = Hosts("halving", directory).after("resumed").after("segment").signal(signal.SIGKILL).end()
+    assert codes[1] == -signal.SIGKILL
+    assert codes[0] not in (0, PREEMPTED)
+    assert "start the same command on every host to go on from there" in told[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a checkpoint that was being written is passed over, with a warning
+        events = [event.kind for event in SWEEPS["halving"].events(directory)]
+    assert events[0] == "resumed"
+    check(directory, "halving")
+    print("hosts: 2 × 2 devices, one notice and one kill survived; resumed on 2 hosts and on 1")
