@@ -50,6 +50,7 @@ def description(settings: Settings, prepared: Prepared) -> dict[str, Any]:
         "scales": {name: settings.space.scale(name) for name in settings.space.names},
         "metrics": sorted({name for shapes in plan.shapes for name in shapes.metrics}),
         "trials": plan.trials,
+        "shard": None if plan.shard is None else [str(plan.shard)],
         "rounds": len(plan.rounds),
         "replicates": plan.replicates,
         "folds": plan.folds,

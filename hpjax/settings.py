@@ -10,6 +10,7 @@ from hpjax.objective import Objective, minimize
 from hpjax.program import Program
 from hpjax.samplers import Sampler, Sobol
 from hpjax.schedulers import Scheduler
+from hpjax.shard import FIELD, Shard
 from hpjax.space import Space
 
 RANDOMNESS = ("shared", "independent")
@@ -33,6 +34,7 @@ class Settings:
     width: int | None = None
     devices: int | None = None
     segment: int | None = None
+    shard: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name, kind, make in (
@@ -58,6 +60,20 @@ class Settings:
             raise InputError("Sweep.randomness", self.randomness, f"must be one of {RANDOMNESS}", "Spell it so.")
         if self.scheduler is not None and not isinstance(self.scheduler, Scheduler):
             raise InputError("Sweep.scheduler", self.scheduler, "must be a Scheduler", "Give Halving(min_steps=100).")
+        if self.shard is not None:
+            object.__setattr__(self, "shard", self._sharded(Shard.read(self.shard)))
+
+    def _sharded(self, shard: Shard) -> Shard:
+        """``shard``, where the sweep decides nothing on the way: jobs that do not see each other could not."""
+        remedy = "Leave {} out, or run the whole sweep as one program, on several hosts where one is too small."
+        if self.scheduler is not None:
+            name = type(self.scheduler).__name__
+            allowed = f"cannot go with {name}, which would compare the trials of each job without seeing the others"
+            raise InputError(FIELD, str(shard), allowed, remedy.format("the scheduler"))
+        if self.rounds > 1:
+            allowed = f"cannot go with {self.rounds} rounds, since no job would see what the others found in the first"
+            raise InputError(FIELD, str(shard), allowed, remedy.format("rounds"))
+        return shard
 
     @property
     def lanes_a_trial(self) -> int:

@@ -40,7 +40,7 @@ samplers.base schedulers.base
 stopping
 program objective metrics keys shuffle
 hparams space
-domains checks
+domains checks shard
 errors text
 """
 
