@@ -57,7 +57,9 @@ class Progress:
         if event.kind == "decision":
             self._left = max(self._left - event.spared, 0)
             return
-        group = f"group {event.group} ({self._plan.groups[event.group]}), {self._nth(event)} of {event.groups}"
+        # Of a group that only a later round brought the plan knows nothing.
+        static = "".join(f" ({g})" for g in self._plan.groups if g.number == event.group)
+        group = f"group {event.group}{static}, {self._nth(event)} of {event.groups}"
         if event.kind == "compile":
             self._show(f"{group}: compiling")
         elif event.kind == "compiled":
