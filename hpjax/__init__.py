@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hpjax.errors import RunError as RunError
     from hpjax.errors import UnknownHyperparameterError as UnknownHyperparameterError
     from hpjax.hparams import Hparams as Hparams
+    from hpjax.merging import merge as merge
     from hpjax.objective import maximize as maximize
     from hpjax.objective import minimize as minimize
     from hpjax.program import Data as Data
@@ -65,6 +66,7 @@ _HOME = {
     "hpjax.diagnosis": ["diagnose"],
     "hpjax.errors": ["InputError", "ProgramError", "RunError", "UnknownHyperparameterError"],
     "hpjax.hparams": ["Hparams"],
+    "hpjax.merging": ["merge"],
     "hpjax.objective": ["maximize", "minimize"],
     "hpjax.program": ["Data", "Program"],
     "hpjax.result": ["Result", "Trial", "load"],

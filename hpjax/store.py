@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import sqlite3
+import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -382,6 +384,14 @@ def write_text(path: Path, content: str) -> None:
     part = part_of(path)
     part.write_text(content)
     os.replace(part, path)
+
+
+def origin() -> dict[str, Any]:
+    """When and by which command something is written, for its manifest."""
+    return {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else [],
+    }
 
 
 def part_of(path: Path) -> Path:

@@ -17,6 +17,7 @@ manifest progress loop testing
 wave
 standing planning
 settings
+merging
 result
 plot
 analysis diagnosis journal
