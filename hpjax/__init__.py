@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpjax import cluster as cluster
     from hpjax import data as data
     from hpjax import keys as keys
     from hpjax import losses as losses
@@ -80,7 +81,7 @@ _HOME = {
     "hpjax.wave": ["Event"],
 }
 _MODULES = ["data", "keys", "losses", "metrics", "nn", "optim", "testing"]
-_OPTIONAL = ["sklearn"]  # needs what is not always installed
+_OPTIONAL = ["cluster", "sklearn"]  # need what is not always installed
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = sorted([*_MODULE_OF, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
