@@ -58,7 +58,7 @@ class Job:
         except SystemExit as ended:
             # The command line has told why. submitit ends jobs in this way too, which is not ours to stop.
             if ended.code == cli.EXIT_USER_ERROR:
-                raise RunError(f"{self._file} cannot be run; the job's log says why.") from None
+                raise RunError(f"{str(self._file)!r} cannot be run; the job's log says why.") from None
             raise
         return self.directory
 

@@ -86,6 +86,9 @@ def _opened(path: Path) -> Part:
             raise RunError(f"{str(path)!r} is not finished. Run its shard again: it goes on where it was interrupted.")
         if not own or [trial for trial, *_ in rows] != list(range(manifest["sweep"]["trials"])):
             raise RunError(f"{str(path)!r} cannot be read: trials are missing.")
+        for wave in sorted({wave for *_, wave, _ in rows} - {NO_WAVE}):
+            if not (path / STATES / f"wave-{wave}").is_dir():
+                raise RunError(f"{str(path)!r} cannot be read: the states of wave {wave} are missing.")
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{str(path)!r} cannot be read: damaged, or of another version ({error!r}).") from None
     return Part(path, manifest, store, rows, own)

@@ -338,7 +338,7 @@ class Result:
     def leaves(self, trial: int, replicate: int = 0) -> list[tuple[tuple[str | int, ...], Array]]:
         """Path and array of every leaf of one lane's final state."""
         if self.lane_status[trial, replicate] == "elsewhere":
-            shards = ", ".join(self.manifest["sweep"]["shard"])
+            shards = ", ".join(self.manifest["sweep"].get("shard") or "?")
             raise RunError(
                 f"trial {trial} is elsewhere: this run is shard {shards} of its sweep. "
                 "Load the run directory of its own shard, or join them with hpjax merge."
