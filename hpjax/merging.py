@@ -152,9 +152,6 @@ def _join(parts: Sequence[Part], merged: Store, directory: Path) -> None:
             for group, seconds in part.store.compilations().items():
                 merged.add_compilation(group, seconds)
         merged.finish(sum(part.store.seconds() or 0.0 for part in parts))
-    for part in parts:
-        for trial, metrics in part.store.tests().items():
-            merged.add_test(trial, metrics)
     for (number, wave), new in waves.items():
         shutil.copytree(parts[number].path / STATES / f"wave-{wave}", directory / STATES / f"wave-{new}")
 

@@ -161,7 +161,7 @@ def _first(settings: Settings) -> Prepared:
         hints=tuple(_hints(settings, devices, groups, shapes, verdicts, read, unseen)),
     )
     plan = _waved(settings, plan, 0)
-    return Prepared(replace(plan, hints=(*plan.hints, *_hint_of_shard(settings, plan))), points)
+    return Prepared(replace(plan, hints=(*plan.hints, *_hints_of_shard(settings, plan))), points)
 
 
 def _next(settings: Settings, before: Prepared, history: Sequence[Observation]) -> Prepared:
@@ -394,10 +394,14 @@ def _hints(
         )
 
 
-def _hint_of_shard(settings: Settings, plan: Plan) -> Iterator[str]:
-    """That a shard takes more than twice its share of the time, since few of its lanes fill the width."""
+def _hints_of_shard(settings: Settings, plan: Plan) -> Iterator[str]:
+    """That the width must be that of the other shards, and whether the lanes of this one fill little of it."""
     if plan.shard is None or settings.width is not None:
         return
+    yield (
+        f"this machine makes the width {plan.width}, and shards of different widths are not merged. Where they run on "
+        "different machines, give all of them the same."
+    )
     whole, own = (
         sum(_chunks(settings, plan, trials) for trials in each if trials)
         for each in (

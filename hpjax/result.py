@@ -354,8 +354,14 @@ class Result:
         again, it gives what was recorded.
 
         Raises:
-          RunError: the result was loaded without its sweep, or there is no best trial or no test split.
+          RunError: the result was loaded without its sweep, there is no best trial or no test split, or trials are
+            elsewhere, of which one may be better.
         """
+        if elsewhere := int((self.statuses == "elsewhere").sum()):
+            raise RunError(
+                f"{count(elsewhere, 'trial')} are elsewhere, of which one may be better than the best here. "
+                "Merge the shards, and test what sweep.run(directory) returns of the merged directory."
+            )
         best = self.best
         if best.id in self.tested:
             return self.tested[best.id]

@@ -114,6 +114,8 @@ def test_a_shard_has_all_trials_and_those_of_others_are_elsewhere(runs):
     assert first.table()["status"].tolist().count("elsewhere") == 8
     with pytest.raises(hpx.RunError, match=rf"trial {there} is elsewhere: this run is shard 1/3 .* hpjax merge"):
         first[there].restore()
+    with pytest.raises(hpx.RunError, match="8 trials are elsewhere, of which one may be better"):
+        first.test()
     assert all(finding.trial in own(first) for finding in hpx.diagnose(first))
     with sqlite3.connect(runs[0] / "results.sqlite") as database:
         waves = database.execute("SELECT wave FROM trials ORDER BY trial").fetchall()
@@ -148,10 +150,10 @@ def test_the_width_is_that_of_the_whole_sweep(whole):
 def test_a_width_that_a_shard_does_not_fill_is_hinted_at():
     sweep = hpx.Sweep(program(), hpx.Space(rate=hpx.Uniform(0, 1)), trials=32, devices=1)
     assert sweep.plan().width == 8
-    assert not any("shard" in hint for hint in shard(1, 4, sweep).plan().hints)
-    hint = next(hint for hint in shard(1, 16, sweep).plan().hints if "shard" in hint)
-    assert "25% of the time of the whole sweep" in hint
-    assert not any("shard" in hint for hint in shard(1, 16, dataclasses.replace(sweep, width=2)).plan().hints)
+    assert "this machine makes the width 8" in str(shard(1, 4, sweep).plan())
+    assert "of the time of the whole sweep" not in str(shard(1, 4, sweep).plan())
+    assert "about 25% of the time of the whole sweep" in str(shard(1, 16, sweep).plan())
+    assert not any("width" in hint for hint in shard(1, 16, dataclasses.replace(sweep, width=8)).plan().hints)
 
 
 def test_the_plan_tells_of_the_shard_and_the_progress_ends_with_it(capsys):
@@ -283,6 +285,19 @@ def test_what_cannot_be_merged(runs, tmp_path):
         hpx.merge(runs, tmp_path / "full")
     with pytest.raises(hpx.InputError, match="must be run directories"):
         hpx.merge([], out)
+
+
+def test_what_fails_on_the_way_leaves_nothing(runs, tmp_path, monkeypatch):
+    copied = []
+
+    def copytree(source, target):
+        copied.append(target)
+        if len(copied) == 3:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hpjax.merging.shutil.copytree", copytree)
+    refused(runs, tmp_path / "out", r"out' cannot be written: .* No space left")
+    assert copied[2].name == "wave-2"
 
 
 # The command line.
