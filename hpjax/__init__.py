@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hpjax import cluster as cluster
     from hpjax import data as data
     from hpjax import distributed as distributed
     from hpjax import keys as keys
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from hpjax.errors import RunError as RunError
     from hpjax.errors import UnknownHyperparameterError as UnknownHyperparameterError
     from hpjax.hparams import Hparams as Hparams
+    from hpjax.merging import merge as merge
     from hpjax.objective import maximize as maximize
     from hpjax.objective import minimize as minimize
     from hpjax.preemption import Preempted as Preempted
@@ -67,6 +69,7 @@ _HOME = {
     "hpjax.diagnosis": ["diagnose"],
     "hpjax.errors": ["InputError", "ProgramError", "RunError", "UnknownHyperparameterError"],
     "hpjax.hparams": ["Hparams"],
+    "hpjax.merging": ["merge"],
     "hpjax.objective": ["maximize", "minimize"],
     "hpjax.preemption": ["Preempted"],
     "hpjax.program": ["Data", "Program"],
@@ -81,7 +84,7 @@ _HOME = {
     "hpjax.wave": ["Event"],
 }
 _MODULES = ["data", "distributed", "keys", "losses", "metrics", "nn", "optim", "testing"]
-_OPTIONAL = ["sklearn"]  # needs what is not always installed
+_OPTIONAL = ["cluster", "sklearn"]  # need what is not always installed
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = sorted([*_MODULE_OF, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]

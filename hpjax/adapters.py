@@ -16,7 +16,7 @@ def as_objective(sweep: Sweep) -> Callable[[Sequence[Point]], list[float]]:
     Equally many points of the same static hyperparameters compile nothing after the first time.
 
     Args:
-      sweep: what trains; its sampler, trials and rounds do not matter.
+      sweep: what trains; its sampler, trials, rounds and shard do not matter.
 
     Returns:
       ``objective(points) -> values``: of each point the objective's metric, over all replicates; infinite, on the bad
@@ -29,7 +29,7 @@ def as_objective(sweep: Sweep) -> Callable[[Sequence[Point]], list[float]]:
     """
 
     def objective(points: Sequence[Point]) -> list[float]:
-        result = replace(sweep, sampler=Manual(points), trials=None, rounds=1).run(progress=False)
+        result = replace(sweep, sampler=Manual(points), trials=None, rounds=1, shard=None).run(progress=False)
         scores = sweep.objective.together(result.last(sweep.objective.metric))
         found: list[float] = sweep.objective.value(np.nan_to_num(scores, nan=np.inf)).tolist()
         return found

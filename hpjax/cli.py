@@ -1,4 +1,4 @@
-"""The command line: plan, run, show, plot, export. Argument parsing only."""
+"""The command line: plan, run, merge, show, plot, export. Argument parsing only."""
 
 import dataclasses
 import importlib.util
@@ -15,6 +15,7 @@ except ImportError:
     raise SystemExit("the command line needs click: pip install 'hpjax[cli]'") from None
 
 from hpjax.errors import InputError, ProgramError, RunError, UnknownHyperparameterError
+from hpjax.shard import Shard
 
 if TYPE_CHECKING:
     from hpjax.sweep import Sweep
@@ -42,8 +43,13 @@ def main() -> None:
     """Train hundreds of Flax models with different hyperparameters as one compiled program."""
 
 
+def _shard(ctx: click.Context, option: click.Parameter, value: str | None) -> Shard | None:
+    return None if value is None else Shard.read(value)
+
+
 def _sweep_options(command: Any) -> Any:
     for option in (
+        click.option("--shard", metavar="I/N", callback=_shard, help="Only this of N parts of the trials: 1/4 … 4/4."),
         click.option("--devices", type=int, help="Local devices to use; all by default."),
         click.option("--width", type=int, help="Lanes that one device computes at once."),
         click.option("--eval-every", type=int, help="Steps between evaluations."),
@@ -57,7 +63,7 @@ def _sweep_options(command: Any) -> Any:
     return command
 
 
-def _load(file: Path, **changes: int | None) -> "Sweep":
+def _load(file: Path, **changes: Any) -> "Sweep":
     """The ``sweep`` of a Python file, with what the command line changes."""
     _use_every_core()
     from hpjax.sweep import Sweep
@@ -93,8 +99,8 @@ def _load(file: Path, **changes: int | None) -> "Sweep":
             "Write sweep = hpx.Sweep(program, space, trials=64) at its top level.",
         )
     of_program = {name: changes.pop(name) for name in ("steps", "eval_every")}
-    program = dataclasses.replace(sweep.program, **{n: v for n, v in of_program.items() if v is not None})  # type: ignore[arg-type]
-    return dataclasses.replace(sweep, program=program, **{n: v for n, v in changes.items() if v is not None})  # type: ignore[arg-type]
+    program = dataclasses.replace(sweep.program, **{n: v for n, v in of_program.items() if v is not None})
+    return dataclasses.replace(sweep, program=program, **{n: v for n, v in changes.items() if v is not None})
 
 
 def _use_every_core() -> None:
@@ -109,7 +115,7 @@ def _use_every_core() -> None:
 
 @main.command()
 @_sweep_options
-def plan(file: Path, **changes: int | None) -> None:
+def plan(file: Path, **changes: Any) -> None:
     """Print what the sweep in FILE will do, before anything trains."""
     click.echo(str(_load(file, **changes).plan()))
 
@@ -122,12 +128,15 @@ def plan(file: Path, **changes: int | None) -> None:
 @click.option("--top", type=int, default=10, show_default=True, help="How many of the best trials to print.")
 @click.option("--test", is_flag=True, help="Evaluate the best trial on the test split, once, at the end.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-def run(file: Path, directory: Path | None, top: int, test: bool, quiet: bool, **changes: int | None) -> None:
+def run(file: Path, directory: Path | None, top: int, test: bool, quiet: bool, **changes: Any) -> None:
     """Train the sweep in FILE and print the best trials."""
     begun = time.perf_counter()
     sweep = _load(file, **changes)
     if directory is None:
-        directory = Path("runs") / f"{file.absolute().parent.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        part = "" if sweep.shard is None else "-shard-{}-of-{}".format(*sweep.shard)
+        directory = Path("runs") / f"{file.absolute().parent.name}-{time.strftime('%Y%m%d-%H%M%S')}{part}"
+    if test and sweep.shard is not None:
+        raise RunError("--test needs all trials, to test the best: merge the shards, then run FILE --dir OUT --test.")
     if test and (sweep.program.data is None or sweep.program.data.test is None):
         raise RunError("--test needs a test split, and the program's data has none.")
     click.echo(f"{sweep.plan()}\n")
@@ -142,6 +151,22 @@ def run(file: Path, directory: Path | None, top: int, test: bool, quiet: bool, *
         click.echo(f"trial {result.best.id} on the test split: {values}")
     seconds = time.perf_counter() - begun
     click.echo(f"{seconds:.0f} s in all, {result.compile_seconds:.0f} s of them compiling; recorded in {directory}")
+
+
+@main.command()
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Where to: a new or an empty directory.")
+@click.option("--top", type=int, default=10, show_default=True, help="How many of the best trials to print.")
+def merge(directories: tuple[Path, ...], out: Path, top: int) -> None:
+    """Join the finished shards of a sweep to one run, and print its best trials."""
+    from hpjax import merging
+    from hpjax.text import count
+
+    result = merging.merge(directories, out)
+    click.echo(result.summary(top))
+    elsewhere = int((result.statuses == "elsewhere").sum())
+    more = f"; {count(elsewhere, 'trial')} are elsewhere: merge {out} with the other shards" if elsewhere else ""
+    click.echo(f"recorded in {out}{more}")
 
 
 @main.command()

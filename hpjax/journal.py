@@ -11,7 +11,7 @@ from hpjax.samplers.optuna import silent
 if TYPE_CHECKING:
     from hpjax.result import Result
 
-STATES = {"complete": "COMPLETE", "stopped": "PRUNED", "diverged": "FAIL", "running": "RUNNING"}
+STATES = {"complete": "COMPLETE", "stopped": "PRUNED", "diverged": "FAIL", "running": "RUNNING", "elsewhere": "WAITING"}
 
 
 def write(result: "Result", path: str | Path, name: str) -> None:

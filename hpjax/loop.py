@@ -21,7 +21,7 @@ from hpjax.schedulers import Clone, Race, Scheduler
 from hpjax.settings import Settings
 from hpjax.space import Point
 from hpjax.standing import Standing
-from hpjax.store import STATUSES
+from hpjax.store import NO_WAVE, STATUSES
 from hpjax.text import show
 from hpjax.wave import Event, Place, Wave
 
@@ -132,10 +132,11 @@ def _waves_of(prepared: Prepared, number: int) -> list[tuple[Group, tuple[int, .
 
 def _record(settings: Settings, prepared: Prepared, number: int, first: int, place: Place) -> None:
     """Records the trials of a round; ``first`` is the number of its first wave."""
+    waves = {t: first + i for i, (_, trials) in enumerate(_waves_of(prepared, number)) for t in trials}
+    groups = {t: g.number for g in prepared.plan.groups for t in g.trials}
     rows = [
-        (t, number, g.number, first + wave, {n: _jsonable(v) for n, v in prepared.points[t].items()})
-        for wave, (g, trials) in enumerate(_waves_of(prepared, number))
-        for t in trials
+        (t, number, groups[t], waves.get(t, NO_WAVE), {n: _jsonable(v) for n, v in prepared.points[t].items()})
+        for t in _trials_of(prepared, number)
     ]
     with place.store.transaction():
         place.store.add_trials(rows, settings.lanes_a_trial)

@@ -3,7 +3,6 @@
 import hashlib
 import re
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
@@ -22,7 +21,7 @@ from hpjax.keys import lane_key
 from hpjax.planning import Prepared, tracer
 from hpjax.program import Program
 from hpjax.settings import Settings
-from hpjax.store import FORMAT, LOCK, MANIFEST, Store, differences, part_of, read_manifest
+from hpjax.store import FORMAT, LOCK, MANIFEST, Store, differences, origin, part_of, read_manifest
 from hpjax.text import show
 
 
@@ -32,8 +31,7 @@ def manifest(settings: Settings, prepared: Prepared, recorded: bool) -> dict[str
     packages = ("hpjax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
     return {
         "format": FORMAT,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else [],
+        **origin(),
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
         "devices": {"count": plan.devices[0], "kind": plan.devices[1]},
         "sweep": description(settings, prepared) | (digests(settings, prepared) if recorded else {}),
@@ -50,6 +48,7 @@ def description(settings: Settings, prepared: Prepared) -> dict[str, Any]:
         "scales": {name: settings.space.scale(name) for name in settings.space.names},
         "metrics": sorted({name for shapes in plan.shapes for name in shapes.metrics}),
         "trials": plan.trials,
+        "shard": None if plan.shard is None else [str(plan.shard)],
         "rounds": len(plan.rounds),
         "replicates": plan.replicates,
         "folds": plan.folds,

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from hpjax.hparams import Hparams, reading, with_fold
 from hpjax.program import Schedule
 from hpjax.samplers import Observation
 from hpjax.settings import Settings
+from hpjax.shard import Shard
 from hpjax.space import Point
 
 # With more programs than this a continuous hyperparameter that is static is worth a hint.
@@ -67,6 +69,9 @@ def _rounds(settings: Settings) -> tuple[int, ...]:
     wanted = size if settings.trials is None else int(settings.trials)
     if wanted is None:
         raise InputError("Sweep.trials", None, f"must be given, since {name} has no end", "Write trials=64.")
+    if settings.shard is not None and settings.shard[1] > wanted:
+        allowed = f"must be one of at most {wanted} shards, the number of trials"
+        raise InputError("Sweep.shard", str(settings.shard), allowed, "Use fewer shards.")
     if settings.rounds > wanted:
         raise InputError("Sweep.rounds", settings.rounds, f"must be at most {wanted}, the trials", "Use fewer rounds.")
     share, rest = divmod(wanted, settings.rounds)
@@ -116,6 +121,7 @@ def _first(settings: Settings) -> Prepared:
         )
     unseen = _check_numbers(settings, tracing, groups, shapes, points, schedules, 0)
     _check_scheduler(settings, rounds, schedules, groups, 0)
+    # As for all trials where this is a shard: what the shards find together is one sweep, which has one width.
     wide = settings.width or width.choose(
         devices[0].platform,
         max(len(g.trials) for g in groups) * (settings.lanes_a_trial if settings.randomness == "independent" else 1),
@@ -151,9 +157,11 @@ def _first(settings: Settings) -> Prepared:
         objective=str(settings.objective),
         randomness=settings.randomness,
         seed=settings.seed,
+        shard=None if settings.shard is None else Shard(*settings.shard),
         hints=tuple(_hints(settings, devices, groups, shapes, verdicts, read, unseen)),
     )
-    return Prepared(_waved(settings, plan, 0), points)
+    plan = _waved(settings, plan, 0)
+    return Prepared(replace(plan, hints=(*plan.hints, *_hints_of_shard(settings, plan))), points)
 
 
 def _next(settings: Settings, before: Prepared, history: Sequence[Observation]) -> Prepared:
@@ -178,26 +186,36 @@ def _waved(settings: Settings, plan: Plan, first: int) -> Plan:
     """``plan`` with the waves of the trials from ``first`` on; a group keeps the chunks that it was compiled with."""
     memory = spread.memory()
 
-    def chunks(trials: int) -> int:
-        luck = np.repeat(np.arange(settings.lanes_a_trial, dtype=np.int32), trials)
-        own_luck = settings.randomness == "independent"
-        return layout.chunks_needed(luck_of(luck, own_luck), plan.width, plan.devices[0])
-
+    mine = set(range(first, len(plan.schedules)))
+    if plan.shard is not None:
+        mine = plan.shard.trials([g.trials for g in plan.groups], plan.budgets)
     waves, sizes = [], []
     for g, given in zip(plan.groups, plan.shapes, strict=True):
         known = g.number < len(plan.chunks)
-        fresh = [trial for trial in g.trials if trial >= first]
+        fresh = [trial for trial in g.trials if trial in mine]
         fitting = width.chunks_that_fit(memory, plan.data_bytes, plan.width * given.lane_bytes)
-        most = layout.most_trials(chunks, plan.chunks[g.number] if known else fitting, len(fresh)) if fresh else 1
+        most = (
+            layout.most_trials(
+                partial(_chunks, settings, plan), plan.chunks[g.number] if known else fitting, len(fresh)
+            )
+            if fresh
+            else 1
+        )
         earlier = plan.waves[g.number] if known else ()
         waves.append((*earlier, *(tuple(fresh[i : i + most]) for i in range(0, len(fresh), most))))
-        sizes.append(plan.chunks[g.number] if known else chunks(most))
+        sizes.append(plan.chunks[g.number] if known else _chunks(settings, plan, most))
     states = sum(
         sum(wave[0] >= first for wave in each) * size * plan.width * given.lane_bytes
         for each, size, given in zip(waves, sizes, plan.shapes, strict=True)
     )
     parks = settings.scheduler is not None and memory is not None and 2 * states + plan.data_bytes > memory
     return replace(plan, waves=tuple(waves), chunks=tuple(sizes), parks=parks)
+
+
+def _chunks(settings: Settings, plan: Plan, trials: int) -> int:
+    """How many chunks a device so many trials of a group need."""
+    luck = np.repeat(np.arange(settings.lanes_a_trial, dtype=np.int32), trials)
+    return layout.chunks_needed(luck_of(luck, settings.randomness == "independent"), plan.width, plan.devices[0])
 
 
 def _check_numbers(
@@ -373,4 +391,26 @@ def _hints(
         yield (
             f"{cores} cores, but {len(devices)} CPU device{'s' * (len(devices) > 1)}. One device a core is faster for "
             f'small models: jax.config.update("jax_num_cpu_devices", {cores}) before the first use of jax.'
+        )
+
+
+def _hints_of_shard(settings: Settings, plan: Plan) -> Iterator[str]:
+    """That the width must be that of the other shards, and whether the lanes of this one fill little of it."""
+    if plan.shard is None or settings.width is not None:
+        return
+    yield (
+        f"this machine makes the width {plan.width}, and shards of different widths are not merged. Where they run on "
+        "different machines, give all of them the same."
+    )
+    whole, own = (
+        sum(_chunks(settings, plan, trials) for trials in each if trials)
+        for each in (
+            [len(g.trials) for g in plan.groups],
+            [sum(map(len, waves)) for waves in plan.waves],
+        )
+    )
+    if own * plan.shard.of > 2 * whole:
+        yield (
+            f"this shard takes about {own / whole:.0%} of the time of the whole sweep, whose width it has, "
+            f"{plan.width}: its trials fill little of it. Use fewer shards, or give all of them the same smaller width."
         )

@@ -62,12 +62,14 @@ class Progress:
             whole = text.count(event.lane_steps + self._left, "lane-step")
             self._keep(f"goes on from a checkpoint: {event.lane_steps:,} of {whole} are done")
             return
-        group = f"group {event.group} ({self._plan.groups[event.group]}), {event.group + 1} of {event.groups}"
+        # Of a group that only a later round brought the plan knows nothing.
+        static = "".join(f" ({g})" for g in self._plan.groups if g.number == event.group)
+        group = f"group {event.group}{static}, {self._nth(event)} of {event.groups}"
         if event.kind == "compile":
             self._show(f"{group}: compiling")
         elif event.kind == "compiled":
             self._compile = event.seconds
-            self._compiled = max(self._compiled, event.group + 1)
+            self._compiled = max(self._compiled, self._nth(event))
             self._keep(f"{group}: compiled in {text.duration(event.seconds)}")
         else:
             self._training += event.seconds
@@ -75,12 +77,16 @@ class Progress:
             self._left = max(self._left - event.lane_steps - event.spared, 0)
             (self._show if event.live else self._keep)(self._line(event))
 
+    def _nth(self, event: Event) -> int:
+        """The place of an event's group among those that are trained here, from 1."""
+        return 1 + event.group - sum(not waves for waves in self._plan.waves[: event.group])
+
     def _line(self, event: Event) -> str:
         rate = self._done / self._training if self._training else 0.0
         to_compile = self._compile * (event.groups - self._compiled)
         left = text.duration(self._left / rate + to_compile) if rate else "?"
         best = "" if event.best is None else f" · best {text.metric(event.best[1])} (trial {event.best[0]})"
-        at = f"{event.group + 1}/{event.groups} step {event.step:,}/{event.steps:,}"
+        at = f"{self._nth(event)}/{event.groups} step {event.step:,}/{event.steps:,}"
         return f"{at} · {event.live:,}/{event.lanes:,} lanes · {rate:,.0f} steps/s · {left} left{best}"
 
     def _show(self, line: str) -> None:

@@ -46,7 +46,10 @@ class Trial:
 
     @property
     def status(self) -> str:
-        """``complete``, ``stopped``, ``diverged`` or ``running``; of several replicates the worst."""
+        """``complete``, ``stopped``, ``diverged`` or ``running``; of several replicates the worst.
+
+        ``elsewhere`` where another shard of the sweep has the trial.
+        """
         return str(self._result.statuses[self.id])
 
     @property
@@ -73,7 +76,7 @@ class Trial:
         are keys 0, 1, ….
 
         Raises:
-          RunError: the trial diverged, or its group is still running.
+          RunError: the trial diverged, its group is still running, or another shard has it.
         """
         replicates = self._result.lane_status.shape[1]
         if not 0 <= replicate < replicates:
@@ -164,7 +167,7 @@ class Result:
             self.hparams[takeover.trial] = takeover.hparams
         self.rounds, self.groups, self._waves = (np.array([row[i] for row in rows], np.int32) for i in (1, 2, 3))
         shape = (len(rows), int(sweeping["replicates"]))
-        self.lane_status = np.full(shape, "running", "<U8")
+        self.lane_status = np.full(shape, "running", "<U9")
         self.lane_step = np.zeros(shape, np.int64)
         for trial, replicate, status, step in store.lanes():
             self.lane_status[trial, replicate], self.lane_step[trial, replicate] = status, step
@@ -201,9 +204,9 @@ class Result:
 
     @property
     def statuses(self) -> NDArray[np.str_]:
-        """(trials,), the worst status of each trial's replicates: diverged, running, stopped, complete."""
-        worst = np.full(len(self), "complete", "<U8")
-        for status in ("stopped", "running", "diverged"):
+        """(trials,), the worst status of each trial's replicates: elsewhere, diverged, running, stopped, complete."""
+        worst = np.full(len(self), "complete", "<U9")
+        for status in ("stopped", "running", "diverged", "elsewhere"):
             worst[(self.lane_status == status).any(axis=1)] = status
         return worst
 
@@ -242,14 +245,15 @@ class Result:
           RunError: every trial diverged, or none was evaluated yet.
         """
         if not self.ranking:
-            diverged = int((self.statuses == "diverged").sum())
-            if diverged == len(self) > 0:
-                first = int(self.lane_step.min())
+            lost, here = self.statuses == "diverged", int((self.statuses != "elsewhere").sum())
+            diverged = int(lost.sum())
+            if diverged == here > 0:
+                first = int(self.lane_step[lost].min())
                 raise RunError(
                     f"there is no best trial: all {diverged} diverged, the first at step {first}. "
                     "Lower the learning rates, or clip the gradients."
                 )
-            raise RunError(f"there is no best trial yet: {diverged} of {len(self)} diverged, none is evaluated.")
+            raise RunError(f"there is no best trial yet: {diverged} of {here} diverged, none is evaluated.")
         return Trial(self, self.ranking[0])
 
     def top(self, k: int = 10, by: Objective | None = None) -> list[Trial]:
@@ -333,6 +337,12 @@ class Result:
 
     def leaves(self, trial: int, replicate: int = 0) -> list[tuple[tuple[str | int, ...], Array]]:
         """Path and array of every leaf of one lane's final state."""
+        if self.lane_status[trial, replicate] == "elsewhere":
+            shards = ", ".join(self.manifest["sweep"].get("shard") or "?")
+            raise RunError(
+                f"trial {trial} is elsewhere: this run is shard {shards} of its sweep. "
+                "Load the run directory of its own shard, or join them with hpjax merge."
+            )
         if self.lane_status[trial, replicate] == "running":
             raise RunError(f"trial {trial} is still running, or was interrupted: it has no final state.")
         return self._store.state(int(self._waves[trial]), trial, replicate)
@@ -344,8 +354,14 @@ class Result:
         again, it gives what was recorded.
 
         Raises:
-          RunError: the result was loaded without its sweep, or there is no best trial or no test split.
+          RunError: the result was loaded without its sweep, there is no best trial or no test split, or trials are
+            elsewhere, of which one may be better.
         """
+        if elsewhere := int((self.statuses == "elsewhere").sum()):
+            raise RunError(
+                f"{count(elsewhere, 'trial')} are elsewhere, of which one may be better than the best here. "
+                "Merge the shards, and test what sweep.run(directory) returns of the merged directory."
+            )
         best = self.best
         if best.id in self.tested:
             return self.tested[best.id]

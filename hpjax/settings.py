@@ -10,6 +10,7 @@ from hpjax.objective import Objective, minimize
 from hpjax.program import Program
 from hpjax.samplers import Sampler, Sobol
 from hpjax.schedulers import Scheduler
+from hpjax.shard import FIELD, Shard
 from hpjax.space import Space
 
 RANDOMNESS = ("shared", "independent")
@@ -35,6 +36,7 @@ class Settings:
     devices: int | None = None
     spread: Literal["shard_map", "pmap"] = "shard_map"
     segment: int | None = None
+    shard: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name, kind, make in (
@@ -61,6 +63,20 @@ class Settings:
                 raise InputError(f"Sweep.{name}", getattr(self, name), f"must be one of {allowed}", "Spell it so.")
         if self.scheduler is not None and not isinstance(self.scheduler, Scheduler):
             raise InputError("Sweep.scheduler", self.scheduler, "must be a Scheduler", "Give Halving(min_steps=100).")
+        if self.shard is not None:
+            object.__setattr__(self, "shard", self._sharded(Shard.read(self.shard)))
+
+    def _sharded(self, shard: Shard) -> Shard:
+        """``shard``, where the sweep decides nothing on the way: jobs that do not see each other could not."""
+        remedy = "Leave {} out, or run the whole sweep as one program, on several hosts where one is too small."
+        if self.scheduler is not None:
+            name = type(self.scheduler).__name__
+            allowed = f"cannot go with {name}, which would compare the trials of each job without seeing the others"
+            raise InputError(FIELD, str(shard), allowed, remedy.format("the scheduler"))
+        if self.rounds > 1:
+            allowed = f"cannot go with {self.rounds} rounds, since no job would see what the others found in the first"
+            raise InputError(FIELD, str(shard), allowed, remedy.format("rounds"))
+        return shard
 
     @property
     def lanes_a_trial(self) -> int:

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import sqlite3
+import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +33,9 @@ SCHEMA = (
     "CREATE TABLE finished (seconds REAL NOT NULL)",
 )
 
-STATUSES = ("running", "complete", "stopped", "diverged")
+STATUSES = ("running", "complete", "stopped", "diverged", "elsewhere")
+# Of trials that another shard trains.
+NO_WAVE = -1
 DTYPES = ("<i4", "<f4", "<f8")
 
 Array = NDArray[Any]
@@ -195,13 +199,18 @@ class Store:
             raise RunError(f"{self.directory or 'the database'} cannot be written: {error}.") from None
 
     def add_trials(self, rows: Iterable[tuple[int, int, int, int, Mapping[str, Any]]], replicates: int) -> None:
-        """Adds (trial, round, group, wave, hyperparameters), each with running lanes."""
+        """Adds (trial, round, group, wave, hyperparameters), with running lanes; those without a wave are elsewhere."""
         rows = list(rows)
         self._db.executemany(
             "INSERT INTO trials VALUES (?, ?, ?, ?, ?)", ((*ids, json.dumps(h, default=str)) for *ids, h in rows)
         )
         self._db.executemany(
-            "INSERT INTO lanes VALUES (?, ?, 'running', 0)", ((t, r) for t, *_ in rows for r in range(replicates))
+            "INSERT INTO lanes VALUES (?, ?, ?, 0)",
+            (
+                (t, r, "elsewhere" if wave == NO_WAVE else "running")
+                for t, _, _, wave, _ in rows
+                for r in range(replicates)
+            ),
         )
 
     def add_compilation(self, group: int, seconds: float) -> None:
@@ -392,6 +401,14 @@ def write_text(path: Path, content: str) -> None:
     part = part_of(path)
     part.write_text(content)
     os.replace(part, path)
+
+
+def origin() -> dict[str, Any]:
+    """When and by which command something is written, for its manifest."""
+    return {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else [],
+    }
 
 
 def part_of(path: Path) -> Path:

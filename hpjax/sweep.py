@@ -57,6 +57,8 @@ class Sweep(Settings):
       devices: how many devices to use; all by default, with several hosts those of all.
       spread: how lanes are spread over the devices, ``"shard_map"`` or, on one host, ``"pmap"``; the bits are the same.
       segment: optimizer steps a device call at most; by default a call goes from evaluation to evaluation.
+      shard: ``(1, 4)`` trains the first of four parts of the trials, in a job that knows nothing of the others;
+        ``hpx.merge`` joins them. Not with a scheduler or rounds, which decide by all trials.
 
     Raises:
       InputError: a value that cannot be used, here or in ``plan``, before anything compiles.

@@ -28,7 +28,7 @@ class Event:
     Attributes:
       kind: ``"compile"``, ``"compiled"``, ``"segment"`` or ``"decision"``; ``"resumed"`` where a run goes on from a
         checkpoint, with the lane-steps computed and spared before it.
-      group, groups: the number of the group, and how many there are; a decision is on all of them, and has group -1.
+      group, groups: the number of the group, and how many are trained; a decision is on all of them, and has group -1.
       round: the number of the round.
       step, steps: calls of ``step`` that the longest-running lanes took, and those they will take; each is
         an optimizer step, unless the program accumulates gradients over several.
@@ -126,7 +126,7 @@ class Wave:
         self._taken = np.zeros(len(self._cohort.trial), np.int32)
         self._shared: dict[str, Any] = {
             "group": group.number,
-            "groups": len(prepared.plan.groups),
+            "groups": len(prepared.plan.own_groups),
             "round": prepared.plan.round_of(min(trials)),
             "steps": int(self._cohort.budget.max()),
             "lanes": len(self._cohort.trial),

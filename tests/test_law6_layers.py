@@ -11,6 +11,7 @@ ROOT = Path(hpjax.__file__).parent
 
 # From the top; a module imports only from lines below its own. Modules on one line do not know each other.
 LAYERS = """
+cluster
 cli adapters sklearn
 sweep
 progress loop testing
@@ -18,6 +19,7 @@ record
 manifest wave
 standing planning
 settings
+merging
 result
 plot
 analysis diagnosis journal
@@ -43,7 +45,7 @@ samplers.base schedulers.base
 stopping
 program objective metrics keys shuffle
 hparams space
-domains checks
+domains checks shard
 errors text
 """
 

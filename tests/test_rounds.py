@@ -54,7 +54,7 @@ def test_rounds_of_a_sampler_that_does_not_learn_change_no_bit():
     assert same_bits(whole.curves("valid/loss"), parts.curves("valid/loss"))
 
 
-def test_groups_are_those_of_all_rounds():
+def test_groups_are_those_of_all_rounds(capsys):
     """A size that only a later round tries compiles one more program, those known before none."""
 
     class Sizes(hpx.Sampler):
@@ -66,8 +66,9 @@ def test_groups_are_those_of_all_rounds():
     space = hpx.Space(rate=hpx.LogUniform(1e-3, 1), size=hpx.Choice(2, 3))
     sweep = hpx.Sweep(program, space, trials=12, rounds=4, sampler=Sizes(), width=2)
     with compilations() as programs:
-        result = sweep.run(progress=False)
+        result = sweep.run()
     assert sum("segment" in name for name in programs) == 2
+    assert "group 1, 2 of 2: compiled" in capsys.readouterr().err
     assert result.groups.tolist() == [0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0]
     alone = hpx.Sweep(program, space, sampler=hpx.Manual(result.hparams), width=2).run(progress=False)
     assert same_bits(alone.curves("valid/loss"), result.curves("valid/loss"))

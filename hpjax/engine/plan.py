@@ -11,6 +11,7 @@ from hpjax.engine.lane import Shapes
 from hpjax.engine.trace import Verdict
 from hpjax.hparams import Hparams
 from hpjax.program import Schedule
+from hpjax.shard import Shard
 from hpjax.text import show
 
 
@@ -70,13 +71,14 @@ class Plan:
       domains: per hyperparameter, its domain as text.
       width: lanes that one device computes at once.
       chunks: per group, chunks of ``width`` lanes a device.
-      waves: per group, the trials that are on the devices together: all, where they fit.
+      waves: per group, the trials that are on the devices together: all, where they fit. Of a shard its own trials.
       parks: whether waves that wait for a scheduler do so on the host, since not all fit on the devices.
       devices: how many devices, and of which kind.
       schedules: per trial, how long it takes.
       segment: steps a device call at most; None goes from evaluation to evaluation.
       data_bytes: size of the train and valid splits, of which each device has one copy.
       objective, randomness, seed: as given to the sweep.
+      shard: the part of the trials that is trained here, None for all.
       hints: what would make the sweep faster.
     """
 
@@ -98,6 +100,7 @@ class Plan:
     objective: str
     randomness: str
     seed: int
+    shard: Shard | None = None
     hints: tuple[str, ...] = ()
 
     @property
@@ -120,9 +123,20 @@ class Plan:
         return tuple(schedule.steps * schedule.calls for schedule in self.schedules)
 
     @property
+    def own(self) -> tuple[int, ...]:
+        """The trials that are trained here, ascending, as far as they are planned: all, or those of the shard."""
+        return tuple(sorted(trial for waves in self.waves for wave in waves for trial in wave))
+
+    @property
+    def own_groups(self) -> tuple[Group, ...]:
+        """The groups that have trials that are trained here."""
+        return tuple(g for g in self.groups if self.waves[g.number])
+
+    @property
     def lane_steps(self) -> int:
-        """Calls of ``step`` of all lanes together; later rounds are taken to be like those that are planned."""
-        return round(sum(self.budgets) * self.trials / len(self.budgets)) * self.replicates
+        """Calls of ``step`` of all lanes here; later rounds are taken to be like those that are planned."""
+        mine = sum(self.budgets[trial] for trial in self.own)
+        return round(mine * self.trials / len(self.budgets)) * self.replicates
 
     def memory(self, group: Group) -> int:
         """Estimated bytes a device while a wave of the group trains: lanes, data, one chunk's gradients and batch."""
@@ -131,7 +145,7 @@ class Plan:
 
     def segments(self, group: Group) -> int:
         """Device calls of a wave of the group, if no trial ends early."""
-        longest = max(self.budgets[trial] for trial in group.trials)
+        longest = max(self.budgets[trial] for wave in self.waves[group.number] for trial in wave)
         # From one evaluation to the next, each in calls of at most `segment` steps.
         whole, rest = divmod(longest, group.eval_every)
         call = self.segment or longest
@@ -142,9 +156,11 @@ class Plan:
         seeds = self.replicates // (self.folds or 1)
         folds = f" ({text.count(seeds, 'seed')} × {self.folds} folds)" if self.folds else ""
         rounds = f" in {len(self.rounds)} rounds, of which the first is planned here," if len(self.rounds) > 1 else ""
+        work = f", {text.count(self.lane_steps, 'lane-step')}"
         head = [
             f"{text.count(self.trials, 'trial')}{rounds} × {text.count(self.replicates, 'replicate')}{folds} = "
-            f"{text.count(self.trials * self.replicates, 'lane')}, {text.count(self.lane_steps, 'lane-step')}",
+            f"{text.count(self.trials * self.replicates, 'lane')}{'' if self.shard else work}",
+            *([f"shard {self.shard}: {len(self.own):,} of {self.trials:,} trials{work}"] if self.shard else []),
             f"objective {self.objective} · seed {self.seed} · {self.randomness} randomness",
             f"{text.count(count, f'{kind} device')}, width {self.width}, data {text.size(self.data_bytes)} a device",
         ]
@@ -167,17 +183,17 @@ class Plan:
                 (
                     str(g.number),
                     str(g),
-                    f"{len(g.trials):,}",
+                    f"{sum(map(len, self.waves[g.number])):,}",
                     f"{len(self.waves[g.number]):,}",
                     f"{self.segments(g):,}",
                     f"{self.chunks[g.number]:,}",
                     f"{self.shapes[g.number].parameters:,}",
                     text.size(self.memory(g)),
                 )
-                for g in self.groups
+                for g in self.own_groups
             ],
         )
-        programs = f"{text.count(len(self.groups), 'compiled program')}"
+        programs = f"{text.count(len(self.own_groups), 'compiled program')}"
         return "\n".join(
             [*head, "", how, "", f"{programs}, one a group", groups, *(f"\nhint: {h}" for h in self.hints)]
         )
