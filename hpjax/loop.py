@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from hpjax.checkpoint import FOLDER, Checkpoints, Cut, forget
+from hpjax.cuts import check_cut
 from hpjax.engine import spread
 from hpjax.engine.plan import Group
-from hpjax.errors import InputError
+from hpjax.errors import InputError, RunError
 from hpjax.planning import Prepared, check_point, prepare
 from hpjax.schedulers import Clone, Race, Scheduler
 from hpjax.settings import Settings
@@ -147,16 +148,21 @@ def opened(path: Path, about: dict[str, Any], seconds: float) -> tuple[Store, Ch
     """The store of a run directory, rolled back to the last cut where there is one, else new; and its checkpoints.
 
     Raises:
-      RunError: the directory cannot be written, or another process writes to it.
+      RunError: the directory cannot be written or is not what a run leaves, or another process writes to it.
     """
     store = Store.resume(path) if (path / FOLDER).exists() else None
     if store is not None:
-        checkpoints = Checkpoints(path, seconds)
-        cut = checkpoints.latest()
-        if cut is not None:
-            _roll_back(store, cut)
-            return store, checkpoints, cut
-        checkpoints.close()
+        try:
+            store.check(about["sweep"]["replicates"])
+            checkpoints = Checkpoints(path, seconds)
+            cut = checkpoints.latest(lambda cut: check_cut(cut, about["sweep"]))
+            if cut is not None:
+                _roll_back(store, cut)
+                return store, checkpoints, cut
+            checkpoints.close()
+        except BaseException:
+            store.close()
+            raise
         store.close()
     store = Store.create(path, about)
     forget(path)
@@ -172,6 +178,11 @@ def _roll_back(store: Store, cut: Cut) -> None:
     counts = {wave: each["evaluations"] for wave, each in waves.items()}
     with store.transaction():
         store.roll_back(cut.about["round"] + 1, min(waves), counts, cut.about["takeovers"], lanes)
+        if store.lanes() != lanes or len(store.takeovers()) != cut.about["takeovers"]:
+            raise RunError(
+                f"the database in {store.directory} lacks what its checkpoint was made of: one of them is damaged. "
+                "Restore them, or delete the database to begin anew."
+            )
 
 
 def _raced(

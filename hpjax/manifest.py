@@ -103,8 +103,7 @@ def recorded_width(path: Path) -> int | None:
     """The width of the run in a directory, None where there is no run."""
     if not (path / MANIFEST).is_file():
         return None
-    width = read_manifest(path).get("sweep", {}).get("width")
-    return width if isinstance(width, int) else None
+    return int(read_manifest(path)["sweep"]["width"])
 
 
 def finished(path: Path, manifest: dict[str, Any]) -> Store | None:
@@ -130,11 +129,7 @@ def finished(path: Path, manifest: dict[str, Any]) -> Store | None:
             + "\n  ".join(lines)
             + "\nChoose another directory, or make the sweep what it was."
         )
-    try:
-        store = Store.open(path)
-        return store if store.seconds() is not None else None
-    except RunError:  # it was interrupted before its database was complete
-        return None
+    return Store.finished(path)
 
 
 def _add(digest: Any, array: Any) -> None:

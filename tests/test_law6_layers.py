@@ -19,8 +19,9 @@ standing planning
 settings
 result
 plot
-analysis diagnosis journal
+analysis diagnosis journal cuts
 store
+tables fields states
 supervise prediction
 training
 losses
@@ -40,7 +41,7 @@ samplers.base schedulers.base
 stopping
 program objective metrics keys shuffle
 hparams space
-domains checks
+domains checks untrusted
 errors text
 """
 
