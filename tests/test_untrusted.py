@@ -68,12 +68,11 @@ class World:
         path.write_text(json.dumps(value))
 
     def sql(self, *statements):
-        database = sqlite3.connect(self.run / "results.sqlite")
-        for statement in statements:
-            database.execute(*((statement,) if isinstance(statement, str) else statement))
-        database.commit()
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        database.close()
+        with contextlib.closing(sqlite3.connect(self.run / "results.sqlite")) as database:
+            for statement in statements:
+                database.execute(*((statement,) if isinstance(statement, str) else statement))
+            database.commit()
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def refused(self, message, how=None):
         with pytest.raises((hpx.RunError, hpx.InputError), match=message):
@@ -514,7 +513,7 @@ class Damage:
     @staticmethod
     def deletion(world, draw):
         if path := draw(st.sampled_from([None, *sorted(world.run.rglob("*"))])):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     @staticmethod
     def duplication(world, draw):
@@ -563,6 +562,8 @@ class Damage:
         with contextlib.suppress(OSError):
             path = world.run / name
             path.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(path):
+                return
             if draw(st.booleans()):
                 path.symlink_to(world.outside / draw(st.sampled_from(["secret.txt", "folder", "nothing"])))
             elif draw(st.booleans()):
@@ -619,7 +620,7 @@ BOTH = ["finished", "interrupted"]
 
 
 def test_show(runs, tmp_path_factory):
-    commanded(runs, tmp_path_factory, 240 * CASES, BOTH, "show")
+    commanded(runs, tmp_path_factory, 280 * CASES, BOTH, "show")
 
 
 def test_plot(runs, tmp_path_factory, monkeypatch):
