@@ -1,10 +1,11 @@
 """Checkpoints: cuts through a running sweep, written beside it, each with digests of its own."""
 
 import hashlib
+import math
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpjax.errors import RunError
+from hpjax.text import size
+from hpjax.untrusted import memory, read_json
 
 FOLDER = "checkpoints"
 KEPT = 2
@@ -38,7 +41,13 @@ class Cut(NamedTuple):
         return cls(about | {"parts": {name: each.about for name, each in parts.items()}}, arrays)
 
     def part(self, name: str) -> "Cut":
-        """One of those that it was made of."""
+        """One of those that it was made of.
+
+        Raises:
+          RunError: it was made without.
+        """
+        if name not in self.about["parts"]:
+            raise RunError(f"the checkpoint lacks {name}: it is damaged, or of another sweep.")
         start = f"{name}/"
         return Cut(
             self.about["parts"][name], {n.removeprefix(start): a for n, a in self.arrays.items() if n.startswith(start)}
@@ -58,13 +67,16 @@ class Checkpoints:
 
         self._ocp, self._seconds = ocp, seconds
         self._folder = (directory / FOLDER).absolute()
-        self._folder.mkdir(parents=True, exist_ok=True)
         # One host writes, with what it gathered from all: Orbax must not wait for the others.
         alone = ocp.options.MultiprocessingOptions(active_processes={0}, barrier_sync_key_prefix="hpjax")
         options = ocp.CheckpointManagerOptions(
             max_to_keep=KEPT, enable_async_checkpointing=False, multiprocessing_options=alone, create=False
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        except Exception as error:  # whatever odd files make Orbax say
+            raise RunError(f"{self._folder} cannot be used: {_first_line(error)}. Delete it.") from None
         # Nor ask whether to preempt: hosts count these questions, and each must ask equally often.
         self._manager.reached_preemption = lambda step: False
         self._writer = ThreadPoolExecutor(1)
@@ -101,11 +113,16 @@ class Checkpoints:
         self._manager.wait_until_finished()
         self._took = time.monotonic() - begun
 
-    def latest(self) -> Cut | None:
-        """The newest cut that is whole, None where there is none; says which ones are not."""
+    def latest(self, fits: Callable[[Cut], None]) -> Cut | None:
+        """The newest cut that is whole and fits, None where there is none; says which ones are not.
+
+        Args:
+          fits: raises ``RunError`` where a cut is not of this sweep.
+        """
         args = self._ocp.args
         for number in sorted(self._manager.all_steps(), reverse=True):
             try:
+                self._weigh(number)
                 found = self._manager.restore(
                     number, args=args.Composite(state=args.StandardRestore(), meta=args.JsonRestore())
                 )
@@ -113,13 +130,38 @@ class Checkpoints:
                 wrong = [n for n, d in digests(arrays).items() if d != found["meta"]["digests"].get(n)]
                 lost = found["meta"]["digests"].keys() - arrays.keys()
                 if not wrong and not lost:
-                    empty = {n: np.zeros(shape, dtype) for n, (shape, dtype) in found["meta"]["empty"].items()}
-                    return Cut(found["meta"]["about"], arrays | empty)
+                    empty = {n: _empty(shape, dtype) for n, (shape, dtype) in found["meta"]["empty"].items()}
+                    cut = Cut(found["meta"]["about"], arrays | empty)
+                    fits(cut)
+                    return cut
                 reason = f"{', '.join(sorted([*wrong, *lost]))} is not what was written"
             except Exception as error:  # whatever a damaged file makes Orbax say
-                reason = f"it cannot be read: {str(error).splitlines()[0]}"
+                reason = f"it cannot be read: {_first_line(error)}"
             warnings.warn(f"checkpoint {self._folder / str(number)}: {reason}. The one before is used.", stacklevel=2)
         return None
+
+    def _weigh(self, number: int) -> None:
+        """Makes sure, before anything is restored, that a cut is of arrays in its own files that fit into memory."""
+        folder = self._manager.directory / str(number) / "state"
+        written = read_json(Path(folder) / "_METADATA")
+        # All arrays in one OCDBT database, whose files TensorStore seeks nowhere else. Without it Orbax would read
+        # each array from wherever its name leads, other types from files of their own.
+        types = {leaf["value_metadata"]["value_type"] for leaf in written["tree_metadata"].values()}
+        if written["use_ocdbt"] is not True or not types <= {"np.ndarray", "jax.Array"}:
+            raise ValueError(f"its arrays are not kept as a run keeps them ({', '.join(map(repr, sorted(types)))})")
+        needed = 0
+        handler = self._ocp.StandardCheckpointHandler()
+        try:
+            found = handler.metadata(folder).tree
+        finally:
+            handler.close()
+        for name, array in found.items():
+            # A chunk is read as a whole, and a crafted one may be larger than its array.
+            if any(n > max(m, 1) for n, m in zip(array.storage.chunk_shape, array.shape, strict=True)):
+                raise ValueError(f"{name} has chunks of {array.storage.chunk_shape} for a shape of {array.shape}")
+            needed += math.prod(array.shape) * np.dtype(array.dtype).itemsize
+        if needed > memory():
+            raise ValueError(f"its arrays take {size(needed)}, more than the memory of this host")
 
     def _wait(self) -> None:
         if self._writing is not None:
@@ -145,6 +187,16 @@ class Checkpoints:
 def forget(directory: Path) -> None:
     """Deletes the checkpoints of a run directory."""
     shutil.rmtree(directory / FOLDER, ignore_errors=True)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+
+
+def _empty(shape: list[int], dtype: str) -> NDArray[Any]:
+    if 0 not in shape:
+        raise ValueError(f"an empty array has the shape {shape}")
+    return np.zeros(shape, dtype)
 
 
 def digests(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:

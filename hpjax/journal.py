@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpjax.errors import InputError
+from hpjax.errors import InputError, RunError
 from hpjax.samplers.optuna import silent
 
 if TYPE_CHECKING:
@@ -23,11 +23,17 @@ def write(result: "Result", path: str | Path, name: str) -> None:
       name: of the study.
     """
     import optuna
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
     with silent(optuna):
-        if name in [each.study_name for each in optuna.get_all_study_summaries(storage)]:
+        try:  # a lock that is a file, for a link has no place in a run directory
+            storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
+            there = [each.study_name for each in optuna.get_all_study_summaries(storage)]
+        except OSError:
+            raise
+        except Exception as error:  # whatever a damaged journal makes Optuna say
+            raise RunError(f"{path} is no journal of Optuna: {error!r}. Choose another file.") from None
+        if name in there:
             raise InputError("to_optuna.name", name, f"is there already, in {path}", "Choose another name, or file.")
         study = optuna.create_study(storage=storage, study_name=name, direction=result.objective.direction)
     kinds = {each: _distribution(optuna.distributions, result, each) for each in result.names}

@@ -21,7 +21,7 @@ from hpjax.keys import lane_key
 from hpjax.planning import Prepared, tracer
 from hpjax.program import Program
 from hpjax.settings import Settings
-from hpjax.store import FORMAT, LOCK, MANIFEST, Store, differences, origin, part_of, read_manifest
+from hpjax.store import FORMAT, LOCK, MANIFEST, differences, origin, part_of, read_manifest
 from hpjax.text import show
 
 
@@ -102,8 +102,7 @@ def recorded_width(path: Path) -> int | None:
     """The width of the run in a directory, None where there is no run."""
     if not (path / MANIFEST).is_file():
         return None
-    width = read_manifest(path).get("sweep", {}).get("width")
-    return width if isinstance(width, int) else None
+    return int(read_manifest(path)["sweep"]["width"])
 
 
 def recorded(path: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
@@ -130,18 +129,6 @@ def recorded(path: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
             + "\nChoose another directory, or make the sweep what it was."
         )
     return there
-
-
-def finished(path: Path) -> Store | None:
-    """The store of the run in a directory, None where it is not finished."""
-    try:
-        store = Store.open(path)
-    except RunError:  # it was interrupted before its database was complete
-        return None
-    if store.seconds() is not None:
-        return store
-    store.close()
-    return None
 
 
 def _add(digest: Any, array: Any) -> None:

@@ -78,6 +78,7 @@ def _opened(path: Path) -> Part:
     manifest = read_manifest(path)
     store = Store.open(path)
     try:
+        store.check(manifest["sweep"]["replicates"])
         rows = store.trials()
         own = {trial for trial, _, _, wave, _ in rows if wave != NO_WAVE}
         if manifest["sweep"]["shard"] is None:
@@ -142,12 +143,12 @@ def _join(parts: Sequence[Part], merged: Store, directory: Path) -> None:
     for number, part in enumerate(parts):
         rows |= {t: (t, r, group, waves[number, wave], h) for t, r, group, wave, h in part.rows if t in part.own}
         lanes += [lane for lane in part.store.lanes() if lane.trial in part.own]
-    replicates = int(parts[0].manifest["sweep"]["replicates"])
+    replicates, metrics = (parts[0].manifest["sweep"][name] for name in ("replicates", "metrics"))
     with merged.transaction():
         merged.add_trials(rows.values(), replicates)
         merged.add_changes(lanes)
         for number, part in enumerate(parts):
-            for (wave, segment), arrays in part.store.curves().items():
+            for (wave, segment), arrays in part.store.curves(metrics, (len(rows), replicates)).items():
                 merged.add_curves(waves[number, wave], segment, arrays)
             for group, seconds in part.store.compilations().items():
                 merged.add_compilation(group, seconds)

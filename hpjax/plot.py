@@ -22,6 +22,7 @@ STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "font.size": 9,
+    "text.parse_math": False,  # names are names
 }
 SHOWN_CURVES = 300
 

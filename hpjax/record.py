@@ -6,7 +6,9 @@ from typing import Any
 
 from hpjax import distributed
 from hpjax.checkpoint import FOLDER, Checkpoints, Cut, forget
-from hpjax.manifest import finished, recorded
+from hpjax.cuts import check_cut
+from hpjax.errors import RunError
+from hpjax.manifest import recorded
 from hpjax.store import STATUSES, Change, Store
 
 
@@ -87,18 +89,23 @@ def _opened(path: Path, about: dict[str, Any], seconds: float) -> tuple[Record, 
     there = recorded(path, about)
     if there is not None:
         about = there
-        store = finished(path)
+        store = Store.finished(path)
         if store is not None:
             forget(path)  # it may have been interrupted before it could
             return Record(store, path), about
         store = Store.resume(path) if (path / FOLDER).exists() else None
         if store is not None:
-            checkpoints = Checkpoints(path, seconds)
-            cut = checkpoints.latest()
-            if cut is not None:
-                _roll_back(store, cut)
-                return Record(store, path, checkpoints, cut), about
-            checkpoints.close()
+            try:
+                store.check(about["sweep"]["replicates"])
+                checkpoints = Checkpoints(path, seconds)
+                cut = checkpoints.latest(lambda cut: check_cut(cut, about["sweep"]))
+                if cut is not None:
+                    _roll_back(store, cut)
+                    return Record(store, path, checkpoints, cut), about
+                checkpoints.close()
+            except BaseException:
+                store.close()
+                raise
             store.close()
     store = Store.create(path, about)
     forget(path)
@@ -111,3 +118,8 @@ def _roll_back(store: Store, cut: Cut) -> None:
     evaluations = {wave: cut.part(f"wave-{wave}").about["evaluations"] for wave in cut.about["waves"]}
     with store.transaction():
         store.roll_back(cut.about["reached"]["round"] + 1, evaluations, cut.about["takeovers"], lanes)
+        if store.lanes() != lanes or len(store.takeovers()) != cut.about["takeovers"]:
+            raise RunError(
+                f"the database in {store.directory} lacks what its checkpoint was made of: one of them is damaged. "
+                "Restore them, or delete the database to begin anew."
+            )

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from hpjax.errors import InputError, RunError, did_you_mean, whole
 from hpjax.objective import Objective
 from hpjax.store import Store, read_manifest
-from hpjax.text import count, show
+from hpjax.text import count, show, size
 from hpjax.text import metric as number
 from hpjax.text import table as text_table
+from hpjax.untrusted import memory
 
 Array = NDArray[Any]
 
@@ -157,30 +159,42 @@ class Result:
         self._store, self.manifest, self._sweep = store, manifest, sweep
         self._predictors: dict[int, Any] = {}
         sweeping = manifest["sweep"]
+        self.lane_step: Array
         self.objective = Objective(*sweeping["objective"])
         self.names: tuple[str, ...] = tuple(sweeping["names"])
-        rows = store.trials()
-        self.hparams = [hparams for *_, hparams in rows]
-        self.first_hparams = list(self.hparams)
-        self.lineage = [Takeover(*row) for row in store.takeovers()]
-        for takeover in self.lineage:
-            self.hparams[takeover.trial] = takeover.hparams
-        self.rounds, self.groups, self._waves = (np.array([row[i] for row in rows], np.int32) for i in (1, 2, 3))
-        shape = (len(rows), int(sweeping["replicates"]))
-        self.lane_status = np.full(shape, "running", "<U9")
-        self.lane_step = np.zeros(shape, np.int64)
-        for trial, replicate, status, step in store.lanes():
-            self.lane_status[trial, replicate], self.lane_step[trial, replicate] = status, step
-        self._read_curves(shape)
+        with store.snapshot():
+            store.check(sweeping["replicates"])
+            self._read_trials(store)
+            segments = store.curves(sweeping["metrics"], self.lane_status.shape)
+        self._read_curves(segments)
         # What is still running was last heard of at its last evaluation.
         heard = np.nan_to_num(self._curves["step"]).max(axis=-1, initial=0).astype(np.int64)
         self.lane_step = np.where(self.lane_status == "running", heard, self.lane_step)
 
-    def _read_curves(self, shape: tuple[int, int]) -> None:
-        segments = self._store.curves()
+    def _read_trials(self, store: Store) -> None:
+        rows = store.trials()
+        self.hparams = [hparams for *_, hparams in rows]
+        self.first_hparams = list(self.hparams)
+        self.lineage = [Takeover(*row) for row in store.takeovers()]
+        unknown = {*chain(*self.hparams, *(takeover.hparams for takeover in self.lineage))} - {*self.names}
+        if unknown:
+            raise RunError(f"the database has hyperparameters {sorted(unknown)}, and the manifest has none such.")
+        for takeover in self.lineage:
+            self.hparams[takeover.trial] = takeover.hparams
+        self.rounds, self.groups, self._waves = (np.array([row[i] for row in rows], np.int32) for i in (1, 2, 3))
+        shape = (len(rows), self.manifest["sweep"]["replicates"])
+        self.lane_status = np.full(shape, "running", "<U9")
+        self.lane_step = np.zeros(shape, np.int64)
+        for trial, replicate, status, step in store.lanes():
+            self.lane_status[trial, replicate], self.lane_step[trial, replicate] = status, step
+
+    def _read_curves(self, segments: Mapping[tuple[int, int], Mapping[str, Array]]) -> None:
         evaluations = max((segment + 1 for _, segment in segments), default=0)
         self.metrics: tuple[str, ...] = tuple(self.manifest["sweep"]["metrics"])
-        names = ("step", *self.metrics)
+        names, shape = ("step", *self.metrics), self.lane_status.shape
+        needed = 8 * len(names) * shape[0] * shape[1] * evaluations
+        if needed > memory():
+            raise RunError(f"the curves take {size(needed)}, more than the memory of this host. Read them elsewhere.")
         self._curves: dict[str, Array] = {name: np.full((*shape, evaluations), np.nan) for name in names}
         for (_, segment), arrays in segments.items():
             where = (arrays["trial"], arrays["replicate"], segment)
@@ -424,11 +438,7 @@ def load(directory: str | Path) -> Result:
       RunError: it is no run directory, or cannot be read.
     """
     directory = Path(directory)
-    store, manifest = Store.open(directory), read_manifest(directory)
-    try:
-        return Result(store, manifest)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise RunError(f"{str(directory)!r} cannot be read: damaged, or of another version ({error!r}).") from None
+    return Result(Store.open(directory), read_manifest(directory))
 
 
 def _column(name: str, hparams: Sequence[Mapping[str, Any]]) -> Array:

@@ -16,27 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpjax.errors import RunError
+from hpjax.fields import check_manifest
+from hpjax.states import read_states
+from hpjax.tables import SCHEMA, check_arrays, check_rows, check_schema, hparams_of, metrics_of
+from hpjax.tables import STATUSES as STATUSES
+from hpjax.untrusted import guard, read_json
 
 MANIFEST, DATABASE, STATES, LOCK = "manifest.json", "results.sqlite", "states", ".lock"
 FORMAT = 1
 
-SCHEMA = (
-    """CREATE TABLE trials (trial INTEGER PRIMARY KEY, round INTEGER NOT NULL, grp INTEGER NOT NULL,
-                            wave INTEGER NOT NULL, hparams TEXT NOT NULL)""",
-    """CREATE TABLE lanes (trial INTEGER, replicate INTEGER, status TEXT NOT NULL, step INTEGER NOT NULL,
-                           PRIMARY KEY (trial, replicate)) WITHOUT ROWID""",
-    """CREATE TABLE curves (wave INTEGER, segment INTEGER, metric TEXT, dtype TEXT NOT NULL, data BLOB NOT NULL,
-                            PRIMARY KEY (wave, segment, metric)) WITHOUT ROWID""",
-    "CREATE TABLE takeovers (trial INTEGER, step INTEGER, source INTEGER NOT NULL, hparams TEXT NOT NULL)",
-    "CREATE TABLE compilations (grp INTEGER PRIMARY KEY, seconds REAL NOT NULL)",
-    "CREATE TABLE tests (trial INTEGER PRIMARY KEY, metrics TEXT NOT NULL)",
-    "CREATE TABLE finished (seconds REAL NOT NULL)",
-)
-
-STATUSES = ("running", "complete", "stopped", "diverged", "elsewhere")
 # Of trials that another shard trains.
 NO_WAVE = -1
-DTYPES = ("<i4", "<f4", "<f8")
+# What SQLite calls the journal that a database in WAL mode has no use for.
+JOURNAL = "-journal"
 
 Array = NDArray[Any]
 
@@ -90,10 +82,10 @@ class Store:
         else:
             try:
                 directory.mkdir(parents=True, exist_ok=True)
+                guard(directory)
                 lock = _locked(directory)
-                shutil.rmtree(directory / STATES, ignore_errors=True)
-                for stale in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"):
-                    (directory / stale).unlink(missing_ok=True)
+                for stale in (STATES, DATABASE, *(f"{DATABASE}{ending}" for ending in ("-wal", "-shm", JOURNAL))):
+                    _remove(directory / stale)
                 write_text(directory / MANIFEST, json.dumps(manifest, indent=2) + "\n")
                 database = _connected(str(directory / DATABASE))
                 database.execute("PRAGMA journal_mode=WAL")
@@ -116,14 +108,18 @@ class Store:
         """The store of an unfinished run, for going on with it; None where its database cannot be read.
 
         Raises:
-          RunError: another process writes to the directory.
+          RunError: another process writes to the directory, or it is not what a run leaves.
         """
+        guard(directory)
         lock = _locked(directory)
         try:
-            return cls(_opened(f"{(directory / DATABASE).absolute().as_uri()}?mode=rw"), directory, lock)
+            return cls(_opened(directory, "mode=rw"), directory, lock)
         except sqlite3.Error:
             lock.close()
             return None
+        except BaseException:
+            lock.close()
+            raise
 
     @classmethod
     def following(cls, directory: Path, content: str | None) -> "Store":
@@ -173,16 +169,57 @@ class Store:
           RunError: there is no run.
         """
         read_manifest(directory)
-        address = (directory / DATABASE).absolute().as_uri()
         try:
-            try:
-                database = _opened(f"{address}?mode=ro")
-            except sqlite3.OperationalError:
-                # In a directory that cannot be written WAL has nowhere to keep its index; nobody else writes there.
-                database = _opened(f"{address}?mode=ro&immutable=1")
+            return cls(_for_reading(directory), directory)
         except sqlite3.Error as error:
             raise RunError(f"{directory / DATABASE} cannot be read: {error}.") from None
-        return cls(database, directory)
+
+    @classmethod
+    def finished(cls, directory: Path) -> "Store | None":
+        """The store of a finished run, for reading; None where the run is not, or was killed before it had a database.
+
+        Raises:
+          RunError: the database is not one that a run leaves.
+        """
+        guard(directory)
+        try:
+            store = cls(_for_reading(directory), directory)
+        except sqlite3.Error:
+            return None
+        return store if store.seconds() is not None else None
+
+    def check(self, replicates: int) -> None:
+        """Makes sure that every row is one that a run writes, before any is used.
+
+        Raises:
+          RunError: one is not.
+        """
+        with self._reading():
+            check_rows(self._db, self._where, replicates)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that is read inside is of one moment, though a run may be writing."""
+        self._read("BEGIN")
+        try:
+            yield
+        finally:
+            self._read("COMMIT")
+
+    @property
+    def _where(self) -> str:
+        return "the database" if self.directory is None else str(self.directory / DATABASE)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise RunError(f"{self._where} cannot be read: {error}. Restore it, or delete it to begin anew.") from None
+
+    def _read(self, query: str) -> list[Any]:
+        with self._reading():
+            return self._db.execute(query).fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -240,8 +277,8 @@ class Store:
 
     def takeovers(self) -> list[tuple[int, int, int, dict[str, Any]]]:
         """(trial, step, source, hyperparameters) in the order in which they happened."""
-        rows = self._db.execute("SELECT trial, step, source, hparams FROM takeovers ORDER BY rowid").fetchall()
-        return [(*ids, {n: _tuples(v) for n, v in json.loads(hparams).items()}) for *ids, hparams in rows]
+        rows = self._read("SELECT trial, step, source, hparams FROM takeovers ORDER BY rowid")
+        return [(*ids, hparams_of(hparams)) for *ids, hparams in rows]
 
     def add_test(self, trial: int, metrics: Mapping[str, float]) -> None:
         """Records that a trial was evaluated on the test split."""
@@ -251,9 +288,8 @@ class Store:
             return
         # By a connection of its own: this one may have been opened for reading.
         try:
-            database = sqlite3.connect(self.directory / DATABASE)
-            with database:
-                database.execute("INSERT OR REPLACE INTO tests VALUES (?, ?)", row)
+            database = _opened(self.directory, "mode=rw")
+            database.execute("INSERT OR REPLACE INTO tests VALUES (?, ?)", row)
             database.close()
         except sqlite3.Error as error:
             raise RunError(f"{self.directory} cannot be written: {error}.") from None
@@ -264,34 +300,39 @@ class Store:
 
     def trials(self) -> list[tuple[int, int, int, int, dict[str, Any]]]:
         """(trial, round, group, wave, hyperparameters) of every trial so far, by id."""
-        rows = self._db.execute("SELECT trial, round, grp, wave, hparams FROM trials ORDER BY trial").fetchall()
-        return [(*ids, {n: _tuples(v) for n, v in json.loads(hparams).items()}) for *ids, hparams in rows]
+        rows = self._read("SELECT trial, round, grp, wave, hparams FROM trials ORDER BY trial")
+        return [(*ids, hparams_of(hparams)) for *ids, hparams in rows]
 
     def lanes(self) -> list[Change]:
         """Every lane's status."""
-        return [Change(*row) for row in self._db.execute("SELECT trial, replicate, status, step FROM lanes")]
+        return [Change(*row) for row in self._read("SELECT trial, replicate, status, step FROM lanes")]
 
-    def curves(self) -> dict[tuple[int, int], dict[str, Array]]:
-        """(wave, segment) to the arrays of that evaluation."""
+    def curves(self, metrics: Sequence[str], shape: tuple[int, int]) -> dict[tuple[int, int], dict[str, Array]]:
+        """(wave, segment) to the arrays of that evaluation.
+
+        Args:
+          metrics: of the run.
+          shape: trials and replicates.
+        """
         segments: dict[tuple[int, int], dict[str, Array]] = {}
-        for wave, segment, metric, dtype, data in self._db.execute("SELECT * FROM curves ORDER BY wave, segment"):
-            if dtype not in DTYPES:
-                raise RunError(f"the database holds an array of dtype {dtype!r}; there are {', '.join(DTYPES)}.")
+        for wave, segment, metric, dtype, data in self._read("SELECT * FROM curves ORDER BY wave, segment"):
             segments.setdefault((wave, segment), {})[metric] = np.frombuffer(data, dtype)
+        for arrays in segments.values():
+            check_arrays(self._where, arrays, metrics, shape)
         return segments
 
     def tests(self) -> dict[int, dict[str, float]]:
         """Trial to its metrics on the test split, for those that were tested."""
-        return {trial: json.loads(metrics) for trial, metrics in self._db.execute("SELECT * FROM tests")}
+        return {trial: metrics_of(metrics) for trial, metrics in self._read("SELECT * FROM tests")}
 
     def compilations(self) -> dict[int, float]:
         """Group to the seconds that compiling it took."""
-        return dict(self._db.execute("SELECT grp, seconds FROM compilations").fetchall())
+        return dict(self._read("SELECT grp, seconds FROM compilations"))
 
     def seconds(self) -> float | None:
         """Duration of the finished run, None while it is not finished."""
-        row = self._db.execute("SELECT seconds FROM finished").fetchone()
-        return None if row is None else float(row[0])
+        rows = self._read("SELECT seconds FROM finished LIMIT 1")
+        return float(rows[0][0]) if rows else None
 
     def add_states(self, wave: int, lanes: Array, leaves: Sequence[tuple[tuple[str | int, ...], Array]]) -> None:
         """Keeps the final states of a wave.
@@ -307,12 +348,15 @@ class Store:
         if self._follows:
             return
         folder = self.directory / STATES / f"wave-{wave}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for i, (_, array) in enumerate(leaves):
-            np.save(folder / f"{i}.npy", array)
-        np.save(folder / "lanes.npy", lanes)
         tree = [{"path": list(path), "dtype": str(array.dtype)} for path, array in leaves]
-        write_text(folder / "tree.json", json.dumps(tree, indent=1) + "\n")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for i, (_, array) in enumerate(leaves):
+                np.save(folder / f"{i}.npy", array)
+            np.save(folder / "lanes.npy", lanes)
+            write_text(folder / "tree.json", json.dumps(tree, indent=1) + "\n")
+        except OSError as error:
+            raise RunError(f"final states cannot be written: {error}.") from None
 
     def state(self, wave: int, trial: int, replicate: int) -> list[tuple[tuple[str | int, ...], Array]]:
         """Path and array of every leaf of one lane's final state; reads nothing of the others.
@@ -337,23 +381,13 @@ class Store:
         if not (folder / "tree.json").exists():
             raise _running(trial)
         try:
-            tree = json.loads((folder / "tree.json").read_text())
-            lanes = np.load(folder / "lanes.npy", allow_pickle=False)
-            leaves = [
-                (tuple(leaf["path"]), _memory_mapped(folder / f"{i}.npy", leaf["dtype"])) for i, leaf in enumerate(tree)
-            ]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"the final state of trial {trial} cannot be read: {error}.") from None
-        return lanes, leaves
+            return read_states(folder)
+        except RunError as error:
+            raise RunError(f"the final state of trial {trial} cannot be read: {error}") from None
 
 
 def _running(trial: int) -> RunError:
     return RunError(f"the final state of trial {trial} is not there yet: trials that run with it are still running.")
-
-
-def _tuples(value: Any) -> Any:
-    """JSON has no tuples, and hyperparameters are never lists."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _connected(address: str, uri: bool = False) -> sqlite3.Connection:
@@ -361,9 +395,17 @@ def _connected(address: str, uri: bool = False) -> sqlite3.Connection:
     return sqlite3.connect(address, uri=uri, isolation_level=None, check_same_thread=False)
 
 
-def _opened(address: str) -> sqlite3.Connection:
-    database = _connected(address, uri=True)
+def _opened(directory: Path, mode: str) -> sqlite3.Connection:
+    """A connection to a database of a run, which holds its tables and nothing that acts by itself."""
+    path = directory / DATABASE
+    # Whoever rolls back such a journal deletes a file that it names, wherever that is. In WAL mode there is none.
+    if path.with_name(path.name + JOURNAL).exists():
+        raise sqlite3.DatabaseError(f"beside it is a {path.name}{JOURNAL}, which no run leaves")
+    database = _connected(f"{path.absolute().as_uri()}?{mode}", uri=True)
     try:
+        database.execute("PRAGMA trusted_schema=OFF")
+        database.execute("PRAGMA cell_size_check=ON")
+        check_schema(database, str(path))
         database.execute("SELECT * FROM trials LIMIT 1")
     except BaseException:
         database.close()
@@ -371,9 +413,28 @@ def _opened(address: str) -> sqlite3.Connection:
     return database
 
 
+def _for_reading(directory: Path) -> sqlite3.Connection:
+    try:
+        return _opened(directory, "mode=ro")
+    except sqlite3.OperationalError:
+        # In a directory that cannot be written WAL has nowhere to keep its index; nobody else writes there.
+        return _opened(directory, "mode=ro&immutable=1")
+
+
+def _remove(path: Path) -> None:
+    """Deletes a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _locked(directory: Path) -> IO[str]:
     """A lock on a run directory, for as long as the file stays open: the system frees it when the process ends."""
-    file = (directory / LOCK).open("w")
+    try:
+        file = (directory / LOCK).open("w")
+    except OSError as error:
+        raise RunError(f"run directory {str(directory)!r} cannot be written: {error}.") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -386,14 +447,6 @@ def _locked(directory: Path) -> IO[str]:
 
 def _dtype(array: Array) -> str:
     return "<i4" if array.dtype.kind in "iub" else "<f8" if array.dtype == np.float64 else "<f4"
-
-
-def _memory_mapped(path: Path, dtype: str) -> Array:
-    import ml_dtypes  # bfloat16 and its kin, which NumPy stores as raw bytes
-
-    array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    wanted = np.dtype(getattr(ml_dtypes, dtype)) if hasattr(ml_dtypes, dtype) else np.dtype(dtype)
-    return array if array.dtype == wanted else array.view(wanted)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -422,14 +475,15 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     Raises:
       RunError: there is none, or it cannot be read.
     """
+    guard(directory)
+    path = directory / MANIFEST
     try:
-        manifest = json.loads((directory / MANIFEST).read_text())
+        manifest = read_json(path)
     except FileNotFoundError:
         raise RunError(f"{str(directory)!r} is no run directory: it has no {MANIFEST}.") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{directory / MANIFEST} cannot be read: {error}.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise RunError(f"{directory / MANIFEST} is no manifest of format {FORMAT}.")
+        raise RunError(f"{path} is no manifest of format {FORMAT}.")
+    check_manifest(str(path), manifest)
     return manifest
 
 

@@ -70,4 +70,5 @@ def show(value: object) -> str:
         return f"{show(value.func)}({', '.join(given)})"
     if callable(value):
         return str(getattr(value, "__name__", type(value).__name__))
-    return str(value)
+    told = str(value)
+    return told if told.isprintable() else repr(told)[1:-1]

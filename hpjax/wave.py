@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from hpjax.checkpoint import Cut
-from hpjax.engine.lane import HEALTHY, Lane
+from hpjax.cuts import check_lanes
+from hpjax.engine.lane import HEALTHY, Lane, blank
 from hpjax.engine.lanes import Cohort, Ints, Lanes, Recipe, Report, compile_segment
 from hpjax.engine.plan import Group
 from hpjax.engine.trace import shapes_of, together
@@ -187,7 +188,12 @@ class Wave:
         return Cut(about, arrays | {f"lanes/{i}": leaf for i, leaf in enumerate(lanes)})
 
     def resume(self, cut: Cut) -> None:
-        """Goes back to what it was at a cut."""
+        """Goes back to what it was at a cut.
+
+        Raises:
+          RunError: the cut is of another wave.
+        """
+        check_lanes(cut, self.size, jax.tree.leaves(blank(self._plan.shapes[self.group.number])))
         self._step, self._evaluations, self.finished = (cut.about[n] for n in ("step", "evaluations", "finished"))
         self.live, self._taken = cut.arrays["live"], cut.arrays["taken"]
         self.lost = set(cut.arrays["lost"].tolist())

@@ -22,8 +22,9 @@ settings
 merging
 result
 plot
-analysis diagnosis journal
+analysis diagnosis journal cuts
 store
+tables fields states
 supervise prediction
 training
 losses
@@ -45,7 +46,7 @@ samplers.base schedulers.base
 stopping
 program objective metrics keys shuffle
 hparams space
-domains checks shard
+domains checks shard untrusted
 errors text
 """
 

@@ -379,7 +379,7 @@ def test_a_broken_directory_is_named(directory, tmp_path):
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(hpx.RunError, match="no manifest of format"):
         hpx.load(tmp_path)
-    (tmp_path / "manifest.json").write_text('{"format": 1}')
+    shutil.copy(directory / "manifest.json", tmp_path)
     with pytest.raises(hpx.RunError, match=r"results.sqlite cannot be read"):
         hpx.load(tmp_path)
     shutil.copytree(directory, tmp_path / "copy")

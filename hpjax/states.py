@@ -1,0 +1,75 @@
+"""Final states on the disk, read without unpickling, and no more of them than is asked for."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpjax.errors import RunError
+from hpjax.untrusted import Field, check, is_whole, read_json
+
+Array = NDArray[Any]
+
+
+def read_states(folder: Path) -> tuple[Array, list[tuple[tuple[str | int, ...], Array]]]:
+    """The final states of a wave, memory-mapped.
+
+    Returns:
+      int32 (lanes, 2), trial and replicate of each row; and path and stacked array, (lanes, ...), of every leaf.
+
+    Raises:
+      RunError: they cannot be read.
+    """
+    try:
+        tree = read_json(folder / "tree.json")
+        check(str(folder / "tree.json"), {"leaves": tree}, {"leaves": LEAVES})
+        lanes = _memory_mapped(folder / "lanes.npy", "int32", (None, 2))
+        leaves = [
+            (tuple(leaf["path"]), _memory_mapped(folder / f"{i}.npy", leaf["dtype"], (len(lanes),)))
+            for i, leaf in enumerate(tree)
+        ]
+    except RunError:
+        raise
+    except Exception as error:  # whatever a damaged file makes NumPy say
+        raise RunError(f"{folder}: {error}.") from None
+    return lanes, leaves
+
+
+def _memory_mapped(path: Path, dtype: str, shape: tuple[int | None, ...]) -> Array:
+    """An array of that dtype whose shape begins so; its numbers stay in the file until they are asked for."""
+    import ml_dtypes
+
+    if dtype not in _kinds():
+        raise ValueError(f"{dtype!r} is no dtype of a state")
+    wanted = np.dtype(getattr(ml_dtypes, dtype)) if hasattr(ml_dtypes, dtype) else np.dtype(dtype)
+    array: Array = np.lib.format.open_memmap(path, mode="r")
+    raw = array.dtype.kind == "V" and array.dtype.itemsize == wanted.itemsize
+    begins = array.shape[: len(shape)]
+    fits = len(begins) == len(shape) and all(n in (m, None) for n, m in zip(shape, begins, strict=True))
+    if not fits or not (raw or array.dtype == wanted):
+        raise ValueError(f"{path} is {array.dtype} {array.shape}, and must be {dtype} of shape {shape} ...")
+    return array if array.dtype == wanted else array.view(wanted)
+
+
+def _kinds() -> set[str]:
+    """The dtypes that states may have: numbers of NumPy, and of ml_dtypes, which NumPy stores as raw bytes."""
+    import ml_dtypes
+
+    own = {name for name, kind in vars(ml_dtypes).items() if isinstance(kind, type) and issubclass(kind, np.generic)}
+    return own | {np.dtype(code).name for code in "?bhilqBHILQefdFD"}
+
+
+def _is_tree(tree: Any) -> bool:
+    """Whether ``tree.json`` names leaves that can stand side by side in nested dicts."""
+    if not (isinstance(tree, list) and all(isinstance(leaf, dict) for leaf in tree)):
+        return False
+    paths = [leaf.get("path") for leaf in tree]
+    if not all(isinstance(path, list) and all(isinstance(n, str) or is_whole(n) for n in path) for path in paths):
+        return False
+    found = {tuple(path) for path in paths}
+    inner = {path[:i] for path in found for i in range(len(path))}
+    return len(found) == len(paths) and not found & inner and all(isinstance(leaf.get("dtype"), str) for leaf in tree)
+
+
+LEAVES = Field(_is_tree, "a list of leaves with a path of their own and a dtype each")
