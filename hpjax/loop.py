@@ -3,6 +3,7 @@
 import operator
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,10 @@ def train(
     begun = time.perf_counter() - (0.0 if cut is None else cut.about["seconds"])
     mesh = spread.mesh(spread.local_devices(settings.devices))
     train, valid = settings.splits
-    once = spread.put(train, mesh, spread.WHOLE)
+    once = None if settings.stream is not None else spread.put(train, mesh, spread.WHOLE)
     splits = once, once if valid is train else spread.put(valid, mesh, spread.WHOLE)
     standing = Standing(settings.objective, prepared.plan.rounds, settings.lanes_a_trial)
-    place = Place(mesh, splits, store, standing, set(), {})
+    place = Place(mesh, splits, store, standing, set(), {}, ExitStack())
     waves, first, step = 0, 0, 0
     if cut is not None:
         standing.resume(cut.part("standing"))
@@ -76,6 +77,7 @@ def train(
         if checkpoints is not None:
             checkpoints.remove()
     finally:
+        place.feeds.close()
         if checkpoints is not None:
             checkpoints.close()
         store.unlock()

@@ -27,7 +27,9 @@ losses
 network measures
 optim nn monitors ranges
 schedules initializers
-data
+data feed
+stream
+arrays
 engine.lanes engine.cost engine.computed
 engine.plan checkpoint
 engine.trace engine.layout
