@@ -41,6 +41,7 @@ class Feed:
 
     def __init__(self, stream: Stream, mesh: jax.sharding.Mesh, step: int, steps: int, position: Position) -> None:
         self._stream, self._mesh, self._steps, self._begin = stream, mesh, steps, position
+        self._x64 = bool(getattr(jax.config, "jax_enable_x64"))  # noqa: B009  mypy does not know it
         self._current: Block | None = None
         self._asked: SimpleQueue[tuple[int, Future[Block]] | None] = SimpleQueue()
         self._closed = threading.Event()
@@ -101,9 +102,10 @@ class Feed:
     def _draw(self) -> None:
         """What the thread does."""
         draws = Pass(self._stream, self._begin)
-        while (asked := self._asked.get()) is not None:
-            self._answer(draws, *asked)
-            del asked  # it holds a block
+        with jax.enable_x64(self._x64):  # which each thread has for itself
+            while (asked := self._asked.get()) is not None:
+                self._answer(draws, *asked)
+                del asked  # it holds a block
 
     def _answer(self, draws: Pass, begin: int, future: "Future[Block]") -> None:
         try:

@@ -99,7 +99,7 @@ def supervised(
     for name, number in (("batch_size", batch_size), ("microbatch", microbatch)):
         if streamed and number is not None:
             allowed = "must be left out with a stream, whose batches are what a step takes"
-            raise InputError(f"supervised.{name}", show(number), allowed, "Let the stream give batches of that size.")
+            raise InputError(f"supervised.{name}", number, allowed, "Let the stream give batches of that size.")
     if batch_size is None and not streamed:
         raise InputError("supervised.batch_size", None, "must be given", "Write batch_size=64.")
     if isinstance(metrics, Mapping):
