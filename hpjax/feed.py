@@ -2,7 +2,7 @@
 
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -11,6 +11,10 @@ import numpy as np
 
 from hpjax.engine import spread
 from hpjax.stream import Pass, Position, Stream
+
+# Seconds that closing waits for a batch that is being drawn, and then for the iterator to end its own threads and
+# processes.
+PATIENCE, CLEANUP = 1.0, 30.0
 
 
 class Block(NamedTuple):
@@ -87,12 +91,14 @@ class Feed:
         return self._current.after if used else self._current.before
 
     def close(self) -> None:
-        """Ends the thread, after the batch that it is drawing."""
+        """Ends the thread, after the batch that it is drawing; one that hangs there is left behind."""
         self._closed.set()
         self._asked.put(None)
-        if threading.current_thread() is not self._thread:  # as where garbage is collected there
-            self._thread.join(timeout=1.0)
         self._current = None
+        if threading.current_thread() is self._thread:  # where garbage happens to be collected
+            return
+        if wait([self._coming[1]], PATIENCE).done:
+            self._thread.join(CLEANUP)
 
     def _ask(self, begin: int) -> tuple[int, "Future[Block]"]:
         coming: tuple[int, Future[Block]] = begin, Future()
