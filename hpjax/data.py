@@ -1,8 +1,9 @@
-"""Data: arrays in three disjoint splits, and batches drawn from them on the device."""
+"""Data: arrays in three disjoint splits, and batches drawn from them on the device; or batches that the host draws."""
 
 import gzip
 import struct
 import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,30 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hpjax.arrays import Examples, examples_in, tidy_examples
 from hpjax.errors import InputError
 from hpjax.program import Data
 from hpjax.shuffle import round_keys, shuffled
+from hpjax.stream import Stream
 
-__all__ = ["Data", "Examples", "batch_indices", "digits", "from_arrays", "from_idx", "from_npz", "pool"]
+__all__ = ["Data", "Examples", "batch_indices", "digits", "from_arrays", "from_idx", "from_npz", "pool", "stream"]
 
 Pair = tuple[Any, Any]
-
-
-class Examples(NamedTuple):
-    """Inputs and targets whose first axes count the same examples.
-
-    Attributes:
-      x: inputs, (examples, ...).
-      y: targets, (examples, ...); integer labels for classification.
-    """
-
-    x: Any
-    y: Any
-
-
-def examples_in(split: Any) -> int:
-    """How many examples a split holds: the first axis of its arrays, whatever pytree they stand in."""
-    return int(jax.tree.leaves(split)[0].shape[0])
 
 
 def pool(data: Data) -> Any:
@@ -157,60 +143,53 @@ def _rows(field: str, examples: Examples, index: np.ndarray[Any, Any]) -> Exampl
     return rows
 
 
-def tidy_examples(field: str, x: Any, y: Any) -> Examples:
-    """Arrays, or pytrees of them, as ``Examples`` of float32, int32 or uint8.
+def stream(
+    factory: Callable[[], Iterable[Any]], *, valid: Any, test: Any = None, name: str = "stream", block: int = 16
+) -> Data:
+    """Data whose train split does not fit: batches that the host draws while the devices compute.
+
+    One batch a step feeds all lanes, so that all trials and all replicates see the same batches in the same order:
+    replicates differ in their initialization and noise, not in the order of the data. ``randomness="independent"``
+    and ``folds`` need a train split in memory. A ``Program.batch`` gets as ``train`` the batch of its step.
+
+    Args:
+      factory: ``factory()`` gives an iterable of batches from the first one on: ``lambda: loader`` of a Grain
+        ``DataLoader``, of a ``MapDataset`` or an ``IterDataset``, a generator function, ... It must give the same
+        batches at every call: it is called once at once for a look at the first batch, then by every wave of trials,
+        in a thread of its own, and again where its batches come to an end before the steps do. For epochs in
+        different orders give an iterator that goes on over all of them. A batch is a pair ``(x, y)``, which
+        becomes ``Examples`` of float32, int32 or uint8, or for a program of your own any pytree of arrays; all have
+        the same shapes and dtypes. NaN in them is no error.
+      valid, test: the other splits, in memory: a pair ``(x, y)``, or as ``Data`` has them.
+      name: what tables call the data.
+      block: how many batches go to the devices together; these have room for two blocks. A device call makes no more
+        steps than that.
+
+    A checkpoint has the position in the stream. An iterator with ``get_state`` and ``set_state``, as Grain's, goes on
+    from there; of any other as many batches are drawn and dropped.
 
     Raises:
-      InputError: lengths differ, there are none, or a value is not finite, no number or too large.
+      InputError: something that cannot be used, such as a batch that is none.
+      RunError: the iterator fails.
+
+    Example:
+      >>> def batches():
+      ...     rng = np.random.default_rng(0)
+      ...     while True:
+      ...         x = rng.normal(size=(8, 3))
+      ...         yield x, x.sum(axis=1)
+      >>> data = stream(batches, valid=(np.ones((4, 3)), np.full(4, 3.0)))
+      >>> data.train.first.x.shape, str(data.train.first.x.dtype)
+      ((8, 3), 'float32')
     """
-    x, y = _tidy_tree(f"{field} x", x), _tidy_tree(f"{field} y", y)
-    for part, values in (("x", x), ("y", y)):
-        if not jax.tree.leaves(values):
-            raise InputError(f"{field} {part}", values, "must be an array, or a pytree of them", "Give one.")
-    shapes = [a.shape for a in jax.tree.leaves((x, y))]
-    if () in shapes or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
-        raise InputError(
-            field,
-            tuple(shapes),
-            "x and y must have the same first axis, one row an example, and at least one",
-            "Drop the rows that have no partner.",
-        )
-    return Examples(x, y)
+    train = Stream(factory, name, block)
+    _ = train.first  # what is wrong with it shows here
+    return Data(train, _split("stream.valid", valid), _split("stream.test", test), name)
 
 
-def _tidy_tree(name: str, values: Any) -> Any:
-    leaves, tree = jax.tree.flatten(values, is_leaf=lambda v: isinstance(v, list))
-    return jax.tree.unflatten(tree, [_tidy(name, leaf) for leaf in leaves])
-
-
-def _tidy(name: str, values: Any) -> np.ndarray[Any, Any]:
-    try:
-        array = np.asarray(values)
-    except (ValueError, TypeError) as error:  # rows of different lengths, or no array of numbers at all
-        raise InputError(name, type(values).__name__, f"must be a regular array: {error}", "Pad the rows.") from None
-    if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
-        if not np.isfinite(array).all():
-            bad = np.argwhere(~np.isfinite(array))[0]
-            raise InputError(
-                f"{name}{bad.tolist()}",
-                float(array[tuple(bad)]),
-                f"must be finite, and {int((~np.isfinite(array)).sum())} values are not",
-                "Drop or fill them: np.nan_to_num(x), or x[np.isfinite(x).all(axis=1)].",
-            )
-        # Canonical: float32, or float64 where the user enabled it.
-        return array.astype(jax.dtypes.canonicalize_dtype(array.dtype))
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype.kind in "iub":
-        if array.size and not -(2**31) <= int(array.min()) <= int(array.max()) < 2**31:
-            raise InputError(
-                name,
-                (int(array.min()), int(array.max())),
-                "must fit in int32",
-                "Renumber: np.unique(y, return_inverse=True)[1].",
-            )
-        return array.astype(np.int32)
-    raise InputError(name, str(array.dtype), "must be numbers", "Encode it: np.unique(y, return_inverse=True)[1].")
+def _split(field: str, split: Any) -> Any:
+    pair = type(split) in (tuple, list) and len(split) == 2
+    return tidy_examples(field, *split) if pair else split
 
 
 def digits() -> Data:

@@ -3,7 +3,7 @@
 import operator
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,10 +41,10 @@ def train(settings: Settings, prepared: Prepared, record: Record) -> Iterator[Ev
     begun = time.perf_counter() - (0.0 if cut is None else cut.about["seconds"])
     mesh = spread.mesh(spread.devices(settings.devices))
     train, valid = settings.splits
-    once = spread.put(train, mesh, spread.WHOLE)
+    once = None if settings.stream is not None else spread.put(train, mesh, spread.WHOLE)
     splits = once, once if valid is train else spread.put(valid, mesh, spread.WHOLE)
     standing = Standing(settings.objective, prepared.plan.rounds, settings.lanes_a_trial)
-    place = Place(mesh, splits, store, standing, set(), {})
+    place = Place(mesh, splits, store, standing, set(), {}, ExitStack())
     reached = Reached()
     if cut is not None:
         standing.resume(cut.part("standing"))
@@ -88,6 +88,7 @@ def train(settings: Settings, prepared: Prepared, record: Record) -> Iterator[Ev
                         raise Preempted(record.directory)
         record.finish(time.perf_counter() - begun)
     finally:
+        place.feeds.close()
         record.close()
 
 

@@ -22,6 +22,7 @@ from hpjax.planning import Prepared, tracer
 from hpjax.program import Program
 from hpjax.settings import Settings
 from hpjax.store import FORMAT, LOCK, MANIFEST, differences, origin, part_of, read_manifest
+from hpjax.stream import Stream, shown
 from hpjax.text import show
 
 
@@ -81,7 +82,9 @@ def digests(settings: Settings, prepared: Prepared) -> dict[str, Any]:
     splits = {} if data is None else {name: getattr(data, name) for name in ("train", "valid", "test")}
     of_data = {name: hashlib.sha256() for name in splits}
     for name, split in splits.items():
-        for array in jax.tree.leaves(split):
+        if isinstance(split, Stream):  # it cannot be read to its end: what it is called, and its first batch
+            of_data[name].update(f"stream {split.name}".encode())
+        for array in jax.tree.leaves(shown(split)):
             _add(of_data[name], array)
     return {"code": _short(code), "data": {name: _short(digest) for name, digest in of_data.items()}}
 

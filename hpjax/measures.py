@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hpjax.data import Examples, examples_in
+from hpjax.arrays import Examples, examples_in
 from hpjax.errors import InputError, ProgramError, naming
 from hpjax.hparams import Hparams
 

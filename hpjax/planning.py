@@ -23,6 +23,7 @@ from hpjax.samplers import Observation
 from hpjax.settings import Settings
 from hpjax.shard import Shard
 from hpjax.space import Point
+from hpjax.text import size
 
 # With more programs than this a continuous hyperparameter that is static is worth a hint.
 FEW_GROUPS = 8
@@ -153,15 +154,25 @@ def _first(settings: Settings) -> Prepared:
         devices=(len(devices), devices[0].device_kind),
         schedules=tuple(schedules),
         segment=settings.segment,
-        data_bytes=sum(np.asarray(a).nbytes for a in jax.tree.leaves(settings.splits[: 1 if settings.folds else 2])),
+        data_bytes=_data_bytes(settings),
         objective=str(settings.objective),
         randomness=settings.randomness,
         seed=settings.seed,
         shard=None if settings.shard is None else Shard(*settings.shard),
         hints=tuple(_hints(settings, devices, groups, shapes, verdicts, read, unseen)),
+        stream="" if settings.stream is None else f"{settings.stream}, {size(settings.stream.block_bytes)} a block",
+        block=None if settings.stream is None else settings.stream.block,
     )
     plan = _waved(settings, plan, 0)
     return Prepared(replace(plan, hints=(*plan.hints, *_hints_of_shard(settings, plan))), points)
+
+
+def _data_bytes(settings: Settings) -> int:
+    """What the data takes on each device: the splits, or of a stream the block in use and the one after it."""
+    train, valid = settings.splits
+    kept = train if settings.folds else valid if settings.stream is not None else (train, valid)
+    streamed = 0 if settings.stream is None else 2 * settings.stream.block_bytes
+    return streamed + sum(np.asarray(a).nbytes for a in jax.tree.leaves(kept))
 
 
 def _next(settings: Settings, before: Prepared, history: Sequence[Observation]) -> Prepared:
@@ -208,6 +219,8 @@ def _waved(settings: Settings, plan: Plan, first: int) -> Plan:
         sum(wave[0] >= first for wave in each) * size * plan.width * given.lane_bytes
         for each, size, given in zip(waves, sizes, plan.shapes, strict=True)
     )
+    if settings.stream is not None:  # each wave has blocks of its own
+        states += settings.stream.block_bytes * (sum(map(len, waves)) - 1)
     parks = settings.scheduler is not None and memory is not None and 2 * states + plan.data_bytes > memory
     return replace(plan, waves=tuple(waves), chunks=tuple(sizes), parks=parks)
 

@@ -6,11 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from hpjax.data import Examples
+from hpjax.arrays import Examples
 from hpjax.errors import InputError, RunError
 from hpjax.hparams import Hparams
 from hpjax.program import Program, State
 from hpjax.space import Point
+from hpjax.stream import shown
 
 BLOCK = 512  # examples at once
 
@@ -31,7 +32,7 @@ class Predictor:
         if program.predict is None:
             raise RunError("the program does not say how to predict. Give Program(predict=...): see its help.")
         self._states, predict, h = states, program.predict, Hparams(point)
-        train = None if program.data is None else program.data.train
+        train = shown(program.splits[0])
         self._example = train.x if isinstance(train, Examples) else None
         self._predict = jax.jit(lambda state, x: predict(state, x, h))
 

@@ -25,7 +25,7 @@ class Data:
     host until ``result.test()`` asks for it.
 
     Args:
-      train, valid, test: pytrees of arrays; ``test`` may be None.
+      train, valid, test: pytrees of arrays; ``test`` may be None. ``train`` may be what ``hpx.data.stream`` makes.
       name: what tables and manifests call it.
 
     Raises:
@@ -52,7 +52,7 @@ class Data:
 
 
 def whole_split(key: jax.Array, step: jax.Array, train: Arrays, h: Hparams) -> Batch:
-    """The default ``batch``: all of the training split at every step."""
+    """The default ``batch``: all of the training split at every step; of a stream the batch of the step."""
     return train
 
 
@@ -103,7 +103,7 @@ class Program:
         ``split`` is ``data.valid``; for ``result.test()`` it is ``data.test``.
       data: a ``Data``, or None where the program needs none; the splits are then None.
       batch: ``batch(key, step, train, h) -> batch``; the batch of step ``step`` (int32, from 0). The same
-        key comes at every step. By default the whole training split.
+        key comes at every step. By default the whole training split. Of a stream ``train`` is the step's batch.
       react: ``react(state, metrics, h) -> (state, done)``; called after each evaluation with all reported metrics,
         as ``valid/loss``. It may change the state; where ``done``, a bool (), is true, the trial is complete.
       steps: how many optimizer steps a trial takes; a constant or a function of ``h``.

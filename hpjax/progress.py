@@ -13,6 +13,8 @@ from hpjax.engine.plan import Plan
 from hpjax.wave import Event
 
 QUIET_SECONDS = 5.0
+# Waiting for the batches of a stream is worth a word where it is more than this share of the time.
+SLOW = 0.05
 
 
 class Progress:
@@ -28,7 +30,7 @@ class Progress:
         self._left = plan.lane_steps
         self._done = 0
         self._compiled = 0
-        self._training = self._compile = 0.0
+        self._training = self._compile = self._waited = 0.0
         self._printed = time.monotonic()
         self._console = Console(file=sys.stderr, quiet=not shown)
         self._shown = shown
@@ -73,6 +75,7 @@ class Progress:
             self._keep(f"{group}: compiled in {text.duration(event.seconds)}")
         else:
             self._training += event.seconds
+            self._waited += event.waited
             self._done += event.lane_steps
             self._left = max(self._left - event.lane_steps - event.spared, 0)
             (self._show if event.live else self._keep)(self._line(event))
@@ -87,7 +90,9 @@ class Progress:
         left = text.duration(self._left / rate + to_compile) if rate else "?"
         best = "" if event.best is None else f" · best {text.metric(event.best[1])} (trial {event.best[0]})"
         at = f"{self._nth(event)}/{event.groups} step {event.step:,}/{event.steps:,}"
-        return f"{at} · {event.live:,}/{event.lanes:,} lanes · {rate:,.0f} steps/s · {left} left{best}"
+        slow = self._waited > max(SLOW * self._training, 1.0)
+        waited = f" · waited {text.duration(self._waited)} for data" if slow else ""
+        return f"{at} · {event.live:,}/{event.lanes:,} lanes · {rate:,.0f} steps/s · {left} left{waited}{best}"
 
     def _show(self, line: str) -> None:
         """Shows a line that the next one replaces; where nothing can be replaced, one now and then."""

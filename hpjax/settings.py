@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from hpjax.data import examples_in, pool
+from hpjax.arrays import examples_in
+from hpjax.data import pool
 from hpjax.errors import InputError, whole
 from hpjax.objective import Objective, minimize
 from hpjax.program import Program
@@ -12,6 +13,7 @@ from hpjax.samplers import Sampler, Sobol
 from hpjax.schedulers import Scheduler
 from hpjax.shard import FIELD, Shard
 from hpjax.space import Space
+from hpjax.stream import Stream, shown
 
 RANDOMNESS = ("shared", "independent")
 SPREAD = ("shard_map", "pmap")
@@ -51,6 +53,7 @@ class Settings:
         for name in ("trials", "rounds", "replicates", "segment", "width", "devices"):
             if getattr(self, name) is not None or name in ("rounds", "replicates"):
                 object.__setattr__(self, name, whole(f"Sweep.{name}", getattr(self, name)))
+        self._check_stream()
         if self.folds is not None:
             pool = self.splits[0]
             examples = 0 if pool is None else examples_in(pool)
@@ -78,6 +81,22 @@ class Settings:
             raise InputError(FIELD, str(shard), allowed, remedy.format("rounds"))
         return shard
 
+    def _check_stream(self) -> None:
+        if self.stream is None:
+            return
+        shared = "cannot be with a data stream: one batch feeds all lanes, so that they share its order"
+        if self.randomness == "independent":
+            remedy = 'Leave it "shared", or give the data as arrays.'
+            raise InputError("Sweep.randomness", self.randomness, shared, remedy)
+        if self.folds is not None:
+            raise InputError("Sweep.folds", self.folds, f"{shared}, and all of it", "Give the data as arrays.")
+
+    @property
+    def stream(self) -> Stream | None:
+        """What the host draws batches from, None where the train split is on the devices."""
+        train = self.program.splits[0]
+        return train if isinstance(train, Stream) else None
+
     @property
     def lanes_a_trial(self) -> int:
         """How many replicates a trial has: number ``r`` has seed ``r // folds`` and fold ``r % folds``."""
@@ -85,8 +104,12 @@ class Settings:
 
     @cached_property
     def splits(self) -> tuple[Any, Any]:
-        """What ``batch`` and ``evaluate`` get: the train and valid splits, or with folds twice the pool of both."""
+        """What ``batch`` and ``evaluate`` get: the train and valid splits, or with folds twice the pool of both.
+
+        Of a stream the first batch, in place of the train split.
+        """
         if self.folds is None or self.program.data is None:
-            return self.program.splits
+            train, valid = self.program.splits
+            return shown(train), valid
         together = pool(self.program.data)
         return together, together

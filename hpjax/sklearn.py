@@ -6,7 +6,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.data import Data, Examples, tidy_examples
+from hpjax.arrays import Examples, tidy_examples
+from hpjax.data import Data
 from hpjax.engine.lane import probe, restored
 from hpjax.errors import InputError, RunError, whole
 from hpjax.hparams import Hparams

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import optax
 
+from hpjax.arrays import Examples, examples_in, tidy_examples
 from hpjax.checks import collecting
-from hpjax.data import Data, Examples, examples_in, tidy_examples
+from hpjax.data import Data
 from hpjax.errors import InputError, ProgramError, did_you_mean, naming, whole
 from hpjax.hparams import Hparams
 from hpjax.measures import Measures, PerExample, check_metrics
@@ -18,6 +19,7 @@ from hpjax.monitors import MONITORS
 from hpjax.network import example_input, network, required_arguments
 from hpjax.program import Program, Schedule
 from hpjax.stopping import EarlyStopping
+from hpjax.stream import Stream, shown
 from hpjax.text import show
 from hpjax.training import Training
 
@@ -28,7 +30,7 @@ def supervised(
     optimizer: optax.GradientTransformation | Callable[[Hparams], optax.GradientTransformation],
     loss: PerExample | Callable[[Hparams], PerExample],
     data: Data,
-    batch_size: int | Callable[[Hparams], int],
+    batch_size: int | Callable[[Hparams], int] | None = None,
     steps: int | Callable[[Hparams], int],
     eval_every: int | Callable[[Hparams], int] | None = None,
     metrics: Mapping[str, PerExample] | Callable[[Hparams], Mapping[str, PerExample]] | None = None,
@@ -40,7 +42,7 @@ def supervised(
     monitor: Collection[str] = (),
     eval_batch_size: int = 512,
 ) -> Program:
-    """A program that trains a Flax model on batches drawn without replacement, epoch by epoch.
+    """A program that trains a Flax model on batches drawn without replacement, epoch by epoch, or on those of a stream.
 
     Every argument but the data, ``microbatch`` and ``eval_batch_size`` is a constant or a function of ``h``, the
     hyperparameters of a trial; ``penalty`` and ``augment`` get ``h`` as their last argument.
@@ -52,9 +54,9 @@ def supervised(
       optimizer: an Optax gradient transformation; what of it cannot be traced ``hpx.optim`` has anew.
       loss: ``loss(outputs, y)``, one value an example: shape (batch,), further axes are averaged.
         A function whose only argument is, or whose first is called, ``h`` is taken for a function of ``h``.
-      data: three splits of ``Examples``.
+      data: three splits of ``Examples``; or from ``hpx.data.stream`` with batches of them in place of the train split.
       batch_size: examples a step, at most the size of the training split. Each gets a program of its own, unless
-        ``microbatch`` is given.
+        ``microbatch`` is given. A stream has its own, and takes neither.
       steps: optimizer steps of a trial.
       eval_every: steps between evaluations on the whole validation split; None evaluates at the end only. With
         ``microbatch`` it counts microbatches, so that all lanes have seen as many examples.
@@ -89,10 +91,17 @@ def supervised(
       ...     loss=optax.softmax_cross_entropy_with_integer_labels,
       ...     data=hpx.data.digits(), batch_size=64, steps=2_000, eval_every=100)
     """
-    if not isinstance(data, Data) or not isinstance(data.train, Examples):
+    if not isinstance(data, Data) or not isinstance(shown(data.train), Examples):
         raise InputError(
             "supervised.data", type(data).__name__, "must be Data of Examples", "Use hpx.data.from_arrays(x, y)."
         )
+    streamed = isinstance(data.train, Stream)
+    for name, number in (("batch_size", batch_size), ("microbatch", microbatch)):
+        if streamed and number is not None:
+            allowed = "must be left out with a stream, whose batches are what a step takes"
+            raise InputError(f"supervised.{name}", number, allowed, "Let the stream give batches of that size.")
+    if batch_size is None and not streamed:
+        raise InputError("supervised.batch_size", None, "must be given", "Write batch_size=64.")
     if isinstance(metrics, Mapping):
         check_metrics(metrics)
     elif metrics is not None and (not callable(metrics) or required_arguments(metrics) > 1):
@@ -110,12 +119,13 @@ def supervised(
             known = did_you_mean(str(name), MONITORS)
             raise InputError("supervised.monitor", monitor, "must be a list of monitors", known)
     data = _checked(data)
-    examples = examples_in(data.train)
-    if not callable(batch_size):
+    train = shown(data.train)
+    examples = examples_in(train)
+    if batch_size is not None and not callable(batch_size):
         _check_batch_size(batch_size, examples)
     training = Training(
         net=network(model),
-        example=example_input(data.train.x),
+        example=example_input(train.x),
         examples=examples,
         measures=Measures(
             _setting("loss", loss, lambda v: callable(v) and not _of_h(v)),
@@ -123,7 +133,7 @@ def supervised(
             _label_range(data),
         ),
         optimizer=_setting("optimizer", optimizer, lambda v: isinstance(v, optax.GradientTransformation)),
-        batch_size=_number("batch_size", batch_size),
+        batch_size=None if batch_size is None else _number("batch_size", batch_size),
         steps=_number("steps", steps),
         eval_every=None if eval_every is None else _number("eval_every", eval_every),
         eval_batch_size=whole("supervised.eval_batch_size", eval_batch_size),
@@ -138,10 +148,21 @@ def supervised(
     )
 
     def validate(trials: Sequence[tuple[Hparams, Schedule]]) -> None:
+        if training.batch_size is not None:
+            validate_sizes(trials, training.batch_size)
+        for h, schedule in trials:
+            # What optimizers and schedules say of these very numbers; abstractly, so that nothing compiles.
+            with collecting() as asked:
+                jax.eval_shape(lambda h=h: training.check(h))
+            for check in asked:
+                if isinstance(check.value, int | float):
+                    check.of(check.value, schedule.steps)
+
+    def validate_sizes(trials: Sequence[tuple[Hparams, Schedule]], batch_size: Callable[[Hparams], Any]) -> None:
         folds = next((h.folds for h, _ in trials if "folds" in h), None)
         pooled = examples + examples_in(data.valid)
         most = examples if folds is None else pooled - -(-pooled // folds)
-        sizes = {_check_batch_size(training.batch_size(h), most) for h, _ in trials}
+        sizes = {_check_batch_size(batch_size(h), most) for h, _ in trials}
         if microbatch is not None and all(size % microbatch for size in sizes):
             raise InputError(
                 "supervised.microbatch",
@@ -150,17 +171,11 @@ def supervised(
                 f"Use {math.gcd(*sizes)}.",
             )
         for h, schedule in trials:
-            size = int(training.batch_size(h))
+            size = int(batch_size(h))
             if (schedule.steps + 1) * size >= 2**32:
                 raise InputError(
                     "steps × batch_size", schedule.steps * size, "must stay below 2**32", "Use fewer steps."
                 )
-            # What optimizers and schedules say of these very numbers; abstractly, so that nothing compiles.
-            with collecting() as asked:
-                jax.eval_shape(lambda h=h: training.check(h))
-            for check in asked:
-                if isinstance(check.value, int | float):
-                    check.of(check.value, schedule.steps)
 
     return Program(
         training.init,
@@ -178,8 +193,15 @@ def supervised(
         describe={
             "kind": "supervised",
             "data": data.name,
-            "examples": [0 if split is None else examples_in(split) for split in (data.train, data.valid, data.test)],
-            "batch_size": "a function of h" if callable(batch_size) else int(batch_size),
+            "examples": [
+                str(split) if isinstance(split, Stream) else 0 if split is None else examples_in(split)
+                for split in (data.train, data.valid, data.test)
+            ],
+            "batch_size": examples
+            if batch_size is None
+            else "a function of h"
+            if callable(batch_size)
+            else int(batch_size),
         },
     )
 
@@ -226,13 +248,16 @@ def _checked(data: Data) -> Data:
         split = getattr(data, name)
         if split is None and name == "test":
             continue
+        if isinstance(split, Stream):
+            splits[name] = split
+            continue
         if not isinstance(split, Examples):
             raise InputError(
                 f"data.{name}", type(split).__name__, "must be Examples(x, y)", "Use hpx.data.from_arrays."
             )
         splits[name] = checked = tidy_examples(f"data.{name}", split.x, split.y)
         shapes, first = (
-            [a.shape[1:] for a in jax.tree.leaves((each.x, each.y))] for each in (checked, splits["train"])
+            [a.shape[1:] for a in jax.tree.leaves((each.x, each.y))] for each in (checked, shown(splits["train"]))
         )
         if shapes != first:
             raise InputError(
@@ -255,7 +280,7 @@ def _check_batch_size(size: Any, examples: int) -> int:
 
 def _label_range(data: Data) -> tuple[int, int] | None:
     """(lowest, highest) integer label of all splits, or None where targets are no array of integers."""
-    ys = [split.y for split in (data.train, data.valid, data.test) if split is not None]
+    ys = [split.y for split in (shown(data.train), data.valid, data.test) if split is not None]
     if not all(isinstance(y, np.ndarray) and np.issubdtype(y.dtype, np.integer) for y in ys):
         return None
     return min(int(y.min()) for y in ys), max(int(y.max()) for y in ys)

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from hpjax.arrays import Examples, examples_in
 from hpjax.checks import within
-from hpjax.data import Examples, Fold, examples_at, examples_in
+from hpjax.data import Fold, examples_at
 from hpjax.errors import InputError, ProgramError, did_you_mean, naming
 from hpjax.hparams import Hparams
 from hpjax.measures import Measures, Values, per_example
@@ -41,7 +42,7 @@ class Training:
     examples: int
     measures: Measures
     optimizer: OfH
-    batch_size: OfH
+    batch_size: OfH | None
     steps: OfH
     eval_every: OfH | None
     eval_batch_size: int
@@ -77,10 +78,12 @@ class Training:
 
     def calls(self, h: Hparams) -> Any:
         """How many microbatches make a batch."""
-        return 1 if self.microbatch is None else -(-self.batch_size(h) // self.microbatch)
+        return 1 if self.microbatch is None or self.batch_size is None else -(-self.batch_size(h) // self.microbatch)
 
     def batch(self, key: jax.Array, call: jax.Array, train: Examples, h: Hparams) -> Examples:
         """The examples of one call of ``step``."""
+        if self.batch_size is None:  # a stream gives them
+            return train
         size = self.batch_size(h)
         if self.microbatch is None and isinstance(size, jax.core.Tracer):
             raise ProgramError("batch_size sets the shape of a batch; with microbatch=m it can be traced")
@@ -152,6 +155,7 @@ class Training:
         """What a batch's mean owes to these examples: all of it, or the part of one microbatch, the last one short."""
         if self.microbatch is None:
             return values.mean()
+        assert self.batch_size is not None
         size = self.batch_size(h)
         place = state["sum"]["parts"] * self.microbatch + jnp.arange(self.microbatch)
         share: jax.Array = jnp.where(place < size, values, 0).sum() / size

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -12,14 +13,16 @@ from hpjax.checkpoint import Cut
 from hpjax.cuts import check_lanes
 from hpjax.engine.lane import HEALTHY, Lane, blank
 from hpjax.engine.lanes import Cohort, Ints, Lanes, Recipe, Report, compile_segment
-from hpjax.engine.plan import Group
+from hpjax.engine.plan import Group, next_stop
 from hpjax.engine.trace import shapes_of, together
+from hpjax.feed import Feed
 from hpjax.planning import Prepared, tracer
 from hpjax.schedulers import Clone
 from hpjax.settings import Settings
 from hpjax.space import Point
 from hpjax.standing import Standing
 from hpjax.store import Change, Store
+from hpjax.stream import Position
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Event:
       changes: lanes whose status changed.
       best: trial id and objective of the best trial so far, or None.
       seconds: what the compilation or the segment took.
+      waited: how many of them the segment waited for the batches of a stream.
     """
 
     kind: Literal["resumed", "compile", "compiled", "segment", "decision"]
@@ -58,6 +62,7 @@ class Event:
     changes: tuple[Change, ...] = ()
     best: tuple[int, float] | None = None
     seconds: float = 0.0
+    waited: float = 0.0
 
 
 class Snapshot(NamedTuple):
@@ -72,11 +77,12 @@ class Place(NamedTuple):
 
     Attributes:
       mesh: the devices.
-      splits: the data, which is on them.
+      splits: the data, which is on them; of a stream nothing.
       store: where what happens is recorded.
       standing: where it is scored.
       compiled: the groups that are compiled already.
       points: trial id to its hyperparameters now.
+      feeds: what closes the streams that they draw from.
     """
 
     mesh: jax.sharding.Mesh
@@ -85,6 +91,7 @@ class Place(NamedTuple):
     standing: Standing
     compiled: set[int]
     points: dict[int, Point]
+    feeds: ExitStack
 
 
 class Wave:
@@ -119,6 +126,8 @@ class Wave:
         self._cohort = cohort(settings, prepared, group, trials, place.points)
         self._calls = np.array([prepared.plan.schedules[t].calls for t in self._cohort.trial], np.int32)
         self._lanes: Lanes | None = None
+        self._feed: Feed | None = None
+        self._position = Position()
         self.live = np.ones(len(self._cohort.trial), bool)
         self.lost: set[int] = set()
         self.finished = False
@@ -162,27 +171,35 @@ class Wave:
             yield self._segment(self._lanes)
         while until is not None and self._step < min(until, self._cohort.budget.max()):
             # Without live lanes; should any run again, it is as if these evaluations had passed them by.
-            self._step, evaluated = _next_stop(self._step, self.group.eval_every, None, self._cohort.budget)
+            last = int(self._cohort.budget.max())
+            self._step, evaluated = next_stop(self._step, last, self.group.eval_every, None, None)
             self._evaluations += evaluated
         if self._plan.parks:
             self._lanes.park()
+            if self._feed is not None:
+                self._feed.park()
 
     def finish(self) -> None:
         """Records the final states, once all lanes ended and none of them will run again."""
         if self._lanes is None:
             return
+        if self._feed is not None:
+            self._feed.close()
         leaves = [
             (_path(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(self._lanes.snapshot().state)
         ]
         ids = np.stack([self._cohort.trial, self._cohort.replicate], axis=1)
         self._store.add_states(self.number, ids, leaves)
-        self._lanes, self.finished = None, True
+        self._lanes, self._feed, self.finished = None, None, True
 
     def cut(self) -> Cut:
         """What it needs to go on from here."""
         about = {"step": self._step, "evaluations": self._evaluations, "finished": self.finished}
         lost = np.array(sorted(self.lost), np.int32)
         arrays: dict[str, Any] = {"live": self.live.copy(), "taken": self._taken.copy(), "lost": lost}
+        if self._settings.stream is not None:
+            position = self._position if self._feed is None else self._feed.position(self._step)
+            arrays["stream"] = position.packed()
         # One that was resumed may not have begun again.
         lanes = self._saved if self._lanes is None else jax.tree.leaves(self._lanes.snapshot())
         return Cut(about, arrays | {f"lanes/{i}": leaf for i, leaf in enumerate(lanes)})
@@ -197,6 +214,8 @@ class Wave:
         self._step, self._evaluations, self.finished = (cut.about[n] for n in ("step", "evaluations", "finished"))
         self.live, self._taken = cut.arrays["live"], cut.arrays["taken"]
         self.lost = set(cut.arrays["lost"].tolist())
+        if self._settings.stream is not None:
+            self._position = Position.unpacked(cut.arrays["stream"])
         count = sum(name.startswith("lanes/") for name in cut.arrays)
         self._saved = [cut.arrays[f"lanes/{i}"] for i in range(count)]
 
@@ -271,7 +290,7 @@ class Wave:
         return int(np.maximum(self._cohort.budget[list(lanes)] - self._step, 0).sum())
 
     def _begin(self) -> Iterator[Event]:
-        settings, plan = self._settings, self._plan
+        settings, plan, stream = self._settings, self._plan, self._settings.stream
         recipe = Recipe(
             settings.program,
             plan.shapes[self.group.number],
@@ -280,6 +299,7 @@ class Wave:
             own_budget=callable(settings.program.steps) or callable(settings.program.calls),
             spread=settings.spread,
             folds=settings.folds or 1,
+            block=None if stream is None else stream.block,
         )
         place, number = self._place, self.group.number
         first = number not in place.compiled
@@ -288,6 +308,11 @@ class Wave:
             yield Event("compile", step=0, live=self.size, **self._shared)
         begun = time.perf_counter()
         train, valid = map(shapes_of, place.splits)
+        if stream is not None:
+            train = stream.shapes
+            # Before the program is compiled, so that the first block is drawn meanwhile.
+            self._feed = Feed(stream, place.mesh, self._step, self._shared["steps"], self._position)
+            place.feeds.callback(self._feed.close)
         compiled = compile_segment(recipe, self._cohort.h, train, valid, place.mesh, plan.chunks[number])
         seconds = time.perf_counter() - begun
         if first:
@@ -302,10 +327,10 @@ class Wave:
     def _segment(self, lanes: Lanes) -> Event:
         """One device call, and what it brought."""
         cohort, begun, before = self._cohort, time.perf_counter(), self._step
-        self._step, evaluate = _next_stop(
-            self._step, self.group.eval_every, self._settings.segment, cohort.budget[lanes.live]
-        )
-        report = lanes.advance(self._step, evaluate)
+        last, plan = int(cohort.budget[lanes.live].max()), self._plan
+        block, waited = (None, 0.0) if self._feed is None else self._feed.at(before)
+        self._step, evaluate = next_stop(before, last, self.group.eval_every, plan.segment, plan.block)
+        report = lanes.advance(self._step, evaluate, block)
         # A lane that diverged is not recorded any more: at which evaluation it would be depends on the segments.
         healthy = report.diverged == HEALTHY
         trials, replicates = cohort.trial[report.lanes[healthy]], cohort.replicate[report.lanes[healthy]]
@@ -340,6 +365,7 @@ class Wave:
             changes=tuple(changes.values()),
             best=standing.best(),
             seconds=time.perf_counter() - begun,
+            waited=waited,
             **self._shared,
         )
 
@@ -368,14 +394,6 @@ def _changes(cohort: Cohort, report: Report, taken: Ints, lost_at: Ints, evaluat
             lane = int(report.lanes[at])
             changes[lane] = Change(int(cohort.trial[lane]), int(cohort.replicate[lane]), status, int(steps[at]))
     return changes
-
-
-def _next_stop(step: int, eval_every: int, segment: int | None, budgets: Ints) -> tuple[int, bool]:
-    """Where the next segment ends, and whether with an evaluation: at its multiples, and when all lanes are done."""
-    last = int(budgets.max())
-    stops = [(step // eval_every + 1) * eval_every, last, step + (segment or last)]
-    stop = min(at for at in stops if at > step)
-    return stop, stop % eval_every == 0 or stop == last
 
 
 def _path(path: Any) -> tuple[str | int, ...]:

@@ -42,8 +42,9 @@ def train_alone(
     final=lambda params: params,
     replicate=0,
     read=lambda outputs: outputs,
+    shuffle=True,
 ):
-    """Parameters and validation losses of one trial.
+    """Parameters and validation losses of one trial; without ``shuffle`` the examples come in their order.
 
     ``after_evaluation(losses, params, state)`` is called with all validation losses so far; it gives the optimizer's
     state, and True where training ends. ``final`` gives what is returned of the last parameters.
@@ -81,6 +82,8 @@ def train_alone(
         return loss(read(outputs), data.valid.y).mean()
 
     indices, noise = drawn(replicate, len(jax.tree.leaves(x)[0]), batch_size, steps)
+    if not shuffle:
+        indices = np.arange(steps * batch_size).reshape(steps, batch_size)
     losses = []
     for t in range(steps):
         params, stats, opt_state, mean = step(params, stats, opt_state, mean, indices[t], noise[t])

@@ -31,7 +31,9 @@ losses
 network measures
 optim nn monitors ranges
 schedules initializers
-data
+data feed
+stream
+arrays
 engine.lanes engine.cost engine.computed
 engine.plan preemption
 distributed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 # Not the whole of site-packages: a user's own package may be installed there.
 MODELLING = ("flax", "optax", "chex", "einops", "equinox")
-LIBRARIES = ("hpjax", "jax", "jaxlib", "numpy", "scipy", *MODELLING)
+LIBRARIES = ("hpjax", "jax", "jaxlib", "numpy", "scipy", "grain", "absl", *MODELLING)
 
 
 @cache

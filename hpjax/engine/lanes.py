@@ -69,6 +69,8 @@ class Recipe(NamedTuple):
       own_budget: lanes may end at different steps; a finished one then keeps its state.
       spread: how lanes are spread over devices, ``"shard_map"`` or ``"pmap"``.
       folds: replicate ``r`` has seed ``r // folds`` and, where there is more than one, fold ``r % folds``.
+      block: where the train split is a stream, how many batches a segment gets of it, that of step ``t`` at
+        ``t % block``; else None.
     """
 
     program: Program
@@ -78,6 +80,7 @@ class Recipe(NamedTuple):
     own_budget: bool
     spread: str = "shard_map"
     folds: int = 1
+    block: int | None = None
 
 
 def _run_chunk(
@@ -112,8 +115,10 @@ def _run_chunk(
         return many(start, in_axes=axes)(*who)
 
     def advance(t: jax.Array, lanes: Lane) -> Lane:
+        mine = train if recipe.block is None else _at(train, t % recipe.block)
+
         def move(key: jax.Array, fold: jax.Array, h: Hparams, lane: Lane) -> Lane:
-            return one.advance(program, shapes, key, t, lane, train, hparams(fold, h))
+            return one.advance(program, shapes, key, t, lane, mine, hparams(fold, h))
 
         moved: Lane = many(move, in_axes=(*axes, 0))(*who, lanes)
         return _keep(t < slots.budget, moved, lanes) if recipe.own_budget else moved
@@ -132,6 +137,11 @@ def _run_chunk(
     lanes = lax.fori_loop(begin, end, advance, lanes)
     lanes, evaluation = lax.cond(evaluating, evaluate, silent, lanes)
     return _keep(slots.alive, lanes, old), evaluation
+
+
+def _at(tree: Any, index: Any) -> Any:
+    """What stands at ``index`` of the first axis of each array."""
+    return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, index, keepdims=False), tree)
 
 
 def _nothing(shapes: Shapes, grid: tuple[int, ...]) -> Evaluation:
@@ -155,7 +165,7 @@ def _segment(
 
     def body(c: jax.Array, carry: Any) -> Any:
         lanes, found, iterations = carry
-        at = partial(jax.tree.map, lambda x: lax.dynamic_index_in_dim(x, c, keepdims=False))
+        at = partial(_at, index=c)
         mine = slots._replace(**{name: at(getattr(slots, name)) for name in Slots._fields if name != "live_chunks"})
         new, emitted = _run_chunk(recipe, at(lanes), mine, stop, evaluating, seed, train, valid)
         lanes, found = jax.tree.map(
@@ -231,7 +241,7 @@ def compile_segment(
     Args:
       recipe: what the lanes do.
       h: hyperparameters of the group whose leaves have a dtype.
-      train, valid: the splits, or their shapes.
+      train, valid: the splits, or their shapes; of a stream those of a block.
       mesh: the devices.
       chunks: chunks a device.
     """
@@ -299,6 +309,8 @@ def luck_of(replicate: Ints, own_luck: bool) -> Ints:
 class Lanes:
     """The lanes of one group on their devices; ``train`` and ``valid`` are there already, whole on each.
 
+    Where the train split is a stream, each segment brings a block of it in its place.
+
     Finished lanes keep their state behind the live ones, which stand in front: a segment computes the
     chunks of the live ones and no others.
     """
@@ -336,11 +348,24 @@ class Lanes:
         """Moves the state to the host, until it is needed on the devices again."""
         self._lanes = spread.fetch(self._lanes, self._mesh)
 
-    def advance(self, stop: int, evaluate: bool) -> Report:
-        """Takes the live lanes to step ``stop``, or to their own end before it, in one device call."""
+    def advance(self, stop: int, evaluate: bool, block: Arrays = None) -> Report:
+        """Takes the live lanes to step ``stop``, or to their own end before it, in one device call.
+
+        Args:
+          stop: the step.
+          evaluate: whether they are evaluated there.
+          block: of a stream the batches of these steps, on the devices.
+        """
         self._return()
+        seed, train, valid = self._fixed
         self._lanes, emitted = self._compiled.segment(
-            self._lanes, self._slots, np.int32(stop), np.bool_(evaluate), *self._fixed
+            self._lanes,
+            self._slots,
+            np.int32(stop),
+            np.bool_(evaluate),
+            seed,
+            train if self._recipe.block is None else block,
+            valid,
         )
         found: Emitted = spread.fetch(emitted, self._mesh)
         lanes = np.flatnonzero(self.live).astype(np.int32)

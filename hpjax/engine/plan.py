@@ -57,6 +57,16 @@ def group(hparams: Sequence[Hparams], eval_every: Sequence[int], traced: frozens
     return groups
 
 
+def next_stop(step: int, last: int, eval_every: int, segment: int | None, block: int | None) -> tuple[int, bool]:
+    """Where the segment that begins at ``step`` ends, and whether with an evaluation.
+
+    It ends at the multiples of ``eval_every`` and of ``block``, after ``segment`` steps, and at the ``last`` one.
+    """
+    stops = [(step // every + 1) * every for every in (eval_every, block) if every is not None]
+    stop = min(at for at in (*stops, last, step + (segment or last)) if at > step)
+    return stop, stop % eval_every == 0 or stop == last
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a sweep will do, known before it does it. ``print(plan)`` tells it in full.
@@ -76,10 +86,12 @@ class Plan:
       devices: how many devices, and of which kind.
       schedules: per trial, how long it takes.
       segment: steps a device call at most; None goes from evaluation to evaluation.
-      data_bytes: size of the train and valid splits, of which each device has one copy.
+      data_bytes: size of the train and valid splits, of which each device has one copy; of a stream two blocks.
       objective, randomness, seed: as given to the sweep.
       shard: the part of the trials that is trained here, None for all.
       hints: what would make the sweep faster.
+      stream: what the train split is where it is no arrays; else empty.
+      block: steps of which a device call has the batches of a stream, at most; else None.
     """
 
     rounds: tuple[int, ...]
@@ -102,6 +114,8 @@ class Plan:
     seed: int
     shard: Shard | None = None
     hints: tuple[str, ...] = ()
+    stream: str = ""
+    block: int | None = None
 
     @property
     def trials(self) -> int:
@@ -146,6 +160,12 @@ class Plan:
     def segments(self, group: Group) -> int:
         """Device calls of a wave of the group, if no trial ends early."""
         longest = max(self.budgets[trial] for wave in self.waves[group.number] for trial in wave)
+        if self.block is not None:
+            step = count = 0
+            while step < longest:
+                step, _ = next_stop(step, longest, group.eval_every, self.segment, self.block)
+                count += 1
+            return count
         # From one evaluation to the next, each in calls of at most `segment` steps.
         whole, rest = divmod(longest, group.eval_every)
         call = self.segment or longest
@@ -163,6 +183,7 @@ class Plan:
             *([f"shard {self.shard}: {len(self.own):,} of {self.trials:,} trials{work}"] if self.shard else []),
             f"objective {self.objective} · seed {self.seed} · {self.randomness} randomness",
             f"{text.count(count, f'{kind} device')}, width {self.width}, data {text.size(self.data_bytes)} a device",
+            *([f"data {self.stream}"] if self.stream else []),
         ]
         how = text.table(
             ("hyperparameter", "domain", "how", "why"),

@@ -1,0 +1,86 @@
+"""Arrays of examples: what a split or a batch holds, checked and of few types."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from hpjax.errors import InputError
+
+
+class Examples(NamedTuple):
+    """Inputs and targets whose first axes count the same examples.
+
+    Attributes:
+      x: inputs, (examples, ...).
+      y: targets, (examples, ...); integer labels for classification.
+    """
+
+    x: Any
+    y: Any
+
+
+def examples_in(split: Any) -> int:
+    """How many examples a split holds: the first axis of its arrays, whatever pytree they stand in."""
+    return int(jax.tree.leaves(split)[0].shape[0])
+
+
+def tidy_examples(field: str, x: Any, y: Any, finite: bool = True) -> Examples:
+    """Arrays, or pytrees of them, as ``Examples`` of float32, int32 or uint8.
+
+    Args:
+      field: what errors call them.
+      x, y: inputs and targets.
+      finite: whether all values must be.
+
+    Raises:
+      InputError: lengths differ, there are none, or a value is not finite, no number or too large.
+    """
+    x, y = _tidy_tree(f"{field} x", x, finite), _tidy_tree(f"{field} y", y, finite)
+    for part, values in (("x", x), ("y", y)):
+        if not jax.tree.leaves(values):
+            raise InputError(f"{field} {part}", values, "must be an array, or a pytree of them", "Give one.")
+    shapes = [a.shape for a in jax.tree.leaves((x, y))]
+    if () in shapes or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
+        raise InputError(
+            field,
+            tuple(shapes),
+            "x and y must have the same first axis, one row an example, and at least one",
+            "Drop the rows that have no partner.",
+        )
+    return Examples(x, y)
+
+
+def _tidy_tree(name: str, values: Any, finite: bool) -> Any:
+    leaves, tree = jax.tree.flatten(values, is_leaf=lambda v: isinstance(v, list))
+    return jax.tree.unflatten(tree, [_tidy(name, leaf, finite) for leaf in leaves])
+
+
+def _tidy(name: str, values: Any, finite: bool) -> np.ndarray[Any, Any]:
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError) as error:  # rows of different lengths, or no array of numbers at all
+        raise InputError(name, type(values).__name__, f"must be a regular array: {error}", "Pad the rows.") from None
+    if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
+        if finite and not np.isfinite(array).all():
+            bad = np.argwhere(~np.isfinite(array))[0]
+            raise InputError(
+                f"{name}{bad.tolist()}",
+                float(array[tuple(bad)]),
+                f"must be finite, and {int((~np.isfinite(array)).sum())} values are not",
+                "Drop or fill them: np.nan_to_num(x), or x[np.isfinite(x).all(axis=1)].",
+            )
+        # Canonical: float32, or float64 where the user enabled it.
+        return array.astype(jax.dtypes.canonicalize_dtype(array.dtype))
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind in "iub":
+        if array.size and not -(2**31) <= int(array.min()) <= int(array.max()) < 2**31:
+            raise InputError(
+                name,
+                (int(array.min()), int(array.max())),
+                "must fit in int32",
+                "Renumber: np.unique(y, return_inverse=True)[1].",
+            )
+        return array.astype(np.int32)
+    raise InputError(name, str(array.dtype), "must be numbers", "Encode it: np.unique(y, return_inverse=True)[1].")
