@@ -1,4 +1,4 @@
-"""The command line: plan, run, show, plot, export. Argument parsing only."""
+"""The command line: plan, run, replay, show, plot, export. Argument parsing only."""
 
 import dataclasses
 import importlib.util
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # hpjax itself is imported inside the commands: --help must not wait for JAX.
 USER_ERRORS = (InputError, ProgramError, RunError, UnknownHyperparameterError, ImportError, OSError)
-EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+EXIT_DIFFERS, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 
 
 class _Commands(click.Group):
@@ -142,6 +142,20 @@ def run(file: Path, directory: Path | None, top: int, test: bool, quiet: bool, *
         click.echo(f"trial {result.best.id} on the test split: {values}")
     seconds = time.perf_counter() - begun
     click.echo(f"{seconds:.0f} s in all, {result.compile_seconds:.0f} s of them compiling; recorded in {directory}")
+
+
+@main.command()
+@_sweep_options
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--trial", type=int, help="Its id; by default the best one's.")
+def replay(file: Path, directory: Path, trial: int | None, **changes: int | None) -> None:
+    """Train one trial of the run in DIR again, alone; exit code 1 where a bit differs."""
+    from hpjax.result import load
+
+    result = load(directory)
+    again = _load(file, **changes).replay(result.best if trial is None else result[trial])
+    click.echo(str(again))
+    raise SystemExit(0 if again.agrees else EXIT_DIFFERS)
 
 
 @main.command()

@@ -32,17 +32,27 @@ class Trial:
         self.hparams: dict[str, Any] = result.hparams[id]
 
     @property
-    def schedule(self) -> list[tuple[int, dict[str, Any]]]:
-        """What its weights were trained with: (optimizer step from which on, hyperparameters), oldest first.
+    def result(self) -> "Result":
+        """What it is a trial of."""
+        return self._result
 
-        One entry, unless the trial or those whose state it took over changed their hyperparameters on the way.
+    @property
+    def descent(self) -> list[tuple[int, int, dict[str, Any]]]:
+        """Which trials trained its weights: (id, optimizer step from which on, hyperparameters), oldest first.
+
+        One entry, unless the trial or those whose state it took over went on from the states of others.
         """
-        found: list[tuple[int, dict[str, Any]]] = []
+        found: list[tuple[int, int, dict[str, Any]]] = []
         trial, until = self.id, np.inf
         while own := [t for t in self._result.lineage if t.trial == trial and t.step < until]:
-            found.append((own[-1].step, own[-1].hparams))
+            found.append((trial, own[-1].step, own[-1].hparams))
             trial, until = own[-1].source, own[-1].step
-        return [*reversed([*found, (0, self._result.first_hparams[trial])])]
+        return [*reversed([*found, (trial, 0, self._result.first_hparams[trial])])]
+
+    @property
+    def schedule(self) -> list[tuple[int, dict[str, Any]]]:
+        """What its weights were trained with: (optimizer step from which on, hyperparameters), oldest first."""
+        return [(step, hparams) for _, step, hparams in self.descent]
 
     @property
     def status(self) -> str:

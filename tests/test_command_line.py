@@ -1,6 +1,7 @@
 """The command line as a user calls it, and its pictures."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,22 @@ def test_export(directory, tmp_path):
     missing = hpjax("export", directory, "--out", tmp_path / "nowhere" / "a.csv")
     assert missing.returncode == 2
     assert missing.stderr.startswith("error: ")
+
+
+def test_replay(directory, tmp_path):
+    small = ("--trials", 8, "--steps", 20, "--eval-every", 10, "--seed", 1)
+    done = hpjax("replay", DIGITS, directory, *small, "--trial", 3)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("trial 3: every bit agrees: 1 replicate × 2 evaluations of 4 metrics, ")
+    shutil.copytree(directory, tmp_path / "run")
+    for states in (tmp_path / "run" / "states").glob("wave-*/0.npy"):
+        np.save(states, -np.load(states))
+    best = hpjax("replay", DIGITS, tmp_path / "run", *small)
+    assert best.returncode == 1
+    assert best.stdout.startswith(f"trial {hpx.load(directory).best.id}: does not agree, of 1 replicate")
+    other = hpjax("replay", DIGITS, directory, "--trial", 3)
+    assert other.returncode == 2
+    assert "trials: 8 there, 256 here" in other.stderr
 
 
 def test_plot(directory, tmp_path):

@@ -13,6 +13,7 @@ ROOT = Path(hpjax.__file__).parent
 LAYERS = """
 cli adapters sklearn
 sweep
+replay
 manifest progress loop testing
 wave
 standing planning
