@@ -190,13 +190,23 @@ def plot(directory: Path, out: Path | None) -> None:
     "--csv", "kind", flag_value="csv", default=True, help="As comma-separated values, a row a trial; the default."
 )
 @click.option("--optuna", "kind", flag_value="optuna", help="As a journal of Optuna, which optuna-dashboard opens.")
+@click.option(
+    "--params", type=click.Path(path_type=Path), help="Parameters of one trial instead, to .safetensors or .msgpack."
+)
+@click.option("--trial", type=int, help="With --params: its id; by default the best one's.")
 @click.option("--out", type=click.Path(path_type=Path), help="The file; by default DIR/results.csv or DIR/optuna.log.")
-def export(directory: Path, kind: str, out: Path | None) -> None:
-    """Write the trials of a run for other tools."""
+def export(directory: Path, kind: str, params: Path | None, trial: int | None, out: Path | None) -> None:
+    """Write the trials of a run, or the parameters of one, for other tools."""
     from hpjax.result import load
 
-    out = out or directory / ("results.csv" if kind == "csv" else "optuna.log")
     result = load(directory)
+    if params is not None:
+        (result.best if trial is None else result[trial]).export(params)
+        click.echo(str(params))
+        return
+    if trial is not None:
+        raise InputError("--trial", trial, "needs --params, where it goes", "Add --params best.safetensors.")
+    out = out or directory / ("results.csv" if kind == "csv" else "optuna.log")
     (result.to_csv if kind == "csv" else result.to_optuna)(out)
     click.echo(str(out))
 

@@ -102,6 +102,27 @@ class Trial:
             node[path[-1]] = array
         return tree
 
+    def export(self, path: str | Path, replicate: int = 0) -> None:
+        """Writes the parameters of one replicate to a file, by name; no model code is needed.
+
+        Of a ``supervised`` program what an evaluation uses: ``params``, the averaged ones with ``average=``, and beside
+        them batch statistics and the like, as ``restore()["stats"]`` has them. Of another program the whole final state.
+
+        Args:
+          path: ends in ``.safetensors``: arrays by names such as ``params.Dense_0.kernel``, the trial's id and
+            hyperparameters in the header; needs ``pip install 'hpjax[safetensors]'``. Or in ``.msgpack``: nested dicts,
+            which ``flax.serialization.msgpack_restore`` reads, and ``model.apply`` of a Linen model takes. Positions
+            in lists are names "0", "1", …, of which ``nnx.restore_int_paths`` makes numbers again.
+          replicate: which.
+
+        Raises:
+          InputError: another suffix, or no such replicate.
+          RunError: the trial diverged, or its group is still running.
+        """
+        from hpjax import export
+
+        export.write(self, Path(path), replicate)
+
     def predict(self, x: Any) -> Any:
         """The outputs of the trained models for inputs.
 

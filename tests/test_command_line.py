@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 
 import hpjax as hpx
 from hpjax import analysis
@@ -69,6 +70,17 @@ def test_export(directory, tmp_path):
     missing = hpjax("export", directory, "--out", tmp_path / "nowhere" / "a.csv")
     assert missing.returncode == 2
     assert missing.stderr.startswith("error: ")
+
+
+def test_export_of_parameters(directory, tmp_path):
+    for arguments, trial in (((), hpx.load(directory).best.id), (("--trial", 5), 5)):
+        done = hpjax("export", directory, "--params", tmp_path / "a.safetensors", *arguments)
+        assert done.stdout == f"{tmp_path / 'a.safetensors'}\n"
+        with safe_open(tmp_path / "a.safetensors", "numpy") as file:
+            assert file.metadata()["trial"] == str(trial)
+    alone = hpjax("export", directory, "--trial", 5)
+    assert alone.returncode == 2
+    assert alone.stderr.startswith("error: --trial = 5: needs --params")
 
 
 def test_replay(directory, tmp_path):

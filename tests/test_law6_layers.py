@@ -20,7 +20,7 @@ standing planning
 settings
 result
 plot
-analysis diagnosis journal
+analysis diagnosis journal export
 store
 supervise prediction
 training
