@@ -31,7 +31,7 @@ def _exported(trial: "Trial", replicate: int) -> dict[str, Any]:
     if not isinstance(state, dict):
         return {"state": state}
     if trial.result.manifest["sweep"]["program"].get("kind") != "supervised":
-        return _by_name(state)
+        return dict(_by_name(state))
     stats = _by_name(state.get("stats", {}))
     if "params" in stats:
         raise RunError("the model has a part called params, which the parameters would hide: use restore().")

@@ -106,7 +106,7 @@ class Trial:
         """Writes the parameters of one replicate to a file, by name; no model code is needed.
 
         Of a ``supervised`` program what an evaluation uses: ``params``, the averaged ones with ``average=``, and beside
-        them batch statistics and the like, as ``restore()["stats"]`` has them. Of another program the whole final state.
+        them batch statistics and the like, as ``restore()["stats"]`` has them. Of another program the whole state.
 
         Args:
           path: ends in ``.safetensors``: arrays by names such as ``params.Dense_0.kernel``, the trial's id and

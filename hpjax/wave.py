@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from hpjax.checkpoint import Cut
+from hpjax.engine.failures import told
 from hpjax.engine.lane import HEALTHY, Lane
 from hpjax.engine.lanes import Cohort, Ints, Lanes, Recipe, Report, compile_segment
 from hpjax.engine.plan import Group
@@ -292,7 +293,10 @@ class Wave:
         self._step, evaluate = _next_stop(
             self._step, self.group.eval_every, self._settings.segment, cohort.budget[lanes.live]
         )
-        report = lanes.advance(self._step, evaluate)
+        try:
+            report = lanes.advance(self._step, evaluate)
+        except jax.errors.JaxRuntimeError as error:
+            raise told(error, self.group.number) from None
         # A lane that diverged is not recorded any more: at which evaluation it would be depends on the segments.
         healthy = report.diverged == HEALTHY
         trials, replicates = cohort.trial[report.lanes[healthy]], cohort.replicate[report.lanes[healthy]]

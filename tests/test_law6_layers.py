@@ -30,7 +30,7 @@ optim nn monitors ranges
 schedules initializers
 data
 engine.lanes engine.cost engine.computed
-engine.plan checkpoint
+engine.plan engine.failures checkpoint
 engine.trace engine.layout
 engine.lane engine.width engine.spread engine.blame samplers schedulers
 samplers.bayes samplers.refine
@@ -41,7 +41,7 @@ samplers.base schedulers.base
 stopping
 program objective metrics keys shuffle
 hparams space
-domains checks
+domains checks host
 errors text
 """
 
