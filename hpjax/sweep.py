@@ -13,7 +13,7 @@ from hpjax.checkpoint import forget
 from hpjax.engine.lane import restored
 from hpjax.engine.plan import Plan
 from hpjax.engine.trace import together
-from hpjax.errors import RunError
+from hpjax.errors import InputError, RunError
 from hpjax.keys import lane_key, purpose_key, step_key
 from hpjax.loop import opened, train
 from hpjax.manifest import finished, manifest, recorded_width
@@ -122,6 +122,7 @@ class Sweep(Settings):
           trial: ``result[7]``, of a result of ``run`` or of ``hpx.load``.
 
         Raises:
+          InputError: it is no trial of a result.
           RunError: the result is of a different sweep, or the trial is still running.
 
         Example:
@@ -130,6 +131,8 @@ class Sweep(Settings):
           trial 2: every bit agrees: 1 replicate × 2 evaluations of 2 metrics,
           1 array of final state, complete at step 10
         """
+        if not isinstance(trial, Trial):
+            raise InputError("Sweep.replay.trial", trial, "must be a trial of a result", "Give result[7].")
         result = trial.result
         width = result.manifest["sweep"]["width"]
         sweep = self if self.plan().width == width else replace(self, width=width)

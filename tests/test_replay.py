@@ -137,6 +137,8 @@ def test_a_result_of_another_sweep_is_refused(recorded):
     sweep, directory = recorded
     result = hpx.load(directory)
     with compilations() as programs:
+        with pytest.raises(hpx.InputError, match=r"Sweep.replay.trial = 0: must be a trial of a result"):
+            sweep.replay(0)
         with pytest.raises(hpx.RunError, match=r"(?s)different sweep.*\n  seed: 0 there, 3 here\nReplay it with"):
             dataclasses.replace(sweep, seed=3).replay(result[0])
         with pytest.raises(hpx.RunError, match=r"(?s)different sweep.*\n  code: "):
