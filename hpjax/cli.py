@@ -1,4 +1,4 @@
-"""The command line: plan, run, merge, show, plot, export. Argument parsing only."""
+"""The command line: plan, run, replay, merge, show, plot, export. Argument parsing only."""
 
 import dataclasses
 import importlib.util
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # hpjax itself is imported inside the commands: --help must not wait for JAX.
 USER_ERRORS = (InputError, ProgramError, RunError, UnknownHyperparameterError, ImportError, OSError)
-EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+EXIT_DIFFERS, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 
 
 class _Commands(click.Group):
@@ -170,6 +170,20 @@ def merge(directories: tuple[Path, ...], out: Path, top: int) -> None:
 
 
 @main.command()
+@_sweep_options
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--trial", type=int, help="Its id; by default the best one's.")
+def replay(file: Path, directory: Path, trial: int | None, **changes: int | None) -> None:
+    """Train one trial of the run in DIR again, alone; exit code 1 where a bit differs."""
+    from hpjax.result import load
+
+    result = load(directory)
+    again = _load(file, **changes).replay(result.best if trial is None else result[trial])
+    click.echo(str(again))
+    raise SystemExit(0 if again.agrees else EXIT_DIFFERS)
+
+
+@main.command()
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--top", type=int, default=10, show_default=True, help="How many of the best trials.")
 @click.option("--sort", metavar="METRIC", help="Sort by this metric, the highest first, instead of the objective.")
@@ -201,13 +215,23 @@ def plot(directory: Path, out: Path | None) -> None:
     "--csv", "kind", flag_value="csv", default=True, help="As comma-separated values, a row a trial; the default."
 )
 @click.option("--optuna", "kind", flag_value="optuna", help="As a journal of Optuna, which optuna-dashboard opens.")
+@click.option(
+    "--params", type=click.Path(path_type=Path), help="Parameters of one trial instead, to .safetensors or .msgpack."
+)
+@click.option("--trial", type=int, help="With --params: its id; by default the best one's.")
 @click.option("--out", type=click.Path(path_type=Path), help="The file; by default DIR/results.csv or DIR/optuna.log.")
-def export(directory: Path, kind: str, out: Path | None) -> None:
-    """Write the trials of a run for other tools."""
+def export(directory: Path, kind: str, params: Path | None, trial: int | None, out: Path | None) -> None:
+    """Write the trials of a run, or the parameters of one, for other tools."""
     from hpjax.result import load
 
-    out = out or directory / ("results.csv" if kind == "csv" else "optuna.log")
     result = load(directory)
+    if params is not None:
+        (result.best if trial is None else result[trial]).export(params)
+        click.echo(str(params))
+        return
+    if trial is not None:
+        raise InputError("--trial", trial, "needs --params, where it goes", "Add --params best.safetensors.")
+    out = out or directory / ("results.csv" if kind == "csv" else "optuna.log")
     (result.to_csv if kind == "csv" else result.to_optuna)(out)
     click.echo(str(out))
 

@@ -3,7 +3,7 @@
 import operator
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from hpjax.checkpoint import Cut
 from hpjax.distributed import holding_together
-from hpjax.engine import spread
 from hpjax.engine.plan import Group
 from hpjax.errors import InputError
 from hpjax.planning import Prepared, check_point, prepare
@@ -20,10 +19,9 @@ from hpjax.record import Record
 from hpjax.schedulers import Clone, Race, Scheduler
 from hpjax.settings import Settings
 from hpjax.space import Point
-from hpjax.standing import Standing
 from hpjax.store import NO_WAVE, STATUSES
 from hpjax.text import show
-from hpjax.wave import Event, Place, Wave
+from hpjax.wave import Event, Place, Wave, place_for
 
 
 def train(settings: Settings, prepared: Prepared, record: Record) -> Iterator[Event]:
@@ -39,12 +37,8 @@ def train(settings: Settings, prepared: Prepared, record: Record) -> Iterator[Ev
     """
     store, cut = record.store, record.cut
     begun = time.perf_counter() - (0.0 if cut is None else cut.about["seconds"])
-    mesh = spread.mesh(spread.devices(settings.devices))
-    train, valid = settings.splits
-    once = None if settings.stream is not None else spread.put(train, mesh, spread.WHOLE)
-    splits = once, once if valid is train else spread.put(valid, mesh, spread.WHOLE)
-    standing = Standing(settings.objective, prepared.plan.rounds, settings.lanes_a_trial)
-    place = Place(mesh, splits, store, standing, set(), {}, ExitStack())
+    place = place_for(settings, prepared.plan, store)
+    standing = place.standing
     reached = Reached()
     if cut is not None:
         standing.resume(cut.part("standing"))

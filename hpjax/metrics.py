@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from hpjax.errors import InputError
+from hpjax.host import on_host
 
-__all__ = ["absolute_error", "accuracy", "squared_error", "top_k"]
+__all__ = ["absolute_error", "accuracy", "on_host", "squared_error", "top_k"]
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -113,7 +113,9 @@ class Program:
         end only.
       validate: ``validate(trials)`` raises ``InputError`` on hyperparameters that cannot run; called on the host
         with (h, schedule) of every trial, h with numbers, before anything compiles.
-      parameters: ``parameters(state) -> pytree``, what the plan counts as the parameters of a lane.
+      parameters: ``parameters(state) -> pytree``, what the plan counts as the parameters of a lane. Where it is given,
+        an evaluation that finds one of them NaN or infinite means that the lane diverged; of the default, the whole
+        state, nothing is checked, since a state may hold infinities on purpose.
       predict: ``predict(state, x, h) -> outputs``, what a trained state makes of inputs (examples, ...); None where
         that has no meaning. Used after the sweep, with hyperparameters that are numbers.
       describe: what a manifest says of the program: names to strings or numbers.
@@ -156,6 +158,11 @@ class Program:
             value = getattr(self, name)
             if not callable(value) and not (name == "eval_every" and value is None):
                 whole(f"Program.{name}", value)
+
+    @property
+    def names_parameters(self) -> bool:
+        """Whether it says which part of the state its parameters are."""
+        return self.parameters is not _all_of
 
     @property
     def splits(self) -> tuple[Arrays, Arrays]:

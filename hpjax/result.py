@@ -34,17 +34,27 @@ class Trial:
         self.hparams: dict[str, Any] = result.hparams[id]
 
     @property
-    def schedule(self) -> list[tuple[int, dict[str, Any]]]:
-        """What its weights were trained with: (optimizer step from which on, hyperparameters), oldest first.
+    def result(self) -> "Result":
+        """What it is a trial of."""
+        return self._result
 
-        One entry, unless the trial or those whose state it took over changed their hyperparameters on the way.
+    @property
+    def descent(self) -> list[tuple[int, int, dict[str, Any]]]:
+        """Which trials trained its weights: (id, optimizer step from which on, hyperparameters), oldest first.
+
+        One entry, unless the trial or those whose state it took over went on from the states of others.
         """
-        found: list[tuple[int, dict[str, Any]]] = []
+        found: list[tuple[int, int, dict[str, Any]]] = []
         trial, until = self.id, np.inf
         while own := [t for t in self._result.lineage if t.trial == trial and t.step < until]:
-            found.append((own[-1].step, own[-1].hparams))
+            found.append((trial, own[-1].step, own[-1].hparams))
             trial, until = own[-1].source, own[-1].step
-        return [*reversed([*found, (0, self._result.first_hparams[trial])])]
+        return [*reversed([*found, (trial, 0, self._result.first_hparams[trial])])]
+
+    @property
+    def schedule(self) -> list[tuple[int, dict[str, Any]]]:
+        """What its weights were trained with: (optimizer step from which on, hyperparameters), oldest first."""
+        return [(step, hparams) for _, step, hparams in self.descent]
 
     @property
     def status(self) -> str:
@@ -96,6 +106,27 @@ class Trial:
                 return array
             node[path[-1]] = array
         return tree
+
+    def export(self, path: str | Path, replicate: int = 0) -> None:
+        """Writes the parameters of one replicate to a file, by name; no model code is needed.
+
+        Of a ``supervised`` program what an evaluation uses: ``params``, the averaged ones with ``average=``, and beside
+        them batch statistics and the like, as ``restore()["stats"]`` has them. Of another program the whole state.
+
+        Args:
+          path: ends in ``.safetensors``: arrays by names such as ``params.Dense_0.kernel``, the trial's id and
+            hyperparameters in the header; needs ``pip install 'hpjax[safetensors]'``. Or in ``.msgpack``: nested dicts,
+            which ``flax.serialization.msgpack_restore`` reads, and ``model.apply`` of a Linen model takes. Positions
+            in lists are names "0", "1", …, of which ``nnx.restore_int_paths`` makes numbers again.
+          replicate: which.
+
+        Raises:
+          InputError: another suffix, or no such replicate.
+          RunError: the trial diverged, or its group is still running.
+        """
+        from hpjax import export
+
+        export.write(self, Path(path), replicate)
 
     def predict(self, x: Any) -> Any:
         """The outputs of the trained models for inputs.

@@ -451,8 +451,13 @@ def _dtype(array: Array) -> str:
 
 def write_text(path: Path, content: str) -> None:
     """Writes a file so that it is there as a whole, or not at all."""
+    write_bytes(path, content.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file so that it is there as a whole, or not at all."""
     part = part_of(path)
-    part.write_text(content)
+    part.write_bytes(content)
     os.replace(part, path)
 
 
@@ -465,7 +470,7 @@ def origin() -> dict[str, Any]:
 
 
 def part_of(path: Path) -> Path:
-    """Where ``write_text`` writes what is not whole yet."""
+    """Where ``write_bytes`` writes what is not whole yet."""
     return path.with_name(path.name + ".part")
 
 

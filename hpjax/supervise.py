@@ -79,7 +79,8 @@ def supervised(
 
     Returns:
       A program whose metrics are ``train/loss``, ``valid/loss`` and those of ``metrics``. Its state is a dict:
-      ``params``, ``stats`` (batch statistics and the like), ``opt_state``, and what the arguments ask for.
+      ``params``, ``stats`` (batch statistics and the like), ``opt_state``, and what the arguments ask for. A lane
+      diverges where a metric is NaN or infinite, or at an evaluation one of ``params``.
 
     Raises:
       InputError: an argument that cannot be used.

@@ -15,7 +15,7 @@ from hpjax.distributed import by_writer, check_same, is_writer
 from hpjax.engine.lane import restored
 from hpjax.engine.plan import Plan
 from hpjax.engine.trace import together
-from hpjax.errors import RunError
+from hpjax.errors import InputError, RunError
 from hpjax.keys import lane_key, purpose_key, step_key
 from hpjax.loop import train
 from hpjax.manifest import digest, manifest, recorded_width
@@ -25,7 +25,8 @@ from hpjax.preemption import Preempted
 from hpjax.program import State
 from hpjax.progress import Progress
 from hpjax.record import Record, opened
-from hpjax.result import Result
+from hpjax.replay import Replay, check_result, replay
+from hpjax.result import Result, Trial
 from hpjax.settings import Settings
 from hpjax.space import Point
 from hpjax.standing import observed
@@ -120,6 +121,34 @@ class Sweep(Settings):
         Of a directory that holds this very sweep, finished, there are none. ``hpx.load(directory)`` has the result.
         """
         return self._begin(directory, checkpoint_seconds)[-1]
+
+    def replay(self, trial: Trial) -> Replay:
+        """Trains one trial of a result of this sweep again, alone, and says whether every bit agrees.
+
+        It runs the program of its group at the width that the result records, on the devices of this sweep. A stopped
+        trial is trained to the step at which it was stopped; one that took over another's state begins where its
+        recorded lineage does, and its own curve is compared from then on.
+
+        Args:
+          trial: ``result[7]``, of a result of ``run`` or of ``hpx.load``.
+
+        Raises:
+          InputError: it is no trial of a result.
+          RunError: the result is of a different sweep, or the trial is still running.
+
+        Example:
+          >>> sweep = hpx.Sweep(program, space, trials=4)
+          >>> print(sweep.replay(sweep.run(progress=False)[2]))
+          trial 2: every bit agrees: 1 replicate × 2 evaluations of 2 metrics,
+          1 array of final state, complete at step 10
+        """
+        if not isinstance(trial, Trial):
+            raise InputError("Sweep.replay.trial", trial, "must be a trial of a result", "Give result[7].")
+        result = trial.result
+        width = result.manifest["sweep"]["width"]
+        sweep = self if self.plan().width == width else replace(self, width=width)
+        check_result(sweep, sweep._prepared, result)
+        return replay(sweep, sweep._prepared, sweep._prepared_of(result, trial.id), trial)
 
     def _begin(
         self, directory: str | Path | None, seconds: float

@@ -11,9 +11,11 @@ import numpy as np
 
 from hpjax.checkpoint import Cut
 from hpjax.cuts import check_lanes
+from hpjax.engine import spread
+from hpjax.engine.failures import told
 from hpjax.engine.lane import HEALTHY, Lane, blank
 from hpjax.engine.lanes import Cohort, Ints, Lanes, Recipe, Report, compile_segment
-from hpjax.engine.plan import Group, next_stop
+from hpjax.engine.plan import Group, Plan, next_stop
 from hpjax.engine.trace import shapes_of, together
 from hpjax.feed import Feed
 from hpjax.planning import Prepared, tracer
@@ -92,6 +94,16 @@ class Place(NamedTuple):
     compiled: set[int]
     points: dict[int, Point]
     feeds: ExitStack
+
+
+def place_for(settings: Settings, plan: Plan, store: Store) -> Place:
+    """The devices of a sweep with its data on them, and nothing scored yet; its feeds are to be closed."""
+    mesh = spread.mesh(spread.devices(settings.devices))
+    train, valid = settings.splits
+    once = None if settings.stream is not None else spread.put(train, mesh, spread.WHOLE)
+    splits = once, once if valid is train else spread.put(valid, mesh, spread.WHOLE)
+    standing = Standing(settings.objective, plan.rounds, settings.lanes_a_trial)
+    return Place(mesh, splits, store, standing, set(), {}, ExitStack())
 
 
 class Wave:
@@ -330,7 +342,10 @@ class Wave:
         last, plan = int(cohort.budget[lanes.live].max()), self._plan
         block, waited = (None, 0.0) if self._feed is None else self._feed.at(before)
         self._step, evaluate = next_stop(before, last, self.group.eval_every, plan.segment, plan.block)
-        report = lanes.advance(self._step, evaluate, block)
+        try:
+            report = lanes.advance(self._step, evaluate, block)
+        except jax.errors.JaxRuntimeError as error:
+            raise told(error, self.group.number) from None
         # A lane that diverged is not recorded any more: at which evaluation it would be depends on the segments.
         healthy = report.diverged == HEALTHY
         trials, replicates = cohort.trial[report.lanes[healthy]], cohort.replicate[report.lanes[healthy]]

@@ -1,6 +1,7 @@
 """The command line as a user calls it, and its pictures."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 
 import hpjax as hpx
 from hpjax import analysis
@@ -68,6 +70,33 @@ def test_export(directory, tmp_path):
     missing = hpjax("export", directory, "--out", tmp_path / "nowhere" / "a.csv")
     assert missing.returncode == 2
     assert missing.stderr.startswith("error: ")
+
+
+def test_export_of_parameters(directory, tmp_path):
+    for arguments, trial in (((), hpx.load(directory).best.id), (("--trial", 5), 5)):
+        done = hpjax("export", directory, "--params", tmp_path / "a.safetensors", *arguments)
+        assert done.stdout == f"{tmp_path / 'a.safetensors'}\n"
+        with safe_open(tmp_path / "a.safetensors", "numpy") as file:
+            assert file.metadata()["trial"] == str(trial)
+    alone = hpjax("export", directory, "--trial", 5)
+    assert alone.returncode == 2
+    assert alone.stderr.startswith("error: --trial = 5: needs --params")
+
+
+def test_replay(directory, tmp_path):
+    small = ("--trials", 8, "--steps", 20, "--eval-every", 10, "--seed", 1)
+    done = hpjax("replay", DIGITS, directory, *small, "--trial", 3)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("trial 3: every bit agrees: 1 replicate × 2 evaluations of 4 metrics, ")
+    shutil.copytree(directory, tmp_path / "run")
+    for states in (tmp_path / "run" / "states").glob("wave-*/0.npy"):
+        np.save(states, -np.load(states))
+    best = hpjax("replay", DIGITS, tmp_path / "run", *small)
+    assert best.returncode == 1
+    assert best.stdout.startswith(f"trial {hpx.load(directory).best.id}: does not agree, of 1 replicate")
+    other = hpjax("replay", DIGITS, directory, "--trial", 3)
+    assert other.returncode == 2
+    assert "trials: 8 there, 256 here" in other.stderr
 
 
 def test_plot(directory, tmp_path):

@@ -14,6 +14,7 @@ LAYERS = """
 cluster
 cli adapters sklearn
 sweep
+replay
 progress loop testing
 record
 manifest wave
@@ -22,7 +23,7 @@ settings
 merging
 result
 plot
-analysis diagnosis journal cuts
+analysis diagnosis journal cuts export
 store
 tables fields states
 supervise prediction
@@ -35,7 +36,7 @@ data feed
 stream
 arrays
 engine.lanes engine.cost engine.computed
-engine.plan preemption
+engine.plan preemption engine.failures
 distributed
 checkpoint
 engine.trace engine.layout
@@ -48,7 +49,7 @@ samplers.base schedulers.base
 stopping
 program objective metrics keys shuffle
 hparams space
-domains checks shard untrusted
+domains checks shard untrusted host
 errors text
 """
 

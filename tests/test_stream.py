@@ -186,7 +186,7 @@ def test_all_lanes_see_the_batches_in_their_order_and_each_is_drawn_once():
         {"program": program(Source(), block=1)},
         {"program": program(Source(), block=64)},
     ],
-    ids=str,
+    ids=["1 device", "2 devices", "segments of 1", "segments of 4", "blocks of 1", "blocks of 64"],
 )
 def test_packing_changes_no_bit(reference, changes):
     assert_same(reference, sweep(**changes).run(progress=False))
@@ -198,7 +198,7 @@ def test_neighbours_change_no_bit(reference):
 
 
 def test_each_wave_has_a_pass_of_its_own(reference, monkeypatch):
-    monkeypatch.setattr(spread, "memory", lambda device: 1500)
+    monkeypatch.setattr(spread, "memory", lambda: 1500)
     source = Source()
     waves = sweep(program=program(source), devices=1)
     assert len(waves.plan().waves[0]) == 3
@@ -228,7 +228,7 @@ def test_a_race_of_groups_changes_no_bit(halved):
 
 @pytest.mark.parametrize("memory", [500, 1500])
 def test_waves_that_wait_on_the_host_change_no_bit(halved, monkeypatch, memory):
-    monkeypatch.setattr(spread, "memory", lambda device: memory)
+    monkeypatch.setattr(spread, "memory", lambda: memory)
     short = halving(devices=1)
     assert short.plan().parks
     assert_same(halved, short.run(progress=False), replicates=1)
@@ -239,7 +239,7 @@ def test_waves_that_wait_on_the_host_change_no_bit(halved, monkeypatch, memory):
 
 def fed(step=0, position=Position(), source=None, steps=STEPS):
     stream = Stream(source or Source(), block=BLOCK)
-    return Feed(stream, spread.mesh(spread.local_devices(2)), step, steps, position)
+    return Feed(stream, spread.mesh(spread.devices(2)), step, steps, position)
 
 
 def test_a_feed_gives_blocks_whole_on_each_device_and_knows_its_position():

@@ -1,7 +1,7 @@
 """One lane: the life of one replicate of one trial, as pure functions that ``vmap`` widens."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +32,8 @@ class Lane(NamedTuple):
       totals: the sum of each train metric since the last evaluation, ().
       counted: steps in ``totals``, int32 ().
       step: optimizer steps taken, int32 ().
-      diverged: the number of the first step, from 1, that gave a value that is not finite, else ``HEALTHY``; int32 ().
+      diverged: the number of the first step, from 1, that gave a value that is not finite, or after which an evaluation
+        found one among metrics or parameters, else ``HEALTHY``; int32 ().
     """
 
     state: State
@@ -281,7 +282,7 @@ def advance(
         {name: lane.totals[name] + value for name, value in values.items()},
         lane.counted + 1,
         t + 1,
-        _first_bad(lane.diverged, values, t + 1),
+        _first_bad(lane.diverged, values.values(), t + 1),
     )
 
 
@@ -294,13 +295,14 @@ def evaluate(
     values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.valid}
     means = {name: total / jnp.maximum(lane.counted, 1) for name, total in lane.totals.items()}
     reported = _reported(means, values)
+    looked_at = [*values.values(), *(_inexact(program.parameters(state)) if program.names_parameters else ())]
     state, done = program.react(state, reported, h)
     fresh = Lane(
         raw(jax.tree.map(as_array, state)),
         jax.tree.map(jnp.zeros_like, lane.totals),
         jnp.zeros_like(lane.counted),
         lane.step,
-        _first_bad(lane.diverged, values, lane.step),
+        _first_bad(lane.diverged, looked_at, lane.step),
     )
     return fresh, Evaluation(reported, jnp.asarray(done))
 
@@ -309,8 +311,13 @@ def _reported(train: Metrics, valid: Metrics) -> dict[str, jax.Array]:
     return {**{f"train/{name}": v for name, v in train.items()}, **{f"valid/{name}": v for name, v in valid.items()}}
 
 
-def _first_bad(diverged: jax.Array, values: dict[str, jax.Array], step: jax.Array) -> jax.Array:
+def _inexact(tree: Any) -> list[jax.Array]:
+    """The leaves that can hold NaN."""
+    return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+
+
+def _first_bad(diverged: jax.Array, values: Iterable[jax.Array], step: jax.Array) -> jax.Array:
     finite = jnp.array(True)
-    for value in values.values():
-        finite &= jnp.isfinite(value)
+    for value in values:
+        finite &= jnp.isfinite(value).all()
     return lax.select(finite | (diverged != HEALTHY), diverged, step)

@@ -1,0 +1,255 @@
+"""Replay: one trial of a result trained again, alone, to see whether every bit agrees."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpjax.errors import RunError
+from hpjax.manifest import description, digests, manifest
+from hpjax.planning import Prepared
+from hpjax.result import Result, Trial
+from hpjax.settings import Settings
+from hpjax.store import Store, differences
+from hpjax.text import count
+from hpjax.wave import Wave, place_for
+
+SHOWN = 10  # differences in the text
+# Another version of one of these may write the same program in other words.
+OF_CODE = ("jax", "jaxlib", "flax", "optax", "hpjax")
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What training one trial again, alone, gave.
+
+    Attributes:
+      trial: its id.
+      differences: where it parted from the record, a line each; empty where every bit agrees.
+      notes: what else was different: versions, the kind of device.
+      replicates, evaluations, metrics, arrays: how much was compared: evaluations of the longest replicate, and arrays
+        of final states, which diverged replicates do not have.
+      ended: how it ended, ``complete at step 40``.
+    """
+
+    trial: int
+    differences: tuple[str, ...]
+    notes: tuple[str, ...]
+    replicates: int
+    evaluations: int
+    metrics: int
+    arrays: int
+    ended: str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every bit agrees."""
+        return not self.differences
+
+    def __str__(self) -> str:
+        compared = (
+            f"{count(self.replicates, 'replicate')} × {count(self.evaluations, 'evaluation')} of "
+            f"{count(self.metrics, 'metric')}, {count(self.arrays, 'array')} of final state, {self.ended}"
+        )
+        notes = "".join(f"\n  {note}" for note in self.notes)
+        if self.agrees:
+            return f"trial {self.trial}: every bit agrees: {compared}{notes}"
+        lines = "".join(f"\n  {line}" for line in self.differences[:SHOWN])
+        more = len(self.differences) - SHOWN
+        rest = f"\n  and {count(more, 'more difference')}" if more > 0 else ""
+        return f"trial {self.trial}: does not agree, of {compared}:{lines}{rest}{notes}"
+
+
+def replay(settings: Settings, first: Prepared, prepared: Prepared, trial: Trial) -> Replay:
+    """Trains a trial again with the programs and the width of its sweep.
+
+    Args:
+      settings: the sweep, with the width of the result.
+      first, prepared: the plan of its first round, and that of the trial's round.
+      trial: which.
+
+    Raises:
+      RunError: the trial has not ended, or what happened to it cannot be told from the record.
+    """
+    result, id = trial.result, trial.id
+    there = _states(result, id)  # first, since it may not be there yet
+    again, start = _trained(settings, prepared, trial)
+    apart = [*_of_status(result, again, id), *_of_curves(result, again, id, start)]
+    apart += _of_states(there, _states(again, id))
+    evaluations = (~np.isnan(result.curves("step")[id, :, start:])).sum(axis=-1)
+    return Replay(
+        trial=id,
+        differences=tuple(apart),
+        notes=tuple(_notes(settings, first, result)),
+        replicates=len(result.lane_status[id]),
+        evaluations=int(evaluations.max(initial=0)),
+        metrics=len(result.metrics),
+        arrays=sum(map(len, there.values())),
+        ended=f"{trial.status} at step {trial.step}",
+    )
+
+
+def check_result(settings: Settings, first: Prepared, result: Result) -> None:
+    """Raises ``RunError`` where a result is not one of this sweep.
+
+    Args:
+      settings: the sweep, with the width of the result.
+      first: the plan of its first round.
+      result: which.
+    """
+    there, here = dict(result.manifest["sweep"]), description(settings, first)
+    if "data" in there:  # recorded in a directory
+        here |= digests(settings, first)
+    if any(name in OF_CODE for name, *_ in _versions(settings, first, result)):
+        for each in (there, here):
+            each.pop("code", None)
+    lines = differences(there, here)
+    if lines:
+        raise RunError(
+            "the result is of a different sweep. What differs:\n  "
+            + "\n  ".join(lines)
+            + "\nReplay it with the sweep that it came from."
+        )
+
+
+def _versions(settings: Settings, first: Prepared, result: Result) -> Iterator[tuple[str, str, str]]:
+    """What other versions and devices there were: name, there, here."""
+    about = manifest(settings, first, recorded=False)
+    for name, here in about["versions"].items():
+        there = result.manifest["versions"].get(name)
+        if there != here:
+            yield name, str(there), str(here)
+    there, here = (each["devices"]["kind"] for each in (result.manifest, about))
+    if there != here:
+        yield "devices", there, here
+
+
+def _notes(settings: Settings, first: Prepared, result: Result) -> Iterator[str]:
+    for name, there, here in _versions(settings, first, result):
+        yield f"{name}: {there} there, {here} here, which may decide the last bits"
+
+
+def _trained(settings: Settings, prepared: Prepared, trial: Trial) -> tuple[Result, int]:
+    """The trial trained again, as a result in memory; and the evaluations that passed before its own state began."""
+    result, plan = trial.result, prepared.plan
+    group = plan.groups[int(result.groups[trial.id])]
+    store = Store.create(None, result.manifest)
+    descent = trial.descent
+    last = len(descent) - 1
+    rows = [(t, int(result.rounds[t]), int(result.groups[t]), last, h) for t, h in enumerate(result.hparams)]
+    with store.transaction():
+        store.add_trials(rows, settings.lanes_a_trial)
+    place = place_for(settings, plan, store)
+    decisions = list(_decisions(settings, prepared, trial.id))
+    cut, start = None, 0
+    with place.feeds:
+        for number, (id, _, hparams) in enumerate(descent):
+            place.points[id] = settings.space.recalled(prepared.points[id], hparams)
+            wave = Wave(settings, prepared, number, group, (id,), place)
+            if cut is not None:
+                # What a takeover hands on: where the other was, with all lanes running.
+                start = cut.about["evaluations"]
+                handed = {"live": np.ones(wave.size, bool), "lost": np.zeros(0, np.int32)}
+                wave.resume(cut._replace(arrays=cut.arrays | handed))
+            if number < last:
+                until = _call(decisions, descent[number + 1][1], plan.schedules[id].calls, id)
+                decisions = [step for step in decisions if step > until]
+                _run(wave, until)
+                cut = wave.cut()
+        stopped = result.lane_status[trial.id] == "stopped"
+        if stopped.any():
+            step = int(result.lane_step[trial.id][stopped].max())
+            _run(wave, _call(decisions, step, plan.schedules[trial.id].calls, trial.id))
+            with store.transaction():
+                store.add_changes(wave.stop({trial.id}).values())
+        else:
+            _run(wave, None)
+        wave.finish()
+    return Result(store, result.manifest), start
+
+
+def _run(wave: Wave, until: int | None) -> None:
+    for _ in wave.advance(until):
+        pass
+
+
+def _decisions(settings: Settings, prepared: Prepared, trial: int) -> Iterator[int]:
+    """The calls of ``step`` at which the scheduler decided, in the round of a trial."""
+    plan = prepared.plan
+    if settings.scheduler is None:
+        return
+    number, every, step = plan.round_of(trial), plan.groups[0].eval_every, 0
+    begin, end = sum(plan.rounds[:number]), sum(plan.rounds[: number + 1])
+    while step < max(plan.budgets[begin:end]):
+        step = -(-settings.scheduler.next(step) // every) * every
+        yield step
+
+
+def _call(decisions: list[int], step: int, calls: int, trial: int) -> int:
+    """The decision at which a trial had taken so many optimizer steps, of so many calls each."""
+    found = [at for at in decisions if at // calls == step]
+    if len(found) != 1:
+        raise RunError(
+            f"trial {trial} cannot be replayed: the scheduler decided {count(len(found), 'time')} at its step {step}, "
+            "and the record does not tell which decision it was."
+        )
+    return found[0]
+
+
+def _states(result: Result, trial: int) -> dict[int, list[tuple[str, NDArray[Any]]]]:
+    """Name and array of each leaf of the final states, by replicate; diverged ones have none worth comparing."""
+    status = result.lane_status[trial]
+    return {
+        replicate: [("/".join(map(str, path)), leaf) for path, leaf in result.leaves(trial, replicate)]
+        for replicate in np.flatnonzero(status != "diverged").tolist()
+    }
+
+
+def _of_status(there: Result, here: Result, trial: int) -> Iterator[str]:
+    for replicate in range(len(there.lane_status[trial])):
+        was, now = (f"{r.lane_status[trial, replicate]} at step {r.lane_step[trial, replicate]}" for r in (there, here))
+        if was != now:
+            yield f"replicate {replicate}: {was} there, {now} here"
+
+
+def _of_curves(there: Result, here: Result, trial: int, start: int) -> Iterator[str]:
+    """Where each metric of each replicate parts first, from an evaluation on."""
+    shape = (len(there.lane_status[trial]), max(r.curves("step").shape[-1] for r in (there, here)))
+
+    def curve(result: Result, name: str) -> NDArray[Any]:
+        values = result.curves(name)[trial]
+        whole = np.full(shape, np.nan, values.dtype)
+        whole[:, : values.shape[-1]] = values
+        return whole[:, start:]
+
+    steps = [curve(result, "step") for result in (there, here)]
+    for name in there.metrics:
+        was, now = (curve(result, name) for result in (there, here))
+        apart = _differ(was, now) | _differ(*steps)
+        for replicate in np.flatnonzero(apart.any(axis=-1)).tolist():
+            at, many = int(apart[replicate].argmax()), int(apart[replicate].sum())
+            step = np.fmax(steps[0], steps[1])[replicate, at]
+            first = f", the first of {many}" if many > 1 else ""
+            values = " ".join(f"{value[replicate, at]} {where}," for value, where in ((was, "there"), (now, "here")))
+            yield f"{name} at step {step:.0f}, replicate {replicate}: {values.rstrip(',')}{first}"
+
+
+def _of_states(
+    there: dict[int, list[tuple[str, NDArray[Any]]]], here: dict[int, list[tuple[str, NDArray[Any]]]]
+) -> Iterator[str]:
+    for replicate in there.keys() & here.keys():
+        for (name, was), (_, now) in zip(there[replicate], here[replicate], strict=True):
+            many = int(_differ(was, now).sum())
+            if many:
+                yield f"state {name or '()'}, replicate {replicate}: {many} of {count(was.size, 'number')}"
+
+
+def _differ(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which numbers of two arrays differ in a bit."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return np.ones(a.shape, bool)
+    bits = [np.ascontiguousarray(x).reshape(*x.shape, 1).view(np.uint8) for x in (a, b)]
+    found: NDArray[np.bool_] = (bits[0] != bits[1]).any(axis=-1)
+    return found
