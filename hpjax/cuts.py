@@ -15,6 +15,12 @@ _COUNT = Field(is_whole, "a whole number, 0 or more")
 WAVE = {"step": _COUNT, "evaluations": _COUNT, "finished": Field(lambda v: isinstance(v, bool), "true or false")}
 
 
+def _pairs(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(each, list) and len(each) == 2 and is_whole(each[0]) and is_whole(each[1], 1) for each in value
+    )
+
+
 def check_cut(cut: Cut, sweep: Mapping[str, Any]) -> None:
     """Makes sure that a cut has what the sweep of a manifest needs of it, all but the states of lanes.
 
@@ -28,6 +34,7 @@ def check_cut(cut: Cut, sweep: Mapping[str, Any]) -> None:
         "reached.step": _COUNT,
         "reached.done": Field(lambda v: is_whole(v, 0, 2**63 - 1), "a whole number, 0 or more"),
         "reached.spared": Field(lambda v: is_whole(v, 0, 2**63 - 1), "a whole number, 0 or more"),
+        "narrowed": Field(_pairs, "a list of groups and their widths"),
         "waves": Field(list_of(is_whole), "a list of numbers"),
         "seconds": Field(lambda v: is_real(v) and v >= 0, "a number, 0 or more"),
         "takeovers": _COUNT,
@@ -44,6 +51,9 @@ def check_cut(cut: Cut, sweep: Mapping[str, Any]) -> None:
         check(f"its {name}", cut.about["parts"][name], WAVE)
         own = cut.part(name)
         lanes = len(_array(own, "live", np.bool_, (None,)))
+        if not lanes:
+            raise RunError(f"its {name} has no lanes")
+        _array(own, "trial", np.int32, (lanes,), least=0, most=trials - 1)
         _array(own, "taken", np.int32, (lanes,), least=0)
         _array(own, "lost", np.int32, (None,), least=0, most=trials - 1)
     lane = _array(cut.part("lanes"), "changes", np.int64, (None, 4), least=0)

@@ -1,27 +1,26 @@
-"""The loop: every wave to its end, or from decision to decision of a scheduler. Run → tell → record."""
+"""The loop: every round to its end, wave by wave or as a race. Run → tell → record, and go on where one was cut."""
 
-import operator
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from itertools import count
 
 import numpy as np
 
 from hpjax.checkpoint import Cut
 from hpjax.distributed import holding_together
+from hpjax.engine.failures import OutOfMemoryError
 from hpjax.engine.plan import Group
-from hpjax.errors import InputError
-from hpjax.planning import Prepared, check_point, prepare
+from hpjax.errors import RunError
+from hpjax.planning import Prepared, narrowed, pieces, prepare, regrouped
 from hpjax.preemption import Preempted, notices
+from hpjax.race import Reached, jsonable, raced
 from hpjax.record import Record
-from hpjax.schedulers import Clone, Race, Scheduler
 from hpjax.settings import Settings
 from hpjax.space import Point
 from hpjax.store import NO_WAVE, STATUSES
-from hpjax.text import show
-from hpjax.wave import Event, Place, Wave, place_for
+from hpjax.wave import Event, Wave, part_of, place_for
 
 
 def train(settings: Settings, prepared: Prepared, record: Record) -> Iterator[Event]:
@@ -33,242 +32,190 @@ def train(settings: Settings, prepared: Prepared, record: Record) -> Iterator[Ev
 
     Raises:
       Preempted: a notice came, and a checkpoint is written.
-      RunError: the record cannot be written.
+      RunError: the record cannot be written, or one lane alone does not fit in memory.
     """
-    store, cut = record.store, record.cut
-    begun = time.perf_counter() - (0.0 if cut is None else cut.about["seconds"])
-    place = place_for(settings, prepared.plan, store)
-    standing = place.standing
-    reached = Reached()
-    if cut is not None:
-        standing.resume(cut.part("standing"))
-        reached = Reached(**cut.about["reached"])
-    first, waves = reached.round, 0
+    run = _Run(settings, prepared, record)
     try:
-        with holding_together(), notices() if record.directory is not None else nullcontext(lambda: False) as leaving:
-            for number in range(len(prepared.plan.rounds)):
-                if number > 0:
-                    history = standing.history([place.points[t] for t in sorted(place.points)])
-                    prepared = prepare(settings, prepared, history)
-                mine = _trials_of(prepared, number)
-                place.points.update({trial: prepared.points[trial] for trial in mine})
-                if number <= first and cut is not None:
-                    place.points.update(_taken_over(settings, place, mine))
-                groups = _waves_of(prepared, number)
+        yield from run.events()
+    finally:
+        run.close()
+
+
+class _Run:
+    """A sweep that trains.
+
+    Args:
+      settings, prepared, record: as for ``train``.
+    """
+
+    def __init__(self, settings: Settings, prepared: Prepared, record: Record) -> None:
+        self._settings, self._prepared, self._record = settings, prepared, record
+        self._store, self._cut = record.store, record.cut
+        self._begun = time.perf_counter()
+        self._place = place_for(settings, prepared.plan, self._store)
+        self._reached = Reached()
+        if self._cut is not None:
+            self._begun -= self._cut.about["seconds"]
+            self._place.standing.resume(self._cut.part("standing"))
+            self._reached = Reached(**self._cut.about["reached"])
+            self._prepared = narrowed(settings, prepared, dict(self._cut.about["narrowed"]))
+        self._waves: list[Wave] = []
+        self._next_wave = 0
+
+    def close(self) -> None:
+        """Ends what goes on beside."""
+        self._place.feeds.close()
+        self._record.close()
+
+    def events(self) -> Iterator[Event]:
+        """All that happens."""
+        record, reached, first = self._record, self._reached, self._reached.round
+        heeding = notices() if record.directory is not None else nullcontext(lambda: False)
+        with holding_together(), heeding as leaving:
+            for number in range(len(self._prepared.plan.rounds)):
+                again = self._cut is not None and number == first
+                self._prepare(number)
                 if number < first:
-                    waves += len(groups)
                     continue
-                started = [
-                    Wave(settings, prepared, waves + i, g, trials, place) for i, (g, trials) in enumerate(groups)
-                ]
-                if number > first or cut is None:
-                    reached.round, reached.step = number, 0
-                    _record(settings, prepared, number, waves, place)
+                if again:
+                    yield self._resume()
                 else:
-                    for wave in started:
-                        wave.resume(cut.part(f"wave-{wave.number}"))
-                    at = next((wave for wave in started if not wave.finished), started[-1])
-                    yield at.resumed(reached.done, reached.spared)
-                waves += len(started)
-                for event in _round(settings, started, prepared, reached, place):
+                    self._begin(number)
+                for event in self._round():
                     reached.done += event.lane_steps
                     reached.spared += event.spared
                     yield event
                     over = leaving()
                     if over or record.due(event.kind == "decision"):
-                        record.save(_cut(reached, started, place, time.perf_counter() - begun))
+                        record.save(self._here())
                     if over and record.directory is not None:
                         record.close()
                         raise Preempted(record.directory)
-        record.finish(time.perf_counter() - begun)
-    finally:
-        place.feeds.close()
-        record.close()
+        record.finish(time.perf_counter() - self._begun)
 
+    def _prepare(self, number: int) -> None:
+        """Plans a round, from what those before it found."""
+        points = self._place.points
+        if number > 0:
+            history = self._place.standing.history([points[t] for t in sorted(points)])
+            self._prepared = prepare(self._settings, self._prepared, history)
+        mine = self._trials_of(number)
+        points.update({trial: self._prepared.points[trial] for trial in mine})
+        if self._cut is not None and number <= self._reached.round:
+            points.update(self._taken_over(mine))
 
-@dataclass
-class Reached:
-    """How far a run is.
+    def _trials_of(self, number: int) -> range:
+        rounds = self._prepared.plan.rounds
+        return range(sum(rounds[:number]), sum(rounds[: number + 1]))
 
-    Attributes:
-      round: its number.
-      step: of the last decision in it.
-      done: lane-steps that were computed.
-      spared: those that lanes which ended early will not take.
-    """
+    def _taken_over(self, trials: range) -> dict[int, Point]:
+        """The hyperparameters that trials went on with from the states of others."""
+        points, recalled = self._place.points, self._settings.space.recalled
+        found = {trial: hparams for trial, _, _, hparams in self._store.takeovers() if trial in trials}
+        return {trial: recalled(points[trial], hparams) for trial, hparams in found.items()}
 
-    round: int = 0
-    step: int = 0
-    done: int = 0
-    spared: int = 0
+    def _wave(self, number: int, group: Group, trials: tuple[int, ...]) -> Wave:
+        self._next_wave = max(self._next_wave, number + 1)
+        return Wave(self._settings, self._prepared, number, group, trials, self._place)
 
+    def _begin(self, number: int) -> None:
+        """Records the trials of a round, and begins its waves."""
+        plan, mine, first = self._prepared.plan, self._trials_of(number), self._next_wave
+        planned = [(g, trials) for g in plan.groups for trials in plan.waves[g.number] if trials[0] in mine]
+        self._waves = [self._wave(first + i, g, trials) for i, (g, trials) in enumerate(planned)]
+        self._reached.round, self._reached.step = number, 0
+        waves = {trial: wave.number for wave in self._waves for trial in wave.trials}
+        groups = {trial: g.number for g in plan.groups for trial in g.trials}
+        rows = [
+            (t, number, groups[t], waves.get(t, NO_WAVE), {n: jsonable(v) for n, v in self._place.points[t].items()})
+            for t in mine
+        ]
+        with self._store.transaction():
+            self._store.add_trials(rows, self._settings.lanes_a_trial)
 
-def _round(
-    settings: Settings, waves: list[Wave], prepared: Prepared, reached: Reached, place: Place
-) -> Iterator[Event]:
-    if settings.scheduler is not None:
-        yield from _raced(settings, settings.scheduler, waves, prepared, reached, place)
-        return
-    for wave in waves:
-        yield from wave.advance()
-        wave.finish()
+    def _resume(self) -> Event:
+        """Goes back to where the cut was made; where a wave does not fit on these devices, as several."""
+        assert self._cut is not None
+        numbers, group_of = self._cut.about["waves"], {t: g for g in self._prepared.plan.groups for t in g.trials}
+        found: list[tuple[int, Group, tuple[int, ...], Cut]] = []
+        new = count(max(numbers) + 1)
+        for number in numbers:
+            part = self._cut.part(f"wave-{number}")
+            trials = tuple(dict.fromkeys(part.arrays["trial"].tolist()))
+            group = group_of[trials[0]]
+            fitting = [trials] if part.about["finished"] else pieces(self._settings, self._prepared.plan, group, trials)
+            for i, own in enumerate(fitting):
+                found.append((number if i == 0 else next(new), group, own, part_of(part, own)))
+        found.sort(key=lambda each: each[0])
+        self._prepared = regrouped(self._settings, self._prepared, [(group, own) for _, group, own, _ in found])
+        self._waves = [self._wave(number, group, own) for number, group, own, _ in found]
+        for wave, (*_, part) in zip(self._waves, found, strict=True):
+            wave.resume(part)
+        with self._store.transaction():
+            self._store.move({trial: wave.number for wave in self._waves for trial in wave.trials})
+        at = next((wave for wave in self._waves if not wave.finished), self._waves[-1])
+        return at.resumed(self._reached.done, self._reached.spared)
 
+    def _round(self) -> Iterator[Event]:
+        """Trains the waves of a round; a group that runs out of memory begins again, of half the width."""
+        settings = self._settings
+        while True:
+            try:
+                if settings.scheduler is None:
+                    for wave in self._waves:
+                        yield from wave.advance()
+                        wave.finish()
+                else:
+                    yield from raced(
+                        settings, settings.scheduler, self._waves, self._prepared, self._reached, self._place
+                    )
+                return
+            except OutOfMemoryError as error:
+                group = error.group
+            yield self._narrow(group)
 
-def _trials_of(prepared: Prepared, number: int) -> range:
-    rounds = prepared.plan.rounds
-    return range(sum(rounds[:number]), sum(rounds[: number + 1]))
-
-
-def _waves_of(prepared: Prepared, number: int) -> list[tuple[Group, tuple[int, ...]]]:
-    """Group and trials of each wave of a round."""
-    plan, mine = prepared.plan, _trials_of(prepared, number)
-    return [(g, trials) for g in plan.groups for trials in plan.waves[g.number] if trials[0] in mine]
-
-
-def _record(settings: Settings, prepared: Prepared, number: int, first: int, place: Place) -> None:
-    """Records the trials of a round; ``first`` is the number of its first wave."""
-    waves = {t: first + i for i, (_, trials) in enumerate(_waves_of(prepared, number)) for t in trials}
-    groups = {t: g.number for g in prepared.plan.groups for t in g.trials}
-    rows = [
-        (t, number, groups[t], waves.get(t, NO_WAVE), {n: _jsonable(v) for n, v in prepared.points[t].items()})
-        for t in _trials_of(prepared, number)
-    ]
-    with place.store.transaction():
-        place.store.add_trials(rows, settings.lanes_a_trial)
-
-
-def _taken_over(settings: Settings, place: Place, trials: range) -> dict[int, Point]:
-    """The hyperparameters that trials went on with from the states of others."""
-    found = {trial: hparams for trial, _, _, hparams in place.store.takeovers() if trial in trials}
-    return {trial: settings.space.recalled(place.points[trial], hparams) for trial, hparams in found.items()}
-
-
-def _cut(reached: Reached, waves: list[Wave], place: Place, seconds: float) -> Cut:
-    """All that is needed to go on from here."""
-    place.store.sync()
-    rows = [[c.trial, c.replicate, STATUSES.index(c.status), c.step] for c in place.store.lanes()]
-    about = {
-        "reached": asdict(reached),
-        "waves": [wave.number for wave in waves],
-        "seconds": seconds,
-        "takeovers": len(place.store.takeovers()),
-    }
-    parts = {"lanes": Cut({}, {"changes": np.array(rows, np.int64)}), "standing": place.standing.cut()}
-    return Cut.of(about, parts | {f"wave-{wave.number}": wave.cut() for wave in waves})
-
-
-def _raced(
-    settings: Settings, scheduler: Scheduler, waves: list[Wave], prepared: Prepared, reached: Reached, place: Place
-) -> Iterator[Event]:
-    """The waves of a round side by side, from one decision to the next."""
-    trials = sorted(set[int]().union(*(wave.trials for wave in waves)))
-    every, budget = prepared.plan.groups[0].eval_every, max(prepared.plan.budgets[t] for t in trials)
-    while any(wave.live.any() for wave in waves):
-        step = reached.step
-        wanted = scheduler.next(step)
-        if wanted <= step:
-            raise InputError("Scheduler.next", wanted, f"must be above the step, {step}", "Mend it.")
-        step = -(-wanted // every) * every
-        for wave in waves:
-            yield from wave.advance(step)
-        live = set[int]().union(*(wave.live_trials for wave in waves))
-        if not live:
-            _finish(waves)
-            break
-        race = place.standing.race(step, budget, live, trials)._replace(
-            points=dict(place.points),
-            groups={trial: wave.group.number for wave in waves for trial in wave.trials},
-            free=frozenset(verdict.name for verdict in prepared.plan.verdicts if verdict.traced),
-            space=settings.space,
-            seed=settings.seed,
-        )
-        stopped = _decided(scheduler, race)
-        changes = [(wave, wave.stop(stopped)) for wave in waves]
-        ended = [change for _, own in changes for change in own.values()]
-        running = {wave.group.number for wave in waves if wave.live.any()}
-        lost = set[int]().union(*(wave.lost for wave in waves if wave.group.number in running))
-        live -= stopped
-        clones = scheduler.replace(race._replace(live=tuple(sorted(live)), population=tuple(sorted(live | lost))))
-        for trial, clone in clones.items():
-            _check_clone(settings, prepared, race, live, lost, trial, clone)
-        home = {trial: wave for wave in waves for trial in wave.trials}
-        steps = {trial: home[clone.source].taken(clone.source) for trial, clone in clones.items()}
-        # Before any of them takes over another's state. Of one group, two waves are never on the devices.
-        elsewhere = {
-            clone.source: home[clone.source].lanes_of(clone.source)
-            for trial, clone in clones.items()
-            if home[trial] is not home[clone.source]
-        }
-        again = [change for wave in waves for change in wave.clone(clones, elsewhere)]
-        _finish(waves)
-        place.points.update({trial: clone.point for trial, clone in clones.items()})
-        place.standing.changed(ended)
-        with place.store.transaction():
-            place.store.add_changes([*ended, *again])
-            place.store.add_takeovers(
-                (trial, steps[trial], clone.source, {name: _jsonable(value) for name, value in clone.point.items()})
-                for trial, clone in sorted(clones.items())
+    def _narrow(self, group: int) -> Event:
+        """Has a group begin anew at half its width; in a race, which compares all of them, all groups."""
+        plan = self._prepared.plan
+        width = plan.width_of(group)
+        if width == 1:
+            raise RunError(
+                f"group {group} runs out of memory with one lane at a time. Make its model or its batch smaller, let "
+                "evaluations take fewer examples at once, or use fewer trials."
             )
-        reached.step = step
-        yield Event(
-            "decision",
-            group=-1,
-            groups=len(prepared.plan.groups),
-            round=reached.round,
-            step=step,
-            steps=budget,
-            live=sum(int(wave.live.sum()) for wave in waves),
-            lanes=sum(wave.size for wave in waves),
-            spared=sum(wave.spared(own) for wave, own in changes),
-            changes=(*ended, *again),
-            best=place.standing.best(),
-        )
+        widths = {**plan.narrowed, group: -(-width // 2)}
+        self._prepared = narrowed(self._settings, self._prepared, widths)
+        raced = self._settings.scheduler is not None
+        again = [wave for wave in self._waves if raced or wave.group.number == group]
+        trials = set[int]().union(*(wave.trials for wave in again))
+        for wave in again:
+            wave.drop()
+        self._place.points.update({trial: self._prepared.points[trial] for trial in trials})
+        self._place.standing.forget(trials)
+        self._waves = [
+            self._wave(wave.number, wave.group, tuple(sorted(wave.trials))) if wave in again else wave
+            for wave in self._waves
+        ]
+        self._place.compiled.discard(group)
+        with self._store.transaction():
+            self._store.forget([wave.number for wave in again], trials)
+        self._record.amend(str(self._prepared.plan))
+        if raced:
+            self._reached.step = 0
+        own = next(wave for wave in again if wave.group.number == group)
+        return own.narrowed(sum(wave.computed for wave in again))
 
-    for wave in waves:  # those that a resumed run finds at their end
-        yield from wave.advance()
-    _finish(waves)
-
-
-def _finish(waves: list[Wave]) -> None:
-    """Records the states of groups that ended; until then any of their trials may run again as another's clone."""
-    running = {wave.group.number for wave in waves if wave.live.any()}
-    for wave in waves:
-        if wave.group.number not in running:
-            wave.finish()
-
-
-def _check_clone(
-    settings: Settings, prepared: Prepared, race: Race, live: set[int], lost: set[int], trial: int, clone: Clone
-) -> None:
-    """Raises ``InputError`` where a trial cannot go on so."""
-    if trial not in live | lost or clone.source not in live or race.groups[trial] != race.groups[clone.source]:
-        allowed = "must clone a live trial of the same group into a live or a diverged one"
-        raise InputError("Scheduler.replace", (trial, clone.source), allowed, "Look at race.groups.")
-    settings.space.branch_of(clone.point)
-    before = race.points[trial]
-    for name in clone.point:
-        if name not in race.free and clone.point[name] != before.get(name, None):
-            raise InputError("Scheduler.replace", name, "is static and cannot change while trials run", "Keep it.")
-    check_point(settings, prepared, trial, clone.point)
-
-
-def _decided(scheduler: Scheduler, race: Race) -> set[int]:
-    """The trials that the scheduler stops now."""
-    answer = scheduler.decide(race)
-    try:
-        decided = list(answer)
-        chosen = {operator.index(trial) for trial in decided if not isinstance(trial, bool)}
-        fits = len(chosen) == len(set(decided)) and chosen <= set(race.live)
-    except TypeError:
-        fits = False
-    if not fits:
-        raise InputError("Scheduler.decide", answer, "must give ids of live trials", "Choose among race.live.")
-    return chosen
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, tuple):
-        return [_jsonable(v) for v in value]
-    return value if isinstance(value, bool | int | float | str | None) else show(value)
+    def _here(self) -> Cut:
+        """All that is needed to go on from here."""
+        store = self._store
+        store.sync()
+        rows = [[c.trial, c.replicate, STATUSES.index(c.status), c.step] for c in store.lanes()]
+        about = {
+            "reached": asdict(self._reached),
+            "narrowed": sorted(self._prepared.plan.narrowed.items()),
+            "waves": [wave.number for wave in self._waves],
+            "seconds": time.perf_counter() - self._begun,
+            "takeovers": len(store.takeovers()),
+        }
+        parts = {"lanes": Cut({}, {"changes": np.array(rows, np.int64)}), "standing": self._place.standing.cut()}
+        return Cut.of(about, parts | {f"wave-{wave.number}": wave.cut() for wave in self._waves})

@@ -107,6 +107,12 @@ def _check(parts: Sequence[Part]) -> None:
                 + "\nMerge shards of one sweep. Where machines chose different widths, run all shards with one --width."
             )
     for a, b in combinations(parts, 2):
+        there, here = a.store.widths(), b.store.widths()
+        for group in sorted(g for g in there.keys() & here.keys() if there[g] != here[g]):
+            raise RunError(
+                f"group {group} ran at the width {there[group]} in {str(a.path)!r} and {here[group]} in {str(b.path)!r}, "
+                "where memory was short. Run all shards again with the smaller --width."
+            )
         if both := sorted(a.own & b.own):
             named = ", ".join(map(str, both[:NAMED])) + (", …" if len(both) > NAMED else "")
             raise RunError(
@@ -150,8 +156,9 @@ def _join(parts: Sequence[Part], merged: Store, directory: Path) -> None:
         for number, part in enumerate(parts):
             for (wave, segment), arrays in part.store.curves(metrics, (len(rows), replicates)).items():
                 merged.add_curves(waves[number, wave], segment, arrays)
+            widths = part.store.widths()
             for group, seconds in part.store.compilations().items():
-                merged.add_compilation(group, seconds)
+                merged.add_compilation(group, widths[group], seconds)
         merged.finish(sum(part.store.seconds() or 0.0 for part in parts))
     for (number, wave), new in waves.items():
         shutil.copytree(parts[number].path / STATES / f"wave-{wave}", directory / STATES / f"wave-{new}")

@@ -1,7 +1,7 @@
 """From settings to a plan: points, verdicts, groups, width. Traces abstractly, compiles nothing."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -195,29 +195,46 @@ def _next(settings: Settings, before: Prepared, history: Sequence[Observation]) 
 
 def _waved(settings: Settings, plan: Plan, first: int) -> Plan:
     """``plan`` with the waves of the trials from ``first`` on; a group keeps the chunks that it was compiled with."""
-    memory = spread.memory()
-
     mine = set(range(first, len(plan.schedules)))
     if plan.shard is not None:
         mine = plan.shard.trials([g.trials for g in plan.groups], plan.budgets)
-    waves, sizes = [], []
-    for g, given in zip(plan.groups, plan.shapes, strict=True):
+    waves = []
+    for g in plan.groups:
         known = g.number < len(plan.chunks)
-        fresh = [trial for trial in g.trials if trial in mine]
-        fitting = width.chunks_that_fit(memory, plan.data_bytes, plan.width * given.lane_bytes)
-        most = (
-            layout.most_trials(
-                partial(_chunks, settings, plan), plan.chunks[g.number] if known else fitting, len(fresh)
-            )
-            if fresh
-            else 1
-        )
-        earlier = plan.waves[g.number] if known else ()
-        waves.append((*earlier, *(tuple(fresh[i : i + most]) for i in range(0, len(fresh), most))))
-        sizes.append(plan.chunks[g.number] if known else _chunks(settings, plan, most))
+        fitting = plan.chunks[g.number] if known else _fitting(plan, g)
+        fresh = tuple(trial for trial in g.trials if trial in mine)
+        waves.append((*(plan.waves[g.number] if known else ()), *_cut_up(settings, plan, g, fresh, fitting)))
+    return _sized(settings, plan, waves, first)
+
+
+def _fitting(plan: Plan, group: Group) -> int | None:
+    """How many chunks of a group fit on a device, None for any number."""
+    chunk = plan.width_of(group.number) * plan.shapes[group.number].lane_bytes
+    return width.chunks_that_fit(spread.memory(), plan.data_bytes, chunk)
+
+
+def _cut_up(
+    settings: Settings, plan: Plan, group: Group, trials: tuple[int, ...], fitting: int | None
+) -> list[tuple[int, ...]]:
+    """Trials of a group in as few and as equal waves as so many chunks a device allow."""
+    if not trials:
+        return []
+    most = layout.most_trials(partial(_chunks, settings, plan, group.number), fitting, len(trials))
+    return [trials[i : i + most] for i in range(0, len(trials), most)]
+
+
+def _sized(settings: Settings, plan: Plan, waves: Sequence[tuple[tuple[int, ...], ...]], first: int) -> Plan:
+    """``plan`` with these waves, of which those of a trial from ``first`` on are to train."""
+    sizes = [
+        plan.chunks[number]
+        if number < len(plan.chunks)
+        else max((_chunks(settings, plan, number, len(wave)) for wave in own), default=1)
+        for number, own in enumerate(waves)
+    ]
+    memory = spread.memory()
     states = sum(
-        sum(wave[0] >= first for wave in each) * size * plan.width * given.lane_bytes
-        for each, size, given in zip(waves, sizes, plan.shapes, strict=True)
+        sum(wave[0] >= first for wave in own) * size * plan.width_of(number) * plan.shapes[number].lane_bytes
+        for number, (own, size) in enumerate(zip(waves, sizes, strict=True))
     )
     if settings.stream is not None:  # each wave has blocks of its own
         states += settings.stream.block_bytes * (sum(map(len, waves)) - 1)
@@ -225,10 +242,33 @@ def _waved(settings: Settings, plan: Plan, first: int) -> Plan:
     return replace(plan, waves=tuple(waves), chunks=tuple(sizes), parks=parks)
 
 
-def _chunks(settings: Settings, plan: Plan, trials: int) -> int:
+def narrowed(settings: Settings, prepared: Prepared, widths: Mapping[int, int]) -> Prepared:
+    """The same with groups at widths of their own, group to width."""
+    plan = replace(prepared.plan, narrowed={g: w for g, w in widths.items() if w != prepared.plan.width}, chunks=())
+    return Prepared(_sized(settings, plan, plan.waves, 0), prepared.points)
+
+
+def pieces(settings: Settings, plan: Plan, group: Group, trials: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The trials of a wave that was made for other devices, in waves that fit on these."""
+    return _cut_up(settings, plan, group, trials, _fitting(plan, group))
+
+
+def regrouped(settings: Settings, prepared: Prepared, waves: Sequence[tuple[Group, tuple[int, ...]]]) -> Prepared:
+    """The same with these waves of its last round in place of its own."""
+    mine = {trial for _, trials in waves for trial in trials}
+    kept = [[wave for wave in own if wave[0] not in mine] for own in prepared.plan.waves]
+    for g, trials in waves:
+        kept[g.number].append(trials)
+    plan = replace(prepared.plan, chunks=())
+    return Prepared(_sized(settings, plan, [tuple(own) for own in kept], min(mine)), prepared.points)
+
+
+def _chunks(settings: Settings, plan: Plan, group: int, trials: int) -> int:
     """How many chunks a device so many trials of a group need."""
-    luck = np.repeat(np.arange(settings.lanes_a_trial, dtype=np.int32), trials)
-    return layout.chunks_needed(luck_of(luck, settings.randomness == "independent"), plan.width, plan.devices[0])
+    luck = luck_of(
+        np.repeat(np.arange(settings.lanes_a_trial, dtype=np.int32), trials), settings.randomness == "independent"
+    )
+    return layout.chunks_needed(luck, plan.width_of(group), plan.devices[0])
 
 
 def _check_numbers(
@@ -416,7 +456,7 @@ def _hints_of_shard(settings: Settings, plan: Plan) -> Iterator[str]:
         "different machines, give all of them the same."
     )
     whole, own = (
-        sum(_chunks(settings, plan, trials) for trials in each if trials)
+        sum(_chunks(settings, plan, number, trials) for number, trials in enumerate(each) if trials)
         for each in (
             [len(g.trials) for g in plan.groups],
             [sum(map(len, waves)) for waves in plan.waves],

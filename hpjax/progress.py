@@ -66,6 +66,10 @@ class Progress:
             return
         # Of a group that only a later round brought the plan knows nothing.
         static = "".join(f" ({g})" for g in self._plan.groups if g.number == event.group)
+        if event.kind == "narrowed":
+            self._left -= event.lane_steps
+            self._keep(f"group {event.group}: out of memory, it begins anew with half as many lanes at once")
+            return
         group = f"group {event.group}{static}, {self._nth(event)} of {event.groups}"
         if event.kind == "compile":
             self._show(f"{group}: compiling")

@@ -9,7 +9,7 @@ from hpjax.checkpoint import FOLDER, Checkpoints, Cut, forget
 from hpjax.cuts import check_cut
 from hpjax.errors import RunError
 from hpjax.manifest import recorded
-from hpjax.store import STATUSES, Change, Store
+from hpjax.store import STATUSES, Change, Store, read_manifest, write_manifest
 
 
 @dataclass
@@ -38,6 +38,11 @@ class Record:
         """Writes a checkpoint, in the background."""
         if self.checkpoints is not None:
             self.checkpoints.save(cut)
+
+    def amend(self, plan: str) -> None:
+        """Has the manifest tell of another plan."""
+        if self.directory is not None and distributed.is_writer():
+            write_manifest(self.directory, read_manifest(self.directory) | {"plan": plan.splitlines()})
 
     def finish(self, seconds: float) -> None:
         """Records that the run is complete; its checkpoints are of no use any more."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hpjax.errors import RunError
 from hpjax.manifest import description, digests, manifest
-from hpjax.planning import Prepared
+from hpjax.planning import Prepared, narrowed
 from hpjax.result import Result, Trial
 from hpjax.settings import Settings
 from hpjax.store import Store, differences
@@ -75,7 +75,7 @@ def replay(settings: Settings, first: Prepared, prepared: Prepared, trial: Trial
     """
     result, id = trial.result, trial.id
     there = _states(result, id)  # first, since it may not be there yet
-    again, start = _trained(settings, prepared, trial)
+    again, start = _trained(settings, narrowed(settings, prepared, result.widths), trial)
     apart = [*_of_status(result, again, id), *_of_curves(result, again, id, start)]
     apart += _of_states(there, _states(again, id))
     evaluations = (~np.isnan(result.curves("step")[id, :, start:])).sum(axis=-1)

@@ -431,6 +431,11 @@ class Result:
         return sum(self._store.compilations().values())
 
     @property
+    def widths(self) -> dict[int, int]:
+        """Group to how many lanes a device computed at once: that of the manifest, or less where memory was short."""
+        return self._store.widths()
+
+    @property
     def scales(self) -> dict[str, str]:
         """Per hyperparameter ``"linear"``, ``"log"``, ``"reverse log"`` or ``"category"``."""
         return dict(self.manifest["sweep"]["scales"])

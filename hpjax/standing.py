@@ -55,6 +55,13 @@ class Standing:
             # A trial of which a replicate diverged can win no more: bad news, not missing news.
             self._curves[trial].append(float(scores[trial]) if np.isfinite(scores[trial]) else np.inf)
 
+    def forget(self, trials: Collection[int]) -> None:
+        """Takes back all that was measured of some trials."""
+        mine = list(trials)
+        self._values[mine], self._steps[mine], self._stopped[mine] = np.nan, 0, False
+        for trial in mine:
+            self._curves[trial] = []
+
     def cut(self) -> Cut:
         """What it holds."""
         longest = max(map(len, self._curves), default=0)

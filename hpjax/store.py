@@ -86,7 +86,7 @@ class Store:
                 lock = _locked(directory)
                 for stale in (STATES, DATABASE, *(f"{DATABASE}{ending}" for ending in ("-wal", "-shm", JOURNAL))):
                     _remove(directory / stale)
-                write_text(directory / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+                write_manifest(directory, manifest)
                 database = _connected(str(directory / DATABASE))
                 database.execute("PRAGMA journal_mode=WAL")
                 database.execute("PRAGMA synchronous=NORMAL")
@@ -250,10 +250,21 @@ class Store:
             ),
         )
 
-    def add_compilation(self, group: int, seconds: float) -> None:
-        """Adds what compiling a group took; a run that is resumed compiles again."""
-        again = "ON CONFLICT (grp) DO UPDATE SET seconds = seconds + excluded.seconds"
-        self._db.execute(f"INSERT INTO compilations VALUES (?, ?) {again}", (group, seconds))
+    def add_compilation(self, group: int, width: int, seconds: float) -> None:
+        """Adds the width of a group's program and what compiling it took; a run that is resumed compiles again."""
+        again = "ON CONFLICT (grp) DO UPDATE SET width = excluded.width, seconds = seconds + excluded.seconds"
+        self._db.execute(f"INSERT INTO compilations VALUES (?, ?, ?) {again}", (group, width, seconds))
+
+    def move(self, waves: Mapping[int, int]) -> None:
+        """Has trials be in waves: trial to the number of its wave."""
+        self._db.executemany("UPDATE trials SET wave = ? WHERE trial = ?", ((w, t) for t, w in waves.items()))
+
+    def forget(self, waves: Iterable[int], trials: Iterable[int]) -> None:
+        """Forgets what some waves did, which have these trials."""
+        self._db.executemany("DELETE FROM curves WHERE wave = ?", ((wave,) for wave in waves))
+        rows = [(trial,) for trial in trials]
+        self._db.executemany("UPDATE lanes SET status = 'running', step = 0 WHERE trial = ?", rows)
+        self._db.executemany("DELETE FROM takeovers WHERE trial = ?", rows)
 
     def add_curves(self, wave: int, segment: int, arrays: Mapping[str, Array]) -> None:
         """Adds the values of one evaluation, all arrays of shape (live lanes,)."""
@@ -328,6 +339,10 @@ class Store:
     def compilations(self) -> dict[int, float]:
         """Group to the seconds that compiling it took."""
         return dict(self._read("SELECT grp, seconds FROM compilations"))
+
+    def widths(self) -> dict[int, int]:
+        """Group to how many lanes a device computed at once."""
+        return dict(self._read("SELECT grp, width FROM compilations"))
 
     def seconds(self) -> float | None:
         """Duration of the finished run, None while it is not finished."""
@@ -472,6 +487,11 @@ def origin() -> dict[str, Any]:
 def part_of(path: Path) -> Path:
     """Where ``write_bytes`` writes what is not whole yet."""
     return path.with_name(path.name + ".part")
+
+
+def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes the manifest of a run directory."""
+    write_text(directory / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ SCHEMA = (
     """CREATE TABLE curves (wave INTEGER, segment INTEGER, metric TEXT, dtype TEXT NOT NULL, data BLOB NOT NULL,
                             PRIMARY KEY (wave, segment, metric)) WITHOUT ROWID""",
     "CREATE TABLE takeovers (trial INTEGER, step INTEGER, source INTEGER NOT NULL, hparams TEXT NOT NULL)",
-    "CREATE TABLE compilations (grp INTEGER PRIMARY KEY, seconds REAL NOT NULL)",
+    "CREATE TABLE compilations (grp INTEGER PRIMARY KEY, width INTEGER NOT NULL, seconds REAL NOT NULL)",
     "CREATE TABLE tests (trial INTEGER PRIMARY KEY, metrics TEXT NOT NULL)",
     "CREATE TABLE finished (seconds REAL NOT NULL)",
 )
@@ -55,7 +55,7 @@ RULES: dict[str, dict[str, str]] = {
         "data": "typeof({0}) = 'blob' AND length({0}) % CASE dtype WHEN '<f8' THEN 8 ELSE 4 END = 0",
     },
     "takeovers": {"trial": _TRIAL, "step": _whole(), "source": _TRIAL, "hparams": _TEXT},
-    "compilations": {"grp": _whole(), "seconds": _SECONDS},
+    "compilations": {"grp": _whole(), "width": _whole(least="1"), "seconds": _SECONDS},
     "tests": {"trial": _TRIAL, "metrics": _TEXT},
     "finished": {"seconds": _SECONDS},
 }

@@ -12,7 +12,7 @@ import numpy as np
 from hpjax.checkpoint import Cut
 from hpjax.cuts import check_lanes
 from hpjax.engine import spread
-from hpjax.engine.failures import told
+from hpjax.engine.failures import heard
 from hpjax.engine.lane import HEALTHY, Lane, blank
 from hpjax.engine.lanes import Cohort, Ints, Lanes, Recipe, Report, compile_segment
 from hpjax.engine.plan import Group, Plan, next_stop
@@ -33,7 +33,8 @@ class Event:
 
     Attributes:
       kind: ``"compile"``, ``"compiled"``, ``"segment"`` or ``"decision"``; ``"resumed"`` where a run goes on from a
-        checkpoint, with the lane-steps computed and spared before it.
+        checkpoint, with the lane-steps computed and spared before it; ``"narrowed"`` where a group ran out of memory
+        and begins anew at half its width, with the lane-steps that are lost, as a negative number.
       group, groups: the number of the group, and how many are trained; a decision is on all of them, and has group -1.
       round: the number of the round.
       step, steps: calls of ``step`` that the longest-running lanes took, and those they will take; each is
@@ -49,7 +50,7 @@ class Event:
       waited: how many of them the segment waited for the batches of a stream.
     """
 
-    kind: Literal["resumed", "compile", "compiled", "segment", "decision"]
+    kind: Literal["resumed", "narrowed", "compile", "compiled", "segment", "decision"]
     group: int
     groups: int
     round: int
@@ -208,7 +209,8 @@ class Wave:
         """What it needs to go on from here."""
         about = {"step": self._step, "evaluations": self._evaluations, "finished": self.finished}
         lost = np.array(sorted(self.lost), np.int32)
-        arrays: dict[str, Any] = {"live": self.live.copy(), "taken": self._taken.copy(), "lost": lost}
+        arrays: dict[str, Any] = {"trial": self._cohort.trial.copy(), "live": self.live.copy()}
+        arrays |= {"taken": self._taken.copy(), "lost": lost}
         if self._settings.stream is not None:
             position = self._position if self._feed is None else self._feed.position(self._step)
             arrays["stream"] = position.packed()
@@ -231,6 +233,21 @@ class Wave:
         count = sum(name.startswith("lanes/") for name in cut.arrays)
         self._saved = [cut.arrays[f"lanes/{i}"] for i in range(count)]
 
+    def drop(self) -> None:
+        """Lets go of what it has on the devices; it is of no use any more."""
+        if self._feed is not None:
+            self._feed.close()
+        self._lanes, self._feed = None, None
+
+    @property
+    def computed(self) -> int:
+        """Lane-steps that it has computed, at most."""
+        return int(np.minimum(self._step, self._cohort.budget).sum())
+
+    def narrowed(self, lost: int) -> Event:
+        """That its group begins anew at a smaller width, and so many lane-steps are to be computed again."""
+        return Event("narrowed", step=0, live=self.size, lane_steps=-lost, **self._shared)
+
     def resumed(self, done: int, spared: int) -> Event:
         """That the run goes on here."""
         live = int(self.live.sum())
@@ -241,7 +258,8 @@ class Wave:
         ended = [lane for lane in np.flatnonzero(self.live).tolist() if int(self._cohort.trial[lane]) in trials]
         if ended:
             assert self._lanes is not None
-            self._lanes.retire(ended)
+            with heard(self.group.number):
+                self._lanes.retire(ended)
             self.live = self._lanes.live
             if self._plan.parks:
                 self._lanes.park()
@@ -282,7 +300,8 @@ class Wave:
         points = [own[int(self._cohort.trial[lane])].point for lane in sources]
         again = [lane for lane in sources if not self.live[lane]]
         names = points[0].keys() - self.group.static.keys()
-        self._lanes.clone(sources, together(tracer(self._settings).kinds, points, names))
+        with heard(self.group.number):
+            self._lanes.clone(sources, together(tracer(self._settings).kinds, points, names))
         self._taken, self.live = taken, self._lanes.live
         self.lost -= own.keys()
         if self._plan.parks:
@@ -306,7 +325,7 @@ class Wave:
         recipe = Recipe(
             settings.program,
             plan.shapes[self.group.number],
-            plan.width,
+            plan.width_of(self.group.number),
             own_luck=settings.randomness == "independent",
             own_budget=callable(settings.program.steps) or callable(settings.program.calls),
             spread=settings.spread,
@@ -325,16 +344,18 @@ class Wave:
             # Before the program is compiled, so that the first block is drawn meanwhile.
             self._feed = Feed(stream, place.mesh, self._step, self._shared["steps"], self._position)
             place.feeds.callback(self._feed.close)
-        compiled = compile_segment(recipe, self._cohort.h, train, valid, place.mesh, plan.chunks[number])
+        with heard(number):
+            compiled = compile_segment(recipe, self._cohort.h, train, valid, place.mesh, plan.chunks[number])
         seconds = time.perf_counter() - begun
         if first:
             with self._store.transaction():
-                self._store.add_compilation(number, seconds)
+                self._store.add_compilation(number, plan.width_of(number), seconds)
             yield Event("compiled", step=0, live=self.size, seconds=seconds, **self._shared)
-        self._lanes = Lanes(recipe, compiled, self._cohort, settings.seed, *place.splits)
-        if self._saved:
-            self._lanes.restore(jax.tree.unflatten(jax.tree.structure(compiled.lanes), self._saved), self.live)
-            self._saved = []
+        with heard(number):
+            self._lanes = Lanes(recipe, compiled, self._cohort, settings.seed, *place.splits)
+            if self._saved:
+                self._lanes.restore(jax.tree.unflatten(jax.tree.structure(compiled.lanes), self._saved), self.live)
+                self._saved = []
 
     def _segment(self, lanes: Lanes) -> Event:
         """One device call, and what it brought."""
@@ -342,10 +363,8 @@ class Wave:
         last, plan = int(cohort.budget[lanes.live].max()), self._plan
         block, waited = (None, 0.0) if self._feed is None else self._feed.at(before)
         self._step, evaluate = next_stop(before, last, self.group.eval_every, plan.segment, plan.block)
-        try:
+        with heard(self.group.number):
             report = lanes.advance(self._step, evaluate, block)
-        except jax.errors.JaxRuntimeError as error:
-            raise told(error, self.group.number) from None
         # A lane that diverged is not recorded any more: at which evaluation it would be depends on the segments.
         healthy = report.diverged == HEALTHY
         trials, replicates = cohort.trial[report.lanes[healthy]], cohort.replicate[report.lanes[healthy]]
@@ -383,6 +402,14 @@ class Wave:
             waited=waited,
             **self._shared,
         )
+
+
+def part_of(cut: Cut, trials: Collection[int]) -> Cut:
+    """The cut of a wave as if it had been of some of its trials."""
+    mine = np.isin(cut.arrays["trial"], list(trials))
+    arrays = {name: array if name in ("lost", "stream") else array[mine] for name, array in cut.arrays.items()}
+    lost = cut.arrays["lost"]
+    return Cut(cut.about, arrays | {"lost": lost[np.isin(lost, list(trials))]})
 
 
 def cohort(

@@ -16,6 +16,7 @@ cli adapters sklearn
 sweep
 replay
 progress loop testing
+race
 record
 manifest wave
 standing planning

@@ -1,15 +1,39 @@
 """What went wrong inside a compiled program, in words for its user."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
 
 from hpjax.engine.blame import own_line
 from hpjax.errors import RunError
+
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
+
+
+class OutOfMemoryError(Exception):
+    """A device has no memory left for the program of a group."""
+
+    def __init__(self, group: int) -> None:
+        self.group = group
+        super().__init__(f"group {group} ran out of memory")
+
+
+@contextmanager
+def heard(group: int) -> Iterator[None]:
+    """Errors of device calls that are made for a group as ``told`` has them."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        raise told(error, group) from None
+
 
 TRACEBACK = "callback: Traceback (most recent call last):\n"
 
 
 def told(error: Exception, group: int) -> Exception:
-    """The error as users should see it: one of a function of theirs that a program called on the host; others as is.
+    """The error in other words, of a function of the user's that a program called on the host or of memory; else as is.
 
     Args:
       error: what a segment raised; of an error in a callback XLA keeps the text alone.
@@ -17,7 +41,7 @@ def told(error: Exception, group: int) -> Exception:
     """
     _, found, text = str(error).rpartition(TRACEBACK)
     if not found:
-        return error
+        return OutOfMemoryError(group) if OUT_OF_MEMORY in str(error) else error
     what = next((line for line in text.splitlines() if not line.startswith("  ")), "an error without a message")
     places = re.findall(r'^  File "(.*)", line (\d+)', text, re.MULTILINE)
     own = [line for file, number in places if (line := own_line((file, int(number))))]

@@ -1,7 +1,7 @@
 """The plan: groups × width × devices × segments, known before anything trains. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -80,6 +80,7 @@ class Plan:
       verdicts: per hyperparameter, whether it is traced, and why.
       domains: per hyperparameter, its domain as text.
       width: lanes that one device computes at once.
+      narrowed: group to its own width, for those that ran out of memory.
       chunks: per group, chunks of ``width`` lanes a device.
       waves: per group, the trials that are on the devices together: all, where they fit. Of a shard its own trials.
       parks: whether waves that wait for a scheduler do so on the host, since not all fit on the devices.
@@ -114,6 +115,7 @@ class Plan:
     seed: int
     shard: Shard | None = None
     hints: tuple[str, ...] = ()
+    narrowed: Mapping[int, int] = field(default_factory=dict)
     stream: str = ""
     block: int | None = None
 
@@ -121,6 +123,10 @@ class Plan:
     def trials(self) -> int:
         """How many trials all rounds have together."""
         return sum(self.rounds)
+
+    def width_of(self, group: int) -> int:
+        """Lanes of a group that one device computes at once."""
+        return self.narrowed.get(group, self.width)
 
     def round_of(self, trial: int) -> int:
         """The round of a trial, from 0."""
@@ -155,7 +161,7 @@ class Plan:
     def memory(self, group: Group) -> int:
         """Estimated bytes a device while a wave of the group trains: lanes, data, one chunk's gradients and batch."""
         lane = self.shapes[group.number].lane_bytes
-        return (self.chunks[group.number] + 1) * self.width * lane + self.data_bytes
+        return (self.chunks[group.number] + 1) * self.width_of(group.number) * lane + self.data_bytes
 
     def segments(self, group: Group) -> int:
         """Device calls of a wave of the group, if no trial ends early."""
@@ -214,7 +220,11 @@ class Plan:
                 for g in self.own_groups
             ],
         )
+        small = [
+            f"group {number} ran out of memory at the width {self.width}: it trains at {width}."
+            for number, width in sorted(self.narrowed.items())
+        ]
         programs = f"{text.count(len(self.own_groups), 'compiled program')}"
         return "\n".join(
-            [*head, "", how, "", f"{programs}, one a group", groups, *(f"\nhint: {h}" for h in self.hints)]
+            [*head, "", how, "", f"{programs}, one a group", groups, *(f"\nhint: {h}" for h in (*small, *self.hints))]
         )

@@ -35,7 +35,8 @@ def devices(count: int | None) -> list[jax.Device]:
             "Sweep.devices",
             count,
             f"must lie between 1 and {len(every)}, the number of {every[0].platform} devices",
-            'For more CPU devices call jax.config.update("jax_num_cpu_devices", n) before the first use of jax.',
+            "Leave it out to use them all; for more CPU devices call"
+            ' jax.config.update("jax_num_cpu_devices", n) before the first use of jax.',
         )
     return every[:count]
 

@@ -1,0 +1,183 @@
+"""Where memory is short: a group that runs out of it begins anew at half its width, and nothing is lost."""
+
+import dataclasses
+import subprocess
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+from helpers import same_bits
+from killed import SWEEPS
+
+import hpjax as hpx
+from hpjax import wave
+from hpjax.engine import spread
+from hpjax.engine.lanes import Lanes
+
+FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1099511627776 bytes.")
+WIDE = 4
+
+
+def at(width, name="groups", **changes):
+    return dataclasses.replace(SWEEPS[name], width=width, **changes)
+
+
+def assert_bits(found, expected, trials):
+    """These trials of two results agree in every bit."""
+    assert trials
+    for metric in ("step", *expected.metrics):
+        assert same_bits(found.curves(metric)[trials], expected.curves(metric)[trials])
+    assert (found.lane_status[trials] == expected.lane_status[trials]).all()
+    for trial in trials:
+        if expected[trial].status != "diverged":
+            assert same_bits(found[trial].restore()["w"], expected[trial].restore()["w"])
+
+
+def of_group(result, *groups):
+    return np.flatnonzero(np.isin(result.groups, groups)).tolist()
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Devices on which the program of a state of that size runs out of memory above a width, in its fourth segment."""
+
+    def begin(size, width, after=3):
+        advance, calls = Lanes.advance, []
+
+        def limited(self, *arguments):
+            if self._compiled.lanes.state["w"].shape[-1] == size and self._recipe.width > width:
+                calls.append(self._recipe.width)
+                if len(calls) > after:
+                    raise FULL
+            return advance(self, *arguments)
+
+        monkeypatch.setattr(Lanes, "advance", limited)
+
+    return begin
+
+
+@pytest.mark.parametrize("name", ["groups", "halving"])
+def test_a_group_that_runs_out_of_memory_begins_anew_at_half_its_width(name, short, tmp_path):
+    wide, narrow = (at(width, name).run(progress=False) for width in (WIDE, 2))
+    assert (wide.statuses == narrow.statuses).all()
+    group = 2
+    short(size=at(WIDE, name).plan().groups[group].static["size"], width=2)
+    events = list(at(WIDE, name).events(tmp_path / "run"))
+    assert [(e.group, e.lane_steps < 0) for e in events if e.kind == "narrowed"] == [(group, True)]
+    found = hpx.load(tmp_path / "run")
+    assert_bits(found, narrow, of_group(found, group))
+    assert_bits(found, wide, of_group(found, 0, 1))
+    assert found.ranking == wide.ranking
+    told = f"group {group} ran out of memory at the width {WIDE}: it trains at 2."
+    assert any(told in line for line in found.manifest["plan"])
+    again = at(WIDE, name).replay(found[of_group(found, group)[0]])
+    assert again.agrees, "replayed at the width at which its group ran"
+
+
+def test_a_population_that_runs_out_of_memory_begins_anew(short, tmp_path):
+    narrow = at(2, "population").run(progress=False)
+    short(size=3, width=2, after=7)  # after members took over states
+    found = at(WIDE, "population").run(tmp_path / "run", progress=False)
+    assert found.lineage == narrow.lineage
+    assert_bits(found, narrow, list(range(6)))
+
+
+def test_memory_short_at_compile_time(monkeypatch):
+    expected, compile_segment = at(1).run(progress=False), wave.compile_segment
+
+    def limited(recipe, *arguments):
+        if recipe.width > 1:
+            raise FULL
+        return compile_segment(recipe, *arguments)
+
+    monkeypatch.setattr(wave, "compile_segment", limited)
+    events = list(at(WIDE).events())
+    assert sum(event.kind == "narrowed" for event in events) == 2 * 3, "three groups, twice each"
+    assert_bits(at(WIDE).run(progress=False), expected, list(range(12)))
+
+
+def test_one_lane_alone_does_not_fit(monkeypatch):
+    def full(*arguments):
+        raise FULL
+
+    monkeypatch.setattr(wave, "compile_segment", full)
+    with pytest.raises(hpx.RunError, match="group 0 runs out of memory with one lane at a time. Make its model"):
+        at(WIDE).run(progress=False)
+
+
+def test_a_narrowed_run_goes_on_at_its_width(short, tmp_path):
+    narrow = at(2).run(progress=False)
+    short(size=at(WIDE).plan().groups[0].static["size"], width=2)
+    kinds = []
+    for event in at(WIDE).events(tmp_path, checkpoint_seconds=0.0):
+        kinds.append(event.kind)
+        if "narrowed" in kinds[:-4]:
+            break
+    rest = [event.kind for event in at(WIDE).events(tmp_path)]
+    assert rest[0] == "resumed"
+    assert "narrowed" not in rest
+    found = at(WIDE).run(tmp_path, progress=False)
+    assert_bits(found, narrow, of_group(found, 0))
+
+
+def limited(monkeypatch, bytes):
+    monkeypatch.setattr(spread, "memory", lambda: bytes)
+
+
+@pytest.mark.parametrize("name", ["groups", "halving", "population"])
+@pytest.mark.parametrize(("before", "after"), [(None, 130), (130, None), (260, 130)])
+def test_a_run_goes_on_where_memory_is_other(name, before, after, monkeypatch, tmp_path):
+    """Waves that were made for other devices are cut up where they do not fit, and kept where they do."""
+    expected = at(2, name).run(progress=False)
+    limited(monkeypatch, before)
+    waves = [len(each) for each in at(2, name, devices=1).plan().waves]
+    for number, _ in enumerate(at(2, name, devices=1).events(tmp_path, checkpoint_seconds=0.0), start=1):
+        if number == 9:
+            break
+    limited(monkeypatch, after)
+    assert [len(each) for each in at(2, name, devices=1).plan().waves] != waves
+    for number, event in enumerate(at(2, name, devices=1).events(tmp_path, checkpoint_seconds=0.0)):
+        assert number or event.kind == "resumed"
+        if number == 3:
+            break
+    found = at(2, name, devices=1).run(tmp_path, progress=False)
+    assert found.lineage == expected.lineage
+    assert_bits(found, expected, list(range(len(expected))))
+
+
+REAL = """
+    import resource, sys
+    import jax, jax.numpy as jnp
+    jax.config.update("jax_num_cpu_devices", 1)
+    import hpjax as hpx
+
+    def step(key, w, batch, h):
+        row = w + jnp.arange(2_500.0)
+        big = jnp.outer(row, row) @ jnp.outer(row, row)[:, :1]  # 25 MB a lane, that no compiler can do without
+        return w - h.rate * (w - 1 + 0 * big.mean()), {"loss": (w - 1) ** 2}
+
+    program = hpx.Program(
+        lambda key, h: jnp.zeros(()), step, lambda key, w, split, h: {"loss": (w - 1) ** 2}, steps=2
+    )
+    space = hpx.Space(rate=hpx.LogUniform(0.01, 0.5))
+    sweep = hpx.Sweep(program, space, trials=16, width=16)
+    sweep.plan()
+    for line in open("/proc/self/status"):
+        if line.startswith("VmSize"):
+            used = int(line.split()[1]) * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (used + 400_000_000, resource.RLIM_INFINITY))
+    events = [event.kind for event in sweep.events()]
+    print(events.count("narrowed"), events[-1])
+"""
+
+
+def test_a_machine_that_really_has_no_more_memory(tmp_path):
+    script = tmp_path / "full.py"
+    script.write_text(textwrap.dedent(REAL))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    narrowed, last = done.stdout.split()[-2:]
+    assert int(narrowed) >= 1
+    assert last == "segment"
