@@ -10,6 +10,8 @@ from hpjax.errors import RunError
 from hpjax.store import STATUSES
 from hpjax.untrusted import Field, check, is_real, is_whole, list_of
 
+# Arrays of a wave that have no row for each lane.
+OF_WAVE = ("lost", "stream")
 REACHED = {"round", "step", "done", "spared"}
 _COUNT = Field(is_whole, "a whole number, 0 or more")
 WAVE = {"step": _COUNT, "evaluations": _COUNT, "finished": Field(lambda v: isinstance(v, bool), "true or false")}
@@ -56,6 +58,9 @@ def check_cut(cut: Cut, sweep: Mapping[str, Any]) -> None:
         _array(own, "trial", np.int32, (lanes,), least=0, most=trials - 1)
         _array(own, "taken", np.int32, (lanes,), least=0)
         _array(own, "lost", np.int32, (None,), least=0, most=trials - 1)
+        short = [n for n, a in own.arrays.items() if n not in OF_WAVE and len(a) != lanes]
+        if short:
+            raise RunError(f"{short[0]} of its {name} has {len(own.arrays[short[0]])} rows for {lanes} lanes")
     lane = _array(cut.part("lanes"), "changes", np.int64, (None, 4), least=0)
     limits = (trials, replicates, len(STATUSES), 2**31)
     if not (lane < np.array(limits)).all():

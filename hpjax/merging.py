@@ -110,8 +110,8 @@ def _check(parts: Sequence[Part]) -> None:
         there, here = a.store.widths(), b.store.widths()
         for group in sorted(g for g in there.keys() & here.keys() if there[g] != here[g]):
             raise RunError(
-                f"group {group} ran at the width {there[group]} in {str(a.path)!r} and {here[group]} in {str(b.path)!r}, "
-                "where memory was short. Run all shards again with the smaller --width."
+                f"group {group} ran at the width {there[group]} in {str(a.path)!r} and {here[group]} in "
+                f"{str(b.path)!r}, since memory was short. Run all shards again with the smaller --width."
             )
         if both := sorted(a.own & b.own):
             named = ", ".join(map(str, both[:NAMED])) + (", …" if len(both) > NAMED else "")

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from hpjax.checkpoint import Cut
-from hpjax.cuts import check_lanes
+from hpjax.cuts import OF_WAVE, check_lanes
 from hpjax.engine import spread
 from hpjax.engine.failures import heard
 from hpjax.engine.lane import HEALTHY, Lane, blank
@@ -407,7 +407,7 @@ class Wave:
 def part_of(cut: Cut, trials: Collection[int]) -> Cut:
     """The cut of a wave as if it had been of some of its trials."""
     mine = np.isin(cut.arrays["trial"], list(trials))
-    arrays = {name: array if name in ("lost", "stream") else array[mine] for name, array in cut.arrays.items()}
+    arrays = {name: array if name in OF_WAVE else array[mine] for name, array in cut.arrays.items()}
     lost = cut.arrays["lost"]
     return Cut(cut.about, arrays | {"lost": lost[np.isin(lost, list(trials))]})
 

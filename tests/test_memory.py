@@ -103,7 +103,7 @@ def test_one_lane_alone_does_not_fit(monkeypatch):
         raise FULL
 
     monkeypatch.setattr(wave, "compile_segment", full)
-    with pytest.raises(hpx.RunError, match="group 0 runs out of memory with one lane at a time. Make its model"):
+    with pytest.raises(hpx.RunError, match="group 0 runs out of memory with one lane at a time"):
         at(WIDE).run(progress=False)
 
 
