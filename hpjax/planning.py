@@ -107,6 +107,9 @@ def _first(settings: Settings) -> Prepared:
             'Call jax.config.update("jax_default_prng_impl", "threefry2x32").',
         )
     devices = spread.devices(settings.devices)
+    if settings.spread == "pmap" and jax.process_count() > 1:
+        allowed = f"is for one host, and there are {jax.process_count()}"
+        raise InputError("Sweep.spread", settings.spread, allowed, 'Use "shard_map".')
     rounds = _rounds(settings)
     points = _asked(settings, [], rounds[0])
     tracing = tracer(settings)

@@ -1,0 +1,122 @@
+"""Eight CPU devices, in a process of its own: ways of spreading, and runs that go on with other devices. Prints what held."""
+
+import dataclasses
+import itertools
+import sys
+from pathlib import Path
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+import numpy as np
+import optax
+from flax import linen as nn
+from helpers import same_bits
+from killed import SWEEPS
+
+import hpjax as hpx
+from hpjax.engine.lanes import compile_segment
+
+COLLECTIVES = ("all-gather", "all-reduce", "collective-permute", "all-to-all", "reduce-scatter", "collective-broadcast")
+
+
+class CNN(nn.Module):
+    """Convolutions of one and of two axes, pooling, batch statistics and dropout."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.relu(nn.Conv(4, (3, 3))(x))
+        x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(nn.Conv(4, (3, 3), feature_group_count=2)(x))
+        x = nn.Dropout(0.1, deterministic=not train)(x)
+        return nn.Dense(3)(nn.Conv(2, (3,))(x.reshape(len(x), -1, 4)).reshape(len(x), -1))
+
+
+def images():
+    rng = np.random.default_rng(0)
+    return hpx.data.from_arrays(rng.normal(size=(60, 8, 8, 1)).astype(np.float32), rng.integers(0, 3, 60))
+
+
+def convolutional(spread, **changes):
+    program = hpx.supervised(
+        model=CNN(),
+        optimizer=lambda h: optax.sgd(h.rate, 0.9),
+        loss=optax.softmax_cross_entropy_with_integer_labels,
+        data=DATA,
+        batch_size=8,
+        steps=6,
+        eval_every=2,
+    )
+    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1e3))  # some diverge
+    # 19 lanes do not divide by 8 devices, nor by chunks of 2.
+    return hpx.Sweep(program, space, trials=19, width=2, spread=spread, **changes)
+
+
+DATA = images()
+
+
+def assert_same(a, b):
+    """Two results agree in every bit."""
+    assert a.lineage == b.lineage
+    assert (a.lane_status == b.lane_status).all() and (a.lane_step == b.lane_step).all()
+    for metric in ("step", *a.metrics):
+        assert same_bits(a.curves(metric), b.curves(metric)), metric
+    for trial, replicate in itertools.product(range(len(a)), range(a.lane_status.shape[1])):
+        if a.lane_status[trial, replicate] != "diverged":
+            pairs = zip(a.leaves(trial, replicate), b.leaves(trial, replicate), strict=True)
+            assert all(same_bits(x, y) for (_, x), (_, y) in pairs)
+
+
+def watched(sweep):
+    """The result, and the text of every program that its lanes ran."""
+    import hpjax.wave
+
+    texts = []
+
+    def compile(*arguments):
+        compiled = compile_segment(*arguments)
+        texts.append(compiled.segment.as_text())
+        return compiled
+
+    hpjax.wave.compile_segment = compile
+    result = sweep.run(progress=False)
+    hpjax.wave.compile_segment = compile_segment
+    return result, texts
+
+
+def spreading():
+    """Both ways give the same bits, and no device ever waits for another."""
+    assert len(jax.devices()) == 8
+    results = {}
+    for spread in ("shard_map", "pmap"):
+        results[spread], texts = watched(convolutional(spread))
+        assert len(texts) == 1 and "convolution" in texts[0] and "num_partitions=8" in texts[0]
+        assert not any(word in texts[0] for word in COLLECTIVES)
+    assert {"diverged", "complete"} == set(results["pmap"].statuses)
+    assert_same(results["shard_map"], results["pmap"])
+    assert_same(results["shard_map"], convolutional("shard_map", devices=3).run(progress=False))
+    for name in ("halving", "population"):
+        sweep = SWEEPS[name]
+        assert_same(sweep.run(progress=False), dataclasses.replace(sweep, spread="pmap").run(progress=False))
+    print("spread over 8 devices: shard_map and pmap agree in every bit, no collective in a segment")
+
+
+def elsewhere(folder):
+    """Runs that began on 4 devices go on on others, and in the other way."""
+    for name, spread, other in (("halving", "shard_map", "pmap"), ("population", "pmap", "shard_map")):
+        expected = SWEEPS[name].run(progress=False)
+        for devices in (1, 2, 8):
+            directory = Path(folder) / f"{name}-{spread}-{devices}"
+            first = dataclasses.replace(SWEEPS[name], devices=4, spread=spread)
+            for number, _ in enumerate(first.events(directory, checkpoint_seconds=0.0), start=1):
+                if number == 11:
+                    break
+            then = dataclasses.replace(SWEEPS[name], devices=devices, spread=other)
+            assert next(iter(then.events(directory, checkpoint_seconds=0.0))).kind == "resumed"
+            assert_same(expected, then.run(directory, progress=False))
+    print("resumed on 1, 2 and 8 devices after 4, and in the other way of spreading: every bit the same")
+
+
+if __name__ == "__main__":
+    {"spreading": spreading, "elsewhere": lambda: elsewhere(sys.argv[2])}[sys.argv[1]]()
