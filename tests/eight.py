@@ -1,4 +1,4 @@
-"""Eight CPU devices, in a process of its own: ways of spreading, and runs that go on with other devices. Prints what held."""
+"""Eight CPU devices: ways of spreading, and runs that go on with other devices. A process of its own."""
 
 import dataclasses
 import itertools
@@ -6,9 +6,6 @@ import sys
 from pathlib import Path
 
 import jax
-
-jax.config.update("jax_num_cpu_devices", 8)
-
 import numpy as np
 import optax
 from flax import linen as nn
@@ -17,6 +14,8 @@ from killed import SWEEPS
 
 import hpjax as hpx
 from hpjax.engine.lanes import compile_segment
+
+jax.config.update("jax_num_cpu_devices", 8)
 
 COLLECTIVES = ("all-gather", "all-reduce", "collective-permute", "all-to-all", "reduce-scatter", "collective-broadcast")
 
@@ -59,7 +58,8 @@ DATA = images()
 def assert_same(a, b):
     """Two results agree in every bit."""
     assert a.lineage == b.lineage
-    assert (a.lane_status == b.lane_status).all() and (a.lane_step == b.lane_step).all()
+    assert (a.lane_status == b.lane_status).all()
+    assert (a.lane_step == b.lane_step).all()
     for metric in ("step", *a.metrics):
         assert same_bits(a.curves(metric), b.curves(metric)), metric
     for trial, replicate in itertools.product(range(len(a)), range(a.lane_status.shape[1])):
@@ -91,7 +91,8 @@ def spreading():
     results = {}
     for spread in ("shard_map", "pmap"):
         results[spread], texts = watched(convolutional(spread))
-        assert len(texts) == 1 and "convolution" in texts[0] and "num_partitions=8" in texts[0]
+        assert len(texts) == 1
+        assert all(word in texts[0] for word in ("convolution", "num_partitions=8"))
         assert not any(word in texts[0] for word in COLLECTIVES)
     assert {"diverged", "complete"} == set(results["pmap"].statuses)
     assert_same(results["shard_map"], results["pmap"])

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -88,6 +89,81 @@ def test_a_killed_run_goes_on(name, tmp_path):
     assert done.returncode == 0, done.stderr
     check(directory, name)
     print(f"{name}: {KILLS} kills survived, {saved + 1} checkpoints written")
+
+
+def child(*arguments):
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+KILLED, STARVED = (Path(__file__).with_name(name) for name in ("killed.py", "starved.py"))
+
+
+def test_a_notice_of_preemption_writes_a_checkpoint(tmp_path):
+    """SIGTERM: the event that is under way ends, a checkpoint is written, and the exit code is 143 = 128 + SIGTERM."""
+    directory = tmp_path / "run"
+    with child(KILLED, "groups", directory) as process:
+        lines = 0
+        for line in process.stdout:
+            lines += line.startswith("segment")
+            if lines == 5:
+                process.send_signal(signal.SIGTERM)
+        assert process.wait() == 143
+    at = max(int(path.name) for path in (directory / "checkpoints").iterdir())
+    kinds = [event.kind for event in SWEEPS["groups"].events(directory)]
+    assert kinds[0] == "resumed"
+    # Not one segment was lost.
+    assert kinds.count("segment") == [e.kind for e in SWEEPS["groups"].events()].count("segment") - lines
+    assert at >= 0
+    check(directory, "groups")
+
+
+def test_a_kill_while_the_very_first_checkpoint_is_written(tmp_path):
+    directory = tmp_path / "run"
+    with child(KILLED, "halving", directory) as process:
+        while process.poll() is None:
+            # Orbax writes beside, and renames at the end.
+            names = [path.name for path in (directory / "checkpoints").glob("*")]
+            if any("tmp" in name for name in names):
+                process.send_signal(signal.SIGKILL)
+                break
+        assert process.wait() == -signal.SIGKILL
+    assert not any(path.name.isdigit() for path in (directory / "checkpoints").iterdir()), "none is whole"
+    SWEEPS["halving"].run(directory, progress=False)
+    check(directory, "halving")
+
+
+@pytest.mark.parametrize("how", ["limit", "read-only"])
+def test_what_can_be_written_no_more_is_an_error_and_what_was_saved_restores(how, tmp_path):
+    directory = tmp_path / "run"
+    with child(STARVED, how, directory) as process:
+        _, told = process.communicate()
+    assert process.returncode == 1
+    assert re.search(r"RunError: .*(cannot|could not) be written: .*", told.splitlines()[-1]), told
+    for folder in (directory, *(path for path in directory.rglob("*") if path.is_dir())):
+        folder.chmod(0o755)
+    assert hpx.load(directory).lane_step.max() > 0, "it can be looked at"
+    kinds = [event.kind for event in SWEEPS["halving"].events(directory)]
+    assert kinds[0] == "resumed"
+    check(directory, "halving")
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    """A file system of 4 MiB of its own, where the system lets us mount one."""
+    disk, saved = tmp_path / "disk", tmp_path / "saved"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=4m none {disk}"
+    if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("this system lets users mount nothing; the limit on the size of files is tested instead")
+    train = (
+        f"{sys.executable} {STARVED} full {disk}/run; code=$?; rm {disk}/filler; cp -r {disk}/run {saved}; exit $code"
+    )
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", f"{mount}; {train}"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.search(r"RunError: .*(cannot|could not) be written: .*", done.stderr.splitlines()[-1]), done.stderr
+    assert next(iter(SWEEPS["halving"].events(saved))).kind == "resumed"
+    SWEEPS["halving"].run(saved, progress=False)
+    check(saved, "halving")
 
 
 # What Orbax has begun to read when it fails ends after its event loop did.
