@@ -1,8 +1,9 @@
-"""The command line: plan, run, replay, merge, show, plot, export. Argument parsing only."""
+"""The command line: plan, run, resume, replay, merge, show, plot, export. Argument parsing only."""
 
 import dataclasses
 import importlib.util
 import os
+import shlex
 import sys
 import time
 import traceback
@@ -128,29 +129,116 @@ def plan(file: Path, **changes: Any) -> None:
 @click.option("--top", type=int, default=10, show_default=True, help="How many of the best trials to print.")
 @click.option("--test", is_flag=True, help="Evaluate the best trial on the test split, once, at the end.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-def run(file: Path, directory: Path | None, top: int, test: bool, quiet: bool, **changes: Any) -> None:
+@click.option("--extend", is_flag=True, help="Add trials or steps to the finished run in --dir.")
+@click.option("--distributed", is_flag=True, help="Run as one of several hosts that share their devices.")
+def run(
+    file: Path,
+    directory: Path | None,
+    top: int,
+    test: bool,
+    quiet: bool,
+    extend: bool,
+    distributed: bool,
+    **changes: Any,
+) -> None:
     """Train the sweep in FILE and print the best trials."""
     begun = time.perf_counter()
+    if extend and directory is None:
+        raise InputError("--extend", True, "needs --dir, the finished run", "Name it.")
+    if distributed:
+        from hpjax.distributed import initialize
+
+        initialize()
     sweep = _load(file, **changes)
+    from hpjax.distributed import agreed, is_writer
+
     if directory is None:
         part = "" if sweep.shard is None else "-shard-{}-of-{}".format(*sweep.shard)
         directory = Path("runs") / f"{file.absolute().parent.name}-{time.strftime('%Y%m%d-%H%M%S')}{part}"
+    directory = Path(agreed(str(directory)))
     if test and sweep.shard is not None:
         raise RunError("--test needs all trials, to test the best: merge the shards, then run FILE --dir OUT --test.")
     if test and (sweep.program.data is None or sweep.program.data.test is None):
         raise RunError("--test needs a test split, and the program's data has none.")
-    click.echo(f"{sweep.plan()}\n")
+    plan = sweep.plan()
+    if is_writer():
+        click.echo(f"{plan}\n")
     try:
-        result = sweep.run(directory, progress=not quiet)
+        result = sweep.run(directory, progress=not quiet, extend=extend)
     except KeyboardInterrupt:
         click.echo(f"interrupted; what was found so far: hpjax show {directory}", err=True)
         raise SystemExit(EXIT_INTERRUPTED) from None
+    if not is_writer():
+        return
     click.echo(result.summary(top))
     if test:
         values = ", ".join(f"{name} {value:.4f}" for name, value in result.test().items())
         click.echo(f"trial {result.best.id} on the test split: {values}")
     seconds = time.perf_counter() - begun
     click.echo(f"{seconds:.0f} s in all, {result.compile_seconds:.0f} s of them compiling; recorded in {directory}")
+
+
+@main.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--file", type=click.Path(path_type=Path), help="The sweep's file, where it moved.")
+@click.option("--extend", is_flag=True, help="Add to a finished run the trials or steps that follow.")
+@click.option("--trials", type=int, help="With --extend: how many points to have tried in all.")
+@click.option("--steps", type=int, help="With --extend: optimizer steps of every trial in all.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.option("--distributed", is_flag=True, help="Run as one of several hosts that share their devices.")
+def resume(
+    directory: Path,
+    file: Path | None,
+    extend: bool,
+    trials: int | None,
+    steps: int | None,
+    quiet: bool,
+    distributed: bool,
+) -> None:
+    """Go on with the run in DIR, as it was begun by hpjax run; or extend it."""
+    if not extend and (trials, steps) != (None, None):
+        raise InputError("--trials, --steps", (trials, steps), "change a run only with --extend", "Add it.")
+    changes = {name: value for name, value in (("trials", trials), ("steps", steps)) if value is not None}
+    command, options = _recorded_command(directory)
+    if file is None:
+        file = _trusted(directory, options["file"])
+    given = [word for name, value in changes.items() for word in (f"--{name}", str(value))]
+    sys.argv = [*command, *given, *(["--extend"] if extend and not options["extend"] else [])]  # for the manifest
+    options |= {"file": file, "directory": directory, "quiet": quiet, "distributed": distributed}
+    options |= changes | {"extend": extend or options["extend"]}
+    click.get_current_context().invoke(run, **options)
+
+
+def _recorded_command(directory: Path) -> tuple[list[str], dict[str, Any]]:
+    """The command that began the run in a directory, and its options."""
+    from hpjax.store import read_manifest
+
+    command = read_manifest(directory)["command"]
+    if command[:1] not in (["hpjax"], ["cli.py"]) or command[1:2] != ["run"]:
+        raise RunError(
+            f"{str(directory)!r} was not begun by hpjax run, but by {shlex.join(command)!r}. Start that again: it "
+            "goes on from the last checkpoint."
+        )
+    try:
+        options = run.make_context("run", command[2:]).params
+    except (click.ClickException, click.exceptions.Exit):
+        options = {}
+    if "file" not in options:
+        raise RunError(f"the command in {directory / 'manifest.json'} cannot be read: {shlex.join(command)!r}.")
+    return command, options
+
+
+def _trusted(directory: Path, file: Path) -> Path:
+    """The sweep's file as a run directory names it. A directory is data: it must not have any file executed."""
+    here, wanted = Path.cwd().resolve(), file.resolve()
+    if not wanted.is_relative_to(here) or wanted.is_relative_to(directory.resolve()):
+        raise InputError(
+            "--file",
+            str(file),
+            "is what the run directory names, and only files below the current folder are taken from there",
+            "If it is the sweep that you began, say so: --file FILE.",
+        )
+    return file
 
 
 @main.command()

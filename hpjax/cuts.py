@@ -29,7 +29,7 @@ def check_cut(cut: Cut, sweep: Mapping[str, Any]) -> None:
     Raises:
       RunError: it has not.
     """
-    trials, replicates, rounds = sweep["trials"], sweep["replicates"], sweep["rounds"]
+    trials, replicates, rounds = sweep["trials"], sweep["replicates"], len(sweep["rounds"])
     about = {
         "reached": Field(lambda v: isinstance(v, dict) and v.keys() == REACHED, f"of {', '.join(sorted(REACHED))}"),
         "reached.round": Field(lambda v: is_whole(v, 0, rounds - 1), f"a whole number, 0 … {rounds - 1}"),

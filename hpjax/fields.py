@@ -16,6 +16,7 @@ FIELDS = {
     "command": Field(lambda v: isinstance(v, list) and all(isinstance(word, str) for word in v), "a list of words"),
     "versions": Field(lambda v: isinstance(v, dict) and all(map(is_text, v.values())), "a version for each package"),
     "plan": Field(lambda v: isinstance(v, list) and all(isinstance(line, str) for line in v), "a list of lines"),
+    "extended": Field(is_whole, "a whole number, 0 or more"),
     "sweep.names": Field(list_of(lambda v: is_text(v) and v.isidentifier()), "a list of names"),
     "sweep.metrics": Field(list_of(is_text), "a list of names"),
     "sweep.scales": Field(
@@ -23,7 +24,9 @@ FIELDS = {
         f"one of {', '.join(SCALES)} for each name",
     ),
     "sweep.trials": _NUMBER,
-    "sweep.rounds": _NUMBER,
+    "sweep.rounds": Field(
+        lambda v: isinstance(v, list) and len(v) > 0 and all(is_whole(n, 1) for n in v), "a list of numbers"
+    ),
     "sweep.replicates": _NUMBER,
     "sweep.width": _NUMBER,
     "sweep.folds": Field(lambda v: v is None or is_whole(v, 1), "null, or a whole number, 1 or more"),
@@ -54,5 +57,7 @@ def check_manifest(where: str, manifest: Any) -> None:
     sweep = manifest["sweep"]
     if sweep["scales"].keys() != {*sweep["names"]}:
         raise RunError(f"{where}: sweep.scales must have the names in sweep.names. It is damaged.")
+    if sum(sweep["rounds"]) != sweep["trials"]:
+        raise RunError(f"{where}: sweep.rounds must add up to sweep.trials. It is damaged.")
     if sweep["objective"][0] not in sweep["metrics"]:
         raise RunError(f"{where}: sweep.objective must be one of sweep.metrics. It is damaged.")

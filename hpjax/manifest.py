@@ -32,6 +32,7 @@ def manifest(settings: Settings, prepared: Prepared, recorded: bool) -> dict[str
     packages = ("hpjax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
     return {
         "format": FORMAT,
+        "extended": 0,
         **origin(),
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
         "devices": {"count": plan.devices[0], "kind": plan.devices[1]},
@@ -50,7 +51,7 @@ def description(settings: Settings, prepared: Prepared) -> dict[str, Any]:
         "metrics": sorted({name for shapes in plan.shapes for name in shapes.metrics}),
         "trials": plan.trials,
         "shard": None if plan.shard is None else [str(plan.shard)],
-        "rounds": len(plan.rounds),
+        "rounds": list(plan.rounds),
         "replicates": plan.replicates,
         "folds": plan.folds,
         "sampler": _told(settings.sampler),
@@ -96,16 +97,16 @@ def _life(program: Program) -> Callable[[Hparams, Any, Any], Any]:
         key = lane_key(0, 0)
         state = program.init(key, h)
         state, metrics = program.step(key, state, program.batch(key, jnp.int32(0), train, h), h)
-        return state, metrics, program.evaluate(key, state, valid, h)
+        evaluated = program.evaluate(key, state, valid, h)
+        reported = {f"train/{name}": v for name, v in metrics.items()} | {f"valid/{n}": v for n, v in evaluated.items()}
+        return metrics, evaluated, program.react(state, reported, h)
 
     return life
 
 
-def recorded_width(path: Path) -> int | None:
-    """The width of the run in a directory, None where there is no run."""
-    if not (path / MANIFEST).is_file():
-        return None
-    return int(read_manifest(path)["sweep"]["width"])
+def recorded_sweep(path: Path) -> dict[str, Any] | None:
+    """What the manifest in a directory says of its sweep, None where there is no run."""
+    return dict(read_manifest(path)["sweep"]) if (path / MANIFEST).is_file() else None
 
 
 def recorded(path: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:

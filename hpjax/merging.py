@@ -83,7 +83,7 @@ def _opened(path: Path) -> Part:
         own = {trial for trial, _, _, wave, _ in rows if wave != NO_WAVE}
         if manifest["sweep"]["shard"] is None:
             raise RunError(f"{str(path)!r} holds a whole sweep, and no shard of one. Leave it out.")
-        if store.seconds() is None:
+        if store.ends() <= manifest["extended"]:
             raise RunError(f"{str(path)!r} is not finished. Run its shard again: it goes on where it was interrupted.")
         if not own or [trial for trial, *_ in rows] != list(range(manifest["sweep"]["trials"])):
             raise RunError(f"{str(path)!r} cannot be read: trials are missing.")

@@ -73,6 +73,10 @@ def _rounds(settings: Settings) -> tuple[int, ...]:
     if settings.shard is not None and settings.shard[1] > wanted:
         allowed = f"must be one of at most {wanted} shards, the number of trials"
         raise InputError("Sweep.shard", str(settings.shard), allowed, "Use fewer shards.")
+    if isinstance(settings.rounds, tuple):
+        if sum(settings.rounds) != wanted:
+            raise InputError("Sweep.rounds", settings.rounds, f"must add up to {wanted}, the trials", "Change either.")
+        return settings.rounds
     if settings.rounds > wanted:
         raise InputError("Sweep.rounds", settings.rounds, f"must be at most {wanted}, the trials", "Use fewer rounds.")
     share, rest = divmod(wanted, settings.rounds)

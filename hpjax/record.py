@@ -21,12 +21,14 @@ class Record:
       directory: where they are; None keeps all in memory.
       checkpoints: those of the directory, on the host that writes.
       cut: where to go on, None for a new run.
+      over: whether the run is finished.
     """
 
     store: Store
     directory: Path | None = None
     checkpoints: Checkpoints | None = None
     cut: Cut | None = None
+    over: bool = False
 
     def due(self, decided: bool) -> bool:
         """Whether it is time for a checkpoint; ``decided`` where a scheduler just did. The same on every host."""
@@ -80,12 +82,13 @@ def opened(path: Path | None, about: dict[str, Any], seconds: float) -> tuple[Re
     def here() -> dict[str, Any]:
         nonlocal record
         record, there = _opened(path, about, seconds)
-        return {"about": there, "content": record.store.dump() if distributed.several() else None}
+        content = record.store.dump() if distributed.several() else None
+        return {"about": there, "content": content, "over": record.over}
 
     told = distributed.by_writer(here)
     cut = distributed.shared(None if record is None else record.cut)
     if record is None:
-        record = Record(Store.following(path, told["content"]), path)
+        record = Record(Store.following(path, told["content"]), path, over=told["over"])
     record.cut = cut
     return record, told["about"]
 
@@ -94,10 +97,10 @@ def _opened(path: Path, about: dict[str, Any], seconds: float) -> tuple[Record, 
     there = recorded(path, about)
     if there is not None:
         about = there
-        store = Store.finished(path)
+        store = Store.finished(path, about["extended"])
         if store is not None:
             forget(path)  # it may have been interrupted before it could
-            return Record(store, path), about
+            return Record(store, path, over=True), about
         store = Store.resume(path) if (path / FOLDER).exists() else None
         if store is not None:
             try:

@@ -173,7 +173,7 @@ class Result:
       hparams: per trial, name to value; callables by their names. Those at its end, where a scheduler changed them.
       first_hparams: those at its beginning.
       lineage: which trials went on from the states of others, in the order in which it happened.
-      rounds, groups: int (trials,), the round and the group of each.
+      rounds, groups, waves: int (trials,), the round, the group and the wave of each.
       lane_status, lane_step: (trials, replicates), each lane's status and the step at which it last changed.
       metrics: the names of the metrics.
       manifest: versions, devices, seed, space, plan and command of the run.
@@ -212,7 +212,7 @@ class Result:
             raise RunError(f"the database has hyperparameters {sorted(unknown)}, and the manifest has none such.")
         for takeover in self.lineage:
             self.hparams[takeover.trial] = takeover.hparams
-        self.rounds, self.groups, self._waves = (np.array([row[i] for row in rows], np.int32) for i in (1, 2, 3))
+        self.rounds, self.groups, self.waves = (np.array([row[i] for row in rows], np.int32) for i in (1, 2, 3))
         shape = (len(rows), self.manifest["sweep"]["replicates"])
         self.lane_status = np.full(shape, "running", "<U9")
         self.lane_step = np.zeros(shape, np.int64)
@@ -390,7 +390,7 @@ class Result:
             )
         if self.lane_status[trial, replicate] == "running":
             raise RunError(f"trial {trial} is still running, or was interrupted: it has no final state.")
-        return self._store.state(int(self._waves[trial]), trial, replicate)
+        return self._store.state(int(self.waves[trial]), trial, replicate)
 
     def test(self) -> dict[str, float]:
         """Evaluates the best trial on the test split, averaged over replicates, and records that it was used.

@@ -26,7 +26,7 @@ class Settings:
     program: Program
     space: Space
     trials: int | None = None
-    rounds: int = 1
+    rounds: int | tuple[int, ...] = 1
     replicates: int = 1
     folds: int | None = None
     sampler: Sampler = field(default_factory=Sobol)
@@ -50,8 +50,12 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, kind):
                 raise InputError(f"Sweep.{name}", value, f"must be of type {kind.__name__}", f"Give {make}.")
-        for name in ("trials", "rounds", "replicates", "segment", "width", "devices"):
-            if getattr(self, name) is not None or name in ("rounds", "replicates"):
+        if isinstance(self.rounds, tuple | list) and self.rounds:
+            object.__setattr__(self, "rounds", tuple(whole("Sweep.rounds", each) for each in self.rounds))
+        else:
+            object.__setattr__(self, "rounds", whole("Sweep.rounds", self.rounds))
+        for name in ("trials", "replicates", "segment", "width", "devices"):
+            if getattr(self, name) is not None or name == "replicates":
                 object.__setattr__(self, name, whole(f"Sweep.{name}", getattr(self, name)))
         self._check_stream()
         if self.folds is not None:
@@ -76,7 +80,7 @@ class Settings:
             name = type(self.scheduler).__name__
             allowed = f"cannot go with {name}, which would compare the trials of each job without seeing the others"
             raise InputError(FIELD, str(shard), allowed, remedy.format("the scheduler"))
-        if self.rounds > 1:
+        if self.rounds not in (1, (self.trials,)):
             allowed = f"cannot go with {self.rounds} rounds, since no job would see what the others found in the first"
             raise InputError(FIELD, str(shard), allowed, remedy.format("rounds"))
         return shard

@@ -55,6 +55,11 @@ class Standing:
             # A trial of which a replicate diverged can win no more: bad news, not missing news.
             self._curves[trial].append(float(scores[trial]) if np.isfinite(scores[trial]) else np.inf)
 
+    def recall(self, values: Any, steps: Any, stopped: Any) -> None:
+        """Takes in what the first trials ended with: (trials, replicates), (trials,) and (trials,)."""
+        known = len(values)
+        self._values[:known], self._steps[:known], self._stopped[:known] = values, steps, stopped
+
     def forget(self, trials: Collection[int]) -> None:
         """Takes back all that was measured of some trials."""
         mine = list(trials)

@@ -158,8 +158,8 @@ class Store:
             "DELETE FROM takeovers WHERE rowid NOT IN (SELECT rowid FROM takeovers ORDER BY rowid LIMIT ?)",
             (takeovers,),
         )
-        self._db.execute("DELETE FROM finished")
         self.add_changes(lanes)
+        self._db.execute("DELETE FROM tests WHERE trial IN (SELECT trial FROM lanes WHERE status = 'running')")
 
     @classmethod
     def open(cls, directory: Path) -> "Store":
@@ -175,8 +175,12 @@ class Store:
             raise RunError(f"{directory / DATABASE} cannot be read: {error}.") from None
 
     @classmethod
-    def finished(cls, directory: Path) -> "Store | None":
+    def finished(cls, directory: Path, extended: int) -> "Store | None":
         """The store of a finished run, for reading; None where the run is not, or was killed before it had a database.
+
+        Args:
+          directory: of the run.
+          extended: how often it was to go on once it was finished, as its manifest says.
 
         Raises:
           RunError: the database is not one that a run leaves.
@@ -186,7 +190,7 @@ class Store:
             store = cls(_for_reading(directory), directory)
         except sqlite3.Error:
             return None
-        return store if store.seconds() is not None else None
+        return store if store.ends() > extended else None
 
     def check(self, replicates: int) -> None:
         """Makes sure that every row is one that a run writes, before any is used.
@@ -344,9 +348,13 @@ class Store:
         """Group to how many lanes a device computed at once."""
         return dict(self._read("SELECT grp, width FROM compilations"))
 
+    def ends(self) -> int:
+        """How often the run was finished: more than once where it was extended."""
+        return int(self._read("SELECT count(*) FROM finished")[0][0])
+
     def seconds(self) -> float | None:
         """Duration of the finished run, None while it is not finished."""
-        rows = self._read("SELECT seconds FROM finished LIMIT 1")
+        rows = self._read("SELECT seconds FROM finished ORDER BY rowid DESC LIMIT 1")
         return float(rows[0][0]) if rows else None
 
     def add_states(self, wave: int, lanes: Array, leaves: Sequence[tuple[tuple[str | int, ...], Array]]) -> None:
@@ -372,6 +380,15 @@ class Store:
             write_text(folder / "tree.json", json.dumps(tree, indent=1) + "\n")
         except OSError as error:
             raise RunError(f"final states cannot be written: {error}.") from None
+
+    def states(self, wave: int) -> tuple[Array, list[tuple[tuple[str | int, ...], Array]]]:
+        """The final states of a wave in a directory, as ``add_states`` got them; memory-mapped.
+
+        Raises:
+          RunError: they cannot be read.
+        """
+        assert self.directory is not None
+        return read_states(self.directory / STATES / f"wave-{wave}")
 
     def state(self, wave: int, trial: int, replicate: int) -> list[tuple[tuple[str | int, ...], Array]]:
         """Path and array of every leaf of one lane's final state; reads nothing of the others.

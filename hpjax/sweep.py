@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from hpjax import extension
 from hpjax.distributed import by_writer, check_same, is_writer
 from hpjax.engine.lane import restored
 from hpjax.engine.plan import Plan
@@ -18,7 +19,7 @@ from hpjax.engine.trace import together
 from hpjax.errors import InputError, RunError
 from hpjax.keys import lane_key, purpose_key, step_key
 from hpjax.loop import train
-from hpjax.manifest import digest, manifest, recorded_width
+from hpjax.manifest import digest, manifest, recorded_sweep
 from hpjax.planning import Prepared, prepare, tracer
 from hpjax.prediction import Predictor
 from hpjax.preemption import Preempted
@@ -41,8 +42,8 @@ class Sweep(Settings):
       program: what every trial does.
       space: the hyperparameters.
       trials: how many points to try; left out, all of a finite sampler's.
-      rounds: in how many parts the sampler is asked for them, each time with what the parts before found. A sampler
-        that learns wants several; programs compile once for all.
+      rounds: in how many parts the sampler is asked for them, each time with what the parts before found; or how many
+        trials each part has. A sampler that learns wants several; programs compile once for all.
       replicates: seeds a trial, from 0.
       folds: how many parts cross-validation cuts the train and valid splits into; every part is the valid split of
         a replicate, so that a trial has ``replicates * folds`` of them, number ``r`` with seed ``r // folds`` and
@@ -86,7 +87,12 @@ class Sweep(Settings):
         return self._prepared.plan
 
     def run(
-        self, directory: str | Path | None = None, *, progress: bool = True, checkpoint_seconds: float = 60.0
+        self,
+        directory: str | Path | None = None,
+        *,
+        progress: bool = True,
+        checkpoint_seconds: float = 60.0,
+        extend: bool = False,
     ) -> Result:
         """Trains every trial and returns what was found.
 
@@ -96,13 +102,15 @@ class Sweep(Settings):
             and ends with the bits of a run that was not. With several hosts the first one alone writes to it.
           progress: whether to show how far it is, on standard error of the first host.
           checkpoint_seconds: between two checkpoints; decisions of a scheduler bring more of them.
+          extend: whether the directory may hold a finished run of this sweep with fewer trials, which are then added as
+            a round of their own, or with fewer steps, which its trials then take with the bits of a longer run.
 
         Raises:
           InputError, ProgramError, UnknownHyperparameterError: the sweep cannot run.
           RunError: the directory holds another sweep, or cannot be written; or another host was lost.
           Preempted: the process got SIGTERM, and wrote a checkpoint first; it exits with status 143.
         """
-        sweep, record, about, events = self._begin(directory, checkpoint_seconds)
+        sweep, record, about, events = self._begin(directory, checkpoint_seconds, extend)
         try:
             with Progress(sweep.plan(), progress and is_writer()) as shown:
                 for event in events:
@@ -151,21 +159,29 @@ class Sweep(Settings):
         return replay(sweep, sweep._prepared, sweep._prepared_of(result, trial.id), trial)
 
     def _begin(
-        self, directory: str | Path | None, seconds: float
+        self, directory: str | Path | None, seconds: float, extending: bool = False
     ) -> "tuple[Sweep, Record, dict[str, Any], Iterator[Event]]":
-        """The sweep at the width that the directory records, its record, its manifest, and the events that fill it."""
+        """The sweep as the directory records it, its record, its manifest, and the events that fill it."""
         path = None if directory is None else Path(directory)
-        width = by_writer(lambda: recorded_width(path)) if path is not None and self.width is None else None
-        if width is not None and width != self.plan().width:
-            return replace(self, width=width)._begin(directory, seconds)
-        about = manifest(self, self._prepared, recorded=path is not None)
-        check_same(
-            "the sweep", digest(json.dumps(about["sweep"])), "Give every host the same script, data and versions."
-        )
+        there = None if path is None else by_writer(lambda: recorded_sweep(path))
+        sweep = self if there is None else self._as_recorded(there, extending)
+        about = manifest(sweep, sweep._prepared, recorded=path is not None)
+        same = digest(json.dumps(about["sweep"]))
+        check_same("the sweep", same, "Give every host the same script, data and versions.")
+        if path is not None and there is not None and extending:
+            by_writer(lambda: extension.extend(path, sweep, sweep._prepared, about))
         record, about = opened(path, about, seconds)
-        if record.store.seconds() is not None:
-            return self, record, about, iter(())
-        return self, record, about, train(self, self._prepared, record)
+        return sweep, record, about, iter(()) if record.over else train(sweep, sweep._prepared, record)
+
+    def _as_recorded(self, there: dict[str, Any], extending: bool) -> "Sweep":
+        """This sweep at the width of a recorded one and, where it extends that, with its trials as the first rounds."""
+        changes: dict[str, Any] = {}
+        if self.width is None and there["width"] != self.plan().width:
+            changes["width"] = there["width"]
+        rounds, more = tuple(there["rounds"]), self.plan().trials - sum(there["rounds"])
+        if extending and more >= 0 and rounds != self.plan().rounds:
+            changes["rounds"] = (*rounds, more) if more else rounds
+        return replace(self, **changes) if changes else self
 
     def test_metrics(self, result: Result, trial: int) -> dict[str, float]:
         """The metrics of a trial's final states on the test split, averaged over replicates."""

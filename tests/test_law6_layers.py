@@ -16,7 +16,7 @@ cli adapters sklearn
 sweep
 replay
 progress loop testing
-race
+race extension
 record
 manifest wave
 standing planning

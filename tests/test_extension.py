@@ -1,0 +1,146 @@
+"""Extension: a finished run with more trials or steps ends with the bits of one that had them from the beginning."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from helpers import RATES, classifier, quadratic, rates, same_bits
+from killed import SWEEPS
+
+import hpjax as hpx
+
+SPACE = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e9), momentum=hpx.Uniform(0.5, 0.9))
+
+
+def short(steps=14, **changes):
+    program = dataclasses.replace(LONG, steps=steps)
+    return hpx.Sweep(program, SPACE, **({"trials": 6, "replicates": 2, "width": 2} | changes))
+
+
+LONG = classifier(steps=28, eval_every=7)
+
+
+def assert_same(a, b, trials=None):
+    """Two results agree in every bit, or some trials of theirs."""
+    trials = list(range(len(a))) if trials is None else trials
+    assert (a.lane_status[trials] == b.lane_status[trials]).all()
+    assert (a.lane_step[trials] == b.lane_step[trials]).all()
+    for metric in ("step", *a.metrics):
+        assert same_bits(a.curves(metric)[trials], b.curves(metric)[trials]), metric
+    for trial in trials:
+        for replicate in range(a.lane_status.shape[1]):
+            if a.lane_status[trial, replicate] != "diverged":
+                pairs = zip(a.leaves(trial, replicate), b.leaves(trial, replicate), strict=True)
+                assert all(same_bits(x, y) for (_, x), (_, y) in pairs)
+
+
+@pytest.fixture(scope="module")
+def longer():
+    return short(28).run(progress=False)
+
+
+def test_more_steps(longer, tmp_path):
+    first = short().run(tmp_path, progress=False)
+    assert first.test()
+    found = short(28).run(tmp_path, progress=False, extend=True)
+    assert {"diverged", "complete"} == set(found.statuses)
+    assert_same(found, longer)
+    assert found.tested == {}, "what was tested were other weights"
+    assert short(28).replay(hpx.load(tmp_path).best).agrees
+    assert list(short(28).events(tmp_path)) == [], "and it is finished"
+
+
+@pytest.mark.parametrize("after", [2, 5])
+def test_an_extension_that_is_interrupted_goes_on(longer, after, tmp_path):
+    short().run(tmp_path, progress=False)
+    sweep, record, _, events = short(28)._begin(tmp_path, 0.0, True)
+    for number, event in enumerate(events):
+        assert number or event.kind == "resumed"
+        if number == after:
+            break
+    events.close()
+    # As the sweep that it is now, and no more as the one that it was.
+    with pytest.raises(hpx.RunError, match="steps: 28 there, 14 here"):
+        short().run(tmp_path, progress=False)
+    assert_same(short(28).run(tmp_path, progress=False), longer)
+
+
+@pytest.mark.parametrize("name", ["groups", "halving", "rounds"])
+def test_more_trials_are_a_round_of_their_own(name, tmp_path):
+    sweep = SWEEPS[name]
+    before = sweep.run(tmp_path, progress=False)
+    rounds = sweep.plan().rounds
+    more = dataclasses.replace(sweep, trials=sum(rounds) + 8)
+    found = more.run(tmp_path, progress=False, extend=True)
+    whole = dataclasses.replace(more, rounds=(*rounds, 8)).run(progress=False)
+    assert found.hparams == whole.hparams
+    assert_same(found, whole)
+    assert_same(found, before, list(range(sum(rounds))))
+    assert found.rounds.tolist() == [r for r, size in enumerate((*rounds, 8)) for _ in range(size)]
+    assert found.best.id == found.ranking[0]
+    assert len(more.run(tmp_path, progress=False, extend=True)) == sum(rounds) + 8, "nothing more is to be done"
+
+
+def test_trials_are_added_twice(tmp_path):
+    sweep = hpx.Sweep(quadratic(10, 5), RATES, trials=2, width=2)
+    for trials in (2, 4, 6):
+        found = dataclasses.replace(sweep, trials=trials).run(tmp_path, progress=False, extend=True)
+    assert found.rounds.tolist() == [0, 0, 1, 1, 2, 2]
+    healthy = [trial for trial in found if trial.status == "complete"]
+    assert healthy
+    for trial in healthy:
+        closed_form = 1 - (1 - 2 * np.float64(np.float32(trial.hparams["rate"]))) ** 10
+        np.testing.assert_allclose(trial.restore()["w"], np.full(3, closed_form), rtol=1e-4)
+
+
+REFUSED = {
+    "fewer steps": (lambda s: {"program": dataclasses.replace(s.program, steps=5)}, "that would be fewer"),
+    "both": (
+        lambda s: {"program": dataclasses.replace(s.program, steps=20), "sampler": rates(0.1, 0.2, 0.3)},
+        "a different sweep",
+    ),
+    "another space": (lambda s: {"space": hpx.Space(rate=hpx.Uniform(0, 0.5))}, "space.alternative 0.rate"),
+    "another seed": (lambda s: {"seed": 1}, "seed: 0 there, 1 here"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_refused(what, tmp_path):
+    sweep = hpx.Sweep(quadratic(10, 5), RATES, sampler=rates(0.1, 0.2), width=2)
+    sweep.run(tmp_path, progress=False)
+    change, message = REFUSED[what]
+    with pytest.raises(hpx.RunError, match=message):
+        dataclasses.replace(sweep, **change(sweep)).run(tmp_path, progress=False, extend=True)
+    assert len(sweep.run(tmp_path, progress=False)) == 2, "it is what it was"
+
+
+def extended(directory, sweep, **changes):
+    program = dataclasses.replace(sweep.program, steps=20)
+    dataclasses.replace(sweep, program=program, **changes).run(directory, progress=False, extend=True)
+
+
+def test_steps_that_a_longer_run_would_not_have_taken_so(tmp_path):
+    uneven = hpx.Sweep(quadratic(10, 4), RATES, trials=2, width=2)
+    uneven.run(tmp_path / "uneven", progress=False)
+    with pytest.raises(hpx.RunError, match="it ended with an evaluation that a longer run does not make"):
+        extended(tmp_path / "uneven", uneven)
+    raced = hpx.Sweep(quadratic(10, 5), RATES, trials=4, scheduler=hpx.Halving(factor=2, min_steps=5), width=2)
+    raced.run(tmp_path / "raced", progress=False)
+    with pytest.raises(hpx.RunError, match="its scheduler has decided by what it knew of the budget"):
+        extended(tmp_path / "raced", raced)
+    unfinished = hpx.Sweep(quadratic(10, 5), RATES, trials=2, width=2)
+    for _ in unfinished.events(tmp_path / "unfinished"):
+        break
+    with pytest.raises(hpx.RunError, match="is not finished, and only then can be extended"):
+        extended(tmp_path / "unfinished", unfinished)
+
+
+def test_early_stopping_knows_the_steps(tmp_path):
+    """It takes the best at the last evaluation: another number of steps is another program."""
+    sweep = dataclasses.replace(
+        short(), program=classifier(steps=14, eval_every=7, early_stopping=hpx.EarlyStopping(patience=2))
+    )
+    sweep.run(tmp_path, progress=False)
+    longer = classifier(steps=28, eval_every=7, early_stopping=hpx.EarlyStopping(patience=2))
+    with pytest.raises(hpx.RunError, match="code"):
+        dataclasses.replace(sweep, program=longer).run(tmp_path, progress=False, extend=True)
