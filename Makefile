@@ -19,7 +19,7 @@ test: $(READY)  ## The tests.
 	$(QUICKLY) $(BIN)/python -m pytest -n auto --dist worksteal $(filter-out $(LAWS),$(wildcard tests/test_*.py))
 
 soak: $(READY)  ## Kills runs again and again, and compares what they end with.
-	HPJAX_KILLS=7 $(BIN)/python -m pytest -s -k killed tests/test_resume.py
+	HPJAX_KILLS=7 $(BIN)/python -m pytest -k killed_run tests/test_resume.py
 
 lint: $(READY)  ## Style and format.
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ from hpjax.untrusted import memory, read_json
 
 FOLDER = "checkpoints"
 KEPT = 2
-# A decision of a scheduler asks for a cut too, where the last one took no more than this share of the time since.
+# The next one waits until the last one took no more than this share of the time since.
 SHARE = 0.03
 
 
@@ -59,7 +59,7 @@ class Checkpoints:
 
     Args:
       directory: of the run.
-      seconds: between cuts.
+      seconds: between cuts, or more where they are dear; 0 for one after every event, whatever it costs.
     """
 
     def __init__(self, directory: Path, seconds: float) -> None:
@@ -87,13 +87,19 @@ class Checkpoints:
     def due(self, decided: bool) -> bool:
         """Whether it is time for another; ``decided`` where a scheduler just did."""
         since = time.monotonic() - self._last
-        return since >= self._seconds or (decided and self._idle() and SHARE * since >= self._took)
+        if self._seconds == 0:
+            return True
+        return (decided or since >= self._seconds) and self._idle() and SHARE * since >= self._took
 
     def _idle(self) -> bool:
         return self._writing is None or self._writing.done()
 
-    def save(self, cut: Cut) -> None:
+    def save(self, cut: Cut, took: float) -> None:
         """Writes a cut in the background, after the one before is written.
+
+        Args:
+          cut: what to write.
+          took: seconds that it took to make it.
 
         Raises:
           RunError: that one could not be written.
@@ -101,9 +107,9 @@ class Checkpoints:
         self._wait()
         self._number += 1
         self._last = time.monotonic()
-        self._writing = self._writer.submit(self._write, self._number, cut)
+        self._writing = self._writer.submit(self._write, self._number, cut, took)
 
-    def _write(self, number: int, cut: Cut) -> None:
+    def _write(self, number: int, cut: Cut, took: float) -> None:
         begun, args = time.monotonic(), self._ocp.args
         # Orbax stores no empty arrays; their shapes say all of them.
         empty = {name: [list(a.shape), str(a.dtype)] for name, a in cut.arrays.items() if a.size == 0}
@@ -111,7 +117,7 @@ class Checkpoints:
         about = {"about": cut.about, "empty": empty, "digests": digests(full)}
         self._manager.save(number, args=args.Composite(state=args.StandardSave(full), meta=args.JsonSave(about)))
         self._manager.wait_until_finished()
-        self._took = time.monotonic() - begun
+        self._took = took + time.monotonic() - begun
 
     def latest(self, fits: Callable[[Cut], None]) -> Cut | None:
         """The newest cut that is whole and fits, None where there is none; says which ones are not.
@@ -168,7 +174,9 @@ class Checkpoints:
             try:
                 self._writing.result()
             except Exception as error:
-                raise RunError(f"the checkpoint in {self._folder} could not be written: {error}.") from None
+                raise RunError(
+                    f"the checkpoint in {self._folder} could not be written: {_first_line(error)}."
+                ) from None
 
     def remove(self) -> None:
         """Deletes them all, for a run that is finished."""
@@ -181,7 +189,10 @@ class Checkpoints:
             self._wait()
         finally:
             self._writer.shutdown()
-            self._manager.close()
+            try:
+                self._manager.close()
+            except Exception as error:  # what could not be written, once more
+                raise RunError(f"{self._folder} could not be written: {_first_line(error)}.") from None
 
 
 def forget(directory: Path) -> None:

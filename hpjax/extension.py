@@ -54,7 +54,7 @@ def extend(path: Path, settings: Settings, prepared: Prepared, about: dict[str, 
         store.close()
     forget(path)
     checkpoints = Checkpoints(path, 0.0)
-    checkpoints.save(cut)
+    checkpoints.save(cut, 0.0)
     checkpoints.close()
     write_manifest(path, about | {"created": there["created"], "extended": there["extended"] + 1})
 

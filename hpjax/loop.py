@@ -87,7 +87,7 @@ class _Run:
                     yield event
                     over = leaving()
                     if over or record.due(event.kind == "decision"):
-                        record.save(self._here())
+                        record.save(self._here)
                     if over and record.directory is not None:
                         record.close()
                         raise Preempted(record.directory)

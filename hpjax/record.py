@@ -1,5 +1,7 @@
 """The record of a run: its store and its checkpoints, which one host writes and all of them fill."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +38,12 @@ class Record:
             return False
         return bool(distributed.agreed(self.checkpoints is not None and self.checkpoints.due(decided)))
 
-    def save(self, cut: Cut) -> None:
-        """Writes a checkpoint, in the background."""
+    def save(self, make: Callable[[], Cut]) -> None:
+        """Writes a checkpoint, in the background; ``make`` gives it, which takes every host."""
+        begun = time.monotonic()
+        cut = make()
         if self.checkpoints is not None:
-            self.checkpoints.save(cut)
+            self.checkpoints.save(cut, time.monotonic() - begun)
 
     def amend(self, plan: str) -> None:
         """Has the manifest tell of another plan."""

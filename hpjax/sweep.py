@@ -101,7 +101,8 @@ class Sweep(Settings):
             sweep, finished, is read and nothing trains; one that was interrupted goes on from its last checkpoint,
             and ends with the bits of a run that was not. With several hosts the first one alone writes to it.
           progress: whether to show how far it is, on standard error of the first host.
-          checkpoint_seconds: between two checkpoints; decisions of a scheduler bring more of them.
+          checkpoint_seconds: between two checkpoints; decisions of a scheduler bring more of them. Where the state is
+            so large that they would take more than 3 % of the time there are fewer; 0: one after every segment.
           extend: whether the directory may hold a finished run of this sweep with fewer trials, which are then added as
             a round of their own, or with fewer steps, which its trials then take with the bits of a longer run.
 

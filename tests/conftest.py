@@ -26,3 +26,16 @@ def compiled_once(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def counted(record_property):
+    """Has the end of the session tell of something that was counted."""
+    return lambda told: record_property("counted", told)
+
+
+def pytest_terminal_summary(terminalreporter):
+    for report in terminalreporter.stats.get("passed", []):
+        for name, told in getattr(report, "user_properties", []):
+            if name == "counted":
+                terminalreporter.write_line(told)

@@ -54,6 +54,6 @@ if __name__ == "__main__":
         jax.config.update("jax_num_cpu_devices", 2)
         address = os.environ["JAX_COORDINATOR_ADDRESS"]
         hpx.distributed.initialize(heartbeat_timeout_seconds=10, coordinator_bind_address=address)
-    for event in SWEEPS[name].events(directory, checkpoint_seconds=0.05):
+    for event in SWEEPS[name].events(directory, checkpoint_seconds=0.0):
         print(event.kind, event.group, event.step, flush=True)
         time.sleep(0.05)

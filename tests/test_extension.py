@@ -53,7 +53,7 @@ def test_more_steps(longer, tmp_path):
 @pytest.mark.parametrize("after", [2, 5])
 def test_an_extension_that_is_interrupted_goes_on(longer, after, tmp_path):
     short().run(tmp_path, progress=False)
-    sweep, record, _, events = short(28)._begin(tmp_path, 0.0, True)
+    *_, events = short(28)._begin(tmp_path, 0.0, True)
     for number, event in enumerate(events):
         assert number or event.kind == "resumed"
         if number == after:

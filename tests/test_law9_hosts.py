@@ -66,7 +66,7 @@ def test_two_hosts_give_the_bits_of_one(name, tmp_path):
     check(tmp_path / "run", name)
 
 
-def test_hosts_go_on_after_a_notice_and_after_one_was_killed(tmp_path):
+def test_hosts_go_on_after_a_notice_and_after_one_was_killed(tmp_path, counted):
     """SIGTERM to one host ends both with a checkpoint, SIGKILL of one ends both; two go on, and then one."""
     directory = tmp_path / "run"
     codes, told = Hosts("halving", directory).after("segment 0 4").signal(signal.SIGTERM).end()
@@ -81,4 +81,4 @@ def test_hosts_go_on_after_a_notice_and_after_one_was_killed(tmp_path):
         events = [event.kind for event in SWEEPS["halving"].events(directory)]
     assert events[0] == "resumed"
     check(directory, "halving")
-    print("hosts: 2 × 2 devices, one notice and one kill survived; resumed on 2 hosts and on 1")
+    counted("hosts: 2 × 2 devices, one notice and one kill survived; resumed on 2 hosts and on 1")

@@ -67,7 +67,7 @@ def test_an_abandoned_run_goes_on(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["groups", "halving", "population", "early stopping"])
-def test_a_killed_run_goes_on(name, tmp_path):
+def test_a_killed_run_goes_on(name, tmp_path, counted):
     """SIGKILL at random instants, that often, and then to the end; what was saved never goes back."""
     rng = np.random.default_rng(len(name))
     directory, saved = tmp_path / "run", -1
@@ -88,7 +88,7 @@ def test_a_killed_run_goes_on(name, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     check(directory, name)
-    print(f"{name}: {KILLS} kills survived, {saved + 1} checkpoints written")
+    counted(f"{name}: {KILLS} kills survived, {saved + 1} checkpoints written")
 
 
 def child(*arguments):
@@ -139,7 +139,7 @@ def test_what_can_be_written_no_more_is_an_error_and_what_was_saved_restores(how
     with child(STARVED, how, directory) as process:
         _, told = process.communicate()
     assert process.returncode == 1
-    assert re.search(r"RunError: .*(cannot|could not) be written: .*", told.splitlines()[-1]), told
+    assert re.match(r"hpjax.errors.RunError: .*(cannot|could not) be written: ", told.splitlines()[-1]), told
     for folder in (directory, *(path for path in directory.rglob("*") if path.is_dir())):
         folder.chmod(0o755)
     assert hpx.load(directory).lane_step.max() > 0, "it can be looked at"
@@ -160,7 +160,9 @@ def test_a_disk_that_is_really_full(tmp_path):
     )
     done = subprocess.run(["unshare", "-rm", "sh", "-c", f"{mount}; {train}"], capture_output=True, text=True)
     assert done.returncode == 1
-    assert re.search(r"RunError: .*(cannot|could not) be written: .*", done.stderr.splitlines()[-1]), done.stderr
+    assert re.match(r"hpjax.errors.RunError: .*(cannot|could not) be written: ", done.stderr.splitlines()[-1]), (
+        done.stderr
+    )
     assert next(iter(SWEEPS["halving"].events(saved))).kind == "resumed"
     SWEEPS["halving"].run(saved, progress=False)
     check(saved, "halving")

@@ -14,14 +14,14 @@ EIGHT = str(Path(__file__).with_name("eight.py"))
 
 
 @pytest.mark.parametrize("what", ["spreading", "elsewhere"])
-def test_over_eight_devices(what, tmp_path):
+def test_over_eight_devices(what, tmp_path, counted):
     # That no segment has a collective holds for programs as users compile them.
     unset = {"XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS"} if what == "spreading" else set()
     environment = {name: value for name, value in os.environ.items() if name not in unset}
     command = [sys.executable, EIGHT, what, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
     assert done.returncode == 0, done.stderr
-    print(done.stdout)
+    counted(done.stdout.strip())
 
 
 def test_another_way_of_spreading():

@@ -589,7 +589,7 @@ def tried(runs, folder, kinds, data, act):
     world.check()
 
 
-def commanded(runs, tmp_path_factory, cases, kinds, *command):
+def commanded(runs, tmp_path_factory, counted, cases, kinds, *command):
     outcomes = []
 
     def act(directory):
@@ -603,7 +603,7 @@ def commanded(runs, tmp_path_factory, cases, kinds, *command):
 
     examine(runs, tmp_path_factory, cases, kinds, act)
     many, failed = len(outcomes), sum(code == 2 for code in outcomes)
-    print(f"{many} damaged run directories tried with {' '.join(command)}: {failed} refused")
+    counted(f"{many} damaged run directories tried with {' '.join(command)}: {failed} refused")
     assert many >= cases
     assert 0 < failed < many
 
@@ -622,28 +622,28 @@ def examine(runs, tmp_path_factory, cases, kinds, act):
 BOTH = ["finished", "interrupted"]
 
 
-def test_show(runs, tmp_path_factory):
-    commanded(runs, tmp_path_factory, 280 * CASES, BOTH, "show")
+def test_show(runs, tmp_path_factory, counted):
+    commanded(runs, tmp_path_factory, counted, 280 * CASES, BOTH, "show")
 
 
-def test_plot(runs, tmp_path_factory, monkeypatch):
+def test_plot(runs, tmp_path_factory, monkeypatch, counted):
     # At full size drawing would be all of the time.
     from hpjax import plot
 
     monkeypatch.setitem(plot.STYLE, "figure.dpi", 20)
-    commanded(runs, tmp_path_factory, 20 * CASES, BOTH, "plot")
+    commanded(runs, tmp_path_factory, counted, 20 * CASES, BOTH, "plot")
 
 
-def test_export(runs, tmp_path_factory):
-    commanded(runs, tmp_path_factory, 100 * CASES, BOTH, "export", "--csv")
+def test_export(runs, tmp_path_factory, counted):
+    commanded(runs, tmp_path_factory, counted, 100 * CASES, BOTH, "export", "--csv")
 
 
-def test_export_to_optuna(runs, tmp_path_factory):
+def test_export_to_optuna(runs, tmp_path_factory, counted):
     pytest.importorskip("optuna")
-    commanded(runs, tmp_path_factory, 40 * CASES, BOTH, "export", "--optuna")
+    commanded(runs, tmp_path_factory, counted, 40 * CASES, BOTH, "export", "--optuna")
 
 
-def test_restore(runs, tmp_path_factory):
+def test_restore(runs, tmp_path_factory, counted):
     outcomes = []
 
     def act(directory):
@@ -654,7 +654,7 @@ def test_restore(runs, tmp_path_factory):
             outcomes.append(None)
 
     examine(runs, tmp_path_factory, 40 * CASES, ["finished"], act)
-    print(f"{len(outcomes)} damaged run directories tried with restore: {outcomes.count(None)} refused")
+    counted(f"{len(outcomes)} damaged run directories tried with restore: {outcomes.count(None)} refused")
     assert len(outcomes) >= 40
     assert 0 < outcomes.count(None) < len(outcomes)
 
@@ -664,7 +664,7 @@ def expected():
     return whole("halving")[0]
 
 
-def test_resume(runs, tmp_path_factory):
+def test_resume(runs, tmp_path_factory, counted):
     outcomes = []
 
     def act(directory):
@@ -683,7 +683,7 @@ def test_resume(runs, tmp_path_factory):
 
     sqlite_of_original = sqlite_of(runs / "interrupted")
     examine(runs, tmp_path_factory, 60 * CASES, ["interrupted"], act)
-    print(f"{len(outcomes)} damaged run directories tried with resume: {len(outcomes) - sum(outcomes)} refused")
+    counted(f"{len(outcomes)} damaged run directories tried with resume: {len(outcomes) - sum(outcomes)} refused")
     assert len(outcomes) >= 60
     assert 0 < sum(outcomes) < len(outcomes)
 
