@@ -3,6 +3,7 @@
 import atexit
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -65,14 +66,14 @@ import signal, sys
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
 if not sys.stdin.buffer.read():
-    print("hpjax: host {} of {} ended at once: it was killed, or another host was lost. What was saved is in the run "
+    print("hpjax: the process {} on {} ended at once: it was killed, or another host was lost. What was saved is in the run "
           "directory: start the same command on every host to go on from there.", file=sys.stderr)
 """
 
 
 def _leave_last_words() -> None:
     """Has a process of its own say what happened, should this one end without a word."""
-    script = LAST_WORDS.format(jax.process_index(), jax.process_count())
+    script = LAST_WORDS.format(os.getpid(), platform.node())
     heir = subprocess.Popen([sys.executable, "-S", "-c", script], stdin=subprocess.PIPE)
 
     def farewell() -> None:
