@@ -104,7 +104,7 @@ class Checkpoints:
         Raises:
           RunError: that one could not be written.
         """
-        self._wait()
+        self.wait()
         self._number += 1
         self._last = time.monotonic()
         self._writing = self._writer.submit(self._write, self._number, cut, took)
@@ -118,6 +118,10 @@ class Checkpoints:
         self._manager.save(number, args=args.Composite(state=args.StandardSave(full), meta=args.JsonSave(about)))
         self._manager.wait_until_finished()
         self._took = took + time.monotonic() - begun
+
+    def numbers(self) -> list[int]:
+        """The numbers of the checkpoints that are there."""
+        return sorted(self._manager.all_steps())
 
     def latest(self, fits: Callable[[Cut], None]) -> Cut | None:
         """The newest cut that is whole and fits, None where there is none; says which ones are not.
@@ -143,7 +147,7 @@ class Checkpoints:
                 reason = f"{', '.join(sorted([*wrong, *lost]))} is not what was written"
             except Exception as error:  # whatever a damaged file makes Orbax say
                 reason = f"it cannot be read: {_first_line(error)}"
-            warnings.warn(f"checkpoint {self._folder / str(number)}: {reason}. The one before is used.", stacklevel=2)
+            warnings.warn(f"checkpoint {self._folder / str(number)}: {reason}. It is passed over.", stacklevel=2)
         return None
 
     def _weigh(self, number: int) -> None:
@@ -169,7 +173,12 @@ class Checkpoints:
         if needed > memory():
             raise ValueError(f"its arrays take {size(needed)}, more than the memory of this host")
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Waits until what was saved is written.
+
+        Raises:
+          RunError: it could not be.
+        """
         if self._writing is not None:
             try:
                 self._writing.result()
@@ -186,7 +195,7 @@ class Checkpoints:
     def close(self) -> None:
         """Waits until all is written."""
         try:
-            self._wait()
+            self.wait()
         finally:
             self._writer.shutdown()
             try:

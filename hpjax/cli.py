@@ -215,6 +215,8 @@ def _recorded_command(directory: Path) -> tuple[list[str], dict[str, Any]]:
 
     command = read_manifest(directory)["command"]
     if command[:1] not in (["hpjax"], ["cli.py"]) or command[1:2] != ["run"]:
+        if command[1:2] == ["merge"]:
+            raise RunError(f"{str(directory)!r} was merged, and is finished. Look at it with hpjax show.")
         raise RunError(
             f"{str(directory)!r} was not begun by hpjax run, but by {shlex.join(command)!r}. Start that again: it "
             "goes on from the last checkpoint."

@@ -8,6 +8,7 @@ import numpy as np
 from hpjax.checkpoint import Cut
 from hpjax.errors import RunError
 from hpjax.store import STATUSES
+from hpjax.stream import Position
 from hpjax.untrusted import Field, check, is_real, is_whole, list_of
 
 # Arrays of a wave that have no row for each lane.
@@ -58,6 +59,8 @@ def check_cut(cut: Cut, sweep: Mapping[str, Any]) -> None:
         _array(own, "trial", np.int32, (lanes,), least=0, most=trials - 1)
         _array(own, "taken", np.int32, (lanes,), least=0)
         _array(own, "lost", np.int32, (None,), least=0, most=trials - 1)
+        if "stream" in own.arrays:
+            Position.unpacked(own.arrays["stream"])
         short = [n for n, a in own.arrays.items() if n not in OF_WAVE and len(a) != lanes]
         if short:
             raise RunError(f"{short[0]} of its {name} has {len(own.arrays[short[0]])} rows for {lanes} lanes")

@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from hpjax.checkpoint import Cut
-from hpjax.errors import InputError, RunError
+from hpjax.errors import InputError, RunError, whole
 
 
 def initialize(
@@ -43,9 +43,9 @@ def initialize(
     environment = os.environ
     coordinator_address = coordinator_address or environment.get("JAX_COORDINATOR_ADDRESS")
     if num_processes is None and "JAX_NUM_PROCESSES" in environment:
-        num_processes = int(environment["JAX_NUM_PROCESSES"])
+        num_processes = _number("JAX_NUM_PROCESSES", 1)
     if process_id is None and "JAX_PROCESS_ID" in environment:
-        process_id = int(environment["JAX_PROCESS_ID"])
+        process_id = _number("JAX_PROCESS_ID", 0)
     try:
         jax.distributed.initialize(coordinator_address, num_processes, process_id, **options)
     except ValueError as error:
@@ -60,14 +60,19 @@ def initialize(
     _leave_last_words()
 
 
+def _number(variable: str, least: int) -> int:
+    value = os.environ[variable]
+    return whole(variable, int(value) if value.isdecimal() else value, least)
+
+
 # Where a host is lost JAX aborts all others from a thread of its own, in which no Python runs.
 LAST_WORDS = """\
 import signal, sys
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
 if not sys.stdin.buffer.read():
-    print("hpjax: the process {} on {} ended at once: it was killed, or another host was lost. What was saved is in the run "
-          "directory: start the same command on every host to go on from there.", file=sys.stderr)
+    print("hpjax: the process {} on {} ended at once: it was killed, or another host was lost. What was saved is in "
+          "the run directory: start the same command on every host to go on from there.", file=sys.stderr)
 """
 
 
@@ -113,16 +118,19 @@ def agreed(value: Any) -> Any:
 
 
 def by_writer(function: Callable[[], Any]) -> Any:
-    """What a function gives that only the writer runs, as JSON has it, on every host; its ``RunError`` too."""
+    """What a function gives that only the writer runs, as JSON has it, on every host; where it fails all of them do."""
     if not several():
         return function()
     found: dict[str, Any] = {}
+    failed: Exception | None = None
     if is_writer():
         try:
             found = {"value": function()}
-        except RunError as error:
-            found = {"error": str(error)}
+        except Exception as error:
+            found, failed = {"error": str(error)}, error
     found = agreed(found)
+    if failed is not None:
+        raise failed
     if "error" in found:
         raise RunError(found["error"])
     return found["value"]

@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.checkpoint import Checkpoints, Cut, forget
+from hpjax.checkpoint import KEPT, Checkpoints, Cut, forget
+from hpjax.cuts import check_cut, check_lanes
 from hpjax.engine.lane import HEALTHY, Lane, Shapes, blank
 from hpjax.errors import RunError
 from hpjax.planning import Prepared
+from hpjax.program import AT_THE_END
 from hpjax.result import Result
 from hpjax.settings import Settings
 from hpjax.standing import Standing
-from hpjax.store import STATUSES, Store, read_manifest, write_manifest
+from hpjax.store import NO_WAVE, STATUSES, Store, read_manifest, write_manifest
 from hpjax.stream import Position
 
 MAY_CHANGE = {"trials", "rounds", "steps"}
@@ -38,7 +40,7 @@ def extend(path: Path, settings: Settings, prepared: Prepared, about: dict[str, 
     there = read_manifest(path)
     was, now = there["sweep"], about["sweep"]
     changed = {name for name in was.keys() | now.keys() if was.get(name) != now.get(name)}
-    if not changed or changed - MAY_CHANGE:
+    if not changed or changed - MAY_CHANGE or now["trials"] < was["trials"]:
         return
     store = Store.finished(path, there["extended"])
     if store is None:
@@ -50,11 +52,17 @@ def extend(path: Path, settings: Settings, prepared: Prepared, about: dict[str, 
         if "steps" in changed:
             _check_steps(settings, prepared, was, now, changed)
         cut = _cut(settings, prepared, store, result, more_steps="steps" in changed)
+        check_cut(cut, now)
+        for wave in cut.about["waves"] if "steps" in changed else ():
+            leaves = jax.tree.leaves(blank(prepared.plan.shapes[int(result.groups[result.waves == wave][0])]))
+            part = cut.part(f"wave-{wave}")
+            check_lanes(part, len(part.arrays["live"]), leaves)
     finally:
         store.close()
     forget(path)
     checkpoints = Checkpoints(path, 0.0)
-    checkpoints.save(cut, 0.0)
+    for _ in range(KEPT):  # one may be damaged
+        checkpoints.save(cut, 0.0)
     checkpoints.close()
     write_manifest(path, about | {"created": there["created"], "extended": there["extended"] + 1})
 
@@ -77,6 +85,8 @@ def _check_steps(
     if settings.scheduler is not None:
         raise refused("its scheduler has decided by what it knew of the budget. Begin a new run")
     calls = steps * plan.schedules[0].calls
+    if any(group.eval_every == AT_THE_END for group in plan.groups):
+        raise refused("it was evaluated at its end only, which is not where a longer run is. Begin a new one")
     if any(calls % group.eval_every for group in plan.groups):
         raise refused("it ended with an evaluation that a longer run does not make. Give eval_every a divisor of them")
 
@@ -84,7 +94,8 @@ def _check_steps(
 def _cut(settings: Settings, prepared: Prepared, store: Store, result: Result, more_steps: bool) -> Cut:
     """Where a finished run stands, as a cut of it: at the end of its last round, or at its last step."""
     plan, last = prepared.plan, int(result.rounds.max())
-    calls = np.array([schedule.calls for schedule in plan.schedules])[0]
+    # All alike where steps are added; and for trials that have ended it does not matter any more.
+    calls = plan.schedules[0].calls
     again = (result.lane_status == "complete") & (result.lane_step == result.lane_step.max()) & more_steps
     status = np.vectorize(STATUSES.index, otypes=[np.int64])(np.where(again, "running", result.lane_status))
     trial, replicate = np.indices(status.shape)
@@ -94,29 +105,29 @@ def _cut(settings: Settings, prepared: Prepared, store: Store, result: Result, m
     stopped = (result.lane_status == "stopped").any(axis=1)
     standing.recall(result.last(settings.objective.metric), taken, stopped)
     parts = {"lanes": Cut({}, {"changes": changes}), "standing": standing.cut()}
-    waves = sorted(set(result.waves[result.rounds == last].tolist()))
+    waves = sorted(set(result.waves[result.rounds == last].tolist()) - {NO_WAVE})
     for wave in waves:
-        group = int(result.groups[result.waves == wave][0])
         ids, leaves = store.states(wave)
-        step = result.lane_step[ids[:, 0], ids[:, 1]].astype(np.int32)
-        live = again[ids[:, 0], ids[:, 1]]
+        own = ids[:, 0], ids[:, 1]
+        step, live = result.lane_step[own].astype(np.int32), again[own]
         arrays = {"trial": ids[:, 0].astype(np.int32), "live": live, "taken": step, "lost": np.zeros(0, np.int32)}
         if settings.stream is not None:
             arrays["stream"] = Position().packed()
         if more_steps:
+            group = int(result.groups[result.waves == wave][0])
             lanes = _lanes(plan.shapes[group], [leaf for _, leaf in leaves], step * np.int32(calls))
             arrays |= {f"lanes/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(lanes))}
-        end = int(step.max(initial=0) * calls)
-        evaluations = -(-end // plan.groups[group].eval_every)
-        parts[f"wave-{wave}"] = Cut({"step": end, "evaluations": evaluations, "finished": not live.any()}, arrays)
-    about = {
-        "reached": {"round": last, "step": 0, "done": int(result.lane_step.sum() * calls), "spared": 0},
-        "narrowed": [[g, w] for g, w in sorted(result.widths.items()) if w != plan.width],
+        about = {"step": int(step.max(initial=0)) * calls, "evaluations": store.evaluations(wave)}
+        parts[f"wave-{wave}"] = Cut(about | {"finished": not live.any()}, arrays)
+    narrow = {g: int(result.widths[result.groups == g].min()) for g in set(result.groups.tolist())}
+    whole = {
+        "reached": {"round": last, "step": 0, "done": int(result.lane_step.sum()), "spared": 0},
+        "narrowed": [[g, w] for g, w in sorted(narrow.items()) if w < plan.width],
         "waves": waves,
         "seconds": store.seconds() or 0.0,
         "takeovers": len(result.lineage),
     }
-    return Cut.of(about, parts)
+    return Cut.of(whole, parts)
 
 
 def _lanes(shapes: Shapes, leaves: list[NDArray[Any]], step: NDArray[np.int32]) -> Lane:

@@ -6,10 +6,11 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import count
 
+import jax
 import numpy as np
 
 from hpjax.checkpoint import Cut
-from hpjax.distributed import holding_together
+from hpjax.distributed import holding_together, several
 from hpjax.engine.failures import OutOfMemoryError
 from hpjax.engine.plan import Group
 from hpjax.errors import RunError
@@ -19,7 +20,7 @@ from hpjax.race import Reached, jsonable, raced
 from hpjax.record import Record
 from hpjax.settings import Settings
 from hpjax.space import Point
-from hpjax.store import NO_WAVE, STATUSES
+from hpjax.store import NO_WAVE, STATUSES, Planned
 from hpjax.wave import Event, Wave, part_of, place_for
 
 
@@ -82,7 +83,7 @@ class _Run:
                 else:
                     self._begin(number)
                 for event in self._round():
-                    reached.done += event.lane_steps
+                    reached.done += max(event.lane_steps, 0)  # what narrowing took back is off already
                     reached.spared += event.spared
                     yield event
                     over = leaving()
@@ -126,10 +127,8 @@ class _Run:
         self._reached.round, self._reached.step = number, 0
         waves = {trial: wave.number for wave in self._waves for trial in wave.trials}
         groups = {trial: g.number for g in plan.groups for trial in g.trials}
-        rows = [
-            (t, number, groups[t], waves.get(t, NO_WAVE), {n: jsonable(v) for n, v in self._place.points[t].items()})
-            for t in mine
-        ]
+        points = {trial: {n: jsonable(v) for n, v in self._place.points[trial].items()} for trial in mine}
+        rows = [Planned(t, number, groups[t], waves.get(t, NO_WAVE), plan.width_of(groups[t]), points[t]) for t in mine]
         with self._store.transaction():
             self._store.add_trials(rows, self._settings.lanes_a_trial)
 
@@ -152,9 +151,14 @@ class _Run:
         for wave, (*_, part) in zip(self._waves, found, strict=True):
             wave.resume(part)
         with self._store.transaction():
-            self._store.move({trial: wave.number for wave in self._waves for trial in wave.trials})
+            self._store.move(self._places(self._waves))
         at = next((wave for wave in self._waves if not wave.finished), self._waves[-1])
         return at.resumed(self._reached.done, self._reached.spared)
+
+    def _places(self, waves: list[Wave]) -> dict[int, tuple[int, int]]:
+        """Trial to the number of its wave and its width."""
+        plan = self._prepared.plan
+        return {t: (wave.number, plan.width_of(wave.group.number)) for wave in waves for t in wave.trials}
 
     def _round(self) -> Iterator[Event]:
         """Trains the waves of a round; a group that runs out of memory begins again, of half the width."""
@@ -178,6 +182,11 @@ class _Run:
         """Has a group begin anew at half its width; in a race, which compares all of them, all groups."""
         plan = self._prepared.plan
         width = plan.width_of(group)
+        if several():
+            raise RunError(
+                f"group {group} runs out of memory at the width {width} on host {jax.process_index()}, and hosts "
+                f"cannot agree on another while they run. Begin anew with width={-(-width // 2)}."
+            )
         if width == 1:
             raise RunError(
                 f"group {group} runs out of memory with one lane at a time. Make its model or its batch smaller, let "
@@ -197,13 +206,18 @@ class _Run:
             for wave in self._waves
         ]
         self._place.compiled.discard(group)
-        with self._store.transaction():
-            self._store.forget([wave.number for wave in again], trials)
-        self._record.amend(str(self._prepared.plan))
         if raced:
             self._reached.step = 0
+        lost = min(sum(wave.computed for wave in again), self._reached.done)
+        self._reached.done -= lost
+        with self._store.transaction():
+            self._store.forget([wave.number for wave in again], trials)
+            self._store.move(self._places([wave for wave in self._waves if wave.trials <= trials]))
+            # The checkpoint first: what it does not know of is rolled back, what it needs must not be gone.
+            self._record.save(self._here, at_once=True)
+        self._record.amend(str(self._prepared.plan))
         own = next(wave for wave in again if wave.group.number == group)
-        return own.narrowed(sum(wave.computed for wave in again))
+        return own.narrowed(lost)
 
     def _here(self) -> Cut:
         """All that is needed to go on from here."""

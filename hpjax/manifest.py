@@ -104,9 +104,9 @@ def _life(program: Program) -> Callable[[Hparams, Any, Any], Any]:
     return life
 
 
-def recorded_sweep(path: Path) -> dict[str, Any] | None:
-    """What the manifest in a directory says of its sweep, None where there is no run."""
-    return dict(read_manifest(path)["sweep"]) if (path / MANIFEST).is_file() else None
+def recorded_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest in a directory, None where there is no run."""
+    return read_manifest(path) if (path / MANIFEST).is_file() else None
 
 
 def recorded(path: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from hpjax.errors import InputError, RunError
 from hpjax.result import Result, load
-from hpjax.store import NO_WAVE, STATES, Change, Store, differences, origin, read_manifest
+from hpjax.store import NO_WAVE, STATES, Change, Planned, Store, differences, origin, read_manifest
 from hpjax.text import count
 
 # Of trials that are there twice, so many are named.
@@ -23,14 +23,14 @@ class Part(NamedTuple):
       path: where it is.
       manifest: what it says of itself.
       store: its database and states.
-      rows: (trial, round, group, wave, hyperparameters) of every trial of the sweep.
+      rows: every trial of the sweep.
       own: the trials that it trained.
     """
 
     path: Path
     manifest: dict[str, Any]
     store: Store
-    rows: list[tuple[int, int, int, int, dict[str, Any]]]
+    rows: list[Planned]
     own: set[int]
 
 
@@ -80,14 +80,14 @@ def _opened(path: Path) -> Part:
     try:
         store.check(manifest["sweep"]["replicates"])
         rows = store.trials()
-        own = {trial for trial, _, _, wave, _ in rows if wave != NO_WAVE}
+        own = {row.trial for row in rows if row.wave != NO_WAVE}
         if manifest["sweep"]["shard"] is None:
             raise RunError(f"{str(path)!r} holds a whole sweep, and no shard of one. Leave it out.")
         if store.ends() <= manifest["extended"]:
             raise RunError(f"{str(path)!r} is not finished. Run its shard again: it goes on where it was interrupted.")
-        if not own or [trial for trial, *_ in rows] != list(range(manifest["sweep"]["trials"])):
+        if not own or [row.trial for row in rows] != list(range(manifest["sweep"]["trials"])):
             raise RunError(f"{str(path)!r} cannot be read: trials are missing.")
-        for wave in sorted({wave for *_, wave, _ in rows} - {NO_WAVE}):
+        for wave in sorted({row.wave for row in rows} - {NO_WAVE}):
             if not (path / STATES / f"wave-{wave}").is_dir():
                 raise RunError(f"{str(path)!r} cannot be read: the states of wave {wave} are missing.")
     except (KeyError, TypeError, ValueError) as error:
@@ -107,12 +107,6 @@ def _check(parts: Sequence[Part]) -> None:
                 + "\nMerge shards of one sweep. Where machines chose different widths, run all shards with one --width."
             )
     for a, b in combinations(parts, 2):
-        there, here = a.store.widths(), b.store.widths()
-        for group in sorted(g for g in there.keys() & here.keys() if there[g] != here[g]):
-            raise RunError(
-                f"group {group} ran at the width {there[group]} in {str(a.path)!r} and {here[group]} in "
-                f"{str(b.path)!r}, since memory was short. Run all shards again with the smaller --width."
-            )
         if both := sorted(a.own & b.own):
             named = ", ".join(map(str, both[:NAMED])) + (", …" if len(both) > NAMED else "")
             raise RunError(
@@ -142,12 +136,12 @@ def _write(parts: Sequence[Part], out: Path) -> None:
 
 def _join(parts: Sequence[Part], merged: Store, directory: Path) -> None:
     """Writes the trials, lanes, curves and states of all parts, with waves numbered anew."""
-    used = [(number, wave) for number, part in enumerate(parts) for wave in sorted({row[3] for row in part.rows})]
+    used = [(number, wave) for number, part in enumerate(parts) for wave in sorted({row.wave for row in part.rows})]
     waves = {each: new for new, each in enumerate(each for each in used if each[1] != NO_WAVE)}
-    rows = {row[0]: row for row in parts[0].rows}
+    rows = {row.trial: row for row in parts[0].rows}
     lanes: list[Change] = []
     for number, part in enumerate(parts):
-        rows |= {t: (t, r, group, waves[number, wave], h) for t, r, group, wave, h in part.rows if t in part.own}
+        rows |= {row.trial: row._replace(wave=waves[number, row.wave]) for row in part.rows if row.trial in part.own}
         lanes += [lane for lane in part.store.lanes() if lane.trial in part.own]
     replicates, metrics = (parts[0].manifest["sweep"][name] for name in ("replicates", "metrics"))
     with merged.transaction():
@@ -156,9 +150,8 @@ def _join(parts: Sequence[Part], merged: Store, directory: Path) -> None:
         for number, part in enumerate(parts):
             for (wave, segment), arrays in part.store.curves(metrics, (len(rows), replicates)).items():
                 merged.add_curves(waves[number, wave], segment, arrays)
-            widths = part.store.widths()
             for group, seconds in part.store.compilations().items():
-                merged.add_compilation(group, widths[group], seconds)
+                merged.add_compilation(group, seconds)
         merged.finish(sum(part.store.seconds() or 0.0 for part in parts))
     for (number, wave), new in waves.items():
         shutil.copytree(parts[number].path / STATES / f"wave-{wave}", directory / STATES / f"wave-{new}")
@@ -172,6 +165,7 @@ def _manifest(parts: Sequence[Part]) -> dict[str, Any]:
     whole = sum(len(part.own) for part in parts) == sweep["trials"]
     return manifests[0] | {
         **origin(),
+        "extended": 0,
         "sweep": sweep | {"shard": None if whole else shards},
         "plan": [line for each in manifests for line in (*each["plan"], "")],
         "merged": [run for each in manifests for run in each.get("merged", [_run(each)])],

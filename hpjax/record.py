@@ -38,12 +38,16 @@ class Record:
             return False
         return bool(distributed.agreed(self.checkpoints is not None and self.checkpoints.due(decided)))
 
-    def save(self, make: Callable[[], Cut]) -> None:
-        """Writes a checkpoint, in the background; ``make`` gives it, which takes every host."""
+    def save(self, make: Callable[[], Cut], at_once: bool = False) -> None:
+        """Writes a checkpoint, in the background or at once; ``make`` gives it, which takes every host."""
+        if self.directory is None:
+            return
         begun = time.monotonic()
         cut = make()
         if self.checkpoints is not None:
             self.checkpoints.save(cut, time.monotonic() - begun)
+            if at_once:
+                self.checkpoints.wait()
 
     def amend(self, plan: str) -> None:
         """Has the manifest tell of another plan."""
@@ -114,7 +118,13 @@ def _opened(path: Path, about: dict[str, Any], seconds: float) -> tuple[Record, 
                 if cut is not None:
                     _roll_back(store, cut)
                     return Record(store, path, checkpoints, cut), about
+                unusable = checkpoints.numbers()
                 checkpoints.close()
+                if unusable:
+                    raise RunError(
+                        f"none of the checkpoints {unusable} in {path / FOLDER} can be used, as the warnings say. "
+                        "Restore them from a copy; or delete that folder, and the run begins anew."
+                    )
             except BaseException:
                 store.close()
                 raise

@@ -12,7 +12,7 @@ from hpjax.manifest import description, digests, manifest
 from hpjax.planning import Prepared, narrowed
 from hpjax.result import Result, Trial
 from hpjax.settings import Settings
-from hpjax.store import Store, differences
+from hpjax.store import Planned, Store, differences
 from hpjax.text import count
 from hpjax.wave import Wave, place_for
 
@@ -75,7 +75,7 @@ def replay(settings: Settings, first: Prepared, prepared: Prepared, trial: Trial
     """
     result, id = trial.result, trial.id
     there = _states(result, id)  # first, since it may not be there yet
-    again, start = _trained(settings, narrowed(settings, prepared, result.widths), trial)
+    again, start = _trained(settings, _at(settings, prepared, result, id), trial)
     apart = [*_of_status(result, again, id), *_of_curves(result, again, id, start)]
     apart += _of_states(there, _states(again, id))
     evaluations = (~np.isnan(result.curves("step")[id, :, start:])).sum(axis=-1)
@@ -99,7 +99,8 @@ def check_result(settings: Settings, first: Prepared, result: Result) -> None:
       first: the plan of its first round.
       result: which.
     """
-    there, here = dict(result.manifest["sweep"]), description(settings, first)
+    # A shard, or what is merged of some, has the trials of the whole sweep.
+    there, here = result.manifest["sweep"] | {"shard": None}, description(settings, first) | {"shard": None}
     if "data" in there:  # recorded in a directory
         here |= digests(settings, first)
     if any(name in OF_CODE for name, *_ in _versions(settings, first, result)):
@@ -131,6 +132,11 @@ def _notes(settings: Settings, first: Prepared, result: Result) -> Iterator[str]
         yield f"{name}: {there} there, {here} here, which may decide the last bits"
 
 
+def _at(settings: Settings, prepared: Prepared, result: Result, trial: int) -> Prepared:
+    """The plan with the trial's group at the width that it had."""
+    return narrowed(settings, prepared, {int(result.groups[trial]): int(result.widths[trial])})
+
+
 def _trained(settings: Settings, prepared: Prepared, trial: Trial) -> tuple[Result, int]:
     """The trial trained again, as a result in memory; and the evaluations that passed before its own state began."""
     result, plan = trial.result, prepared.plan
@@ -138,7 +144,10 @@ def _trained(settings: Settings, prepared: Prepared, trial: Trial) -> tuple[Resu
     store = Store.create(None, result.manifest)
     descent = trial.descent
     last = len(descent) - 1
-    rows = [(t, int(result.rounds[t]), int(result.groups[t]), last, h) for t, h in enumerate(result.hparams)]
+    rows = [
+        Planned(t, int(result.rounds[t]), int(result.groups[t]), last, int(result.widths[t]), h)
+        for t, h in enumerate(result.hparams)
+    ]
     with store.transaction():
         store.add_trials(rows, settings.lanes_a_trial)
     place = place_for(settings, plan, store)

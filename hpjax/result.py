@@ -174,6 +174,7 @@ class Result:
       first_hparams: those at its beginning.
       lineage: which trials went on from the states of others, in the order in which it happened.
       rounds, groups, waves: int (trials,), the round, the group and the wave of each.
+      widths: int (trials,), lanes that a device computed at once; less than the manifest's where memory was short.
       lane_status, lane_step: (trials, replicates), each lane's status and the step at which it last changed.
       metrics: the names of the metrics.
       manifest: versions, devices, seed, space, plan and command of the run.
@@ -212,7 +213,9 @@ class Result:
             raise RunError(f"the database has hyperparameters {sorted(unknown)}, and the manifest has none such.")
         for takeover in self.lineage:
             self.hparams[takeover.trial] = takeover.hparams
-        self.rounds, self.groups, self.waves = (np.array([row[i] for row in rows], np.int32) for i in (1, 2, 3))
+        self.rounds, self.groups, self.waves, self.widths = (
+            np.array([row[i] for row in rows], np.int32) for i in range(1, 5)
+        )
         shape = (len(rows), self.manifest["sweep"]["replicates"])
         self.lane_status = np.full(shape, "running", "<U9")
         self.lane_step = np.zeros(shape, np.int64)
@@ -429,11 +432,6 @@ class Result:
     def compile_seconds(self) -> float:
         """What compiling all groups took."""
         return sum(self._store.compilations().values())
-
-    @property
-    def widths(self) -> dict[int, int]:
-        """Group to how many lanes a device computed at once: that of the manifest, or less where memory was short."""
-        return self._store.widths()
 
     @property
     def scales(self) -> dict[str, str]:

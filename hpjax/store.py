@@ -42,6 +42,23 @@ class Change(NamedTuple):
     step: int
 
 
+class Planned(NamedTuple):
+    """A trial that was begun.
+
+    Attributes:
+      trial, round, group, wave: its id, and where it stands; ``NO_WAVE`` for one that another shard trains.
+      width: lanes that a device computes at once where it trains.
+      hparams: name to value, as JSON has it.
+    """
+
+    trial: int
+    round: int
+    group: int
+    wave: int
+    width: int
+    hparams: dict[str, Any]
+
+
 class Store:
     """One run's database and files, in a directory or, without one, in memory.
 
@@ -139,7 +156,8 @@ class Store:
 
     def sync(self) -> None:
         """Has all that was written on the disk, so that no checkpoint is ahead of the database."""
-        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        if not self._db.in_transaction:
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def roll_back(self, rounds: int, evaluations: Mapping[int, int], takeovers: int, lanes: Iterable[Change]) -> None:
         """Forgets what was written after a cut.
@@ -239,29 +257,30 @@ class Store:
         except sqlite3.Error as error:
             raise RunError(f"{self.directory or 'the database'} cannot be written: {error}.") from None
 
-    def add_trials(self, rows: Iterable[tuple[int, int, int, int, Mapping[str, Any]]], replicates: int) -> None:
-        """Adds (trial, round, group, wave, hyperparameters), with running lanes; those without a wave are elsewhere."""
+    def add_trials(self, rows: Iterable[Planned], replicates: int) -> None:
+        """Adds trials with running lanes; those without a wave are elsewhere."""
         rows = list(rows)
         self._db.executemany(
-            "INSERT INTO trials VALUES (?, ?, ?, ?, ?)", ((*ids, json.dumps(h, default=str)) for *ids, h in rows)
+            "INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?)", ((*ids, json.dumps(h, default=str)) for *ids, h in rows)
         )
         self._db.executemany(
             "INSERT INTO lanes VALUES (?, ?, ?, 0)",
             (
                 (t, r, "elsewhere" if wave == NO_WAVE else "running")
-                for t, _, _, wave, _ in rows
+                for t, _, _, wave, *_ in rows
                 for r in range(replicates)
             ),
         )
 
-    def add_compilation(self, group: int, width: int, seconds: float) -> None:
-        """Adds the width of a group's program and what compiling it took; a run that is resumed compiles again."""
-        again = "ON CONFLICT (grp) DO UPDATE SET width = excluded.width, seconds = seconds + excluded.seconds"
-        self._db.execute(f"INSERT INTO compilations VALUES (?, ?, ?) {again}", (group, width, seconds))
+    def add_compilation(self, group: int, seconds: float) -> None:
+        """Adds what compiling a group took; a run that is resumed compiles again."""
+        again = "ON CONFLICT (grp) DO UPDATE SET seconds = seconds + excluded.seconds"
+        self._db.execute(f"INSERT INTO compilations VALUES (?, ?) {again}", (group, seconds))
 
-    def move(self, waves: Mapping[int, int]) -> None:
-        """Has trials be in waves: trial to the number of its wave."""
-        self._db.executemany("UPDATE trials SET wave = ? WHERE trial = ?", ((w, t) for t, w in waves.items()))
+    def move(self, places: Mapping[int, tuple[int, int]]) -> None:
+        """Has trials be in other waves: trial to the number of its wave and its width."""
+        rows = ((wave, width, trial) for trial, (wave, width) in places.items())
+        self._db.executemany("UPDATE trials SET wave = ?, width = ? WHERE trial = ?", rows)
 
     def forget(self, waves: Iterable[int], trials: Iterable[int]) -> None:
         """Forgets what some waves did, which have these trials."""
@@ -313,10 +332,10 @@ class Store:
         """Records that the run is complete."""
         self._db.execute("INSERT INTO finished VALUES (?)", (seconds,))
 
-    def trials(self) -> list[tuple[int, int, int, int, dict[str, Any]]]:
-        """(trial, round, group, wave, hyperparameters) of every trial so far, by id."""
-        rows = self._read("SELECT trial, round, grp, wave, hparams FROM trials ORDER BY trial")
-        return [(*ids, hparams_of(hparams)) for *ids, hparams in rows]
+    def trials(self) -> list[Planned]:
+        """Every trial so far, by id."""
+        rows = self._read("SELECT trial, round, grp, wave, width, hparams FROM trials ORDER BY trial")
+        return [Planned(t, r, g, w, width, hparams_of(hparams)) for t, r, g, w, width, hparams in rows]
 
     def lanes(self) -> list[Change]:
         """Every lane's status."""
@@ -336,6 +355,10 @@ class Store:
             check_arrays(self._where, arrays, metrics, shape)
         return segments
 
+    def evaluations(self, wave: int) -> int:
+        """How many evaluations a wave has, those before its lanes ended among them."""
+        return int(self._read(f"SELECT coalesce(max(segment) + 1, 0) FROM curves WHERE wave = {int(wave)}")[0][0])
+
     def tests(self) -> dict[int, dict[str, float]]:
         """Trial to its metrics on the test split, for those that were tested."""
         return {trial: metrics_of(metrics) for trial, metrics in self._read("SELECT * FROM tests")}
@@ -343,10 +366,6 @@ class Store:
     def compilations(self) -> dict[int, float]:
         """Group to the seconds that compiling it took."""
         return dict(self._read("SELECT grp, seconds FROM compilations"))
-
-    def widths(self) -> dict[int, int]:
-        """Group to how many lanes a device computed at once."""
-        return dict(self._read("SELECT grp, width FROM compilations"))
 
     def ends(self) -> int:
         """How often the run was finished: more than once where it was extended."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hpjax.arrays import Examples, tidy_examples
 from hpjax.engine import blame
 from hpjax.errors import InputError, RunError, whole
+from hpjax.untrusted import is_whole
 
 
 # Compared by identity, as programs are.
@@ -83,8 +84,18 @@ class Position(NamedTuple):
 
     @classmethod
     def unpacked(cls, data: NDArray[np.uint8]) -> "Position":
-        """The inverse of ``packed``."""
-        return cls(*json.loads(data.tobytes()))
+        """The inverse of ``packed``.
+
+        Raises:
+          RunError: the bytes are no position.
+        """
+        try:
+            batch, state = json.loads(data.tobytes())
+        except (ValueError, TypeError, RecursionError):
+            batch, state = None, None
+        if data.dtype != np.uint8 or not is_whole(batch) or not isinstance(state, str | None):
+            raise RunError("its position in the data stream cannot be read")
+        return cls(batch, state)
 
 
 class Pass:

@@ -19,7 +19,7 @@ from hpjax.engine.trace import together
 from hpjax.errors import InputError, RunError
 from hpjax.keys import lane_key, purpose_key, step_key
 from hpjax.loop import train
-from hpjax.manifest import digest, manifest, recorded_sweep
+from hpjax.manifest import digest, manifest, recorded_manifest
 from hpjax.planning import Prepared, prepare, tracer
 from hpjax.prediction import Predictor
 from hpjax.preemption import Preempted
@@ -154,8 +154,7 @@ class Sweep(Settings):
         if not isinstance(trial, Trial):
             raise InputError("Sweep.replay.trial", trial, "must be a trial of a result", "Give result[7].")
         result = trial.result
-        width = result.manifest["sweep"]["width"]
-        sweep = self if self.plan().width == width else replace(self, width=width)
+        sweep = self._as_recorded(result.manifest, extending=False, exactly=True)
         check_result(sweep, sweep._prepared, result)
         return replay(sweep, sweep._prepared, sweep._prepared_of(result, trial.id), trial)
 
@@ -164,7 +163,7 @@ class Sweep(Settings):
     ) -> "tuple[Sweep, Record, dict[str, Any], Iterator[Event]]":
         """The sweep as the directory records it, its record, its manifest, and the events that fill it."""
         path = None if directory is None else Path(directory)
-        there = None if path is None else by_writer(lambda: recorded_sweep(path))
+        there = None if path is None else by_writer(lambda: recorded_manifest(path))
         sweep = self if there is None else self._as_recorded(there, extending)
         about = manifest(sweep, sweep._prepared, recorded=path is not None)
         same = digest(json.dumps(about["sweep"]))
@@ -174,13 +173,22 @@ class Sweep(Settings):
         record, about = opened(path, about, seconds)
         return sweep, record, about, iter(()) if record.over else train(sweep, sweep._prepared, record)
 
-    def _as_recorded(self, there: dict[str, Any], extending: bool) -> "Sweep":
-        """This sweep at the width of a recorded one and, where it extends that, with its trials as the first rounds."""
+    def _as_recorded(self, there: dict[str, Any], extending: bool, exactly: bool = False) -> "Sweep":
+        """This sweep at the width of a recorded one and, of one that was or is to be extended, with its rounds first.
+
+        Args:
+          there: the manifest.
+          extending: whether more trials are to be added.
+          exactly: whether to take the width that is recorded although this sweep has one of its own.
+        """
         changes: dict[str, Any] = {}
-        if self.width is None and there["width"] != self.plan().width:
-            changes["width"] = there["width"]
-        rounds, more = tuple(there["rounds"]), self.plan().trials - sum(there["rounds"])
-        if extending and more >= 0 and rounds != self.plan().rounds:
+        width, rounds = there["sweep"]["width"], tuple(there["sweep"]["rounds"])
+        if (exactly or self.width is None) and width != self.plan().width:
+            changes["width"] = width
+        more = self.plan().trials - sum(rounds)
+        if rounds != self.plan().rounds and ((there["extended"] and more == 0) or (extending and more >= 0)):
+            if self.shard is not None:
+                raise RunError("a shard cannot have more trials. Merge all shards, and extend what is merged.")
             changes["rounds"] = (*rounds, more) if more else rounds
         return replace(self, **changes) if changes else self
 

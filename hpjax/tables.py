@@ -12,13 +12,13 @@ from hpjax.untrusted import is_text, is_whole
 
 SCHEMA = (
     """CREATE TABLE trials (trial INTEGER PRIMARY KEY, round INTEGER NOT NULL, grp INTEGER NOT NULL,
-                            wave INTEGER NOT NULL, hparams TEXT NOT NULL)""",
+                            wave INTEGER NOT NULL, width INTEGER NOT NULL, hparams TEXT NOT NULL)""",
     """CREATE TABLE lanes (trial INTEGER, replicate INTEGER, status TEXT NOT NULL, step INTEGER NOT NULL,
                            PRIMARY KEY (trial, replicate)) WITHOUT ROWID""",
     """CREATE TABLE curves (wave INTEGER, segment INTEGER, metric TEXT, dtype TEXT NOT NULL, data BLOB NOT NULL,
                             PRIMARY KEY (wave, segment, metric)) WITHOUT ROWID""",
     "CREATE TABLE takeovers (trial INTEGER, step INTEGER, source INTEGER NOT NULL, hparams TEXT NOT NULL)",
-    "CREATE TABLE compilations (grp INTEGER PRIMARY KEY, width INTEGER NOT NULL, seconds REAL NOT NULL)",
+    "CREATE TABLE compilations (grp INTEGER PRIMARY KEY, seconds REAL NOT NULL)",
     "CREATE TABLE tests (trial INTEGER PRIMARY KEY, metrics TEXT NOT NULL)",
     "CREATE TABLE finished (seconds REAL NOT NULL)",
 )
@@ -45,7 +45,14 @@ _TEXT, _SECONDS = "typeof({0}) = 'text'", "typeof({0}) = 'real' AND {0} BETWEEN 
 
 # For each column what holds of every row, in SQL: checked where the rows are, without a loop in Python.
 RULES: dict[str, dict[str, str]] = {
-    "trials": {"trial": _TRIAL, "round": _whole(), "grp": _whole(), "wave": _whole(least="-1"), "hparams": _TEXT},
+    "trials": {
+        "trial": _TRIAL,
+        "round": _whole(),
+        "grp": _whole(),
+        "wave": _whole(least="-1"),
+        "width": _whole(least="1"),
+        "hparams": _TEXT,
+    },
     "lanes": {"trial": _TRIAL, "replicate": _REPLICATE, "status": _one_of(STATUSES), "step": _whole()},
     "curves": {
         "wave": _whole(),
@@ -55,7 +62,7 @@ RULES: dict[str, dict[str, str]] = {
         "data": "typeof({0}) = 'blob' AND length({0}) % CASE dtype WHEN '<f8' THEN 8 ELSE 4 END = 0",
     },
     "takeovers": {"trial": _TRIAL, "step": _whole(), "source": _TRIAL, "hparams": _TEXT},
-    "compilations": {"grp": _whole(), "width": _whole(least="1"), "seconds": _SECONDS},
+    "compilations": {"grp": _whole(), "seconds": _SECONDS},
     "tests": {"trial": _TRIAL, "metrics": _TEXT},
     "finished": {"seconds": _SECONDS},
 }

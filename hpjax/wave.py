@@ -17,6 +17,7 @@ from hpjax.engine.lane import HEALTHY, Lane, blank
 from hpjax.engine.lanes import Cohort, Ints, Lanes, Recipe, Report, compile_segment
 from hpjax.engine.plan import Group, Plan, next_stop
 from hpjax.engine.trace import shapes_of, together
+from hpjax.errors import RunError
 from hpjax.feed import Feed
 from hpjax.planning import Prepared, tracer
 from hpjax.schedulers import Clone
@@ -229,6 +230,8 @@ class Wave:
         self.live, self._taken = cut.arrays["live"], cut.arrays["taken"]
         self.lost = set(cut.arrays["lost"].tolist())
         if self._settings.stream is not None:
+            if "stream" not in cut.arrays:
+                raise RunError("the checkpoint is not of this sweep: it has no position in the data stream.")
             self._position = Position.unpacked(cut.arrays["stream"])
         count = sum(name.startswith("lanes/") for name in cut.arrays)
         self._saved = [cut.arrays[f"lanes/{i}"] for i in range(count)]
@@ -241,8 +244,8 @@ class Wave:
 
     @property
     def computed(self) -> int:
-        """Lane-steps that it has computed, at most."""
-        return int(np.minimum(self._step, self._cohort.budget).sum())
+        """Lane-steps that it has computed, as far as they are of use."""
+        return int((self._taken * self._calls).sum())
 
     def narrowed(self, lost: int) -> Event:
         """That its group begins anew at a smaller width, and so many lane-steps are to be computed again."""
@@ -349,7 +352,7 @@ class Wave:
         seconds = time.perf_counter() - begun
         if first:
             with self._store.transaction():
-                self._store.add_compilation(number, plan.width_of(number), seconds)
+                self._store.add_compilation(number, seconds)
             yield Event("compiled", step=0, live=self.size, seconds=seconds, **self._shared)
         with heard(number):
             self._lanes = Lanes(recipe, compiled, self._cohort, settings.seed, *place.splits)

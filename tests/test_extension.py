@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import optax
 import pytest
 from helpers import RATES, classifier, quadratic, rates, same_bits
 from killed import SWEEPS
@@ -91,6 +92,67 @@ def test_trials_are_added_twice(tmp_path):
     for trial in healthy:
         closed_form = 1 - (1 - 2 * np.float64(np.float32(trial.hparams["rate"]))) ** 10
         np.testing.assert_allclose(trial.restore()["w"], np.full(3, closed_form), rtol=1e-4)
+
+
+def test_an_extended_run_is_what_its_own_file_says(tmp_path):
+    """No rounds need be given: to run, replay and look at it again."""
+    sweep = SWEEPS["groups"]
+    sweep.run(tmp_path, progress=False)
+    more = dataclasses.replace(sweep, trials=16)
+    more.run(tmp_path, progress=False, extend=True)
+    found = more.run(tmp_path, progress=False)
+    assert list(more.events(tmp_path)) == []
+    assert more.replay(hpx.load(tmp_path)[14]).agrees
+    assert found.best.predict is not None
+    with pytest.raises(hpx.RunError, match="trials: 16 there, 13 here"):
+        dataclasses.replace(sweep, trials=13).run(tmp_path, progress=False, extend=True)
+
+
+def test_trials_with_microbatches_of_several_batch_sizes(tmp_path):
+    """Where calls of step differ between trials: no evaluation is lost."""
+    space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 0.1), batch=hpx.Choice(8, 32))
+    program = classifier(
+        optimizer=lambda h: optax.sgd(h.learning_rate),
+        batch_size=lambda h: h.batch,
+        microbatch=8,
+        steps=8,
+        eval_every=4,
+    )
+    sweep = hpx.Sweep(program, space, trials=4, width=2)
+    before = sweep.run(tmp_path, progress=False)
+    more = dataclasses.replace(sweep, trials=8)
+    found = more.run(tmp_path, progress=False, extend=True)
+    for metric in ("step", *before.metrics):
+        assert same_bits(found.curves(metric)[:4, :, : before.curves(metric).shape[-1]], before.curves(metric))
+    assert_same(found, dataclasses.replace(more, rounds=(4, 4)).run(progress=False))
+
+
+def test_shards_take_more_steps_and_no_more_trials(tmp_path):
+    sweep = hpx.Sweep(quadratic(10, 5), RATES, trials=4, width=2, shard=(1, 2))
+    sweep.run(tmp_path / "1", progress=False)
+    with pytest.raises(hpx.RunError, match="a shard cannot have more trials"):
+        dataclasses.replace(sweep, trials=8).run(tmp_path / "1", progress=False, extend=True)
+    longer = dataclasses.replace(sweep, program=dataclasses.replace(sweep.program, steps=20))
+    longer.run(tmp_path / "1", progress=False, extend=True)
+    other = dataclasses.replace(longer, shard=(2, 2))
+    other.run(tmp_path / "2", progress=False)
+    merged = hpx.merge([tmp_path / "1", tmp_path / "2"], tmp_path / "merged")
+    whole = dataclasses.replace(longer, shard=None)
+    assert_same(merged, whole.run(progress=False))
+    assert list(whole.events(tmp_path / "merged")) == [], "it is finished"
+    assert whole.replay(merged.best).agrees
+    half = hpx.merge([tmp_path / "2"], tmp_path / "half")
+    assert whole.replay(half.best).agrees
+
+
+def test_an_extension_from_damaged_states_changes_nothing(tmp_path):
+    sweep = hpx.Sweep(quadratic(10, 5), RATES, sampler=rates(0.1, 0.2), width=2)
+    sweep.run(tmp_path, progress=False)
+    np.save(tmp_path / "states" / "wave-0" / "0.npy", np.zeros((2, 5), np.float32))
+    longer = dataclasses.replace(sweep, program=dataclasses.replace(sweep.program, steps=20))
+    with pytest.raises(hpx.RunError, match=r"lanes/0 is float32 \(2, 5\)"):
+        longer.run(tmp_path, progress=False, extend=True)
+    assert len(sweep.run(tmp_path, progress=False)) == 2, "it is what it was"
 
 
 REFUSED = {

@@ -122,6 +122,49 @@ def test_a_narrowed_run_goes_on_at_its_width(short, tmp_path):
     assert_bits(found, narrow, of_group(found, 0))
 
 
+@pytest.mark.parametrize("name", ["groups", "halving"])
+def test_a_kill_right_after_narrowing(name, short, tmp_path, monkeypatch):
+    """Where memory is enough again when it goes on: at the width at which it began anew."""
+    narrow = at(2, name).run(progress=False)
+    with monkeypatch.context() as context:
+        advance, calls = Lanes.advance, []
+
+        def full(self, *arguments):
+            calls.append(1)
+            if len(calls) == 6:
+                raise FULL
+            return advance(self, *arguments)
+
+        context.setattr(Lanes, "advance", full)
+        for event in at(WIDE, name).events(tmp_path, checkpoint_seconds=0.0):
+            if event.kind == "narrowed":
+                group = event.group
+                break
+    for event in at(WIDE, name).events(tmp_path):
+        assert event.lane_steps >= 0
+    found = hpx.load(tmp_path)
+    assert_bits(found, narrow, of_group(found, group))
+    assert set(found.widths[found.groups == group]) == {2}
+    assert set(found.widths[found.groups != group]) == {WIDE}
+
+
+def test_a_group_that_narrows_in_a_later_round_leaves_the_earlier_ones(tmp_path, monkeypatch):
+    sweep = at(WIDE, "rounds")
+    advance, calls = Lanes.advance, []
+
+    def full(self, *arguments):
+        calls.append(self._recipe.width)
+        if len(calls) == 15:  # of twelve segments a round
+            raise FULL
+        return advance(self, *arguments)
+
+    with monkeypatch.context() as context:
+        context.setattr(Lanes, "advance", full)
+        found = sweep.run(tmp_path, progress=False)
+    assert found.widths.tolist() == [WIDE] * 2 + [2] * 4
+    assert all(sweep.replay(found[trial]).agrees for trial in range(6))
+
+
 def limited(monkeypatch, bytes):
     monkeypatch.setattr(spread, "memory", lambda: bytes)
 

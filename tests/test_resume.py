@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from helpers import same_bits
 from killed import SWEEPS
 
 import hpjax as hpx
+from hpjax import checkpoint
+from hpjax.checkpoint import Checkpoints
 
 # How often each kind of sweep is killed: `make soak` asks for more.
 KILLS = int(os.environ.get("HPJAX_KILLS", "1"))
@@ -182,20 +185,45 @@ def test_a_flipped_byte_is_found_and_the_cut_before_is_used(tmp_path):
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1
     data.write_bytes(content)
-    with pytest.warns(UserWarning, match=rf"checkpoint .*{numbers[-1]}: .*The one before is used"):
+    with pytest.warns(UserWarning, match=rf"checkpoint .*{numbers[-1]}: .*It is passed over"):
         SWEEPS["halving"].run(tmp_path / "run", progress=False)
     check(tmp_path / "run", "halving")
 
 
 @damaged
-def test_where_no_cut_is_whole_it_begins_anew(tmp_path):
+def test_where_no_cut_is_whole_nothing_is_deleted(tmp_path):
     abandon("groups", tmp_path / "run", 8)
+    before = hpx.load(tmp_path / "run")
     for path in (tmp_path / "run" / "checkpoints").rglob("d/*"):
         path.write_bytes(b"")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        SWEEPS["groups"].run(tmp_path / "run", progress=False)
+        with pytest.raises(hpx.RunError, match=r"none of the checkpoints \[\d, \d\] in .* can be used"):
+            SWEEPS["groups"].run(tmp_path / "run", progress=False)
+    assert same_bits(hpx.load(tmp_path / "run").curves("valid/loss"), before.curves("valid/loss"))
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    SWEEPS["groups"].run(tmp_path / "run", progress=False)
     check(tmp_path / "run", "groups")
+
+
+def test_checkpoints_take_no_more_than_their_share_of_the_time(tmp_path):
+    """One that took three seconds is followed by another after a hundred; at decisions earlier than after a minute."""
+    checkpoints = Checkpoints(tmp_path, 60.0)
+    now = checkpoints._last
+    with pytest.MonkeyPatch.context() as patch:
+        for took, passed, decided, due in (
+            (0.1, 59, False, False),
+            (0.1, 61, False, True),
+            (0.1, 4, True, True),
+            (0.1, 3, True, False),
+            (3.0, 61, False, False),
+            (3.0, 99, True, False),
+            (3.0, 101, False, True),
+        ):
+            patch.setattr(checkpoint.time, "monotonic", lambda passed=passed: now + passed)
+            checkpoints._took = took
+            assert checkpoints.due(decided) is due
+    checkpoints.close()
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4])

@@ -325,7 +325,7 @@ def header(shape, dtype):
 def test_states_that_no_run_wrote(finished, name, content, message, monkeypatch):
     monkeypatch.setenv("HPJAX_BOMB", str(finished.outside / "bomb"))
     result = hpx.load(finished.run)
-    path = finished.run / "states" / f"wave-{result._waves[result.best.id]}" / name
+    path = finished.run / "states" / f"wave-{result.waves[result.best.id]}" / name
     if content == "object":
         np.save(path, np.array([[Bomb()]], object), allow_pickle=True)
     elif content == "pickle":
@@ -382,6 +382,8 @@ CRAFTED = [
     (lambda a, m: m["about"]["parts"].update({"wave-0": 1}), "its wave-0: step = None: must be a whole number"),
     (lambda a, m: m["about"]["parts"].update({"wave-99": m["about"]["parts"]["wave-0"]}), "its parts are"),
     (lambda a, m: a.update({"wave-0/lanes/0": np.zeros((1, 7))}), "lanes/0 of its wave-0 has 1 rows for"),
+    (lambda a, m: a.update({"wave-0/stream": np.frombuffer(b'["x",null]', np.uint8)}), "its position in the data"),
+    (lambda a, m: a.update({"wave-0/stream": np.frombuffer(b"\xff\xfe", np.uint8)}), "its position in the data"),
     (lambda a, m: m["about"]["waves"].append(99), "must have numbers in a row"),
     (lambda a, m: m["empty"].update({"wave-0/lost": [[10**12], "int32"]}), "an empty array has the shape"),
     (lambda a, m: m.update(about=[]), "it cannot be read"),
@@ -391,9 +393,11 @@ CRAFTED = [
 @pytest.mark.parametrize("change", CRAFTED, ids=[message for _, message in CRAFTED])
 def test_a_crafted_cut_is_not_used(interrupted, change):
     rewritten(interrupted.run / "checkpoints", change[0])
-    with pytest.warns(UserWarning, match=change[1]):
-        found = resume(interrupted.run)
-    assert same_bits(found.curves("valid/loss"), whole("halving")[0].curves("valid/loss")), "it began anew"
+    with (
+        pytest.warns(UserWarning, match=change[1]),
+        pytest.raises(hpx.RunError, match=r"none of the checkpoints \[.*\] in .* can be used"),
+    ):
+        resume(interrupted.run)
     interrupted.check()
 
 
@@ -418,7 +422,10 @@ def test_a_cut_that_is_ahead_of_its_database_is_refused(interrupted):
 def test_a_cut_larger_than_memory_is_not_restored(interrupted, monkeypatch):
     """Its shapes are looked at before anything is allocated: here more is promised than a host has."""
     monkeypatch.setattr("hpjax.checkpoint.memory", lambda: 100)
-    with pytest.warns(UserWarning, match="its arrays take .*, more than the memory of this host"):
+    with (
+        pytest.warns(UserWarning, match="its arrays take .*, more than the memory of this host"),
+        pytest.raises(hpx.RunError, match="none of the checkpoints"),
+    ):
         resume(interrupted.run)
 
 
@@ -429,7 +436,10 @@ def test_arrays_of_a_cut_are_read_from_its_own_files(interrupted):
         entry = next(iter(meta["tree_metadata"].values()))
         entry["key_metadata"][0]["key"] = str(interrupted.outside / "folder")
         path.write_text(json.dumps(meta | {"use_ocdbt": False}))
-    with pytest.warns(UserWarning, match="its arrays are not kept as a run keeps them"):
+    with (
+        pytest.warns(UserWarning, match="its arrays are not kept as a run keeps them"),
+        pytest.raises(hpx.RunError, match="none of the checkpoints"),
+    ):
         resume(interrupted.run)
     interrupted.check()
 
