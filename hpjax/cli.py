@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,10 @@ def _use_every_core() -> None:
     import jax
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jax.config.update("jax_num_cpu_devices", cores)
+    with suppress(
+        RuntimeError
+    ):  # a job in a process that uses JAX already; the plan then says that there are more cores
+        jax.config.update("jax_num_cpu_devices", cores)
 
 
 @main.command()

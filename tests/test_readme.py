@@ -69,13 +69,45 @@ def test_the_estimator():
     assert names["search"].score(names["X"], names["y"]) > 0.5
 
 
+def test_the_job_array(tmp_path, monkeypatch):
+    """With submitit's executor for this machine in place of Slurm's."""
+    submitit = pytest.importorskip("submitit")
+    (tmp_path / "sweep.py").write_text(
+        "import hpjax as hpx\n"
+        "program = hpx.Program(lambda key, h: 0.0, lambda key, w, batch, h: (w + h.rate, {}),"
+        " lambda key, w, split, h: {'loss': (w - 1) ** 2}, steps=2)\n"
+        "sweep = hpx.Sweep(program, hpx.Space(rate=hpx.LogUniform(0.01, 0.5)), trials=8)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    class Here:
+        """Runs jobs one after the other, in this process."""
+
+        def __init__(self, folder, slurm_max_num_timeout):
+            assert slurm_max_num_timeout > 0
+
+        def update_parameters(self, timeout_min, gpus_per_node):
+            assert timeout_min > 0
+
+        def submit_array(self, jobs):
+            return [Done(job()) for job in jobs]
+
+    class Done:
+        def __init__(self, value):
+            self.result = lambda: value
+
+    monkeypatch.setattr(submitit, "AutoExecutor", Here)
+    exec(BLOCKS[5].replace("width=64", "width=2"), {})
+    assert set(hpx.load("runs/a").statuses) == {"complete"}
+
+
 def test_the_program_of_ones_own(tmp_path, monkeypatch):
     from helpers import RATES, quadratic
 
     monkeypatch.chdir(tmp_path)
     toy = quadratic()
     names = {"hpx": hpx, "init": toy.init, "step": toy.step, "evaluate": toy.evaluate, "space": RATES}
-    exec(BLOCKS[5], names)
+    exec(BLOCKS[6], names)
     assert hpx.load("runs/mine").statuses.shape == (64,)
 
 

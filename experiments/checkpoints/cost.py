@@ -1,4 +1,4 @@
-"""What a checkpoint costs: the seconds that devices wait while it is made, and those of a core that writing it takes."""
+"""What a checkpoint costs: the seconds that devices wait for it, and those of a core that writing it takes."""
 
 import argparse
 import statistics
