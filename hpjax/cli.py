@@ -112,9 +112,7 @@ def _use_every_core() -> None:
     import jax
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(
-        RuntimeError
-    ):  # a job in a process that uses JAX already; the plan then says that there are more cores
+    with suppress(RuntimeError):  # a job in a process that uses JAX already: its plan hints at the cores
         jax.config.update("jax_num_cpu_devices", cores)
 
 
@@ -164,6 +162,7 @@ def run(
         raise RunError("--test needs all trials, to test the best: merge the shards, then run FILE --dir OUT --test.")
     if test and (sweep.program.data is None or sweep.program.data.test is None):
         raise RunError("--test needs a test split, and the program's data has none.")
+    new = not directory.exists()
     plan = sweep.plan()
     if is_writer():
         click.echo(f"{plan}\n")
@@ -179,7 +178,8 @@ def run(
         values = ", ".join(f"{name} {value:.4f}" for name, value in result.test().items())
         click.echo(f"trial {result.best.id} on the test split: {values}")
     seconds = time.perf_counter() - begun
-    click.echo(f"{seconds:.0f} s in all, {result.compile_seconds:.0f} s of them compiling; recorded in {directory}")
+    compiling = f", {result.compile_seconds:.0f} s of them compiling" if new else ""  # else before, too
+    click.echo(f"{seconds:.0f} s in all{compiling}; recorded in {directory}")
 
 
 @main.command()
@@ -200,9 +200,9 @@ def resume(
     distributed: bool,
 ) -> None:
     """Go on with the run in DIR, as it was begun by hpjax run; or extend it."""
-    if not extend and (trials, steps) != (None, None):
-        raise InputError("--trials, --steps", (trials, steps), "change a run only with --extend", "Add it.")
     changes = {name: value for name, value in (("trials", trials), ("steps", steps)) if value is not None}
+    for name, value in changes.items() if not extend else ():
+        raise InputError(f"--{name}", value, "changes a run only together with --extend", "Add that.")
     command, options = _recorded_command(directory)
     if file is None:
         file = _trusted(directory, options["file"])

@@ -1,7 +1,8 @@
 """The record of a run: its store and its checkpoints, which one host writes and all of them fill."""
 
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hpjax.checkpoint import FOLDER, Checkpoints, Cut, forget
 from hpjax.cuts import check_cut
 from hpjax.errors import RunError
 from hpjax.manifest import recorded
-from hpjax.store import STATUSES, Change, Store, read_manifest, write_manifest
+from hpjax.store import STATUSES, Change, Store, differences, read_manifest, write_manifest
 
 
 @dataclass
@@ -104,7 +105,7 @@ def opened(path: Path | None, about: dict[str, Any], seconds: float) -> tuple[Re
 def _opened(path: Path, about: dict[str, Any], seconds: float) -> tuple[Record, dict[str, Any]]:
     there = recorded(path, about)
     if there is not None:
-        about = there
+        here, about = about, there
         store = Store.finished(path, about["extended"])
         if store is not None:
             forget(path)  # it may have been interrupted before it could
@@ -116,6 +117,7 @@ def _opened(path: Path, about: dict[str, Any], seconds: float) -> tuple[Record, 
                 checkpoints = Checkpoints(path, seconds)
                 cut = checkpoints.latest(lambda cut: check_cut(cut, about["sweep"]))
                 if cut is not None:
+                    _warn_of_versions(path, about["versions"], here["versions"])
                     _roll_back(store, cut)
                     return Record(store, path, checkpoints, cut), about
                 unusable = checkpoints.numbers()
@@ -132,6 +134,15 @@ def _opened(path: Path, about: dict[str, Any], seconds: float) -> tuple[Record, 
     store = Store.create(path, about)
     forget(path)
     return Record(store, path, Checkpoints(path, seconds)), about
+
+
+def _warn_of_versions(path: Path, there: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """Says what is not as it was when a run began that goes on now."""
+    lines = differences(dict(there), dict(here))
+    if lines:
+        warnings.warn(
+            f"{path} was begun with other versions, which may decide the last bits: {'; '.join(lines)}", stacklevel=2
+        )
 
 
 def _roll_back(store: Store, cut: Cut) -> None:

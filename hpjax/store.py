@@ -541,7 +541,9 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     try:
         manifest = read_json(path)
     except FileNotFoundError:
-        raise RunError(f"{str(directory)!r} is no run directory: it has no {MANIFEST}.") from None
+        raise RunError(
+            f"{str(directory)!r} is no run directory: it has no {MANIFEST}. Name the folder of a run."
+        ) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise RunError(f"{path} is no manifest of format {FORMAT}.")
     check_manifest(str(path), manifest)

@@ -169,8 +169,9 @@ def limited(monkeypatch, bytes):
     monkeypatch.setattr(spread, "memory", lambda: bytes)
 
 
-@pytest.mark.parametrize("name", ["groups", "halving", "population"])
-@pytest.mark.parametrize(("before", "after"), [(None, 130), (130, None), (260, 130)])
+@pytest.mark.parametrize(
+    ("name", "before", "after"), [("groups", 130, None), ("halving", None, 130), ("population", 260, 130)]
+)
 def test_a_run_goes_on_where_memory_is_other(name, before, after, monkeypatch, tmp_path):
     """Waves that were made for other devices are cut up where they do not fit, and kept where they do."""
     expected = at(2, name).run(progress=False)

@@ -206,6 +206,16 @@ def test_where_no_cut_is_whole_nothing_is_deleted(tmp_path):
     check(tmp_path / "run", "groups")
 
 
+def test_other_versions_are_told_of(tmp_path):
+    abandon("groups", tmp_path, 8)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(f'"jax": "{jax.__version__}"', '"jax": "0.1.2"'))
+    told = rf'begun with other versions, .* jax: "0.1.2" there, "{jax.__version__}" here'
+    with pytest.warns(UserWarning, match=told):
+        SWEEPS["groups"].run(tmp_path, progress=False)
+    check(tmp_path, "groups")
+
+
 def test_checkpoints_take_no_more_than_their_share_of_the_time(tmp_path):
     """One that took three seconds is followed by another after a hundred; at decisions earlier than after a minute."""
     checkpoints = Checkpoints(tmp_path, 60.0)
