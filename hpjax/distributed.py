@@ -169,8 +169,11 @@ def check_same(what: str, value: str, remedy: str) -> None:
 
 def _sent(content: bytes) -> bytes:
     """The writer's bytes on every host. As bytes: a sum over hosts, as which JAX sends, would lose the sign of zero."""
-    length = int(multihost_utils.broadcast_one_to_all(np.array([len(content)], np.int32))[0])
-    padded = np.zeros(length, np.uint8)
-    if is_writer():
-        padded[:] = np.frombuffer(content, np.uint8)
-    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded), np.uint8).tobytes())
+
+    def broadcast(mine: bytes) -> bytes:
+        found = multihost_utils.broadcast_one_to_all(np.frombuffer(mine, np.uint8))
+        return np.asarray(found, np.uint8).tobytes()
+
+    # The length as bytes, too: that of a large array is no int32.
+    length = int.from_bytes(broadcast(len(content).to_bytes(8, "little")), "little")
+    return broadcast(content if is_writer() else bytes(length))

@@ -100,10 +100,9 @@ def test_an_extended_run_is_what_its_own_file_says(tmp_path):
     sweep.run(tmp_path, progress=False)
     more = dataclasses.replace(sweep, trials=16)
     more.run(tmp_path, progress=False, extend=True)
-    found = more.run(tmp_path, progress=False)
+    assert len(more.run(tmp_path, progress=False)) == 16
     assert list(more.events(tmp_path)) == []
     assert more.replay(hpx.load(tmp_path)[14]).agrees
-    assert found.best.predict is not None
     with pytest.raises(hpx.RunError, match="trials: 16 there, 13 here"):
         dataclasses.replace(sweep, trials=13).run(tmp_path, progress=False, extend=True)
 

@@ -114,12 +114,10 @@ def test_a_notice_of_preemption_writes_a_checkpoint(tmp_path):
             if lines == 5:
                 process.send_signal(signal.SIGTERM)
         assert process.wait() == 143
-    at = max(int(path.name) for path in (directory / "checkpoints").iterdir())
     kinds = [event.kind for event in SWEEPS["groups"].events(directory)]
     assert kinds[0] == "resumed"
     # Not one segment was lost.
     assert kinds.count("segment") == [e.kind for e in SWEEPS["groups"].events()].count("segment") - lines
-    assert at >= 0
     check(directory, "groups")
 
 
