@@ -12,6 +12,7 @@ from jax import lax
 from hpjax.arrays import Examples, examples_in
 from hpjax.checks import within
 from hpjax.data import Fold, examples_at
+from hpjax.engine.lower import lowered
 from hpjax.errors import InputError, ProgramError, did_you_mean, naming
 from hpjax.hparams import Hparams
 from hpjax.measures import Measures, Values, per_example
@@ -114,7 +115,7 @@ class Training:
 
         def objective(params: Any) -> tuple[jax.Array, Any]:
             def forward(x: Any) -> Any:
-                return self.net.apply(key, params, state["stats"], x, h, True)
+                return self._apply(key, params, state["stats"], x, h, True)
 
             outputs, stats = forward(batch.x)
             raw = self.measures.raw(outputs, batch.y, h)
@@ -197,7 +198,7 @@ class Training:
             index = i * size + jnp.arange(size)
             inside = fold.start + jnp.minimum(index, fold.size - 1)
             x, y = jax.tree.map(lambda a: jnp.asarray(a)[inside], split)
-            outputs, _ = self.net.apply(key, evaluated["params"], evaluated["stats"], x, h, False)
+            outputs, _ = self._apply(key, evaluated["params"], evaluated["stats"], x, h, False)
             # The last part may reach beyond the split; what lies there counts for nothing.
             return {name: jnp.where(index < fold.size, v, 0).sum() for name, v in self.measures(outputs, y, h).items()}
 
@@ -207,6 +208,15 @@ class Training:
             stopping = self._stopping(h)
             means[f"best_{stopping.metric}"] = stopping.best(state["stopping"], means[stopping.metric])
         return means
+
+    def _apply(self, key: jax.Array, params: Any, stats: Any, x: Any, h: Hparams, train: bool) -> tuple[Any, Any]:
+        """The model's outputs and statistics, by the kernels that lanes have."""
+
+        def applied(key: jax.Array, params: Any, stats: Any, x: Any) -> tuple[Any, Any]:
+            return self.net.apply(key, params, stats, x, h, train)
+
+        outputs: tuple[Any, Any] = lowered(applied)(key, params, stats, x)
+        return outputs
 
     def predict(self, state: State, x: Any, h: Hparams) -> Any:
         """The model's outputs for inputs (examples, ...), as in an evaluation."""

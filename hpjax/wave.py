@@ -332,6 +332,7 @@ class Wave:
             own_luck=settings.randomness == "independent",
             own_budget=callable(settings.program.steps) or callable(settings.program.calls),
             spread=settings.spread,
+            lowered=plan.shapes[self.group.number].windows,
             folds=settings.folds or 1,
             block=None if stream is None else stream.block,
         )

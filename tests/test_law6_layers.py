@@ -42,6 +42,8 @@ distributed
 checkpoint
 engine.trace engine.layout
 engine.lane engine.width engine.spread engine.blame samplers schedulers
+engine.lower
+engine.kernels
 samplers.bayes samplers.refine
 samplers.optuna samplers.sobol samplers.grid samplers.manual samplers.random gp
 schedulers.halving schedulers.hyperband schedulers.median schedulers.patience schedulers.pbt

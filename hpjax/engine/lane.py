@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from hpjax.checks import Check, collecting
+from hpjax.engine.lower import has_windows, lowered
 from hpjax.errors import ProgramError, naming
 from hpjax.hparams import Hparams, reading
 from hpjax.keys import purpose_key, step_key
@@ -65,6 +66,7 @@ class Shapes(NamedTuple):
       parameters: how many numbers its parameters are.
       reads: the hyperparameters that it makes use of.
       lapack: whether it decomposes matrices, which on a CPU is LAPACK's work.
+      windows: whether it has convolutions or pooling, for which there are other kernels.
       checks: per traced hyperparameter what its numbers must be, as the code that uses it says.
     """
 
@@ -76,6 +78,7 @@ class Shapes(NamedTuple):
     reads: frozenset[str]
     checks: tuple[tuple[str, Check], ...]
     lapack: bool
+    windows: bool
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -126,6 +129,7 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
         frozenset(names | read.difference(tracers)),
         tuple(dict.fromkeys((name, check._replace(value=None)) for name, check in checks)),
         re.search(rf"= ({'|'.join(DECOMPOSITIONS)})\b", str(traced.jaxpr)) is not None,
+        has_windows(traced),
     )
 
 
@@ -275,7 +279,7 @@ def advance(
 ) -> Lane:
     """A lane after optimizer step ``t``, counted from 0."""
     batch = program.batch(purpose_key(key, "batch"), t, train, h)
-    state, metrics = program.step(step_key(purpose_key(key, "step"), t), typed(lane.state, shapes), batch, h)
+    state, metrics = lowered(program.step)(step_key(purpose_key(key, "step"), t), typed(lane.state, shapes), batch, h)
     values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.train}
     return Lane(
         raw(jax.tree.map(as_array, state)),
@@ -291,7 +295,7 @@ def evaluate(
 ) -> tuple[Lane, Evaluation]:
     """What an evaluation finds; and the lane after the program's reaction, its averages begun anew."""
     state = typed(lane.state, shapes)
-    metrics = program.evaluate(step_key(purpose_key(key, "evaluate"), lane.step), state, valid, h)
+    metrics = lowered(program.evaluate)(step_key(purpose_key(key, "evaluate"), lane.step), state, valid, h)
     values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.valid}
     means = {name: total / jnp.maximum(lane.counted, 1) for name, total in lane.totals.items()}
     reported = _reported(means, values)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hpjax.engine import lane as one
 from hpjax.engine import layout, spread
 from hpjax.engine.lane import HEALTHY, Evaluation, Lane, Shapes
+from hpjax.engine.lower import lowering
 from hpjax.hparams import Hparams, with_fold
 from hpjax.keys import lane_key
 from hpjax.program import Arrays, Program
@@ -68,6 +69,7 @@ class Recipe(NamedTuple):
       own_luck: every trial has noise and batches of its own; else all of a replicate share theirs.
       own_budget: lanes may end at different steps; a finished one then keeps its state.
       spread: how lanes are spread over devices, ``"shard_map"`` or ``"pmap"``.
+      lowered: whether convolutions and pooling are matrix products.
       folds: replicate ``r`` has seed ``r // folds`` and, where there is more than one, fold ``r % folds``.
       block: where the train split is a stream, how many batches a segment gets of it, that of step ``t`` at
         ``t % block``; else None.
@@ -79,6 +81,7 @@ class Recipe(NamedTuple):
     own_luck: bool
     own_budget: bool
     spread: str = "shard_map"
+    lowered: bool = False
     folds: int = 1
     block: int | None = None
 
@@ -261,7 +264,9 @@ def compile_segment(
         *spread.structs((many, _slot_structs(h, grid)), mesh, split),
         *spread.structs((scalar, jax.ShapeDtypeStruct((), jnp.bool_), scalar, train, valid), mesh, whole),
     )
-    known[key] = Compiled(function.lower(*arguments).compile(), mesh, recipe.spread, many)
+    with lowering(recipe.lowered):
+        traced = function.lower(*arguments)
+    known[key] = Compiled(traced.compile(), mesh, recipe.spread, many)
     return known[key]
 
 
