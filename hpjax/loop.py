@@ -1,7 +1,7 @@
 """The loop: every round to its end, wave by wave or as a race. Run → tell → record, and go on where one was cut."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import count
@@ -53,7 +53,8 @@ class _Run:
         self._settings, self._prepared, self._record = settings, prepared, record
         self._store, self._cut = record.store, record.cut
         self._begun = time.perf_counter()
-        self._place = place_for(settings, prepared.plan, self._store)
+        self._leaving: Callable[[], bool] = lambda: False
+        self._place = place_for(settings, prepared.plan, self._store, self._may_go_ahead)
         self._reached = Reached()
         if self._cut is not None:
             self._begun -= self._cut.about["seconds"]
@@ -73,6 +74,7 @@ class _Run:
         record, reached, first = self._record, self._reached, self._reached.round
         heeding = notices() if record.directory is not None else nullcontext(lambda: False)
         with holding_together(), heeding as leaving:
+            self._leaving = leaving
             for number in range(len(self._prepared.plan.rounds)):
                 again = self._cut is not None and number == first
                 self._prepare(number)
@@ -86,6 +88,8 @@ class _Run:
                     reached.done += max(event.lane_steps, 0)  # what narrowing took back is off already
                     reached.spared += event.spared
                     yield event
+                    if any(wave.ahead for wave in self._waves):
+                        continue
                     over = leaving()
                     if over or record.due(event.kind == "decision"):
                         record.save(self._here)
@@ -93,6 +97,10 @@ class _Run:
                         record.close()
                         raise Preempted(record.directory)
         record.finish(time.perf_counter() - self._begun)
+
+    def _may_go_ahead(self) -> bool:
+        """Whether no checkpoint is about to be made, which needs all lanes at the step that was told of."""
+        return not several() and not self._leaving() and not self._record.due(False)
 
     def _prepare(self, number: int) -> None:
         """Plans a round, from what those before it found."""
@@ -115,6 +123,12 @@ class _Run:
         found = {trial: hparams for trial, _, _, hparams in self._store.takeovers() if trial in trials}
         return {trial: recalled(points[trial], hparams) for trial, hparams in found.items()}
 
+    def _round_of(self, waves: list[Wave]) -> None:
+        """Has a round of these waves."""
+        self._waves = waves
+        for wave, after in zip(waves, [*waves[1:], None], strict=True):
+            wave.next = after
+
     def _wave(self, number: int, group: Group, trials: tuple[int, ...]) -> Wave:
         self._next_wave = max(self._next_wave, number + 1)
         return Wave(self._settings, self._prepared, number, group, trials, self._place)
@@ -123,7 +137,7 @@ class _Run:
         """Records the trials of a round, and begins its waves."""
         plan, mine, first = self._prepared.plan, self._trials_of(number), self._next_wave
         planned = [(g, trials) for g in plan.groups for trials in plan.waves[g.number] if trials[0] in mine]
-        self._waves = [self._wave(first + i, g, trials) for i, (g, trials) in enumerate(planned)]
+        self._round_of([self._wave(first + i, g, trials) for i, (g, trials) in enumerate(planned)])
         self._reached.round, self._reached.step = number, 0
         waves = {trial: wave.number for wave in self._waves for trial in wave.trials}
         groups = {trial: g.number for g in plan.groups for trial in g.trials}
@@ -147,7 +161,7 @@ class _Run:
                 found.append((number if i == 0 else next(new), group, own, part_of(part, own)))
         found.sort(key=lambda each: each[0])
         self._prepared = regrouped(self._settings, self._prepared, [(group, own) for _, group, own, _ in found])
-        self._waves = [self._wave(number, group, own) for number, group, own, _ in found]
+        self._round_of([self._wave(number, group, own) for number, group, own, _ in found])
         for wave, (*_, part) in zip(self._waves, found, strict=True):
             wave.resume(part)
         with self._store.transaction():
@@ -201,10 +215,12 @@ class _Run:
             wave.drop()
         self._place.points.update({trial: self._prepared.points[trial] for trial in trials})
         self._place.standing.forget(trials)
-        self._waves = [
-            self._wave(wave.number, wave.group, tuple(sorted(wave.trials))) if wave in again else wave
-            for wave in self._waves
-        ]
+        self._round_of(
+            [
+                self._wave(wave.number, wave.group, tuple(sorted(wave.trials))) if wave in again else wave
+                for wave in self._waves
+            ]
+        )
         self._place.compiled.discard(group)
         if raced:
             self._reached.step = 0

@@ -1,9 +1,11 @@
 """A wave: lanes of one group that are on their devices together, from their first step to their final states."""
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -12,10 +14,12 @@ import numpy as np
 from hpjax.checkpoint import Cut
 from hpjax.cuts import OF_WAVE, check_lanes
 from hpjax.engine import spread
+from hpjax.engine.compiled import AT_ONCE, Compiled, compiling
 from hpjax.engine.failures import heard
 from hpjax.engine.lane import HEALTHY, Lane, blank
-from hpjax.engine.lanes import Cohort, Ints, Lanes, Recipe, Report, compile_segment
+from hpjax.engine.lanes import Cohort, Ints, Lanes, Report
 from hpjax.engine.plan import Group, Plan, next_stop
+from hpjax.engine.segment import Recipe
 from hpjax.engine.trace import shapes_of, together
 from hpjax.errors import RunError
 from hpjax.feed import Feed
@@ -87,6 +91,7 @@ class Place(NamedTuple):
       compiled: the groups that are compiled already.
       points: trial id to its hyperparameters now.
       feeds: what closes the streams that they draw from.
+      ahead: whether a segment may be launched before the one before it is read.
     """
 
     mesh: jax.sharding.Mesh
@@ -96,16 +101,26 @@ class Place(NamedTuple):
     compiled: set[int]
     points: dict[int, Point]
     feeds: ExitStack
+    ahead: Callable[[], bool]
 
 
-def place_for(settings: Settings, plan: Plan, store: Store) -> Place:
+class _Aloft(NamedTuple):
+    """A segment that is launched: where it ends, whether with an evaluation, when it was, and what it waited for."""
+
+    stop: int
+    evaluate: bool
+    since: float
+    waited: float
+
+
+def place_for(settings: Settings, plan: Plan, store: Store, ahead: Callable[[], bool] = lambda: False) -> Place:
     """The devices of a sweep with its data on them, and nothing scored yet; its feeds are to be closed."""
     mesh = spread.mesh(spread.devices(settings.devices))
     train, valid = settings.splits
     once = None if settings.stream is not None else spread.put(train, mesh, spread.WHOLE)
     splits = once, once if valid is train else spread.put(valid, mesh, spread.WHOLE)
     standing = Standing(settings.objective, plan.rounds, settings.lanes_a_trial)
-    return Place(mesh, splits, store, standing, set(), {}, ExitStack())
+    return Place(mesh, splits, store, standing, set(), {}, ExitStack(), ahead)
 
 
 class Wave:
@@ -124,6 +139,7 @@ class Wave:
       live: bool (lanes,), which lanes run.
       lost: trials of which a lane diverged.
       finished: whether its final states are recorded.
+      next: the wave after it, whose program is compiled meanwhile.
     """
 
     def __init__(
@@ -145,6 +161,10 @@ class Wave:
         self.live = np.ones(len(self._cohort.trial), bool)
         self.lost: set[int] = set()
         self.finished = False
+        self.next: Wave | None = None
+        self._compiled: Future[Compiled] | None = None
+        self._aloft: list[_Aloft] = []
+        self._landed = 0.0
         self._saved: list[Any] = []
         self._step = self._evaluations = 0
         self._taken = np.zeros(len(self._cohort.trial), np.int32)
@@ -182,7 +202,9 @@ class Wave:
             yield from self._begin()
         assert self._lanes is not None
         while self.live.any() and (until is None or self._step < until):
-            yield self._segment(self._lanes)
+            yield self._segment(self._lanes, until)
+        while self._aloft:  # launched before it was known that no lane would go on
+            self._land(self._lanes)
         while until is not None and self._step < min(until, self._cohort.budget.max()):
             # Without live lanes; should any run again, it is as if these evaluations had passed them by.
             last = int(self._cohort.budget.max())
@@ -205,6 +227,11 @@ class Wave:
         ids = np.stack([self._cohort.trial, self._cohort.replicate], axis=1)
         self._store.add_states(self.number, ids, leaves)
         self._lanes, self._feed, self.finished = None, None, True
+
+    @property
+    def ahead(self) -> bool:
+        """Whether its lanes are, or may be, at a later step than was told of: it cannot be cut now."""
+        return bool(self._aloft)
 
     def cut(self) -> Cut:
         """What it needs to go on from here."""
@@ -240,7 +267,7 @@ class Wave:
         """Lets go of what it has on the devices; it is of no use any more."""
         if self._feed is not None:
             self._feed.close()
-        self._lanes, self._feed = None, None
+        self._lanes, self._feed, self._aloft = None, None, []
 
     @property
     def computed(self) -> int:
@@ -323,9 +350,19 @@ class Wave:
         """Calls that lanes which just ended, by their numbers, will not take."""
         return int(np.maximum(self._cohort.budget[list(lanes)] - self._step, 0).sum())
 
-    def _begin(self) -> Iterator[Event]:
+    def prepare(self) -> None:
+        """Has its program compiled in the background."""
+        if self._compiled is None and not self.finished:
+            train, valid = map(shapes_of, self._place.splits)
+            if self._settings.stream is not None:
+                train = self._settings.stream.shapes
+            chunks = self._plan.chunks[self.group.number]
+            self._compiled = compiling(self._recipe, self._cohort.h, train, valid, self._place.mesh, chunks)
+
+    @property
+    def _recipe(self) -> Recipe:
         settings, plan, stream = self._settings, self._plan, self._settings.stream
-        recipe = Recipe(
+        return Recipe(
             settings.program,
             plan.shapes[self.group.number],
             plan.width_of(self.group.number),
@@ -336,39 +373,70 @@ class Wave:
             folds=settings.folds or 1,
             block=None if stream is None else stream.block,
         )
+
+    def _begin(self) -> Iterator[Event]:
+        settings, stream = self._settings, self._settings.stream
         place, number = self._place, self.group.number
         first = number not in place.compiled
         place.compiled.add(number)
         if first:
             yield Event("compile", step=0, live=self.size, **self._shared)
         begun = time.perf_counter()
-        train, valid = map(shapes_of, place.splits)
         if stream is not None:
-            train = stream.shapes
             # Before the program is compiled, so that the first block is drawn meanwhile.
             self._feed = Feed(stream, place.mesh, self._step, self._shared["steps"], self._position)
             place.feeds.callback(self._feed.close)
+        for wave in islice(self._following(), AT_ONCE):
+            wave.prepare()
+        assert self._compiled is not None
         with heard(number):
-            compiled = compile_segment(recipe, self._cohort.h, train, valid, place.mesh, plan.chunks[number])
+            compiled = self._compiled.result()
         seconds = time.perf_counter() - begun
         if first:
             with self._store.transaction():
                 self._store.add_compilation(number, seconds)
             yield Event("compiled", step=0, live=self.size, seconds=seconds, **self._shared)
         with heard(number):
-            self._lanes = Lanes(recipe, compiled, self._cohort, settings.seed, *place.splits)
+            self._lanes = Lanes(self._recipe, compiled, self._cohort, settings.seed, *place.splits)
             if self._saved:
                 self._lanes.restore(jax.tree.unflatten(jax.tree.structure(compiled.lanes), self._saved), self.live)
                 self._saved = []
 
-    def _segment(self, lanes: Lanes) -> Event:
-        """One device call, and what it brought."""
-        cohort, begun, before = self._cohort, time.perf_counter(), self._step
-        last, plan = int(cohort.budget[lanes.live].max()), self._plan
-        block, waited = (None, 0.0) if self._feed is None else self._feed.at(before)
-        self._step, evaluate = next_stop(before, last, self.group.eval_every, plan.segment, plan.block)
+    def _following(self) -> Iterator["Wave"]:
+        """It, and those after it."""
+        wave: Wave | None = self
+        while wave is not None:
+            yield wave
+            wave = wave.next
+
+    def _launch(self, lanes: Lanes) -> None:
+        """Begins a device call."""
+        begin, since = self._aloft[-1].stop if self._aloft else self._step, time.perf_counter()
+        block, waited = (None, 0.0) if self._feed is None else self._feed.at(begin)
+        last, plan = int(self._cohort.budget[lanes.live].max()), self._plan
+        stop, evaluate = next_stop(begin, last, self.group.eval_every, plan.segment, plan.block)
         with heard(self.group.number):
-            report = lanes.advance(self._step, evaluate, block)
+            lanes.launch(stop, evaluate, block)
+        self._aloft.append(_Aloft(stop, evaluate, since, waited))
+
+    def _land(self, lanes: Lanes) -> tuple[_Aloft, Report]:
+        """Waits for a device call."""
+        with heard(self.group.number):
+            report = lanes.land()
+        return self._aloft.pop(0), report
+
+    def _segment(self, lanes: Lanes, until: int | None) -> Event:
+        """One device call, and what it brought; the next one, where nothing can come between, is launched before."""
+        cohort, before = self._cohort, self._step
+        if not self._aloft:
+            self._launch(lanes)
+        last = int(cohort.budget[lanes.live].max())
+        more = self._aloft[-1].stop < (last if until is None else min(last, until))
+        if more and self._feed is None and not lanes.moves and self._place.ahead():
+            self._launch(lanes)
+        launched, report = self._land(lanes)
+        self._step, evaluate = launched.stop, launched.evaluate
+        begun, self._landed = max(launched.since, self._landed), time.perf_counter()
         # A lane that diverged is not recorded any more: at which evaluation it would be depends on the segments.
         healthy = report.diverged == HEALTHY
         trials, replicates = cohort.trial[report.lanes[healthy]], cohort.replicate[report.lanes[healthy]]
@@ -402,8 +470,8 @@ class Wave:
             metrics=values,
             changes=tuple(changes.values()),
             best=standing.best(),
-            seconds=time.perf_counter() - begun,
-            waited=waited,
+            seconds=self._landed - begun,
+            waited=launched.waited,
             **self._shared,
         )
 

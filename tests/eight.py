@@ -13,7 +13,7 @@ from helpers import same_bits
 from killed import SWEEPS
 
 import hpjax as hpx
-from hpjax.engine.lanes import compile_segment
+from hpjax.engine.compiled import compiling
 
 jax.config.update("jax_num_cpu_devices", 8)
 
@@ -75,13 +75,13 @@ def watched(sweep):
     texts = []
 
     def compile(*arguments):
-        compiled = compile_segment(*arguments)
-        texts.append(compiled.segment.as_text())
+        compiled = compiling(*arguments)
+        texts.append(compiled.result().segment.as_text())
         return compiled
 
-    hpjax.wave.compile_segment = compile
+    hpjax.wave.compiling = compile
     result = sweep.run(progress=False)
-    hpjax.wave.compile_segment = compile_segment
+    hpjax.wave.compiling = compiling
     return result, texts
 
 

@@ -9,7 +9,9 @@ from helpers import SPACE, classifier, same_bits
 
 import hpjax as hpx
 from hpjax.engine import layout, spread
-from hpjax.engine.lanes import Cohort, Lanes, Recipe, compile_segment
+from hpjax.engine.compiled import compile_segment
+from hpjax.engine.lanes import Cohort, Lanes
+from hpjax.engine.segment import Recipe
 from hpjax.engine.trace import shapes_of
 
 WIDTH, SEED = 4, 3

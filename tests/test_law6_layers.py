@@ -37,6 +37,8 @@ data feed
 stream
 arrays
 engine.lanes engine.cost engine.computed
+engine.compiled
+engine.segment
 engine.plan preemption engine.failures
 distributed
 checkpoint

@@ -7,7 +7,10 @@ from helpers import RATES, SPACE, Net, blobs, classifier, compilations, quadrati
 
 import hpjax as hpx
 from hpjax.engine import layout, spread
-from hpjax.engine.lanes import HEALTHY, Cohort, Lanes, Recipe, compile_segment
+from hpjax.engine.compiled import compile_segment
+from hpjax.engine.lane import HEALTHY
+from hpjax.engine.lanes import Cohort, Lanes
+from hpjax.engine.segment import Recipe
 from hpjax.engine.trace import shapes_of
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import Future
 
 import jax
 import numpy as np
@@ -35,6 +36,13 @@ def assert_bits(found, expected, trials):
             assert same_bits(found[trial].restore()["w"], expected[trial].restore()["w"])
 
 
+def failed():
+    """A compilation that fails."""
+    future = Future()
+    future.set_exception(FULL)
+    return future
+
+
 def of_group(result, *groups):
     return np.flatnonzero(np.isin(result.groups, groups)).tolist()
 
@@ -44,16 +52,16 @@ def short(monkeypatch):
     """Devices on which the program of a state of that size runs out of memory above a width, in its fourth segment."""
 
     def begin(size, width, after=3):
-        advance, calls = Lanes.advance, []
+        launch, calls = Lanes.launch, []
 
         def limited(self, *arguments):
             if self._compiled.lanes.state["w"].shape[-1] == size and self._recipe.width > width:
                 calls.append(self._recipe.width)
                 if len(calls) > after:
                     raise FULL
-            return advance(self, *arguments)
+            return launch(self, *arguments)
 
-        monkeypatch.setattr(Lanes, "advance", limited)
+        monkeypatch.setattr(Lanes, "launch", limited)
 
     return begin
 
@@ -85,24 +93,19 @@ def test_a_population_that_runs_out_of_memory_begins_anew(short, tmp_path):
 
 
 def test_memory_short_at_compile_time(monkeypatch):
-    expected, compile_segment = at(1).run(progress=False), wave.compile_segment
+    expected, compiling = at(1).run(progress=False), wave.compiling
 
     def limited(recipe, *arguments):
-        if recipe.width > 1:
-            raise FULL
-        return compile_segment(recipe, *arguments)
+        return failed() if recipe.width > 1 else compiling(recipe, *arguments)
 
-    monkeypatch.setattr(wave, "compile_segment", limited)
+    monkeypatch.setattr(wave, "compiling", limited)
     events = list(at(WIDE).events())
     assert sum(event.kind == "narrowed" for event in events) == 2 * 3, "three groups, twice each"
     assert_bits(at(WIDE).run(progress=False), expected, list(range(12)))
 
 
 def test_one_lane_alone_does_not_fit(monkeypatch):
-    def full(*arguments):
-        raise FULL
-
-    monkeypatch.setattr(wave, "compile_segment", full)
+    monkeypatch.setattr(wave, "compiling", lambda *arguments: failed())
     with pytest.raises(hpx.RunError, match="group 0 runs out of memory with one lane at a time"):
         at(WIDE).run(progress=False)
 
@@ -127,15 +130,15 @@ def test_a_kill_right_after_narrowing(name, short, tmp_path, monkeypatch):
     """Where memory is enough again when it goes on: at the width at which it began anew."""
     narrow = at(2, name).run(progress=False)
     with monkeypatch.context() as context:
-        advance, calls = Lanes.advance, []
+        launch, calls = Lanes.launch, []
 
         def full(self, *arguments):
             calls.append(1)
             if len(calls) == 6:
                 raise FULL
-            return advance(self, *arguments)
+            return launch(self, *arguments)
 
-        context.setattr(Lanes, "advance", full)
+        context.setattr(Lanes, "launch", full)
         for event in at(WIDE, name).events(tmp_path, checkpoint_seconds=0.0):
             if event.kind == "narrowed":
                 group = event.group
@@ -150,16 +153,16 @@ def test_a_kill_right_after_narrowing(name, short, tmp_path, monkeypatch):
 
 def test_a_group_that_narrows_in_a_later_round_leaves_the_earlier_ones(tmp_path, monkeypatch):
     sweep = at(WIDE, "rounds")
-    advance, calls = Lanes.advance, []
+    launch, calls = Lanes.launch, []
 
     def full(self, *arguments):
         calls.append(self._recipe.width)
         if len(calls) == 15:  # of twelve segments a round
             raise FULL
-        return advance(self, *arguments)
+        return launch(self, *arguments)
 
     with monkeypatch.context() as context:
-        context.setattr(Lanes, "advance", full)
+        context.setattr(Lanes, "launch", full)
         found = sweep.run(tmp_path, progress=False)
     assert found.widths.tolist() == [WIDE] * 2 + [2] * 4
     assert all(sweep.replay(found[trial]).agrees for trial in range(6))

@@ -1,0 +1,119 @@
+"""What hides behind the devices: the next segment is launched before the last is read, and groups compile ahead."""
+
+import numpy as np
+import pytest
+from helpers import RATES, Net, classifier, compilations, quadratic, rates, same_bits
+
+import hpjax as hpx
+from hpjax.engine import compiled as compiling
+from hpjax.engine.lanes import Lanes
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What is asked of the devices, in its order: segments launched (+) and read (-), by their last step."""
+    found, aloft = [], []
+    launch, land = Lanes.launch, Lanes.land
+
+    def launched(self, stop, *args):
+        found.append(+stop)
+        aloft.append(stop)
+        launch(self, stop, *args)
+
+    def landed(self):
+        found.append(-aloft.pop(0))
+        return land(self)
+
+    monkeypatch.setattr(Lanes, "launch", launched)
+    monkeypatch.setattr(Lanes, "land", landed)
+    return found
+
+
+def sweep(**changes):
+    return hpx.Sweep(quadratic(20, 5), RATES, sampler=rates(0.1, 0.2, 0.3), **changes)
+
+
+def test_the_next_segment_is_launched_before_the_last_is_read(calls):
+    sweep().run(progress=False)
+    assert calls == [5, 10, -5, 15, -10, 20, -15, -20]
+
+
+def test_where_a_checkpoint_is_due_nothing_is_launched_beyond_it(calls, tmp_path):
+    sweep().run(tmp_path, progress=False, checkpoint_seconds=0)
+    assert calls == [5, -5, 10, -10, 15, -15, 20, -20]
+
+
+def test_a_scheduler_decides_before_anything_is_launched_beyond(calls):
+    sweep(scheduler=hpx.Halving(factor=3, min_steps=10)).run(progress=False)
+    assert calls == [5, 10, -5, -10, 15, 20, -15, -20]
+
+
+def test_lanes_that_end_while_the_next_segment_is_on_its_way(tmp_path):
+    """One of three diverges in the first segment; the second is launched before the host knows."""
+    points = rates(0.1, 1e6, 0.2)
+    program = quadratic(20, 5)
+    ahead = hpx.Sweep(program, RATES, sampler=points, width=1, devices=1).run(progress=False)
+    behind = hpx.Sweep(program, RATES, sampler=points, width=1, devices=1)
+    behind = behind.run(tmp_path, progress=False, checkpoint_seconds=0)
+    assert same_bits(ahead.curves("valid/loss"), behind.curves("valid/loss"))
+    for trial in (0, 2):
+        assert same_bits(ahead[trial].restore()["w"], behind[trial].restore()["w"])
+    assert ahead.statuses.ravel().tolist() == ["complete", "diverged", "complete"]
+    np.testing.assert_allclose(ahead[0].restore()["w"], 1 - 0.8**20, rtol=1e-5)
+    np.testing.assert_allclose(ahead[2].restore()["w"], 1 - 0.6**20, rtol=1e-5)
+
+
+def test_a_lane_that_ended_does_nothing_in_a_segment_launched_before_it_was_known():
+    from test_laws_of_the_engine import lanes_of
+
+    lanes, _ = lanes_of(quadratic(), count=3, width=1)
+    lanes._cohort.h["rate"][:] = 0.1, 1e6, 0.2
+    lanes._place()
+    lanes.launch(5, False)
+    lanes.launch(9, True)
+    first = lanes.land()
+    assert first.iterations == 3
+    assert (first.diverged >= 0).tolist() == [False, True, False]
+    lanes.retire([1])
+    assert lanes.moves
+    second = lanes.land()
+    assert second.iterations == 2, "a chunk whose lane ended is not computed"
+    assert second.lanes.tolist() == [0, 2]
+    state = lanes.snapshot()
+    assert state.step.tolist() == [9, 5, 9]
+    np.testing.assert_allclose(state.state["w"][[0, 2], 0], [1 - 0.8**9, 1 - 0.6**9], rtol=1e-5)
+    assert lanes.advance(10, False).iterations == 2
+
+
+def groups():
+    space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e-1), momentum=0.9, hidden=hpx.Choice(2, 3, 4))
+    return hpx.Sweep(classifier(model=lambda h: Net(h.hidden), steps=4, eval_every=2), space, trials=6)
+
+
+def test_the_next_groups_compile_while_one_trains(calls, monkeypatch):
+    asked, compile_one = [], compiling.compiling
+
+    def noted(recipe, h, *args):
+        asked.append(("compile", h.hidden, len(calls)))
+        return compile_one(recipe, h, *args)
+
+    monkeypatch.setattr("hpjax.wave.compiling", noted)
+    monkeypatch.setattr("hpjax.wave.AT_ONCE", 2)
+    with compilations() as programs:
+        groups().run(progress=False)
+    assert len(programs) == 3, "nothing twice"
+    # Two before anything trains, and each time that a group begins the one after the next.
+    assert [before for _, _, before in asked] == [0, 0, 4]
+    assert len({hidden for _, hidden, _ in asked}) == 3
+
+
+def test_a_group_whose_compilation_fails_says_so_when_it_is_its_turn(monkeypatch):
+    class Broken:
+        def __init__(self, *args):
+            raise RuntimeError("no compiler today")
+
+    monkeypatch.setattr(compiling, "Compiled", Broken)
+    with pytest.raises(RuntimeError, match="no compiler today"):
+        sweep().run(progress=False)
+    monkeypatch.undo()
+    assert len(sweep().run(progress=False)) == 3
