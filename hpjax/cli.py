@@ -215,7 +215,7 @@ def resume(
 
 def _recorded_command(directory: Path) -> tuple[list[str], dict[str, Any]]:
     """The command that began the run in a directory, and its options."""
-    from hpjax.store import read_manifest
+    from hpjax.about import read_manifest
 
     command = read_manifest(directory)["command"]
     if command[:1] not in (["hpjax"], ["cli.py"]) or command[1:2] != ["run"]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpjax.errors import InputError, RunError
-from hpjax.store import write_bytes
+from hpjax.files import write_bytes
 from hpjax.text import show
 
 if TYPE_CHECKING:

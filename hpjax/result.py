@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hpjax.about import read_manifest
 from hpjax.errors import InputError, RunError, did_you_mean, whole
 from hpjax.objective import Objective
-from hpjax.store import Store, read_manifest
+from hpjax.store import Store
 from hpjax.text import count, show, size
 from hpjax.text import metric as number
 from hpjax.text import table as text_table
@@ -393,7 +394,7 @@ class Result:
             )
         if self.lane_status[trial, replicate] == "running":
             raise RunError(f"trial {trial} is still running, or was interrupted: it has no final state.")
-        return self._store.state(int(self.waves[trial]), trial, replicate)
+        return self._store.states.lane(int(self.waves[trial]), trial, replicate)
 
     def test(self) -> dict[str, float]:
         """Evaluates the best trial on the test split, averaged over replicates, and records that it was used.

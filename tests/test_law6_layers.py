@@ -26,7 +26,9 @@ result
 plot
 analysis diagnosis journal cuts export
 store
-tables fields states
+readout about
+database states fields
+tables files
 supervise prediction
 training
 losses
