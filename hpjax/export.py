@@ -12,7 +12,7 @@ from hpjax.files import write_bytes
 from hpjax.text import show
 
 if TYPE_CHECKING:
-    from hpjax.result import Trial
+    from hpjax.trial import Trial
 
 
 def write(trial: "Trial", path: Path, replicate: int) -> None:

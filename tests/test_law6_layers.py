@@ -23,6 +23,7 @@ standing planning
 settings
 merging
 result
+trial
 plot
 analysis diagnosis journal cuts export
 store
