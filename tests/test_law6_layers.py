@@ -35,7 +35,9 @@ training
 losses
 network measures
 optim nn monitors ranges
-schedules initializers
+schedules nn.dense nn.dropout nn.norm nn.depth
+nn.masks
+initializers
 data feed
 stream
 arrays
