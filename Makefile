@@ -11,15 +11,17 @@ sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a
 	$(BIN)/hpjax plot $(RUN)
 
 # Nearly all that tests do is compile, which these settings halve. The laws are tested as users run them.
-QUICKLY := JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS=--xla_cpu_use_fusion_emitters=false
+QUICK_FLAGS := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_prefer_vector_width=128
+QUICKLY := JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$(QUICK_FLAGS)"
 LAWS := $(wildcard tests/test_law*.py)
 
 test: $(READY)  ## The tests.
 	$(BIN)/python -m pytest -n auto --dist worksteal $(LAWS)
 	$(QUICKLY) $(BIN)/python -m pytest -n auto --dist worksteal $(filter-out $(LAWS),$(wildcard tests/test_*.py))
 
-soak: $(READY)  ## Kills runs again and again, and compares what they end with.
+soak: $(READY)  ## Kills runs again and again, compares what they end with, and damages run directories.
 	HPJAX_KILLS=7 $(BIN)/python -m pytest -k killed_run tests/test_resume.py
+	HPJAX_DAMAGES=10 $(BIN)/python -m pytest -k "show or plot or export or restore or resume" tests/test_untrusted.py
 
 lint: $(READY)  ## Style and format.
 	$(BIN)/ruff check .

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from hpjax.program import Data as Data
     from hpjax.program import Program as Program
     from hpjax.result import Result as Result
-    from hpjax.result import Trial as Trial
     from hpjax.result import load as load
     from hpjax.samplers import Bayes as Bayes
     from hpjax.samplers import Grid as Grid
@@ -58,6 +57,7 @@ if TYPE_CHECKING:
     from hpjax.stopping import EarlyStopping as EarlyStopping
     from hpjax.supervise import supervised as supervised
     from hpjax.sweep import Sweep as Sweep
+    from hpjax.trial import Trial as Trial
     from hpjax.wave import Event as Event
 
 __version__ = "0.1.0"
@@ -73,7 +73,7 @@ _HOME = {
     "hpjax.objective": ["maximize", "minimize"],
     "hpjax.preemption": ["Preempted"],
     "hpjax.program": ["Data", "Program"],
-    "hpjax.result": ["Result", "Trial", "load"],
+    "hpjax.result": ["Result", "load"],
     "hpjax.samplers": ["Bayes", "Grid", "Manual", "Observation", "Optuna", "Random", "Refine", "Sampler", "Sobol"],
     "hpjax.schedulers": ["PBT", "Clone", "EarlyStop", "Halving", "Hyperband", "MedianStop", "Race", "Scheduler"],
     "hpjax.domains": ["Choice", "Int", "LogInt", "LogUniform", "ReverseLogUniform", "Uniform"],
@@ -81,6 +81,7 @@ _HOME = {
     "hpjax.stopping": ["EarlyStopping"],
     "hpjax.supervise": ["supervised"],
     "hpjax.sweep": ["Sweep"],
+    "hpjax.trial": ["Trial"],
     "hpjax.wave": ["Event"],
 }
 _MODULES = ["data", "distributed", "keys", "losses", "metrics", "nn", "optim", "testing"]

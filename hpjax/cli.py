@@ -7,7 +7,9 @@ import shlex
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,20 +51,29 @@ def _shard(ctx: click.Context, option: click.Parameter, value: str | None) -> Sh
     return None if value is None else Shard.read(value)
 
 
-def _sweep_options(command: Any) -> Any:
-    for option in (
-        click.option("--shard", metavar="I/N", callback=_shard, help="Only this of N parts of the trials: 1/4 … 4/4."),
-        click.option("--devices", type=int, help="Local devices to use; all by default."),
-        click.option("--width", type=int, help="Lanes that one device computes at once."),
-        click.option("--eval-every", type=int, help="Steps between evaluations."),
-        click.option("--steps", type=int, help="Optimizer steps of every trial."),
-        click.option("--seed", type=int, help="Decides every random number."),
-        click.option("--replicates", type=int, help="Seeds a trial."),
-        click.option("--trials", type=int, help="How many points to try."),
-        click.argument("file", type=click.Path(path_type=Path)),
-    ):
-        command = option(command)
-    return command
+def _all(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """One decorator of several options or arguments, in their order."""
+    return lambda command: reduce(lambda done, option: option(done), reversed(options), command)
+
+
+_sweep_options = _all(
+    click.argument("file", type=click.Path(path_type=Path)),
+    click.option("--trials", type=int, help="How many points to try."),
+    click.option("--replicates", type=int, help="Seeds a trial."),
+    click.option("--seed", type=int, help="Decides every random number."),
+    click.option("--steps", type=int, help="Optimizer steps of every trial."),
+    click.option("--eval-every", type=int, help="Steps between evaluations."),
+    click.option("--width", type=int, help="Lanes that one device computes at once."),
+    click.option("--devices", type=int, help="Local devices to use; all by default."),
+    click.option("--shard", metavar="I/N", callback=_shard, help="Only this of N parts of the trials: 1/4 … 4/4."),
+)
+_run_options = _all(
+    click.option("--extend", is_flag=True, help="Add trials or steps to a finished run."),
+    click.option("--quiet", is_flag=True, help="Show no progress."),
+    click.option("--distributed", is_flag=True, help="Run as one of several hosts that share their devices."),
+)
+_directory = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+_top = click.option("--top", type=int, default=10, show_default=True, help="How many of the best trials to print.")
 
 
 def _load(file: Path, **changes: Any) -> "Sweep":
@@ -128,11 +139,9 @@ def plan(file: Path, **changes: Any) -> None:
 @click.option(
     "--dir", "directory", type=click.Path(path_type=Path), help="Run directory; by default a new one in runs/."
 )
-@click.option("--top", type=int, default=10, show_default=True, help="How many of the best trials to print.")
+@_top
 @click.option("--test", is_flag=True, help="Evaluate the best trial on the test split, once, at the end.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
-@click.option("--extend", is_flag=True, help="Add trials or steps to the finished run in --dir.")
-@click.option("--distributed", is_flag=True, help="Run as one of several hosts that share their devices.")
+@_run_options
 def run(
     file: Path,
     directory: Path | None,
@@ -183,13 +192,11 @@ def run(
 
 
 @main.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@_directory
 @click.option("--file", type=click.Path(path_type=Path), help="The sweep's file, where it moved.")
-@click.option("--extend", is_flag=True, help="Add to a finished run the trials or steps that follow.")
 @click.option("--trials", type=int, help="With --extend: how many points to have tried in all.")
 @click.option("--steps", type=int, help="With --extend: optimizer steps of every trial in all.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
-@click.option("--distributed", is_flag=True, help="Run as one of several hosts that share their devices.")
+@_run_options
 def resume(
     directory: Path,
     file: Path | None,
@@ -215,7 +222,7 @@ def resume(
 
 def _recorded_command(directory: Path) -> tuple[list[str], dict[str, Any]]:
     """The command that began the run in a directory, and its options."""
-    from hpjax.store import read_manifest
+    from hpjax.about import read_manifest
 
     command = read_manifest(directory)["command"]
     if command[:1] not in (["hpjax"], ["cli.py"]) or command[1:2] != ["run"]:
@@ -250,7 +257,7 @@ def _trusted(directory: Path, file: Path) -> Path:
 @main.command()
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where to: a new or an empty directory.")
-@click.option("--top", type=int, default=10, show_default=True, help="How many of the best trials to print.")
+@_top
 def merge(directories: tuple[Path, ...], out: Path, top: int) -> None:
     """Join the finished shards of a sweep to one run, and print its best trials."""
     from hpjax import merging
@@ -265,7 +272,7 @@ def merge(directories: tuple[Path, ...], out: Path, top: int) -> None:
 
 @main.command()
 @_sweep_options
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@_directory
 @click.option("--trial", type=int, help="Its id; by default the best one's.")
 def replay(file: Path, directory: Path, trial: int | None, **changes: int | None) -> None:
     """Train one trial of the run in DIR again, alone; exit code 1 where a bit differs."""
@@ -278,8 +285,8 @@ def replay(file: Path, directory: Path, trial: int | None, **changes: int | None
 
 
 @main.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--top", type=int, default=10, show_default=True, help="How many of the best trials.")
+@_directory
+@_top
 @click.option("--sort", metavar="METRIC", help="Sort by this metric, the highest first, instead of the objective.")
 @click.option("--lowest", is_flag=True, help="With --sort: the lowest first.")
 def show(directory: Path, top: int, sort: str | None, lowest: bool) -> None:
@@ -292,7 +299,7 @@ def show(directory: Path, top: int, sort: str | None, lowest: bool) -> None:
 
 
 @main.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@_directory
 @click.option("--out", type=click.Path(path_type=Path), help="The picture; by default DIR/overview.png.")
 def plot(directory: Path, out: Path | None) -> None:
     """Draw a run: its curves, and the objective against each hyperparameter."""
@@ -304,7 +311,7 @@ def plot(directory: Path, out: Path | None) -> None:
 
 
 @main.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@_directory
 @click.option(
     "--csv", "kind", flag_value="csv", default=True, help="As comma-separated values, a row a trial; the default."
 )

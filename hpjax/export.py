@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpjax.errors import InputError, RunError
-from hpjax.store import write_bytes
+from hpjax.files import write_bytes
 from hpjax.text import show
 
 if TYPE_CHECKING:
-    from hpjax.result import Trial
+    from hpjax.trial import Trial
 
 
 def write(trial: "Trial", path: Path, replicate: int) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from hpjax.about import read_manifest, write_manifest
 from hpjax.checkpoint import KEPT, Checkpoints, Cut, forget
 from hpjax.cuts import check_cut, check_lanes
 from hpjax.engine.lane import HEALTHY, Lane, Shapes, blank
@@ -17,7 +18,7 @@ from hpjax.program import AT_THE_END
 from hpjax.result import Result
 from hpjax.settings import Settings
 from hpjax.standing import Standing
-from hpjax.store import NO_WAVE, STATUSES, Store, read_manifest, write_manifest
+from hpjax.store import NO_WAVE, STATUSES, Store
 from hpjax.stream import Position
 
 MAY_CHANGE = {"trials", "rounds", "steps"}
@@ -107,7 +108,7 @@ def _cut(settings: Settings, prepared: Prepared, store: Store, result: Result, m
     parts = {"lanes": Cut({}, {"changes": changes}), "standing": standing.cut()}
     waves = sorted(set(result.waves[result.rounds == last].tolist()) - {NO_WAVE})
     for wave in waves:
-        ids, leaves = store.states(wave)
+        ids, leaves = store.states.of(wave)
         own = ids[:, 0], ids[:, 1]
         step, live = result.lane_step[own].astype(np.int32), again[own]
         arrays = {"trial": ids[:, 0].astype(np.int32), "live": live, "taken": step, "lost": np.zeros(0, np.int32)}

@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hpjax.about import FORMAT, MANIFEST, differences, origin, read_manifest
 from hpjax.errors import RunError
+from hpjax.files import LOCK, part_of
 from hpjax.hparams import Hparams
 from hpjax.keys import lane_key
 from hpjax.planning import Prepared, tracer
 from hpjax.program import Program
 from hpjax.settings import Settings
-from hpjax.store import FORMAT, LOCK, MANIFEST, differences, origin, part_of, read_manifest
 from hpjax.stream import Stream, shown
 from hpjax.text import show
 

@@ -7,9 +7,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hpjax.about import differences, origin, read_manifest
 from hpjax.errors import InputError, RunError
 from hpjax.result import Result, load
-from hpjax.store import NO_WAVE, STATES, Change, Planned, Store, differences, origin, read_manifest
+from hpjax.store import NO_WAVE, STATES, Change, Planned, Store
 from hpjax.text import count
 
 # Of trials that are there twice, so many are named.

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hpjax import distributed
+from hpjax.about import differences, read_manifest, write_manifest
 from hpjax.checkpoint import FOLDER, Checkpoints, Cut, forget
 from hpjax.cuts import check_cut
 from hpjax.errors import RunError
 from hpjax.manifest import recorded
-from hpjax.store import STATUSES, Change, Store, differences, read_manifest, write_manifest
+from hpjax.store import STATUSES, Change, Store
 
 
 @dataclass

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpjax.about import differences
 from hpjax.errors import RunError
 from hpjax.manifest import description, digests, manifest
 from hpjax.planning import Prepared, narrowed
-from hpjax.result import Result, Trial
+from hpjax.result import Result
 from hpjax.settings import Settings
-from hpjax.store import Planned, Store, differences
+from hpjax.store import Planned, Store
 from hpjax.text import count
+from hpjax.trial import Trial
 from hpjax.wave import Wave, place_for
 
 SHOWN = 10  # differences in the text

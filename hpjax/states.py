@@ -1,5 +1,7 @@
-"""Final states on the disk, read without unpickling, and no more of them than is asked for."""
+"""Final states, in a directory or in memory: read without unpickling, and no more of them than is asked for."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +9,87 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpjax.errors import RunError
+from hpjax.files import write_text
 from hpjax.untrusted import Field, check, is_whole, read_json
 
 Array = NDArray[Any]
+
+
+class States:
+    """The final states of a run, wave by wave.
+
+    Args:
+      folder: where they are; None keeps them in memory.
+      follows: whether another host writes them.
+    """
+
+    def __init__(self, folder: Path | None, follows: bool = False) -> None:
+        self._folder, self._follows = folder, follows
+        self._kept: dict[int, tuple[Array, list[tuple[tuple[str | int, ...], Array]]]] = {}
+
+    def add(self, wave: int, lanes: Array, leaves: Sequence[tuple[tuple[str | int, ...], Array]]) -> None:
+        """Keeps the final states of a wave.
+
+        Args:
+          wave: its number.
+          lanes: int32 (lanes, 2), trial and replicate of each row.
+          leaves: path and stacked array, (lanes, ...), of every leaf.
+        """
+        if self._folder is None:
+            self._kept[wave] = (lanes, list(leaves))
+            return
+        if self._follows:
+            return
+        folder = self._folder / f"wave-{wave}"
+        tree = [{"path": list(path), "dtype": str(array.dtype)} for path, array in leaves]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for i, (_, array) in enumerate(leaves):
+                np.save(folder / f"{i}.npy", array)
+            np.save(folder / "lanes.npy", lanes)
+            write_text(folder / "tree.json", json.dumps(tree, indent=1) + "\n")
+        except OSError as error:
+            raise RunError(f"final states cannot be written: {error}.") from None
+
+    def of(self, wave: int) -> tuple[Array, list[tuple[tuple[str | int, ...], Array]]]:
+        """The final states of a wave in a directory, as ``add`` got them; memory-mapped.
+
+        Raises:
+          RunError: they cannot be read.
+        """
+        assert self._folder is not None
+        return read_states(self._folder / f"wave-{wave}")
+
+    def lane(self, wave: int, trial: int, replicate: int) -> list[tuple[tuple[str | int, ...], Array]]:
+        """Path and array of every leaf of one lane's final state; reads nothing of the others.
+
+        Raises:
+          RunError: it is not there (yet).
+        """
+        if self._folder is not None:
+            lanes, leaves = self._opened(wave, trial)
+        elif wave in self._kept:
+            lanes, leaves = self._kept[wave]
+        else:
+            raise _running(trial)
+        row = np.flatnonzero((lanes[:, 0] == trial) & (lanes[:, 1] == replicate))
+        if len(row) != 1:
+            raise RunError(f"no final state of trial {trial}, replicate {replicate}.")
+        return [(path, np.array(array[row[0]])) for path, array in leaves]
+
+    def _opened(self, wave: int, trial: int) -> tuple[Array, list[tuple[tuple[str | int, ...], Array]]]:
+        assert self._folder is not None
+        folder = self._folder / f"wave-{wave}"
+        if not (folder / "tree.json").exists():
+            raise _running(trial)
+        try:
+            return read_states(folder)
+        except RunError as error:
+            raise RunError(f"the final state of trial {trial} cannot be read: {error}") from None
+
+
+def _running(trial: int) -> RunError:
+    return RunError(f"the final state of trial {trial} is not there yet: trials that run with it are still running.")
 
 
 def read_states(folder: Path) -> tuple[Array, list[tuple[tuple[str | int, ...], Array]]]:

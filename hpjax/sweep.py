@@ -27,10 +27,11 @@ from hpjax.program import State
 from hpjax.progress import Progress
 from hpjax.record import Record, opened
 from hpjax.replay import Replay, check_result, replay
-from hpjax.result import Result, Trial
+from hpjax.result import Result
 from hpjax.settings import Settings
 from hpjax.space import Point
 from hpjax.standing import observed
+from hpjax.trial import Trial
 from hpjax.wave import Event
 
 

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -28,8 +28,37 @@ DTYPES = ("<i4", "<f4", "<f8")
 # The arrays of a segment that say whose values the others hold.
 OWNERS = ("trial", "replicate", "step")
 
+# The wave of trials that another shard trains.
+NO_WAVE = -1
+
 # How deep a tuple of tuples may go.
 MOST_LEVELS = 8
+
+
+class Change(NamedTuple):
+    """A lane whose status changed, and the step at which it did."""
+
+    trial: int
+    replicate: int
+    status: str
+    step: int
+
+
+class Planned(NamedTuple):
+    """A trial that was begun.
+
+    Attributes:
+      trial, round, group, wave: its id, and where it stands; ``NO_WAVE`` for one that another shard trains.
+      width: lanes that a device computes at once where it trains.
+      hparams: name to value, as JSON has it.
+    """
+
+    trial: int
+    round: int
+    group: int
+    wave: int
+    width: int
+    hparams: dict[str, Any]
 
 
 def _whole(most: str = "2147483647", least: str = "0") -> str:

@@ -12,13 +12,18 @@ settings.register_profile("steady", derandomize=True, deadline=None, database=No
 settings.load_profile("steady")
 
 
-@pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory):
-    """What was compiled for one test serves the next: for suites of others that fit the same many times."""
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(request, tmp_path_factory):
+    """What was compiled for one test serves the next in the same process: nearly all that tests do is compile.
+
+    Not for the laws, whose programs are compiled as users have them compiled, nor in processes that tests start.
+    """
+    if request.module.__name__.startswith("test_law"):
+        yield
+        return
     from jax.experimental.compilation_cache import compilation_cache
 
-    base = tmp_path_factory.getbasetemp()
-    compilation_cache.set_cache_dir(str((base.parent if base.name.startswith("popen") else base) / "compiled"))
+    compilation_cache.set_cache_dir(str(tmp_path_factory.getbasetemp() / "compiled"))
     before = jax.config.jax_persistent_cache_min_compile_time_secs
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     compilation_cache.reset_cache()

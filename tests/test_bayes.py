@@ -195,8 +195,6 @@ def test_a_sweep_in_rounds_with_it():
     space = hpx.Space(rate=hpx.Uniform(1e-3, 10.0))
     result = hpx.Sweep(program, space, trials=32, rounds=4, sampler=Bayes()).run(progress=False)
     assert result.best.metrics["valid/loss"] < 1e-5, "a rate of 1/2 ± 0.07; that of 32 even ones is off by 0.15"
-    again = hpx.Sweep(program, space, trials=32, rounds=4, sampler=Bayes()).run(progress=False)
-    assert again.hparams == result.hparams
 
 
 def test_initial_that_cannot_be():

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from safetensors import safe_open
 
 import hpjax as hpx
 from hpjax import analysis
+from hpjax.cli import main
 
 DIGITS = Path(__file__).parents[1] / "experiments" / "digits" / "sweep.py"
 
@@ -20,6 +22,11 @@ DIGITS = Path(__file__).parents[1] / "experiments" / "digits" / "sweep.py"
 def hpjax(*arguments, cwd=None):
     command = [sys.executable, "-m", "hpjax.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+def here(*arguments):
+    """The same in this process, which need not import JAX again."""
+    return CliRunner().invoke(main, [str(each) for each in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +63,16 @@ def test_plan_trains_nothing(tmp_path):
 
 
 def test_show(directory):
-    done = hpjax("show", directory, "--top", 2, "--sort", "valid/accuracy")
+    done = here("show", directory, "--top", 2, "--sort", "valid/accuracy")
     lines = done.stdout.splitlines()
     assert len(lines) == 4
     accuracies = hpx.load(directory).table()["valid/accuracy"]
     assert f"{accuracies.max():.4g}" in lines[1]
-    assert "Did you mean 'valid/accuracy'" in hpjax("show", directory, "--sort", "valid/accurac").stderr
+    assert "Did you mean 'valid/accuracy'" in here("show", directory, "--sort", "valid/accurac").stderr
 
 
 def test_export(directory, tmp_path):
-    assert hpjax("export", directory, "--csv", "--out", tmp_path / "a.csv").returncode == 0
+    assert here("export", directory, "--csv", "--out", tmp_path / "a.csv").exit_code == 0
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 9
     missing = hpjax("export", directory, "--out", tmp_path / "nowhere" / "a.csv")
     assert missing.returncode == 2
@@ -74,12 +81,12 @@ def test_export(directory, tmp_path):
 
 def test_export_of_parameters(directory, tmp_path):
     for arguments, trial in (((), hpx.load(directory).best.id), (("--trial", 5), 5)):
-        done = hpjax("export", directory, "--params", tmp_path / "a.safetensors", *arguments)
+        done = here("export", directory, "--params", tmp_path / "a.safetensors", *arguments)
         assert done.stdout == f"{tmp_path / 'a.safetensors'}\n"
         with safe_open(tmp_path / "a.safetensors", "numpy") as file:
             assert file.metadata()["trial"] == str(trial)
-    alone = hpjax("export", directory, "--trial", 5)
-    assert alone.returncode == 2
+    alone = here("export", directory, "--trial", 5)
+    assert alone.exit_code == 2
     assert alone.stderr.startswith("error: --trial = 5: needs --params")
 
 
@@ -91,11 +98,11 @@ def test_replay(directory, tmp_path):
     shutil.copytree(directory, tmp_path / "run")
     for states in (tmp_path / "run" / "states").glob("wave-*/0.npy"):
         np.save(states, -np.load(states))
-    best = hpjax("replay", DIGITS, tmp_path / "run", *small)
-    assert best.returncode == 1
+    best = here("replay", DIGITS, tmp_path / "run", *small)
+    assert best.exit_code == 1
     assert best.stdout.startswith(f"trial {hpx.load(directory).best.id}: does not agree, of 1 replicate")
-    other = hpjax("replay", DIGITS, directory, "--trial", 3)
-    assert other.returncode == 2
+    other = here("replay", DIGITS, directory, "--trial", 3)
+    assert other.exit_code == 2
     assert "trials: 8 there, 256 here" in other.stderr
 
 
@@ -144,7 +151,7 @@ def test_a_bug_in_the_users_file_shows_their_lines_alone(tmp_path):
 
 def test_not_a_directory_of_a_run(tmp_path):
     for command in (["show"], ["plot"], ["export", "--csv"]):
-        done = hpjax(command[0], tmp_path, *command[1:])
-        assert done.returncode == 2
+        done = here(command[0], tmp_path, *command[1:])
+        assert done.exit_code == 2
         assert done.stderr.startswith("error: ")
         assert "is no run directory" in done.stderr

@@ -26,11 +26,12 @@ def points():
 
 
 POINTS = points()
+PROGRAM = classifier()
 
 
 def run(points, **changes):
     sweep = hpx.Sweep(
-        classifier(),
+        PROGRAM,
         SPACE,
         replicates=2,
         sampler=hpx.Manual(points),
@@ -76,7 +77,7 @@ def test_length_of_segments(reference, segment):
 
 
 def test_all_steps_in_one_segment():
-    once = dataclasses.replace(classifier(), eval_every=21)
+    once = dataclasses.replace(PROGRAM, eval_every=21)
     sweep = hpx.Sweep(once, SPACE, sampler=hpx.Manual(POINTS), seed=SEED, width=WIDTH)
     whole = sweep.run(progress=False)
     parts = dataclasses.replace(sweep, segment=4).run(progress=False)
@@ -103,7 +104,7 @@ def test_a_trial_in_a_sweep_of_its_own(reference, trial):
 @pytest.mark.parametrize("randomness", ["shared", "independent"])
 def test_every_trial_alone_in_one_program(randomness):
     """Each of 40 trials alone in the very program that trains all 40, on every device and in any company."""
-    program = classifier()
+    program = PROGRAM
     sweep = hpx.Sweep(program, SPACE, sampler=hpx.Manual(POINTS), seed=SEED, width=WIDTH, randomness=randomness)
     shapes = sweep.plan().shapes[0]
     recipe = Recipe(program, shapes, WIDTH, own_luck=randomness == "independent", own_budget=False)

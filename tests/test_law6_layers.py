@@ -23,16 +23,21 @@ standing planning
 settings
 merging
 result
+trial
 plot
 analysis diagnosis journal cuts export
 store
-tables fields states
+readout about
+database states fields
+tables files
 supervise prediction
 training
 losses
 network measures
 optim nn monitors ranges
-schedules initializers
+schedules nn.dense nn.dropout nn.norm nn.depth
+nn.masks
+initializers
 data feed
 stream
 arrays

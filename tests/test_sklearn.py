@@ -19,8 +19,6 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 import hpjax as hpx
 from hpjax.data import Examples
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def labels(data):
     return 1 + int(hpx.data.pool(data).y.max())

@@ -633,7 +633,7 @@ BOTH = ["finished", "interrupted"]
 
 
 def test_show(runs, tmp_path_factory, counted):
-    commanded(runs, tmp_path_factory, counted, 280 * CASES, BOTH, "show")
+    commanded(runs, tmp_path_factory, counted, 140 * CASES, BOTH, "show")
 
 
 def test_plot(runs, tmp_path_factory, monkeypatch, counted):
@@ -641,7 +641,7 @@ def test_plot(runs, tmp_path_factory, monkeypatch, counted):
     from hpjax import plot
 
     monkeypatch.setitem(plot.STYLE, "figure.dpi", 20)
-    commanded(runs, tmp_path_factory, counted, 20 * CASES, BOTH, "plot")
+    commanded(runs, tmp_path_factory, counted, 10 * CASES, BOTH, "plot")
 
 
 def test_export(runs, tmp_path_factory, counted):
@@ -692,9 +692,9 @@ def test_resume(runs, tmp_path_factory, counted):
             assert found.hparams == expected().hparams
 
     sqlite_of_original = sqlite_of(runs / "interrupted")
-    examine(runs, tmp_path_factory, 60 * CASES, ["interrupted"], act)
+    examine(runs, tmp_path_factory, 40 * CASES, ["interrupted"], act)
     counted(f"{len(outcomes)} damaged run directories tried with resume: {len(outcomes) - sum(outcomes)} refused")
-    assert len(outcomes) >= 60
+    assert len(outcomes) >= 40
     assert 0 < sum(outcomes) < len(outcomes)
 
 

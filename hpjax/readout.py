@@ -1,0 +1,112 @@
+"""Reading a run's database, checked before it is used."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpjax.database import DATABASE
+from hpjax.errors import RunError
+from hpjax.tables import Change, Planned, check_arrays, check_rows, hparams_of, metrics_of
+
+Array = NDArray[Any]
+
+
+class Readout:
+    """What a run's database says.
+
+    A curve is one array a (wave, segment, metric), not a row a number; the arrays ``trial``, ``replicate`` and
+    ``step`` of a segment say whose values they hold.
+
+    Attributes:
+      directory: of the run; None where it is in memory.
+    """
+
+    def __init__(self, database: sqlite3.Connection, directory: Path | None) -> None:
+        self._db, self.directory = database, directory
+
+    def check(self, replicates: int) -> None:
+        """Makes sure that every row is one that a run writes, before any is used.
+
+        Raises:
+          RunError: one is not.
+        """
+        with self._reading():
+            check_rows(self._db, self._where, replicates)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that is read inside is of one moment, though a run may be writing."""
+        self._read("BEGIN")
+        try:
+            yield
+        finally:
+            self._read("COMMIT")
+
+    @property
+    def _where(self) -> str:
+        return "the database" if self.directory is None else str(self.directory / DATABASE)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise RunError(f"{self._where} cannot be read: {error}. Restore it, or delete it to begin anew.") from None
+
+    def _read(self, query: str) -> list[Any]:
+        with self._reading():
+            return self._db.execute(query).fetchall()
+
+    def trials(self) -> list[Planned]:
+        """Every trial so far, by id."""
+        rows = self._read("SELECT trial, round, grp, wave, width, hparams FROM trials ORDER BY trial")
+        return [Planned(t, r, g, w, width, hparams_of(hparams)) for t, r, g, w, width, hparams in rows]
+
+    def lanes(self) -> list[Change]:
+        """Every lane's status."""
+        return [Change(*row) for row in self._read("SELECT trial, replicate, status, step FROM lanes")]
+
+    def curves(self, metrics: Sequence[str], shape: tuple[int, int]) -> dict[tuple[int, int], dict[str, Array]]:
+        """(wave, segment) to the arrays of that evaluation.
+
+        Args:
+          metrics: of the run.
+          shape: trials and replicates.
+        """
+        segments: dict[tuple[int, int], dict[str, Array]] = {}
+        for wave, segment, metric, dtype, data in self._read("SELECT * FROM curves ORDER BY wave, segment"):
+            segments.setdefault((wave, segment), {})[metric] = np.frombuffer(data, dtype)
+        for arrays in segments.values():
+            check_arrays(self._where, arrays, metrics, shape)
+        return segments
+
+    def evaluations(self, wave: int) -> int:
+        """How many evaluations a wave has, those before its lanes ended among them."""
+        return int(self._read(f"SELECT coalesce(max(segment) + 1, 0) FROM curves WHERE wave = {int(wave)}")[0][0])
+
+    def takeovers(self) -> list[tuple[int, int, int, dict[str, Any]]]:
+        """(trial, step, source, hyperparameters) in the order in which they happened."""
+        rows = self._read("SELECT trial, step, source, hparams FROM takeovers ORDER BY rowid")
+        return [(*ids, hparams_of(hparams)) for *ids, hparams in rows]
+
+    def tests(self) -> dict[int, dict[str, float]]:
+        """Trial to its metrics on the test split, for those that were tested."""
+        return {trial: metrics_of(metrics) for trial, metrics in self._read("SELECT * FROM tests")}
+
+    def compilations(self) -> dict[int, float]:
+        """Group to the seconds that compiling it took."""
+        return dict(self._read("SELECT grp, seconds FROM compilations"))
+
+    def ends(self) -> int:
+        """How often the run was finished: more than once where it was extended."""
+        return int(self._read("SELECT count(*) FROM finished")[0][0])
+
+    def seconds(self) -> float | None:
+        """Duration of the finished run, None while it is not finished."""
+        rows = self._read("SELECT seconds FROM finished ORDER BY rowid DESC LIMIT 1")
+        return float(rows[0][0]) if rows else None
