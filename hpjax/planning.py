@@ -143,7 +143,7 @@ def _first(settings: Settings) -> Prepared:
     costly = {name for given in shapes for name, check in given.checks if check.masks and name != DERIVED}
     costly |= {name for name, kind in tracing.kinds.items() if isinstance(kind, Selection)}
     costly = {name for name in costly if verdicts[name].traced and name in read}
-    told |= _with_costs(tracing, groups, points, schedules, verdicts, costly, devices[0].platform)
+    told |= _with_costs(tracing, groups, points, schedules, verdicts, shapes, costly, devices[0].platform)
     plan = Plan(
         rounds=rounds,
         replicates=settings.lanes_a_trial,
@@ -344,21 +344,20 @@ def _with_costs(
     points: list[Point],
     schedules: list[Schedule],
     verdicts: dict[str, Verdict],
+    shapes: list[Shapes],
     names: set[str],
     platform: str,
 ) -> dict[str, Verdict]:
     """The verdicts on ``names`` with what it costs to trace them, judged by the largest group that has each."""
-    told, counted = {}, {}
+    told = {}
     for name in sorted(names):
         g = max((g for g in groups if name in points[g.trials[0]]), key=lambda g: len(g.trials))
         own = [points[trial] for trial in g.trials]
         traced = [n for n in own[0] if verdicts[n].traced]
         work = sum(schedules[trial].steps * schedules[trial].calls for trial in g.trials)
         try:
-            if g.number not in counted:
-                counted[g.number] = cost.step_flops(tracing, own[0], traced)
-            found = cost.compare(tracing, own, traced, name, work, platform, counted[g.number])
-        except Exception:  # an estimate: without XLA's count, or where a value cannot be static, there is none
+            found = cost.compare(tracing, own, traced, name, work, platform, shapes[g.number])
+        except Exception:  # an estimate: where a value cannot be static there is none
             found = ""
         how = verdicts[name].reason if isinstance(tracing.kinds[name], Selection) else "masked in one program"
         told[name] = verdicts[name]._replace(reason=f"{how}; {found}" if found else how)

@@ -49,7 +49,7 @@ distributed
 checkpoint
 engine.trace engine.layout
 engine.lane engine.width engine.spread engine.blame samplers schedulers
-engine.lower
+engine.lower engine.work
 engine.kernels
 samplers.bayes samplers.refine
 samplers.optuna samplers.sobol samplers.grid samplers.manual samplers.random gp

@@ -1,42 +1,27 @@
-"""What one program for all values costs, against a program for each: arithmetic against compilations."""
+"""What a group costs to compile and to run, by the work that its jaxpr counts: to an order of magnitude."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from hpjax.engine.lane import as_array
+from hpjax.engine.lane import Shapes
 from hpjax.engine.trace import Tracer
-from hpjax.hparams import Hparams
+from hpjax.engine.work import Work
 from hpjax.space import Point
 
-# Enough to see through XLA: in a single lane a selection would run one branch, in several it runs all.
-LANES = 2
 # Distinct values whose programs are counted; of more, as many spread over them.
 MOST = 3
-# For the verdict which way is cheaper, to an order of magnitude: what small models reach, and what compiling one takes.
-FLOPS_A_SECOND = {"cpu": 5e9}
-ACCELERATOR_FLOPS_A_SECOND = 1e12
-COMPILE_SECONDS = 3.0
 
 
-def step_flops(tracer: Tracer, point: Point, traced: Sequence[str]) -> float:
-    """Arithmetic of one step of one lane, as XLA counts it in the program before it compiles it; nothing compiles."""
-    h = tracer.hparams(point, traced)
-    key = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
-    state = jax.eval_shape(lambda key, h: jax.tree.map(as_array, tracer.program.init(key, h)), key, h)
+def seconds(work: Work, platform: str) -> float:
+    """What a device takes for it: on a CPU one core, on an accelerator one that is kept busy."""
+    if platform == "cpu":
+        return work.flops / 30e9 + work.elements / 0.5e9
+    return work.flops / 10e12 + work.elements / 100e9
 
-    def step(key: jax.Array, state: Any, h: Hparams, train: Any) -> Any:
-        batch = tracer.program.batch(key, jnp.int32(0), train, h)
-        return tracer.program.step(key, state, batch, h)[0]
 
-    def lanes(tree: Any) -> Any:
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((LANES, *x.shape), x.dtype), tree)
-
-    many = jax.jit(jax.vmap(step, in_axes=(None, 0, 0, None)))
-    counted: Any = many.lower(key, lanes(state), lanes(h), tracer.train).cost_analysis()
-    return float(counted["flops"]) / LANES
+def compile_seconds(shapes: Shapes) -> float:
+    """What compiling the program of a group takes."""
+    return 1.0 + 0.004 * (shapes.step.equations + shapes.evaluation.equations)
 
 
 def compare(
@@ -46,7 +31,7 @@ def compare(
     name: str,
     lane_steps: int,
     platform: str,
-    together: float,
+    together: Shapes,
 ) -> str:
     """What tracing ``name`` costs against a group for each of its values, and which is cheaper, as a clause.
 
@@ -57,19 +42,19 @@ def compare(
       name: one that is traced by selection or by a mask.
       lane_steps: steps of all these trials together.
       platform: of the devices.
-      together: arithmetic of a step where all of ``traced`` are.
+      together: what the program gives where all of ``traced`` are.
     """
     values = sorted({point[name] for point in points}, key=_order)
     many = len(values)
     spread = values if many <= MOST else [values[round(i * (many - 1) / (MOST - 1))] for i in range(MOST)]
     others = [other for other in traced if other != name]
-    apart = sum(step_flops(tracer, points[0] | {name: value}, others) for value in spread) / len(spread)
-    if not (together > 0 and apart > 0) or many == 1:
+    found = [tracer.shapes(points[0] | {name: value}, others) for value in spread]
+    apart, one = sum(seconds(each.step, platform) for each in found) / len(spread), seconds(together.step, platform)
+    if not (one > 0 and apart > 0) or many == 1:
         return ""
-    speed = FLOPS_A_SECOND.get(platform, ACCELERATOR_FLOPS_A_SECOND)
-    cheaper = (together - apart) * lane_steps / speed <= COMPILE_SECONDS * (many - 1)
-    advice = "cheaper here" if cheaper else "static=True would be cheaper here"
-    return f"{together / apart:.2g} × the arithmetic of {many} groups, in 1 program for {many}: {advice}"
+    compiling = sum(map(compile_seconds, found)) / len(spread) * (many - 1)
+    advice = "cheaper here" if (one - apart) * lane_steps <= compiling else "static=True would be cheaper here"
+    return f"{one / apart:.2g} × the arithmetic of {many} groups, in 1 program for {many}: {advice}"
 
 
 def _order(value: Any) -> Any:

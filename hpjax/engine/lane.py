@@ -1,5 +1,6 @@
 """One lane: the life of one replicate of one trial, as pure functions that ``vmap`` widens."""
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from jax import lax
 
 from hpjax.checks import Check, collecting
 from hpjax.engine.lower import has_windows, lowered
+from hpjax.engine.work import Work, mark, parts
 from hpjax.errors import ProgramError, naming
 from hpjax.hparams import Hparams, reading
 from hpjax.keys import purpose_key, step_key
@@ -68,6 +70,8 @@ class Shapes(NamedTuple):
       lapack: whether it decomposes matrices, which on a CPU is LAPACK's work.
       windows: whether it has convolutions or pooling, for which there are other kernels.
       checks: per traced hyperparameter what its numbers must be, as the code that uses it says.
+      step, evaluation: what these compute.
+      fingerprint: of all that it computes; equal ones are as fast.
     """
 
     state: State
@@ -79,6 +83,9 @@ class Shapes(NamedTuple):
     checks: tuple[tuple[str, Check], ...]
     lapack: bool
     windows: bool
+    step: Work
+    evaluation: Work
+    fingerprint: str
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -119,6 +126,8 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
     tracers = [path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(h)]
     names = {name for name, v in zip(tracers, traced.jaxpr.invars, strict=False) if id(v) in used}
     count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
+    text = str(traced.jaxpr)
+    _, step, evaluation = parts(traced.jaxpr)
     return Shapes(
         state,
         tuple(generators),
@@ -128,8 +137,11 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
         # A traced one is read where the program uses its value, a static one where the user's code asks for it.
         frozenset(names | read.difference(tracers)),
         tuple(dict.fromkeys((name, check._replace(value=None)) for name, check in checks)),
-        re.search(rf"= ({'|'.join(DECOMPOSITIONS)})\b", str(traced.jaxpr)) is not None,
+        re.search(rf"= ({'|'.join(DECOMPOSITIONS)})\b", text) is not None,
         has_windows(traced),
+        step,
+        evaluation,
+        hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", text).encode()).hexdigest()[:16],
     )
 
 
@@ -146,12 +158,14 @@ def life(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> tuple[St
             "the state holds an rbg key, and under vmap its numbers would depend on the neighbours. "
             "Use threefry2x32 keys."
         )
+    mark()
     batch = naming("Program.batch", program.batch)(key, jnp.int32(0), train, h)
     after = naming("Program.step", program.step)(key, state, batch, h)
     if not (isinstance(after, tuple) and len(after) == 2):
         raise ProgramError(f"Program.step must return (state, metrics), got {type(after).__name__}.")
     moved = jax.tree.map(as_array, after[0])
     _same_type("step", state, moved)
+    mark()
     emitted = _scalars("step", after[1])
     evaluated = _scalars("evaluate", naming("Program.evaluate", program.evaluate)(key, moved, valid, h))
     _reacted(moved, naming("Program.react", program.react)(moved, _reported(emitted, evaluated), h))

@@ -1,6 +1,6 @@
 """Rewrites what collapses under ``vmap``: re-evaluates a function's jaxpr with other kernels for a few primitives.
 
-This is the one file that reads jaxprs and builds them. What it does not know stays as it was.
+This is the one file that takes jaxprs apart and builds them anew. What it does not know stays as it was.
 """
 
 from collections.abc import Callable, Iterator, Sequence
