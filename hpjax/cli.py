@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import os
+import platform
 import shlex
 import sys
 import time
@@ -79,6 +80,7 @@ _top = click.option("--top", type=int, default=10, show_default=True, help="How 
 def _load(file: Path, **changes: Any) -> "Sweep":
     """The ``sweep`` of a Python file, with what the command line changes."""
     _use_every_core()
+    _keep_programs()
     from hpjax.sweep import Sweep
 
     if not file.is_file():
@@ -127,11 +129,28 @@ def _use_every_core() -> None:
         jax.config.update("jax_num_cpu_devices", cores)
 
 
+def _keep_programs() -> None:
+    """What XLA compiled serves the next run too, unless the user has a cache of their own."""
+    import jax
+
+    from hpjax.remembered import fingerprint, folder
+
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
+        return
+    # A folder for each kind of processor: homes are shared, and a program for another one may not run.
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else [platform.processor()]
+    kind = fingerprint(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))
+    jax.config.update("jax_compilation_cache_dir", str(folder() / "xla" / kind))
+    jax.config.update("jax_persistent_compilation_cache_min_compile_time_secs", 0.3)
+
+
 @main.command()
 @_sweep_options
-def plan(file: Path, **changes: Any) -> None:
+@click.option("--measure", is_flag=True, help="Measure first how many lanes are best at once, and remember it.")
+def plan(file: Path, measure: bool, **changes: Any) -> None:
     """Print what the sweep in FILE will do, before anything trains."""
-    click.echo(str(_load(file, **changes).plan()))
+    click.echo(str(_load(file, **changes).plan(measure)))
 
 
 @main.command()

@@ -123,7 +123,7 @@ def _cut(settings: Settings, prepared: Prepared, store: Store, result: Result, m
     narrow = {g: int(result.widths[result.groups == g].min()) for g in set(result.groups.tolist())}
     whole = {
         "reached": {"round": last, "step": 0, "done": int(result.lane_step.sum()), "spared": 0},
-        "narrowed": [[g, w] for g, w in sorted(narrow.items()) if w < plan.width],
+        "narrowed": [[g, w] for g, w in sorted(narrow.items()) if w < plan.widths[g]],
         "waves": waves,
         "seconds": store.seconds() or 0.0,
         "takeovers": len(result.lineage),

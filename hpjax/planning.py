@@ -16,9 +16,11 @@ from hpjax.engine.lane import DERIVED, Shapes
 from hpjax.engine.lanes import luck_of
 from hpjax.engine.plan import Group, Plan, group
 from hpjax.engine.trace import Tracer, Verdict, blamed, judge, settle, shapes_of
+from hpjax.engine.width import Rate
 from hpjax.errors import InputError, ProgramError, UnknownHyperparameterError
 from hpjax.hparams import Hparams, reading, with_fold
 from hpjax.program import Schedule
+from hpjax.remembered import fingerprint, recall
 from hpjax.samplers import Observation
 from hpjax.settings import Settings
 from hpjax.shard import Shard
@@ -129,14 +131,6 @@ def _first(settings: Settings) -> Prepared:
         )
     unseen = _check_numbers(settings, tracing, groups, shapes, points, schedules, 0)
     _check_scheduler(settings, rounds, schedules, groups, 0)
-    # As for all trials where this is a shard: what the shards find together is one sweep, which has one width.
-    wide = settings.width or width.choose(
-        devices[0].platform,
-        max(len(g.trials) for g in groups) * (settings.lanes_a_trial if settings.randomness == "independent" else 1),
-        len(devices),
-        max(s.lane_bytes for s in shapes),
-        spread.memory(),
-    )
     told = {
         name: v if name in read else v._replace(reason="the program never reads it") for name, v in verdicts.items()
     }
@@ -154,7 +148,9 @@ def _first(settings: Settings) -> Prepared:
         domains={
             name: " or ".join(dict.fromkeys(map(str, settings.space.domains(name)))) for name in settings.space.names
         },
-        width=wide,
+        widths=(),
+        kernels=settings.kernels or "batched",
+        rates=(),
         chunks=(),
         waves=(),
         parks=False,
@@ -170,8 +166,77 @@ def _first(settings: Settings) -> Prepared:
         stream="" if settings.stream is None else f"{settings.stream}, {size(settings.stream.block_bytes)} a block",
         block=None if settings.stream is None else settings.stream.block,
     )
-    plan = _waved(settings, plan, 0)
+    plan = _waved(settings, _wide(settings, plan), 0)
     return Prepared(replace(plan, hints=(*plan.hints, *_hints_of_shard(settings, plan))), points)
+
+
+def _wide(settings: Settings, plan: Plan) -> Plan:
+    """``plan`` with a width for each group: as it had, as the settings say, as was measured, or by rule."""
+    given = settings.width
+    if isinstance(given, tuple) and not plan.widths and len(given) != len(plan.groups):
+        allowed = f"must be one number, or one for each of the {len(plan.groups)} groups"
+        raise InputError("Sweep.width", given, allowed, "Leave it out, and the sweep chooses.")
+    widths, rates, kernels = list(plan.widths), list(plan.rates), plan.kernels
+    for g in plan.groups[len(widths) :]:
+        measured: tuple[Rate, ...] = ()
+        if isinstance(given, int):
+            widths.append(given)
+        elif given is not None and g.number < len(given):
+            widths.append(given[g.number])
+        else:
+            # Groups of later rounds by rule: what is measured by then must not decide their bits.
+            measured = () if plan.widths else _recalled(settings, plan, g)
+            most = width.best(measured).width if measured else None
+            widths.append(_fit(settings, plan, g, most))
+        rates.append(measured)
+    if settings.kernels is None:
+        windowed = [each for each, given in zip(rates, plan.shapes, strict=True) if each and given.windows]
+        kernels = width.best(windowed[0]).kernels if windowed else kernels
+    return replace(plan, widths=tuple(widths), rates=tuple(rates), kernels=kernels)
+
+
+def widened(settings: Settings, plan: Plan, widths: Mapping[int, int], kernels: str | None) -> Plan:
+    """``plan``, of the first round, with other widths for some groups, and with what was measured for all others.
+
+    Args:
+      settings: the sweep.
+      plan: its plan.
+      widths: group to width.
+      kernels: to have instead, None to choose again.
+    """
+    plan = replace(_wide(settings, replace(plan, widths=(), rates=())), chunks=(), waves=())
+    found = tuple(widths.get(number, wide) for number, wide in enumerate(plan.widths))
+    return _waved(settings, replace(plan, widths=found, kernels=kernels or plan.kernels), 0)
+
+
+def key_of(settings: Settings, plan: Plan, group: Group) -> str:
+    """The fingerprint under which the widths of a group are remembered."""
+    platform = spread.devices(settings.devices)[0].platform
+    most = width.most(platform, together_at_most(settings, group), plan.devices[0])
+    how = (settings.spread, settings.randomness, settings.kernels, settings.folds, settings.stream is not None)
+    return fingerprint(plan.shapes[group.number].fingerprint, plan.devices, most, *how)
+
+
+def _recalled(settings: Settings, plan: Plan, group: Group) -> tuple[Rate, ...]:
+    # Shards, and several hosts, must have the same widths, whatever was measured on each machine.
+    alone = plan.shard is None and jax.process_count() == 1
+    return recall(key_of(settings, plan, group)) if alone else ()
+
+
+def together_at_most(settings: Settings, group: Group) -> int:
+    """How many lanes of a group may stand in one chunk: where each draws for itself all, else those of a replicate.
+
+    Of a shard those of all trials: what the shards find together is one sweep, which has one width.
+    """
+    return len(group.trials) * (settings.lanes_a_trial if settings.randomness == "independent" else 1)
+
+
+def _fit(settings: Settings, plan: Plan, group: Group, most: int | None) -> int:
+    lanes, devices = together_at_most(settings, group), plan.devices[0]
+    if most is not None:
+        return width.balanced(most, lanes, devices)
+    platform = spread.devices(settings.devices)[0].platform
+    return width.by_rule(platform, lanes, devices, plan.shapes[group.number].lane_bytes, spread.memory())
 
 
 def _data_bytes(settings: Settings) -> int:
@@ -197,7 +262,7 @@ def _next(settings: Settings, before: Prepared, history: Sequence[Observation]) 
     _check_numbers(settings, tracing, groups, shapes, points, schedules, first)
     _check_scheduler(settings, before.plan.rounds, schedules, groups, first)
     plan = replace(before.plan, groups=tuple(groups), shapes=tuple(shapes), schedules=tuple(schedules))
-    return Prepared(_waved(settings, plan, first), points)
+    return Prepared(_waved(settings, _wide(settings, plan), first), points)
 
 
 def _waved(settings: Settings, plan: Plan, first: int) -> Plan:
@@ -251,7 +316,7 @@ def _sized(settings: Settings, plan: Plan, waves: Sequence[tuple[tuple[int, ...]
 
 def narrowed(settings: Settings, prepared: Prepared, widths: Mapping[int, int]) -> Prepared:
     """The same with groups at widths of their own, group to width."""
-    plan = replace(prepared.plan, narrowed={g: w for g, w in widths.items() if w != prepared.plan.width}, chunks=())
+    plan = replace(prepared.plan, narrowed={g: w for g, w in widths.items() if w != prepared.plan.widths[g]}, chunks=())
     return Prepared(_sized(settings, plan, plan.waves, 0), prepared.points)
 
 
@@ -457,8 +522,9 @@ def _hints_of_shard(settings: Settings, plan: Plan) -> Iterator[str]:
     """That the width must be that of the other shards, and whether the lanes of this one fill little of it."""
     if plan.shard is None or settings.width is not None:
         return
+    wide = max(plan.widths)
     yield (
-        f"this machine makes the width {plan.width}, and shards of different widths are not merged. Where they run on "
+        f"this machine makes the width {wide}, and shards of different widths are not merged. Where they run on "
         "different machines, give all of them the same."
     )
     whole, own = (
@@ -471,5 +537,5 @@ def _hints_of_shard(settings: Settings, plan: Plan) -> Iterator[str]:
     if own * plan.shard.of > 2 * whole:
         yield (
             f"this shard takes about {own / whole:.0%} of the time of the whole sweep, whose width it has, "
-            f"{plan.width}: its trials fill little of it. Use fewer shards, or give all of them the same smaller width."
+            f"{wide}: its trials fill little of it. Use fewer shards, or give all of them the same smaller width."
         )

@@ -16,6 +16,7 @@ from hpjax.space import Space
 from hpjax.stream import Stream, shown
 
 RANDOMNESS = ("shared", "independent")
+KERNELS = ("batched", "xla")
 SPREAD = ("shard_map", "pmap")
 
 
@@ -34,7 +35,8 @@ class Settings:
     objective: Objective = field(default_factory=lambda: minimize("valid/loss"))
     seed: int = 0
     randomness: Literal["shared", "independent"] = "shared"
-    width: int | None = None
+    width: int | tuple[int, ...] | None = None
+    kernels: Literal["batched", "xla"] | None = None
     devices: int | None = None
     spread: Literal["shard_map", "pmap"] = "shard_map"
     segment: int | None = None
@@ -54,7 +56,11 @@ class Settings:
             object.__setattr__(self, "rounds", tuple(whole("Sweep.rounds", each) for each in self.rounds))
         else:
             object.__setattr__(self, "rounds", whole("Sweep.rounds", self.rounds))
-        for name in ("trials", "replicates", "segment", "width", "devices"):
+        if isinstance(self.width, tuple | list) and self.width:
+            object.__setattr__(self, "width", tuple(whole("Sweep.width", each) for each in self.width))
+        elif self.width is not None:
+            object.__setattr__(self, "width", whole("Sweep.width", self.width))
+        for name in ("trials", "replicates", "segment", "devices"):
             if getattr(self, name) is not None or name == "replicates":
                 object.__setattr__(self, name, whole(f"Sweep.{name}", getattr(self, name)))
         self._check_stream()
@@ -65,7 +71,7 @@ class Settings:
                 raise InputError("Sweep.folds", self.folds, "needs a program with data", "Leave folds out.")
             object.__setattr__(self, "folds", whole("Sweep.folds", self.folds, least=2, most=examples))
         object.__setattr__(self, "seed", whole("Sweep.seed", self.seed, least=0))
-        for name, allowed in (("randomness", RANDOMNESS), ("spread", SPREAD)):
+        for name, allowed in (("randomness", RANDOMNESS), ("spread", SPREAD), ("kernels", (None, *KERNELS))):
             if getattr(self, name) not in allowed:
                 raise InputError(f"Sweep.{name}", getattr(self, name), f"must be one of {allowed}", "Spell it so.")
         if self.scheduler is not None and not isinstance(self.scheduler, Scheduler):

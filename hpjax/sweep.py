@@ -32,6 +32,7 @@ from hpjax.settings import Settings
 from hpjax.space import Point
 from hpjax.standing import observed
 from hpjax.trial import Trial
+from hpjax.tuning import tuned
 from hpjax.wave import Event
 
 
@@ -55,8 +56,11 @@ class Sweep(Settings):
       seed: decides every random number of the sweep.
       randomness: ``"shared"``: all trials of a replicate see the same noise and batches, so that comparisons
         are paired; ``"independent"``: each trial has its own.
-      width: lanes that one device computes at once; chosen by default. It belongs to the result: another
-        width may differ in the last bits.
+      width: lanes that one device computes at once, a number for all groups or a tuple with one for each; by default
+        measured where the sweep takes long, else by rule. It belongs to the result: another width may differ in the
+        last bits.
+      kernels: ``"batched"`` has convolutions and pooling computed as matrix products, ``"xla"`` leaves them as they
+        are; by default measured like the width, else ``"batched"``. It belongs to the result, too.
       devices: how many devices to use; all by default, with several hosts those of all.
       spread: how lanes are spread over the devices, ``"shard_map"`` or, on one host, ``"pmap"``; the bits are the same.
       segment: optimizer steps a device call at most; by default a call goes from evaluation to evaluation.
@@ -79,13 +83,27 @@ class Sweep(Settings):
     def _prepared(self) -> Prepared:
         return prepare(self)
 
-    def plan(self) -> Plan:
-        """What the sweep will do: groups, traced and static hyperparameters and why, width, devices, memory.
+    def plan(self, measure: bool = False) -> Plan:
+        """What the sweep will do: groups, traced and static hyperparameters and why, widths, devices, memory, time.
+
+        Args:
+          measure: whether to measure first how many lanes are best at once, for 5 seconds or 5 % of the run. ``run``
+            does so where a run is expected to take long. What is found is remembered for all runs of such a
+            program on this machine, and printed with the plan.
 
         Raises:
           InputError, ProgramError, UnknownHyperparameterError: the sweep cannot run.
         """
-        return self._prepared.plan
+        return (self._tuned(True) if measure else self)._prepared.plan
+
+    def _tuned(self, whatever: bool = False) -> "Sweep":
+        """This sweep with widths that were measured, where that pays."""
+        prepared = tuned(self, self._prepared, whatever)
+        if prepared is self._prepared:
+            return self
+        sweep = replace(self)
+        sweep.__dict__["_prepared"] = prepared
+        return sweep
 
     def run(
         self,
@@ -165,7 +183,7 @@ class Sweep(Settings):
         """The sweep as the directory records it, its record, its manifest, and the events that fill it."""
         path = None if directory is None else Path(directory)
         there = None if path is None else by_writer(lambda: recorded_manifest(path))
-        sweep = self if there is None else self._as_recorded(there, extending)
+        sweep = self._tuned() if there is None else self._as_recorded(there, extending)
         about = manifest(sweep, sweep._prepared, recorded=path is not None)
         same = digest(json.dumps(about["sweep"]))
         check_same("the sweep", same, "Give every host the same script, data and versions.")
@@ -183,9 +201,12 @@ class Sweep(Settings):
           exactly: whether to take the width that is recorded although this sweep has one of its own.
         """
         changes: dict[str, Any] = {}
-        width, rounds = there["sweep"]["width"], tuple(there["sweep"]["rounds"])
-        if (exactly or self.width is None) and width != self.plan().width:
+        recorded = there["sweep"]
+        width, kernels, rounds = tuple(recorded["width"]), recorded["kernels"], tuple(recorded["rounds"])
+        if (exactly or self.width is None) and width != self.plan().widths:
             changes["width"] = width
+        if (exactly or self.kernels is None) and kernels != self.plan().kernels:
+            changes["kernels"] = kernels
         more = self.plan().trials - sum(rounds)
         if rounds != self.plan().rounds and ((there["extended"] and more == 0) or (extending and more >= 0)):
             if self.shard is not None:

@@ -361,18 +361,7 @@ class Wave:
 
     @property
     def _recipe(self) -> Recipe:
-        settings, plan, stream = self._settings, self._plan, self._settings.stream
-        return Recipe(
-            settings.program,
-            plan.shapes[self.group.number],
-            plan.width_of(self.group.number),
-            own_luck=settings.randomness == "independent",
-            own_budget=callable(settings.program.steps) or callable(settings.program.calls),
-            spread=settings.spread,
-            lowered=plan.shapes[self.group.number].windows,
-            folds=settings.folds or 1,
-            block=None if stream is None else stream.block,
-        )
+        return recipe_of(self._settings, self._plan, self.group.number)
 
     def _begin(self) -> Iterator[Event]:
         settings, stream = self._settings, self._settings.stream
@@ -482,6 +471,22 @@ def part_of(cut: Cut, trials: Collection[int]) -> Cut:
     arrays = {name: array if name in OF_WAVE else array[mine] for name, array in cut.arrays.items()}
     lost = cut.arrays["lost"]
     return Cut(cut.about, arrays | {"lost": lost[np.isin(lost, list(trials))]})
+
+
+def recipe_of(settings: Settings, plan: Plan, group: int) -> Recipe:
+    """What the program of a group is made of."""
+    stream = settings.stream
+    return Recipe(
+        settings.program,
+        plan.shapes[group],
+        plan.width_of(group),
+        own_luck=settings.randomness == "independent",
+        own_budget=callable(settings.program.steps) or callable(settings.program.calls),
+        spread=settings.spread,
+        lowered=plan.shapes[group].windows and plan.kernels == "batched",
+        folds=settings.folds or 1,
+        block=None if stream is None else stream.block,
+    )
 
 
 def cohort(

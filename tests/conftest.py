@@ -1,9 +1,14 @@
 """A strict session on four CPU devices: what would pass by luck on one device or by a cast fails here."""
 
+import os
+import tempfile
+
 import jax
 import pytest
 from hypothesis import settings
 
+# What was measured on this machine decides widths, and these bits.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

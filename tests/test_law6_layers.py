@@ -15,12 +15,12 @@ cluster
 cli adapters sklearn
 sweep
 replay
-progress loop testing
+progress loop testing tuning
 race extension
 record
 manifest wave
 standing planning
-settings
+settings remembered
 merging
 result
 trial

@@ -213,7 +213,7 @@ def test_a_group_without_numbers_trains():
 
 def test_independent_lanes_of_many_replicates_share_chunks():
     plan = hpx.Sweep(quadratic(), RATES, trials=1, replicates=64, randomness="independent", devices=2).plan()
-    assert (plan.width, plan.chunks) == (8, (4,))
+    assert (plan.widths, plan.chunks) == ((8,), (4,))
     assert any(
         "replicates outnumber" in hint for hint in hpx.Sweep(quadratic(), RATES, trials=1, replicates=2).plan().hints
     )

@@ -136,7 +136,7 @@ def test_a_finished_directory_is_read_and_nothing_trains(directory):
 def test_a_directory_keeps_its_width(tmp_path):
     """One device would choose another width than four; the bits belong to the one that is recorded."""
     four, one = (hpx.Sweep(quadratic(10, 5), RATES, trials=8, devices=n) for n in (4, 1))
-    assert (four.plan().width, one.plan().width) == (2, 8)
+    assert (four.plan().widths, one.plan().widths) == ((2,), (8,))
     first = four.run(tmp_path / "run", progress=False)
     assert same_bits(one.run(tmp_path / "run", progress=False).curves("valid/loss"), first.curves("valid/loss"))
     with pytest.raises(hpx.RunError, match="width: 2 there, 4 here"):

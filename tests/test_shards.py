@@ -142,14 +142,14 @@ def test_a_trial_has_the_bits_that_it_has_in_the_whole_sweep(runs, whole):
 
 def test_the_width_is_that_of_the_whole_sweep(whole):
     """Alone five trials would get another."""
-    assert SWEEP.plan().width == whole.manifest["sweep"]["width"] == 4
-    assert dataclasses.replace(SWEEP, trials=5).plan().width == 2
-    assert {shard(number).plan().width for number in (1, 2, 3)} == {4}
+    assert SWEEP.plan().widths == tuple(whole.manifest["sweep"]["width"]) == (4,)
+    assert dataclasses.replace(SWEEP, trials=5).plan().widths == (2,)
+    assert {shard(number).plan().widths for number in (1, 2, 3)} == {(4,)}
 
 
 def test_a_width_that_a_shard_does_not_fill_is_hinted_at():
     sweep = hpx.Sweep(program(), hpx.Space(rate=hpx.Uniform(0, 1)), trials=32, devices=1)
-    assert sweep.plan().width == 8
+    assert sweep.plan().widths == (8,)
     assert "this machine makes the width 8" in str(shard(1, 4, sweep).plan())
     assert "of the time of the whole sweep" not in str(shard(1, 4, sweep).plan())
     assert "about 25% of the time of the whole sweep" in str(shard(1, 16, sweep).plan())

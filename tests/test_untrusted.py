@@ -241,7 +241,7 @@ def test_a_database_that_no_run_wrote(finished, statement, message):
         ("replicates", 2**30, "12 trials of 1073741824 replicates have 12 lanes"),
         ("replicates", "1", "sweep.replicates = '1': must be a whole number"),
         ("replicates", True, "sweep.replicates = True: must be a whole number"),
-        ("width", None, "sweep.width = None: must be a whole number"),
+        ("width", None, "sweep.width = None: must be a list of numbers"),
         ("folds", 0, "sweep.folds = 0: must be null, or a whole number"),
         ("names", ["../../etc"], "sweep.names = .'../../etc'.: must be a list of names"),
         ("names", "rate", "sweep.names = 'rate': must be a list of names"),

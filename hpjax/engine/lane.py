@@ -93,6 +93,11 @@ class Shapes(NamedTuple):
         return (*(f"train/{name}" for name in self.train), *(f"valid/{name}" for name in self.valid))
 
     @property
+    def compile_seconds(self) -> float:
+        """What compiling the program takes, to an order of magnitude."""
+        return 1.0 + 0.004 * (self.step.equations + self.evaluation.equations)
+
+    @property
     def lane_bytes(self) -> int:
         """Size of one lane's state."""
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(raw(self.state)))

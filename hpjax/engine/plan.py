@@ -9,6 +9,7 @@ import jax
 from hpjax import text
 from hpjax.engine.lane import Shapes
 from hpjax.engine.trace import Verdict
+from hpjax.engine.width import Rate, best
 from hpjax.hparams import Hparams
 from hpjax.program import Schedule
 from hpjax.shard import Shard
@@ -79,7 +80,9 @@ class Plan:
       shapes: what the program of each group gives.
       verdicts: per hyperparameter, whether it is traced, and why.
       domains: per hyperparameter, its domain as text.
-      width: lanes that one device computes at once.
+      widths: per group, lanes that one device computes at once.
+      kernels: ``"batched"`` where convolutions and pooling are matrix products, ``"xla"`` where they are XLA's own.
+      rates: per group, what was measured of widths; nothing where they are by rule or given.
       narrowed: group to its own width, for those that ran out of memory.
       chunks: per group, chunks of ``width`` lanes a device.
       waves: per group, the trials that are on the devices together: all, where they fit. Of a shard its own trials.
@@ -102,7 +105,9 @@ class Plan:
     shapes: tuple[Shapes, ...]
     verdicts: tuple[Verdict, ...]
     domains: Mapping[str, str]
-    width: int
+    widths: tuple[int, ...]
+    kernels: str
+    rates: tuple[tuple[Rate, ...], ...]
     chunks: tuple[int, ...]
     waves: tuple[tuple[tuple[int, ...], ...], ...]
     parks: bool
@@ -126,7 +131,7 @@ class Plan:
 
     def width_of(self, group: int) -> int:
         """Lanes of a group that one device computes at once."""
-        return self.narrowed.get(group, self.width)
+        return self.narrowed.get(group, self.widths[group])
 
     def round_of(self, trial: int) -> int:
         """The round of a trial, from 0."""
@@ -158,6 +163,26 @@ class Plan:
         mine = sum(self.budgets[trial] for trial in self.own)
         return round(mine * self.trials / len(self.budgets)) * self.replicates
 
+    def group_seconds(self, group: Group) -> float:
+        """What its trials will take, as measured, or to an order of magnitude by the work of a step."""
+        calls = self.replicates * sum(self.budgets[trial] for wave in self.waves[group.number] for trial in wave)
+        shapes, (devices, kind) = self.shapes[group.number], self.devices
+        looks = calls / group.eval_every * shapes.evaluation.seconds(kind) / devices
+        if self.rates[group.number]:
+            return calls / best(self.rates[group.number]).speed + looks
+        return calls * shapes.step.seconds(kind) / devices + looks
+
+    @property
+    def run_seconds(self) -> float:
+        """What all trials here will take, compilations apart; later rounds are taken to be like those planned."""
+        planned = sum(self.group_seconds(g) for g in self.own_groups)
+        return planned * self.trials / len(self.budgets)
+
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling takes, to an order of magnitude; most of it while groups train."""
+        return sum(self.shapes[g.number].compile_seconds for g in self.own_groups)
+
     def memory(self, group: Group) -> int:
         """Estimated bytes a device while a wave of the group trains: lanes, data, one chunk's gradients and batch."""
         lane = self.shapes[group.number].lane_bytes
@@ -177,6 +202,12 @@ class Plan:
         call = self.segment or longest
         return whole * -(-group.eval_every // call) + -(-rest // call)
 
+    def _told(self, rates: Sequence[Rate]) -> str:
+        """What was measured, as text."""
+        either = len({rate.kernels for rate in rates}) > 1
+        each = [f"{rate.width}{f' {rate.kernels}' if either else ''} → {rate.speed:,.0f}" for rate in rates]
+        return f"lane-steps a second by width: {', '.join(each)}"
+
     def __str__(self) -> str:
         count, kind = self.devices
         seeds = self.replicates // (self.folds or 1)
@@ -188,8 +219,10 @@ class Plan:
             f"{text.count(self.trials * self.replicates, 'lane')}{'' if self.shard else work}",
             *([f"shard {self.shard}: {len(self.own):,} of {self.trials:,} trials{work}"] if self.shard else []),
             f"objective {self.objective} · seed {self.seed} · {self.randomness} randomness",
-            f"{text.count(count, f'{kind} device')}, width {self.width}, data {text.size(self.data_bytes)} a device",
+            f"{text.count(count, f'{kind} device')}, data {text.size(self.data_bytes)} a device",
             *([f"data {self.stream}"] if self.stream else []),
+            f"about {text.duration(self.run_seconds)} to run and {text.duration(self.compile_seconds)} to compile, "
+            + ("as measured" if all(self.rates) else "by a rough estimate"),
         ]
         how = text.table(
             ("hyperparameter", "domain", "how", "why"),
@@ -202,6 +235,7 @@ class Plan:
                 "trials",
                 "waves",
                 "segments",
+                "width",
                 "chunks a device",
                 "parameters a lane",
                 "memory a device",
@@ -213,6 +247,7 @@ class Plan:
                     f"{sum(map(len, self.waves[g.number])):,}",
                     f"{len(self.waves[g.number]):,}",
                     f"{self.segments(g):,}",
+                    f"{self.width_of(g.number):,}",
                     f"{self.chunks[g.number]:,}",
                     f"{self.shapes[g.number].parameters:,}",
                     text.size(self.memory(g)),
@@ -220,11 +255,23 @@ class Plan:
                 for g in self.own_groups
             ],
         )
+        measured = [
+            f"group {g.number}: {self._told(self.rates[g.number])}" for g in self.own_groups if self.rates[g.number]
+        ]
         small = [
-            f"group {number} ran out of memory at the width {self.width}: it trains at {width}."
+            f"group {number} ran out of memory at the width {self.widths[number]}: it trains at {width}."
             for number, width in sorted(self.narrowed.items())
         ]
         programs = f"{text.count(len(self.own_groups), 'compiled program')}"
         return "\n".join(
-            [*head, "", how, "", f"{programs}, one a group", groups, *(f"\nhint: {h}" for h in (*small, *self.hints))]
+            [
+                *head,
+                "",
+                how,
+                "",
+                f"{programs}, one a group",
+                groups,
+                *measured,
+                *(f"\nhint: {h}" for h in (*small, *self.hints)),
+            ]
         )

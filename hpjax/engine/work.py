@@ -21,6 +21,12 @@ class Work(NamedTuple):
     elements: float = 0.0
     equations: int = 0
 
+    def seconds(self, platform: str) -> float:
+        """What a device takes, to an order of magnitude: on a CPU a core, on an accelerator one that is kept busy."""
+        if platform == "cpu":
+            return self.flops / 40e9 + self.elements / 1e9
+        return self.flops / 10e12 + self.elements / 100e9
+
     def plus(self, other: "Work", times: float = 1) -> "Work":
         """This and so many times another."""
         flops, elements = self.flops + times * other.flops, self.elements + times * other.elements

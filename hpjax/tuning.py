@@ -1,0 +1,128 @@
+"""Measures how many lanes are best at once, on the devices and with the program of a sweep, before it trains."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from hpjax.distributed import several
+from hpjax.engine import spread, width
+from hpjax.engine.compiled import compiling
+from hpjax.engine.failures import OutOfMemoryError, heard
+from hpjax.engine.lanes import Cohort, Lanes
+from hpjax.engine.plan import Group
+from hpjax.engine.trace import shapes_of
+from hpjax.engine.width import Rate
+from hpjax.planning import Prepared, key_of, together_at_most, widened
+from hpjax.remembered import remember
+from hpjax.settings import Settings
+from hpjax.wave import cohort, recipe_of
+
+# A measurement costs so many seconds, or this share of a run that is longer.
+SECONDS, SHARE = 5.0, 0.05
+# Of one speed: so often so many seconds, of which the fastest counts, since others on the machine only slow it down.
+TIMES, EACH = 3, 0.1
+# A run that is expected to be shorter gains less than the measurement costs.
+WORTH = 30.0
+FOREVER = 1 << 30
+
+
+def tuned(settings: Settings, prepared: Prepared, whatever: bool = False) -> Prepared:
+    """The plan with widths that were measured, where that pays: for the groups that take longest, while time allows.
+
+    With several hosts or of a shard widths are by rule, since all must have the same.
+
+    Args:
+      settings, prepared: the sweep.
+      whatever: whether to measure also where the run is short.
+    """
+    plan = prepared.plan
+    run = plan.run_seconds
+    if settings.width is not None or plan.shard is not None or several() or not (whatever or run >= WORTH):
+        return prepared
+    begun, allowed = time.monotonic(), max(SECONDS, SHARE * run)
+
+    def affordable(more: float) -> bool:
+        return time.monotonic() - begun + more < allowed
+
+    unknown = [g for g in plan.own_groups if not plan.rates[g.number]]
+    if unknown:
+        mesh = spread.mesh(spread.devices(settings.devices))
+        train, valid = settings.splits
+        once = None if settings.stream is not None else spread.put(train, mesh, spread.WHOLE)
+        splits = once, once if valid is train else spread.put(valid, mesh, spread.WHOLE)
+        for group in sorted(unknown, key=lambda g: -plan.group_seconds(g)):
+            if affordable(0.0):
+                _measure(settings, prepared, group, splits, affordable)
+    return Prepared(widened(settings, replace(plan, widths=(), rates=()), {}, None), prepared.points)
+
+
+def _measure(
+    settings: Settings, prepared: Prepared, group: Group, splits: tuple[Any, Any], affordable: Callable[[float], bool]
+) -> None:
+    """Measures widths of a group, and remembers what it found."""
+    plan = prepared.plan
+    lanes, devices = together_at_most(settings, group), plan.devices[0]
+    platform = spread.devices(settings.devices)[0].platform
+    most = width.most(platform, lanes, devices)
+    begin, took = min(1 << (plan.widths[group.number] - 1).bit_length(), most), 0.0
+    found: dict[tuple[int, str], float | None] = {}
+
+    def speed(wide: int, kernels: str) -> float | None:
+        nonlocal took
+        if (wide, kernels) not in found:
+            begun, each = time.monotonic(), width.balanced(wide, lanes, devices)
+            found[wide, kernels] = _speed(settings, prepared, group, each, kernels, splits)
+            took = time.monotonic() - begun
+        return found[wide, kernels]
+
+    kernels = [plan.kernels]
+    if plan.shapes[group.number].windows and settings.kernels is None:
+        kernels = [each for each in ("batched", "xla") if not took or affordable(took) if speed(begin, each)] or kernels
+    fastest = max(kernels, key=lambda each: speed(begin, each) or 0.0)
+    factor = 2 if platform == "cpu" else 4
+    width.search(lambda wide: speed(wide, fastest), begin, most, factor, lambda: affordable(took))
+    rates = sorted(Rate(wide, each, value) for (wide, each), value in found.items() if value is not None)
+    if rates:
+        remember(key_of(settings, plan, group), rates)
+
+
+def _speed(
+    settings: Settings, prepared: Prepared, group: Group, wide: int, kernels: str, splits: tuple[Any, Any]
+) -> float | None:
+    """Lane-steps a second of all devices at a width, of whose chunks each computes one; None where it does not fit."""
+    plan = widened(settings, prepared.plan, {group.number: wide}, kernels)
+    trials, stream = group.trials[: wide * plan.devices[0]], settings.stream
+    points = dict(enumerate(prepared.points))
+    everyone = cohort(settings, prepared, group, trials, points)
+    one = [array[: len(trials)] for array in everyone[:3]]
+    h = jax.tree.map(lambda leaf: leaf[: len(trials)], everyone.h)
+    first = Cohort(one[0], one[1], np.full(len(trials), FOREVER, np.int32), h)
+    train, valid = map(shapes_of, splits)
+    block = None
+    if stream is not None:
+        train = stream.shapes
+        mesh = spread.mesh(spread.devices(settings.devices))
+        block = spread.put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), train), mesh, spread.WHOLE)
+    try:
+        with heard(group.number):
+            recipe, mesh = recipe_of(settings, plan, group.number), spread.mesh(spread.devices(settings.devices))
+            compiled = compiling(recipe, first.h, train, valid, mesh, plan.chunks[group.number]).result()
+            lanes = Lanes(recipe, compiled, first, settings.seed, *splits)
+            steps, at = 1, 1
+            lanes.advance(at, False, block)  # the first states, and the first touch of memory
+            times: list[float] = []
+            while len(times) < TIMES:
+                begun, at = time.perf_counter(), at + steps
+                lanes.advance(at, False, block)
+                took = time.perf_counter() - begun
+                if took < EACH and not times:
+                    steps *= 2
+                else:
+                    times.append(took)
+    except OutOfMemoryError:
+        return None
+    return len(trials) * steps / min(times)
