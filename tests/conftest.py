@@ -28,7 +28,10 @@ def compiled_once(request, tmp_path_factory):
         return
     from jax.experimental.compilation_cache import compilation_cache
 
-    compilation_cache.set_cache_dir(str(tmp_path_factory.getbasetemp() / "compiled"))
+    base = tmp_path_factory.getbasetemp()
+    # The checks of scikit-learn fit the same many times, in whichever of pytest's processes.
+    shared = request.module.__name__ == "test_sklearn" and base.name.startswith("popen")
+    compilation_cache.set_cache_dir(str((base.parent if shared else base) / "compiled"))
     before = jax.config.jax_persistent_cache_min_compile_time_secs
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     compilation_cache.reset_cache()
