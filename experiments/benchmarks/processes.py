@@ -12,4 +12,5 @@ def importing(workload, arrays, what):
     def run():
         subprocess.run([sys.executable, "-c", f"import {what}"], check=True)
 
-    return Prepared(run)
+    run()  # so that the files are in the machine's memory
+    return Prepared(run, warm=False)

@@ -5,7 +5,6 @@ import time
 import numpy as np
 import torch
 from mlp import HIDDEN
-from rivals import best_of
 from torch import nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 from worker import Prepared, cores
@@ -49,14 +48,14 @@ def vmapped(workload, arrays, widths=(8, 32, 64, 256)):
 
     gradients, losses = vmap(grad(loss), in_dims=(0, None, None)), vmap(loss, in_dims=(0, None, None))
 
-    def chunk(own):
+    def chunk(own, steps=workload.steps):
         width = len(own["momentum"])
         params = {name: value.detach().expand(width, *value.shape[1:]).clone() for name, value in start.items()}
         moments = {name: torch.zeros_like(value) for name, value in params.items()}
         shaped = {
             name: {k: v.view(-1, *(1,) * (value.ndim - 1)) for k, v in own.items()} for name, value in params.items()
         }
-        drawn = torch.randint(len(x), (workload.steps, workload.batch))
+        drawn = torch.randint(len(x), (steps, workload.batch))
         for batch in drawn:
             for name, g in gradients(params, x[batch], y[batch]).items():
                 g.addcmul_(params[name], shaped[name]["weight_decay"])
@@ -64,15 +63,23 @@ def vmapped(workload, arrays, widths=(8, 32, 64, 256)):
                 params[name].addcmul_(moments[name], shaped[name]["learning_rate"], value=-1)
         return losses(params, valid_x, valid_y)
 
-    def of(width):
-        @torch.no_grad()
-        def run():
-            parts = [{k: v[i : i + width] for k, v in h.items()} for i in range(0, trials, width)]
-            return np.nanmedian(torch.cat([chunk(own) for own in parts]).numpy())
+    @torch.no_grad()
+    def run():
+        parts = [{k: v[i : i + width] for k, v in h.items()} for i in range(0, trials, width)]
+        return np.nanmedian(torch.cat([chunk(own) for own in parts]).numpy())
 
-        return run
+    def tried(width):
+        """Seconds a lane of a few steps."""
+        own, laps = {k: v[:width] for k, v in h.items()}, []
+        for _ in range(3):
+            begun = time.perf_counter()
+            with torch.no_grad():
+                chunk(own, steps=20)
+            laps.append(time.perf_counter() - begun)
+        return min(laps) / width
 
-    return best_of({width: of(width) for width in widths if width <= trials}, "width")
+    width = min((w for w in widths if w <= trials), key=tried)
+    return Prepared(run, note=f"width {width}, the best of {', '.join(map(str, widths))}")
 
 
 def alone(workload, arrays, trials=None):
@@ -82,7 +89,7 @@ def alone(workload, arrays, trials=None):
     chosen = np.linspace(0, total - 1, trials or total).astype(int).tolist()
     values = {name: value.tolist() for name, value in h.items()}
 
-    def train(i, way):
+    def train(i, way, steps=workload.steps):
         torch.manual_seed(0)
         model = mlp()
         optimizer = torch.optim.SGD(
@@ -92,7 +99,7 @@ def alone(workload, arrays, trials=None):
             weight_decay=values["weight_decay"][i],
             **way,
         )
-        for batch in torch.randint(len(x), (workload.steps, workload.batch)):
+        for batch in torch.randint(len(x), (steps, workload.batch)):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
             optimizer.step()
@@ -104,9 +111,9 @@ def alone(workload, arrays, trials=None):
     for threads in sorted({1, cores()}):
         torch.set_num_threads(threads)
         for way, settings in ways.items():
-            train(0, settings)
+            train(0, settings, steps=20)
             begun = time.perf_counter()
-            train(0, settings)
+            train(0, settings, steps=50)
             seconds[threads, way] = time.perf_counter() - begun
     threads, way = min(seconds, key=seconds.get)
     torch.set_num_threads(threads)
