@@ -28,7 +28,8 @@ def bench():
 WORKER = """
 import json, sys, time
 name, first, laps, log = json.loads(sys.argv[1])
-print(json.dumps({"imported": 0.5, "first": first, "share": 1.0, "note": "of " + name}), flush=True)
+about = {"note": "of " + name, "chosen": [1] if name == "F" else None}
+print(json.dumps({"imported": 0.5, "first": first, "share": 1.0, **about}), flush=True)
 for _ in sys.stdin:
     open(log, "a").write(name)
     lap = laps.pop(0)
@@ -36,7 +37,7 @@ for _ in sys.stdin:
         raise SystemExit("the last word")
     if lap == "hang":
         time.sleep(60)
-    print(json.dumps({"seconds": lap[0], "check": lap[1], "megabytes": 7.0}), flush=True)
+    print(json.dumps({"seconds": lap[0], "losses": lap[1], "megabytes": 7.0}), flush=True)
 """
 
 
@@ -58,8 +59,8 @@ def play(bench, tmp_path):
     return run
 
 
-def laps(*seconds, check=None):
-    return [[s, check] for s in seconds]
+def laps(*seconds, losses=None):
+    return [[s, losses] for s in seconds]
 
 
 def test_competitors_take_turns(play):
@@ -115,17 +116,19 @@ def test_a_worker_that_hangs_is_ended(play):
     assert measured["B"].error.startswith("no answer within 2 s")
 
 
-def test_a_check_that_is_off_is_an_error(play, bench):
+def test_a_loss_that_is_off_is_an_error(play, bench):
     competitors = {
-        "A": (1.0, laps(1, check=0.50)),
-        "B": (1.0, laps(1, check=0.54)),
-        "C": (1.0, laps(1, check=0.56)),
-        "D": (1.0, laps(1, check=float("nan"))),
+        "A": (1.0, laps(1, losses=[0.9, 0.5, float("nan"), 0.1])),
+        "B": (1.0, laps(1, losses=[0.54])),
+        "C": (1.0, laps(1, losses=[0.1, 0.56, 0.9])),
+        "D": (1.0, laps(1, losses=[float("nan")])),
         "E": (1.0, laps(1)),
+        "F": (1.0, laps(1, losses=[0.45])),  # of the second trial alone
+        "G": (1.0, laps(1, losses=[0.9])),
     }
     measured, _ = play(competitors, 1, tolerance=0.1)
-    assert measured["C"].error == "its check is 0.56 where 0.5 ± 10% is wanted"
-    assert {name for name, each in measured.items() if each.error} == {"C", "D"}
+    assert measured["C"].error == "its loss is 0.56 where 0.5 ± 10% is wanted"
+    assert {name for name, each in measured.items() if each.error} == {"C", "D", "G"}
     table = bench["table"]
     row, rival = bench["rows"].ROWS["mlp"], bench["rows"].VMAP
     assert table.outcome(row, rival, 0.5, measured["A"], measured["B"]).reached
@@ -140,7 +143,7 @@ def _outcome(bench, measured):
 def test_partial_runs_count_in_proportion(bench, tmp_path):
     (tmp_path / "role.py").write_text(
         "from worker import Prepared\ndef quarter(workload, arrays, note):\n"
-        "    return Prepared(lambda: (float(arrays['x'].sum()), 2.0), share=0.25, note=note)\n"
+        "    return Prepared(lambda: (arrays['x'], 2.0), share=0.25, note=note)\n"
     )
     np.savez(tmp_path / "arrays.npz", x=np.ones(3))
     path = json.dumps([str(FOLDER), str(tmp_path)])
@@ -148,7 +151,7 @@ def test_partial_runs_count_in_proportion(bench, tmp_path):
     command = [sys.executable, "-c", script, "mlp:sweep", "role:quarter", str(tmp_path / "arrays.npz"), '{"note": "n"}']
     measured = bench["harness"].alternate({"A": lambda: bench["harness"].Worker(command, 20.0)}, 2)["A"]
     assert measured.error == ""
-    assert [tuple(lap) for lap in measured.laps] == [(8.0, 3.0)] * 2
+    assert [tuple(lap) for lap in measured.laps] == [(8.0, [1.0] * 3)] * 2
     assert (measured.compiled, measured.note) == (0.0, "n")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import queue
 import signal
@@ -18,11 +19,11 @@ class Lap(NamedTuple):
 
     Attributes:
       seconds: what all the trials take; of those that run a part of them, in proportion.
-      check: what the training came to, the same for all within what a seed changes; or None where it was cut short.
+      losses: what the training of each trial came to; or None where there is nothing to compare.
     """
 
     seconds: float
-    check: float | None = None
+    losses: Sequence[float] | None = None
 
 
 class WorkerError(Exception):
@@ -112,6 +113,7 @@ class Measured(NamedTuple):
       note: what the competitor says of itself.
       megabytes: the most memory that the process had.
       error: why there are no laps, or why they do not count.
+      chosen: which of the trials it trains, where not all; numbers from 0.
     """
 
     laps: tuple[Lap, ...] = ()
@@ -120,6 +122,7 @@ class Measured(NamedTuple):
     note: str = ""
     megabytes: float = 0.0
     error: str = ""
+    chosen: Sequence[int] | None = None
 
     @property
     def seconds(self) -> float:
@@ -144,7 +147,8 @@ def alternate(
     Args:
       competitors: name to what starts the worker; the first is the one that the others are compared with.
       rounds: how often each runs.
-      tolerance: how far a check may be from that of the first, as a share of it; None compares none.
+      tolerance: how far the median loss may be from that of the first in the same trials, as a share of it; None compares
+        none.
       tell: what is to hear how far it is.
     """
     workers: dict[str, Worker] = {}
@@ -168,7 +172,7 @@ def alternate(
     def lap(name: str) -> None:
         said = workers[name].go()
         ready[name]["megabytes"] = said["megabytes"]
-        laps[name].append(Lap(said["seconds"], said["check"]))
+        laps[name].append(Lap(said["seconds"], said["losses"]))
         tell(f"{name}: {said['seconds']:.2f} s")
 
     try:
@@ -194,26 +198,32 @@ def alternate(
             said.get("note", ""),
             said.get("megabytes", 0),
             error,
+            said.get("chosen"),
         )
     return checked(measured, tolerance)
 
 
 def checked(measured: dict[str, Measured], tolerance: float | None) -> dict[str, Measured]:
-    """The same, where those whose check is off, compared with the first, are in error."""
-    if tolerance is None:
-        return measured
+    """The same, where those whose median loss is off, compared with the first in the same trials, are in error."""
     first = next(iter(measured.values()))
-    if not first.laps:
+    ours = first.laps[-1].losses if first.laps else None
+    if tolerance is None or ours is None:
         return measured
-    wanted = first.laps[-1].check
     off = {}
     for name, each in measured.items():
-        found = each.laps[-1].check if each.laps else None
-        if wanted is None or found is None or each.error:
+        losses = each.laps[-1].losses if each.laps else None
+        if losses is None or each.error:
             continue
+        wanted = median_loss(ours if each.chosen is None else [ours[trial] for trial in each.chosen])
+        found = median_loss(losses)
         if not abs(found - wanted) <= tolerance * abs(wanted):  # NaN is off, too
-            off[name] = each._replace(error=f"its check is {found:.4g} where {wanted:.4g} ± {tolerance:.0%} is wanted")
+            off[name] = each._replace(error=f"its loss is {found:.4g} where {wanted:.4g} ± {tolerance:.0%} is wanted")
     return measured | off
+
+
+def median_loss(losses: Sequence[float]) -> float:
+    """Of the trials that did not diverge; NaN where all did."""
+    return statistics.median([loss for loss in losses if not math.isnan(loss)] or [math.nan])
 
 
 class Ratio(NamedTuple):

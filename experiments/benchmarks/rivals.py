@@ -56,10 +56,10 @@ def cut(workload, steps):
     return (1.0, "") if steps is None else (steps / workload.steps, f"{steps} of {workload.steps} steps timed")
 
 
-def median(values):
+def on_host(losses):
     import numpy as np
 
-    return np.nanmedian(np.asarray(values))
+    return np.asarray(losses).reshape(-1)
 
 
 def vmapped(workload, arrays, steps=None):
@@ -73,13 +73,13 @@ def vmapped(workload, arrays, steps=None):
 
     def run():
         found = jax.block_until_ready(together(h, data))
-        return None if steps else median(found)
+        return None if steps else on_host(found)
 
     return Prepared(run, share, note)
 
 
 def _parts(arrays, trials):
-    """Hyperparameters of some trials spread over all of them, the data, the share and a note."""
+    """Hyperparameters of some trials spread over all of them, the data, and what to say of it."""
     import jax
     import numpy as np
 
@@ -87,7 +87,15 @@ def _parts(arrays, trials):
     total = len(next(iter(h.values())))
     chosen = np.linspace(0, total - 1, trials or total).astype(int)
     listed = [jax.tree.map(lambda x, i=i: x[i], h) for i in chosen]
-    return listed, data, len(listed) / total, f"{len(listed)} of {total} trials timed" if trials else ""
+    return (
+        listed,
+        data,
+        {
+            "share": len(listed) / total,
+            "note": f"{len(listed)} of {total} trials timed" if trials else "",
+            "chosen": chosen.tolist(),
+        },
+    )
 
 
 def scanned(workload, arrays, trials=None):
@@ -95,13 +103,13 @@ def scanned(workload, arrays, trials=None):
     import jax
 
     train, _ = trainer(workload)
-    listed, data, share, note = _parts(arrays, trials)
+    listed, data, about = _parts(arrays, trials)
     alone = jax.jit(train)
 
     def run():
-        return median([jax.block_until_ready(alone(h, data)) for h in listed])
+        return on_host([jax.block_until_ready(alone(h, data)) for h in listed])
 
-    return Prepared(run, share, note)
+    return Prepared(run, **about)
 
 
 def stepped(workload, arrays, trials=None):
@@ -109,7 +117,7 @@ def stepped(workload, arrays, trials=None):
     import jax
 
     _, (start, step, evaluate, keys) = trainer(workload)
-    listed, data, share, note = _parts(arrays, trials)
+    listed, data, about = _parts(arrays, trials)
     begin, move, look = jax.jit(start), jax.jit(step, donate_argnums=0), jax.jit(evaluate)
     drawn = list(keys())
 
@@ -119,7 +127,7 @@ def stepped(workload, arrays, trials=None):
             carry, _ = move(carry, key, h, data)
         return jax.block_until_ready(look(carry[0], data))
 
-    return Prepared(lambda: median([alone(h) for h in listed]), share, note)
+    return Prepared(lambda: on_host([alone(h) for h in listed]), **about)
 
 
 def by_hand(workload, arrays, widths=(4, 8, 16, 32)):
@@ -142,7 +150,7 @@ def by_hand(workload, arrays, widths=(4, 8, 16, 32)):
         program = jax.jit(
             jax.shard_map(device, mesh=mesh, in_specs=(P("lanes"), P()), out_specs=P("lanes"), check_vma=False)
         )
-        return lambda: median(jax.block_until_ready(program(h, data)))
+        return lambda: on_host(jax.block_until_ready(program(h, data)))
 
     trials = len(next(iter(h.values())))
     return best_of({w: of(w) for w in widths if trials % (w * len(jax.devices())) == 0}, "width")
@@ -182,7 +190,7 @@ def hyperoptax(workload, arrays):
 
     def run():
         _, (_, results) = optimizer.optimize(state, jax.random.key(0), alone, n_iterations=1)
-        return median(jax.block_until_ready(results[0]))
+        return on_host(jax.block_until_ready(results[0]))
 
     return Prepared(run)
 

@@ -51,7 +51,7 @@ class Row:
       rivals: each with its target.
       ours: hpjax.
       measure: what is compared.
-      tolerance: how far the rivals' checks may be from ours: what seeds do to the median loss of the trials.
+      tolerance: how far the rivals' median loss may be from ours in the same trials: what seeds do to it.
       rounds: at most, where a round is long.
       per_trial: whether the table gives milliseconds a trial; else seconds in all.
     """
@@ -93,7 +93,7 @@ ROWS = {
             (Competitor("torch, one by one", "torch_rivals:alone", {"trials": 8}, peer=True), 15.0),
             (Competitor("tuned by hand", "rivals:by_hand"), 0.95),
         ),
-        tolerance=0.15,
+        tolerance=0.25,
     ),
     "mlp-1024": Row("MLP sweep, 1,024 trials", "mlp:sweep", 1024, against(2.8, VMAP), tolerance=0.15),
     "matmul": Row(

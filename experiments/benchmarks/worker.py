@@ -20,11 +20,12 @@ class Prepared(NamedTuple):
     """What a competitor is ready to do.
 
     Attributes:
-      run: trains once, and returns what it came to: a check, or None; or a check and the seconds that count.
+      run: trains once, and returns the loss of each trial, or None; or these and the seconds that count.
       share: of the row's work one run does.
       note: what to tell of it.
       first: seconds of the first run, with compilation; None where ``run`` was not run yet, and is to be.
       warm: whether to run once before anything counts.
+      chosen: which of the trials it trains, where not all.
     """
 
     run: Callable
@@ -32,6 +33,7 @@ class Prepared(NamedTuple):
     note: str = ""
     first: float | None = None
     warm: bool = True
+    chosen: list[int] | None = None
 
 
 def named(place: str) -> Any:
@@ -45,14 +47,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def lap(prepared: Prepared) -> tuple[float, float | None]:
-    """Seconds of one run and its check."""
+def lap(prepared: Prepared) -> tuple[float, list[float] | None]:
+    """Seconds of one run, and what it came to."""
     begun = time.perf_counter()
     found = prepared.run()
     seconds = time.perf_counter() - begun
     if isinstance(found, tuple):
         found, seconds = found
-    return seconds, None if found is None else float(found)
+    return seconds, None if found is None else [float(loss) for loss in found]
 
 
 def memory() -> float:
@@ -80,10 +82,10 @@ def main() -> None:
     first = prepared.first
     if first is None and prepared.warm:
         first, _ = lap(prepared)
-    say(imported=imported, first=first, share=prepared.share, note=prepared.note)
+    say(imported=imported, first=first, share=prepared.share, note=prepared.note, chosen=prepared.chosen)
     for _ in sys.stdin:
-        seconds, check = lap(prepared)
-        say(seconds=seconds / prepared.share, check=check, megabytes=memory())
+        seconds, losses = lap(prepared)
+        say(seconds=seconds / prepared.share, losses=losses, megabytes=memory())
 
 
 if __name__ == "__main__":
