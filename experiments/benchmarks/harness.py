@@ -147,8 +147,7 @@ def alternate(
     Args:
       competitors: name to what starts the worker; the first is the one that the others are compared with.
       rounds: how often each runs.
-      tolerance: how far the median loss may be from that of the first in the same trials, as a share of it; None compares
-        none.
+      tolerance: how far the median loss may be from that of the first in the same trials, as a share of it; None: any.
       tell: what is to hear how far it is.
     """
     workers: dict[str, Worker] = {}

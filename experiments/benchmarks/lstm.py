@@ -10,7 +10,7 @@ LENGTH, FEATURES = 64, 4
 def waves() -> Arrays:
     rng = np.random.default_rng(0)
     y = rng.integers(10, size=1152)
-    phase = rng.uniform(2 * np.pi, size=(len(y), 1, 1)) + np.arange(FEATURES)
+    phase = rng.uniform(0, 2 * np.pi, size=(len(y), 1, 1)) + np.arange(FEATURES)
     x = np.sin(0.1 * (y + 1)[:, None, None] * np.arange(LENGTH)[None, :, None] + phase)
     return split(x + 0.3 * rng.normal(size=x.shape), y, valid=128)
 
@@ -21,7 +21,7 @@ def model():
     class LSTM(nn.Module):
         @nn.compact
         def __call__(self, x):
-            return nn.Dense(10)(nn.RNN(nn.OptimizedLSTMCell(64))(x)[:, -1])
+            return nn.Dense(10)(nn.RNN(nn.OptimizedLSTMCell(64))(x).mean(1))
 
     return LSTM()
 
@@ -32,6 +32,6 @@ sweep = Workload(
     waves,
     batch=32,
     steps=20,
-    ranges={"learning_rate": (1e-4, 1e-2), "weight_decay": (1e-5, 1e-1)},
+    ranges={"learning_rate": (3e-3, 3e-2), "weight_decay": (1e-5, 1e-1)},
     logarithmic=("learning_rate", "weight_decay"),
 )

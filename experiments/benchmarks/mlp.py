@@ -40,14 +40,14 @@ def of(hidden: int, batch: int, steps: int) -> Workload:
         digits,
         batch,
         steps,
-        {"learning_rate": (1e-3, 0.3), "momentum": (0.5, 0.98), "weight_decay": (1e-6, 1e-3)},
+        {"learning_rate": (0.01, 0.3), "momentum": (0.5, 0.98), "weight_decay": (1e-6, 1e-3)},
         ("learning_rate", "weight_decay"),
     )
 
 
 HIDDEN = 64
 sweep = of(HIDDEN, batch=64, steps=300)
-tiny = of(16, batch=64, steps=100)
+tiny = of(16, batch=64, steps=300)
 many = of(16, batch=32, steps=50)
 long = of(HIDDEN, batch=64, steps=10_000)
 

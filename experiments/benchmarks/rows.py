@@ -51,7 +51,8 @@ class Row:
       rivals: each with its target.
       ours: hpjax.
       measure: what is compared.
-      tolerance: how far the rivals' median loss may be from ours in the same trials: what seeds do to it.
+      tolerance: how far the rivals' median loss may be from ours in the same trials: about three
+        standard deviations of the difference that seeds make; a model that does not train is far beyond.
       rounds: at most, where a round is long.
       per_trial: whether the table gives milliseconds a trial; else seconds in all.
     """
@@ -93,9 +94,9 @@ ROWS = {
             (Competitor("torch, one by one", "torch_rivals:alone", {"trials": 8}, peer=True), 15.0),
             (Competitor("tuned by hand", "rivals:by_hand"), 0.95),
         ),
-        tolerance=0.25,
+        tolerance=0.5,
     ),
-    "mlp-1024": Row("MLP sweep, 1,024 trials", "mlp:sweep", 1024, against(2.8, VMAP), tolerance=0.15),
+    "mlp-1024": Row("MLP sweep, 1,024 trials", "mlp:sweep", 1024, against(2.8, VMAP), tolerance=0.5),
     "matmul": Row(
         "MLP sweep, 256 trials: share of the matrix-product rate",
         "mlp:sweep",
@@ -103,7 +104,7 @@ ROWS = {
         against(0.7, Competitor("products of 256×256 on all cores", "rivals:matrix_products")),
         measure=SHARE,
     ),
-    "tiny": Row("MLP of 16 units, 1,024 trials", "mlp:tiny", 1024, against(3.0, one_by_one(64)[0]), tolerance=0.15),
+    "tiny": Row("MLP of 16 units, 1,024 trials", "mlp:tiny", 1024, against(3.0, one_by_one(64)[0]), tolerance=0.5),
     "cnn": Row(
         "CNN, 64 trials",
         "cnn:sweep",
@@ -112,23 +113,23 @@ ROWS = {
             (Competitor("jit(vmap(scan))", "rivals:vmapped", {"steps": 1}), 12.0),
             *against(1.5, *one_by_one(8)),
         ),
-        tolerance=0.25,
+        tolerance=0.75,
     ),
     "transformer": Row(
         "transformer, 64 trials",
         "transformer:sweep",
         64,
         against(1.3, VMAP, *one_by_one(16)),
-        tolerance=0.1,
+        tolerance=0.4,
     ),
-    "lstm": Row("LSTM, 64 trials", "lstm:sweep", 64, against(1.3, VMAP, *one_by_one(16)), tolerance=0.1),
+    "lstm": Row("LSTM, 64 trials", "lstm:sweep", 64, against(1.3, VMAP, *one_by_one(16)), tolerance=0.2),
     "groups": Row(
         "MLPs of 10 widths, 8 trials each: whole processes, compiling too",
         "groups:sweep",
         8,
         against(3.0, Competitor("ten scripts, jit(vmap(scan))", "groups:scripts")),
         ours=Competitor("hpjax", "groups:ours"),
-        tolerance=0.15,
+        tolerance=0.5,
         rounds=3,
     ),
     "many": Row(
