@@ -90,7 +90,7 @@ ROWS = {
         (
             (VMAP, 2.3),
             (Competitor("hyperoptax RandomSearch", "rivals:hyperoptax", peer=True), 2.5),
-            (Competitor("torch.func vmap", "torch_rivals:vmapped", peer=True), 3.5),
+            (Competitor("torch.func vmap", "torch_rivals:vmapped", {"trials": 64}, peer=True), 3.5),
             (Competitor("torch, one by one", "torch_rivals:alone", {"trials": 8}, peer=True), 15.0),
             (Competitor("tuned by hand", "rivals:by_hand"), 0.95),
         ),

@@ -1,5 +1,6 @@
 """The MLP sweep in PyTorch: all trials with torch.func, and one by one."""
 
+import math
 import time
 
 import numpy as np
@@ -34,13 +35,16 @@ def given(arrays):
     return h, x, y, valid_x, valid_y
 
 
-def vmapped(workload, arrays, widths=(8, 32, 64, 256)):
-    """``vmap(grad)`` of the functional call, SGD in place on the stacked parameters; the best of several widths."""
+def vmapped(workload, arrays, trials=None, widths=(8, 32, 64, 256)):
+    """``vmap(grad)`` of the functional call, SGD in place on the stacked parameters; the best of several widths.
+
+    Whole chunks of the first ``trials``.
+    """
     h, x, y, valid_x, valid_y = given(arrays)
     torch.manual_seed(0)
     model = mlp()
     start, _ = stack_module_state([model])
-    trials = len(h["momentum"])
+    total = len(h["momentum"])
     torch.set_num_threads(cores())
 
     def loss(params, x, y):
@@ -65,7 +69,7 @@ def vmapped(workload, arrays, widths=(8, 32, 64, 256)):
 
     @torch.no_grad()
     def run():
-        parts = [{k: v[i : i + width] for k, v in h.items()} for i in range(0, trials, width)]
+        parts = [{k: v[i : min(i + width, count)] for k, v in h.items()} for i in range(0, count, width)]
         return torch.cat([chunk(own) for own in parts]).numpy()
 
     def tried(width):
@@ -78,8 +82,10 @@ def vmapped(workload, arrays, widths=(8, 32, 64, 256)):
             laps.append(time.perf_counter() - begun)
         return min(laps) / width
 
-    width = min((w for w in widths if w <= trials), key=tried)
-    return Prepared(run, note=f"width {width}, the best of {', '.join(map(str, widths))}")
+    width = min((w for w in widths if w <= total), key=tried)
+    count = min(total, -(-(trials or total) // width) * width)
+    note = f"{count} of {total} trials timed, width {width}, the best of {', '.join(map(str, widths))}"
+    return Prepared(run, count / total, note, chosen=list(range(count)))
 
 
 def alone(workload, arrays, trials=None):
@@ -107,14 +113,13 @@ def alone(workload, arrays, trials=None):
             return nn.functional.cross_entropy(model(valid_x), valid_y).item()
 
     ways = {"for-loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
-    seconds = {}
-    for threads in sorted({1, cores()}):
-        torch.set_num_threads(threads)
-        for way, settings in ways.items():
-            train(0, settings, steps=20)
+    seconds = dict.fromkeys(((n, way) for n in sorted({1, cores()}) for way in ways), math.inf)
+    for _ in range(3):  # in turns: on cores that others use, several threads may be slow for a moment
+        for threads, way in seconds:
+            torch.set_num_threads(threads)
             begun = time.perf_counter()
-            train(0, settings, steps=50)
-            seconds[threads, way] = time.perf_counter() - begun
+            train(0, ways[way], steps=50)
+            seconds[threads, way] = min(seconds[threads, way], time.perf_counter() - begun)
     threads, way = min(seconds, key=seconds.get)
     torch.set_num_threads(threads)
     note = f"{len(chosen)} of {total} trials timed, threads: {threads}, SGD {way}"
