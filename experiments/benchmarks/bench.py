@@ -61,7 +61,7 @@ def bars(outcomes: list[table.Outcome]) -> list[picture.Bar]:
             continue
         value, least, most = (x / each.target for x in each.ratio)
         text = f"{each.row.measure.shown.format(each.ratio.value)} of {each.row.measure.shown.format(each.target)}"
-        drawn.append(picture.Bar(f"{each.row.title} / {each.rival.name}", value, least, most, text, each.reached))
+        drawn.append(picture.Bar(f"{each.row.title}\n{each.rival.name}", value, least, most, text, each.reached))
     return drawn
 
 
@@ -97,7 +97,8 @@ def main() -> None:
     about = table.machine("CPU", arguments.rounds, (HERE / "peers.txt").read_text())
     text = f"{about}\n\n{table.markdown([table.cells(each) for each in outcomes])}\n"
     (arguments.out / "cpu.md").write_text(text)
-    picture.draw(bars(outcomes), arguments.out / "cpu.png")
+    if drawn := bars(outcomes):
+        picture.draw(drawn, arguments.out / "cpu.png")
     print(f"\n{about}\n{arguments.out / 'cpu.md'} and cpu.png")
 
 

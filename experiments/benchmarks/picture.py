@@ -30,7 +30,7 @@ def draw(bars: Sequence[Bar], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(9, 0.8 + 0.36 * len(bars)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(11, 0.8 + 0.5 * len(bars)), layout="constrained")
     for y, bar in enumerate(bars):
         axes.barh(y, bar.value, color="tab:green" if bar.reached else "tab:orange")
         axes.plot([bar.least, bar.most], [y, y], color="black", linewidth=1)
@@ -39,7 +39,7 @@ def draw(bars: Sequence[Bar], path: Path) -> None:
     axes.set_xscale("log")
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
     axes.invert_yaxis()
-    axes.margins(x=0.2)
+    axes.set_xlim(min(0.5, 0.8 * min(bar.least for bar in bars)), 5 * max(bar.most for bar in bars))
     axes.set_xlabel("ratio ÷ target")
     figure.savefig(path, dpi=120)
     plt.close(figure)
