@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: sweep test soak lint type check smoke quality format clean
+.PHONY: sweep test soak lint type check smoke quality bench format clean
 
 sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a run directory and a picture.
 	$(BIN)/hpjax run experiments/digits/sweep.py --dir $(RUN) --test
@@ -41,14 +41,17 @@ quality: $(READY)  ## How good the search is, in tables and a picture; DATA is t
 	$(BIN)/python experiments/search_quality/halving.py
 	$(BIN)/python experiments/search_quality/pbt.py
 
+bench: $(READY)  ## How fast it is beside its peers, which get an environment of their own in .peers; a table and a picture.
+	$(BIN)/python experiments/benchmarks/bench.py
+
 check: lint type test smoke  ## All of it.
 
 format: $(READY)  ## Mends style and format.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## Removes the environment and every run.
-	rm -rf .venv runs build *.egg-info
+clean:  ## Removes the environments and every run.
+	rm -rf .venv .peers runs build *.egg-info
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -1,0 +1,96 @@
+"""Ten widths: one hpjax process with a group each, or ten scripts one after the other; whole processes.
+
+python groups.py sweep|WIDTH ARRAYS.npz
+
+prints the validation loss of every trial.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import mlp
+import numpy as np
+from worker import Prepared, cores
+from workload import points
+
+WIDTHS = tuple(range(16, 176, 16))
+sweep = mlp.of(64, batch=64, steps=300)
+
+
+def ours(workload, arrays):
+    """One process for all widths."""
+    return _processes(arrays, ["sweep"])
+
+
+def scripts(workload, arrays):
+    """A process for each width, all of its trials in one jit(vmap(scan))."""
+    return _processes(arrays, list(map(str, WIDTHS)))
+
+
+def _processes(arrays, arguments):
+    folder = tempfile.TemporaryDirectory()
+    path = Path(folder.name) / "arrays.npz"
+    np.savez(path, **arrays)
+
+    def run(folder=folder):  # which is there as long as this function
+        losses = []
+        for argument in arguments:
+            command = [sys.executable, __file__, argument, str(path)]
+            losses += json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        return losses
+
+    return Prepared(run, note=f"{len(arguments)} process{'es' * (len(arguments) > 1)}", warm=False)
+
+
+def train_all(arrays):
+    """As a user writes it."""
+    import jax
+    import optax
+
+    import hpjax as hpx
+
+    if jax.config.jax_platforms == "cpu":
+        jax.config.update("jax_num_cpu_devices", cores())
+    valid = (arrays["valid_x"], arrays["valid_y"])
+    program = hpx.supervised(
+        model=lambda h: mlp.model(h.hidden),
+        optimizer=sweep.optimizer,
+        loss=optax.softmax_cross_entropy_with_integer_labels,
+        data=hpx.data.from_arrays(arrays["x"], arrays["y"], valid=valid, test=valid),
+        batch_size=sweep.batch,
+        steps=sweep.steps,
+    )
+    listed = {name: values.tolist() for name, values in points(arrays).items()}
+    own = [dict(zip(listed, values, strict=True)) for values in zip(*listed.values(), strict=True)]
+    space = hpx.Space(
+        hidden=hpx.Choice(*WIDTHS, static=True),
+        learning_rate=hpx.LogUniform(*sweep.ranges["learning_rate"]),
+        momentum=hpx.Uniform(*sweep.ranges["momentum"]),
+        weight_decay=hpx.LogUniform(*sweep.ranges["weight_decay"]),
+    )
+    sampler = hpx.Manual([{"hidden": width, **point} for width in WIDTHS for point in own])
+    return hpx.Sweep(program, space, sampler=sampler, seed=0).run(progress=False).last("valid/loss")[:, 0]
+
+
+def train_one(hidden, arrays):
+    """What one of the ten scripts does."""
+    import jax
+    import rivals
+
+    train, _ = rivals.trainer(mlp.of(hidden, sweep.batch, sweep.steps))
+    return jax.jit(jax.vmap(train, in_axes=(0, None)))(*rivals.given(arrays))
+
+
+def main():
+    what, path = sys.argv[1:]
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    losses = train_all(arrays) if what == "sweep" else train_one(int(what), arrays)
+    print(json.dumps(np.asarray(losses, float).tolist()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""hpjax as a user writes it: the width, the devices and all else as it chooses them."""
+
+import time
+
+from worker import Prepared, cores
+from workload import points
+
+
+def sweep_of(workload, arrays, eval_every=None, **settings):
+    """The sweep of a workload, over the listed points."""
+    import jax
+    import optax
+
+    import hpjax as hpx
+
+    if jax.config.jax_platforms == "cpu":
+        jax.config.update("jax_num_cpu_devices", cores())
+    valid = (arrays["valid_x"], arrays["valid_y"])
+    data = hpx.data.from_arrays(arrays["x"], arrays["y"], valid=valid, test=valid, name="benchmark")
+    program = hpx.supervised(
+        model=workload.model(),
+        optimizer=workload.optimizer,
+        loss=optax.softmax_cross_entropy_with_integer_labels,
+        data=data,
+        batch_size=workload.batch,
+        steps=workload.steps,
+        eval_every=eval_every,
+    )
+    listed = points(arrays)
+    space = hpx.Space(
+        **{
+            name: (hpx.LogUniform if name in workload.logarithmic else hpx.Uniform)(*limits)
+            for name, limits in workload.ranges.items()
+        }
+    )
+    trials = [dict(zip(listed, map(float, values), strict=True)) for values in zip(*listed.values(), strict=True)]
+    return hpx.Sweep(
+        program, space, sampler=hpx.Manual(trials), objective=hpx.minimize("valid/loss"), seed=0, **settings
+    )
+
+
+def sweep(workload, arrays):
+    """``Sweep.run`` in memory; compiled in the first run, kept for those that follow."""
+    whole = sweep_of(workload, arrays)
+
+    def run():
+        return whole.run(progress=False).last("valid/loss")[:, 0]
+
+    return Prepared(run, note=f"width {whole.plan().width}")
+
+
+def recorded(workload, arrays):
+    """``Sweep.run`` with a directory, which streams the results to the disk."""
+    import tempfile
+    from pathlib import Path
+
+    whole = sweep_of(workload, arrays)
+
+    def run():
+        with tempfile.TemporaryDirectory() as folder:
+            begun = time.perf_counter()
+            result = whole.run(Path(folder) / "run", progress=False)
+            seconds = time.perf_counter() - begun
+            return result.last("valid/loss")[:, 0], seconds
+
+    return Prepared(run, note=f"width {whole.plan().width}")

@@ -1,0 +1,92 @@
+"""A competitor's process: prepares, says so, and then runs once for every line on standard input.
+
+python worker.py WORKLOAD ROLE ARRAYS.npz OPTIONS
+
+WORKLOAD and ROLE are ``module:name``; a role is a function of the workload, the arrays and the options that returns
+``Prepared``.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NamedTuple
+
+
+class Prepared(NamedTuple):
+    """What a competitor is ready to do.
+
+    Attributes:
+      run: trains once, and returns the loss of each trial, or None; or these and the seconds that count.
+      share: of the row's work one run does.
+      note: what to tell of it.
+      first: seconds of the first run, with compilation; None where ``run`` was not run yet, and is to be.
+      warm: whether to run once before anything counts.
+      chosen: which of the trials it trains, where not all.
+    """
+
+    run: Callable
+    share: float = 1.0
+    note: str = ""
+    first: float | None = None
+    warm: bool = True
+    chosen: list[int] | None = None
+
+
+def named(place: str) -> Any:
+    """What is called ``module:name``."""
+    module, name = place.split(":")
+    return getattr(import_module(module), name)
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def lap(prepared: Prepared) -> tuple[float, list[float] | None]:
+    """Seconds of one run, and what it came to."""
+    begun = time.perf_counter()
+    found = prepared.run()
+    seconds = time.perf_counter() - begun
+    if isinstance(found, tuple):
+        found, seconds = found
+    return seconds, None if found is None else [float(loss) for loss in found]
+
+
+def memory() -> float:
+    """The most megabytes that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def main() -> None:
+    # Answers have standard output to themselves; whatever else prints goes to standard error.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def say(**what: object) -> None:
+        print(json.dumps(what), file=answers, flush=True)
+
+    import numpy as np
+
+    workload, role, arrays, options = sys.argv[1:]
+    begun = time.perf_counter()
+    prepare = named(role)
+    with np.load(arrays) as archive:
+        loaded = {name: archive[name] for name in archive.files}
+    prepared = prepare(named(workload), loaded, **json.loads(options))
+    imported = time.perf_counter() - begun
+    first = prepared.first
+    if first is None and prepared.warm:
+        first, _ = lap(prepared)
+    say(imported=imported, first=first, share=prepared.share, note=prepared.note, chosen=prepared.chosen)
+    for _ in sys.stdin:
+        seconds, losses = lap(prepared)
+        say(seconds=seconds / prepared.share, losses=losses, megabytes=memory())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""The arithmetic of experiments/benchmarks: who runs when, ratios of medians, and rivals that fail."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "experiments" / "benchmarks"
+MODULES = ("harness", "rows", "table", "worker", "workload", "mlp")
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """The modules of the benchmarks, by their names; the folder is not importable otherwise."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(FOLDER))
+    yield {name: importlib.import_module(name) for name in MODULES}
+    sys.path.remove(str(FOLDER))
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(FOLDER)):
+            del sys.modules[name]
+
+
+# Says that it is ready, and answers each line with the next of its laps; None crashes, "hang" says nothing.
+WORKER = """
+import json, sys, time
+name, first, laps, log = json.loads(sys.argv[1])
+about = {"note": "of " + name, "chosen": [1] if name == "F" else None}
+print(json.dumps({"imported": 0.5, "first": first, "share": 1.0, **about}), flush=True)
+for _ in sys.stdin:
+    open(log, "a").write(name)
+    lap = laps.pop(0)
+    if lap is None:
+        raise SystemExit("the last word")
+    if lap == "hang":
+        time.sleep(60)
+    print(json.dumps({"seconds": lap[0], "losses": lap[1], "megabytes": 7.0}), flush=True)
+"""
+
+
+@pytest.fixture
+def play(bench, tmp_path):
+    """Runs competitors that answer what they are told to: name to (first, laps). Gives the measured, and the order."""
+    log = tmp_path / "log"
+
+    def run(competitors, rounds, tolerance=None, seconds=20.0):
+        log.write_text("")
+
+        def start(name, first, laps):
+            said = json.dumps([name, first, laps, str(log)])
+            return lambda: bench["harness"].Worker([sys.executable, "-c", WORKER, said], seconds)
+
+        starts = {name: start(name, *what) for name, what in competitors.items()}
+        return bench["harness"].alternate(starts, rounds, tolerance), log.read_text()
+
+    return run
+
+
+def laps(*seconds, losses=None):
+    return [[s, losses] for s in seconds]
+
+
+def test_competitors_take_turns(play):
+    measured, order = play({"A": (9.0, laps(1, 2, 3)), "B": (9.0, laps(4, 4, 4)), "C": (9.0, laps(5, 5, 5))}, 3)
+    assert order == "ABCABCABC"
+    assert [lap.seconds for lap in measured["A"].laps] == [1, 2, 3]
+    assert [measured[name].note for name in "ABC"] == ["of A", "of B", "of C"]
+    assert measured["A"].compiled == 7.0  # of 9 the median, 2, is no compiling
+    assert measured["B"].megabytes == 7.0
+
+
+def test_ratio_of_medians_and_its_spread(bench):
+    harness, speedup = bench["harness"], bench["rows"].SPEEDUP
+    ours, theirs = (
+        harness.Measured(tuple(harness.Lap(s) for s in seconds)) for seconds in ((1.0, 2.0, 4.0), (6.0, 6.0, 4.0))
+    )
+    assert harness.compared(speedup.of, ours, theirs) == (3.0, 1.0, 6.0)
+    assert harness.compared(speedup.of, ours, theirs.times(2.0)) == (6.0, 2.0, 12.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "rival", "value", "shown"),
+    [
+        ("SPEEDUP", 2.0, 5.0, 2.5, "2.50×"),
+        ("SHARE", 4.0, 3.0, 0.75, "75%"),
+        ("OVERHEAD", 1.02, 1.0, 0.02, "+2.0%"),
+        ("ADDED", 1.25, 1.0, 0.25, "+0.25 s"),
+    ],
+)
+def test_measures(bench, name, ours, rival, value, shown):
+    measure = getattr(bench["rows"], name)
+    assert measure.of(ours, rival) == pytest.approx(value)
+    assert measure.shown.format(value) == shown
+    more_is_better = name in ("SPEEDUP", "SHARE")
+    assert measure.reached(value + 0.01, value) is more_is_better
+    assert measure.reached(value - 0.01, value) is not more_is_better
+
+
+def test_a_crash_is_told_and_the_others_go_on(play, bench):
+    measured, order = play({"A": (1.0, laps(1, 1, 1)), "B": (1.0, [[2, None], None, [2, None]])}, 3)
+    assert order == "ABABA"
+    assert len(measured["A"].laps) == 3
+    assert measured["B"].error == "it ended with status 1; the last word"
+    assert not measured["A"].error
+    line = bench["table"].cells(_outcome(bench, measured))
+    assert "failed" in line
+    assert "the last word" in line[-1]
+
+
+def test_a_worker_that_hangs_is_ended(play):
+    measured, order = play({"A": (1.0, laps(1, 1)), "B": (1.0, ["hang"])}, 2, seconds=2.0)
+    assert order == "ABA"
+    assert measured["B"].error.startswith("no answer within 2 s")
+
+
+def test_a_loss_that_is_off_is_an_error(play, bench):
+    competitors = {
+        "A": (1.0, laps(1, losses=[0.9, 0.5, float("nan"), 0.1])),
+        "B": (1.0, laps(1, losses=[0.54])),
+        "C": (1.0, laps(1, losses=[0.1, 0.56, 0.9])),
+        "D": (1.0, laps(1, losses=[float("nan")])),
+        "E": (1.0, laps(1)),
+        "F": (1.0, laps(1, losses=[0.45])),  # of the second trial alone
+        "G": (1.0, laps(1, losses=[0.9])),
+    }
+    measured, _ = play(competitors, 1, tolerance=0.1)
+    assert measured["C"].error == "its loss is 0.56 where 0.5 ± 10% is wanted"
+    assert {name for name, each in measured.items() if each.error} == {"C", "D", "G"}
+    table = bench["table"]
+    row, rival = bench["rows"].ROWS["mlp"], bench["rows"].VMAP
+    assert table.outcome(row, rival, 0.5, measured["A"], measured["B"]).reached
+    assert not table.outcome(row, rival, 0.5, measured["A"], measured["C"]).reached
+
+
+def _outcome(bench, measured):
+    row, rival = bench["rows"].ROWS["mlp"], bench["rows"].VMAP
+    return bench["table"].outcome(row, rival, 2.0, measured["A"], measured["B"])
+
+
+def test_partial_runs_count_in_proportion(bench, tmp_path):
+    (tmp_path / "role.py").write_text(
+        "from worker import Prepared\ndef quarter(workload, arrays, note):\n"
+        "    return Prepared(lambda: (arrays['x'], 2.0), share=0.25, note=note)\n"
+    )
+    np.savez(tmp_path / "arrays.npz", x=np.ones(3))
+    path = json.dumps([str(FOLDER), str(tmp_path)])
+    script = f"import sys; sys.path[:0] = {path}; import worker; worker.main()"
+    command = [sys.executable, "-c", script, "mlp:sweep", "role:quarter", str(tmp_path / "arrays.npz"), '{"note": "n"}']
+    measured = bench["harness"].alternate({"A": lambda: bench["harness"].Worker(command, 20.0)}, 2)["A"]
+    assert measured.error == ""
+    assert [tuple(lap) for lap in measured.laps] == [(8.0, [1.0] * 3)] * 2
+    assert (measured.compiled, measured.note) == (0.0, "n")
+
+
+def test_rows_name_what_is_there(bench):
+    for row in bench["rows"].ROWS.values():
+        for competitor in (row.ours, *(rival for rival, _ in row.rivals)):
+            module, function = competitor.role.split(":")
+            assert f"def {function}(workload, arrays" in (FOLDER / f"{module}.py").read_text()
+
+
+def test_hyperparameters_stay_in_their_ranges(bench):
+    arrays = bench["mlp"].sweep.arrays(1000)
+    for name, (low, high) in bench["mlp"].sweep.ranges.items():
+        values = arrays[f"h_{name}"]
+        assert values.shape == (1000,)
+        assert low <= values.min() < values.max() <= high
+    assert np.median(arrays["h_learning_rate"]) < 0.1  # logarithmic: the middle is at 0.055, else at 0.155
