@@ -142,7 +142,7 @@ def _keep_programs() -> None:
     lines = about.read_text().splitlines() if about.exists() else [platform.processor()]
     kind = fingerprint(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))
     jax.config.update("jax_compilation_cache_dir", str(folder() / "xla" / kind))
-    jax.config.update("jax_persistent_compilation_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 @main.command()

@@ -42,6 +42,21 @@ def train(settings: Settings, prepared: Prepared, record: Record) -> Iterator[Ev
         run.close()
 
 
+class _Ahead:
+    """Whether no checkpoint is about to be made, which needs all lanes at the step that was told of.
+
+    Args:
+      record: what says when one is due.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self.leaving: Callable[[], bool] = lambda: False
+
+    def __call__(self) -> bool:
+        return not several() and not self.leaving() and not self._record.due(False)
+
+
 class _Run:
     """A sweep that trains.
 
@@ -53,8 +68,8 @@ class _Run:
         self._settings, self._prepared, self._record = settings, prepared, record
         self._store, self._cut = record.store, record.cut
         self._begun = time.perf_counter()
-        self._leaving: Callable[[], bool] = lambda: False
-        self._place = place_for(settings, prepared.plan, self._store, self._may_go_ahead)
+        self._ahead = _Ahead(record)
+        self._place = place_for(settings, prepared.plan, self._store, self._ahead)
         self._reached = Reached()
         if self._cut is not None:
             self._begun -= self._cut.about["seconds"]
@@ -74,7 +89,7 @@ class _Run:
         record, reached, first = self._record, self._reached, self._reached.round
         heeding = notices() if record.directory is not None else nullcontext(lambda: False)
         with holding_together(), heeding as leaving:
-            self._leaving = leaving
+            self._ahead.leaving = leaving
             for number in range(len(self._prepared.plan.rounds)):
                 again = self._cut is not None and number == first
                 self._prepare(number)
@@ -97,10 +112,6 @@ class _Run:
                         record.close()
                         raise Preempted(record.directory)
         record.finish(time.perf_counter() - self._begun)
-
-    def _may_go_ahead(self) -> bool:
-        """Whether no checkpoint is about to be made, which needs all lanes at the step that was told of."""
-        return not several() and not self._leaving() and not self._record.due(False)
 
     def _prepare(self, number: int) -> None:
         """Plans a round, from what those before it found."""

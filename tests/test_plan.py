@@ -1,5 +1,7 @@
 """The plan: traced or static, grouping, layout, width; nothing of it compiles."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -258,3 +260,37 @@ def test_typed_keys_in_the_state_are_carried_and_moved():
         mine, key = jax.random.split(key)
         total += float(jax.random.uniform(mine))
     assert plain.last("valid/loss")[7, 0] == pytest.approx(0.8 * total, rel=1e-5)
+
+
+def test_as_few_slots_as_can_be_stay_empty():
+    for lanes, devices, most in itertools.product(range(1, 40), (1, 2, 4), (1, 3, 8)):
+        wide, share = balanced(most, lanes, devices), -(-lanes // devices)
+        chunks = -(-share // most)
+        assert wide <= most
+        assert -(-share // wide) == chunks, "as few chunks as the widest has"
+        assert all(width * chunks < share for width in range(1, wide)), "and a narrower one would need more"
+
+
+def found(speeds, begin, factor=2, time=99):
+    """The widths that a search looks at, in their order, and which it then takes."""
+    seen = []
+
+    def speed(width):
+        seen.append(width)
+        return speeds[width]
+
+    rates = search(speed, begin, max(speeds), factor, lambda: len(seen) < time)
+    return seen, best(Rate(width, "xla", each) for width, each in rates.items()).width
+
+
+def test_the_search_for_a_width():
+    # Wider is faster up to 16; what is narrower than the first needs no look.
+    assert found({1: 1, 2: 2, 4: 4, 8: 8, 16: 12, 32: 12.1}, 8) == ([8, 16, 32], 16)
+    # The narrowest that is nearly as fast as the fastest.
+    assert found({1: 5, 2: 9.7, 4: 10, 8: 10, 16: 10.2, 32: 9}, 8) == ([8, 16, 4, 2, 1], 2)
+    assert found({1: 9, 2: 8, 4: 5, 8: 1, 16: 0.5}, 8) == ([8, 16, 4, 2, 1], 1)
+    # What does not fit in memory.
+    assert found({1: 1, 4: 2, 16: None, 64: None}, 16, factor=4) == ([16, 64, 4, 1], 4)
+    # When time is over.
+    assert found({8: 8, 16: 12, 32: 20}, 8, time=2) == ([8, 16], 16)
+    assert found({8: 8}, 8) == ([8], 8)

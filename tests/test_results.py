@@ -139,7 +139,7 @@ def test_a_directory_keeps_its_width(tmp_path):
     assert (four.plan().widths, one.plan().widths) == ((2,), (8,))
     first = four.run(tmp_path / "run", progress=False)
     assert same_bits(one.run(tmp_path / "run", progress=False).curves("valid/loss"), first.curves("valid/loss"))
-    with pytest.raises(hpx.RunError, match="width: 2 there, 4 here"):
+    with pytest.raises(hpx.RunError, match=r"width: \[2\] there, \[4\] here"):
         hpx.Sweep(quadratic(10, 5), RATES, trials=8, width=4).run(tmp_path / "run", progress=False)
 
 

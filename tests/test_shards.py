@@ -142,9 +142,9 @@ def test_a_trial_has_the_bits_that_it_has_in_the_whole_sweep(runs, whole):
 
 def test_the_width_is_that_of_the_whole_sweep(whole):
     """Alone five trials would get another."""
-    assert SWEEP.plan().widths == tuple(whole.manifest["sweep"]["width"]) == (4,)
-    assert dataclasses.replace(SWEEP, trials=5).plan().widths == (2,)
-    assert {shard(number).plan().widths for number in (1, 2, 3)} == {(4,)}
+    assert SWEEP.plan().widths == tuple(whole.manifest["sweep"]["width"]) == (4, 3)
+    assert dataclasses.replace(SWEEP, trials=5).plan().widths == (2, 1)
+    assert {shard(number).plan().widths for number in (1, 2, 3)} == {(4, 3)}
 
 
 def test_a_width_that_a_shard_does_not_fill_is_hinted_at():
@@ -266,9 +266,9 @@ def test_what_cannot_be_merged(runs, tmp_path):
     refused([runs[0], tmp_path], out, "is no run directory")
     shutil.copytree(runs[1], tmp_path / "other")
     manifest = json.loads((runs[1] / "manifest.json").read_text())
-    manifest["sweep"] |= {"seed": 4, "width": 2}
+    manifest["sweep"] |= {"seed": 4, "width": [2, 2]}
     (tmp_path / "other" / "manifest.json").write_text(json.dumps(manifest))
-    what = r"(?s)other' holds a different sweep than .*  seed: 3 there, 4 here\n  width: 4 there, 2 here\nMerge"
+    what = r"(?s)other' holds a different sweep than .*  seed: 3 there, 4 here\n  width: \[4, 3\] there, \[2, 2\] here\nMerge"
     refused([runs[0], tmp_path / "other"], out, what)
     hpx.merge(runs, tmp_path / "whole")
     refused([runs[0], tmp_path / "whole"], out, "whole' holds a whole sweep")

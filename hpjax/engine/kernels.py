@@ -217,35 +217,38 @@ def _inner(axes: int) -> tuple[int, ...]:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _max_pool(windows: Windows, x: jax.Array) -> jax.Array:
-    return _largest(windows, x)[0]
+    tile = windows.tile(windows.counts(x.shape))
+    return _largest_of_tiles(windows, x)[0] if tile else _largest_of_slices(windows, x)[0]
 
 
 @_max_pool.defjvp
 def _(windows: Windows, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (x,), (t,) = primals, tangents
-    largest, which = _largest(windows, x)
     count = windows.counts(x.shape)
     if windows.tile(count):
-        places = jnp.arange(prod(windows.shape), dtype=which.dtype).reshape([n for k in windows.shape for n in (1, k)])
+        largest, which, places = _largest_of_tiles(windows, x)
         mine = jnp.expand_dims(which, _inner(x.ndim)) == places
         return largest, jnp.where(mine, windows.tiles(t, 0, count), 0).sum(_inner(x.ndim))
+    largest, which = _largest_of_slices(windows, x)
     parts = [jnp.where(which == at, part, 0) for at, part in enumerate(windows.slices(t, 0, count))]
     return largest, sum(parts[1:], start=parts[0])
 
 
-def _largest(windows: Windows, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _largest_of_tiles(windows: Windows, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The largest number of each window, the first place where it stands, and the numbers of the places."""
+    # Reductions, since XLA computes what is cheaper anew for every slice that a convolution takes of the result.
+    tiles, inner = windows.tiles(x, -jnp.inf, windows.counts(x.shape)), _inner(x.ndim)
+    largest, count = tiles.max(inner), prod(windows.shape)
+    places = jnp.arange(count, dtype=x.dtype).reshape([n for k in windows.shape for n in (1, k)])
+    which = jnp.where(tiles == jnp.expand_dims(largest, inner), places, count).min(inner)
+    return largest, which, places
+
+
+def _largest_of_slices(windows: Windows, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The largest number of each window, and the first place where it stands."""
-    count = windows.counts(x.shape)
-    tile = windows.tile(count)
-    first, *rest = _places(windows.tiles(x, -jnp.inf, count)) if tile else windows.slices(x, -jnp.inf, count)
-    largest, which = first, jnp.zeros(first.shape, jnp.int8)
+    largest, *rest = windows.slices(x, -jnp.inf, windows.counts(x.shape))
+    which = jnp.zeros(largest.shape, jnp.int8)
     for at, part in enumerate(rest, 1):
         which = jnp.where(part > largest, jnp.int8(at), which)
         largest = jnp.maximum(largest, part)
     return largest, which
-
-
-def _places(tiles: jax.Array) -> list[jax.Array]:
-    """What stands at each place of windows, in all of them."""
-    within = tiles.shape[1::2]
-    return [tiles[tuple(i for at in place for i in (slice(None), at))] for place in product(*map(range, within))]

@@ -106,6 +106,6 @@ def search(
             if next_speed * GOOD_ENOUGH < fastest if up else next_speed < GOOD_ENOUGH * fastest:
                 break
             width = after
-        if found and max(found, key=found.__getitem__) > begin:
+        if first is not None and first < GOOD_ENOUGH * max(found.values()):
             break  # what is wider is faster: what is narrower is not
     return found
