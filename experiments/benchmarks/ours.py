@@ -46,7 +46,7 @@ def sweep(workload, arrays):
     def run():
         return whole.run(progress=False).last("valid/loss")[:, 0]
 
-    return Prepared(run, note=f"width {whole.plan().width}")
+    return Prepared(run, note=f"width {max(whole.plan().widths)}")
 
 
 def recorded(workload, arrays):
@@ -63,4 +63,4 @@ def recorded(workload, arrays):
             seconds = time.perf_counter() - begun
             return result.last("valid/loss")[:, 0], seconds
 
-    return Prepared(run, note=f"width {whole.plan().width}")
+    return Prepared(run, note=f"width {max(whole.plan().widths)}")
