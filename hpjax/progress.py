@@ -4,10 +4,6 @@ import sys
 import time
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
-
 from hpjax import text
 from hpjax.engine.plan import Plan
 from hpjax.wave import Event
@@ -26,6 +22,10 @@ class Progress:
     """
 
     def __init__(self, plan: Plan, shown: bool) -> None:
+        from rich.console import Console  # which takes a sixth of a second to import
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+
         self._plan = plan
         self._left = plan.lane_steps
         self._done = 0

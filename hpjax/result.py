@@ -304,7 +304,7 @@ class Result:
 
     @property
     def compile_seconds(self) -> float:
-        """What compiling all groups took."""
+        """Seconds that the run waited for compilations; others went on while groups trained."""
         return sum(self._store.compilations().values())
 
     @property

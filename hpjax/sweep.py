@@ -94,16 +94,13 @@ class Sweep(Settings):
         Raises:
           InputError, ProgramError, UnknownHyperparameterError: the sweep cannot run.
         """
-        return (self._tuned(True) if measure else self)._prepared.plan
+        if measure:
+            self._tune(whatever=True)
+        return self._prepared.plan
 
-    def _tuned(self, whatever: bool = False) -> "Sweep":
-        """This sweep with widths that were measured, where that pays."""
-        prepared = tuned(self, self._prepared, whatever)
-        if prepared is self._prepared:
-            return self
-        sweep = replace(self)
-        sweep.__dict__["_prepared"] = prepared
-        return sweep
+    def _tune(self, whatever: bool = False) -> None:
+        """Measures widths, where that pays: from then on they are those of this sweep."""
+        self.__dict__["_prepared"] = tuned(self, self._prepared, whatever)
 
     def run(
         self,
@@ -183,7 +180,9 @@ class Sweep(Settings):
         """The sweep as the directory records it, its record, its manifest, and the events that fill it."""
         path = None if directory is None else Path(directory)
         there = None if path is None else by_writer(lambda: recorded_manifest(path))
-        sweep = self._tuned() if there is None else self._as_recorded(there, extending)
+        if there is None:
+            self._tune()
+        sweep = self if there is None else self._as_recorded(there, extending)
         about = manifest(sweep, sweep._prepared, recorded=path is not None)
         same = digest(json.dumps(about["sweep"]))
         check_same("the sweep", same, "Give every host the same script, data and versions.")

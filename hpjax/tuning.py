@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -43,6 +42,9 @@ def tuned(settings: Settings, prepared: Prepared, whatever: bool = False) -> Pre
     run = plan.run_seconds
     if settings.width is not None or plan.shard is not None or several() or not (whatever or run >= WORTH):
         return prepared
+    # Another sweep of the same program may have measured it since.
+    prepared = _again(settings, prepared)
+    plan = prepared.plan
     begun, allowed = time.monotonic(), max(SECONDS, SHARE * run)
 
     def affordable(more: float) -> bool:
@@ -57,7 +59,13 @@ def tuned(settings: Settings, prepared: Prepared, whatever: bool = False) -> Pre
         for group in sorted(unknown, key=lambda g: -plan.group_seconds(g)):
             if affordable(0.0):
                 _measure(settings, prepared, group, splits, affordable)
-    return Prepared(widened(settings, replace(plan, widths=(), rates=()), {}, None), prepared.points)
+        prepared = _again(settings, prepared)
+    return prepared
+
+
+def _again(settings: Settings, prepared: Prepared) -> Prepared:
+    """The plan with what is remembered by now."""
+    return Prepared(widened(settings, prepared.plan, {}, None), prepared.points)
 
 
 def _measure(

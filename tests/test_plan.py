@@ -293,4 +293,4 @@ def test_the_search_for_a_width():
     assert found({1: 1, 4: 2, 16: None, 64: None}, 16, factor=4) == ([16, 64, 4, 1], 4)
     # When time is over.
     assert found({8: 8, 16: 12, 32: 20}, 8, time=2) == ([8, 16], 16)
-    assert found({8: 8}, 8) == ([8], 8)
+    assert found({1: 8}, 1) == ([1], 1)

@@ -277,8 +277,8 @@ def test_a_manifest_that_is_no_json(finished, content, message):
 
 
 def test_a_manifest_that_names_another_width(finished):
-    finished.edit("manifest.json", lambda manifest: manifest["sweep"].update(width=4))
-    finished.refused("width: 4 there, 2 here", resume)
+    finished.edit("manifest.json", lambda manifest: manifest["sweep"].update(width=[4]))
+    finished.refused(r"width: \[4\] there, \[2, 2, 2\] here", resume)
 
 
 def test_a_truncated_database(finished):

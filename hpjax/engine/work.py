@@ -21,6 +21,11 @@ class Work(NamedTuple):
     elements: float = 0.0
     equations: int = 0
 
+    @property
+    def arithmetic(self) -> float:
+        """Operations on single numbers."""
+        return self.flops + self.elements
+
     def seconds(self, platform: str) -> float:
         """What a device takes, to an order of magnitude: on a CPU a core, on an accelerator one that is kept busy."""
         if platform == "cpu":

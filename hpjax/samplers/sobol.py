@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 from hpjax.samplers.base import Observation, Sampler
 from hpjax.space import Point, Space
@@ -31,6 +30,8 @@ class Sobol(Sampler):
 
 def unit(dimensions: int, start: int, n: int, seed: int) -> NDArray[np.float64]:
     """Points ``start`` to ``start + n`` of the sequence that the seed scrambles, (n, dimensions)."""
+    from scipy.stats import qmc  # a second and a half, for which no import should wait
+
     # A power of two at a time, as the sequence is made for; scipy warns of anything else.
     cube = qmc.Sobol(dimensions, scramble=True, rng=seed).random_base2((start + n - 1).bit_length())
     found: NDArray[np.float64] = cube[start : start + n]

@@ -1,0 +1,191 @@
+"""The width: measured where that pays, remembered on the machine, recorded with the run; else by rule."""
+
+import json
+
+import flax.linen as nn
+import pytest
+from helpers import RATES, blobs, classifier, compilations, quadratic, rates, same_bits
+
+import hpjax as hpx
+from hpjax import remembered, tuning
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A machine on which nothing was measured."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(remembered, "_here", {})
+    return tmp_path / "cache" / "hpjax" / "widths"
+
+
+@pytest.fixture
+def speeds(monkeypatch):
+    """Has a width be as fast as it says there, by kernels; what was asked for stands in ``asked``."""
+    asked, table = [], {}
+
+    def speed(settings, prepared, group, wide, kernels, splits):
+        asked.append((group.number, wide, kernels))
+        return table[kernels].get(wide, 1.0)
+
+    monkeypatch.setattr(tuning, "_speed", speed)
+    table["asked"] = asked
+    return table
+
+
+def sweep(**changes):
+    return hpx.Sweep(quadratic(20, 5), RATES, trials=64, devices=1, **changes)
+
+
+def test_the_best_width_is_taken_and_remembered(speeds, cache):
+    speeds["batched"] = {8: 100.0, 16: 150.0, 32: 155.0, 64: 120.0}
+    assert sweep().plan().widths == (8,)
+    plan = sweep().plan(measure=True)
+    assert plan.widths == (16,), "within 5 % of 32"
+    assert "group 0: lane-steps a second by width: 8 → 100, 16 → 150, 32 → 155" in str(plan)
+    assert "as measured" in str(plan)
+    assert plan.run_seconds == pytest.approx(64 * 20 / 150, rel=0.1)
+    asked = len(speeds["asked"])
+    remembered._here.clear()  # another process
+    assert sweep().plan().widths == sweep().plan(measure=True).widths == (16,)
+    assert len(speeds["asked"]) == asked
+    assert sweep(width=4).plan(measure=True).widths == (4,)
+    for file in cache.iterdir():
+        file.write_text("[[16, 8]]")
+    remembered._here.clear()
+    assert sweep().plan().widths == (8,), "what cannot be read was not measured"
+
+
+def test_other_programs_are_measured_for_themselves(speeds):
+    speeds["batched"] = {8: 1.0, 16: 2.0, 32: 1.0}
+    sweep().plan(measure=True)
+    other = hpx.Sweep(quadratic(20, 5, size=4), RATES, trials=64, devices=1)
+    assert (sweep().plan().widths, other.plan().widths) == ((16,), (8,))
+    assert hpx.Sweep(quadratic(20, 5), RATES, trials=64, devices=2).plan().widths == (8,), "nor on other devices"
+
+
+def test_shards_keep_to_the_rule(speeds):
+    speeds["batched"] = {8: 1.0, 16: 2.0, 32: 1.0}
+    sweep().plan(measure=True)
+    assert sweep(shard=(1, 2)).plan(measure=True).widths == (8,)
+
+
+def test_each_group_has_its_own(speeds, monkeypatch):
+    speeds["batched"] = {14: 2.0, 9: 2.0}
+    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1), size=hpx.Choice(2, 3))
+    points = [{"rate": 0.1, "size": 2}] * 40 + [{"rate": 0.1, "size": 3}] * 9
+    program = quadratic(20, 5, size=lambda h: h.size)
+    groups = hpx.Sweep(program, space, sampler=hpx.Manual(points), devices=1)
+    assert groups.plan().widths == (8, 5), "two chunks of five, where one of nine is too wide"
+    assert groups.plan(measure=True).widths == (14, 9)  # three chunks of forty; all nine
+    assert speeds["asked"][0] == (0, 8, "batched"), "first what takes longest"
+    result = groups.run(progress=False)
+    assert result.manifest["sweep"]["width"] == [14, 9]
+    assert set(result.widths[:40]) == {14}
+
+
+def test_a_run_measures_where_it_is_long(speeds, monkeypatch):
+    speeds["batched"] = {8: 1.0, 16: 2.0, 32: 1.0}
+    sweep().run(progress=False)
+    assert speeds["asked"] == []
+    monkeypatch.setattr(tuning, "WORTH", 0.0)
+    long = sweep()
+    assert set(long.run(progress=False).widths) == {16}
+    asked = len(speeds["asked"])
+    assert set(long.run(progress=False).widths) == {16}
+    assert len(speeds["asked"]) == asked, "measured once"
+
+
+def test_only_as_long_as_it_may_take(speeds, monkeypatch):
+    speeds["batched"] = {8: 1.0, 16: 2.0, 32: 3.0}
+    clock = iter(range(0, 1000, 2))
+    monkeypatch.setattr(tuning.time, "monotonic", lambda: float(next(clock)))
+    sweep().plan(measure=True)
+    assert speeds["asked"] == [(0, 8, "batched")]
+
+
+class Conv(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(nn.relu(nn.Conv(2, (2,))(x[..., None])).reshape(len(x), -1))
+
+
+def images(**changes):
+    space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e-1), momentum=0.9)
+    program = classifier(model=Conv(), steps=4, eval_every=2)
+    return hpx.Sweep(program, space, trials=8, devices=1, **changes)
+
+
+def test_kernels_are_measured_too_and_belong_to_the_run(speeds, tmp_path):
+    speeds["batched"], speeds["xla"] = {8: 1.0}, {8: 2.0}
+    assert images().plan().kernels == "batched"
+    plan = images().plan(measure=True)
+    assert plan.kernels == "xla"
+    assert "8 batched → 1, 8 xla → 2" in str(plan)
+    first = images().run(tmp_path / "run", progress=False)
+    assert first.manifest["sweep"]["kernels"] == "xla"
+    # On a machine that measured nothing: the directory keeps its kernels, and its bits.
+    remembered._here.clear()
+    for file in (tmp_path / "cache" / "hpjax" / "widths").iterdir():
+        file.unlink()
+    assert images().plan().kernels == "batched"
+    assert same_bits(images().run(tmp_path / "run", progress=False).curves("valid/loss"), first.curves("valid/loss"))
+    with pytest.raises(hpx.RunError, match='kernels: "xla" there, "batched" here'):
+        images(kernels="batched").run(tmp_path / "run", progress=False)
+    with pytest.raises(hpx.InputError, match=r"Sweep.kernels = 'fast': must be one of"):
+        images(kernels="fast")
+
+
+def test_either_kernels_train_alike():
+    batched, xla = (images(kernels=each).run(progress=False).curves("valid/loss") for each in ("batched", "xla"))
+    assert batched == pytest.approx(xla, rel=1e-4)
+
+
+def test_what_was_compiled_to_measure_then_trains(monkeypatch):
+    monkeypatch.setattr(tuning, "TIMES", 1)
+    monkeypatch.setattr(tuning, "EACH", 0.0)
+    monkeypatch.setattr(tuning, "SECONDS", 0.0)  # of one width
+    mine = hpx.Sweep(quadratic(20, 5), RATES, sampler=rates(*[0.1] * 8), devices=2)
+    monkeypatch.setattr(tuning, "SHARE", 1e9)
+    with compilations() as programs:
+        plan = mine.plan(measure=True)
+    assert len(programs) == len(plan.rates[0]) >= 2
+    assert all(rate.speed > 0 for rate in plan.rates[0])
+    with compilations() as programs:
+        result = mine.run(progress=False)
+    assert programs == []
+    assert (result.statuses == "complete").all()
+
+
+def test_streams_are_measured_on_blocks_of_nothing(monkeypatch):
+    monkeypatch.setattr(tuning, "TIMES", 1)
+    monkeypatch.setattr(tuning, "EACH", 0.0)
+    data = blobs()
+    stream = hpx.data.stream(lambda: [(data.train.x[:4], data.train.y[:4])], valid=data.valid, block=3)
+    space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e-1), momentum=0.9)
+    drawn = hpx.Sweep(classifier(data=stream, batch_size=None), space, trials=2, devices=1)
+    assert drawn.plan(measure=True).rates[0][0].speed > 0
+
+
+def test_the_command_prints_and_keeps_what_it_compiles(tmp_path, monkeypatch):
+    import jax
+    from click.testing import CliRunner
+
+    from hpjax import cli
+
+    file = tmp_path / "sweep.py"
+    file.write_text(
+        "import hpjax as hpx\n"
+        "program = hpx.Program(lambda k, h: 0.0, lambda k, s, b, h: (s - h.rate, {}), "
+        "lambda k, s, v, h: {'loss': s}, steps=4)\n"
+        "sweep = hpx.Sweep(program, hpx.Space(rate=hpx.Uniform(0, 1)), trials=3)\n"
+    )
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setattr(tuning, "EACH", 0.0)
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        done = CliRunner().invoke(cli.main, ["plan", str(file), "--measure"], catch_exceptions=False)
+        assert "lane-steps a second by width:" in done.output
+        assert jax.config.jax_compilation_cache_dir.startswith(str(tmp_path / "cache" / "hpjax" / "xla"))
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert json.loads(next((tmp_path / "cache" / "hpjax" / "widths").iterdir()).read_text())
