@@ -110,7 +110,8 @@ ROWS = {
         "cnn:sweep",
         64,
         (
-            (Competitor("jit(vmap(scan))", "rivals:vmapped", {"steps": 1}), 12.0),
+            # Two steps: XLA makes no loop of one, and outside of loops convolutions have kernels of their own.
+            (Competitor("jit(vmap(scan))", "rivals:vmapped", {"steps": 2}), 12.0),
             *against(1.5, *one_by_one(8)),
         ),
         tolerance=0.75,
