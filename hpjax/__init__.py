@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hpjax.errors import ProgramError as ProgramError
     from hpjax.errors import RunError as RunError
     from hpjax.errors import UnknownHyperparameterError as UnknownHyperparameterError
+    from hpjax.event import Event as Event
     from hpjax.hparams import Hparams as Hparams
     from hpjax.merging import merge as merge
     from hpjax.objective import maximize as maximize
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
     from hpjax.supervise import supervised as supervised
     from hpjax.sweep import Sweep as Sweep
     from hpjax.trial import Trial as Trial
-    from hpjax.wave import Event as Event
 
 __version__ = "0.1.0"
 
@@ -82,7 +82,7 @@ _HOME = {
     "hpjax.supervise": ["supervised"],
     "hpjax.sweep": ["Sweep"],
     "hpjax.trial": ["Trial"],
-    "hpjax.wave": ["Event"],
+    "hpjax.event": ["Event"],
 }
 _MODULES = ["data", "distributed", "keys", "losses", "metrics", "nn", "optim", "testing"]
 _OPTIONAL = ["cluster", "sklearn"]  # need what is not always installed

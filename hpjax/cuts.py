@@ -7,8 +7,8 @@ import numpy as np
 
 from hpjax.checkpoint import Cut
 from hpjax.errors import RunError
-from hpjax.store import STATUSES
 from hpjax.stream import Position
+from hpjax.tables import STATUSES
 from hpjax.untrusted import Field, check, is_real, is_whole, list_of
 
 # Arrays of a wave that have no row for each lane.

@@ -18,8 +18,9 @@ from hpjax.program import AT_THE_END
 from hpjax.result import Result
 from hpjax.settings import Settings
 from hpjax.standing import Standing
-from hpjax.store import NO_WAVE, STATUSES, Store
+from hpjax.store import Store
 from hpjax.stream import Position
+from hpjax.tables import NO_WAVE, STATUSES
 
 MAY_CHANGE = {"trials", "rounds", "steps"}
 

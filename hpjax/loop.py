@@ -14,14 +14,16 @@ from hpjax.distributed import holding_together, several
 from hpjax.engine.failures import OutOfMemoryError
 from hpjax.engine.plan import Group
 from hpjax.errors import RunError
-from hpjax.planning import Prepared, narrowed, pieces, prepare, regrouped
+from hpjax.event import Event
+from hpjax.planning import Prepared, prepare
 from hpjax.preemption import Preempted, notices
 from hpjax.race import Reached, jsonable, raced
 from hpjax.record import Record
 from hpjax.settings import Settings
+from hpjax.sizing import narrowed, pieces, regrouped
 from hpjax.space import Point
-from hpjax.store import NO_WAVE, STATUSES, Planned
-from hpjax.wave import Event, Wave, part_of, place_for
+from hpjax.tables import NO_WAVE, STATUSES, Planned
+from hpjax.wave import Wave, part_of, place_for
 
 
 def train(settings: Settings, prepared: Prepared, record: Record) -> Iterator[Event]:
@@ -75,7 +77,9 @@ class _Run:
             self._begun -= self._cut.about["seconds"]
             self._place.standing.resume(self._cut.part("standing"))
             self._reached = Reached(**self._cut.about["reached"])
-            self._prepared = narrowed(settings, prepared, dict(self._cut.about["narrowed"]))
+            self._prepared = prepared._replace(
+                plan=narrowed(settings, prepared.plan, dict(self._cut.about["narrowed"]))
+            )
         self._waves: list[Wave] = []
         self._next_wave = 0
 
@@ -171,7 +175,8 @@ class _Run:
             for i, own in enumerate(fitting):
                 found.append((number if i == 0 else next(new), group, own, part_of(part, own)))
         found.sort(key=lambda each: each[0])
-        self._prepared = regrouped(self._settings, self._prepared, [(group, own) for _, group, own, _ in found])
+        plan = regrouped(self._settings, self._prepared.plan, [(group, own) for _, group, own, _ in found])
+        self._prepared = self._prepared._replace(plan=plan)
         self._round_of([self._wave(number, group, own) for number, group, own, _ in found])
         for wave, (*_, part) in zip(self._waves, found, strict=True):
             wave.resume(part)
@@ -218,7 +223,7 @@ class _Run:
                 "evaluations take fewer examples at once, or use fewer trials."
             )
         widths = {**plan.narrowed, group: -(-width // 2)}
-        self._prepared = narrowed(self._settings, self._prepared, widths)
+        self._prepared = self._prepared._replace(plan=narrowed(self._settings, plan, widths))
         raced = self._settings.scheduler is not None
         again = [wave for wave in self._waves if raced or wave.group.number == group]
         trials = set[int]().union(*(wave.trials for wave in again))

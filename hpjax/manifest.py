@@ -1,7 +1,6 @@
 """The manifest: what decides the bits of a run, and where and with what it ran."""
 
 import hashlib
-import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -24,7 +23,7 @@ from hpjax.planning import Prepared, tracer
 from hpjax.program import Program
 from hpjax.settings import Settings
 from hpjax.stream import Stream, shown
-from hpjax.text import show
+from hpjax.text import digest, show, without_addresses
 
 
 def manifest(settings: Settings, prepared: Prepared, recorded: bool) -> dict[str, Any]:
@@ -78,7 +77,7 @@ def digests(settings: Settings, prepared: Prepared) -> dict[str, Any]:
     for group in plan.groups:
         h = tracing.hparams(points[group.trials[0]], traced)
         program = jax.make_jaxpr(_life(settings.program))(h, tracing.train, tracing.valid)
-        code.update(_without_addresses(str(program)).encode())
+        code.update(without_addresses(str(program)).encode())
         for constant in program.consts:
             _add(code, constant)
     data = settings.program.data
@@ -147,16 +146,6 @@ def _short(digest: Any) -> str:
     return str(digest.hexdigest()[:16])
 
 
-def digest(content: str) -> str:
-    """Sixteen hexadecimal digits that tell contents apart."""
-    return _short(hashlib.sha256(content.encode()))
-
-
-def _without_addresses(content: str) -> str:
-    """``content`` without the addresses of functions and objects, which differ from process to process."""
-    return re.sub(r" at 0x[0-9a-f]+|0x[0-9a-f]{6,}", "", content)
-
-
 def _told(thing: Any, within: tuple[int, ...] = ()) -> str:
     """A sampler or a scheduler, or what it holds, by its type and its settings, however deep."""
     if id(thing) in within:
@@ -171,7 +160,7 @@ def _told(thing: Any, within: tuple[int, ...] = ()) -> str:
     if isinstance(thing, partial):
         return f"{tell(thing.func)}({tell(thing.args)}, {tell(thing.keywords)})"
     if isinstance(thing, FunctionType):
-        code = digest(_without_addresses(repr((thing.__code__.co_code, thing.__code__.co_consts))))
+        code = digest(without_addresses(repr((thing.__code__.co_code, thing.__code__.co_consts))))
         return f"{thing.__qualname__}({tell([thing.__defaults__, *_cells(thing)])} {code})"
     names = set(getattr(thing, "__dict__", {}))
     if is_dataclass(thing):  # what does not decide whether two are equal decides no bit
@@ -182,7 +171,7 @@ def _told(thing: Any, within: tuple[int, ...] = ()) -> str:
             private = name.startswith("__") and not name.endswith("__")
             names.add(f"_{kind.__name__.lstrip('_')}{name}" if private else name)
     if isinstance(thing, type) or not names:
-        return _without_addresses(show(thing) if isinstance(thing, float) else repr(thing))
+        return without_addresses(show(thing) if isinstance(thing, float) else repr(thing))
     values = ", ".join(f"{name}={tell(getattr(thing, name))}" for name in sorted(names) if hasattr(thing, name))
     return f"{type(thing).__name__}({values})"
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from hpjax.about import differences, origin, read_manifest
 from hpjax.errors import InputError, RunError
 from hpjax.result import Result, load
-from hpjax.store import NO_WAVE, STATES, Change, Planned, Store
+from hpjax.store import STATES, Store
+from hpjax.tables import NO_WAVE, Change, Planned
 from hpjax.text import count
 
 # Of trials that are there twice, so many are named.

@@ -1,34 +1,27 @@
-"""From settings to a plan: points, verdicts, groups, width. Traces abstractly, compiles nothing."""
+"""From settings to a plan: points, verdicts, groups. Traces abstractly, compiles nothing."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hpjax.domains import Selection
-from hpjax.engine import computed, cost, layout, spread, width
+from hpjax.engine import computed, cost, spread
 from hpjax.engine.lane import DERIVED, Shapes
-from hpjax.engine.lanes import luck_of
 from hpjax.engine.plan import Group, Plan, group
 from hpjax.engine.trace import Tracer, Verdict, blamed, judge, settle, shapes_of
-from hpjax.engine.width import Rate
 from hpjax.errors import InputError, ProgramError, UnknownHyperparameterError
+from hpjax.hints import hints, hints_of_shard
 from hpjax.hparams import Hparams, reading, with_fold
 from hpjax.program import Schedule
-from hpjax.remembered import fingerprint, recall
 from hpjax.samplers import Observation
 from hpjax.settings import Settings
 from hpjax.shard import Shard
+from hpjax.sizing import with_waves, with_widths
 from hpjax.space import Point
 from hpjax.text import size
-
-# With more programs than this a continuous hyperparameter that is static is worth a hint.
-FEW_GROUPS = 8
 
 
 class Prepared(NamedTuple):
@@ -162,81 +155,12 @@ def _first(settings: Settings) -> Prepared:
         randomness=settings.randomness,
         seed=settings.seed,
         shard=None if settings.shard is None else Shard(*settings.shard),
-        hints=tuple(_hints(settings, devices, groups, shapes, verdicts, read, unseen)),
+        hints=tuple(hints(settings, devices, groups, shapes, verdicts, read, unseen)),
         stream="" if settings.stream is None else f"{settings.stream}, {size(settings.stream.block_bytes)} a block",
         block=None if settings.stream is None else settings.stream.block,
     )
-    plan = _waved(settings, _wide(settings, plan), 0)
-    return Prepared(replace(plan, hints=(*plan.hints, *_hints_of_shard(settings, plan))), points)
-
-
-def _wide(settings: Settings, plan: Plan) -> Plan:
-    """``plan`` with a width for each group: as it had, as the settings say, as was measured, or by rule."""
-    given = settings.width
-    if isinstance(given, tuple) and not plan.widths and len(given) != len(plan.groups):
-        allowed = f"must be one number, or one for each of the {len(plan.groups)} groups"
-        raise InputError("Sweep.width", given, allowed, "Leave it out, and the sweep chooses.")
-    widths, rates, kernels = list(plan.widths), list(plan.rates), plan.kernels
-    for g in plan.groups[len(widths) :]:
-        measured: tuple[Rate, ...] = ()
-        if isinstance(given, int):
-            widths.append(given)
-        elif given is not None and g.number < len(given):
-            widths.append(given[g.number])
-        else:
-            # Groups of later rounds by rule: what is measured by then must not decide their bits.
-            measured = () if plan.widths else _recalled(settings, plan, g)
-            most = width.best(measured).width if measured else None
-            widths.append(_fit(settings, plan, g, most))
-        rates.append(measured)
-    if settings.kernels is None:
-        windowed = [each for each, given in zip(rates, plan.shapes, strict=True) if each and given.windows]
-        kernels = width.best(windowed[0]).kernels if windowed else kernels
-    return replace(plan, widths=tuple(widths), rates=tuple(rates), kernels=kernels)
-
-
-def widened(settings: Settings, plan: Plan, widths: Mapping[int, int], kernels: str | None) -> Plan:
-    """``plan``, of the first round, with other widths for some groups, and with what was measured for all others.
-
-    Args:
-      settings: the sweep.
-      plan: its plan.
-      widths: group to width.
-      kernels: to have instead, None to choose again.
-    """
-    plan = replace(_wide(settings, replace(plan, widths=(), rates=())), chunks=(), waves=())
-    found = tuple(widths.get(number, wide) for number, wide in enumerate(plan.widths))
-    return _waved(settings, replace(plan, widths=found, kernels=kernels or plan.kernels), 0)
-
-
-def key_of(settings: Settings, plan: Plan, group: Group) -> str:
-    """The fingerprint under which the widths of a group are remembered."""
-    platform = spread.devices(settings.devices)[0].platform
-    most = width.most(platform, together_at_most(settings, group), plan.devices[0])
-    how = (settings.spread, settings.randomness, settings.kernels, settings.folds, settings.stream is not None)
-    return fingerprint(plan.shapes[group.number].fingerprint, plan.devices, most, *how)
-
-
-def _recalled(settings: Settings, plan: Plan, group: Group) -> tuple[Rate, ...]:
-    # Shards, and several hosts, must have the same widths, whatever was measured on each machine.
-    alone = plan.shard is None and jax.process_count() == 1
-    return recall(key_of(settings, plan, group)) if alone else ()
-
-
-def together_at_most(settings: Settings, group: Group) -> int:
-    """How many lanes of a group may stand in one chunk: where each draws for itself all, else those of a replicate.
-
-    Of a shard those of all trials: what the shards find together is one sweep, which has one width.
-    """
-    return len(group.trials) * (settings.lanes_a_trial if settings.randomness == "independent" else 1)
-
-
-def _fit(settings: Settings, plan: Plan, group: Group, most: int | None) -> int:
-    lanes, devices = together_at_most(settings, group), plan.devices[0]
-    if most is not None:
-        return width.balanced(most, lanes, devices)
-    platform = spread.devices(settings.devices)[0].platform
-    return width.by_rule(platform, lanes, devices, plan.shapes[group.number].lane_bytes, spread.memory())
+    plan = with_waves(settings, with_widths(settings, plan), 0)
+    return Prepared(replace(plan, hints=(*plan.hints, *hints_of_shard(settings, plan))), points)
 
 
 def _data_bytes(settings: Settings) -> int:
@@ -262,85 +186,7 @@ def _next(settings: Settings, before: Prepared, history: Sequence[Observation]) 
     _check_numbers(settings, tracing, groups, shapes, points, schedules, first)
     _check_scheduler(settings, before.plan.rounds, schedules, groups, first)
     plan = replace(before.plan, groups=tuple(groups), shapes=tuple(shapes), schedules=tuple(schedules))
-    return Prepared(_waved(settings, _wide(settings, plan), first), points)
-
-
-def _waved(settings: Settings, plan: Plan, first: int) -> Plan:
-    """``plan`` with the waves of the trials from ``first`` on; a group keeps the chunks that it was compiled with."""
-    mine = set(range(first, len(plan.schedules)))
-    if plan.shard is not None:
-        mine = plan.shard.trials([g.trials for g in plan.groups], plan.budgets)
-    waves = []
-    for g in plan.groups:
-        known = g.number < len(plan.chunks)
-        fitting = plan.chunks[g.number] if known else _fitting(plan, g)
-        fresh = tuple(trial for trial in g.trials if trial in mine)
-        waves.append((*(plan.waves[g.number] if known else ()), *_cut_up(settings, plan, g, fresh, fitting)))
-    return _sized(settings, plan, waves, first)
-
-
-def _fitting(plan: Plan, group: Group) -> int | None:
-    """How many chunks of a group fit on a device, None for any number."""
-    chunk = plan.width_of(group.number) * plan.shapes[group.number].lane_bytes
-    return width.chunks_that_fit(spread.memory(), plan.data_bytes, chunk)
-
-
-def _cut_up(
-    settings: Settings, plan: Plan, group: Group, trials: tuple[int, ...], fitting: int | None
-) -> list[tuple[int, ...]]:
-    """Trials of a group in as few and as equal waves as so many chunks a device allow."""
-    if not trials:
-        return []
-    most = layout.most_trials(partial(_chunks, settings, plan, group.number), fitting, len(trials))
-    return [trials[i : i + most] for i in range(0, len(trials), most)]
-
-
-def _sized(settings: Settings, plan: Plan, waves: Sequence[tuple[tuple[int, ...], ...]], first: int) -> Plan:
-    """``plan`` with these waves, of which those of a trial from ``first`` on are to train."""
-    sizes = [
-        plan.chunks[number]
-        if number < len(plan.chunks)
-        else max((_chunks(settings, plan, number, len(wave)) for wave in own), default=1)
-        for number, own in enumerate(waves)
-    ]
-    memory = spread.memory()
-    states = sum(
-        sum(wave[0] >= first for wave in own) * size * plan.width_of(number) * plan.shapes[number].lane_bytes
-        for number, (own, size) in enumerate(zip(waves, sizes, strict=True))
-    )
-    if settings.stream is not None:  # each wave has blocks of its own
-        states += settings.stream.block_bytes * (sum(map(len, waves)) - 1)
-    parks = settings.scheduler is not None and memory is not None and 2 * states + plan.data_bytes > memory
-    return replace(plan, waves=tuple(waves), chunks=tuple(sizes), parks=parks)
-
-
-def narrowed(settings: Settings, prepared: Prepared, widths: Mapping[int, int]) -> Prepared:
-    """The same with groups at widths of their own, group to width."""
-    plan = replace(prepared.plan, narrowed={g: w for g, w in widths.items() if w != prepared.plan.widths[g]}, chunks=())
-    return Prepared(_sized(settings, plan, plan.waves, 0), prepared.points)
-
-
-def pieces(settings: Settings, plan: Plan, group: Group, trials: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """The trials of a wave that was made for other devices, in waves that fit on these."""
-    return _cut_up(settings, plan, group, trials, _fitting(plan, group))
-
-
-def regrouped(settings: Settings, prepared: Prepared, waves: Sequence[tuple[Group, tuple[int, ...]]]) -> Prepared:
-    """The same with these waves of its last round in place of its own."""
-    mine = {trial for _, trials in waves for trial in trials}
-    kept = [[wave for wave in own if wave[0] not in mine] for own in prepared.plan.waves]
-    for g, trials in waves:
-        kept[g.number].append(trials)
-    plan = replace(prepared.plan, chunks=())
-    return Prepared(_sized(settings, plan, [tuple(own) for own in kept], min(mine)), prepared.points)
-
-
-def _chunks(settings: Settings, plan: Plan, group: int, trials: int) -> int:
-    """How many chunks a device so many trials of a group need."""
-    luck = luck_of(
-        np.repeat(np.arange(settings.lanes_a_trial, dtype=np.int32), trials), settings.randomness == "independent"
-    )
-    return layout.chunks_needed(luck, plan.width_of(group), plan.devices[0])
+    return Prepared(with_waves(settings, with_widths(settings, plan), first), points)
 
 
 def _check_numbers(
@@ -465,77 +311,3 @@ def _scheduled(settings: Settings, points: list[Point]) -> list[Schedule]:
     except Exception as error:
         raise blamed(error) from None
     return schedules
-
-
-def _hints(
-    settings: Settings,
-    devices: list[jax.Device],
-    groups: list[Group],
-    shapes: list[Shapes],
-    verdicts: dict[str, Verdict],
-    read: set[str],
-    unseen: set[str],
-) -> Iterator[str]:
-    """What would make the sweep faster, or is likely a mistake."""
-    for field in sorted(unseen):
-        yield f"{field} is computed inside a loop or a jitted function, where its numbers cannot be checked beforehand."
-    for name in verdicts.keys() - read:
-        yield f"the program never reads {name}: all its values give the same result."
-    checked = {(name, check.field) for given in shapes for name, check in given.checks}
-    for name in sorted(name for name, field in checked if field == "Dense.active" and name != DERIVED):
-        if (name, "Dense.inputs") not in checked:
-            yield (
-                f"{name} masks units, but no layer behind takes them as inputs: it starts at the scale of the widest. "
-                f"Write hpx.nn.Dense(..., inputs=h.{name})."
-            )
-    many = [n for n, v in verdicts.items() if not v.traced and any(d.grid() is None for d in settings.space.domains(n))]
-    if many and len(groups) > FEW_GROUPS:
-        yield (
-            f"{len(groups)} programs to compile, since {', '.join(many)} is continuous and cannot be traced. "
-            "Give it few values with Choice(...), or make the program trace it."
-        )
-    if settings.randomness == "shared" and max(len(g.trials) for g in groups) < settings.lanes_a_trial:
-        yield (
-            "replicates outnumber trials, and lanes that compute together share a replicate: few do. "
-            'randomness="independent" lets all of them.'
-        )
-    if any(leaf.dtype == jnp.bfloat16 for given in shapes for leaf in jax.tree.leaves(given.state) if leaf.ndim > 0):
-        yield (
-            "arrays of the state are bfloat16, in which Adam's b2=0.999 becomes 1 and small updates vanish. Compute in "
-            "bfloat16 with dtype, and keep param_dtype float32."
-        )
-    if devices[0].platform == "cpu" and any(given.lapack for given in shapes):
-        yield (
-            "the program decomposes matrices (qr, svd, ...), and several of these at once can wait for each other "
-            "forever where XLA has few threads. Set NPROC=16 in the environment before Python starts; for "
-            "initializers use hpx.nn.orthogonal, for recurrent cells as recurrent_kernel_init."
-        )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if devices[0].platform == "cpu" and len(devices) < cores:
-        yield (
-            f"{cores} cores, but {len(devices)} CPU device{'s' * (len(devices) > 1)}. One device a core is faster for "
-            f'small models: jax.config.update("jax_num_cpu_devices", {cores}) before the first use of jax.'
-        )
-
-
-def _hints_of_shard(settings: Settings, plan: Plan) -> Iterator[str]:
-    """That the width must be that of the other shards, and whether the lanes of this one fill little of it."""
-    if plan.shard is None or settings.width is not None:
-        return
-    wide = max(plan.widths)
-    yield (
-        f"this machine makes the width {wide}, and shards of different widths are not merged. Where they run on "
-        "different machines, give all of them the same."
-    )
-    whole, own = (
-        sum(_chunks(settings, plan, number, trials) for number, trials in enumerate(each) if trials)
-        for each in (
-            [len(g.trials) for g in plan.groups],
-            [sum(map(len, waves)) for waves in plan.waves],
-        )
-    )
-    if own * plan.shard.of > 2 * whole:
-        yield (
-            f"this shard takes about {own / whole:.0%} of the time of the whole sweep, whose width it has, "
-            f"{wide}: its trials fill little of it. Use fewer shards, or give all of them the same smaller width."
-        )

@@ -6,7 +6,7 @@ from types import TracebackType
 
 from hpjax import text
 from hpjax.engine.plan import Plan
-from hpjax.wave import Event
+from hpjax.event import Event
 
 QUIET_SECONDS = 5.0
 # Waiting for the batches of a stream is worth a word where it is more than this share of the time.

@@ -13,7 +13,8 @@ from hpjax.checkpoint import FOLDER, Checkpoints, Cut, forget
 from hpjax.cuts import check_cut
 from hpjax.errors import RunError
 from hpjax.manifest import recorded
-from hpjax.store import STATUSES, Change, Store
+from hpjax.store import Store
+from hpjax.tables import STATUSES, Change
 
 
 @dataclass

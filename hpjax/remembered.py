@@ -1,6 +1,5 @@
 """What was measured of widths on this machine, kept from run to run in the user's cache folder."""
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hpjax.engine.width import Rate
-from hpjax.files import part_of
+from hpjax.files import write_text
+from hpjax.text import digest
 from hpjax.untrusted import is_real, is_whole
 
 # Also without a folder that can be written, for as long as the process lives.
@@ -24,8 +24,7 @@ def folder() -> Path:
 
 def fingerprint(*what: Any) -> str:
     """Of a program and where it runs; speeds are those of these versions of JAX and hpjax."""
-    told = repr((*what, version("jax"), version("jaxlib"), version("hpjax")))
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    return digest(repr((*what, version("jax"), version("jaxlib"), version("hpjax"))))
 
 
 def recall(key: str) -> tuple[Rate, ...]:
@@ -44,9 +43,7 @@ def remember(key: str, rates: Sequence[Rate]) -> None:
     file = folder() / "widths" / f"{key}.json"
     with suppress(OSError):  # measured again, then
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = part_of(file)
-        part.write_text(json.dumps([list(rate) for rate in rates]))
-        part.replace(file)
+        write_text(file, json.dumps([list(rate) for rate in rates]))
 
 
 def _is_rate(row: Any) -> bool:

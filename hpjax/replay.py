@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from hpjax.about import differences
 from hpjax.errors import RunError
 from hpjax.manifest import description, digests, manifest
-from hpjax.planning import Prepared, narrowed
+from hpjax.planning import Prepared
 from hpjax.result import Result
 from hpjax.settings import Settings
-from hpjax.store import Planned, Store
+from hpjax.sizing import narrowed
+from hpjax.store import Store
+from hpjax.tables import Planned
 from hpjax.text import count
 from hpjax.trial import Trial
 from hpjax.wave import Wave, place_for
@@ -136,7 +138,8 @@ def _notes(settings: Settings, first: Prepared, result: Result) -> Iterator[str]
 
 def _at(settings: Settings, prepared: Prepared, result: Result, trial: int) -> Prepared:
     """The plan with the trial's group at the width that it had."""
-    return narrowed(settings, prepared, {int(result.groups[trial]): int(result.widths[trial])})
+    widths = {int(result.groups[trial]): int(result.widths[trial])}
+    return prepared._replace(plan=narrowed(settings, prepared.plan, widths))
 
 
 def _trained(settings: Settings, prepared: Prepared, trial: Trial) -> tuple[Result, int]:

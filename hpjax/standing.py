@@ -10,7 +10,7 @@ from hpjax.objective import Objective
 from hpjax.samplers import Observation
 from hpjax.schedulers import Race
 from hpjax.space import Point
-from hpjax.store import Change
+from hpjax.tables import Change
 
 
 class Standing:

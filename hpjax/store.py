@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -16,11 +16,7 @@ from hpjax.errors import RunError
 from hpjax.files import locked, remove
 from hpjax.readout import Readout
 from hpjax.states import States
-from hpjax.tables import NO_WAVE as NO_WAVE
-from hpjax.tables import SCHEMA
-from hpjax.tables import STATUSES as STATUSES
-from hpjax.tables import Change as Change
-from hpjax.tables import Planned as Planned
+from hpjax.tables import NO_WAVE, SCHEMA, Change, Planned
 from hpjax.untrusted import guard
 
 STATES = "states"
@@ -265,10 +261,6 @@ class Store(Readout):
     def finish(self, seconds: float) -> None:
         """Records that the run is complete."""
         self._db.execute("INSERT INTO finished VALUES (?)", (seconds,))
-
-    def add_states(self, wave: int, lanes: Array, leaves: Sequence[tuple[tuple[str | int, ...], Array]]) -> None:
-        """Keeps the final states of a wave: see ``States.add``."""
-        self.states.add(wave, lanes, leaves)
 
 
 def _dtype(array: Array) -> str:

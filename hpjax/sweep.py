@@ -17,9 +17,10 @@ from hpjax.engine.lane import restored
 from hpjax.engine.plan import Plan
 from hpjax.engine.trace import together
 from hpjax.errors import InputError, RunError
+from hpjax.event import Event
 from hpjax.keys import lane_key, purpose_key, step_key
 from hpjax.loop import train
-from hpjax.manifest import digest, manifest, recorded_manifest
+from hpjax.manifest import manifest, recorded_manifest
 from hpjax.planning import Prepared, prepare, tracer
 from hpjax.prediction import Predictor
 from hpjax.preemption import Preempted
@@ -31,9 +32,9 @@ from hpjax.result import Result
 from hpjax.settings import Settings
 from hpjax.space import Point
 from hpjax.standing import observed
+from hpjax.text import digest
 from hpjax.trial import Trial
 from hpjax.tuning import tuned
-from hpjax.wave import Event
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,15 @@ import numpy as np
 
 from hpjax.distributed import several
 from hpjax.engine import spread, width
-from hpjax.engine.compiled import compiling
 from hpjax.engine.failures import OutOfMemoryError, heard
 from hpjax.engine.lanes import Cohort, Lanes
 from hpjax.engine.plan import Group
-from hpjax.engine.trace import shapes_of
 from hpjax.engine.width import Rate
-from hpjax.planning import Prepared, key_of, together_at_most, widened
+from hpjax.groups import cohort, compiled_of, recipe_of, splits_on
+from hpjax.planning import Prepared
 from hpjax.remembered import remember
 from hpjax.settings import Settings
-from hpjax.wave import cohort, recipe_of
+from hpjax.sizing import key_of, together_at_most, widened
 
 # A measurement costs so many seconds, or this share of a run that is longer.
 SECONDS, SHARE = 5.0, 0.05
@@ -53,12 +52,10 @@ def tuned(settings: Settings, prepared: Prepared, whatever: bool = False) -> Pre
     unknown = [g for g in plan.own_groups if not plan.rates[g.number]]
     if unknown:
         mesh = spread.mesh(spread.devices(settings.devices))
-        train, valid = settings.splits
-        once = None if settings.stream is not None else spread.put(train, mesh, spread.WHOLE)
-        splits = once, once if valid is train else spread.put(valid, mesh, spread.WHOLE)
+        splits = splits_on(settings, mesh)
         for group in sorted(unknown, key=lambda g: -plan.group_seconds(g)):
             if affordable(0.0):
-                _measure(settings, prepared, group, splits, affordable)
+                _measure(settings, prepared, group, mesh, splits, affordable)
         prepared = _again(settings, prepared)
     return prepared
 
@@ -69,12 +66,17 @@ def _again(settings: Settings, prepared: Prepared) -> Prepared:
 
 
 def _measure(
-    settings: Settings, prepared: Prepared, group: Group, splits: tuple[Any, Any], affordable: Callable[[float], bool]
+    settings: Settings,
+    prepared: Prepared,
+    group: Group,
+    mesh: jax.sharding.Mesh,
+    splits: tuple[Any, Any],
+    affordable: Callable[[float], bool],
 ) -> None:
     """Measures widths of a group, and remembers what it found."""
     plan = prepared.plan
     lanes, devices = together_at_most(settings, group), plan.devices[0]
-    platform = spread.devices(settings.devices)[0].platform
+    platform = mesh.devices.flat[0].platform
     most = width.most(platform, lanes, devices)
     begin, took = min(1 << (plan.widths[group.number] - 1).bit_length(), most), 0.0
     found: dict[tuple[int, str], float | None] = {}
@@ -83,7 +85,7 @@ def _measure(
         nonlocal took
         if (wide, kernels) not in found:
             begun, each = time.monotonic(), width.balanced(wide, lanes, devices)
-            found[wide, kernels] = _speed(settings, prepared, group, each, kernels, splits)
+            found[wide, kernels] = _speed(settings, prepared, group, each, kernels, mesh, splits)
             took = time.monotonic() - begun
         return found[wide, kernels]
 
@@ -99,27 +101,28 @@ def _measure(
 
 
 def _speed(
-    settings: Settings, prepared: Prepared, group: Group, wide: int, kernels: str, splits: tuple[Any, Any]
+    settings: Settings,
+    prepared: Prepared,
+    group: Group,
+    wide: int,
+    kernels: str,
+    mesh: jax.sharding.Mesh,
+    splits: tuple[Any, Any],
 ) -> float | None:
     """Lane-steps a second of all devices at a width, of whose chunks each computes one; None where it does not fit."""
     plan = widened(settings, prepared.plan, {group.number: wide}, kernels)
     trials, stream = group.trials[: wide * plan.devices[0]], settings.stream
     points = dict(enumerate(prepared.points))
     everyone = cohort(settings, prepared, group, trials, points)
-    one = [array[: len(trials)] for array in everyone[:3]]
-    h = jax.tree.map(lambda leaf: leaf[: len(trials)], everyone.h)
-    first = Cohort(one[0], one[1], np.full(len(trials), FOREVER, np.int32), h)
-    train, valid = map(shapes_of, splits)
+    first: Cohort = jax.tree.map(lambda array: array[: len(trials)], everyone)
+    first = first._replace(budget=np.full(len(trials), FOREVER, np.int32))
     block = None
     if stream is not None:
-        train = stream.shapes
-        mesh = spread.mesh(spread.devices(settings.devices))
-        block = spread.put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), train), mesh, spread.WHOLE)
+        block = spread.put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), stream.shapes), mesh, spread.WHOLE)
     try:
         with heard(group.number):
-            recipe, mesh = recipe_of(settings, plan, group.number), spread.mesh(spread.devices(settings.devices))
-            compiled = compiling(recipe, first.h, train, valid, mesh, plan.chunks[group.number]).result()
-            lanes = Lanes(recipe, compiled, first, settings.seed, *splits)
+            compiled = compiled_of(settings, plan, group.number, first.h, mesh, splits).result()
+            lanes = Lanes(recipe_of(settings, plan, group.number), compiled, first, settings.seed, *splits)
             steps, at = 1, 1
             lanes.advance(at, False, block)  # the first states, and the first touch of memory
             times: list[float] = []

@@ -4,9 +4,8 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,63 +13,24 @@ import numpy as np
 from hpjax.checkpoint import Cut
 from hpjax.cuts import OF_WAVE, check_lanes
 from hpjax.engine import spread
-from hpjax.engine.compiled import AT_ONCE, Compiled, compiling
+from hpjax.engine.compiled import AT_ONCE, Compiled
 from hpjax.engine.failures import heard
 from hpjax.engine.lane import HEALTHY, Lane, blank
 from hpjax.engine.lanes import Cohort, Ints, Lanes, Report
 from hpjax.engine.plan import Group, Plan, next_stop
-from hpjax.engine.segment import Recipe
-from hpjax.engine.trace import shapes_of, together
+from hpjax.engine.trace import together
 from hpjax.errors import RunError
+from hpjax.event import Event
 from hpjax.feed import Feed
+from hpjax.groups import cohort, compiled_of, recipe_of, splits_on
 from hpjax.planning import Prepared, tracer
 from hpjax.schedulers import Clone
 from hpjax.settings import Settings
 from hpjax.space import Point
 from hpjax.standing import Standing
-from hpjax.store import Change, Store
+from hpjax.store import Store
 from hpjax.stream import Position
-
-
-@dataclass(frozen=True)
-class Event:
-    """What happened while a sweep runs: a group began to compile, a segment was computed, a scheduler decided.
-
-    Attributes:
-      kind: ``"compile"``, ``"compiled"``, ``"segment"`` or ``"decision"``; ``"resumed"`` where a run goes on from a
-        checkpoint, with the lane-steps computed and spared before it; ``"narrowed"`` where a group ran out of memory
-        and begins anew at half its width, with the lane-steps that are lost, as a negative number.
-      group, groups: the number of the group, and how many are trained; a decision is on all of them, and has group -1.
-      round: the number of the round.
-      step, steps: calls of ``step`` that the longest-running lanes took, and those they will take; each is
-        an optimizer step, unless the program accumulates gradients over several.
-      live, lanes: lanes still running, and all of them: of the wave, or in a decision of all waves.
-      lane_steps: calls that all lanes took in this segment.
-      spared: calls that lanes which ended, before their budget, will not take.
-      evaluated: the lanes that this evaluation measured, as trial ids and replicates, each (lanes,).
-      metrics: name to values of these lanes; empty where the segment ended without an evaluation.
-      changes: lanes whose status changed.
-      best: trial id and objective of the best trial so far, or None.
-      seconds: what the compilation or the segment took.
-      waited: how many of them the segment waited for the batches of a stream.
-    """
-
-    kind: Literal["resumed", "narrowed", "compile", "compiled", "segment", "decision"]
-    group: int
-    groups: int
-    round: int
-    step: int
-    steps: int
-    live: int
-    lanes: int
-    lane_steps: int = 0
-    spared: int = 0
-    evaluated: tuple[Any, Any] = ((), ())
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    changes: tuple[Change, ...] = ()
-    best: tuple[int, float] | None = None
-    seconds: float = 0.0
-    waited: float = 0.0
+from hpjax.tables import Change
 
 
 class Snapshot(NamedTuple):
@@ -116,9 +76,7 @@ class _Aloft(NamedTuple):
 def place_for(settings: Settings, plan: Plan, store: Store, ahead: Callable[[], bool] = lambda: False) -> Place:
     """The devices of a sweep with its data on them, and nothing scored yet; its feeds are to be closed."""
     mesh = spread.mesh(spread.devices(settings.devices))
-    train, valid = settings.splits
-    once = None if settings.stream is not None else spread.put(train, mesh, spread.WHOLE)
-    splits = once, once if valid is train else spread.put(valid, mesh, spread.WHOLE)
+    splits = splits_on(settings, mesh)
     standing = Standing(settings.objective, plan.rounds, settings.lanes_a_trial)
     return Place(mesh, splits, store, standing, set(), {}, ExitStack(), ahead)
 
@@ -225,7 +183,7 @@ class Wave:
             (_path(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(self._lanes.snapshot().state)
         ]
         ids = np.stack([self._cohort.trial, self._cohort.replicate], axis=1)
-        self._store.add_states(self.number, ids, leaves)
+        self._store.states.add(self.number, ids, leaves)
         self._lanes, self._feed, self.finished = None, None, True
 
     @property
@@ -353,15 +311,9 @@ class Wave:
     def prepare(self) -> None:
         """Has its program compiled in the background."""
         if self._compiled is None and not self.finished:
-            train, valid = map(shapes_of, self._place.splits)
-            if self._settings.stream is not None:
-                train = self._settings.stream.shapes
-            chunks = self._plan.chunks[self.group.number]
-            self._compiled = compiling(self._recipe, self._cohort.h, train, valid, self._place.mesh, chunks)
-
-    @property
-    def _recipe(self) -> Recipe:
-        return recipe_of(self._settings, self._plan, self.group.number)
+            settings, place = self._settings, self._place
+            number, h = self.group.number, self._cohort.h
+            self._compiled = compiled_of(settings, self._plan, number, h, place.mesh, place.splits)
 
     def _begin(self) -> Iterator[Event]:
         settings, stream = self._settings, self._settings.stream
@@ -386,7 +338,9 @@ class Wave:
                 self._store.add_compilation(number, seconds)
             yield Event("compiled", step=0, live=self.size, seconds=seconds, **self._shared)
         with heard(number):
-            self._lanes = Lanes(self._recipe, compiled, self._cohort, settings.seed, *place.splits)
+            self._lanes = Lanes(
+                recipe_of(settings, self._plan, number), compiled, self._cohort, settings.seed, *place.splits
+            )
             if self._saved:
                 self._lanes.restore(jax.tree.unflatten(jax.tree.structure(compiled.lanes), self._saved), self.live)
                 self._saved = []
@@ -471,36 +425,6 @@ def part_of(cut: Cut, trials: Collection[int]) -> Cut:
     arrays = {name: array if name in OF_WAVE else array[mine] for name, array in cut.arrays.items()}
     lost = cut.arrays["lost"]
     return Cut(cut.about, arrays | {"lost": lost[np.isin(lost, list(trials))]})
-
-
-def recipe_of(settings: Settings, plan: Plan, group: int) -> Recipe:
-    """What the program of a group is made of."""
-    stream = settings.stream
-    return Recipe(
-        settings.program,
-        plan.shapes[group],
-        plan.width_of(group),
-        own_luck=settings.randomness == "independent",
-        own_budget=callable(settings.program.steps) or callable(settings.program.calls),
-        spread=settings.spread,
-        lowered=plan.shapes[group].windows and plan.kernels == "batched",
-        folds=settings.folds or 1,
-        block=None if stream is None else stream.block,
-    )
-
-
-def cohort(
-    settings: Settings, prepared: Prepared, group: Group, trials: Collection[int], points: Mapping[int, Point]
-) -> Cohort:
-    """The lanes of trials of a group, which have these hyperparameters."""
-    budgets = prepared.plan.budgets
-    # Lanes that end late stand together, so that a chunk ends when all of its lanes do.
-    ordered = sorted(trials, key=lambda t: (-budgets[t], t))
-    trial = np.tile(np.array(ordered, np.int32), settings.lanes_a_trial)
-    replicate = np.repeat(np.arange(settings.lanes_a_trial, dtype=np.int32), len(ordered))
-    own = [points[int(t)] for t in trial]
-    budget = np.array([budgets[t] for t in trial], np.int32)
-    return Cohort(trial, replicate, budget, together(tracer(settings).kinds, own, own[0].keys() - group.static.keys()))
 
 
 def _changes(cohort: Cohort, report: Report, taken: Ints, lost_at: Ints, evaluated: bool) -> dict[int, Change]:

@@ -70,7 +70,7 @@ def assert_same(a, b):
 
 def watched(sweep):
     """The result, and the text of every program that its lanes ran."""
-    import hpjax.wave
+    import hpjax.groups
 
     texts = []
 
@@ -79,9 +79,9 @@ def watched(sweep):
         texts.append(compiled.result().segment.as_text())
         return compiled
 
-    hpjax.wave.compiling = compile
+    hpjax.groups.compiling = compile
     result = sweep.run(progress=False)
-    hpjax.wave.compiling = compiling
+    hpjax.groups.compiling = compiling
     return result, texts
 
 

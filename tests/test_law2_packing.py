@@ -9,7 +9,7 @@ from helpers import SPACE, classifier, same_bits
 
 import hpjax as hpx
 from hpjax.engine import layout, spread
-from hpjax.engine.compiled import compile_segment
+from hpjax.engine.compiled import compiling
 from hpjax.engine.lanes import Cohort, Lanes
 from hpjax.engine.segment import Recipe
 from hpjax.engine.trace import shapes_of
@@ -119,7 +119,7 @@ def test_every_trial_alone_in_one_program(randomness):
         )
 
     chunks = layout.chunks_needed(np.zeros(40, np.int32), WIDTH, 2)
-    compiled = compile_segment(recipe, cohort(range(40)).h, *map(shapes_of, splits), mesh, chunks)
+    compiled = compiling(recipe, cohort(range(40)).h, *map(shapes_of, splits), mesh, chunks).result()
 
     def train(trials):
         lanes = Lanes(recipe, compiled, cohort(trials), SEED, *splits)

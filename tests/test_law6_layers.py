@@ -19,7 +19,10 @@ progress loop testing tuning
 race extension
 record
 manifest wave
-standing planning
+standing groups event
+planning
+hints
+sizing
 settings remembered
 merging
 result

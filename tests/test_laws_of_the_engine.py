@@ -7,7 +7,7 @@ from helpers import RATES, SPACE, Net, blobs, classifier, compilations, quadrati
 
 import hpjax as hpx
 from hpjax.engine import layout, spread
-from hpjax.engine.compiled import compile_segment
+from hpjax.engine.compiled import compiling
 from hpjax.engine.lane import HEALTHY
 from hpjax.engine.lanes import Cohort, Lanes
 from hpjax.engine.segment import Recipe
@@ -96,7 +96,8 @@ def lanes_of(program, count, width, devices=1, replicates=1, space=RATES):
         np.tile(np.arange(count, dtype=np.int32), replicates), replicate, np.full(len(replicate), 99, np.int32), h
     )
     chunks = layout.chunks_needed(replicate, width, devices)
-    compiled = compile_segment(recipe, h, *map(shapes_of, splits), spread.mesh(spread.devices(devices)), chunks)
+    mesh = spread.mesh(spread.devices(devices))
+    compiled = compiling(recipe, h, *map(shapes_of, splits), mesh, chunks).result()
     return Lanes(recipe, compiled, cohort, 0, *splits), compiled
 
 

@@ -13,7 +13,7 @@ from helpers import same_bits
 from killed import SWEEPS
 
 import hpjax as hpx
-from hpjax import wave
+from hpjax import groups
 from hpjax.engine import spread
 from hpjax.engine.lanes import Lanes
 
@@ -93,19 +93,19 @@ def test_a_population_that_runs_out_of_memory_begins_anew(short, tmp_path):
 
 
 def test_memory_short_at_compile_time(monkeypatch):
-    expected, compiling = at(1).run(progress=False), wave.compiling
+    expected, compiling = at(1).run(progress=False), groups.compiling
 
     def limited(recipe, *arguments):
         return failed() if recipe.width > 1 else compiling(recipe, *arguments)
 
-    monkeypatch.setattr(wave, "compiling", limited)
+    monkeypatch.setattr(groups, "compiling", limited)
     events = list(at(WIDE).events())
     assert sum(event.kind == "narrowed" for event in events) == 2 * 3, "three groups, twice each"
     assert_bits(at(WIDE).run(progress=False), expected, list(range(12)))
 
 
 def test_one_lane_alone_does_not_fit(monkeypatch):
-    monkeypatch.setattr(wave, "compiling", lambda *arguments: failed())
+    monkeypatch.setattr(groups, "compiling", lambda *arguments: failed())
     with pytest.raises(hpx.RunError, match="group 0 runs out of memory with one lane at a time"):
         at(WIDE).run(progress=False)
 

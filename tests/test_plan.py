@@ -1,5 +1,6 @@
 """The plan: traced or static, grouping, layout, width; nothing of it compiles."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -294,3 +295,30 @@ def test_the_search_for_a_width():
     # When time is over.
     assert found({8: 8, 16: 12, 32: 20}, 8, time=2) == ([8, 16], 16)
     assert found({1: 8}, 1) == ([1], 1)
+
+
+def test_a_program_may_have_barriers_of_its_own():
+    """The plan marks with barriers where a step begins and ends, to count its work."""
+    plain = quadratic()
+
+    def step(key, state, batch, h):
+        jax.lax.optimization_barrier(jnp.int32(0))
+        return plain.step(key, jax.lax.optimization_barrier(state), batch, h)
+
+    own = dataclasses.replace(plain, step=step)
+    with_barriers, without = (hpx.Sweep(each, RATES, trials=2).plan().shapes[0] for each in (own, plain))
+    assert with_barriers.step.flops == without.step.flops
+    assert without.step.elements <= with_barriers.step.elements <= without.step.elements + 4
+    assert with_barriers.evaluation == without.evaluation
+
+
+def test_the_work_of_a_step_is_counted():
+    """A product of (4, 5) and (5, 6) numbers, three times in a loop; and the square of each of 24 numbers."""
+
+    def step(key, state, batch, h):
+        once = jax.lax.scan(lambda total, _: (total + jnp.ones((4, 5)) @ jnp.ones((5, 6)), None), state, length=3)[0]
+        return once**2, {}
+
+    zero = hpx.Program(lambda key, h: jnp.zeros((4, 6)), step, lambda k, s, v, h: {"loss": s.sum()}, steps=1)
+    work = hpx.Sweep(zero, RATES, trials=2).plan().shapes[0].step
+    assert work.flops == 3 * 2 * 4 * 5 * 6

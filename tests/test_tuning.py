@@ -7,7 +7,7 @@ import pytest
 from helpers import RATES, blobs, classifier, compilations, quadratic, rates, same_bits
 
 import hpjax as hpx
-from hpjax import remembered, tuning
+from hpjax import groups, remembered, tuning
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def speeds(monkeypatch):
     """Has a width be as fast as it says there, by kernels; what was asked for stands in ``asked``."""
     asked, table = [], {}
 
-    def speed(settings, prepared, group, wide, kernels, splits):
+    def speed(settings, prepared, group, wide, kernels, mesh, splits):
         asked.append((group.number, wide, kernels))
         return table[kernels].get(wide, 1.0)
 
@@ -74,11 +74,11 @@ def test_each_group_has_its_own(speeds, monkeypatch):
     space = hpx.Space(rate=hpx.LogUniform(1e-3, 1), size=hpx.Choice(2, 3))
     points = [{"rate": 0.1, "size": 2}] * 40 + [{"rate": 0.1, "size": 3}] * 9
     program = quadratic(20, 5, size=lambda h: h.size)
-    groups = hpx.Sweep(program, space, sampler=hpx.Manual(points), devices=1)
-    assert groups.plan().widths == (8, 5), "two chunks of five, where one of nine is too wide"
-    assert groups.plan(measure=True).widths == (14, 9)  # three chunks of forty; all nine
+    both = hpx.Sweep(program, space, sampler=hpx.Manual(points), devices=1)
+    assert both.plan().widths == (8, 5), "two chunks of five, where one of nine is too wide"
+    assert both.plan(measure=True).widths == (14, 9)  # three chunks of forty; all nine
     assert speeds["asked"][0] == (0, 8, "batched"), "first what takes longest"
-    result = groups.run(progress=False)
+    result = both.run(progress=False)
     assert result.manifest["sweep"]["width"] == [14, 9]
     assert set(result.widths[:40]) == {14}
 
@@ -135,9 +135,18 @@ def test_kernels_are_measured_too_and_belong_to_the_run(speeds, tmp_path):
         images(kernels="fast")
 
 
-def test_either_kernels_train_alike():
+def test_either_kernels_train_alike_and_only_one_has_convolutions(monkeypatch):
+    texts, compile_one = [], groups.compiling
+
+    def noted(*arguments):
+        compiled = compile_one(*arguments)
+        texts.append(compiled.result().segment.as_text())
+        return compiled
+
+    monkeypatch.setattr(groups, "compiling", noted)
     batched, xla = (images(kernels=each).run(progress=False).curves("valid/loss") for each in ("batched", "xla"))
     assert batched == pytest.approx(xla, rel=1e-4)
+    assert [" convolution(" in text for text in texts] == [False, True]
 
 
 def test_what_was_compiled_to_measure_then_trains(monkeypatch):

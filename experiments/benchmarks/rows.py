@@ -82,6 +82,15 @@ def against(target: float, *rivals: Competitor) -> tuple[tuple[Competitor, float
     return tuple((rival, target) for rival in rivals)
 
 
+def importing(title: str, what: str) -> Row:
+    """What an import adds to that of jax and flax."""
+    bare, ours = (
+        Competitor(f"import {modules}", "processes:importing", {"what": modules})
+        for modules in ("jax, flax", f"jax, flax, {what}")
+    )
+    return Row(title, "mlp:sweep", 1, against(0.3, bare), ours=ours, measure=ADDED, per_trial=False)
+
+
 ROWS = {
     "mlp": Row(
         "MLP sweep, 256 trials",
@@ -153,26 +162,8 @@ ROWS = {
         tolerance=0.001,
         rounds=3,
     ),
-    "import": Row(
-        "import hpjax",
-        "mlp:sweep",
-        1,
-        against(0.3, Competitor("import jax, flax", "processes:importing", {"what": "jax, flax"})),
-        ours=Competitor("import jax, flax, hpjax", "processes:importing", {"what": "jax, flax, hpjax"}),
-        measure=ADDED,
-        per_trial=False,
-    ),
-    "import-used": Row(
-        "import hpjax, and Sweep, supervised and Space of it",
-        "mlp:sweep",
-        1,
-        against(0.3, Competitor("import jax, flax", "processes:importing", {"what": "jax, flax"})),
-        ours=Competitor(
-            "import jax, flax, hpjax; hpjax.Sweep, …",
-            "processes:importing",
-            {"what": "jax, flax, hpjax; hpjax.Sweep, hpjax.supervised, hpjax.Space"},
-        ),
-        measure=ADDED,
-        per_trial=False,
+    "import": importing("import hpjax", "hpjax"),
+    "import-used": importing(
+        "import hpjax, and Sweep, supervised and Space of it", "hpjax; hpjax.Sweep, hpjax.supervised, hpjax.Space"
     ),
 }

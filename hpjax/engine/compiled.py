@@ -115,10 +115,3 @@ def compiling(
         traced = function.lower(*arguments)
     known[key] = _compilers().submit(lambda: Compiled(traced.compile(), mesh, recipe.spread, many))
     return known[key]
-
-
-def compile_segment(
-    recipe: Recipe, h: Hparams, train: Arrays, valid: Arrays, mesh: jax.sharding.Mesh, chunks: int
-) -> Compiled:
-    """What ``compiling`` gives in the end."""
-    return compiling(recipe, h, train, valid, mesh, chunks).result()

@@ -33,13 +33,13 @@ def compare(
     """
     values = sorted({point[name] for point in points}, key=_order)
     many = len(values)
+    if many == 1:
+        return ""
     spread = values if many <= MOST else [values[round(i * (many - 1) / (MOST - 1))] for i in range(MOST)]
     others = [other for other in traced if other != name]
     found = [tracer.shapes(points[0] | {name: value}, others) for value in spread]
     apart, one = (sum(each.step.seconds(platform) for each in group) / len(group) for group in (found, [together]))
     share = together.step.arithmetic / (sum(each.step.arithmetic for each in found) / len(found))
-    if many == 1:
-        return ""
     compiling = sum(each.compile_seconds for each in found) / len(found) * (many - 1)
     advice = "cheaper here" if (one - apart) * lane_steps <= compiling else "static=True would be cheaper here"
     return f"{share:.2g} × the arithmetic of {many} groups, in 1 program for {many}: {advice}"

@@ -1,6 +1,5 @@
 """One lane: the life of one replicate of one trial, as pure functions that ``vmap`` widens."""
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from hpjax.errors import ProgramError, naming
 from hpjax.hparams import Hparams, reading
 from hpjax.keys import purpose_key, step_key
 from hpjax.program import Arrays, Metrics, Program, State
+from hpjax.text import digest, without_addresses
 
 HEALTHY = -1
 
@@ -146,7 +146,7 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
         has_windows(traced),
         step,
         evaluation,
-        hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", text).encode()).hexdigest()[:16],
+        digest(without_addresses(text)),
     )
 
 

@@ -3,9 +3,12 @@
 from math import prod
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend import core
+
+# A number that no barrier of a user's program has.
+MARK = np.int32(0x68706A78)
 
 
 class Work(NamedTuple):
@@ -40,18 +43,25 @@ class Work(NamedTuple):
 
 def mark() -> None:
     """Marks, in the jaxpr that is traced, where one part ends and the next begins."""
-    lax.optimization_barrier(jnp.zeros((), jnp.int32))
+    lax.optimization_barrier(MARK)
 
 
 def parts(jaxpr: core.Jaxpr) -> list[Work]:
     """The work between marks."""
     found = [Work()]
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "optimization_barrier":
+        if _is_mark(equation):
             found.append(Work())
         else:
             found[-1] = found[-1].plus(_of(equation))
     return found
+
+
+def _is_mark(equation: core.JaxprEqn) -> bool:
+    if equation.primitive.name != "optimization_barrier":
+        return False
+    first: Any = equation.invars[0]
+    return isinstance(first, core.Literal) and bool(np.all(first.val == MARK))
 
 
 def _of(equation: core.JaxprEqn) -> Work:

@@ -1,0 +1,90 @@
+"""Hints of a plan: what would make the sweep faster, or is likely a mistake."""
+
+import os
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+from hpjax.engine.lane import DERIVED, Shapes
+from hpjax.engine.plan import Group, Plan
+from hpjax.engine.trace import Verdict
+from hpjax.settings import Settings
+from hpjax.sizing import chunks_of
+
+# With more programs than this a continuous hyperparameter that is static is worth a hint.
+FEW_GROUPS = 8
+
+
+def hints(
+    settings: Settings,
+    devices: list[jax.Device],
+    groups: list[Group],
+    shapes: list[Shapes],
+    verdicts: dict[str, Verdict],
+    read: set[str],
+    unseen: set[str],
+) -> Iterator[str]:
+    """What would make the sweep faster, or is likely a mistake."""
+    for field in sorted(unseen):
+        yield f"{field} is computed inside a loop or a jitted function, where its numbers cannot be checked beforehand."
+    for name in verdicts.keys() - read:
+        yield f"the program never reads {name}: all its values give the same result."
+    checked = {(name, check.field) for given in shapes for name, check in given.checks}
+    for name in sorted(name for name, field in checked if field == "Dense.active" and name != DERIVED):
+        if (name, "Dense.inputs") not in checked:
+            yield (
+                f"{name} masks units, but no layer behind takes them as inputs: it starts at the scale of the widest. "
+                f"Write hpx.nn.Dense(..., inputs=h.{name})."
+            )
+    many = [n for n, v in verdicts.items() if not v.traced and any(d.grid() is None for d in settings.space.domains(n))]
+    if many and len(groups) > FEW_GROUPS:
+        yield (
+            f"{len(groups)} programs to compile, since {', '.join(many)} is continuous and cannot be traced. "
+            "Give it few values with Choice(...), or make the program trace it."
+        )
+    if settings.randomness == "shared" and max(len(g.trials) for g in groups) < settings.lanes_a_trial:
+        yield (
+            "replicates outnumber trials, and lanes that compute together share a replicate: few do. "
+            'randomness="independent" lets all of them.'
+        )
+    if any(leaf.dtype == jnp.bfloat16 for given in shapes for leaf in jax.tree.leaves(given.state) if leaf.ndim > 0):
+        yield (
+            "arrays of the state are bfloat16, in which Adam's b2=0.999 becomes 1 and small updates vanish. Compute in "
+            "bfloat16 with dtype, and keep param_dtype float32."
+        )
+    if devices[0].platform == "cpu" and any(given.lapack for given in shapes):
+        yield (
+            "the program decomposes matrices (qr, svd, ...), and several of these at once can wait for each other "
+            "forever where XLA has few threads. Set NPROC=16 in the environment before Python starts; for "
+            "initializers use hpx.nn.orthogonal, for recurrent cells as recurrent_kernel_init."
+        )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if devices[0].platform == "cpu" and len(devices) < cores:
+        yield (
+            f"{cores} cores, but {len(devices)} CPU device{'s' * (len(devices) > 1)}. One device a core is faster for "
+            f'small models: jax.config.update("jax_num_cpu_devices", {cores}) before the first use of jax.'
+        )
+
+
+def hints_of_shard(settings: Settings, plan: Plan) -> Iterator[str]:
+    """That the width must be that of the other shards, and whether the lanes of this one fill little of it."""
+    if plan.shard is None or settings.width is not None:
+        return
+    wide = max(plan.widths)
+    yield (
+        f"this machine makes the width {wide}, and shards of different widths are not merged. Where they run on "
+        "different machines, give all of them the same."
+    )
+    whole, own = (
+        sum(chunks_of(settings, plan, number, trials) for number, trials in enumerate(each) if trials)
+        for each in (
+            [len(g.trials) for g in plan.groups],
+            [sum(map(len, waves)) for waves in plan.waves],
+        )
+    )
+    if own * plan.shard.of > 2 * whole:
+        yield (
+            f"this shard takes about {own / whole:.0%} of the time of the whole sweep, whose width it has, "
+            f"{wide}: its trials fill little of it. Use fewer shards, or give all of them the same smaller width."
+        )

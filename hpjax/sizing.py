@@ -1,0 +1,162 @@
+"""From groups to widths, chunks and waves: how many lanes stand where, of a plan whose groups are known."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import jax
+import numpy as np
+
+from hpjax.engine import layout, spread, width
+from hpjax.engine.lanes import luck_of
+from hpjax.engine.plan import Group, Plan
+from hpjax.engine.width import Rate
+from hpjax.errors import InputError
+from hpjax.remembered import fingerprint, recall
+from hpjax.settings import Settings
+
+
+def with_widths(settings: Settings, plan: Plan) -> Plan:
+    """``plan`` with a width for each group: as it had, as the settings say, as was measured, or by rule."""
+    given = settings.width
+    if isinstance(given, tuple) and not plan.widths and len(given) != len(plan.groups):
+        allowed = f"must be one number, or one for each of the {len(plan.groups)} groups"
+        raise InputError("Sweep.width", given, allowed, "Leave it out, and the sweep chooses.")
+    widths, rates, kernels = list(plan.widths), list(plan.rates), plan.kernels
+    for g in plan.groups[len(widths) :]:
+        measured: tuple[Rate, ...] = ()
+        if isinstance(given, int):
+            widths.append(given)
+        elif given is not None and g.number < len(given):
+            widths.append(given[g.number])
+        else:
+            # Groups of later rounds by rule: what is measured by then must not decide their bits.
+            measured = () if plan.widths else _recalled(settings, plan, g)
+            most = width.best(measured).width if measured else None
+            widths.append(_fit(settings, plan, g, most))
+        rates.append(measured)
+    if settings.kernels is None:
+        windowed = [each for each, given in zip(rates, plan.shapes, strict=True) if each and given.windows]
+        kernels = width.best(windowed[0]).kernels if windowed else kernels
+    return replace(plan, widths=tuple(widths), rates=tuple(rates), kernels=kernels)
+
+
+def widened(settings: Settings, plan: Plan, widths: Mapping[int, int], kernels: str | None) -> Plan:
+    """``plan``, of the first round, with other widths for some groups, and with what was measured for all others.
+
+    Args:
+      settings: the sweep.
+      plan: its plan.
+      widths: group to width.
+      kernels: to have instead, None to choose again.
+    """
+    plan = replace(with_widths(settings, replace(plan, widths=(), rates=())), chunks=(), waves=())
+    found = tuple(widths.get(number, wide) for number, wide in enumerate(plan.widths))
+    return with_waves(settings, replace(plan, widths=found, kernels=kernels or plan.kernels), 0)
+
+
+def key_of(settings: Settings, plan: Plan, group: Group) -> str:
+    """The fingerprint under which the widths of a group are remembered."""
+    platform = spread.devices(settings.devices)[0].platform
+    most = width.most(platform, together_at_most(settings, group), plan.devices[0])
+    how = (settings.spread, settings.randomness, settings.kernels, settings.folds, settings.stream is not None)
+    return fingerprint(plan.shapes[group.number].fingerprint, plan.devices, most, *how)
+
+
+def _recalled(settings: Settings, plan: Plan, group: Group) -> tuple[Rate, ...]:
+    # Shards, and several hosts, must have the same widths, whatever was measured on each machine.
+    alone = plan.shard is None and jax.process_count() == 1
+    return recall(key_of(settings, plan, group)) if alone else ()
+
+
+def together_at_most(settings: Settings, group: Group) -> int:
+    """How many lanes of a group may stand in one chunk: where each draws for itself all, else those of a replicate.
+
+    Of a shard those of all trials: what the shards find together is one sweep, which has one width.
+    """
+    return len(group.trials) * (settings.lanes_a_trial if settings.randomness == "independent" else 1)
+
+
+def _fit(settings: Settings, plan: Plan, group: Group, most: int | None) -> int:
+    lanes, devices = together_at_most(settings, group), plan.devices[0]
+    if most is not None:
+        return width.balanced(most, lanes, devices)
+    platform = spread.devices(settings.devices)[0].platform
+    return width.by_rule(platform, lanes, devices, plan.shapes[group.number].lane_bytes, spread.memory())
+
+
+def with_waves(settings: Settings, plan: Plan, first: int) -> Plan:
+    """``plan`` with the waves of the trials from ``first`` on; a group keeps the chunks that it was compiled with."""
+    mine = set(range(first, len(plan.schedules)))
+    if plan.shard is not None:
+        mine = plan.shard.trials([g.trials for g in plan.groups], plan.budgets)
+    waves = []
+    for g in plan.groups:
+        known = g.number < len(plan.chunks)
+        fitting = plan.chunks[g.number] if known else _fitting(plan, g)
+        fresh = tuple(trial for trial in g.trials if trial in mine)
+        waves.append((*(plan.waves[g.number] if known else ()), *_cut_up(settings, plan, g, fresh, fitting)))
+    return _sized(settings, plan, waves, first)
+
+
+def _fitting(plan: Plan, group: Group) -> int | None:
+    """How many chunks of a group fit on a device, None for any number."""
+    chunk = plan.width_of(group.number) * plan.shapes[group.number].lane_bytes
+    return width.chunks_that_fit(spread.memory(), plan.data_bytes, chunk)
+
+
+def _cut_up(
+    settings: Settings, plan: Plan, group: Group, trials: tuple[int, ...], fitting: int | None
+) -> list[tuple[int, ...]]:
+    """Trials of a group in as few and as equal waves as so many chunks a device allow."""
+    if not trials:
+        return []
+    most = layout.most_trials(partial(chunks_of, settings, plan, group.number), fitting, len(trials))
+    return [trials[i : i + most] for i in range(0, len(trials), most)]
+
+
+def _sized(settings: Settings, plan: Plan, waves: Sequence[tuple[tuple[int, ...], ...]], first: int) -> Plan:
+    """``plan`` with these waves, of which those of a trial from ``first`` on are to train."""
+    sizes = [
+        plan.chunks[number]
+        if number < len(plan.chunks)
+        else max((chunks_of(settings, plan, number, len(wave)) for wave in own), default=1)
+        for number, own in enumerate(waves)
+    ]
+    memory = spread.memory()
+    states = sum(
+        sum(wave[0] >= first for wave in own) * size * plan.width_of(number) * plan.shapes[number].lane_bytes
+        for number, (own, size) in enumerate(zip(waves, sizes, strict=True))
+    )
+    if settings.stream is not None:  # each wave has blocks of its own
+        states += settings.stream.block_bytes * (sum(map(len, waves)) - 1)
+    parks = settings.scheduler is not None and memory is not None and 2 * states + plan.data_bytes > memory
+    return replace(plan, waves=tuple(waves), chunks=tuple(sizes), parks=parks)
+
+
+def narrowed(settings: Settings, plan: Plan, widths: Mapping[int, int]) -> Plan:
+    """``plan`` with groups at widths of their own, group to width."""
+    plan = replace(plan, narrowed={g: w for g, w in widths.items() if w != plan.widths[g]}, chunks=())
+    return _sized(settings, plan, plan.waves, 0)
+
+
+def pieces(settings: Settings, plan: Plan, group: Group, trials: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The trials of a wave that was made for other devices, in waves that fit on these."""
+    return _cut_up(settings, plan, group, trials, _fitting(plan, group))
+
+
+def regrouped(settings: Settings, plan: Plan, waves: Sequence[tuple[Group, tuple[int, ...]]]) -> Plan:
+    """``plan`` with these waves of its last round in place of its own."""
+    mine = {trial for _, trials in waves for trial in trials}
+    kept = [[wave for wave in own if wave[0] not in mine] for own in plan.waves]
+    for g, trials in waves:
+        kept[g.number].append(trials)
+    return _sized(settings, replace(plan, chunks=()), [tuple(own) for own in kept], min(mine))
+
+
+def chunks_of(settings: Settings, plan: Plan, group: int, trials: int) -> int:
+    """How many chunks a device so many trials of a group need."""
+    luck = luck_of(
+        np.repeat(np.arange(settings.lanes_a_trial, dtype=np.int32), trials), settings.randomness == "independent"
+    )
+    return layout.chunks_needed(luck, plan.width_of(group), plan.devices[0])
