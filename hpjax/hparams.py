@@ -79,6 +79,12 @@ class Hparams:
         return Hparams, (self._values, self._traced)
 
 
+def unread(h: Hparams) -> Mapping[str, Any]:
+    """Its values by name, which does not count as reading them."""
+    values: dict[str, Any] = h._values
+    return values
+
+
 def with_fold(h: Hparams, fold: Any, folds: int) -> Hparams:
     """``h`` with ``h.fold``, the number of its fold, traced unless an int, and ``h.folds``, how many there are."""
     traced = h._traced if isinstance(fold, int) else (*h._traced, "fold")

@@ -1,8 +1,10 @@
 """The manifest: what decides the bits of a run, and where and with what it ran."""
 
 import hashlib
+import json
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import partial
 from importlib.metadata import version
@@ -24,6 +26,9 @@ from hpjax.program import Program
 from hpjax.settings import Settings
 from hpjax.stream import Stream, shown
 from hpjax.text import digest, show, without_addresses
+
+# Of what samplers and schedulers hold so many characters are told.
+LONG = 2000
 
 
 def manifest(settings: Settings, prepared: Prepared, recorded: bool) -> dict[str, Any]:
@@ -54,7 +59,7 @@ def description(settings: Settings, prepared: Prepared) -> dict[str, Any]:
         "rounds": list(plan.rounds),
         "replicates": plan.replicates,
         "folds": plan.folds,
-        "sampler": _told(settings.sampler),
+        "sampler": _abridged(_told(settings.sampler)),
         "points": digest(repr([{n: show(v) for n, v in point.items()} for point in points])),
         "scheduler": None if settings.scheduler is None else _told(settings.scheduler),
         "objective": [settings.objective.metric, settings.objective.direction, settings.objective.quantile],
@@ -146,10 +151,18 @@ def _short(digest: Any) -> str:
     return str(digest.hexdigest()[:16])
 
 
+def _abridged(told: str) -> str:
+    """It, or of a long one the beginning and a digest of all."""
+    return told if len(told) <= LONG else f"{told[:LONG]}… {digest(told)}"
+
+
 def _told(thing: Any, within: tuple[int, ...] = ()) -> str:
     """A sampler or a scheduler, or what it holds, by its type and its settings, however deep."""
     if id(thing) in within:
         return "..."
+    if isinstance(thing, list | dict):
+        with suppress(TypeError, ValueError):  # of plain values; the fast way, since a list of points may be long
+            return json.dumps(thing)
     tell = partial(_told, within=(*within, id(thing)))
     if isinstance(thing, Mapping):
         return "{" + ", ".join(f"{tell(key)}: {tell(value)}" for key, value in thing.items()) + "}"

@@ -131,6 +131,7 @@ def _first(settings: Settings) -> Prepared:
     costly |= {name for name, kind in tracing.kinds.items() if isinstance(kind, Selection)}
     costly = {name for name in costly if verdicts[name].traced and name in read}
     told |= _with_costs(tracing, groups, points, schedules, verdicts, shapes, costly, devices[0].platform)
+    told |= _with_batches(tracing, points, schedules, told, devices)
     plan = Plan(
         rounds=rounds,
         replicates=settings.lanes_a_trial,
@@ -273,6 +274,28 @@ def _with_costs(
         how = verdicts[name].reason if isinstance(tracing.kinds[name], Selection) else "masked in one program"
         told[name] = verdicts[name]._replace(reason=f"{how}; {found}" if found else how)
     return told
+
+
+def _with_batches(
+    tracing: Tracer,
+    points: list[Point],
+    schedules: list[Schedule],
+    verdicts: dict[str, Verdict],
+    devices: list[jax.Device],
+) -> dict[str, Verdict]:
+    """The verdicts on what batch sizes depend on, with what they cost otherwise."""
+    if tracing.program.batches is None:
+        return {}
+    with reading() as sized:
+        tracing.program.batches.size(tracing.hparams(points[0], ()))
+    traced = {name for name, verdict in verdicts.items() if verdict.traced}
+    if not sized or any(tracing.kinds.get(name) is None for name in sized):
+        return {}
+    try:
+        found = cost.compare_batches(tracing, points, schedules, traced, set(sized), devices[0].platform, len(devices))
+    except Exception:  # an estimate: where the other way is not possible there is none
+        found = ""
+    return {name: v._replace(reason=f"{v.reason}; {found}") for name, v in verdicts.items() if name in sized and found}
 
 
 def _groups(

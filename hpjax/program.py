@@ -88,6 +88,20 @@ class Schedule(NamedTuple):
     eval_every: int
 
 
+class Batches(NamedTuple):
+    """How a program takes its batches, for those that can take them otherwise.
+
+    Attributes:
+      size: examples of an optimizer step, of ``h``.
+      microbatch: examples of a call of ``step``, which then make a batch together; None where a call takes a whole one.
+      remade: gives the same program with another ``microbatch``.
+    """
+
+    size: Callable[[Hparams], Any]
+    microbatch: int | None
+    remade: Callable[[int | None], "Program"]
+
+
 # Compared by identity: two programs are the same when they are one.
 @dataclass(frozen=True, eq=False)
 class Program:
@@ -118,6 +132,7 @@ class Program:
         state, nothing is checked, since a state may hold infinities on purpose.
       predict: ``predict(state, x, h) -> outputs``, what a trained state makes of inputs (examples, ...); None where
         that has no meaning. Used after the sweep, with hyperparameters that are numbers.
+      batches: how it takes its batches, where it can take them otherwise; a plan tells which way is cheaper.
       describe: what a manifest says of the program: names to strings or numbers.
 
     Example:
@@ -141,6 +156,7 @@ class Program:
     validate: Callable[[Sequence[tuple[Hparams, Schedule]]], None] = field(default=_accept, kw_only=True)
     parameters: Callable[[State], Any] = field(default=_all_of, kw_only=True)
     predict: Callable[[State, Any, Hparams], Any] | None = field(default=None, kw_only=True)
+    batches: Batches | None = field(default=None, kw_only=True)
     describe: Mapping[str, object] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:

@@ -15,6 +15,9 @@ from hpjax.errors import InputError
 from hpjax.remembered import fingerprint, recall
 from hpjax.settings import Settings
 
+# Bytes of a host's memory for the states of a wave, where its devices are CPUs: a run of any length takes no more.
+HOST = 2**30
+
 
 def with_widths(settings: Settings, plan: Plan) -> Plan:
     """``plan`` with a width for each group: as it had, as the settings say, as was measured, or by rule."""
@@ -93,16 +96,18 @@ def with_waves(settings: Settings, plan: Plan, first: int) -> Plan:
     waves = []
     for g in plan.groups:
         known = g.number < len(plan.chunks)
-        fitting = plan.chunks[g.number] if known else _fitting(plan, g)
+        fitting = plan.chunks[g.number] if known else _fitting(settings, plan, g)
         fresh = tuple(trial for trial in g.trials if trial in mine)
         waves.append((*(plan.waves[g.number] if known else ()), *_cut_up(settings, plan, g, fresh, fitting)))
     return _sized(settings, plan, waves, first)
 
 
-def _fitting(plan: Plan, group: Group) -> int | None:
+def _fitting(settings: Settings, plan: Plan, group: Group) -> int | None:
     """How many chunks of a group fit on a device, None for any number."""
-    chunk = plan.width_of(group.number) * plan.shapes[group.number].lane_bytes
-    return width.chunks_that_fit(spread.memory(), plan.data_bytes, chunk)
+    chunk, memory = plan.width_of(group.number) * plan.shapes[group.number].lane_bytes, spread.memory()
+    if memory is None and settings.scheduler is None:  # of which all waves are there together, and fit no better
+        return width.chunks_that_fit(HOST // plan.devices[0], 0, chunk)
+    return width.chunks_that_fit(memory, plan.data_bytes, chunk)
 
 
 def _cut_up(
@@ -142,7 +147,7 @@ def narrowed(settings: Settings, plan: Plan, widths: Mapping[int, int]) -> Plan:
 
 def pieces(settings: Settings, plan: Plan, group: Group, trials: tuple[int, ...]) -> list[tuple[int, ...]]:
     """The trials of a wave that was made for other devices, in waves that fit on these."""
-    return _cut_up(settings, plan, group, trials, _fitting(plan, group))
+    return _cut_up(settings, plan, group, trials, _fitting(settings, plan, group))
 
 
 def regrouped(settings: Settings, plan: Plan, waves: Sequence[tuple[Group, tuple[int, ...]]]) -> Plan:

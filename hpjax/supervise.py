@@ -3,6 +3,8 @@
 import inspect
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,14 +12,14 @@ import numpy as np
 import optax
 
 from hpjax.arrays import Examples, examples_in, tidy_examples
-from hpjax.checks import collecting
+from hpjax.checks import Check, collecting
 from hpjax.data import Data
 from hpjax.errors import InputError, ProgramError, did_you_mean, naming, whole
-from hpjax.hparams import Hparams
+from hpjax.hparams import Hparams, unread
 from hpjax.measures import Measures, PerExample, check_metrics
 from hpjax.monitors import MONITORS
 from hpjax.network import example_input, network, required_arguments
-from hpjax.program import Program, Schedule
+from hpjax.program import Batches, Program, Schedule
 from hpjax.stopping import EarlyStopping
 from hpjax.stream import Stream, shown
 from hpjax.text import show
@@ -148,26 +150,39 @@ def supervised(
         monitors=tuple(monitor),
     )
 
+    describe = {
+        "kind": "supervised",
+        "data": data.name,
+        "examples": [
+            str(split) if isinstance(split, Stream) else 0 if split is None else examples_in(split)
+            for split in (data.train, data.valid, data.test)
+        ],
+        "batch_size": examples
+        if batch_size is None
+        else "a function of h"
+        if callable(batch_size)
+        else int(batch_size),
+    }
+    return _program(training, data, steps, eval_every, describe)
+
+
+def _program(training: Training, data: Data, steps: Any, eval_every: Any, describe: Mapping[str, object]) -> Program:
+    """The program of a training, with what checks its hyperparameters."""
+
     def validate(trials: Sequence[tuple[Hparams, Schedule]]) -> None:
         if training.batch_size is not None:
             validate_sizes(trials, training.batch_size)
-        for h, schedule in trials:
-            # What optimizers and schedules say of these very numbers; abstractly, so that nothing compiles.
-            with collecting() as asked:
-                jax.eval_shape(lambda h=h: training.check(h))
-            for check in asked:
-                if isinstance(check.value, int | float):
-                    check.of(check.value, schedule.steps)
+        _check_settings(training, trials)
 
     def validate_sizes(trials: Sequence[tuple[Hparams, Schedule]], batch_size: Callable[[Hparams], Any]) -> None:
         folds = next((h.folds for h, _ in trials if "folds" in h), None)
-        pooled = examples + examples_in(data.valid)
-        most = examples if folds is None else pooled - -(-pooled // folds)
+        pooled = training.examples + examples_in(data.valid)
+        most = training.examples if folds is None else pooled - -(-pooled // folds)
         sizes = {_check_batch_size(batch_size(h), most) for h, _ in trials}
-        if microbatch is not None and all(size % microbatch for size in sizes):
+        if training.microbatch is not None and all(size % training.microbatch for size in sizes):
             raise InputError(
                 "supervised.microbatch",
-                microbatch,
+                training.microbatch,
                 f"divides no batch size; there are {', '.join(map(str, sorted(sizes)))}",
                 f"Use {math.gcd(*sizes)}.",
             )
@@ -178,6 +193,10 @@ def supervised(
                     "steps × batch_size", schedule.steps * size, "must stay below 2**32", "Use fewer steps."
                 )
 
+    def remade(microbatch: int | None) -> Program:
+        return _program(replace(training, microbatch=microbatch), data, steps, eval_every, describe)
+
+    batches = None if training.batch_size is None else Batches(training.batch_size, training.microbatch, remade)
     return Program(
         training.init,
         training.step,
@@ -186,25 +205,64 @@ def supervised(
         training.batch,
         react=training.react,
         steps=steps,
-        calls=training.calls if microbatch is not None else 1,
+        calls=training.calls if training.microbatch is not None else 1,
         eval_every=eval_every,
         validate=validate,
         parameters=lambda state: state["params"],
         predict=training.predict,
-        describe={
-            "kind": "supervised",
-            "data": data.name,
-            "examples": [
-                str(split) if isinstance(split, Stream) else 0 if split is None else examples_in(split)
-                for split in (data.train, data.valid, data.test)
-            ],
-            "batch_size": examples
-            if batch_size is None
-            else "a function of h"
-            if callable(batch_size)
-            else int(batch_size),
-        },
+        batches=batches,
+        describe=describe,
     )
+
+
+def _check_settings(training: Training, trials: Sequence[tuple[Hparams, Schedule]]) -> None:
+    """What optimizers, schedules and early stopping say of the numbers of every trial; nothing compiles."""
+    alike: dict[Any, list[tuple[Hparams, Schedule]]] = {}
+    for h, schedule in trials:
+        # Real numbers apart, which do not decide what the code does, unless it fails without knowing them.
+        key = tuple((name, None if isinstance(value, float) else repr(value)) for name, value in unread(h).items())
+        alike.setdefault(key, []).append((h, schedule))
+    for group in alike.values():
+        asked = _asked(training, unread(group[0][0])) if len(group) > 1 else None
+        if asked is None:
+            jax.eval_shape(partial(_check_each, training, group))
+            continue
+        for h, schedule in group:
+            for name, check in asked:
+                check.of(check.value if name is None else unread(h)[name], schedule.steps)
+
+
+def _asked(training: Training, h: Mapping[str, Any]) -> list[tuple[str | None, Check]] | None:
+    """The checks that the code asks for, with the name of the real hyperparameter or None for a number; None where it
+    needs to know their numbers, or computes with them.
+    """
+    found: list[tuple[str | None, Check]] = []
+    real = [name for name, value in h.items() if isinstance(value, float)]
+
+    def look(values: dict[str, Any]) -> None:
+        names = {id(value): name for name, value in values.items()}
+        with collecting() as asked:
+            training.check(Hparams({**h, **values}, real))
+        for check in asked:
+            if isinstance(check.value, jax.core.Tracer | int | float):
+                found.append((names[id(check.value)] if isinstance(check.value, jax.core.Tracer) else None, check))
+
+    try:
+        jax.eval_shape(look, dict.fromkeys(real, jax.ShapeDtypeStruct((), float)))
+    except InputError:
+        raise
+    except Exception:  # a number that is needed, or a check of one that is computed
+        return None
+    return found
+
+
+def _check_each(training: Training, trials: Sequence[tuple[Hparams, Schedule]]) -> None:
+    for h, schedule in trials:
+        with collecting() as asked:
+            training.check(h)
+        for check in asked:
+            if isinstance(check.value, int | float):
+                check.of(check.value, schedule.steps)
 
 
 def _number(name: str, value: Any) -> Callable[[Hparams], Any]:

@@ -61,7 +61,7 @@ schedulers.rungs
 samplers.base schedulers.base
 stopping
 program objective metrics keys shuffle
-hparams space
+hparams space threefry
 domains checks shard untrusted host
 errors text
 """

@@ -13,7 +13,7 @@ from helpers import same_bits
 from killed import SWEEPS
 
 import hpjax as hpx
-from hpjax import groups
+from hpjax import groups, sizing
 from hpjax.engine import spread
 from hpjax.engine.lanes import Lanes
 
@@ -218,6 +218,18 @@ REAL = """
     events = [event.kind for event in sweep.events()]
     print(events.count("narrowed"), events[-1])
 """
+
+
+def test_a_host_takes_waves_of_bounded_size(monkeypatch):
+    """Of CPUs, which have no memory of their own: in as many waves as it takes, with the same bits."""
+    whole, halving = (at(2, name, devices=1) for name in ("groups", "halving"))
+    expected = whole.run(progress=False)
+    assert {len(waves) for waves in whole.plan().waves} == {1}
+    monkeypatch.setattr(sizing, "HOST", 1)  # a chunk at least, of two trials
+    small = dataclasses.replace(whole)
+    assert {len(wave) for waves in small.plan().waves for wave in waves} <= {1, 2}
+    assert_bits(small.run(progress=False), expected, list(range(len(expected))))
+    assert {len(waves) for waves in dataclasses.replace(halving).plan().waves} == {1}, "a race has all of them"
 
 
 def test_a_machine_that_really_has_no_more_memory(tmp_path):

@@ -483,6 +483,51 @@ def test_the_plan_says_what_masks_and_selections_cost():
     assert len(selected.groups) == 1
 
 
+@pytest.mark.parametrize("microbatch", [None, 10])
+def test_the_plan_says_what_batch_sizes_cost_otherwise(microbatch):
+    """Compiling is most of a short run: one program; and work of a long one, where updates are for whole batches."""
+    data = make_data("blobs")
+    space = hpx.Space(batch=hpx.Choice(10, 20, 40), act=hpx.Choice(nn.relu, nn.tanh, static=True))
+
+    def told(steps):
+        program = program_of(
+            data, model=lambda h: MLP(act=h.act), batch_size=lambda h: h.batch, steps=steps, microbatch=microbatch
+        )
+        (found,) = (v for v in hpx.Sweep(program, space, sampler=hpx.Grid()).plan().verdicts if v.name == "batch")
+        assert found.traced is (microbatch is not None)
+        return found.reason
+
+    with compilations() as programs:
+        short, long = told(2), told(10**7)
+    assert programs == []
+    for reason in (short, long):
+        assert "6 programs for 3 batch sizes" in reason
+        assert "2 programs with microbatch=10" in reason
+    other = "would be cheaper here"
+    assert [other in short, other in long] == [microbatch is None, microbatch is not None]
+
+
+@pytest.mark.parametrize("rate", [lambda h: h.rate, lambda h: 2 * h.rate], ids=["as it is", "computed"])
+def test_a_plan_of_many_trials_looks_once_at_what_they_share_and_at_every_number(rate):
+    looks, data = [], make_data("blobs")
+
+    def optimizer(h):
+        looks.append(h)
+        return optax.sgd(rate(h), h.momentum)
+
+    def plan(rates, momenta):
+        looks.clear()
+        listed = [{"rate": r, "momentum": m} for r, m in zip(rates, momenta, strict=True)]
+        space = hpx.Space(rate=hpx.Uniform(0, 1), momentum=hpx.Uniform(0, 2))
+        manual(space, listed, program_of(data, optimizer=optimizer)).plan()
+        return len(looks)
+
+    few, many = (plan([0.1] * n, [0.9] * n) for n in (10, 300))
+    assert few == many
+    with pytest.raises(hpx.InputError, match=r"sgd.momentum.* = 1.5"):
+        plan([0.1] * 300, [0.9] * 299 + [1.5])
+
+
 def test_sums_of_microbatches_report_the_mean_of_the_whole_batch():
     """At rate 0 the loss of a step is that of its batch, whichever way it is cut."""
     data = make_data("blobs")

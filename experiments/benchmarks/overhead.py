@@ -37,23 +37,29 @@ def whole(workload, arrays):
 
 
 def bare(workload, arrays):
-    """The device calls of the same run and nothing between them."""
+    """The device calls of the same run, each launched before the one before it is read, and nothing between them."""
+    from hpjax.engine import spread
     from hpjax.engine.lanes import Lanes
+    from hpjax.groups import cohort, compiled_of, recipe_of, splits_on
 
     sweep = _sweep(workload, arrays)
-    advance, spent = Lanes.advance, []
-
-    def timed(*arguments):
-        begun = time.perf_counter()
-        report = advance(*arguments)
-        spent.append(time.perf_counter() - begun)
-        return report
-
-    Lanes.advance = timed
+    prepared = sweep._prepared
+    plan, (group,) = prepared.plan, prepared.plan.own_groups
+    mesh = spread.mesh(spread.devices(sweep.devices))
+    splits = splits_on(sweep, mesh)
+    members = cohort(sweep, prepared, group, range(len(prepared.points)), dict(enumerate(prepared.points)))
+    compiled = compiled_of(sweep, plan, group.number, members.h, mesh, splits).result()
 
     def run():
-        spent.clear()
-        result = sweep.run(progress=False)
-        return result.last("valid/loss")[:, 0], sum(spent)
+        begun = time.perf_counter()
+        lanes = Lanes(recipe_of(sweep, plan, group.number), compiled, members, sweep.seed, *splits)
+        lanes.launch(EVERY, evaluate=True)
+        for stop in range(2 * EVERY, workload.steps + 1, EVERY):
+            lanes.launch(stop, evaluate=True)
+            lanes.land()
+        report = lanes.land()
+        seconds = time.perf_counter() - begun
+        losses = dict(zip(members.trial[report.lanes].tolist(), report.metrics["valid/loss"].tolist(), strict=True))
+        return [losses.get(trial, float("nan")) for trial in range(len(prepared.points))], seconds
 
     return Prepared(run, warm=False)

@@ -1,10 +1,15 @@
 """What one program for all values costs, against a program for each: arithmetic against compilations."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
+
+from hpjax import text
 from hpjax.engine.lane import Shapes
 from hpjax.engine.trace import Tracer
+from hpjax.program import Schedule
 from hpjax.space import Point
 
 # Distinct values whose programs are counted; of more, as many spread over them.
@@ -35,7 +40,7 @@ def compare(
     many = len(values)
     if many == 1:
         return ""
-    spread = values if many <= MOST else [values[round(i * (many - 1) / (MOST - 1))] for i in range(MOST)]
+    spread = _few(values)
     others = [other for other in traced if other != name]
     found = [tracer.shapes(points[0] | {name: value}, others) for value in spread]
     apart, one = (sum(each.step.seconds(platform) for each in group) / len(group) for group in (found, [together]))
@@ -43,6 +48,66 @@ def compare(
     compiling = sum(each.compile_seconds for each in found) / len(found) * (many - 1)
     advice = "cheaper here" if (one - apart) * lane_steps <= compiling else "static=True would be cheaper here"
     return f"{share:.2g} × the arithmetic of {many} groups, in 1 program for {many}: {advice}"
+
+
+def compare_batches(
+    tracer: Tracer,
+    points: Sequence[Point],
+    schedules: Sequence[Schedule],
+    traced: Collection[str],
+    sized: Collection[str],
+    platform: str,
+    devices: int,
+) -> str:
+    """What a program for each batch size costs, against one that takes all of them in microbatches, as a clause.
+
+    Args:
+      tracer: what abstract tracing needs to know.
+      points, schedules: of the trials.
+      traced: the traced hyperparameters.
+      sized: those that batch sizes depend on.
+      platform, devices: where they train.
+    """
+    batches = tracer.program.batches
+    assert batches is not None
+    sizes = [int(batches.size(tracer.hparams(point, ()))) for point in points]
+    if len(set(sizes)) == 1:
+        return ""
+    microbatch = batches.microbatch or math.gcd(*sizes)
+    whole, parts = (tracer._replace(program=batches.remade(m)) for m in (None, microbatch))
+    shown = _few(sorted(set(sizes)))
+    apart = [whole.shapes(points[sizes.index(size)], set(traced) - set(sized)) for size in shown]
+    one = parts.shapes(points[0], {*traced, *sized})
+    steps = [schedule.steps for schedule in schedules]
+    programs = [
+        [(_static(point, {*traced, *sized}), each) for point, each in zip(points, own, strict=True)]
+        for own in (sizes, [0] * len(sizes))
+    ]
+    alone, together = (len(set(each)) for each in programs)
+    seconds = np.interp(sizes, shown, [each.step.seconds(platform) for each in apart])
+    many = float(np.dot(steps, seconds)) / devices + alone * sum(each.compile_seconds for each in apart) / len(apart)
+    calls = float(np.dot(steps, [-(-size // microbatch) for size in sizes]))
+    few = calls * one.step.seconds(platform) / devices + together * one.compile_seconds
+    whole_batches = f"{text.count(alone, 'program')} for {len(set(sizes))} batch sizes, {text.duration(many)}"
+    microbatches = f"{text.count(together, 'program')} with microbatch={microbatch}, {text.duration(few)}"
+    if batches.microbatch is None:
+        return f"{whole_batches}; {microbatches}{_advised(few < many)}"
+    return f"{microbatches}; {whole_batches} without{_advised(many < few)}"
+
+
+def _advised(cheaper: bool) -> str:
+    return " in all, would be cheaper here" if cheaper else " in all"
+
+
+def _static(point: Point, besides: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """What makes programs differ."""
+    return tuple((name, repr(value)) for name, value in sorted(point.items()) if name not in besides)
+
+
+def _few(values: Sequence[Any]) -> list[Any]:
+    """At most ``MOST`` of them, spread over all."""
+    last = len(values) - 1
+    return list(values) if last < MOST else [values[round(i * last / (MOST - 1))] for i in range(MOST)]
 
 
 def _order(value: Any) -> Any:

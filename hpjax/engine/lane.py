@@ -1,7 +1,7 @@
 """One lane: the life of one replicate of one trial, as pure functions that ``vmap`` widens."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ from hpjax.engine.lower import has_windows, lowered
 from hpjax.engine.work import Work, mark, parts
 from hpjax.errors import ProgramError, naming
 from hpjax.hparams import Hparams, reading
-from hpjax.keys import purpose_key, step_key
+from hpjax.keys import lane_key, purpose_key, step_key
 from hpjax.program import Arrays, Metrics, Program, State
 from hpjax.text import digest, without_addresses
 
@@ -75,7 +75,7 @@ class Shapes(NamedTuple):
     """
 
     state: State
-    keys: tuple[str | None, ...]
+    keys: tuple[Hashable, ...]
     train: tuple[str, ...]
     valid: tuple[str, ...]
     parameters: int
@@ -111,7 +111,7 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
         metric is no scalar. Whatever the user's functions raise passes through.
     """
 
-    generators: list[str | None] = []
+    generators: list[Hashable] = []
     read: set[str] = set()
     checks: list[tuple[str, Check]] = []
 
@@ -156,9 +156,9 @@ def life(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> tuple[St
     Raises:
       ProgramError: as ``probe``.
     """
-    key = jax.random.key(0, impl="threefry2x32")
+    key = lane_key(0, 0)
     state = jax.tree.map(as_array, naming("Program.init", program.init)(key, h))
-    if any("rbg" in (_generator(leaf) or "") for leaf in jax.tree.leaves(state)):
+    if any("rbg" in str(_generator(leaf)) for leaf in jax.tree.leaves(state)):
         raise ProgramError(
             "the state holds an rbg key, and under vmap its numbers would depend on the neighbours. "
             "Use threefry2x32 keys."
@@ -177,9 +177,9 @@ def life(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> tuple[St
     return state, emitted, evaluated
 
 
-def _generator(leaf: Any) -> str | None:
+def _generator(leaf: Any) -> Hashable:
     """Of a typed PRNG key its generator."""
-    return str(jax.random.key_impl(leaf)) if _is_key(leaf) else None
+    return jax.random.key_impl(leaf) if _is_key(leaf) else None
 
 
 def _reacted(before: State, reaction: Any) -> None:

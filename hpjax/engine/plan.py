@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -137,27 +138,27 @@ class Plan:
         """The round of a trial, from 0."""
         return next(r for r in range(len(self.rounds)) if trial < sum(self.rounds[: r + 1]))
 
-    @property
+    @cached_property
     def steps(self) -> tuple[int, ...]:
         """Per trial, how many optimizer steps it takes."""
         return tuple(schedule.steps for schedule in self.schedules)
 
-    @property
+    @cached_property
     def budgets(self) -> tuple[int, ...]:
         """Per trial, how many calls of ``step`` it takes; a call is an optimizer step unless gradients accumulate."""
         return tuple(schedule.steps * schedule.calls for schedule in self.schedules)
 
-    @property
+    @cached_property
     def own(self) -> tuple[int, ...]:
         """The trials that are trained here, ascending, as far as they are planned: all, or those of the shard."""
         return tuple(sorted(trial for waves in self.waves for wave in waves for trial in wave))
 
-    @property
+    @cached_property
     def own_groups(self) -> tuple[Group, ...]:
         """The groups that have trials that are trained here."""
         return tuple(g for g in self.groups if self.waves[g.number])
 
-    @property
+    @cached_property
     def lane_steps(self) -> int:
         """Calls of ``step`` of all lanes here; later rounds are taken to be like those that are planned."""
         mine = sum(self.budgets[trial] for trial in self.own)
@@ -172,13 +173,13 @@ class Plan:
             return calls / best(self.rates[group.number]).speed + looks
         return calls * shapes.step.seconds(kind) / devices + looks
 
-    @property
+    @cached_property
     def run_seconds(self) -> float:
         """What all trials here will take, compilations apart; later rounds are taken to be like those planned."""
         planned = sum(self.group_seconds(g) for g in self.own_groups)
         return planned * self.trials / len(self.budgets)
 
-    @property
+    @cached_property
     def compile_seconds(self) -> float:
         """What compiling takes, to an order of magnitude; most of it while groups train."""
         return sum(self.shapes[g.number].compile_seconds for g in self.own_groups)

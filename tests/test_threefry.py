@@ -1,0 +1,92 @@
+"""The generator of lanes' keys: JAX's own threefry to the bit, without the loops that it has on CPUs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hpjax as hpx
+from hpjax.keys import lane_key
+from hpjax.threefry import GENERATOR
+
+SEEDS = (0, 1, 2**31 - 1)
+
+DRAWS = {
+    "bits": lambda key: jax.random.bits(key, (5, 7)),
+    "one": jax.random.bits,
+    "none": lambda key: jax.random.bits(key, (0, 3)),
+    "bits of 8": lambda key: jax.random.bits(key, (33,), jnp.uint8),
+    "bits of 16": lambda key: jax.random.bits(key, (33,), jnp.uint16),
+    "uniform": lambda key: jax.random.uniform(key, (100,)),
+    "weights": lambda key: jax.random.truncated_normal(key, -2.0, 2.0, (16, 4)),
+    "mask": lambda key: jax.random.bernoulli(key, 0.3, (64,)),
+    "order": lambda key: jax.random.permutation(key, 50),
+    "whole numbers": lambda key: jax.random.randint(key, (40,), -3, 17),
+    "choice": lambda key: jax.random.categorical(key, jnp.arange(12.0)),
+    "gamma": lambda key: jax.random.gamma(key, 2.5, (6,)),
+    "split": lambda key: jax.random.normal(jax.random.split(key, (3, 2))[2, 1], (4,)),
+    "folded in": lambda key: jax.random.normal(jax.random.fold_in(jax.random.clone(key), 9), (4,)),
+    "many keys": lambda key: jax.vmap(lambda k: jax.random.normal(k, (3,)))(jax.random.split(key, 8)),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_draws_are_those_of_jax(draw):
+    function = jax.jit(DRAWS[draw])
+    for seed in SEEDS:
+        expected = function(jax.random.key(seed, impl="threefry2x32"))
+        np.testing.assert_array_equal(function(jax.random.key(seed, impl=GENERATOR)), expected)
+
+
+def test_doubles_are_those_of_jax():
+    with jax.enable_x64(True):
+        ours, theirs = (jax.random.normal(jax.random.key(3, impl=impl), (9,)) for impl in (GENERATOR, "threefry2x32"))
+    assert ours.dtype == jnp.float64
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_with_the_older_order_of_counters_too():
+    with jax.threefry_partitionable(False):
+        ours, theirs = (jax.random.bits(jax.random.key(3, impl=impl), (9,)) for impl in (GENERATOR, "threefry2x32"))
+    np.testing.assert_array_equal(ours, theirs)
+    assert not np.array_equal(ours, jax.random.bits(jax.random.key(3, impl=GENERATOR), (9,)))
+
+
+def test_lanes_draw_with_it_in_one_kernel():
+    draw = jax.jit(lambda key: jax.random.normal(key, (64, 64)))
+    key = lane_key(0, 0)
+    assert jax.random.key_impl(key) == GENERATOR
+    np.testing.assert_array_equal(
+        jax.random.key_data(key), jax.random.key_data(jax.random.fold_in(jax.random.key(0), 0))
+    )
+    assert draw.lower(key).compile().as_text().count(" while(") == 0
+
+
+def test_keys_in_a_state_keep_their_generators():
+    """Those made of the lane's key, and the user's own: the draws are those of a plain loop."""
+
+    def init(key, h):
+        return {"ours": jax.random.split(key)[0], "own": jax.random.key(7), "w": jnp.zeros(())}
+
+    def step(key, state, batch, h):
+        ours, own = (jax.random.fold_in(state[name], 1) for name in ("ours", "own"))
+        ours = jnp.where(state["w"] >= 0, ours, key)  # which may be mixed
+        w = state["w"] + jax.random.uniform(ours) + jax.random.uniform(own) * h.x
+        return {"ours": ours, "own": own, "w": w}, {"loss": w}
+
+    program = hpx.Program(init, step, lambda key, state, split, h: {"w": state["w"]}, steps=3)
+    sweep = hpx.Sweep(
+        program,
+        hpx.Space(x=hpx.Uniform(0, 1)),
+        sampler=hpx.Manual([{"x": 0.25}, {"x": 0.5}]),
+        seed=4,
+        objective=hpx.minimize("valid/w"),
+    )
+    found = sweep.run(progress=False).last("valid/w")[:, 0]
+    lane = jax.random.fold_in(jax.random.key(4), 0)
+    for x, value in zip((0.25, 0.5), found, strict=True):
+        key, own, w = jax.random.split(jax.random.fold_in(lane, 0))[0], jax.random.key(7), 0.0
+        for _ in range(3):
+            key, own = jax.random.fold_in(key, 1), jax.random.fold_in(own, 1)
+            w = w + jax.random.uniform(key) + jax.random.uniform(own) * x
+        assert value == pytest.approx(float(w), rel=1e-6)
