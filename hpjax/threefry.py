@@ -1,26 +1,32 @@
 """Threefry-2x32 (Salmon et al. 2011, doi:10.1145/2063384.2063405), as JAX computes it to the bit, in one kernel.
 
 For CPUs JAX writes the 20 rounds of every draw as a loop, which XLA compiles to seven kernels that run one after the
-other: drawing the weights is then most of what a small model takes to compile, and noise costs eight times as much.
+other: drawing the weights is then much of what a small model takes to compile, and noise costs several times as much.
+On other devices JAX's own is one kernel already, and is left alone.
 """
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 from jax.extend import random
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
-DTYPES = {8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32, 64: jnp.uint64}
+DTYPES = {8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32}
+JAX = random.threefry_prng_impl
 
 
-def _hashed(key: jax.Array, high: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The hash of counters under a key, uint32 (2,)."""
-    schedule = (key[0], key[1], key[0] ^ key[1] ^ jnp.uint32(PARITY))
-    x, y = high + schedule[0], low + schedule[1]
+# Jitted, so that equal shapes are traced once.
+@jax.jit
+def _hashed(first: jax.Array, second: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The hash of counters below 2³² under keys of two words; all uint32, of one rank, and broadcast."""
+    schedule = (first, second, first ^ second ^ jnp.uint32(PARITY))
+    x, y = schedule[0], count + schedule[1]
     for i in range(5):
         for by in ROTATIONS[i % 2]:
             x = x + y
@@ -29,26 +35,88 @@ def _hashed(key: jax.Array, high: jax.Array, low: jax.Array) -> tuple[jax.Array,
     return x, y
 
 
-def random_bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
-    """What JAX's own ``random_bits`` gives."""
-    partitionable = getattr(jax.config, "jax_threefry_partitionable")  # noqa: B009  mypy does not know it
-    if not partitionable or prod(shape) >= 2**32:
-        bits: jax.Array = random.threefry_prng_impl.random_bits(key, bit_width, shape)
-        return bits
-    count = lax.iota(jnp.uint32, prod(shape)).reshape(shape)
-    high, low = _hashed(key, jnp.zeros_like(count), count)
+def _once(function: Callable[..., jax.Array]) -> Callable[..., Any]:
+    """``function`` of arrays of one rank that broadcast, computed once however often it is used.
+
+    XLA would compute a draw anew wherever it is used, for every lane, and of a chain of keys exponentially often; on
+    CPUs it drops barriers. It keeps a branch, of whose condition it does not see that it always holds.
+    """
+
+    @custom_vmap
+    def once(first: jax.Array, second: jax.Array, count: jax.Array) -> jax.Array:
+        given = jax.eval_shape(function, first, second, count)
+        if given.size == 0:
+            return jnp.zeros(given.shape, given.dtype)
+        some = first.reshape(-1)[0]
+        found: jax.Array = lax.cond(
+            some * (some + 1) & 1 == 0,
+            lambda: function(first, second, count),
+            lambda: jnp.zeros(given.shape, given.dtype),
+        )
+        return found
+
+    @once.def_vmap
+    def _of_many(size: int, batched: list[bool], *arrays: jax.Array) -> Any:
+        # One branch for all, whose condition would else be one for each.
+        found = once(*(x if own else x[None] for x, own in zip(arrays, batched, strict=True)))
+        return found, True
+
+    return once
+
+
+_stacked = _once(lambda *arrays: jnp.stack(_hashed(*arrays), axis=-1))
+_joined = _once(lambda *arrays: jnp.bitwise_xor(*_hashed(*arrays)))
+
+
+def _words(key: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    first, second = key.reshape(2, *(1,) * count.ndim)
+    return first, second, count
+
+
+def _counted(shape: tuple[int, ...]) -> jax.Array:
+    return lax.iota(jnp.uint32, prod(shape)).reshape(shape)
+
+
+def _fold_in(key: jax.Array, data: jax.Array) -> jax.Array:
+    folded: jax.Array = _stacked(*_words(key, jnp.asarray(data, jnp.uint32)))
+    return folded
+
+
+def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    keys: jax.Array = _stacked(*_words(key, _counted(shape)))
+    return keys
+
+
+def _random_bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
+    words = _words(key, _counted(shape))
     if bit_width < 64:
-        return (high ^ low).astype(DTYPES[bit_width])
-    return jnp.asarray(high.astype(jnp.uint64) << jnp.uint64(32) | low.astype(jnp.uint64))
+        bits: jax.Array = _joined(*words).astype(DTYPES[bit_width])
+        return bits
+    whole: jax.Array = _stacked(*words).astype(jnp.uint64)
+    return jnp.bitwise_or(whole[..., 0] << jnp.uint64(32), whole[..., 1])
 
 
-# Keys are derived as JAX derives them: of unrolled rounds in a chain, XLA would compute each as often as it is used.
+def _on_cpus(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Either, by the platform that is compiled for; JAX's where counters are beyond us, or in their older order."""
+
+    def chosen(key: jax.Array, *arguments: Any) -> jax.Array:
+        partitionable = getattr(jax.config, "jax_threefry_partitionable")  # noqa: B009  mypy does not know it
+        if not partitionable or any(isinstance(each, tuple) and prod(each) >= 2**32 for each in arguments):
+            return theirs(key, *arguments)
+        found: jax.Array = lax.platform_dependent(
+            key, cpu=lambda key: ours(key, *arguments), default=lambda key: theirs(key, *arguments)
+        )
+        return found
+
+    return chosen
+
+
 GENERATOR: Any = random.define_prng_impl(
-    key_shape=random.threefry_prng_impl.key_shape,
-    seed=random.threefry_prng_impl.seed,
-    split=random.threefry_prng_impl.split,
-    random_bits=random_bits,
-    fold_in=random.threefry_prng_impl.fold_in,
+    key_shape=JAX.key_shape,
+    seed=JAX.seed,
+    split=_on_cpus(_split, JAX.split),
+    random_bits=_on_cpus(_random_bits, JAX.random_bits),
+    fold_in=_on_cpus(_fold_in, JAX.fold_in),
     name="threefry2x32 in one kernel",
     tag="fry",
 )

@@ -1,5 +1,6 @@
 """Measures how many lanes are best at once, on the devices and with the program of a sweep, before it trains."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -122,6 +123,8 @@ def _speed(
     try:
         with heard(group.number):
             compiled = compiled_of(settings, plan, group.number, first.h, mesh, splits).result()
+            if (compiled.bytes or 0) > (spread.memory() or math.inf):
+                return None
             lanes = Lanes(recipe_of(settings, plan, group.number), compiled, first, settings.seed, *splits)
             steps, at = 1, 1
             lanes.advance(at, False, block)  # the first states, and the first touch of memory

@@ -8,6 +8,8 @@ from helpers import RATES, blobs, classifier, compilations, quadratic, rates, sa
 
 import hpjax as hpx
 from hpjax import groups, remembered, tuning
+from hpjax.engine import spread
+from hpjax.engine.compiled import Compiled
 
 
 @pytest.fixture(autouse=True)
@@ -163,6 +165,25 @@ def test_what_was_compiled_to_measure_then_trains(monkeypatch):
         result = mine.run(progress=False)
     assert programs == []
     assert (result.statuses == "complete").all()
+
+
+def test_a_program_that_needs_more_memory_than_there_is_is_not_tried(monkeypatch):
+    monkeypatch.setattr(tuning, "TIMES", 1)
+    monkeypatch.setattr(tuning, "EACH", 0.0)
+    monkeypatch.setattr(tuning, "SHARE", 1e9)
+    needed = []
+
+    def bytes_of(compiled):
+        needed.append(analyzed(compiled))
+        return compiled.lanes.step.shape[-1] * 1000
+
+    analyzed = Compiled.bytes.fget
+    monkeypatch.setattr(Compiled, "bytes", property(bytes_of))
+    monkeypatch.setattr(spread, "memory", lambda: 3000)
+    mine = hpx.Sweep(quadratic(20, 5), RATES, sampler=rates(*[0.1] * 16), devices=1)
+    assert {rate.width for rate in mine.plan(measure=True).rates[0]} == {1, 2}
+    lanes = 16 * mine.plan().shapes[0].lane_bytes
+    assert all(lanes < need < lanes + 100_000 for need in needed)
 
 
 def test_streams_are_measured_on_blocks_of_nothing(monkeypatch):

@@ -36,6 +36,15 @@ class Compiled:
     spread: str
     lanes: Lane
 
+    @property
+    def bytes(self) -> int | None:
+        """What a device needs for it by XLA's own analysis: its arguments, what it gives and what it computes with."""
+        found = self.segment.memory_analysis()
+        if found is None:
+            return None
+        whole = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+        return int(whole - found.alias_size_in_bytes)
+
     @cached_property
     def permute(self) -> Any:
         """The executable that moves lanes between slots: compiled when lanes first retire, never again.
