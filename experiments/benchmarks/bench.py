@@ -94,11 +94,12 @@ def main() -> None:
             for outcome in measure(ROWS[name], arguments.rounds, Path(folder)):
                 outcomes.append(outcome)
                 print(table.line(table.cells(outcome)), flush=True)
-    about = table.machine("CPU", arguments.rounds, (HERE / "peers.txt").read_text())
-    text = f"{about}\n\n{table.markdown([table.cells(each) for each in outcomes])}\n"
-    (arguments.out / "cpu.md").write_text(text)
-    if drawn := bars(outcomes):
-        picture.draw(drawn, arguments.out / "cpu.png")
+            # After each row, so that a run that is interrupted has what it measured.
+            about = table.machine("CPU", arguments.rounds, (HERE / "peers.txt").read_text())
+            text = f"{about}\n\n{table.markdown([table.cells(each) for each in outcomes])}\n"
+            (arguments.out / "cpu.md").write_text(text)
+            if drawn := bars(outcomes):
+                picture.draw(drawn, arguments.out / "cpu.png")
     print(f"\n{about}\n{arguments.out / 'cpu.md'} and cpu.png")
 
 

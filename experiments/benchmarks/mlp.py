@@ -49,7 +49,7 @@ HIDDEN = 64
 sweep = of(HIDDEN, batch=64, steps=300)
 tiny = of(16, batch=64, steps=300)
 many = of(16, batch=32, steps=50)
-long = of(HIDDEN, batch=64, steps=10_000)
+long = of(HIDDEN, batch=64, steps=7_000)
 
 
 def flops(hidden: int = HIDDEN) -> float:
