@@ -1,12 +1,13 @@
 """Flax models behind one interface: Linen and NNX as pure functions of (params, stats)."""
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import linen, nnx
+from flax import linen
 
 from hpjax.errors import InputError, naming
 from hpjax.hparams import Hparams
@@ -44,7 +45,7 @@ def network(model: Any) -> Network:
     """
     if isinstance(model, linen.Module):
         return _linen(lambda h: model)
-    if isinstance(model, nnx.Module):
+    if _is_nnx(model):
         raise InputError(
             "supervised.model",
             type(model).__name__,
@@ -61,6 +62,11 @@ def network(model: Any) -> Network:
     return _nnx(model) if required_arguments(model) == 2 else _linen(model)
 
 
+def _is_nnx(model: Any) -> bool:
+    """Whether it is an NNX module: none is where nobody imported NNX, which takes a while."""
+    return "flax.nnx" in sys.modules and isinstance(model, sys.modules["flax.nnx"].Module)
+
+
 def required_arguments(function: Callable[..., Any]) -> int:
     """How many positional arguments ``function`` cannot do without."""
     return sum(
@@ -72,7 +78,7 @@ def required_arguments(function: Callable[..., Any]) -> int:
 def _linen(build: Callable[[Hparams], Any]) -> Network:
     def module(h: Hparams) -> linen.Module:
         built = naming("supervised.model", build)(h)
-        if isinstance(built, nnx.Module):
+        if _is_nnx(built):
             raise InputError(
                 "supervised.model",
                 type(built).__name__,
@@ -106,10 +112,12 @@ def _linen(build: Callable[[Hparams], Any]) -> Network:
     return Network(init, apply)
 
 
-def _nnx(build: Callable[[Hparams, nnx.Rngs], Any]) -> Network:
+def _nnx(build: Callable[[Hparams, Any], Any]) -> Network:
+    from flax import nnx
+
     def module(key: jax.Array, h: Hparams) -> Any:
         built = naming("supervised.model", build)(h, nnx.Rngs(key))
-        if not isinstance(built, nnx.Module):
+        if not _is_nnx(built):
             raise InputError(
                 "supervised.model",
                 type(built).__name__,
