@@ -75,6 +75,18 @@ def test_lanes_draw_with_it_without_loops():
     assert draw.lower(key).compile().as_text().count(" while(") == 0
 
 
+def test_accelerators_keep_jax_s_own():
+    def draw(data):
+        key = jax.random.wrap_key_data(data, impl=GENERATOR)
+        return jax.random.normal(jax.random.fold_in(key, 3), (4,))
+
+    traced = jax.jit(draw).trace(jnp.zeros(2, jnp.uint32))
+    for platform in ("cpu", "cuda", "tpu"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert ("@_hashed" in text) is (platform == "cpu")
+        assert ("@_threefry_fold_in" in text) is (platform != "cpu")
+
+
 def test_keys_in_a_state_keep_their_generators():
     """Those made of the lane's key, and the user's own: the draws are those of a plain loop."""
 
