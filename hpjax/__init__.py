@@ -68,6 +68,7 @@ _HOME = {
     "hpjax.analysis": ["winners_curse"],
     "hpjax.diagnosis": ["diagnose"],
     "hpjax.errors": ["InputError", "ProgramError", "RunError", "UnknownHyperparameterError"],
+    "hpjax.event": ["Event"],
     "hpjax.hparams": ["Hparams"],
     "hpjax.merging": ["merge"],
     "hpjax.objective": ["maximize", "minimize"],
@@ -82,7 +83,6 @@ _HOME = {
     "hpjax.supervise": ["supervised"],
     "hpjax.sweep": ["Sweep"],
     "hpjax.trial": ["Trial"],
-    "hpjax.event": ["Event"],
 }
 _MODULES = ["data", "distributed", "keys", "losses", "metrics", "nn", "optim", "testing"]
 _OPTIONAL = ["cluster", "sklearn"]  # need what is not always installed

@@ -162,7 +162,9 @@ def _told(thing: Any, within: tuple[int, ...] = ()) -> str:
         return "..."
     if isinstance(thing, list | dict):
         with suppress(TypeError, ValueError):  # of plain values; the fast way, since a list of points may be long
-            return json.dumps(thing)
+            told = json.dumps(thing)
+            if json.loads(told) == thing:  # which keys that are no strings are not
+                return told
     tell = partial(_told, within=(*within, id(thing)))
     if isinstance(thing, Mapping):
         return "{" + ", ".join(f"{tell(key)}: {tell(value)}" for key, value in thing.items()) + "}"
