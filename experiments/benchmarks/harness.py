@@ -108,7 +108,7 @@ class Measured(NamedTuple):
 
     Attributes:
       laps: one a round.
-      compiled: seconds of the first run above those that follow, which is compiling.
+      compiled: seconds of the first run above those that follow, which is compiling; None where that is not known.
       imported: seconds until the imports were done.
       note: what the competitor says of itself.
       megabytes: the most memory that the process had.
@@ -117,7 +117,7 @@ class Measured(NamedTuple):
     """
 
     laps: tuple[Lap, ...] = ()
-    compiled: float = 0.0
+    compiled: float | None = None
     imported: float = 0.0
     note: str = ""
     megabytes: float = 0.0
@@ -187,7 +187,7 @@ def alternate(
     measured = {}
     for name in competitors:
         said, error = ready.get(name, {}), errors.get(name, "")
-        compiled = 0.0
+        compiled = None
         if laps[name] and said["first"] is not None:
             compiled = max(0.0, said["first"] - statistics.median(lap.seconds for lap in laps[name]) * said["share"])
         measured[name] = Measured(

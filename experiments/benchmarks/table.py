@@ -54,8 +54,8 @@ def cells(outcome: Outcome) -> tuple[str, ...]:
 
     def both(of: str, scale: float = 1.0, digits: int = 1) -> str:
         # Errors may leave one side without a number.
-        sides = (f"{getattr(each, of) * scale:.{digits}f}" if each.laps else "—" for each in (ours, theirs))
-        return " / ".join(sides)
+        numbers = (getattr(each, of) if each.laps else None for each in (ours, theirs))
+        return " / ".join("—" if number is None else f"{number * scale:.{digits}f}" for number in numbers)
 
     notes = [f"{who}: {what}" for who, each in (("hpjax", ours), ("rival", theirs)) for what in (each.note,) if what]
     errors = [f"**{who}: {each.error}**" for who, each in (("hpjax", ours), ("rival", theirs)) if each.error]
