@@ -14,7 +14,7 @@ from typing import Literal
 
 import jax
 
-from hpjax.threefry import GENERATOR
+from hpjax.threefry import fast, plain
 
 # The numbers are part of the format: changing one changes the bits of every recorded run.
 PURPOSES = {"init": 0, "batch": 1, "step": 2, "evaluate": 3}
@@ -24,7 +24,7 @@ Int = int | jax.Array
 
 
 def lane_key(seed: Int, replicate: Int, trial: Int | None = None) -> jax.Array:
-    """The key of one lane: a typed key, shape (), that draws what ``jax.random.key`` of these bits does, faster.
+    """The key of one lane: a typed key of JAX's threefry, shape ().
 
     Args:
       seed: the seed of the sweep, an int32.
@@ -33,15 +33,15 @@ def lane_key(seed: Int, replicate: Int, trial: Int | None = None) -> jax.Array:
         replicate sees the same noise, and comparisons between trials are paired.
     """
     # threefry by name: rbg keys under vmap would let a lane's stream depend on its packing.
-    key = jax.random.fold_in(jax.random.key(seed, impl=GENERATOR), replicate)
-    return key if trial is None else jax.random.fold_in(key, trial)
+    key = jax.random.fold_in(fast(jax.random.key(seed, impl="threefry2x32")), replicate)
+    return plain(key if trial is None else jax.random.fold_in(key, trial))
 
 
 def purpose_key(lane: jax.Array, purpose: Purpose) -> jax.Array:
     """The key of one purpose within a lane."""
-    return jax.random.fold_in(lane, PURPOSES[purpose])
+    return plain(jax.random.fold_in(fast(lane), PURPOSES[purpose]))
 
 
 def step_key(purpose: jax.Array, step: Int) -> jax.Array:
     """The key of one optimizer step within a purpose; ``step`` counts from 0."""
-    return jax.random.fold_in(purpose, step)
+    return plain(jax.random.fold_in(fast(purpose), step))

@@ -22,6 +22,7 @@ from hpjax.optim import looks_at_metrics
 from hpjax.program import Metrics
 from hpjax.ranges import check_decays
 from hpjax.stopping import EarlyStopping
+from hpjax.threefry import fast, plain
 
 State = dict[str, Any]
 OfH = Callable[[Hparams], Any]
@@ -56,6 +57,7 @@ class Training:
 
     def init(self, key: jax.Array, h: Hparams) -> State:
         """The state before the first step."""
+        key = fast(key)
         params, stats = self.net.init(key, self.example, h)
         # Flax draws batch statistics in float32 and may return them in the wider type of the inputs.
         settled = jax.eval_shape(lambda: self.net.apply(key, params, stats, self.example, h, True)[1])
@@ -85,7 +87,7 @@ class Training:
         """The examples of one call of ``step``."""
         if self.batch_size is None:  # a stream gives them
             return train
-        size = self.batch_size(h)
+        key, size = fast(key), self.batch_size(h)
         if self.microbatch is None and isinstance(size, jax.core.Tracer):
             raise ProgramError("batch_size sets the shape of a batch; with microbatch=m it can be traced")
         together = int(size) if self.microbatch is None else self.microbatch
@@ -104,8 +106,9 @@ class Training:
 
     def step(self, key: jax.Array, state: State, batch: Examples, h: Hparams) -> tuple[State, Values]:
         """One call: an optimizer step, or with ``microbatch`` a part of one."""
+        key = fast(key)
         if self.augment is not None:
-            batch = naming("supervised.augment", self.augment)(jax.random.fold_in(key, AUGMENT), batch, h)
+            batch = naming("supervised.augment", self.augment)(plain(jax.random.fold_in(key, AUGMENT)), batch, h)
             if not isinstance(batch, Examples):
                 raise ProgramError(
                     f"supervised.augment must return Examples(x, y), got {type(batch).__name__}. "
@@ -187,7 +190,7 @@ class Training:
 
     def evaluate(self, key: jax.Array, state: State, split: Examples, h: Hparams) -> Metrics:
         """Loss and metrics over a whole split, or over the lane's fold of the pool, exact whatever the size."""
-        everything = examples_in(split)
+        key, everything = fast(key), examples_in(split)
         fold = Fold.of(h.fold, h.folds, everything) if "fold" in h else Fold(0, everything)
         most = -(-everything // h.folds) if "fold" in h else everything
         parts = -(-most // self.eval_batch_size)
