@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import os
-import platform
 import shlex
 import sys
 import time
@@ -133,15 +132,12 @@ def _keep_programs() -> None:
     """What XLA compiled serves the next run too, unless the user has a cache of their own."""
     import jax
 
-    from hpjax.remembered import fingerprint, folder
+    from hpjax.remembered import fingerprint, folder, processor
 
     if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return
-    # A folder for each kind of processor: homes are shared, and a program for another one may not run.
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else [platform.processor()]
-    kind = fingerprint(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))
-    jax.config.update("jax_compilation_cache_dir", str(folder() / "xla" / kind))
+    # A folder for each kind of processor: a program for another one may not run.
+    jax.config.update("jax_compilation_cache_dir", str(folder() / "xla" / fingerprint(processor())))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 

@@ -46,7 +46,7 @@ def recipe_of(settings: Settings, plan: Plan, group: int) -> Recipe:
         own_luck=settings.randomness == "independent",
         own_budget=callable(settings.program.steps) or callable(settings.program.calls),
         spread=settings.spread,
-        lowered=plan.shapes[group].windows and plan.kernels == "batched",
+        lowered=plan.shapes[group].windows and plan.kernels[group] == "batched",
         folds=settings.folds or 1,
         block=None if stream is None else stream.block,
     )

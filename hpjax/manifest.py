@@ -66,7 +66,7 @@ def description(settings: Settings, prepared: Prepared) -> dict[str, Any]:
         "seed": settings.seed,
         "randomness": settings.randomness,
         "width": list(plan.widths),
-        "kernels": plan.kernels,
+        "kernels": list(plan.kernels),
         "steps": digest(repr(plan.schedules)) if len(set(plan.schedules)) > 1 else plan.steps[0],
         "eval_every": sorted({g.eval_every for g in plan.groups}),
         "program": {name: str(value) for name, value in settings.program.describe.items()},

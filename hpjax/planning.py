@@ -143,7 +143,7 @@ def _first(settings: Settings) -> Prepared:
             name: " or ".join(dict.fromkeys(map(str, settings.space.domains(name)))) for name in settings.space.names
         },
         widths=(),
-        kernels=settings.kernels or "batched",
+        kernels=(),
         rates=(),
         chunks=(),
         waves=(),

@@ -2,11 +2,12 @@
 
 import json
 import os
-from collections.abc import Sequence
+import platform
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpjax.engine.width import Rate
 from hpjax.files import write_text
@@ -14,7 +15,19 @@ from hpjax.text import digest
 from hpjax.untrusted import is_real, is_whole
 
 # Also without a folder that can be written, for as long as the process lives.
-_here: dict[str, list[Rate]] = {}
+_here: dict[str, "Measured"] = {}
+
+
+class Measured(NamedTuple):
+    """What was measured of a program.
+
+    Attributes:
+      rates: of some widths; none where nothing is known.
+      whole: whether the search for the best one came to its end, or time was up.
+    """
+
+    rates: tuple[Rate, ...] = ()
+    whole: bool = False
 
 
 def folder() -> Path:
@@ -27,23 +40,34 @@ def fingerprint(*what: Any) -> str:
     return digest(repr((*what, version("jax"), version("jaxlib"), version("hpjax"))))
 
 
-def recall(key: str) -> tuple[Rate, ...]:
+@cache
+def processor() -> str:
+    """The kind of processor of this machine: homes are shared, and what is right for one is not for another."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else [platform.processor()]
+    return digest(
+        repr(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))} or lines))
+    )
+
+
+def recall(key: str) -> Measured:
     """What was measured under a fingerprint; nothing where that is not known, or cannot be read."""
     if key not in _here:
         with suppress(OSError, ValueError):
-            rows = json.loads((folder() / "widths" / f"{key}.json").read_text())
+            read = json.loads((folder() / "widths" / f"{key}.json").read_text())
+            rows = read.get("rates") if isinstance(read, dict) else None
             if isinstance(rows, list) and rows and all(map(_is_rate, rows)):
-                _here[key] = [Rate(*row) for row in rows]
-    return tuple(_here.get(key, ()))
+                _here[key] = Measured(tuple(Rate(*row) for row in rows), read.get("whole") is True)
+    return _here.get(key, Measured())
 
 
-def remember(key: str, rates: Sequence[Rate]) -> None:
+def remember(key: str, measured: Measured) -> None:
     """Keeps what was measured."""
-    _here[key] = list(rates)
+    _here[key] = measured
     file = folder() / "widths" / f"{key}.json"
     with suppress(OSError):  # measured again, then
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps([list(rate) for rate in rates]))
+        write_text(file, json.dumps({"rates": [list(rate) for rate in measured.rates], "whole": measured.whole}))
 
 
 def _is_rate(row: Any) -> bool:

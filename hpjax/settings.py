@@ -36,7 +36,7 @@ class Settings:
     seed: int = 0
     randomness: Literal["shared", "independent"] = "shared"
     width: int | tuple[int, ...] | None = None
-    kernels: Literal["batched", "xla"] | None = None
+    kernels: str | tuple[str, ...] | None = None
     devices: int | None = None
     spread: Literal["shard_map", "pmap"] = "shard_map"
     segment: int | None = None
@@ -71,7 +71,12 @@ class Settings:
                 raise InputError("Sweep.folds", self.folds, "needs a program with data", "Leave folds out.")
             object.__setattr__(self, "folds", whole("Sweep.folds", self.folds, least=2, most=examples))
         object.__setattr__(self, "seed", whole("Sweep.seed", self.seed, least=0))
-        for name, allowed in (("randomness", RANDOMNESS), ("spread", SPREAD), ("kernels", (None, *KERNELS))):
+        if isinstance(self.kernels, list):
+            object.__setattr__(self, "kernels", tuple(self.kernels))
+        for each in self.kernels if isinstance(self.kernels, tuple) else (self.kernels,):
+            if each not in (None, *KERNELS):
+                raise InputError("Sweep.kernels", self.kernels, f"must be one of {KERNELS}, or None", "Spell it so.")
+        for name, allowed in (("randomness", RANDOMNESS), ("spread", SPREAD)):
             if getattr(self, name) not in allowed:
                 raise InputError(f"Sweep.{name}", getattr(self, name), f"must be one of {allowed}", "Spell it so.")
         if self.scheduler is not None and not isinstance(self.scheduler, Scheduler):

@@ -12,20 +12,21 @@ from hpjax.engine.lanes import luck_of
 from hpjax.engine.plan import Group, Plan
 from hpjax.engine.width import Rate
 from hpjax.errors import InputError
-from hpjax.remembered import fingerprint, recall
-from hpjax.settings import Settings
+from hpjax.remembered import fingerprint, processor, recall
+from hpjax.settings import KERNELS, Settings
 
 # Bytes of a host's memory for the states of a wave, where its devices are CPUs: a run of any length takes no more.
 HOST = 2**30
 
 
 def with_widths(settings: Settings, plan: Plan) -> Plan:
-    """``plan`` with a width for each group: as it had, as the settings say, as was measured, or by rule."""
+    """``plan`` with width and kernels for each group: as it had, as the settings say, as was measured, or by rule."""
     given = settings.width
-    if isinstance(given, tuple) and not plan.widths and len(given) != len(plan.groups):
-        allowed = f"must be one number, or one for each of the {len(plan.groups)} groups"
-        raise InputError("Sweep.width", given, allowed, "Leave it out, and the sweep chooses.")
-    widths, rates, kernels = list(plan.widths), list(plan.rates), plan.kernels
+    for name, each in (("width", given), ("kernels", settings.kernels)):
+        if isinstance(each, tuple) and not plan.widths and len(each) != len(plan.groups):
+            allowed = f"must be one for all, or one for each of the {len(plan.groups)} groups"
+            raise InputError(f"Sweep.{name}", each, allowed, "Leave it out, and the sweep chooses.")
+    widths, rates, kernels = list(plan.widths), list(plan.rates), list(plan.kernels)
     for g in plan.groups[len(widths) :]:
         measured: tuple[Rate, ...] = ()
         if isinstance(given, int):
@@ -38,38 +39,47 @@ def with_widths(settings: Settings, plan: Plan) -> Plan:
             most = width.best(measured).width if measured else None
             widths.append(_fit(settings, plan, g, most))
         rates.append(measured)
-    if settings.kernels is None:
-        windowed = [each for each, given in zip(rates, plan.shapes, strict=True) if each and given.windows]
-        kernels = width.best(windowed[0]).kernels if windowed else kernels
-    return replace(plan, widths=tuple(widths), rates=tuple(rates), kernels=kernels)
+        kernels.append(_kernels(settings, g, measured))
+    return replace(plan, widths=tuple(widths), rates=tuple(rates), kernels=tuple(kernels))
 
 
-def widened(settings: Settings, plan: Plan, widths: Mapping[int, int], kernels: str | None) -> Plan:
+def _kernels(settings: Settings, group: Group, measured: tuple[Rate, ...]) -> str:
+    given = settings.kernels
+    if isinstance(given, tuple) and group.number < len(given):
+        return given[group.number]
+    if isinstance(given, str):
+        return given
+    return width.best(measured).kernels if measured else KERNELS[0]
+
+
+def widened(settings: Settings, plan: Plan, others: Mapping[int, tuple[int, str]]) -> Plan:
     """``plan``, of the first round, with other widths for some groups, and with what was measured for all others.
 
     Args:
       settings: the sweep.
       plan: its plan.
-      widths: group to width.
-      kernels: to have instead, None to choose again.
+      others: group to width and kernels.
     """
-    plan = replace(with_widths(settings, replace(plan, widths=(), rates=())), chunks=(), waves=())
-    found = tuple(widths.get(number, wide) for number, wide in enumerate(plan.widths))
-    return with_waves(settings, replace(plan, widths=found, kernels=kernels or plan.kernels), 0)
+    plan = replace(with_widths(settings, replace(plan, widths=(), rates=(), kernels=())), chunks=(), waves=())
+    each = [others.get(number, chosen) for number, chosen in enumerate(zip(plan.widths, plan.kernels, strict=True))]
+    widths, kernels = zip(*each, strict=True)
+    return with_waves(settings, replace(plan, widths=widths, kernels=kernels), 0)
 
 
 def key_of(settings: Settings, plan: Plan, group: Group) -> str:
     """The fingerprint under which the widths of a group are remembered."""
     platform = spread.devices(settings.devices)[0].platform
     most = width.most(platform, together_at_most(settings, group), plan.devices[0])
-    how = (settings.spread, settings.randomness, settings.kernels, settings.folds, settings.stream is not None)
+    given = settings.kernels
+    kernels = given[group.number] if isinstance(given, tuple) and group.number < len(given) else given
+    how = (settings.spread, settings.randomness, kernels, settings.folds, settings.stream is not None, processor())
     return fingerprint(plan.shapes[group.number].fingerprint, plan.devices, most, *how)
 
 
 def _recalled(settings: Settings, plan: Plan, group: Group) -> tuple[Rate, ...]:
     # Shards, and several hosts, must have the same widths, whatever was measured on each machine.
     alone = plan.shard is None and jax.process_count() == 1
-    return recall(key_of(settings, plan, group)) if alone else ()
+    return recall(key_of(settings, plan, group)).rates if alone else ()
 
 
 def together_at_most(settings: Settings, group: Group) -> int:

@@ -61,7 +61,8 @@ class Sweep(Settings):
         measured where the sweep takes long, else by rule. It belongs to the result: another width may differ in the
         last bits.
       kernels: ``"batched"`` has convolutions and pooling computed as matrix products, ``"xla"`` leaves them as they
-        are; by default measured like the width, else ``"batched"``. It belongs to the result, too.
+        are, for all groups or in a tuple with one for each; by default measured like the width, else ``"batched"``.
+        It belongs to the result, too.
       devices: how many devices to use; all by default, with several hosts those of all.
       spread: how lanes are spread over the devices, ``"shard_map"`` or, on one host, ``"pmap"``; the bits are the same.
       segment: optimizer steps a device call at most; by default a call goes from evaluation to evaluation.
@@ -202,7 +203,7 @@ class Sweep(Settings):
         """
         changes: dict[str, Any] = {}
         recorded = there["sweep"]
-        width, kernels, rounds = tuple(recorded["width"]), recorded["kernels"], tuple(recorded["rounds"])
+        width, kernels, rounds = (tuple(recorded[name]) for name in ("width", "kernels", "rounds"))
         if (exactly or self.width is None) and width != self.plan().widths:
             changes["width"] = width
         if (exactly or self.kernels is None) and kernels != self.plan().kernels:

@@ -124,9 +124,11 @@ GENERATOR: Any = random.define_prng_impl(
 
 def fast(key: jax.Array) -> jax.Array:
     """A key of JAX's threefry that draws the same bits by one kernel; it is of a type of its own."""
-    return jax.random.wrap_key_data(jax.random.key_data(key), impl=GENERATOR)
+    same: jax.Array = jax.random.wrap_key_data(jax.random.key_data(key), impl=GENERATOR)
+    return same
 
 
 def plain(key: jax.Array) -> jax.Array:
     """The key of JAX's threefry again, which mixes with those that users make."""
-    return jax.random.wrap_key_data(jax.random.key_data(key), impl="threefry2x32")
+    same: jax.Array = jax.random.wrap_key_data(jax.random.key_data(key), impl="threefry2x32")
+    return same

@@ -1,6 +1,5 @@
 """Measures how many lanes are best at once, on the devices and with the program of a sweep, before it trains."""
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +15,10 @@ from hpjax.engine.plan import Group
 from hpjax.engine.width import Rate
 from hpjax.groups import cohort, compiled_of, recipe_of, splits_on
 from hpjax.planning import Prepared
-from hpjax.remembered import remember
+from hpjax.remembered import Measured, recall, remember
 from hpjax.settings import Settings
 from hpjax.sizing import key_of, together_at_most, widened
+from hpjax.untrusted import memory
 
 # A measurement costs so many seconds, or this share of a run that is longer.
 SECONDS, SHARE = 5.0, 0.05
@@ -50,7 +50,7 @@ def tuned(settings: Settings, prepared: Prepared, whatever: bool = False) -> Pre
     def affordable(more: float) -> bool:
         return time.monotonic() - begun + more < allowed
 
-    unknown = [g for g in plan.own_groups if not plan.rates[g.number]]
+    unknown = [g for g in plan.own_groups if not recall(key_of(settings, plan, g)).whole]
     if unknown:
         mesh = spread.mesh(spread.devices(settings.devices))
         splits = splits_on(settings, mesh)
@@ -63,7 +63,7 @@ def tuned(settings: Settings, prepared: Prepared, whatever: bool = False) -> Pre
 
 def _again(settings: Settings, prepared: Prepared) -> Prepared:
     """The plan with what is remembered by now."""
-    return Prepared(widened(settings, prepared.plan, {}, None), prepared.points)
+    return Prepared(widened(settings, prepared.plan, {}), prepared.points)
 
 
 def _measure(
@@ -74,13 +74,18 @@ def _measure(
     splits: tuple[Any, Any],
     affordable: Callable[[float], bool],
 ) -> None:
-    """Measures widths of a group, and remembers what it found."""
-    plan = prepared.plan
+    """Measures widths of a group that are not known yet, and remembers what it found, and whether time was up."""
+    plan, key = prepared.plan, key_of(settings, prepared.plan, group)
     lanes, devices = together_at_most(settings, group), plan.devices[0]
     platform = mesh.devices.flat[0].platform
     most = width.most(platform, lanes, devices)
-    begin, took = min(1 << (plan.widths[group.number] - 1).bit_length(), most), 0.0
-    found: dict[tuple[int, str], float | None] = {}
+    begin, took, whole = min(1 << (plan.widths[group.number] - 1).bit_length(), most), 0.0, True
+    found: dict[tuple[int, str], float | None] = {(rate.width, rate.kernels): rate.speed for rate in recall(key).rates}
+
+    def time_left() -> bool:
+        nonlocal whole
+        whole = whole and affordable(took)
+        return whole
 
     def speed(wide: int, kernels: str) -> float | None:
         nonlocal took
@@ -90,15 +95,15 @@ def _measure(
             took = time.monotonic() - begun
         return found[wide, kernels]
 
-    kernels = [plan.kernels]
+    kernels = [plan.kernels[group.number]]
     if plan.shapes[group.number].windows and settings.kernels is None:
-        kernels = [each for each in ("batched", "xla") if not took or affordable(took) if speed(begin, each)] or kernels
+        kernels = [each for each in ("batched", "xla") if not took or time_left() if speed(begin, each)] or kernels
     fastest = max(kernels, key=lambda each: speed(begin, each) or 0.0)
     factor = 2 if platform == "cpu" else 4
-    width.search(lambda wide: speed(wide, fastest), begin, most, factor, lambda: affordable(took))
+    width.search(lambda wide: speed(wide, fastest), begin, most, factor, time_left)
     rates = sorted(Rate(wide, each, value) for (wide, each), value in found.items() if value is not None)
     if rates:
-        remember(key_of(settings, plan, group), rates)
+        remember(key, Measured(tuple(rates), whole))
 
 
 def _speed(
@@ -111,19 +116,21 @@ def _speed(
     splits: tuple[Any, Any],
 ) -> float | None:
     """Lane-steps a second of all devices at a width, of whose chunks each computes one; None where it does not fit."""
-    plan = widened(settings, prepared.plan, {group.number: wide}, kernels)
+    plan = widened(settings, prepared.plan, {group.number: (wide, kernels)})
     trials, stream = group.trials[: wide * plan.devices[0]], settings.stream
     points = dict(enumerate(prepared.points))
     everyone = cohort(settings, prepared, group, trials, points)
-    first: Cohort = jax.tree.map(lambda array: array[: len(trials)], everyone)
-    first = first._replace(budget=np.full(len(trials), FOREVER, np.int32))
+    # A chunk a device: of one replicate, unless lanes of several may stand in it.
+    count = min(wide * plan.devices[0], together_at_most(settings, group))
+    first: Cohort = jax.tree.map(lambda array: array[:count], everyone)
+    first = first._replace(budget=np.full(count, FOREVER, np.int32))
     block = None
     if stream is not None:
         block = spread.put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), stream.shapes), mesh, spread.WHOLE)
     try:
         with heard(group.number):
             compiled = compiled_of(settings, plan, group.number, first.h, mesh, splits).result()
-            if (compiled.bytes or 0) > (spread.memory() or math.inf):
+            if (compiled.bytes or 0) > (spread.memory() or memory() // plan.devices[0]):  # of CPUs the host's
                 return None
             lanes = Lanes(recipe_of(settings, plan, group.number), compiled, first, settings.seed, *splits)
             steps, at = 1, 1
@@ -139,4 +146,4 @@ def _speed(
                     times.append(took)
     except OutOfMemoryError:
         return None
-    return len(trials) * steps / min(times)
+    return count * steps / min(times)

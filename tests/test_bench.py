@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -169,3 +170,20 @@ def test_hyperparameters_stay_in_their_ranges(bench):
         assert values.shape == (1000,)
         assert low <= values.min() < values.max() <= high
     assert np.median(arrays["h_learning_rate"]) < 0.1  # logarithmic: the middle is at 0.055, else at 0.155
+
+
+def test_the_table_of_accelerators_is_made(bench, tmp_path, monkeypatch):
+    accelerator = importlib.import_module("accelerator")
+    monkeypatch.setattr(accelerator, "timed", lambda prepare, rounds: accelerator.Timed(2.0))
+    monkeypatch.setattr(accelerator, "rate", lambda rounds, size: 1e12)
+    monkeypatch.setattr(accelerator, "flops", lambda workload: 1e6)
+    plan = SimpleNamespace(widths=(64,))
+    monkeypatch.setattr(accelerator, "sweep_of", lambda *given, **more: SimpleNamespace(plan=lambda measure: plan))
+    plain = bench["mlp"].sweep
+    monkeypatch.setattr(accelerator, "WORKLOADS", {"MLP": plain, "CNN": plain})
+    accelerator.main(tmp_path, lanes=(1, 4096), rounds=1, steps=2, product=8)
+    (file,) = tmp_path.glob("*.md")
+    text = file.read_text()
+    assert "| MLP | 4,096 | 1000.000 | 4,096 | 0.4% | 1.00 |" in text
+    assert "| MLP | 4,096 | 64 | 4096 | 100% |" in text
+    assert "4,096 lanes take 1.00 times as long as one; at most 6: reached" in text

@@ -1,5 +1,7 @@
 """Laws 3, 4, 7 and 8, counted: compilations, chunk iterations, bytes."""
 
+from contextlib import nullcontext
+
 import jax
 import numpy as np
 import pytest
@@ -35,6 +37,15 @@ def test_ten_and_a_thousand_trials_compile_one_program():
             result = sweep(trials).run(progress=False)
         assert len(programs) == 1, programs
         assert len(result) == trials
+
+
+def test_a_setting_of_jax_that_changes_programs_compiles_them_anew():
+    mine = hpx.Sweep(classifier(steps=2, eval_every=2), SPACE, trials=2, devices=1)
+    precise = jax.default_matmul_precision("highest")
+    for setting, least in ((nullcontext(), 1), (precise, 1), (nullcontext(), 0), (precise, 0)):
+        with setting, compilations() as programs:
+            mine.run(progress=False)
+        assert min(len(programs), 1) == least
 
 
 def test_survivors_from_a_thousand_to_one_compile_nothing_new():

@@ -51,10 +51,11 @@ def test_the_best_width_is_taken_and_remembered(speeds, cache):
     assert sweep().plan().widths == sweep().plan(measure=True).widths == (16,)
     assert len(speeds["asked"]) == asked
     assert sweep(width=4).plan(measure=True).widths == (4,)
-    for file in cache.iterdir():
-        file.write_text("[[16, 8]]")
-    remembered._here.clear()
-    assert sweep().plan().widths == (8,), "what cannot be read was not measured"
+    for text in ('{"rates": [[16, 8]], "whole": true}', "[[16, 8]]", "{"):
+        for file in cache.iterdir():
+            file.write_text(text)
+        remembered._here.clear()
+        assert sweep().plan().widths == (8,), "what cannot be read was not measured"
 
 
 def test_other_programs_are_measured_for_themselves(speeds):
@@ -97,18 +98,41 @@ def test_a_run_measures_where_it_is_long(speeds, monkeypatch):
     assert len(speeds["asked"]) == asked, "measured once"
 
 
-def test_only_as_long_as_it_may_take(speeds, monkeypatch):
-    speeds["batched"] = {8: 1.0, 16: 2.0, 32: 3.0}
+def test_only_as_long_as_it_may_take_and_then_the_next_run_goes_on(speeds, monkeypatch):
+    speeds["batched"] = {8: 1.0, 16: 2.0, 32: 3.0, 64: 1.0}
     clock = iter(range(0, 1000, 2))
-    monkeypatch.setattr(tuning.time, "monotonic", lambda: float(next(clock)))
-    sweep().plan(measure=True)
-    assert speeds["asked"] == [(0, 8, "batched")]
+    with monkeypatch.context() as slow:
+        slow.setattr(tuning.time, "monotonic", lambda: float(next(clock)))
+        assert sweep().plan(measure=True).widths == (8,)
+        assert speeds["asked"] == [(0, 8, "batched")]
+    remembered._here.clear()  # another process
+    assert sweep().plan(measure=True).widths == (32,)
+    assert [wide for _, wide, _ in speeds["asked"]] == [8, 16, 32, 64], "nothing twice"
+    assert sweep().plan(measure=True).widths == (32,)
+    assert len(speeds["asked"]) == 4, "nothing is left"
+
+
+def test_lanes_with_luck_of_their_own_are_measured_as_many_as_there_are(monkeypatch):
+    monkeypatch.setattr(tuning, "TIMES", 1)
+    monkeypatch.setattr(tuning, "EACH", 0.0)
+    monkeypatch.setattr(tuning, "SHARE", 1e9)
+    begun, lanes_of = [], tuning.Lanes
+    monkeypatch.setattr(tuning, "Lanes", lambda *given: begun.append(len(given[2].trial)) or lanes_of(*given))
+    for randomness, most in (("shared", 2), ("independent", 8)):
+        mine = hpx.Sweep(
+            quadratic(20, 5), RATES, sampler=rates(0.1, 0.1), replicates=4, randomness=randomness, devices=1
+        )
+        mine.plan(measure=True)
+        assert max(begun) == most
+        begun.clear()
 
 
 class Conv(nn.Module):
+    filters: int = 2
+
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(3)(nn.relu(nn.Conv(2, (2,))(x[..., None])).reshape(len(x), -1))
+        return nn.Dense(3)(nn.relu(nn.Conv(self.filters, (2,))(x[..., None])).reshape(len(x), -1))
 
 
 def images(**changes):
@@ -119,22 +143,34 @@ def images(**changes):
 
 def test_kernels_are_measured_too_and_belong_to_the_run(speeds, tmp_path):
     speeds["batched"], speeds["xla"] = {8: 1.0}, {8: 2.0}
-    assert images().plan().kernels == "batched"
+    assert images().plan().kernels == ("batched",)
     plan = images().plan(measure=True)
-    assert plan.kernels == "xla"
+    assert plan.kernels == ("xla",)
     assert "8 batched → 1, 8 xla → 2" in str(plan)
     first = images().run(tmp_path / "run", progress=False)
-    assert first.manifest["sweep"]["kernels"] == "xla"
+    assert first.manifest["sweep"]["kernels"] == ["xla"]
     # On a machine that measured nothing: the directory keeps its kernels, and its bits.
     remembered._here.clear()
     for file in (tmp_path / "cache" / "hpjax" / "widths").iterdir():
         file.unlink()
-    assert images().plan().kernels == "batched"
+    assert images().plan().kernels == ("batched",)
     assert same_bits(images().run(tmp_path / "run", progress=False).curves("valid/loss"), first.curves("valid/loss"))
-    with pytest.raises(hpx.RunError, match='kernels: "xla" there, "batched" here'):
+    with pytest.raises(hpx.RunError, match=r'kernels: \["xla"\] there, \["batched"\] here'):
         images(kernels="batched").run(tmp_path / "run", progress=False)
     with pytest.raises(hpx.InputError, match=r"Sweep.kernels = 'fast': must be one of"):
         images(kernels="fast")
+
+
+def test_each_group_has_kernels_of_its_own(speeds):
+    speeds["batched"], speeds["xla"] = {4: 2.0, 3: 1.0}, {4: 1.0, 3: 2.0}
+    space = hpx.Space(learning_rate=0.1, momentum=0.9, filters=hpx.Choice(2, 3))
+    sampler = hpx.Manual([{"filters": 2}] * 4 + [{"filters": 3}] * 3)
+    program = classifier(model=lambda h: Conv(h.filters), steps=4, eval_every=2)
+    both = hpx.Sweep(program, space, sampler=sampler, devices=1)
+    assert both.plan(measure=True).kernels == ("batched", "xla")
+    assert hpx.Sweep(program, space, sampler=sampler, kernels=("xla", "batched")).plan().kernels == ("xla", "batched")
+    with pytest.raises(hpx.InputError, match=r"Sweep.kernels = .*one for each of the 2 groups"):
+        hpx.Sweep(program, space, sampler=sampler, kernels=("xla",)).plan()
 
 
 def test_either_kernels_train_alike_and_only_one_has_convolutions(monkeypatch):

@@ -124,7 +124,7 @@ def chosen(workloads: dict[str, Workload], most: int, rounds: int, found: dict[s
     """The speed at the width that hpjax chooses, against the best of the first table."""
     lines = []
     for name, workload in workloads.items():
-        width = sweep_of(workload, workload.arrays(most)).plan().widths[0]
+        width = sweep_of(workload, workload.arrays(most)).plan(measure=True).widths[0]
         own = timed(lambda w=workload: swept(w, most), rounds)
         speeds = {n: n / each.seconds for n, each in found[name].items() if each.seconds}
         best = max(speeds, key=speeds.__getitem__, default=None)

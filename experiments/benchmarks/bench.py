@@ -40,7 +40,10 @@ def measure(row: Row, rounds: int, folder: Path) -> list[table.Outcome]:
         python = peers.python() if competitor.peer else sys.executable
         options = json.dumps(dict(competitor.options))
         command = [python, str(HERE / "worker.py"), row.workload, competitor.role, str(path), options]
-        return Worker(command, PATIENCE, dict(os.environ, JAX_PLATFORMS="cpu"))
+        # What earlier runs on this machine measured and compiled does not count.
+        return Worker(
+            command, PATIENCE, {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder / "cache")}
+        )
 
     measured = alternate(
         {each.name: partial(start, each) for each in competitors},
@@ -81,9 +84,11 @@ def main() -> None:
         parser.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers are ended
     if backend() != "cpu":
+        if arguments.rows:
+            parser.error("the rows are of the table for CPUs; on this device all of another table is made")
         import accelerator
 
-        accelerator.main(arguments.out)
+        accelerator.main(arguments.out, rounds=arguments.rounds)
         return
     arguments.out.mkdir(parents=True, exist_ok=True)
     outcomes: list[table.Outcome] = []

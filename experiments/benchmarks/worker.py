@@ -58,8 +58,9 @@ def lap(prepared: Prepared) -> tuple[float, list[float] | None]:
 
 
 def memory() -> float:
-    """The most megabytes that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    """The most megabytes that this process has had, or one that it started."""
+    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return most / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def main() -> None:

@@ -82,6 +82,14 @@ def _slot_structs(h: Hparams, grid: tuple[int, ...]) -> Slots:
 # What each program was compiled to, for as long as the program lives: a second sweep of it compiles nothing.
 _compiled: WeakKeyDictionary[Program, dict[Any, Future[Compiled]]] = WeakKeyDictionary()
 
+# What users may set of JAX that changes how a program is traced.
+SETTINGS = (
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_numpy_dtype_promotion",
+    "jax_threefry_partitionable",
+)
+
 # So many compile at once: that of the group which is waited for, and those of the next.
 AT_ONCE = min(4, os.cpu_count() or 1)
 
@@ -105,7 +113,8 @@ def compiling(
     """
     # Equal keys mean equal programs: what else the shapes depend on follows from the program and these.
     types = tuple(leaf.dtype for leaf in jax.tree.leaves(h))
-    key = (recipe[2:], jax.tree.structure(h), types, mesh, chunks, one.float_type())
+    traced_by = tuple(getattr(jax.config, name) for name in SETTINGS)
+    key = (recipe[2:], jax.tree.structure(h), types, mesh, chunks, one.float_type(), traced_by)
     known = _compiled.setdefault(recipe.program, {})
     if key in known and not (known[key].done() and known[key].exception()):
         return known[key]

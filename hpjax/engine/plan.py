@@ -82,7 +82,8 @@ class Plan:
       verdicts: per hyperparameter, whether it is traced, and why.
       domains: per hyperparameter, its domain as text.
       widths: per group, lanes that one device computes at once.
-      kernels: ``"batched"`` where convolutions and pooling are matrix products, ``"xla"`` where they are XLA's own.
+      kernels: per group, ``"batched"`` where convolutions and pooling are matrix products, ``"xla"`` where they are
+        XLA's own.
       rates: per group, what was measured of widths; nothing where they are by rule or given.
       narrowed: group to its own width, for those that ran out of memory.
       chunks: per group, chunks of ``width`` lanes a device.
@@ -107,7 +108,7 @@ class Plan:
     verdicts: tuple[Verdict, ...]
     domains: Mapping[str, str]
     widths: tuple[int, ...]
-    kernels: str
+    kernels: tuple[str, ...]
     rates: tuple[tuple[Rate, ...], ...]
     chunks: tuple[int, ...]
     waves: tuple[tuple[tuple[int, ...], ...], ...]
