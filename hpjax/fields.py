@@ -31,7 +31,10 @@ FIELDS = {
     "sweep.width": Field(
         lambda v: isinstance(v, list) and len(v) > 0 and all(is_whole(n, 1) for n in v), "a list of numbers"
     ),
-    "sweep.kernels": Field(list_of(lambda v: v in ("batched", "xla")), "a list of batched or xla"),
+    "sweep.kernels": Field(
+        lambda v: isinstance(v, list) and len(v) > 0 and all(each in ("batched", "xla") for each in v),
+        "a list of batched or xla",
+    ),
     "sweep.folds": Field(lambda v: v is None or is_whole(v, 1), "null, or a whole number, 1 or more"),
     "sweep.shard": Field(
         lambda v: v is None or list_of(lambda each: isinstance(each, str) and PART.fullmatch(each) is not None)(v),
