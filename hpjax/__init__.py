@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hpjax import nn as nn
     from hpjax import optim as optim
     from hpjax import sklearn as sklearn
+    from hpjax import studies as studies
     from hpjax import testing as testing
     from hpjax.adapters import as_objective as as_objective
     from hpjax.analysis import winners_curse as winners_curse
@@ -84,7 +85,7 @@ _HOME = {
     "hpjax.sweep": ["Sweep"],
     "hpjax.trial": ["Trial"],
 }
-_MODULES = ["data", "distributed", "keys", "losses", "metrics", "nn", "optim", "testing"]
+_MODULES = ["data", "distributed", "keys", "losses", "metrics", "nn", "optim", "studies", "testing"]
 _OPTIONAL = ["cluster", "sklearn"]  # need what is not always installed
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

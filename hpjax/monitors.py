@@ -74,6 +74,36 @@ def sparsity(params: Any, gradients: Any, updates: Any) -> Values:
     return {"sparsity": small / jnp.maximum(counted, 1)}
 
 
+def square(tree: Any) -> jax.Array:
+    """The squared Euclidean norm of all arrays together."""
+    return sum((jnp.sum(jnp.square(a)) for a in jax.tree.leaves(tree)), start=jnp.zeros(()))
+
+
+def gradient_noise(whole: jax.Array, parts: jax.Array, size: Any, microbatch: int) -> Values:
+    """What a batch that came in microbatches says of the gradient and its noise, each without bias.
+
+    The expected square of a mean over B examples is |G|² + tr Σ / B, so that two sizes tell the two apart
+    (McCandlish et al. 2018, arXiv 1812.06162, appendix A.1). Of examples without replacement Σ is the sample's
+    covariance, and |G|² that of the distribution they are from.
+
+    Args:
+      whole: the squared norm of the batch's mean gradient.
+      parts: the sum over its microbatches of the squared norm of what each adds to that mean.
+      size: examples of the batch, more than ``microbatch``; a number or ().
+      microbatch: of a microbatch; the last may be short.
+
+    Returns:
+      ``gradient_noise/signal``, |G|², which may come out negative, and ``gradient_noise/trace``, tr Σ.
+    """
+    before = -(-size // microbatch) - 1
+    part = microbatch / size
+    concentration = before * part**2 + (1 - before * part) ** 2
+    signal = (whole - parts) / (1 - concentration)
+    return {"gradient_noise/signal": signal, "gradient_noise/trace": size * (whole - signal)}
+
+
 MONITORS: dict[str, Callable[[Any, Any, Any], Values]] = {
     monitor.__name__: monitor for monitor in (gradient_norm, update_ratio, dead_units, sparsity)
 }
+# Of the microbatches of a step, where those above are of the whole.
+OF_PARTS = gradient_noise.__name__

@@ -1,18 +1,21 @@
 """Pictures of a result, drawn with matplotlib from the numbers of ``analysis``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpjax import analysis
 from hpjax.errors import InputError, did_you_mean
+from hpjax.text import metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from hpjax.result import Result
+    from hpjax.studies import BatchScaling
 
 # From Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, RED, GREY = "#0072B2", "#E69F00", "#D55E00", "#9A9A9A"
@@ -25,6 +28,7 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # names are names
 }
 SHOWN_CURVES = 300
+_DOTS: dict[str, Any] = {"fmt": "o", "color": BLUE, "markersize": 4, "linewidth": 1, "capsize": 2}
 
 
 def overview(result: "Result", names: Sequence[str] | None = None) -> "Figure":
@@ -38,26 +42,31 @@ def overview(result: "Result", names: Sequence[str] | None = None) -> "Figure":
       InputError: no such hyperparameter.
       ImportError: matplotlib is missing.
     """
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("plots need matplotlib: pip install 'hpjax[plot]'") from None
     for name in names or ():
         if name not in result.names:
             raise InputError("plot", name, "must be a hyperparameter", did_you_mean(name, result.names))
     chosen = list(names) if names else analysis.varied(result)
     columns = min(3, len(chosen) + 1)
-    rows = -(-(len(chosen) + 1) // columns)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.6 * columns, 2.9 * rows), layout="constrained")
-        panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    with _figure(columns, -(-(len(chosen) + 1) // columns)) as (figure, panels):
         draw_curves(result, result.objective.metric, panels[0])
         for name, panel in zip(chosen, panels[1:], strict=False):
             draw_axis(result, name, result.objective.metric, panel)
         for panel in panels[len(chosen) + 1 :]:
             panel.set_visible(False)
     return figure
+
+
+@contextmanager
+def _figure(columns: int, rows: int) -> "Iterator[tuple[Figure, list[Axes]]]":
+    """A figure of so many panels, in the style of this module while they are drawn."""
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("plots need matplotlib: pip install 'hpjax[plot]'") from None
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(3.6 * columns, 2.9 * rows), layout="constrained")
+        yield figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def draw_curves(result: "Result", metric: str, ax: "Axes") -> "Axes":
@@ -113,3 +122,79 @@ def _limit(ax: "Axes", values: Any, result: "Result") -> None:
     sign = 1 if result.objective.direction == "minimize" else -1
     low, high = analysis.limits(sign * values)
     ax.set_ylim(*sorted((sign * low, sign * high)))
+
+
+def scaling(study: "BatchScaling", learning_rate: str = "learning_rate") -> "Figure":
+    """A batch-scaling study: steps to the target, and the best learning rate, against the batch size.
+
+    Args:
+      study: what to draw.
+      learning_rate: the hyperparameter; without one of this name there is no such panel.
+
+    Raises:
+      ImportError: matplotlib is missing.
+    """
+    rates = learning_rate in study.result.names
+    with _figure(1 + rates, 1) as (figure, panels):
+        draw_scaling(study, panels[0])
+        if rates:
+            draw_rates(study, panels[1], learning_rate)
+    return figure
+
+
+def draw_scaling(study: "BatchScaling", ax: "Axes") -> "Axes":
+    """Steps to the target against the batch size, both logarithmic, with perfect scaling through the first point.
+
+    Bars reach up to the end of the bootstrap's 95 %, arrows to no end. The fit is drawn from three points on.
+    """
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    ax.set(xlabel="batch size", ylabel=f"steps to {study.goal}")
+    sizes, steps = (np.array([getattr(p, name) for p in study.points], float) for name in ("batch_size", "steps"))
+    ends = np.array([study.batch_sizes[0] / 1.5, study.batch_sizes[-1] * 1.5])
+    ax.set_xlim(*ends)
+    if len(steps):
+        high = np.array([point.interval[1] for point in study.points])
+        finite = np.isfinite(high)
+        ax.plot(ends, steps[0] * sizes[0] / ends, "--", color=GREY, linewidth=1, label="perfect scaling")
+        ax.errorbar(sizes[finite], steps[finite], [0 * steps[finite], (high - steps)[finite]], **_DOTS)
+        if not finite.all():
+            ax.errorbar(sizes[~finite], steps[~finite], 0.3 * steps[~finite], lolims=True, **_DOTS)
+        ax.set_ylim(steps.min() / 1.8, max(steps.max(), high[finite].max(initial=0)) * 1.8)
+    if len(steps) >= 3:
+        along, fit = np.geomspace(ends[0], ends[1], 200), study.fit
+        ax.plot(along, fit.steps(along), color=RED, linewidth=1.4, label="fit", zorder=1)
+        ax.axvline(fit.critical_batch_size, color=RED, linewidth=0.8, linestyle=":")
+        where, across = (fit.critical_batch_size, 0.99), ("data", "axes fraction")
+        told = f" critical {metric(fit.critical_batch_size)}"
+        ax.annotate(told, where, xycoords=across, color=RED, fontsize=8, va="top", annotation_clip=True)
+    if study.missing:
+        upper: dict[str, Any] = {"color": ORANGE, "transform": ax.get_xaxis_transform(), "label": "not reached"}
+        ax.plot(study.missing, np.full(len(study.missing), 0.93), "x", **upper)
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(frameon=False, fontsize=8, loc="lower left")
+    return ax
+
+
+def draw_rates(
+    study: "BatchScaling", ax: "Axes", learning_rate: str = "learning_rate", momentum: str | None = None
+) -> "Axes":
+    """The best learning rate, with ``momentum`` the effective one, against the batch size, with the laws that fit."""
+    sizes = np.array([point.batch_size for point in study.points], float)
+    rates = study.best(learning_rate, momentum)
+    edges = np.array([learning_rate in point.edges for point in study.points], bool)
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    ax.set(xlabel="batch size", ylabel=f"best {learning_rate}" + (f" / (1 − {momentum})" if momentum else ""))
+    if len(sizes) >= 3:
+        along = np.geomspace(sizes[0], sizes[-1], 200)
+        styles = {"linear": (GREY, "--"), "square root": (ORANGE, "-."), "surge": (RED, "-")}
+        for fit in study.fit_rates(learning_rate, momentum):
+            color, dashes = styles[fit.law]
+            ax.plot(along, fit.rate(along), color=color, linestyle=dashes, linewidth=1.2, label=fit.law)
+    ax.plot(sizes, rates, "o", color=BLUE, markersize=4)
+    if edges.any():
+        ax.plot(sizes[edges], rates[edges], "o", color="none", markeredgecolor=RED, markersize=9, label="at an edge")
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(frameon=False, fontsize=8)
+    return ax

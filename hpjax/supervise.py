@@ -17,7 +17,7 @@ from hpjax.data import Data
 from hpjax.errors import InputError, ProgramError, did_you_mean, naming, whole
 from hpjax.hparams import Hparams, unread
 from hpjax.measures import Measures, PerExample, check_metrics
-from hpjax.monitors import MONITORS
+from hpjax.monitors import MONITORS, OF_PARTS
 from hpjax.network import example_input, network, required_arguments
 from hpjax.program import Batches, Program, Schedule
 from hpjax.stopping import EarlyStopping
@@ -76,7 +76,8 @@ def supervised(
         short, the examples that follow fill it up for these, and count for nothing else.
       monitor: what else to report of training, by layer and averaged since the last evaluation: ``"gradient_norm"``,
         ``"update_ratio"`` (of the update to the weights), ``"dead_units"`` (the share that gets no gradient) and
-        ``"sparsity"`` (the share of weights below 1e-3). ``hpx.diagnose`` reads them.
+        ``"sparsity"`` (the share of weights below 1e-3). ``hpx.diagnose`` reads them. With ``microbatch`` also
+        ``"gradient_noise"``, of all layers together, which ``hpx.studies.noise_scale`` reads.
       eval_batch_size: examples that one lane evaluates at once; results are exact for any.
 
     Returns:
@@ -118,9 +119,12 @@ def supervised(
         if function is not None and not callable(function):
             raise InputError(f"supervised.{name}", function, "must be a function whose last argument is h", "See help.")
     for name in monitor:
-        if name not in MONITORS or isinstance(monitor, str):
-            known = did_you_mean(str(name), MONITORS)
+        if name not in (*MONITORS, OF_PARTS) or isinstance(monitor, str):
+            known = did_you_mean(str(name), (*MONITORS, OF_PARTS))
             raise InputError("supervised.monitor", monitor, "must be a list of monitors", known)
+    if OF_PARTS in monitor and microbatch is None:
+        allowed = "needs batches that come in parts, whose gradients it compares"
+        raise InputError("supervised.monitor", OF_PARTS, allowed, "Give microbatch, a part of each batch size.")
     data = _checked(data)
     train = shown(data.train)
     examples = examples_in(train)
@@ -186,6 +190,9 @@ def _program(training: Training, data: Data, steps: Any, eval_every: Any, descri
                 f"divides no batch size; there are {', '.join(map(str, sorted(sizes)))}",
                 f"Use {math.gcd(*sizes)}.",
             )
+        if OF_PARTS in training.monitors and training.microbatch is not None and min(sizes) <= training.microbatch:
+            allowed = f"cannot tell noise from gradient where a batch, of {min(sizes)}, is one microbatch"
+            raise InputError("supervised.monitor", OF_PARTS, allowed, f"Use a microbatch below {min(sizes)}.")
         for h, schedule in trials:
             size = int(batch_size(h))
             if (schedule.steps + 1) * size >= 2**32:

@@ -16,7 +16,7 @@ from hpjax.engine.lower import lowered
 from hpjax.errors import InputError, ProgramError, did_you_mean, naming
 from hpjax.hparams import Hparams
 from hpjax.measures import Measures, Values, per_example
-from hpjax.monitors import MONITORS
+from hpjax.monitors import MONITORS, OF_PARTS, gradient_noise, square
 from hpjax.network import Network
 from hpjax.optim import looks_at_metrics
 from hpjax.program import Metrics
@@ -76,6 +76,8 @@ class Training:
             state.setdefault("last", {"evaluations": jnp.zeros((), jnp.int32)})
         if self.microbatch is not None:
             nothing = {"parts": jnp.zeros((), jnp.int32), "loss": jnp.zeros((), jnp.result_type(float))}
+            if OF_PARTS in self.monitors:
+                nothing["squares"] = jnp.zeros((), jnp.result_type(float))
             state["sum"] = {"gradients": jax.tree.map(jnp.zeros_like, params), **nothing}
         return state
 
@@ -140,17 +142,19 @@ class Training:
         if self.microbatch is None:
             updated, seen = self._updated(key, state, gradients, means["loss"], h)
             return updated, means | seen
+        squares = square(gradients) if OF_PARTS in self.monitors else None
         gradients = jax.tree.map(jnp.add, state["sum"]["gradients"], gradients)
         parts = state["sum"]["parts"] + 1
         full = parts == calls
         loss = (state["sum"]["loss"] + means["loss"]).astype(state["sum"]["loss"].dtype)
         updated, seen = self._updated(key, state, gradients, loss, h)
         kept: State = jax.tree.map(lambda new, old: jnp.where(full, new, old), updated, state)
-        kept["sum"] = {
-            "gradients": jax.tree.map(lambda g: jnp.where(full, 0, g).astype(g.dtype), gradients),
-            "parts": jnp.where(full, 0, parts),
-            "loss": jnp.where(full, 0, loss),
-        }
+        total = {"gradients": gradients, "parts": parts, "loss": loss}
+        if squares is not None:
+            assert self.batch_size is not None
+            total["squares"] = (state["sum"]["squares"] + squares).astype(state["sum"]["squares"].dtype)
+            seen |= gradient_noise(square(gradients), total["squares"], self.batch_size(h), self.microbatch)
+        kept["sum"] = jax.tree.map(lambda sums: jnp.where(full, 0, sums).astype(sums.dtype), total)
         # So that the mean over the calls of a step is the mean over its batch.
         means |= {name: jnp.where(full, value, 0) for name, value in seen.items()}
         return kept, {name: v if name == "penalty" else v * calls for name, v in means.items()}
@@ -178,7 +182,8 @@ class Training:
             opt_state = jax.tree.map(_typed_as, opt_state, state["opt_state"])
         seen: Values = {}
         for name in self.monitors:
-            seen |= MONITORS[name](state["params"], gradients, updates)
+            if name in MONITORS:
+                seen |= MONITORS[name](state["params"], gradients, updates)
         params = optax.apply_updates(state["params"], updates)
         state = {**state, "params": params, "opt_state": opt_state}
         if self.average is not None:

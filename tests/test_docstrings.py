@@ -34,6 +34,6 @@ def test_what_users_call_has_an_example():
     # Nouns that others hand out, functions of one line, and errors, whose class says when they are raised.
     assert set(without) <= {
         *("Clone", "Data", "Event", "Observation", "Race", "Trial", "load", "maximize", "minimize"),
-        *("data", "distributed", "losses", "metrics", "nn", "testing"),
+        *("data", "distributed", "losses", "metrics", "nn", "studies", "testing"),
         *("Preempted", "ProgramError", "RunError", "UnknownHyperparameterError"),
     }

@@ -13,6 +13,10 @@ ROOT = Path(hpjax.__file__).parent
 LAYERS = """
 cluster
 cli adapters sklearn
+studies
+studies.batch_size
+studies.scaling
+studies.fits studies.noise_scale studies.quadratic
 sweep
 replay
 progress loop testing tuning

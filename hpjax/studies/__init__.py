@@ -1,0 +1,12 @@
+"""Whole studies in one call: how training scales with the batch size."""
+
+from hpjax.studies.batch_size import batch_scaling as batch_scaling
+from hpjax.studies.batch_size import batch_scaling_sweep as batch_scaling_sweep
+from hpjax.studies.fits import fit_rates as fit_rates
+from hpjax.studies.fits import fit_steps as fit_steps
+from hpjax.studies.noise_scale import NoiseScale as NoiseScale
+from hpjax.studies.noise_scale import noise_scale as noise_scale
+from hpjax.studies.noise_scale import noise_scale_of as noise_scale_of
+from hpjax.studies.quadratic import NoisyQuadratic as NoisyQuadratic
+from hpjax.studies.scaling import BatchScaling as BatchScaling
+from hpjax.studies.scaling import scaling as scaling

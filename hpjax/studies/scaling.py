@@ -1,0 +1,325 @@
+"""What a batch-scaling study found: steps to the target against the batch size, fits, intervals, and what to doubt."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpjax.errors import InputError, did_you_mean, real, whole
+from hpjax.result import Result
+from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps, slopes
+from hpjax.text import count, metric, show, table
+
+Floats = NDArray[np.float64]
+
+# Slopes of the fit beyond which scaling counts as perfect, or a larger batch as of no use.
+PERFECT, FLAT = -0.9, -0.1
+# The share of what was tried, on its own scale, that counts as an edge.
+EDGE = 0.05
+
+
+class Ended(NamedTuple):
+    """How the trials of a batch size ended.
+
+    Attributes:
+      complete: those that took their budget or reached the target; the first ones, where only so many count.
+      infeasible: those that diverged.
+      incomplete: those that were stopped, or are running.
+      reached: those of the complete ones that reached the target.
+    """
+
+    complete: int
+    infeasible: int
+    incomplete: int
+    reached: int
+
+
+class ScalingPoint(NamedTuple):
+    """A batch size at which a trial reached the target.
+
+    Attributes:
+      batch_size: in examples.
+      steps: optimizer steps to the target, of the best trial.
+      interval: of these, 95 % by the bootstrap over trials; from the best trial upwards, infinite where too few reached
+        the target.
+      trial: the id of the best one.
+      hparams: its hyperparameters.
+      edges: those of them that stand at an edge of what was tried, each with ``"lowest"`` or ``"highest"``.
+    """
+
+    batch_size: int
+    steps: int
+    interval: tuple[float, float]
+    trial: int
+    hparams: Mapping[str, Any]
+    edges: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class BatchScaling:
+    """What a batch-scaling study found; made by ``batch_scaling`` and ``scaling``.
+
+    Attributes:
+      result: of the sweep.
+      target: of the objective.
+      name: of the hyperparameter that is the batch size.
+      batch_sizes: all of them, ascending.
+      ended: for each, how its trials ended.
+      points: of those at which a trial reached the target, ascending.
+      tried: for each, the steps to the target of the complete trials that count, infinite where one did not reach it.
+    """
+
+    result: Result
+    target: float
+    name: str
+    batch_sizes: tuple[int, ...]
+    ended: tuple[Ended, ...]
+    points: tuple[ScalingPoint, ...]
+    tried: tuple[Floats, ...]
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The batch sizes at which no trial reached the target."""
+        there = {point.batch_size for point in self.points}
+        return tuple(size for size in self.batch_sizes if size not in there)
+
+    @cached_property
+    def slopes(self) -> Floats:
+        """d log steps / d log batch size between neighbouring points; −1 is perfect scaling."""
+        return slopes(*self._steps)
+
+    @cached_property
+    def fit(self) -> StepsFit:
+        """Steps = S_min (1 + B_crit/B).
+
+        Raises:
+          InputError: there are fewer than three points.
+        """
+        return fit_steps(*self._steps)
+
+    @property
+    def regimes(self) -> tuple[str, ...]:
+        """Of each point ``"perfect scaling"``, ``"diminishing returns"`` or ``"maximal data parallelism"``, by the
+        slope of the fit: below −0.9, between, above −0.1.
+
+        Raises:
+          InputError: there are fewer than three points.
+        """
+        steep = self.fit.slope(self._steps[0])
+        names = np.select(
+            [steep < PERFECT, steep <= FLAT], ["perfect scaling", "diminishing returns"], "maximal data parallelism"
+        )
+        return tuple(map(str, names))
+
+    def critical_interval(self, draws: int = 200) -> tuple[float, float]:
+        """95 % of B_crit by the bootstrap over trials; a draw in which fewer than three points are left is left out."""
+        whole("critical_interval.draws", draws)
+        rng = np.random.default_rng(0)
+        sizes, tried = np.array(self.batch_sizes), self.tried
+        found = []
+        for _ in range(draws):
+            steps = np.array([rng.choice(each, len(each)).min() if len(each) else np.inf for each in tried])
+            if np.isfinite(steps).sum() >= 3:
+                found.append(fit_steps(sizes, steps).critical_batch_size)
+        if not found:
+            return np.nan, np.nan
+        low, high = np.quantile(found, [0.025, 0.975])
+        return float(low), float(high)
+
+    def best(self, learning_rate: str = "learning_rate", momentum: str | None = None) -> Floats:
+        """The learning rate of each point's best trial, (points,); with ``momentum`` the effective, rate / (1 − m)."""
+        for name in (learning_rate, momentum):
+            if name is not None and name not in self.result.names:
+                raise InputError("best", name, "must be a hyperparameter", did_you_mean(name, self.result.names))
+        rates = np.array([float(point.hparams[learning_rate]) for point in self.points])
+        if momentum is None:
+            return rates
+        effective: Floats = rates / (1 - np.array([float(point.hparams[momentum]) for point in self.points]))
+        return effective
+
+    def fit_rates(self, learning_rate: str = "learning_rate", momentum: str | None = None) -> tuple[RateFit, ...]:
+        """Linear, square-root and surge laws of ``best``, from the least error to the greatest.
+
+        Raises:
+          InputError: there are fewer than three points.
+        """
+        return fit_rates(self._steps[0], self.best(learning_rate, momentum))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to doubt, in sentences."""
+        edges = [
+            f"batch size {point.batch_size}: the best {name}, {show(point.hparams[name])}, is nearly the {which} that "
+            f"was tried. Widen its domain."
+            for point in self.points
+            for name, which in point.edges.items()
+        ]
+        missing = [
+            f"batch size {size}: no point. Of {count(ended.complete, 'complete trial')} none reached "
+            f"{show(self.target)}; {ended.infeasible} diverged, {ended.incomplete} are incomplete."
+            for size, ended in zip(self.batch_sizes, self.ended, strict=True)
+            if size in self.missing
+        ]
+        return (*missing, *edges)
+
+    def table(self) -> dict[str, NDArray[Any]]:
+        """A column per quantity, a row per batch size; NaN where there is no point."""
+        place = {point.batch_size: point for point in self.points}
+        here = [place.get(size) for size in self.batch_sizes]
+        columns: dict[str, list[Any]] = {
+            self.name: list(self.batch_sizes),
+            "steps": [point.steps if point else np.nan for point in here],
+            "steps_low": [point.interval[0] if point else np.nan for point in here],
+            "steps_high": [point.interval[1] if point else np.nan for point in here],
+            "examples": [point.steps * point.batch_size if point else np.nan for point in here],
+            "trial": [point.trial if point else -1 for point in here],
+        }
+        names = [name for name in self.result.names if name != self.name]
+        columns |= {name: [point.hparams.get(name) if point else None for point in here] for name in names}
+        columns |= {name: [getattr(each, name) for each in self.ended] for name in Ended._fields}
+        return {name: np.array(column) for name, column in columns.items()}
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Steps against batch size, and where there is a learning rate the best one; see ``hpjax.plot``.
+
+        Args:
+          path: where to save the picture, if anywhere.
+
+        Returns:
+          The ``matplotlib`` figure; needs ``pip install 'hpjax[plot]'``.
+        """
+        from hpjax import plot
+
+        figure = plot.scaling(self)
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure
+
+    def __str__(self) -> str:
+        columns = self.table()
+        enough = len(self.points) >= 3
+        regimes = dict(zip((p.batch_size for p in self.points), self.regimes, strict=True)) if enough else {}
+        shown = ["steps", "steps_high", "examples", "trial"]
+        names = [name for name in self.result.names if name != self.name]
+        header = [self.name, *shown, *names, *Ended._fields, "regime"]
+        rows = []
+        for i, size in enumerate(self.batch_sizes):
+            there = size not in self.missing
+            cells = [f"{columns[name][i]:,.0f}" if there else "-" for name in shown]
+            own = [show(columns[name][i]) if there and columns[name][i] is not None else "-" for name in names]
+            rows.append([f"{size:,}", *cells, *own, *map(str, self.ended[i]), regimes.get(size, "-")])
+        lines = [f"steps to {self.goal}"]
+        lines.append(table(header, rows))
+        if enough:
+            low, high = self.critical_interval()
+            fit = self.fit
+            lines.append(
+                f"critical batch size {metric(fit.critical_batch_size)} (95 %: {metric(low)} to {metric(high)}), at "
+                f"least {metric(fit.minimum_steps)} steps and {metric(fit.minimum_examples)} examples"
+            )
+        else:
+            lines.append(f"no fit: {count(len(self.points), 'point')} of the 3 that it needs")
+        return "\n".join([*lines, *self.warnings])
+
+    @property
+    def goal(self) -> str:
+        """What is to be reached, as text."""
+        objective = self.result.objective
+        return f"{objective.metric} {'below' if objective.direction == 'minimize' else 'above'} {show(self.target)}"
+
+    @property
+    def _steps(self) -> tuple[Floats, Floats]:
+        return np.array([p.batch_size for p in self.points], float), np.array([p.steps for p in self.points], float)
+
+
+def scaling(
+    result: Result, target: float, *, complete: int | None = None, name: str = "batch_size", seed: int = 0
+) -> BatchScaling:
+    """Reads the result of a sweep over batch sizes as a batch-scaling study; see ``batch_scaling``.
+
+    Args:
+      result: with one replicate a trial; of ``batch_scaling_sweep(...).run()``, ``hpx.load(directory)``, or any other.
+      target: of the objective's metric; a later one than that at which the trials stopped gives no points.
+      complete: how many complete trials of each batch size count, the first ones; all where it is None.
+      name: of the hyperparameter that is the batch size.
+
+    Raises:
+      InputError: the result has no such hyperparameter, or several replicates.
+    """
+    real("scaling.target", target, -np.inf)
+    if complete is not None:
+        whole("scaling.complete", complete)
+    if name not in result.names:
+        raise InputError("scaling.name", name, "must be a hyperparameter", did_you_mean(name, result.names))
+    if result.lane_status.shape[1] != 1:
+        allowed = "must have one replicate a trial"
+        raise InputError("scaling.result", f"{result.lane_status.shape[1]} replicates", allowed, "Use more trials.")
+    to_target = steps_to(result, target)
+    sizes = np.array([hparams[name] for hparams in result.hparams])
+    batch_sizes = tuple(sorted({int(size) for size in sizes}))
+    ended, points, tried = [], [], []
+    for size in batch_sizes:
+        own = np.flatnonzero(sizes == size)
+        statuses = result.statuses[own]
+        # By what it is called, and not by whether it reached the target: one that diverged later does not count.
+        done = own[statuses == "complete"][:complete]
+        steps = to_target[done]
+        diverged = int((statuses == "diverged").sum())
+        incomplete = int((~np.isin(statuses, ["complete", "diverged"])).sum())
+        ended.append(Ended(len(done), diverged, incomplete, int(np.isfinite(steps).sum())))
+        tried.append(steps)
+        if np.isfinite(steps).any():
+            best = int(done[np.argmin(steps)])  # the first of equals
+            hparams = result.hparams[best]
+            interval = bootstrap_of_least(steps)
+            points.append(
+                ScalingPoint(size, int(to_target[best]), interval, best, hparams, _edges(result, hparams, name))
+            )
+    return BatchScaling(result, float(target), name, batch_sizes, tuple(ended), tuple(points), tuple(tried))
+
+
+def steps_to(result: Result, target: float) -> Floats:
+    """Per trial, the step of its first evaluation that is strictly better than the target, else infinite: (trials,)."""
+    scores = result.objective.scores(result.curves(result.objective.metric)[:, 0])
+    better = scores < result.objective.scores(np.array(float(target)))
+    steps = result.curves("step")[:, 0]
+    if better.shape[1] == 0:
+        return np.full(len(result), np.inf)
+    first = np.take_along_axis(steps, better.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return np.where(better.any(axis=1), first, np.inf)
+
+
+def bootstrap_of_least(values: Sequence[float] | Floats, level: float = 0.95) -> tuple[float, float]:
+    """The interval of the least of values under resampling with replacement, exactly, without drawing.
+
+    The least of ``n`` draws from the sorted values is above number ``j`` with probability (1 − j/n)ⁿ.
+
+    B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993.
+    """
+    ordered = np.sort(np.asarray(values, float))
+    n = len(ordered)
+    at_most = 1 - (1 - np.arange(1, n + 1) / n) ** n
+    low, high = ((1 - level) / 2, (1 + level) / 2)
+    return float(ordered[np.argmax(at_most >= low)]), float(ordered[np.argmax(at_most >= high)])
+
+
+def _edges(result: Result, hparams: Mapping[str, Any], name: str) -> dict[str, str]:
+    """The hyperparameters that stand within a twentieth of the range that was tried of its ends."""
+    found = {}
+    for each, scale in result.scales.items():
+        if each == name or scale == "category" or each not in hparams:
+            continue
+        tried = np.array([float(h[each]) for h in result.hparams if each in h])
+        low, high, own = _on(scale, np.array([tried.min(), tried.max(), float(hparams[each])]))
+        if high > low and not EDGE <= (own - low) / (high - low) <= 1 - EDGE:
+            found[each] = "lowest" if own - low < high - own else "highest"
+    return found
+
+
+def _on(scale: str, values: Floats) -> Floats:
+    """Values on the scale on which their domain is uniform."""
+    return np.log(values) if scale == "log" else -np.log1p(-values) if scale == "reverse log" else values

@@ -1,0 +1,444 @@
+"""Batch-scaling studies against plain loops, published tables and exact gradients."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import blobs, compilations
+
+import hpjax as hpx
+from hpjax.studies import NoisyQuadratic, fit_rates, fit_steps, noise_scale, noise_scale_of, scaling
+from hpjax.studies.scaling import bootstrap_of_least
+
+SIZES = 2 ** np.arange(6, 15)
+
+
+# Fits
+
+
+@pytest.mark.parametrize(
+    ("steps", "published"),
+    [
+        ([46000, 23000, 13282, 7000, 3840, 2528, 1917, 1600, 1600], 745.32),
+        ([96000, 49000, 24000, 12000, 7128, 4350, 2940, 2400, 2300], 955.16),
+    ],
+)
+def test_the_batch_size_of_a_fifth_more_examples_is_the_published_one(steps, published):
+    """Zhang et al. 2024, arXiv 2410.21676."""
+    assert fit_steps(SIZES, steps).overhead_batch_size(256) == pytest.approx(published, abs=0.005)
+
+
+def test_a_curve_of_the_law_is_found_again():
+    fit = fit_steps(SIZES, 300 * (1 + 1000 / SIZES))
+    assert (fit.minimum_steps, fit.critical_batch_size) == pytest.approx((300, 1000), rel=1e-6)
+    assert fit.minimum_examples == pytest.approx(300_000, rel=1e-6)
+    steps = fit.steps(500.0)
+    # McCandlish et al. 2018, equation 2.11.
+    assert (steps / fit.minimum_steps - 1) * (steps * 500 / fit.minimum_examples - 1) == pytest.approx(1)
+    rise = 1e-6
+    slope = np.log(fit.steps(500 * (1 + rise)) / steps) / np.log1p(rise)
+    assert fit.slope(500.0) == pytest.approx(slope, rel=1e-4)
+
+
+def test_a_straight_line_has_a_critical_batch_size_beyond_it():
+    fit = fit_steps([1, 2, 4], [100.0, 50.0, 25.0])
+    assert np.isfinite(fit.critical_batch_size)
+    assert fit.critical_batch_size > 400
+
+
+@pytest.mark.parametrize(
+    ("law", "rates"),
+    [
+        ("linear", 0.002 * SIZES),
+        ("square root", 0.002 * np.sqrt(SIZES)),
+        ("surge", 0.1 / (0.5 * (np.sqrt(700 / SIZES) + np.sqrt(SIZES / 700)))),
+    ],
+)
+def test_laws_of_the_learning_rate_are_told_apart(law, rates):
+    best, *others = fit_rates(SIZES, rates)
+    assert best.law == law
+    np.testing.assert_allclose(best.rate(SIZES), rates, rtol=1e-4)
+    assert best.error < 1e-4 < min(other.error for other in others)
+
+
+def test_two_points_make_no_fit():
+    for fit in (fit_steps, fit_rates):
+        with pytest.raises(hpx.InputError, match=r"2 points.: needs 3 or more batch sizes"):
+            fit([1, 2, 4], [3.0, np.inf, 1.0])
+
+
+def test_the_bootstrap_of_the_least_is_that_of_many_draws():
+    values = np.array([7.0, 3.0, 9.0, 12.0, np.inf, 5.0, 8.0, 20.0])
+    draws = np.random.default_rng(0).choice(values, (200_000, len(values))).min(axis=1)
+    expected = np.sort(draws)[[int(0.025 * len(draws)), int(0.975 * len(draws))]]
+    assert bootstrap_of_least(values) == tuple(expected)
+
+
+# The noisy quadratic model
+
+
+@pytest.mark.parametrize(
+    ("power", "steps"),
+    [
+        (0.0, [1507367, 379858, 95759, 25880, 10609, 8117, 7447, 7309, 7276, 7268]),
+        (0.5, [345591, 86273, 21587, 5421, 1366, 342, 106, 88, 85, 84]),
+    ],
+)
+def test_steps_of_the_noisy_quadratic_model_are_the_published_ones(power, steps):
+    """Zhang et al. 2019, arXiv 1907.04164."""
+    assert NoisyQuadratic(power=power).steps_to(4 ** np.arange(1, 11)).tolist() == steps
+
+
+def moments(model, rate, size, steps):
+    """The expected loss after 0 … ``steps`` steps, by a plain loop over second moments."""
+    h = model.curvatures
+    a, m, noise = rate * h**-model.power, model.momentum, h / size
+    tt, tv, vv = np.ones_like(h), np.zeros_like(h), np.zeros_like(h)
+    losses = [np.sum(h * tt) / 2]
+    for _ in range(steps):
+        tv, vv = m * tv + h * tt, m**2 * vv + 2 * m * h * tv + h**2 * tt + noise
+        tt, tv = tt - 2 * a * tv + a**2 * vv, tv - a * vv
+        losses.append(np.sum(h * tt) / 2)
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.95])
+def test_expected_losses_are_those_of_a_loop_over_moments(power, momentum):
+    model = NoisyQuadratic(dimensions=40, distinct=15, power=power, momentum=momentum)
+    rates, steps = np.array([0.003, 0.1, 0.9]), np.arange(0, 301)
+    for rate in rates:
+        expected = moments(model, rate, 32, 300)
+        # The paper's 1e-8 in the denominator of the limit is all that differs.
+        np.testing.assert_allclose(model.loss(rate, 32, steps), expected, rtol=2e-6)
+    target = 0.08
+    exact = [moments(model, rate, 32, 3000) for rate in rates]
+    last = min(max(np.flatnonzero(losses >= target).max(), 1) if losses[-1] < target else np.inf for losses in exact)
+    assert model.steps_to([32], target, rates).tolist() == [last]
+
+
+def test_a_rate_that_is_too_high_never_settles():
+    model = NoisyQuadratic(dimensions=10, distinct=5, momentum=0.5)
+    assert model.loss(10.0, 4, 100) == np.inf
+    assert model.steps_to([4], 0.01, [10.0]).tolist() == [np.inf]
+
+
+def test_the_simulation_agrees_with_the_closed_form():
+    model = NoisyQuadratic(dimensions=20, distinct=20, momentum=0.6)
+    points = [{"learning_rate": rate, "batch_size": size} for rate, size in ((0.05, 2), (0.3, 16), (0.02, 2))]
+    space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1), batch_size=hpx.LogInt(1, 1024))
+    sweep = hpx.Sweep(model.program(steps=60, eval_every=15), space, sampler=hpx.Manual(points), replicates=400, seed=3)
+    with compilations() as programs:
+        losses = sweep.run(progress=False).curves("valid/loss")
+    assert len([name for name in programs if "segment" in name]) == 1, "batch sizes are traced"
+    for point, found in zip(points, losses, strict=True):
+        expected = model.loss(point["learning_rate"], point["batch_size"], np.array([15, 30, 45, 60]))
+        error = found.std(axis=0) / np.sqrt(len(found))
+        assert (np.abs(found.mean(axis=0) - expected) < 4 * error).all()
+        assert (error < 0.15 * expected).all()
+
+
+def test_settings_of_the_model_are_checked():
+    for settings, field in (
+        ({"dimensions": 0}, "dimensions"),
+        ({"distinct": 1}, "distinct"),
+        ({"momentum": 1.0}, "momentum"),
+        ({"momentum": -0.1}, "momentum"),
+        ({"power": np.nan}, "power"),
+    ):
+        with pytest.raises(hpx.InputError, match=f"NoisyQuadratic.{field}"):
+            NoisyQuadratic(**settings)
+
+
+# The gradient noise scale
+
+
+def test_two_batch_sizes_tell_noise_from_gradient():
+    rng = np.random.default_rng(0)
+    gradients = rng.normal(size=(400_000, 3)) * [1.0, 2.0, 0.5] + [0.3, -0.2, 0.1]
+    squares = [np.square(gradients.reshape(-1, size, 3).mean(axis=1)).sum(axis=1) for size in (4, 32)]
+    found = noise_scale_of(4, 32, *squares)
+    assert float(found.signal) == pytest.approx(0.14, rel=0.05)
+    assert float(found.trace) == pytest.approx(5.25, rel=0.02)
+    assert float(found.simple) == pytest.approx(37.5, rel=0.06)
+    assert float(noise_scale_of(4, 8, [1.0], [0.2]).simple) == np.inf, "no gradient to be seen"
+    with pytest.raises(hpx.InputError, match=r"noise_scale_of.big = 4: must differ from 4"):
+        noise_scale_of(4, 4, squares[0], squares[0])
+
+
+def linear(**changes):
+    settings = {"batch_size": lambda h: h.batch, "microbatch": 4, "steps": 300, "eval_every": 300} | changes
+    return hpx.supervised(
+        model=nn.Dense(3),
+        optimizer=lambda h: optax.sgd(h.rate),
+        loss=optax.softmax_cross_entropy_with_integer_labels,
+        data=blobs(),
+        monitor=["gradient_noise"],
+        **settings,
+    )
+
+
+def test_the_noise_of_microbatches_is_that_of_exact_gradients():
+    """At fixed weights, for a batch of which the last microbatch is short; in epochs, without replacement."""
+    program = linear()
+    space = hpx.Space(rate=0.0, batch=hpx.Choice(8, 18))
+    sweep = hpx.Sweep(program, space, sampler=hpx.Grid(), devices=1)
+    result = sweep.run(progress=False)
+    found = noise_scale(result, window=100)
+    train = program.data.train
+    n = len(train.y)
+    for trial, size in enumerate((8, 18)):
+        params = jax.tree.map(jnp.asarray, result[trial].restore()["params"])
+
+        def loss(params, x, y):
+            return optax.softmax_cross_entropy_with_integer_labels(nn.Dense(3).apply({"params": params}, x), y)
+
+        each = jax.vmap(jax.grad(loss), (None, 0, 0))(params, train.x, train.y)
+        each = np.concatenate([np.reshape(leaf, (n, -1)) for leaf in jax.tree.leaves(each)], axis=1)
+        trace = each.var(axis=0, ddof=1).sum()
+        signal = np.square(each.mean(axis=0)).sum() - trace / n
+        last = np.flatnonzero(np.isfinite(found.signal[trial, 0]))[-1]
+        assert found.signal[trial, 0, last] == pytest.approx(signal, rel=0.1), size
+        assert found.trace[trial, 0, last] == pytest.approx(trace, rel=0.03), size
+        assert found.simple[trial, 0, last] == pytest.approx(trace / signal, rel=0.1), size
+
+
+def test_noise_without_parts_is_refused():
+    with pytest.raises(hpx.InputError, match=r"supervised.monitor = 'gradient_noise': needs batches that"):
+        linear(microbatch=None)
+    space = hpx.Space(rate=0.1, batch=hpx.Choice(4, 8))
+    with pytest.raises(hpx.InputError, match=r"gradient_noise.*cannot tell noise from gradient where a batch, of 4"):
+        hpx.Sweep(linear(), space, sampler=hpx.Grid()).plan()
+
+
+# The study
+
+
+def decay(steps, eval_every=1, critical=16.0):
+    """A loss that shrinks by 1 − rate · B/(B + critical) a step, from 1; it overflows above rate 4."""
+
+    def init(key, h):
+        return jnp.ones(())
+
+    def step(key, w, batch, h):
+        return w * (1 - h.rate * h.batch_size / (h.batch_size + critical)), {}
+
+    def evaluate(key, w, split, h):
+        return {"loss": jnp.where(h.rate > 4, jnp.nan, jnp.abs(w))}
+
+    return hpx.Program(init, step, evaluate, steps=steps, eval_every=eval_every)
+
+
+SPACE = hpx.Space(rate=hpx.LogUniform(1e-3, 10))
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+def plain_study(hparams, target, steps, eval_every):
+    """(status, steps to the target or infinity) of each trial, by a loop in float32."""
+    found = []
+    for h in hparams:
+        if h["rate"] > 4:
+            found.append(("diverged", np.inf))
+            continue
+        w, at = np.float32(1), np.inf
+        factor = np.float32(1) - np.float32(h["rate"]) * np.float32(h["batch_size"]) / np.float32(h["batch_size"] + 16)
+        for t in range(1, steps + 1):
+            w = w * factor
+            if (t % eval_every == 0 or t == steps) and abs(w) < target:
+                at = t
+                break
+        found.append(("complete", at))
+    return found
+
+
+@pytest.fixture(scope="module")
+def study():
+    return hpx.studies.batch_scaling(
+        decay(steps=400, eval_every=3), SPACE, BATCHES[::-1], target=0.01, trials=12, progress=False
+    )
+
+
+def test_points_are_those_of_a_plain_loop(study):
+    hparams = study.result.hparams
+    expected = plain_study(hparams, 0.01, 400, 3)
+    assert study.batch_sizes == BATCHES
+    for i, size in enumerate(BATCHES):
+        own = [t for t, h in enumerate(hparams) if h["batch_size"] == size]
+        assert own == list(range(i, 12 * len(BATCHES), len(BATCHES)))
+        complete = [t for t in own if expected[t][0] == "complete"]
+        reached = [t for t in complete if np.isfinite(expected[t][1])]
+        ended = study.ended[i]
+        assert ended == (len(complete), len(own) - len(complete), 0, len(reached))
+        point = next(p for p in study.points if p.batch_size == size)
+        best = min(reached, key=lambda t: (expected[t][1], t))
+        assert (point.trial, point.steps) == (best, expected[best][1])
+        assert point.hparams == hparams[best]
+        assert point.interval == bootstrap_of_least([expected[t][1] for t in complete])
+    assert study.missing == ()
+    rates = {size: [h["rate"] for h in hparams if h["batch_size"] == size] for size in BATCHES}
+    assert rates[1] != rates[2], "each batch size has a search of its own"
+    assert all(np.ptp(np.log(own)) > 0.75 * np.log(1e4) for own in rates.values()), "all over the space"
+
+
+def test_trials_end_at_the_target(study):
+    steps = np.array([steps for _, steps in plain_study(study.result.hparams, 0.01, 400, 3)])
+    taken = study.result.lane_step[:, 0]
+    complete = study.result.statuses == "complete"
+    np.testing.assert_array_equal(taken[complete], np.where(np.isfinite(steps), steps, 400)[complete])
+
+
+def test_fit_slopes_and_regimes(study):
+    sizes, steps = (np.array([getattr(p, name) for p in study.points], float) for name in ("batch_size", "steps"))
+    np.testing.assert_allclose(study.slopes, np.diff(np.log(steps)) / np.diff(np.log(sizes)))
+    assert study.fit == fit_steps(sizes, steps)
+    critical = study.fit.critical_batch_size
+    for size, regime in zip(sizes, study.regimes, strict=True):
+        assert regime == (
+            "perfect scaling"
+            if size < critical / 9
+            else "diminishing returns"
+            if size <= 9 * critical
+            else "maximal data parallelism"
+        )
+    low, high = study.critical_interval()
+    assert low <= critical <= high
+    np.testing.assert_allclose(study.best("rate"), [p.hparams["rate"] for p in study.points])
+
+
+def test_it_prints_and_draws(study, tmp_path):
+    text = str(study)
+    assert text.startswith("steps to valid/loss below 0.01\n")
+    for point in study.points:
+        assert f"{point.steps:,}" in text
+    assert "critical batch size" in text
+    study.plot(tmp_path / "study.png")
+    assert (tmp_path / "study.png").stat().st_size > 10_000
+    columns = study.table()
+    assert columns["batch_size"].tolist() == list(BATCHES)
+    np.testing.assert_array_equal(columns["examples"], columns["steps"] * columns["batch_size"])
+
+
+def test_only_the_first_complete_ones_count(study):
+    few = scaling(study.result, 0.01, complete=3)
+    for own, all_of in zip(few.ended, study.ended, strict=True):
+        assert own.complete == min(3, all_of.complete)
+        assert own[1:3] == all_of[1:3]
+    assert all(few_point.steps >= point.steps for few_point, point in zip(few.points, study.points, strict=True))
+    assert any(few_point.steps > point.steps for few_point, point in zip(few.points, study.points, strict=True))
+
+
+def listed(points, target, steps, **changes):
+    """A study of listed trials, without stopping any."""
+    program = decay(steps, **changes)
+    space = SPACE & hpx.Space(batch_size=hpx.Choice(*sorted({p["batch_size"] for p in points})))
+    return hpx.Sweep(program, space, sampler=hpx.Manual(points)).run(progress=False), target
+
+
+def test_strictly_better_counts_and_ties_go_to_the_first():
+    # Rate 1 and B = 16: the loss halves every step, exactly.
+    points = [{"rate": rate, "batch_size": 16} for rate in (0.5, 1.0, 1.0)]
+    result, _ = listed(points, None, 6)
+    assert scaling(result, 0.25).points[0][:2] == (16, 3), "0.25 itself after 2 steps does not count"
+    assert scaling(result, 0.2500001).points[0][:2] == (16, 2)
+    assert scaling(result, 0.25).points[0].trial == 1
+
+
+def test_batch_sizes_whose_target_was_not_reached_have_no_point():
+    points = [{"rate": rate, "batch_size": size} for rate in (5.0, 1.0) for size in (1, 16)]
+    result, _ = listed(points, None, 10)
+    found = scaling(result, 0.01)
+    assert [point.batch_size for point in found.points] == [16]
+    assert found.missing == (1,)
+    assert found.ended[0] == (1, 1, 0, 0)
+    assert "batch size 1: no point. Of 1 complete trial none reached 0.01; 1 diverged, 0 are incomplete." in str(found)
+    assert "no fit: 1 point of the 3 that it needs" in str(found)
+    with pytest.raises(hpx.InputError, match="needs 3 or more batch sizes that reached the target"):
+        _ = found.fit
+    nothing = scaling(result, 1e-9)
+    assert nothing.points == ()
+    assert nothing.missing == (1, 16)
+    nothing.plot()
+    str(nothing)
+
+
+def test_edges_are_told():
+    points = [{"rate": rate, "batch_size": 16} for rate in np.geomspace(0.01, 1.0, 9)]
+    result, _ = listed([*points, {"rate": 1.0, "batch_size": 4}, {"rate": 0.05, "batch_size": 4}], None, 200)
+    found = scaling(result, 0.01)
+    assert [dict(point.edges) for point in found.points] == [{"rate": "highest"}, {"rate": "highest"}]
+    assert "batch size 16: the best rate, 1, is nearly the highest that was tried. Widen its domain." in found.warnings
+
+
+def classified(**changes):
+    settings = {"batch_size": lambda h: h.batch_size, "steps": 40, "eval_every": lambda h: 16 // h.batch_size} | changes
+    return hpx.supervised(
+        model=nn.Dense(3),
+        optimizer=lambda h: optax.sgd(h.rate),
+        loss=optax.softmax_cross_entropy_with_integer_labels,
+        data=blobs(),
+        **settings,
+    )
+
+
+def test_it_takes_microbatches_where_one_program_is_done_earlier():
+    sweep = hpx.studies.batch_scaling_sweep(classified(), SPACE, [4, 8, 16], 0.3, trials=4, seed=1)
+    assert sweep.program.batches.microbatch == 4
+    assert len(sweep.plan().groups) == 1
+    # Where evaluations are so many steps apart for all, it cannot: these are counted in microbatches.
+    program = classified(eval_every=4, steps=lambda h: 40)
+    apart = hpx.studies.batch_scaling_sweep(program, SPACE, [4, 8, 16], 0.3, trials=4, seed=1)
+    assert apart.program.batches.microbatch is None
+    assert [group.eval_every for group in apart.plan().groups] == [4, 4, 4]
+    both = [scaling(each.run(progress=False), 0.3) for each in (sweep, apart)]
+    assert both[0].result.hparams == both[1].result.hparams
+    trial = next(t for t, h in enumerate(both[0].result.hparams) if h["batch_size"] == 4)
+    # At its fourth step both have seen the same examples.
+    same = [each.result.curves("valid/loss")[trial, 0, 0] for each in both]
+    assert same[0] == pytest.approx(same[1], rel=1e-4)
+
+
+def test_budgets():
+    def steps(**given):
+        sweep = hpx.studies.batch_scaling_sweep(classified(), SPACE, [4, 8, 16], 0.3, trials=1, **given)
+        return list(sweep.plan().steps)
+
+    examples = len(classified().data.train.y)
+    assert steps() == [40] * 3
+    assert steps(steps=17) == [17] * 3
+    assert steps(steps=lambda size: 100 // size) == [25, 12, 6]
+    assert steps(epochs=2) == [-(-2 * examples // size) for size in (4, 8, 16)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_sizes": [0, 4]}, r"batch_scaling.batch_sizes = 0: must be a whole number, 1 or more"),
+        ({"batch_sizes": [2.5]}, r"batch_scaling.batch_sizes = 2.5: must be a whole number"),
+        ({"batch_sizes": []}, r"batch_scaling.batch_sizes = \[\]: must not be empty"),
+        ({"batch_sizes": [4, 4096], "program": classified(eval_every=4)}, r"batch_size = 4096: must be at most"),
+        ({"target": 50.0}, r"batch_scaling.target = 50.0: is met before the first step, at which valid/loss is"),
+        ({"target": "low"}, r"batch_scaling.target = 'low'"),
+        ({"trials": 0}, r"batch_scaling.trials = 0"),
+        ({"steps": 10, "epochs": 1}, r"batch_scaling.epochs = 1: cannot go with steps"),
+        ({"replicates": 3}, r"batch_scaling.replicates = 3: cannot be given"),
+        ({"name": "rate"}, r"batch_scaling.space = 'rate': must not be in the space"),
+        ({"objective": hpx.minimize("valid/error")}, r"Sweep.objective = 'valid/error'"),
+    ],
+)
+def test_bad_input(changes, message):
+    given = {"program": classified(), "space": SPACE, "batch_sizes": [4, 8], "target": 0.3, "trials": 2} | changes
+    with compilations() as programs, pytest.raises(hpx.InputError, match=message):
+        hpx.studies.batch_scaling_sweep(**given)
+    assert not any("segment" in name for name in programs)
+
+
+def test_results_of_other_kinds_are_refused():
+    result = hpx.Sweep(decay(2), SPACE & hpx.Space(batch_size=4), trials=2, replicates=2).run(progress=False)
+    with pytest.raises(hpx.InputError, match=r"scaling.result = '2 replicates'"):
+        scaling(result, 0.1)
+    with pytest.raises(hpx.InputError, match=r"scaling.name = 'batch': must be a hyperparameter"):
+        scaling(result, 0.1, name="batch")
+    with pytest.raises(hpx.InputError, match=r"noise_scale.result"):
+        noise_scale(result)
