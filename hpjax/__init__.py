@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hpjax.errors import UnknownHyperparameterError as UnknownHyperparameterError
     from hpjax.event import Event as Event
     from hpjax.hparams import Hparams as Hparams
+    from hpjax.machine import setup as setup
     from hpjax.merging import merge as merge
     from hpjax.objective import maximize as maximize
     from hpjax.objective import minimize as minimize
@@ -71,6 +72,7 @@ _HOME = {
     "hpjax.errors": ["InputError", "ProgramError", "RunError", "UnknownHyperparameterError"],
     "hpjax.event": ["Event"],
     "hpjax.hparams": ["Hparams"],
+    "hpjax.machine": ["setup"],
     "hpjax.merging": ["merge"],
     "hpjax.objective": ["maximize", "minimize"],
     "hpjax.preemption": ["Preempted"],
@@ -97,7 +99,9 @@ def __getattr__(name: str) -> Any:
         return import_module(f"hpjax.{name}")
     if name in _MODULE_OF:
         return getattr(import_module(_MODULE_OF[name]), name)
-    raise AttributeError(f"module 'hpjax' has no attribute {name!r}")
+    from hpjax.errors import did_you_mean
+
+    raise AttributeError(f"module 'hpjax' has no attribute {name!r}. {did_you_mean(name, __all__)}")
 
 
 def __dir__() -> list[str]:

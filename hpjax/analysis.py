@@ -30,7 +30,7 @@ class Curves(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """The last value of a metric against one hyperparameter.
+    """The value of a metric against one hyperparameter: of the objective's the best over training, else the last.
 
     Attributes:
       trials: int (points,), the trials shown.
@@ -57,7 +57,7 @@ def curves(result: "Result", metric: str) -> Curves:
 
 
 def axis(result: "Result", name: str, metric: str) -> Axis:
-    """The last value of ``metric`` against hyperparameter ``name``, over the trials that have it."""
+    """The value of ``metric`` against hyperparameter ``name``, over the trials that have it."""
     has = np.array([name in hparams for hparams in result.hparams])
     column: list[Any] = [hparams.get(name) for hparams in result.hparams]
     categories: tuple[str, ...] = ()
@@ -69,9 +69,99 @@ def axis(result: "Result", name: str, metric: str) -> Axis:
         column = [distinct.index(value) if there else np.nan for value, there in zip(column, has, strict=True)]
     x = np.array(column, float)
     diverged = result.statuses == "diverged"
-    y = result.last(metric).mean(axis=1)
+    y = reached(result, metric)
     kept = np.flatnonzero(has & ~diverged & np.isfinite(y))
     return Axis(kept, x[kept], y[kept], x[has & diverged], categories, result.scales[name] == "log")
+
+
+class Map(NamedTuple):
+    """A metric over two hyperparameters.
+
+    Attributes:
+      trials: int (points,), the trials shown.
+      x, y: (points,), values of the hyperparameters.
+      z: (points,), the metric: of the objective's the best over training, else the last.
+      diverged: (trials, 2), where trials diverged.
+      logarithmic: of each of the two, whether its domain is.
+    """
+
+    trials: Array
+    x: Array
+    y: Array
+    z: Array
+    diverged: Array
+    logarithmic: tuple[bool, bool]
+
+
+def map_of(result: "Result", across: str, up: str, metric: str) -> Map:
+    """``metric`` over the hyperparameters ``across`` and ``up``, both numbers, over the trials that have them."""
+    places = np.array([[_number(hparams.get(name)) for name in (across, up)] for hparams in result.hparams])
+    there, diverged, z = np.isfinite(places).all(axis=1), result.statuses == "diverged", reached(result, metric)
+    kept = np.flatnonzero(there & ~diverged & np.isfinite(z))
+    logarithmic = (result.scales[across] == "log", result.scales[up] == "log")
+    return Map(kept, places[kept, 0], places[kept, 1], z[kept], places[there & diverged], logarithmic)
+
+
+class Rungs(NamedTuple):
+    """How a scheduler thinned out the trials.
+
+    Attributes:
+      steps: int (rungs,), the steps at which trials were stopped, ascending.
+      live: int (rungs + 1,), how many trials trained up to the first of them, between each two, and after the last.
+      ended: int (trials,), the step at which each trial ended.
+      stopped: bool (trials,), whether it was stopped there.
+    """
+
+    steps: Array
+    live: Array
+    ended: Array
+    stopped: Array
+
+
+def rungs(result: "Result") -> Rungs:
+    """At which steps trials were stopped, and how many went on."""
+    ended, stopped = result.lane_step.max(axis=1), result.statuses == "stopped"
+    steps = np.unique(ended[stopped])
+    lost = result.statuses == "diverged"
+    begin = np.concatenate([[0], steps])
+    # One that diverged was live as long as it trained; one that ends at a rung is not live after it.
+    live = np.array([np.sum((ended > step) | (~stopped & ~lost)) for step in begin])
+    return Rungs(steps, live, ended, stopped)
+
+
+def ancestry(result: "Result", trial: int) -> list[tuple[int, int, int]]:
+    """Which trials trained the weights of one: (id, from step, to step), oldest first."""
+    descent = result[trial].descent
+    ends = [step for _, step, _ in descent[1:]] + [int(result.lane_step[trial].max())]
+    return [(each, step, end) for (each, step, _), end in zip(descent, ends, strict=True)]
+
+
+def reached(result: "Result", metric: str) -> Array:
+    """What each trial reached, the mean over its replicates, (trials,): of the objective's metric the best over
+    training, of others the last.
+    """
+    if metric != result.objective.metric or result.curves(metric).shape[-1] == 0:
+        last: Array = result.last(metric).mean(axis=1)
+        return last
+    scores = result.objective.scores(result.curves(metric)).mean(axis=1)
+    best: Array = np.where(np.isnan(scores), np.inf, scores).min(axis=-1)
+    values: Array = np.where(np.isfinite(best), result.objective.value(best), np.nan)
+    return values
+
+
+def final(values: Array) -> float:
+    """The last of values that are padded with NaN."""
+    there = values[~np.isnan(values)]
+    return float(there[-1]) if there.size else np.nan
+
+
+def numbers(result: "Result") -> list[str]:
+    """The hyperparameters of ``varied`` that are numbers on a scale."""
+    return [name for name in varied(result) if result.scales[name] != "category"]
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else np.nan
 
 
 def varied(result: "Result") -> list[str]:

@@ -2,13 +2,11 @@
 
 import dataclasses
 import importlib.util
-import os
 import shlex
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,9 +76,10 @@ _top = click.option("--top", type=int, default=10, show_default=True, help="How 
 
 def _load(file: Path, **changes: Any) -> "Sweep":
     """The ``sweep`` of a Python file, with what the command line changes."""
-    _use_every_core()
-    _keep_programs()
+    from hpjax.machine import setup
     from hpjax.sweep import Sweep
+
+    setup()
 
     if not file.is_file():
         raise InputError("FILE", str(file), "must be a Python file", f"From here it means {file.absolute()}.")
@@ -115,30 +114,6 @@ def _load(file: Path, **changes: Any) -> "Sweep":
     of_program = {name: changes.pop(name) for name in ("steps", "eval_every")}
     program = dataclasses.replace(sweep.program, **{n: v for n, v in of_program.items() if v is not None})
     return dataclasses.replace(sweep, program=program, **{n: v for n, v in changes.items() if v is not None})
-
-
-def _use_every_core() -> None:
-    """One CPU device a core, unless the user has set their number."""
-    if "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return
-    import jax
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(RuntimeError):  # a job in a process that uses JAX already: its plan hints at the cores
-        jax.config.update("jax_num_cpu_devices", cores)
-
-
-def _keep_programs() -> None:
-    """What XLA compiled serves the next run too, unless the user has a cache of their own."""
-    import jax
-
-    from hpjax.remembered import fingerprint, folder, processor
-
-    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
-        return
-    # A folder for each kind of processor: a program for another one may not run.
-    jax.config.update("jax_compilation_cache_dir", str(folder() / "xla" / fingerprint(processor())))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 @main.command()
@@ -315,14 +290,22 @@ def show(directory: Path, top: int, sort: str | None, lowest: bool) -> None:
 
 @main.command()
 @_directory
-@click.option("--out", type=click.Path(path_type=Path), help="The picture; by default DIR/overview.png.")
+@click.option("--out", type=click.Path(path_type=Path), help="The folder of the pictures; by default DIR.")
 def plot(directory: Path, out: Path | None) -> None:
-    """Draw a run: its curves, and the objective against each hyperparameter."""
+    """Draw a run: its curves, the objective against hyperparameters, rungs, lineage, or a batch-scaling study."""
+    from hpjax.plot import pictures
     from hpjax.result import load
+    from hpjax.studies.scaling import recorded
 
-    out = out or directory / "overview.png"
-    load(directory).plot(path=out)
-    click.echo(str(out))
+    result = load(directory)
+    figures, study = pictures(result), recorded(result)
+    if study is not None:
+        figures["scaling"] = study.plot()
+    folder = out or directory
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=150)
+        click.echo(str(folder / f"{name}.png"))
 
 
 @main.command()

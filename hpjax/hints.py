@@ -1,6 +1,5 @@
 """Hints of a plan: what would make the sweep faster, or is likely a mistake."""
 
-import os
 from collections.abc import Iterator
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from hpjax.engine.lane import DERIVED, Shapes
 from hpjax.engine.plan import Group, Plan
 from hpjax.engine.trace import Verdict
+from hpjax.machine import cores
 from hpjax.settings import Settings
 from hpjax.sizing import chunks_of
 
@@ -59,11 +59,10 @@ def hints(
             "forever where XLA has few threads. Set NPROC=16 in the environment before Python starts; for "
             "initializers use hpx.nn.orthogonal, for recurrent cells as recurrent_kernel_init."
         )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if devices[0].platform == "cpu" and len(devices) < cores:
+    if devices[0].platform == "cpu" and len(devices) < cores():
         yield (
-            f"{cores} cores, but {len(devices)} CPU device{'s' * (len(devices) > 1)}. One device a core is faster for "
-            f'small models: jax.config.update("jax_num_cpu_devices", {cores}) before the first use of jax.'
+            f"{cores()} cores, but {len(devices)} CPU device{'s' * (len(devices) > 1)}. One device a core is faster "
+            "for small models: call hpx.setup() before the first use of JAX."
         )
 
 

@@ -83,7 +83,7 @@ def draw_curves(result: "Result", metric: str, ax: "Axes") -> "Axes":
 
 
 def draw_axis(result: "Result", name: str, metric: str, ax: "Axes") -> "Axes":
-    """The last value of a metric against one hyperparameter; diverged trials stand at the upper edge."""
+    """A metric against one hyperparameter, the objective's at its best over training; diverged trials are marked."""
     trials, x, y, diverged, categories, logarithmic = analysis.axis(result, name, metric)
     if categories:
         # Side by side, so that points of one category do not hide each other.
@@ -116,6 +116,116 @@ def draw_axis(result: "Result", name: str, metric: str, ax: "Axes") -> "Axes":
         ax.legend(frameon=False, fontsize=8)
     ax.set(xlabel=name, ylabel=metric)
     return ax
+
+
+def draw_map(result: "Result", across: str, up: str, metric: str, ax: "Axes") -> "Axes":
+    """A metric over two hyperparameters, such as the learning rate and weight decay; diverged trials are crosses."""
+    found = analysis.map_of(result, across, up, metric)
+    for which, logarithmic in zip((ax.set_xscale, ax.set_yscale), found.logarithmic, strict=True):
+        if logarithmic:
+            which("log")
+    if len(found.z):
+        low, high = analysis.limits(found.z if result.objective.direction == "minimize" else -found.z)
+        sign = 1 if result.objective.direction == "minimize" else -1
+        ends = sorted((sign * low, sign * high))
+        shades = "cividis_r" if sign > 0 else "cividis"
+        dots = ax.scatter(found.x, found.y, c=found.z, vmin=ends[0], vmax=ends[1], cmap=shades, s=18, linewidths=0)
+        figure = ax.get_figure()
+        if figure is not None:
+            figure.colorbar(dots, ax=ax, label=metric, extend="max" if sign > 0 else "min")
+        best = found.trials == (result.ranking[0] if result.ranking else -1)
+        ax.scatter(found.x[best], found.y[best], s=90, color=RED, marker="*", zorder=3, label="the best")
+    if len(found.diverged):
+        label = f"{len(found.diverged)} diverged"
+        ax.plot(found.diverged[:, 0], found.diverged[:, 1], "x", color=ORANGE, markersize=4, label=label)
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    ax.set(xlabel=across, ylabel=up)
+    return ax
+
+
+def draw_rungs(result: "Result", ax: "Axes") -> "Axes":
+    """The curves of a race, those that were stopped grey; at each rung stands how many trials trained up to it."""
+    steps, values, best = analysis.curves(result, result.objective.metric)
+    found, order = analysis.rungs(result), result.ranking[::-1]
+    ax.set_xscale("log")
+    for row, trial in enumerate(order):
+        color, wide = (GREY, 0.6) if found.stopped[trial] else (BLUE, 1.0)
+        ax.plot(steps[row], values[row], color=color, linewidth=wide, alpha=0.6)
+        if found.stopped[trial]:
+            ax.plot(found.ended[trial], analysis.final(values[row]), ".", color=GREY, markersize=3, alpha=0.6)
+    if best is not None:
+        ax.plot(steps[-1], values[-1], color=RED, linewidth=1.8, label=f"trial {best}, the best")
+        ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
+    _limit(ax, analysis.reached(result, result.objective.metric)[order], result)
+    ends = [*found.steps.tolist(), int(found.ended.max(initial=1))]
+    for step, live in zip(ends, found.live, strict=True):
+        ax.axvline(step, color=GREY, linewidth=0.6, linestyle=":")
+        ax.annotate(f"{live} ", (step, 0.97), xycoords=("data", "axes fraction"), ha="right", va="top", fontsize=8)
+    ax.minorticks_off()
+    ax.set_xticks(ends, [f"{step:,}" for step in ends])
+    ax.set(xlabel="step", ylabel=result.objective.metric)
+    return ax
+
+
+def draw_lineage(result: "Result", ax: "Axes") -> "Axes":
+    """A population: a row a trial, the best below; lines lead from whose state was taken over to who took it.
+
+    The ancestry of the best trial is red.
+    """
+    order = [*result.ranking, *(t for t in range(len(result)) if t not in set(result.ranking))]
+    row = {trial: number for number, trial in enumerate(order)}
+    for trial in order:
+        ax.plot([0, result.lane_step[trial].max()], [row[trial]] * 2, color=GREY, linewidth=0.6, alpha=0.6)
+    for each in result.lineage:
+        ax.plot([each.step] * 2, [row[each.source], row[each.trial]], color=BLUE, linewidth=0.5, alpha=0.5)
+        ax.plot(each.step, row[each.trial], "o", color=BLUE, markersize=1.5)
+    if result.ranking:
+        mine = analysis.ancestry(result, result.ranking[0])
+        for at, (trial, begin, end) in enumerate(mine):
+            ax.plot([begin, end], [row[trial]] * 2, color=RED, linewidth=1.8, label="" if at else "the best's ancestry")
+            if at:
+                ax.plot([begin] * 2, [row[mine[at - 1][0]], row[trial]], color=RED, linewidth=1.2)
+        ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
+    ax.set(xlabel="step", ylabel="trials, by rank", ylim=(-0.7, len(order) - 0.3))
+    return ax
+
+
+def race(result: "Result") -> "Figure":
+    """The rungs of a race, alone in a figure; see ``draw_rungs``."""
+    with _figure(1, 1) as (figure, panels):
+        draw_rungs(result, panels[0])
+    return figure
+
+
+def lineage(result: "Result") -> "Figure":
+    """The lineage of a population, alone in a figure; see ``draw_lineage``."""
+    with _figure(1, 1) as (figure, panels):
+        draw_lineage(result, panels[0])
+    return figure
+
+
+def heatmap(result: "Result", across: str, up: str) -> "Figure":
+    """The objective over two hyperparameters, alone in a figure; see ``draw_map``."""
+    with _figure(1, 1) as (figure, panels):
+        draw_map(result, across, up, result.objective.metric, panels[0])
+    return figure
+
+
+def pictures(result: "Result") -> "dict[str, Figure]":
+    """All figures that a result is good for, by name: ``overview``, ``map``, ``rungs`` and ``lineage``.
+
+    The map is of learning rate and weight decay where the sweep has them, else of the first two numbers that vary.
+    """
+    found = {"overview": overview(result)}
+    names = sorted(analysis.numbers(result), key=lambda name: name not in ("learning_rate", "weight_decay"))
+    if len(names) > 1:
+        found["map"] = heatmap(result, names[0], names[1])
+    if (result.statuses == "stopped").any():
+        found["rungs"] = race(result)
+    if result.lineage:
+        found["lineage"] = lineage(result)
+    return found
 
 
 def _limit(ax: "Axes", values: Any, result: "Result") -> None:

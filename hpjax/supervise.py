@@ -97,7 +97,10 @@ def supervised(
     """
     if not isinstance(data, Data) or not isinstance(shown(data.train), Examples):
         raise InputError(
-            "supervised.data", type(data).__name__, "must be Data of Examples", "Use hpx.data.from_arrays(x, y)."
+            "supervised.data",
+            f"{type(data).__name__} of {type(shown(data.train)).__name__}" if isinstance(data, Data) else show(data),
+            "must be Data of Examples",
+            "Use hpx.data.from_arrays(x, y, valid=(x, y), test=(x, y)), or leave these two to be cut from x and y.",
         )
     streamed = isinstance(data.train, Stream)
     for name, number in (("batch_size", batch_size), ("microbatch", microbatch)):

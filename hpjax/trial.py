@@ -77,10 +77,10 @@ class Trial:
     def restore(self, replicate: int = 0) -> Any:
         """The final state of one replicate, as nested dicts of arrays, or an array where the state is one.
 
-        For a ``supervised`` program: ``s["params"]``, ``s["stats"]`` and ``s["opt_state"]``. A Linen model applies
-        as ``model.apply({"params": s["params"], **s["stats"]}, x)``; an NNX model takes them by
-        ``nnx.update(model, s["params"])`` and ``nnx.update(model, s["stats"])``. Positions in tuples and lists
-        are keys 0, 1, ….
+        For a ``supervised`` program: ``s["params"]``, ``s["opt_state"]`` and, where the model has any, ``s["stats"]``.
+        A Linen model applies as ``model.apply({"params": s["params"], **s.get("stats", {})}, x)``; an NNX model takes
+        them by ``nnx.update(model, s["params"])`` and ``nnx.update(model, s["stats"])``. Positions in tuples and lists
+        are keys 0, 1, …; what is empty is not there.
 
         Raises:
           RunError: the trial diverged, its group is still running, or another shard has it.

@@ -107,10 +107,12 @@ def test_replay(directory, tmp_path):
 
 
 def test_plot(directory, tmp_path):
-    assert hpjax("plot", directory, "--out", tmp_path / "a.png").returncode == 0
-    image = Image.open(tmp_path / "a.png").convert("L")
-    assert image.width > 500
-    assert np.asarray(image).min() < 60, "something is drawn"
+    assert hpjax("plot", directory, "--out", tmp_path / "a").returncode == 0
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["map.png", "overview.png"]
+    for name in ("map", "overview"):
+        image = Image.open(tmp_path / "a" / f"{name}.png").convert("L")
+        assert image.width > 500
+        assert np.asarray(image).min() < 60, "something is drawn"
 
 
 def test_the_numbers_behind_the_picture(directory):

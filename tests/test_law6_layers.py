@@ -26,7 +26,7 @@ manifest wave
 standing groups event
 planning
 hints
-sizing
+sizing machine
 settings remembered
 merging
 result

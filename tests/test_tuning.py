@@ -43,7 +43,7 @@ def test_the_best_width_is_taken_and_remembered(speeds, cache):
     assert sweep().plan().widths == (8,)
     plan = sweep().plan(measure=True)
     assert plan.widths == (16,), "within 5 % of 32"
-    assert "group 0: lane-steps a second by width: 8 → 100, 16 → 150, 32 → 155" in str(plan)
+    assert "group 0: lane-steps a second by width at most: 8 → 100, 16 → 150, 32 → 155" in str(plan)
     assert "as measured" in str(plan)
     assert plan.run_seconds == pytest.approx(64 * 20 / 150, rel=0.1)
     asked = len(speeds["asked"])
@@ -250,7 +250,7 @@ def test_the_command_prints_and_keeps_what_it_compiles(tmp_path, monkeypatch):
     jax.config.update("jax_compilation_cache_dir", None)
     try:
         done = CliRunner().invoke(cli.main, ["plan", str(file), "--measure"], catch_exceptions=False)
-        assert "lane-steps a second by width:" in done.output
+        assert "lane-steps a second by width at most:" in done.output
         assert jax.config.jax_compilation_cache_dir.startswith(str(tmp_path / "cache" / "hpjax" / "xla"))
     finally:
         jax.config.update("jax_compilation_cache_dir", before)

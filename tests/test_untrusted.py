@@ -103,6 +103,7 @@ KNOWN = (
     "results.sqlite-journal",
     ".lock",
     "overview.png",
+    "map.png",
     "results.csv",
     "optuna.log",
     "states",

@@ -208,7 +208,7 @@ class Plan:
         """What was measured, as text."""
         either = len({rate.kernels for rate in rates}) > 1
         each = [f"{rate.width}{f' {rate.kernels}' if either else ''} → {rate.speed:,.0f}" for rate in rates]
-        return f"lane-steps a second by width: {', '.join(each)}"
+        return f"lane-steps a second by width at most: {', '.join(each)}"
 
     def __str__(self) -> str:
         count, kind = self.devices
@@ -260,6 +260,11 @@ class Plan:
         measured = [
             f"group {g.number}: {self._told(self.rates[g.number])}" for g in self.own_groups if self.rates[g.number]
         ]
+        unknown = [str(g.number) for g in self.own_groups if not self.rates[g.number]] if measured else []
+        if unknown:
+            measured.append(
+                f"no time was left to measure group {', '.join(unknown)}; the next measurement goes on there"
+            )
         small = [
             f"group {number} ran out of memory at the width {self.widths[number]}: it trains at {width}."
             for number, width in sorted(self.narrowed.items())

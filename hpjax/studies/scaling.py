@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.errors import InputError, did_you_mean, real, whole
+from hpjax.errors import InputError, RunError, did_you_mean, real, whole
 from hpjax.result import Result
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps, slopes
 from hpjax.text import count, metric, show, table
@@ -280,6 +280,17 @@ def scaling(
                 ScalingPoint(size, int(to_target[best]), interval, best, hparams, _edges(result, hparams, name))
             )
     return BatchScaling(result, float(target), name, batch_sizes, tuple(ended), tuple(points), tuple(tried))
+
+
+def recorded(result: Result) -> BatchScaling | None:
+    """The study that a result is of, as its manifest says; None where it is of none."""
+    about = result.manifest["sweep"].get("program", {})
+    if about.get("study") != "batch scaling":
+        return None
+    try:
+        return scaling(result, float(about["target"]), name=about["over"])
+    except (KeyError, ValueError) as error:
+        raise RunError(f"the manifest does not say what the batch-scaling study is of: {error}") from None
 
 
 def steps_to(result: Result, target: float) -> Floats:

@@ -1,0 +1,47 @@
+"""What a script sets of JAX by one line, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import json, os, jax, hpjax as hpx
+{before}
+hpx.setup()
+print(json.dumps([len(jax.devices()), str(jax.config.jax_compilation_cache_dir)]))
+"""
+
+
+def settings(tmp_path, before="", **environment):
+    """CPU devices, and the folder of compiled programs, after ``hpx.setup()``."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(before=before)],
+        env=clean | {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path)} | environment,
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    return json.loads(done.stdout)
+
+
+def test_a_device_a_core_and_programs_are_kept(tmp_path):
+    devices, folder = settings(tmp_path)
+    assert devices == len(os.sched_getaffinity(0))
+    assert folder.startswith(str(tmp_path / "hpjax" / "xla"))
+
+
+@pytest.mark.parametrize(
+    ("before", "environment"),
+    [
+        ('jax.config.update("jax_num_cpu_devices", 3)', {}),
+        ("", {"JAX_NUM_CPU_DEVICES": "3"}),
+        ("", {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}),
+        ('jax.config.update("jax_num_cpu_devices", 3); jax.devices()', {}),
+    ],
+)
+def test_what_the_user_has_set_stays(tmp_path, before, environment):
+    own = 'jax.config.update("jax_compilation_cache_dir", "mine")'
+    assert settings(tmp_path, "\n".join((before, own)), **environment) == [3, "mine"]
