@@ -97,7 +97,7 @@ def test_the_job_array(tmp_path, monkeypatch):
             self.result = lambda: value
 
     monkeypatch.setattr(submitit, "AutoExecutor", Here)
-    exec(BLOCKS[5].replace("width=64", "width=2"), {})
+    exec(BLOCKS[6].replace("width=64", "width=2"), {})
     assert set(hpx.load("runs/a").statuses) == {"complete"}
 
 
@@ -107,8 +107,22 @@ def test_the_program_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     toy = quadratic()
     names = {"hpx": hpx, "init": toy.init, "step": toy.step, "evaluate": toy.evaluate, "space": RATES}
-    exec(BLOCKS[6], names)
+    exec(BLOCKS[7], names)
     assert hpx.load("runs/mine").statuses.shape == (64,)
+
+
+def test_the_study_of_the_batch_size(tmp_path, monkeypatch):
+    import optax
+
+    monkeypatch.chdir(tmp_path)
+    first = BLOCKS[0][: BLOCKS[0].index("space =")]
+    names = {"hpx": hpx, "optax": optax}
+    exec(first, names)
+    small = BLOCKS[5].replace("[16, 64, 256, 1024]", "[64, 256, 1024]").replace("trials=32", "trials=4")
+    exec(small, names)
+    assert names["study"].batch_sizes == (64, 256, 1024)
+    assert len(names["study"].points) == 3
+    assert (tmp_path / "scaling.png").exists()
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([\w/.-]+)\)", README.read_text()))))
