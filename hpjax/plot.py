@@ -234,28 +234,30 @@ def _limit(ax: "Axes", values: Any, result: "Result") -> None:
     ax.set_ylim(*sorted((sign * low, sign * high)))
 
 
-def scaling(study: "BatchScaling", learning_rate: str = "learning_rate") -> "Figure":
-    """A batch-scaling study: steps to the target, and the best learning rate, against the batch size.
+def scaling(study: "BatchScaling", learning_rate: str = "learning_rate", momentum: str = "momentum") -> "Figure":
+    """A batch-scaling study against the batch size: steps to the target, the best learning rate, the effective one.
 
     Args:
       study: what to draw.
-      learning_rate: the hyperparameter; without one of this name there is no such panel.
+      learning_rate, momentum: these hyperparameters; what the sweep lacks has no panel.
 
     Raises:
       ImportError: matplotlib is missing.
     """
-    rates = learning_rate in study.result.names
-    with _figure(1 + rates, 1) as (figure, panels):
+    names = study.result.names
+    momenta = [None, *([momentum] if momentum in names else [])] if learning_rate in names else []
+    with _figure(1 + len(momenta), 1) as (figure, panels):
         draw_scaling(study, panels[0])
-        if rates:
-            draw_rates(study, panels[1], learning_rate)
+        for each, panel in zip(momenta, panels[1:], strict=True):
+            draw_rates(study, panel, learning_rate, each)
     return figure
 
 
 def draw_scaling(study: "BatchScaling", ax: "Axes") -> "Axes":
     """Steps to the target against the batch size, both logarithmic, with perfect scaling through the first point.
 
-    Bars reach up to the end of the bootstrap's 95 %, arrows to no end. The fit is drawn from three points on.
+    Bars reach up to the end of the bootstrap's 95 %, arrows to no end. From three points on there is the fit, and
+    where its returns diminish the ground is grey: to the left scaling is perfect, to the right larger is of no use.
     """
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
@@ -274,6 +276,7 @@ def draw_scaling(study: "BatchScaling", ax: "Axes") -> "Axes":
     if len(steps) >= 3:
         along, fit = np.geomspace(ends[0], ends[1], 200), study.fit
         ax.plot(along, fit.steps(along), color=RED, linewidth=1.4, label="fit", zorder=1)
+        ax.axvspan(*fit.diminishing, color=GREY, alpha=0.12, linewidth=0)
         ax.axvline(fit.critical_batch_size, color=RED, linewidth=0.8, linestyle=":")
         where, across = (fit.critical_batch_size, 0.99), ("data", "axes fraction")
         told = f" critical {metric(fit.critical_batch_size)}"

@@ -107,8 +107,6 @@ def main():
             print(f"B_simple {noise(optimizer, data, probe, target):.4g} at B = {PROBE}, averaged up to the target")
         if len(study.points) >= 3:
             print("slopes", " ".join(f"{slope:.2f}" for slope in study.slopes))
-            for fit in study.fit_rates():
-                print(f"learning rate by the {fit.law} law: error {fit.error:.2f} in log")
     draw(studies, given.out / "batch_scaling.png")
     print(given.out / "batch_scaling.png")
 

@@ -10,6 +10,9 @@ from hpjax.errors import InputError
 
 Floats = NDArray[np.float64]
 
+# Slopes of the fit beyond which scaling counts as perfect, or a larger batch as of no use.
+PERFECT, FLAT = -0.9, -0.1
+
 
 class StepsFit(NamedTuple):
     """Steps to a target against the batch size B: S = S_min (1 + B_crit/B).
@@ -40,6 +43,12 @@ class StepsFit(NamedTuple):
     def slope(self, batch_size: ArrayLike) -> Floats:
         """d log S / d log B, which goes from −1 where scaling is perfect to 0."""
         return -1 / (1 + np.asarray(batch_size, float) / self.critical_batch_size)
+
+    @property
+    def diminishing(self) -> tuple[float, float]:
+        """The batch sizes between which returns diminish: where the slope is −0.9, and where it is −0.1."""
+        low, high = (self.critical_batch_size * (-1 / slope - 1) for slope in (PERFECT, FLAT))
+        return low, high
 
     def overhead_batch_size(self, reference: float, overhead: float = 0.2) -> float:
         """The batch size at which ``overhead`` more examples are needed than at a reference, as Zhang et al. have it.

@@ -16,8 +16,6 @@ from hpjax.text import count, metric, show, table
 
 Floats = NDArray[np.float64]
 
-# Slopes of the fit beyond which scaling counts as perfect, or a larger batch as of no use.
-PERFECT, FLAT = -0.9, -0.1
 # The share of what was tried, on its own scale, that counts as an edge.
 EDGE = 0.05
 
@@ -109,11 +107,9 @@ class BatchScaling:
         Raises:
           InputError: there are fewer than three points.
         """
-        steep = self.fit.slope(self._steps[0])
-        names = np.select(
-            [steep < PERFECT, steep <= FLAT], ["perfect scaling", "diminishing returns"], "maximal data parallelism"
-        )
-        return tuple(map(str, names))
+        low, high = self.fit.diminishing
+        names = ("perfect scaling", "diminishing returns", "maximal data parallelism")
+        return tuple(names[int(size >= low) + int(size > high)] for size in self._steps[0])
 
     def critical_interval(self, draws: int = 200) -> tuple[float, float]:
         """95 % of B_crit by the bootstrap over trials; a draw in which fewer than three points are left is left out."""
@@ -221,6 +217,9 @@ class BatchScaling:
                 f"critical batch size {metric(fit.critical_batch_size)} (95 %: {metric(low)} to {metric(high)}), at "
                 f"least {metric(fit.minimum_steps)} steps and {metric(fit.minimum_examples)} examples"
             )
+            if "learning_rate" in self.result.names:
+                laws = ", ".join(f"{fit.law} {metric(fit.error)}" for fit in self.fit_rates())
+                lines.append(f"best learning_rate by law, with the error of its logarithm: {laws}")
         else:
             lines.append(f"no fit: {count(len(self.points), 'point')} of the 3 that it needs")
         return "\n".join([*lines, *self.warnings])
