@@ -6,11 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from click.testing import CliRunner
 from helpers import blobs, compilations
+from matplotlib.figure import Figure
 
 import hpjax as hpx
+from hpjax import plot
+from hpjax.cli import main
 from hpjax.studies import NoisyQuadratic, fit_rates, fit_steps, noise_scale, noise_scale_of, scaling
-from hpjax.studies.scaling import bootstrap_of_least
+from hpjax.studies.scaling import bootstrap_of_least, recorded
 
 SIZES = 2 ** np.arange(6, 15)
 
@@ -318,6 +322,27 @@ def test_it_prints_and_draws(study, tmp_path):
     columns = study.table()
     assert columns["batch_size"].tolist() == list(BATCHES)
     np.testing.assert_array_equal(columns["examples"], columns["steps"] * columns["batch_size"])
+
+
+def test_the_figure_is_of_these_numbers(study):
+    ax = plot.draw_scaling(study, Figure().subplots())
+    lines = {line.get_label(): line.get_xydata() for line in ax.get_lines()}
+    first = study.points[0]
+    np.testing.assert_allclose(lines["perfect scaling"].prod(axis=1), first.steps * first.batch_size)
+    np.testing.assert_allclose(lines["fit"][:, 1], study.fit.steps(lines["fit"][:, 0]))
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    ax = plot.draw_rates(study, Figure().subplots(), "rate")
+    assert {"linear", "square root", "surge"} <= {line.get_label() for line in ax.get_lines()}
+
+
+def test_the_command_line_draws_what_a_directory_has(tmp_path):
+    study = hpx.studies.batch_scaling(decay(200), SPACE, [1, 16, 64], 0.01, tmp_path / "run", trials=4, progress=False)
+    again = recorded(hpx.load(tmp_path / "run"))
+    assert (again.target, again.points, again.ended) == (0.01, study.points, study.ended)
+    done = CliRunner().invoke(main, ["plot", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    assert str(tmp_path / "run" / "scaling.png") in done.output.splitlines()
+    assert recorded(hpx.Sweep(decay(5), SPACE & hpx.Space(batch_size=4), trials=1).run(progress=False)) is None
 
 
 def test_only_the_first_complete_ones_count(study):

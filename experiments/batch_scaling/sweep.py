@@ -38,7 +38,7 @@ def program(optimizer, data, **changes):
     settings = {
         "batch_size": lambda h: h.batch_size,
         "eval_every": lambda h: max(1, 64 // h.batch_size),
-        "steps": lambda h: max(16_384 // h.batch_size, 256),
+        "steps": lambda h: max(8_192 // h.batch_size, 192),
     }
     return hpx.supervised(
         model=MLP(),
@@ -88,8 +88,8 @@ def main():
     given = parser.parse_args()
     hpx.setup()
     data = hpx.data.from_npz(given.data / "mnist1d.npz") if given.data else hpx.data.digits()
-    target = 1.0 if given.data else 0.2
-    sizes = [4, 64, 1024] if given.smoke else [2**k for k in range(11)]
+    target = 1.0 if given.data else 0.15
+    sizes = [16, 128, 1024] if given.smoke else [2**k for k in range(11)]
     studies = {}
     for name, (optimizer, space) in OPTIMIZERS.items():
         study = hpx.studies.batch_scaling(
@@ -97,7 +97,7 @@ def main():
             space,
             sizes,
             target=target,
-            trials=4 if given.smoke else 32,
+            trials=4 if given.smoke else 64,
             directory=given.out / name,
         )
         studies[name] = study
