@@ -25,7 +25,6 @@ STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "font.size": 9,
-    "text.parse_math": False,  # names are names
 }
 SHOWN_CURVES = 300
 _DOTS: dict[str, Any] = {"fmt": "o", "color": BLUE, "markersize": 4, "linewidth": 1, "capsize": 2}
@@ -78,7 +77,7 @@ def draw_curves(result: "Result", metric: str, ax: "Axes") -> "Axes":
         ax.plot(steps[-1], values[-1], color=RED, linewidth=1.8, label=f"trial {best}, the best")
         ax.legend(frameon=False, fontsize=8)
     _limit(ax, values[:, -1] if values.size else values, result)
-    ax.set(xlabel="step", ylabel=metric)
+    ax.set(xlabel="step", ylabel=_plain(metric))
     return ax
 
 
@@ -88,7 +87,7 @@ def draw_axis(result: "Result", name: str, metric: str, ax: "Axes") -> "Axes":
     if categories:
         # Side by side, so that points of one category do not hide each other.
         x = x + np.random.default_rng(0).uniform(-0.15, 0.15, len(x))
-        ax.set_xticks(range(len(categories)), categories)
+        ax.set_xticks(range(len(categories)), map(_plain, categories))
     _limit(ax, y, result)
     inside = (y >= ax.get_ylim()[0]) & (y <= ax.get_ylim()[1])
     edge = 0.98 if result.objective.direction == "minimize" else 0.02
@@ -114,7 +113,7 @@ def draw_axis(result: "Result", name: str, metric: str, ax: "Axes") -> "Axes":
         )
     if ax.get_legend_handles_labels()[1]:
         ax.legend(frameon=False, fontsize=8)
-    ax.set(xlabel=name, ylabel=metric)
+    ax.set(xlabel=_plain(name), ylabel=_plain(metric))
     return ax
 
 
@@ -132,7 +131,7 @@ def draw_map(result: "Result", across: str, up: str, metric: str, ax: "Axes") ->
         dots = ax.scatter(found.x, found.y, c=found.z, vmin=ends[0], vmax=ends[1], cmap=shades, s=18, linewidths=0)
         figure = ax.get_figure()
         if figure is not None:
-            figure.colorbar(dots, ax=ax, label=metric, extend="max" if sign > 0 else "min")
+            figure.colorbar(dots, ax=ax, label=_plain(metric), extend="max" if sign > 0 else "min")
         best = found.trials == (result.ranking[0] if result.ranking else -1)
         ax.scatter(found.x[best], found.y[best], s=90, color=RED, marker="*", zorder=3, label="the best")
     if len(found.diverged):
@@ -140,7 +139,7 @@ def draw_map(result: "Result", across: str, up: str, metric: str, ax: "Axes") ->
         ax.plot(found.diverged[:, 0], found.diverged[:, 1], "x", color=ORANGE, markersize=4, label=label)
     if ax.get_legend_handles_labels()[1]:
         ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-    ax.set(xlabel=across, ylabel=up)
+    ax.set(xlabel=_plain(across), ylabel=_plain(up))
     return ax
 
 
@@ -164,7 +163,7 @@ def draw_rungs(result: "Result", ax: "Axes") -> "Axes":
         ax.annotate(f"{live} ", (step, 0.97), xycoords=("data", "axes fraction"), ha="right", va="top", fontsize=8)
     ax.minorticks_off()
     ax.set_xticks(ends, [f"{step:,}" for step in ends])
-    ax.set(xlabel="step", ylabel=result.objective.metric)
+    ax.set(xlabel="step", ylabel=_plain(result.objective.metric))
     return ax
 
 
@@ -259,9 +258,8 @@ def draw_scaling(study: "BatchScaling", ax: "Axes") -> "Axes":
     Bars reach up to the end of the bootstrap's 95 %, arrows to no end. From three points on there is the fit, and
     where its returns diminish the ground is grey: to the left scaling is perfect, to the right larger is of no use.
     """
-    ax.set_xscale("log", base=2)
-    ax.set_yscale("log")
-    ax.set(xlabel="batch size", ylabel=f"steps to {study.goal}")
+    _logarithmic(ax, study.batch_sizes)
+    ax.set(xlabel="batch size", ylabel=_plain(f"steps to {study.goal}"))
     sizes, steps = (np.array([getattr(p, name) for p in study.points], float) for name in ("batch_size", "steps"))
     ends = np.array([study.batch_sizes[0] / 1.5, study.batch_sizes[-1] * 1.5])
     ax.set_xlim(*ends)
@@ -296,8 +294,7 @@ def draw_rates(
     sizes = np.array([point.batch_size for point in study.points], float)
     rates = study.best(learning_rate, momentum)
     edges = np.array([learning_rate in point.edges for point in study.points], bool)
-    ax.set_xscale("log", base=2)
-    ax.set_yscale("log")
+    _logarithmic(ax, study.batch_sizes)
     ax.set(xlabel="batch size", ylabel=f"best {learning_rate}" + (f" / (1 − {momentum})" if momentum else ""))
     if len(sizes) >= 3:
         along = np.geomspace(sizes[0], sizes[-1], 200)
@@ -311,3 +308,22 @@ def draw_rates(
     if ax.get_legend_handles_labels()[1]:
         ax.legend(frameon=False, fontsize=8)
     return ax
+
+
+def _plain(name: str) -> str:
+    """A name as it is: what stands between dollars is no formula."""
+    return name.replace("$", r"\$")
+
+
+def _logarithmic(ax: "Axes", batch_sizes: Sequence[int]) -> None:
+    """Both axes, with plain numbers: the batch sizes, or as many of them as there is room for, and 1, 2, 5, 10, …"""
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
+
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xticks(batch_sizes[:: -(-len(batch_sizes) // 6)])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))

@@ -21,7 +21,7 @@ OPTIMIZERS = {
     "sgd": (lambda h: optax.sgd(h.learning_rate), hpx.Space(learning_rate=hpx.LogUniform(3e-3, 3))),
     "momentum": (
         lambda h: optax.sgd(h.learning_rate, h.momentum),
-        hpx.Space(learning_rate=hpx.LogUniform(3e-4, 1)) & MOMENTUM,
+        hpx.Space(learning_rate=hpx.LogUniform(1e-3, 3)) & MOMENTUM,
     ),
     "adam": (lambda h: optax.adam(h.learning_rate), hpx.Space(learning_rate=hpx.LogUniform(1e-4, 0.1))),
 }
