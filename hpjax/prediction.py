@@ -10,7 +10,6 @@ from hpjax.arrays import Examples
 from hpjax.errors import InputError, RunError
 from hpjax.hparams import Hparams
 from hpjax.program import Program, State
-from hpjax.space import Point
 from hpjax.stream import shown
 
 BLOCK = 512  # examples at once
@@ -21,20 +20,20 @@ class Predictor:
 
     Args:
       program: with ``predict``.
-      point: the trial's hyperparameters.
+      h: the trial's hyperparameters as its lanes had them: arrays where they are traced.
       states: the final state of each replicate.
 
     Raises:
       RunError: the program does not say how to predict.
     """
 
-    def __init__(self, program: Program, point: Point, states: Sequence[State]) -> None:
+    def __init__(self, program: Program, h: Hparams, states: Sequence[State]) -> None:
         if program.predict is None:
             raise RunError("the program does not say how to predict. Give Program(predict=...): see its help.")
-        self._states, predict, h = states, program.predict, Hparams(point)
+        self._states, self._h = states, h
         train = shown(program.splits[0])
         self._example = train.x if isinstance(train, Examples) else None
-        self._predict = jax.jit(lambda state, x: predict(state, x, h))
+        self._predict = jax.jit(program.predict)
 
     def __call__(self, x: Any) -> Any:
         """The outputs of every replicate for inputs (examples, ...): arrays (replicates, examples, ...).
@@ -63,7 +62,7 @@ class Predictor:
         # The first row fills up to a power of two, so that few sizes compile.
         padded = [*rows, *[rows[0]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]
         some = jax.tree.map(lambda leaf: leaf[padded], x)
-        outputs = [self._predict(state, some) for state in self._states]
+        outputs = [self._predict(state, some, self._h) for state in self._states]
         if any(leaf.shape[:1] != (len(padded),) for leaf in jax.tree.leaves(outputs)):
             shapes = [leaf.shape[1:] for leaf in jax.tree.leaves(x)]
             raise InputError("predict.x", shapes, "gives outputs that have no row an example", "Give x[None].")

@@ -131,7 +131,7 @@ class Program:
         an evaluation that finds one of them NaN or infinite means that the lane diverged; of the default, the whole
         state, nothing is checked, since a state may hold infinities on purpose.
       predict: ``predict(state, x, h) -> outputs``, what a trained state makes of inputs (examples, ...); None where
-        that has no meaning. Used after the sweep, with hyperparameters that are numbers.
+        that has no meaning. Used after the sweep, compiled, with hyperparameters as ``step`` has them.
       batches: how it takes its batches, where it can take them otherwise; a plan tells which way is cheaper.
       describe: what a manifest says of the program: names to strings or numbers.
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from hpjax.arrays import Examples, tidy_examples
 from hpjax.data import Data
 from hpjax.engine.lane import probe, restored
+from hpjax.engine.trace import alone
 from hpjax.errors import InputError, RunError, whole
-from hpjax.hparams import Hparams
 from hpjax.objective import Objective, minimize
 from hpjax.prediction import Predictor
 from hpjax.program import Program
@@ -148,15 +148,17 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         )
         self.result_ = sweep.run(progress=False)
         self._tell(sweep, folds)
-        last = Sweep(
+        again = Sweep(
             self._program(self._data),
             self.space,
             sampler=Manual([self.best_params_]),
             objective=objective,
             seed=self.seed,
-        ).run(progress=False)
+        )
+        last = again.run(progress=False)
         if last.best.status == "diverged":
             raise RunError(f"the best trial, {self.best_params_}, diverged when it trained on all data.")
+        self._traced = tuple(verdict.name for verdict in again.plan().verdicts if verdict.traced)
         self._leaves = [leaf for _, leaf in last.leaves(0)]
         self._predictor = self._predicting()
         return self
@@ -174,8 +176,9 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
 
     def _predicting(self) -> Predictor:
         program = self._program(self._data)
-        shapes = probe(program, Hparams(self.best_params_), *program.splits)
-        return Predictor(program, self.best_params_, [restored(self._leaves, shapes)])
+        kinds = {name: self.space.kind(name) for name in self._traced}
+        h = alone(kinds, self.best_params_, self._traced)
+        return Predictor(program, h, [restored(self._leaves, probe(program, h, *program.splits))])
 
     def _tell(self, sweep: Sweep, folds: int) -> None:
         """Sets what was found."""

@@ -15,9 +15,10 @@ from hpjax import extension
 from hpjax.distributed import by_writer, check_same, is_writer
 from hpjax.engine.lane import restored
 from hpjax.engine.plan import Plan
-from hpjax.engine.trace import together
+from hpjax.engine.trace import alone
 from hpjax.errors import InputError, RunError
 from hpjax.event import Event
+from hpjax.hparams import Hparams
 from hpjax.keys import lane_key, purpose_key, step_key
 from hpjax.loop import train
 from hpjax.manifest import manifest, recorded_manifest
@@ -220,9 +221,7 @@ class Sweep(Settings):
         data = self.program.data
         if data is None or data.test is None:
             raise RunError("there is no test split. Give Data(train, valid, test).")
-        plan, point = self._prepared_of(result, trial).plan, self.points(result)[trial]
-        traced = {v.name for v in plan.verdicts if v.traced}
-        h = jax.tree.map(lambda array: array[0], together(tracer(self).kinds, [point], traced))
+        plan, h = self._prepared_of(result, trial).plan, self._hparams(result, trial)
         evaluate = jax.jit(lambda key, state, test, h: self.program.evaluate(key, state, test, h))
         found = []
         for replicate, state in enumerate(self._states(result, trial)):
@@ -241,7 +240,12 @@ class Sweep(Settings):
 
     def predictor(self, result: Result, trial: int) -> Predictor:
         """The final states of a trial as a function of inputs."""
-        return Predictor(self.program, self.points(result)[trial], self._states(result, trial))
+        return Predictor(self.program, self._hparams(result, trial), self._states(result, trial))
+
+    def _hparams(self, result: Result, trial: int) -> Hparams:
+        """The hyperparameters of a trial at its end as its lanes had them: arrays where they are traced."""
+        traced = {v.name for v in self._prepared_of(result, trial).plan.verdicts if v.traced}
+        return alone(tracer(self).kinds, self.points(result)[trial], traced)
 
     def _states(self, result: Result, trial: int) -> list[State]:
         """The final state of each of a trial's replicates, as the program has it."""

@@ -223,6 +223,26 @@ def test_metrics_against_scikit_learn():
     )
 
 
+def test_networks_that_a_mask_makes_small_predict():
+    class Masked(nn.Module):
+        units: int
+
+        @nn.compact
+        def __call__(self, x):
+            return hpx.nn.Dense(3, inputs=self.units)(nn.relu(hpx.nn.Dense(8, self.units)(x)))
+
+    program = classifier(model=lambda h: Masked(h.units))
+    space = hpx.Space(learning_rate=0.1, momentum=0.9, units=hpx.Choice(2, 5))
+    result = hpx.Sweep(program, space, sampler=hpx.Grid()).run(progress=False)
+    x = program.data.test.x
+    for trial in result:
+        params, units = trial.restore()["params"], trial.hparams["units"]
+        first, second = params["Dense_0"], params["Dense_1"]
+        hidden = np.maximum(x @ first["kernel"][:, :units] + first["bias"][:units], 0)
+        expected = hidden @ second["kernel"][:units] + second["bias"]
+        np.testing.assert_allclose(trial.predict(x)[0], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_tests_and_predictions_are_those_of_the_trained_models():
     program = classifier()
     space = hpx.Space(learning_rate=hpx.LogUniform(1e-4, 1), momentum=0.9)

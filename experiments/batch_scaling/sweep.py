@@ -8,6 +8,7 @@ FOLDER of --data holds mnist1d.npz; without it the digits of scikit-learn are re
 import argparse
 from pathlib import Path
 
+import numpy as np
 import optax
 from flax import linen as nn
 
@@ -23,7 +24,7 @@ OPTIMIZERS = {
         lambda h: optax.sgd(h.learning_rate, h.momentum),
         hpx.Space(learning_rate=hpx.LogUniform(1e-3, 3)) & MOMENTUM,
     ),
-    "adam": (lambda h: optax.adam(h.learning_rate), hpx.Space(learning_rate=hpx.LogUniform(1e-4, 0.1))),
+    "adam": (lambda h: optax.adam(h.learning_rate), hpx.Space(learning_rate=hpx.LogUniform(3e-4, 0.3))),
 }
 
 
@@ -106,7 +107,10 @@ def main():
         if probe is not None:
             print(f"B_simple {noise(optimizer, data, probe, target):.4g} at B = {PROBE}, averaged up to the target")
         if len(study.points) >= 3:
-            print("slopes", " ".join(f"{slope:.2f}" for slope in study.slopes))
+            log_sizes, log_steps = np.log([(point.batch_size, point.steps) for point in study.points]).T
+            for what, part in (("smallest", slice(4)), ("largest", slice(-4, None))):
+                slope = np.polyfit(log_sizes[part], log_steps[part], 1)[0]
+                print(f"slope over the four {what} batch sizes {slope:.2f}")
     draw(studies, given.out / "batch_scaling.png")
     print(given.out / "batch_scaling.png")
 

@@ -75,6 +75,12 @@ def together(kinds: Mapping[str, Kind], points: Sequence[Point], traced: Iterabl
     return Hparams({**points[0], **own}, own)
 
 
+def alone(kinds: Mapping[str, Kind], point: Point, traced: Iterable[str]) -> Hparams:
+    """One point as its lane has it; leaves have shape ()."""
+    h: Hparams = jax.tree.map(lambda array: array[0], together(kinds, [point], traced))
+    return h
+
+
 def shapes_of(tree: Any) -> Any:
     """Shapes and dtypes of a pytree of arrays, on the host or not."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), tree)
