@@ -93,13 +93,15 @@ def gradient_noise(whole: jax.Array, parts: jax.Array, size: Any, microbatch: in
       microbatch: of a microbatch; the last may be short.
 
     Returns:
-      ``gradient_noise/signal``, |G|², which may come out negative, and ``gradient_noise/trace``, tr Σ.
+      ``gradient_noise/signal``, |G|², which may come out negative, ``gradient_noise/trace``, tr Σ, and
+      ``gradient_noise/batches``, 1, whose mean over calls tells of how many batches the means of the others are.
     """
     before = -(-size // microbatch) - 1
     part = microbatch / size
     concentration = before * part**2 + (1 - before * part) ** 2
     signal = (whole - parts) / (1 - concentration)
-    return {"gradient_noise/signal": signal, "gradient_noise/trace": size * (whole - signal)}
+    found = {"signal": signal, "trace": size * (whole - signal), "batches": jnp.ones_like(signal)}
+    return {f"gradient_noise/{name}": value for name, value in found.items()}
 
 
 MONITORS: dict[str, Callable[[Any, Any, Any], Values]] = {

@@ -296,7 +296,7 @@ def draw_rates(
     edges = np.array([learning_rate in point.edges for point in study.points], bool)
     _logarithmic(ax, study.batch_sizes)
     ax.set(xlabel="batch size", ylabel=f"best {learning_rate}" + (f" / (1 − {momentum})" if momentum else ""))
-    if len(sizes) >= 3:
+    if np.isfinite(rates).sum() >= 3:
         along = np.geomspace(sizes[0], sizes[-1], 200)
         styles = {"linear": (GREY, "--"), "square root": (ORANGE, "-."), "surge": (RED, "-")}
         for fit in study.fit_rates(learning_rate, momentum):

@@ -95,11 +95,14 @@ class Batches(NamedTuple):
       size: examples of an optimizer step, of ``h``.
       microbatch: examples of a call of ``step``, which then make a batch together; None where a call takes a whole one.
       remade: gives the same program with another ``microbatch``.
+      alike: whether what is computed of a batch is computed of each example for itself, batch statistics apart, so
+        that another ``microbatch`` trains the same.
     """
 
     size: Callable[[Hparams], Any]
     microbatch: int | None
     remade: Callable[[int | None], "Program"]
+    alike: bool = True
 
 
 # Compared by identity: two programs are the same when they are one.

@@ -194,7 +194,7 @@ class Result:
         """
         columns: dict[str, Array] = {"trial": np.arange(len(self))}
         for name in self.names:
-            columns[name] = _column(name, self.hparams)
+            columns[name] = column(name, self.hparams)
         columns |= {name: self.last(name).mean(axis=1) for name in self.metrics}
         at, train = self.objective.metric, self.objective.metric.replace("valid/", "train/")
         if at != train and train in self.metrics:
@@ -349,7 +349,8 @@ def load(directory: str | Path) -> Result:
     return Result(Store.open(directory), read_manifest(directory))
 
 
-def _column(name: str, hparams: Sequence[Mapping[str, Any]]) -> Array:
+def column(name: str, hparams: Sequence[Mapping[str, Any]]) -> Array:
+    """A hyperparameter as a column: numbers, NaN where it is missing; or objects, None where it is."""
     present = [each[name] for each in hparams if name in each]
     if present and all(isinstance(v, int | float) and not isinstance(v, bool) for v in present):
         if len(present) == len(hparams) and all(isinstance(v, int) for v in present):

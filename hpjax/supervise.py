@@ -206,7 +206,9 @@ def _program(training: Training, data: Data, steps: Any, eval_every: Any, descri
     def remade(microbatch: int | None) -> Program:
         return _program(replace(training, microbatch=microbatch), data, steps, eval_every, describe)
 
-    batches = None if training.batch_size is None else Batches(training.batch_size, training.microbatch, remade)
+    batches = None
+    if training.batch_size is not None:
+        batches = Batches(training.batch_size, training.microbatch, remade, alike=training.augment is None)
     return Program(
         training.init,
         training.step,

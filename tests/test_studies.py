@@ -1,5 +1,7 @@
 """Batch-scaling studies against plain loops, published tables and exact gradients."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,9 @@ from matplotlib.figure import Figure
 import hpjax as hpx
 from hpjax import plot
 from hpjax.cli import main
+from hpjax.engine.width import Rate
 from hpjax.studies import NoisyQuadratic, fit_rates, fit_steps, noise_scale, noise_scale_of, scaling
+from hpjax.studies.batch_size import _estimated
 from hpjax.studies.scaling import bootstrap_of_least, recorded
 
 SIZES = 2 ** np.arange(6, 15)
@@ -71,6 +75,17 @@ def test_two_points_make_no_fit():
     for fit in (fit_steps, fit_rates):
         with pytest.raises(hpx.InputError, match=r"2 points.: needs 3 or more batch sizes"):
             fit([1, 2, 4], [3.0, np.inf, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "values"), [([1, 2, 4], [3.0, 2.0]), ([0, 2, 4], [3.0, 2.0, 1.0]), ([1, 2, 4], [3.0, -2.0, 1.0])]
+)
+def test_points_that_are_none_are_refused(sizes, values):
+    for fit in (fit_steps, fit_rates):
+        with pytest.raises(hpx.InputError, match="must be two lists of positive numbers"):
+            fit(sizes, values)
+    with pytest.raises(hpx.InputError, match=r"2 points.: needs 3 or more"):
+        fit_steps([4, 4, 8], [3.0, 3.0, 2.0])
 
 
 def test_the_bootstrap_of_the_least_is_that_of_many_draws():
@@ -207,6 +222,19 @@ def test_the_noise_of_microbatches_is_that_of_exact_gradients():
         assert found.signal[trial, 0, last] == pytest.approx(signal, rel=0.1), size
         assert found.trace[trial, 0, last] == pytest.approx(trace, rel=0.03), size
         assert found.simple[trial, 0, last] == pytest.approx(trace / signal, rel=0.1), size
+
+
+def test_noise_where_evaluations_fall_between_batches():
+    """A batch of five parts, an evaluation every two: two of five see no batch, and the others one."""
+    program = linear(batch_size=20, steps=10, eval_every=2)
+    sweeps = (
+        hpx.Sweep(dataclasses.replace(program, eval_every=every), hpx.Space(rate=0.0), trials=1) for every in (2, 5)
+    )
+    apart, whole = (noise_scale(sweep.run(progress=False)) for sweep in sweeps)
+    signal = apart.signal[0, 0]
+    np.testing.assert_array_equal(np.isnan(signal[:5]), [True, True, False, True, False])
+    np.testing.assert_allclose(signal[~np.isnan(signal)], whole.signal[0, 0], rtol=1e-4)
+    np.testing.assert_allclose(apart.trace[0, 0][~np.isnan(signal)], whole.trace[0, 0], rtol=1e-4)
 
 
 def test_noise_without_parts_is_refused():
@@ -370,6 +398,48 @@ def test_strictly_better_counts_and_ties_go_to_the_first():
     assert scaling(result, 0.25).points[0].trial == 1
 
 
+def test_a_target_that_is_no_float32_is_compared_as_lanes_do():
+    """An accuracy of 0.8 in float32 is above the double 0.8, and no better than the target."""
+
+    def evaluate(key, w, split, h):
+        return {"accuracy": jnp.float32(0.8) + 0 * w}
+
+    program = hpx.Program(
+        lambda key, h: jnp.zeros(()), lambda key, w, batch, h: (w, {}), evaluate, steps=4, eval_every=1
+    )
+    space = SPACE & hpx.Space(batch_size=hpx.Choice(2, 4))
+    better = hpx.maximize("valid/accuracy")
+    result = hpx.Sweep(program, space, trials=2, objective=better).run(progress=False)
+    assert result.curves("valid/accuracy").dtype == np.float32
+    assert scaling(result, 0.8).points == ()
+    assert len(scaling(result, 0.79999).points) > 0
+
+
+def test_alternatives_and_tuples_are_told_and_drawn():
+    space = (hpx.Space(optimizer="a", learning_rate=hpx.LogUniform(0.1, 2)) | hpx.Space(optimizer="b")) & hpx.Space(
+        batch_size=hpx.Choice(4, 16, 64), layers=hpx.Choice((8,), (8, 8))
+    )
+    inner = decay(200)
+
+    def step(key, w, batch, h):
+        rate = h.learning_rate if "learning_rate" in h else 0.9
+        return inner.step(key, w, batch, hpx.Hparams({"rate": rate, "batch_size": h.batch_size}))
+
+    def evaluate(key, w, split, h):
+        return {"loss": jnp.abs(w)}
+
+    program = dataclasses.replace(inner, step=step, evaluate=evaluate)
+    points = [{"optimizer": "a", "learning_rate": 0.2, "batch_size": s, "layers": (8,)} for s in (4, 16, 64)]
+    points += [{"optimizer": "b", "batch_size": 16, "layers": (8, 8)}]
+    result = hpx.Sweep(program, space, sampler=hpx.Manual(points)).run(progress=False)
+    found = scaling(result, 0.01)
+    assert [point.hparams["optimizer"] for point in found.points] == ["a", "b", "a"]
+    np.testing.assert_array_equal(found.best(), [0.2, np.nan, 0.2])
+    assert found.table()["layers"].tolist() == [(8,), (8, 8), (8,)]
+    assert "(8, 8)" in str(found)
+    found.plot()
+
+
 def test_batch_sizes_whose_target_was_not_reached_have_no_point():
     points = [{"rate": rate, "batch_size": size} for rate in (5.0, 1.0) for size in (1, 16)]
     result, _ = listed(points, None, 10)
@@ -386,6 +456,18 @@ def test_batch_sizes_whose_target_was_not_reached_have_no_point():
     assert nothing.missing == (1, 16)
     nothing.plot()
     str(nothing)
+
+
+def test_what_a_study_cannot_tell_it_does_not(study):
+    with pytest.raises(hpx.InputError, match=r"scaling.target = 0.001: is beyond that at which the trials ended, 0.01"):
+        scaling(study.result, 0.001)
+    easier = scaling(study.result, 0.1)
+    assert all(a.steps <= b.steps for a, b in zip(easier.points, study.points, strict=True))
+    points = [{"rate": 0.1, "batch_size": size} for size in (64, 128, 256, 512)]
+    result, _ = listed(points, None, 200)
+    found = scaling(result, 1e-3)
+    assert found.fit.critical_batch_size < 64
+    assert any("is outside of the batch sizes" in warning for warning in found.warnings)
 
 
 def test_edges_are_told():
@@ -424,6 +506,34 @@ def test_it_takes_microbatches_where_one_program_is_done_earlier():
     assert same[0] == pytest.approx(same[1], rel=1e-4)
 
 
+def test_a_study_of_a_directory_goes_on_and_is_read_again(tmp_path):
+    given = (classified(), SPACE, [4, 8, 16], 0.3, tmp_path / "run")
+    first, again = (hpx.studies.batch_scaling(*given, trials=4, complete=2, progress=False) for _ in range(2))
+    assert first.points == again.points
+    read = recorded(hpx.load(tmp_path / "run"))
+    assert (read.points, read.complete) == (first.points, 2)
+    few = scaling(first.result, 0.3, complete=100)
+    assert f"batch size 4: {few.ended[0].complete} complete trials of the 100 that were to count." in few.warnings
+
+
+def test_what_is_measured_does_not_decide_how_batches_are_taken(monkeypatch):
+    sweep = hpx.studies.batch_scaling_sweep(classified(), SPACE, [4, 8, 16], 0.3, trials=4)
+    before = _estimated(sweep)
+    slow = dataclasses.replace(sweep.plan(), rates=((Rate(2, "batched", 1e-6),),))
+    monkeypatch.setattr(type(sweep), "plan", lambda self: slow)
+    assert slow.run_seconds > 1e6
+    assert _estimated(sweep) == before
+
+
+def test_samplers_with_an_end_give_all_of_their_points():
+    grid = {"sampler": hpx.Grid(), "steps": 3}
+    space = hpx.Space(rate=hpx.LogUniform(0.1, 1, num=5))
+    sweep = hpx.studies.batch_scaling_sweep(decay(3), space, [4, 8], 0.01, **grid)
+    assert sweep.plan().trials == 10
+    with pytest.raises(hpx.InputError, match=r"batch_scaling.trials = 64: must be 5, the number of points of Grid"):
+        hpx.studies.batch_scaling_sweep(decay(3), space, [4, 8], 0.01, trials=64, **grid)
+
+
 def test_budgets():
     def steps(**given):
         sweep = hpx.studies.batch_scaling_sweep(classified(), SPACE, [4, 8, 16], 0.3, trials=1, **given)
@@ -440,6 +550,15 @@ def test_budgets():
     ("changes", "message"),
     [
         ({"batch_sizes": [0, 4]}, r"batch_scaling.batch_sizes = 0: must be a whole number, 1 or more"),
+        ({"program": classified(batch_size=8)}, r"batch_scaling.program = 'batch_size': is never read by it"),
+        ({"objective": "valid/loss"}, r"batch_scaling.objective = 'valid/loss': must be of type Objective"),
+        ({"space": {}}, r"batch_scaling.space = {}: must be of type Space"),
+        ({"complete": 0}, r"batch_scaling.complete = 0"),
+        ({"batch_sizes": 64}, r"batch_scaling.batch_sizes = 64: must be a list"),
+        (
+            {"program": classified(early_stopping=hpx.EarlyStopping(3)), "steps": 30},
+            r"batch_scaling.steps = 30: cannot go with early_stopping",
+        ),
         ({"batch_sizes": [2.5]}, r"batch_scaling.batch_sizes = 2.5: must be a whole number"),
         ({"batch_sizes": []}, r"batch_scaling.batch_sizes = \[\]: must not be empty"),
         ({"batch_sizes": [4, 4096], "program": classified(eval_every=4)}, r"batch_size = 4096: must be at most"),

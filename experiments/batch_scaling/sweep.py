@@ -90,7 +90,7 @@ def main():
     hpx.setup()
     data = hpx.data.from_npz(given.data / "mnist1d.npz") if given.data else hpx.data.digits()
     target = 1.0 if given.data else 0.15
-    sizes = [16, 128, 1024] if given.smoke else [2**k for k in range(11)]
+    sizes = [16, 64, 1024] if given.smoke else [2**k for k in range(11)]
     studies = {}
     for name, (optimizer, space) in OPTIMIZERS.items():
         study = hpx.studies.batch_scaling(

@@ -1,6 +1,6 @@
 """A batch-scaling study: how many steps each batch size needs to a target, at the best of its hyperparameters."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def batch_scaling(
     target: float,
     directory: str | Path | None = None,
     *,
-    trials: int = 64,
+    trials: int | None = None,
     objective: Objective | None = None,
     steps: int | Callable[[int], int] | None = None,
     epochs: float | None = None,
@@ -56,7 +56,7 @@ def batch_scaling(
       batch_sizes: whole numbers, at most as many as the data has examples.
       target: of the objective's metric.
       directory: where the run is recorded, and goes on from; see ``Sweep.run``.
-      trials: of each batch size.
+      trials: of each batch size; 64 where it is None, or all points of a sampler that has an end.
       objective: whose metric is to reach the target; ``hpx.minimize("valid/loss")`` where it is None.
       steps: the budget of a trial in optimizer steps, or a function of the batch size; by default the program's.
       epochs: the budget in passes over the training split instead.
@@ -90,6 +90,7 @@ def batch_scaling(
         objective=objective,
         steps=steps,
         epochs=epochs,
+        complete=complete,
         name=name,
         **settings,
     )
@@ -102,10 +103,11 @@ def batch_scaling_sweep(
     batch_sizes: Sequence[int],
     target: float,
     *,
-    trials: int = 64,
+    trials: int | None = None,
     objective: Objective | None = None,
     steps: int | Callable[[int], int] | None = None,
     epochs: float | None = None,
+    complete: int | None = None,
     name: str = "batch_size",
     **settings: Any,
 ) -> Sweep:
@@ -113,9 +115,19 @@ def batch_scaling_sweep(
 
     ``hpx.studies.scaling(result, target)`` reads what comes of it.
     """
+    objective = minimize("valid/loss") if objective is None else objective
+    for what, value, kind in (
+        ("program", program, Program),
+        ("space", space, Space),
+        ("objective", objective, Objective),
+    ):
+        if not isinstance(value, kind):
+            allowed = f"must be of type {kind.__name__}"
+            raise InputError(f"batch_scaling.{what}", value, allowed, "See the help of hpx.studies.batch_scaling.")
     sizes = _sizes(batch_sizes)
     real("batch_scaling.target", target, -np.inf)
-    whole("batch_scaling.trials", trials)
+    if complete is not None:
+        whole("batch_scaling.complete", complete)
     if name in space.names:
         allowed = "must not be in the space: each batch size has a search of its own"
         raise InputError("batch_scaling.space", name, allowed, "Leave it out, and give batch_sizes.")
@@ -123,12 +135,22 @@ def batch_scaling_sweep(
         if taken in settings:
             allowed = "cannot be given: a trial is one run, and intervals come from the trials"
             raise InputError(f"batch_scaling.{taken}", settings[taken], allowed, "Use more trials.")
-    objective = objective or minimize("valid/loss")
     sampler = settings.pop("sampler", None) or Sobol()
+    points = sampler.size(space)
+    trials = whole("batch_scaling.trials", (points or 64) if trials is None else trials)
+    if points is not None and trials != points:
+        allowed = f"must be {points}, the number of points of {type(sampler).__name__}"
+        raise InputError("batch_scaling.trials", trials, allowed, "Leave it out.")
     program = replace(
         program,
         react=_until(program, objective, target),
-        describe={**program.describe, "study": "batch scaling", "target": show(float(target)), "over": name},
+        describe={
+            **program.describe,
+            "study": "batch scaling",
+            "target": repr(float(target)),
+            "over": name,
+            "complete": complete or "all",
+        },
         steps=_budget(program, steps, epochs, name),
     )
     sweep = Sweep(
@@ -139,6 +161,15 @@ def batch_scaling_sweep(
         objective=objective,
         **settings,
     )
+    plan = sweep.plan()
+    if not any(name in shapes.reads for shapes in plan.shapes):
+        allowed = "is never read by it: all batch sizes would train the same"
+        raise InputError("batch_scaling.program", name, allowed, f"Write batch_size=lambda h: h.{name}.")
+    state = plan.shapes[0].state
+    if (steps is not None or epochs is not None) and isinstance(state, dict) and "stopping" in state:
+        given = "steps" if epochs is None else "epochs"
+        allowed = "cannot go with early_stopping, which restores the best parameters after the program's own steps"
+        raise InputError(f"batch_scaling.{given}", steps if epochs is None else epochs, allowed, "Give steps there.")
     sweep = _quicker(sweep)
     _check_start(sweep, target)
     return sweep
@@ -182,6 +213,8 @@ class EachBatchSize(Sampler):
 
 
 def _sizes(batch_sizes: Sequence[int]) -> tuple[int, ...]:
+    if not isinstance(batch_sizes, Iterable) or isinstance(batch_sizes, str):
+        raise InputError("batch_scaling.batch_sizes", batch_sizes, "must be a list", "Write [16, 64, 256].")
     sizes = sorted({whole("batch_scaling.batch_sizes", size) for size in batch_sizes})
     if not sizes:
         raise InputError("batch_scaling.batch_sizes", batch_sizes, "must not be empty", "Write [16, 64, 256].")
@@ -224,7 +257,7 @@ def _budget(
 def _quicker(sweep: Sweep) -> Sweep:
     """The sweep, or the same in microbatches, where its plan says that all is done earlier so."""
     batches, sizes = sweep.program.batches, sweep.sampler.batch_sizes  # type: ignore[attr-defined]
-    if batches is None or batches.microbatch is not None or len(sizes) == 1:
+    if batches is None or batches.microbatch is not None or not batches.alike or len(sizes) == 1:
         return sweep
     state = sweep.plan().shapes[0].state
     if isinstance(state, dict) and jax.tree.leaves(state.get("stats")):
@@ -239,8 +272,16 @@ def _quicker(sweep: Sweep) -> Sweep:
         return own.schedule(h).eval_every * parts.schedule(h).calls
 
     other = replace(sweep, program=replace(own, **taken, eval_every=own.eval_every and eval_every))
-    seconds = [each.plan().run_seconds + each.plan().compile_seconds for each in (sweep, other)]
-    return other if seconds[1] < seconds[0] else sweep
+    return other if _estimated(other) < _estimated(sweep) else sweep
+
+
+def _estimated(sweep: Sweep) -> float:
+    """Seconds for all of it on one device, by the work alone: the same before and after widths are measured, so that a
+    directory is gone on with as it was begun.
+    """
+    plan = sweep.plan()
+    alone = replace(plan, rates=((),) * len(plan.groups), devices=(1, plan.devices[1]))
+    return alone.run_seconds + alone.compile_seconds
 
 
 def _check_start(sweep: Sweep, target: float) -> None:

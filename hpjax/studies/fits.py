@@ -168,11 +168,14 @@ def slopes(batch_sizes: ArrayLike, steps: ArrayLike) -> Floats:
 def _points(name: str, batch_sizes: ArrayLike, values: ArrayLike) -> tuple[Floats, Floats]:
     """Batch sizes and the logarithms of what is there at them."""
     size, value = np.asarray(batch_sizes, float), np.asarray(values, float)
+    if size.shape != value.shape or size.ndim != 1 or not (size > 0).all() or (value <= 0).any():
+        shapes = f"{list(size.shape)} batch sizes, {list(value.shape)} values"
+        raise InputError(name, shapes, "must be two lists of positive numbers, as long as each other", "Give a list.")
     there = np.isfinite(value)
-    if there.sum() < 3:
+    if len(np.unique(size[there])) < 3:
         raise InputError(
             name,
-            f"{there.sum()} points",
+            f"{len(np.unique(size[there]))} points",
             "needs 3 or more batch sizes that reached the target",
             "Use more batch sizes, longer budgets or an easier target.",
         )

@@ -10,7 +10,7 @@ from hpjax.result import Result
 
 Floats = NDArray[np.float64]
 
-SIGNAL, TRACE = "train/gradient_noise/signal", "train/gradient_noise/trace"
+SIGNAL, TRACE, WHOLE = (f"train/gradient_noise/{name}" for name in ("signal", "trace", "batches"))
 
 
 class NoiseScale(NamedTuple):
@@ -44,7 +44,8 @@ def noise_scale(result: Result, window: int = 1) -> NoiseScale:
         ratio at single steps is far too noisy, and its mean is biased.
 
     Returns:
-      Arrays (trials, replicates, evaluations), padded with NaN; each averages the steps since the evaluation before.
+      Arrays (trials, replicates, evaluations), padded with NaN; each averages the steps since the evaluation before,
+      NaN where no batch became whole since then.
 
     Raises:
       InputError: the result has none.
@@ -63,7 +64,9 @@ def noise_scale(result: Result, window: int = 1) -> NoiseScale:
         allowed = "has no gradient noise"
         remedy = 'Give hpx.supervised microbatch=... and monitor=["gradient_noise"].'
         raise InputError("noise_scale.result", ", ".join(result.metrics), allowed, remedy)
-    return NoiseScale(*(_means(result.curves(name), window) for name in (SIGNAL, TRACE)))
+    signal, trace, batches = (_sums(result.curves(name), window) for name in (SIGNAL, TRACE, WHOLE))
+    with np.errstate(invalid="ignore"):
+        return NoiseScale(*(np.where(batches > 0, sums / batches, np.nan) for sums in (signal, trace)))
 
 
 def noise_scale_of(small: float, big: float, small_squares: ArrayLike, big_squares: ArrayLike) -> NoiseScale:
@@ -90,9 +93,8 @@ def noise_scale_of(small: float, big: float, small_squares: ArrayLike, big_squar
     return NoiseScale(np.array(signal), np.array(trace))
 
 
-def _means(values: Floats, window: int) -> Floats:
-    """Means over the last ``window`` values of the last axis, fewer at its beginning."""
-    sums = np.cumsum(values, axis=-1)
+def _sums(values: Floats, window: int) -> Floats:
+    """Sums over the last ``window`` values of the last axis, fewer at its beginning."""
+    sums = np.cumsum(values, axis=-1, dtype=float)
     sums[..., window:] = sums[..., window:] - sums[..., :-window]
-    found: Floats = sums / np.minimum(np.arange(values.shape[-1]) + 1, window)
-    return found
+    return sums

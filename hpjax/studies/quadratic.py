@@ -93,6 +93,8 @@ class NoisyQuadratic:
           Float (batch sizes,): the last step at which the loss is the target or more, 1 at least, infinite where no
           learning rate gets below it.
         """
+        for size in batch_sizes:
+            whole("NoisyQuadratic.steps_to.batch_sizes", size)
         rates = np.logspace(-5, 0.5, 100) if learning_rates is None else np.asarray(learning_rates, float)
         return np.array([self._last_above(rates, size, target).min() for size in batch_sizes])
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpjax.errors import InputError, RunError, did_you_mean, real, whole
-from hpjax.result import Result
+from hpjax.result import Result, column
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps, slopes
 from hpjax.text import count, metric, show, table
 
@@ -69,6 +69,7 @@ class BatchScaling:
       ended: for each, how its trials ended.
       points: of those at which a trial reached the target, ascending.
       tried: for each, the steps to the target of the complete trials that count, infinite where one did not reach it.
+      complete: how many complete trials of each were to count, None for all.
     """
 
     result: Result
@@ -78,6 +79,7 @@ class BatchScaling:
     ended: tuple[Ended, ...]
     points: tuple[ScalingPoint, ...]
     tried: tuple[Floats, ...]
+    complete: int | None = None
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -127,15 +129,18 @@ class BatchScaling:
         return float(low), float(high)
 
     def best(self, learning_rate: str = "learning_rate", momentum: str | None = None) -> Floats:
-        """The learning rate of each point's best trial, (points,); with ``momentum`` the effective, rate / (1 − m)."""
+        """The learning rate of each point's best trial, (points,); with ``momentum`` the effective, rate / (1 − m).
+
+        NaN where that trial has none, of an alternative of the space.
+        """
         for name in (learning_rate, momentum):
             if name is not None and name not in self.result.names:
                 raise InputError("best", name, "must be a hyperparameter", did_you_mean(name, self.result.names))
-        rates = np.array([float(point.hparams[learning_rate]) for point in self.points])
-        if momentum is None:
-            return rates
-        effective: Floats = rates / (1 - np.array([float(point.hparams[momentum]) for point in self.points]))
-        return effective
+        rates, momenta = (
+            np.array([float(point.hparams.get(name, np.nan)) for point in self.points])
+            for name in (learning_rate, momentum or learning_rate)
+        )
+        return rates if momentum is None else rates / (1 - momenta)
 
     def fit_rates(self, learning_rate: str = "learning_rate", momentum: str | None = None) -> tuple[RateFit, ...]:
         """Linear, square-root and surge laws of ``best``, from the least error to the greatest.
@@ -160,7 +165,20 @@ class BatchScaling:
             for size, ended in zip(self.batch_sizes, self.ended, strict=True)
             if size in self.missing
         ]
-        return (*missing, *edges)
+        few = [
+            f"batch size {size}: {count(ended.complete, 'complete trial')} of the {self.complete} that were to count."
+            for size, ended in zip(self.batch_sizes, self.ended, strict=True)
+            if self.complete is not None and ended.complete < self.complete
+        ]
+        outside = []
+        if len(self.points) >= 3:
+            critical, (low, high) = (
+                self.fit.critical_batch_size,
+                (self.points[0].batch_size, self.points[-1].batch_size),
+            )
+            if not low <= critical <= high:
+                outside = ["the critical batch size is outside of the batch sizes, which do not determine it."]
+        return (*missing, *few, *outside, *edges)
 
     def table(self) -> dict[str, NDArray[Any]]:
         """A column per quantity, a row per batch size; NaN where there is no point."""
@@ -175,9 +193,10 @@ class BatchScaling:
             "trial": [point.trial if point else -1 for point in here],
         }
         names = [name for name in self.result.names if name != self.name]
-        columns |= {name: [point.hparams.get(name) if point else None for point in here] for name in names}
+        best = [point.hparams if point else {} for point in here]
         columns |= {name: [getattr(each, name) for each in self.ended] for name in Ended._fields}
-        return {name: np.array(column) for name, column in columns.items()}
+        found = {name: np.array(cells) for name, cells in columns.items()}
+        return found | {name: column(name, best) for name in names}
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Steps against batch size, and where there is a learning rate the best one; see ``hpjax.plot``.
@@ -201,12 +220,13 @@ class BatchScaling:
         regimes = dict(zip((p.batch_size for p in self.points), self.regimes, strict=True)) if enough else {}
         shown = ["steps", "steps_high", "examples", "trial"]
         names = [name for name in self.result.names if name != self.name]
+        points = {point.batch_size: point for point in self.points}
         header = [self.name, *shown, *names, *Ended._fields, "regime"]
         rows = []
         for i, size in enumerate(self.batch_sizes):
             there = size not in self.missing
             cells = [f"{columns[name][i]:,.0f}" if there else "-" for name in shown]
-            own = [show(columns[name][i]) if there and columns[name][i] is not None else "-" for name in names]
+            own = [show(points[size].hparams.get(name, "-")) if there else "-" for name in names]
             rows.append([f"{size:,}", *cells, *own, *map(str, self.ended[i]), regimes.get(size, "-")])
         lines = [f"steps to {self.goal}"]
         lines.append(table(header, rows))
@@ -217,7 +237,8 @@ class BatchScaling:
                 f"critical batch size {metric(fit.critical_batch_size)} (95 %: {metric(low)} to {metric(high)}), at "
                 f"least {metric(fit.minimum_steps)} steps and {metric(fit.minimum_examples)} examples"
             )
-            if "learning_rate" in self.result.names:
+            lines.append(f"slopes from point to point: {', '.join(f'{slope:.2f}' for slope in self.slopes)}")
+            if "learning_rate" in self.result.names and np.isfinite(self.best()).sum() >= 3:
                 laws = ", ".join(f"{fit.law} {metric(fit.error)}" for fit in self.fit_rates())
                 lines.append(f"best learning_rate by law, with the error of its logarithm: {laws}")
         else:
@@ -242,16 +263,21 @@ def scaling(
 
     Args:
       result: with one replicate a trial; of ``batch_scaling_sweep(...).run()``, ``hpx.load(directory)``, or any other.
-      target: of the objective's metric; a later one than that at which the trials stopped gives no points.
+      target: of the objective's metric; of a study its own, or an easier one.
       complete: how many complete trials of each batch size count, the first ones; all where it is None.
       name: of the hyperparameter that is the batch size.
 
     Raises:
-      InputError: the result has no such hyperparameter, or several replicates.
+      InputError: the result has no such hyperparameter, several replicates, or trials that ended before the target.
     """
     real("scaling.target", target, -np.inf)
     if complete is not None:
         whole("scaling.complete", complete)
+    ended_at = result.manifest["sweep"].get("program", {}).get("target")
+    sign = 1 if result.objective.direction == "minimize" else -1
+    if ended_at is not None and sign * target < sign * float(ended_at):
+        allowed = f"is beyond that at which the trials ended, {ended_at}: most had no time to reach it"
+        raise InputError("scaling.target", target, allowed, "Run a study of it.")
     if name not in result.names:
         raise InputError("scaling.name", name, "must be a hyperparameter", did_you_mean(name, result.names))
     if result.lane_status.shape[1] != 1:
@@ -278,7 +304,7 @@ def scaling(
             points.append(
                 ScalingPoint(size, int(to_target[best]), interval, best, hparams, _edges(result, hparams, name))
             )
-    return BatchScaling(result, float(target), name, batch_sizes, tuple(ended), tuple(points), tuple(tried))
+    return BatchScaling(result, float(target), name, batch_sizes, tuple(ended), tuple(points), tuple(tried), complete)
 
 
 def recorded(result: Result) -> BatchScaling | None:
@@ -287,15 +313,17 @@ def recorded(result: Result) -> BatchScaling | None:
     if about.get("study") != "batch scaling":
         return None
     try:
-        return scaling(result, float(about["target"]), name=about["over"])
+        complete = None if about["complete"] == "all" else int(about["complete"])
+        return scaling(result, float(about["target"]), complete=complete, name=about["over"])
     except (KeyError, ValueError) as error:
         raise RunError(f"the manifest does not say what the batch-scaling study is of: {error}") from None
 
 
 def steps_to(result: Result, target: float) -> Floats:
     """Per trial, the step of its first evaluation that is strictly better than the target, else infinite: (trials,)."""
-    scores = result.objective.scores(result.curves(result.objective.metric)[:, 0])
-    better = scores < result.objective.scores(np.array(float(target)))
+    values = result.curves(result.objective.metric)[:, 0]
+    # In the type of the values: a lane that compares there ends at the very evaluation that is found here.
+    better = result.objective.scores(values) < result.objective.scores(np.array(target, values.dtype))
     steps = result.curves("step")[:, 0]
     if better.shape[1] == 0:
         return np.full(len(result), np.inf)
