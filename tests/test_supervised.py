@@ -237,7 +237,7 @@ def test_networks_that_a_mask_makes_small_predict():
     x = program.data.test.x
     for trial in result:
         params, units = trial.restore()["params"], trial.hparams["units"]
-        first, second = params["Dense_0"], params["Dense_1"]
+        second, first = params["Dense_0"], params["Dense_1"]  # in the order in which they are made
         hidden = np.maximum(x @ first["kernel"][:, :units] + first["bias"][:units], 0)
         expected = hidden @ second["kernel"][:units] + second["bias"]
         np.testing.assert_allclose(trial.predict(x)[0], expected, rtol=1e-4, atol=1e-5)

@@ -172,11 +172,8 @@ class BatchScaling:
         ]
         outside = []
         if len(self.points) >= 3:
-            critical, (low, high) = (
-                self.fit.critical_batch_size,
-                (self.points[0].batch_size, self.points[-1].batch_size),
-            )
-            if not low <= critical <= high:
+            sizes, _ = self._steps
+            if not sizes[0] <= self.fit.critical_batch_size <= sizes[-1]:
                 outside = ["the critical batch size is outside of the batch sizes, which do not determine it."]
         return (*missing, *few, *outside, *edges)
 
