@@ -149,12 +149,6 @@ def reached(result: "Result", metric: str) -> Array:
     return values
 
 
-def final(values: Array) -> float:
-    """The last of values that are padded with NaN."""
-    there = values[~np.isnan(values)]
-    return float(there[-1]) if there.size else np.nan
-
-
 def numbers(result: "Result") -> list[str]:
     """The hyperparameters of ``varied`` that are numbers on a scale."""
     return [name for name in varied(result) if result.scales[name] != "category"]

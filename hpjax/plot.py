@@ -1,6 +1,6 @@
 """Pictures of a result, drawn with matplotlib from the numbers of ``analysis``."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ _DOTS: dict[str, Any] = {"fmt": "o", "color": BLUE, "markersize": 4, "linewidth"
 
 
 def overview(result: "Result", names: Sequence[str] | None = None) -> "Figure":
-    """The objective's curves, and its last value against each hyperparameter.
+    """The objective's curves, and its best value over training against each hyperparameter.
 
     Args:
       result: what to draw.
@@ -124,14 +124,12 @@ def draw_map(result: "Result", across: str, up: str, metric: str, ax: "Axes") ->
         if logarithmic:
             which("log")
     if len(found.z):
-        low, high = analysis.limits(found.z if result.objective.direction == "minimize" else -found.z)
-        sign = 1 if result.objective.direction == "minimize" else -1
-        ends = sorted((sign * low, sign * high))
-        shades = "cividis_r" if sign > 0 else "cividis"
-        dots = ax.scatter(found.x, found.y, c=found.z, vmin=ends[0], vmax=ends[1], cmap=shades, s=18, linewidths=0)
+        low, high = _range(found.z, result)
+        shades, beyond = ("cividis_r", "max") if result.objective.direction == "minimize" else ("cividis", "min")
+        dots = ax.scatter(found.x, found.y, c=found.z, vmin=low, vmax=high, cmap=shades, s=18, linewidths=0)
         figure = ax.get_figure()
         if figure is not None:
-            figure.colorbar(dots, ax=ax, label=_plain(metric), extend="max" if sign > 0 else "min")
+            figure.colorbar(dots, ax=ax, label=_plain(metric), extend=beyond)
         best = found.trials == (result.ranking[0] if result.ranking else -1)
         ax.scatter(found.x[best], found.y[best], s=90, color=RED, marker="*", zorder=3, label="the best")
     if len(found.diverged):
@@ -147,12 +145,13 @@ def draw_rungs(result: "Result", ax: "Axes") -> "Axes":
     """The curves of a race, those that were stopped grey; at each rung stands how many trials trained up to it."""
     steps, values, best = analysis.curves(result, result.objective.metric)
     found, order = analysis.rungs(result), result.ranking[::-1]
+    last = result.last(result.objective.metric).mean(axis=1)
     ax.set_xscale("log")
     for row, trial in enumerate(order):
         color, wide = (GREY, 0.6) if found.stopped[trial] else (BLUE, 1.0)
         ax.plot(steps[row], values[row], color=color, linewidth=wide, alpha=0.6)
         if found.stopped[trial]:
-            ax.plot(found.ended[trial], analysis.final(values[row]), ".", color=GREY, markersize=3, alpha=0.6)
+            ax.plot(found.ended[trial], last[trial], ".", color=GREY, markersize=3, alpha=0.6)
     if best is not None:
         ax.plot(steps[-1], values[-1], color=RED, linewidth=1.8, label=f"trial {best}, the best")
         ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
@@ -190,27 +189,6 @@ def draw_lineage(result: "Result", ax: "Axes") -> "Axes":
     return ax
 
 
-def race(result: "Result") -> "Figure":
-    """The rungs of a race, alone in a figure; see ``draw_rungs``."""
-    with _figure(1, 1) as (figure, panels):
-        draw_rungs(result, panels[0])
-    return figure
-
-
-def lineage(result: "Result") -> "Figure":
-    """The lineage of a population, alone in a figure; see ``draw_lineage``."""
-    with _figure(1, 1) as (figure, panels):
-        draw_lineage(result, panels[0])
-    return figure
-
-
-def heatmap(result: "Result", across: str, up: str) -> "Figure":
-    """The objective over two hyperparameters, alone in a figure; see ``draw_map``."""
-    with _figure(1, 1) as (figure, panels):
-        draw_map(result, across, up, result.objective.metric, panels[0])
-    return figure
-
-
 def pictures(result: "Result") -> "dict[str, Figure]":
     """All figures that a result is good for, by name: ``overview``, ``map``, ``rungs`` and ``lineage``.
 
@@ -219,18 +197,30 @@ def pictures(result: "Result") -> "dict[str, Figure]":
     found = {"overview": overview(result)}
     names = sorted(analysis.numbers(result), key=lambda name: name not in ("learning_rate", "weight_decay"))
     if len(names) > 1:
-        found["map"] = heatmap(result, names[0], names[1])
+        found["map"] = _alone(draw_map, result, names[0], names[1], result.objective.metric)
     if (result.statuses == "stopped").any():
-        found["rungs"] = race(result)
+        found["rungs"] = _alone(draw_rungs, result)
     if result.lineage:
-        found["lineage"] = lineage(result)
+        found["lineage"] = _alone(draw_lineage, result)
     return found
 
 
+def _alone(draw: "Callable[..., Axes]", *of: Any) -> "Figure":
+    """What ``draw`` draws, in a figure of its own."""
+    with _figure(1, 1) as (figure, panels):
+        draw(*of, panels[0])
+    return figure
+
+
+def _range(values: Any, result: "Result") -> tuple[float, float]:
+    """The ends of what to show of the objective's values, ascending."""
+    flip = result.objective.value
+    low, high = sorted(map(flip, analysis.limits(flip(values))))
+    return low, high
+
+
 def _limit(ax: "Axes", values: Any, result: "Result") -> None:
-    sign = 1 if result.objective.direction == "minimize" else -1
-    low, high = analysis.limits(sign * values)
-    ax.set_ylim(*sorted((sign * low, sign * high)))
+    ax.set_ylim(*_range(values, result))
 
 
 def scaling(study: "BatchScaling", learning_rate: str = "learning_rate", momentum: str = "momentum") -> "Figure":

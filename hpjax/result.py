@@ -241,7 +241,7 @@ class Result:
         journal.write(self, path, name)
 
     def plot(self, *names: str, path: str | Path | None = None) -> Any:
-        """Draws the objective's curves and its final value against hyperparameters, all by default.
+        """Draws the objective's curves and its best value against hyperparameters, all by default.
 
         Args:
           *names: hyperparameters.

@@ -145,7 +145,7 @@ def test_a_rate_that_is_too_high_never_settles():
 
 
 def test_the_simulation_agrees_with_the_closed_form():
-    model = NoisyQuadratic(dimensions=20, distinct=20, momentum=0.6)
+    model = NoisyQuadratic(dimensions=20, distinct=20, power=0.5, momentum=0.6)
     points = [{"learning_rate": rate, "batch_size": size} for rate, size in ((0.05, 2), (0.3, 16), (0.02, 2))]
     space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1), batch_size=hpx.LogInt(1, 1024))
     sweep = hpx.Sweep(model.program(steps=60, eval_every=15), space, sampler=hpx.Manual(points), replicates=400, seed=3)
@@ -361,6 +361,10 @@ def test_the_figure_is_of_these_numbers(study):
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     ax = plot.draw_rates(study, Figure().subplots(), "rate")
     assert {"linear", "square root", "surge"} <= {line.get_label() for line in ax.get_lines()}
+    (drawn,) = (
+        line.get_xydata() for line in ax.get_lines() if line.get_marker() == "o" and line.get_color() == plot.BLUE
+    )
+    np.testing.assert_allclose(drawn, [(point.batch_size, point.hparams["rate"]) for point in study.points])
 
 
 def test_the_command_line_draws_what_a_directory_has(tmp_path):

@@ -223,12 +223,12 @@ def _sizes(batch_sizes: Sequence[int]) -> tuple[int, ...]:
 
 def _until(program: Program, objective: Objective, target: float) -> Callable[[State, Metrics, Hparams], Any]:
     """The program's own reaction to an evaluation; besides, a trial is over where it is better than the target."""
-    sign = 1 if objective.direction == "minimize" else -1
+    score = objective.value  # of a value as of a score, since one is the other or its opposite
 
     def react(state: State, metrics: Metrics, h: Hparams) -> tuple[State, Any]:
         objective.check(metrics)
         state, done = program.react(state, metrics, h)
-        return state, done | (sign * metrics[objective.metric] < sign * target)
+        return state, done | (score(metrics[objective.metric]) < score(target))
 
     return react
 
@@ -296,7 +296,7 @@ def _check_start(sweep: Sweep, target: float) -> None:
 
     metric = objective.metric.removeprefix("valid/")
     value = float(jax.jit(look)(lane_key(sweep.seed, 0), valid)[metric])
-    if objective.scores(np.array(value)) < objective.scores(np.array(float(target))):
+    if objective.value(value) < objective.value(target):
         allowed = f"is met before the first step, at which {objective.metric} is {show(round(value, 4))}"
         better = "lower" if objective.direction == "minimize" else "higher"
         raise InputError("batch_scaling.target", target, allowed, f"Choose a {better} one.")

@@ -253,9 +253,7 @@ class BatchScaling:
         return np.array([p.batch_size for p in self.points], float), np.array([p.steps for p in self.points], float)
 
 
-def scaling(
-    result: Result, target: float, *, complete: int | None = None, name: str = "batch_size", seed: int = 0
-) -> BatchScaling:
+def scaling(result: Result, target: float, *, complete: int | None = None, name: str = "batch_size") -> BatchScaling:
     """Reads the result of a sweep over batch sizes as a batch-scaling study; see ``batch_scaling``.
 
     Args:
@@ -271,8 +269,8 @@ def scaling(
     if complete is not None:
         whole("scaling.complete", complete)
     ended_at = result.manifest["sweep"].get("program", {}).get("target")
-    sign = 1 if result.objective.direction == "minimize" else -1
-    if ended_at is not None and sign * target < sign * float(ended_at):
+    score = result.objective.value  # of a value as of a score, since one is the other or its opposite
+    if ended_at is not None and score(target) < score(float(ended_at)):
         allowed = f"is beyond that at which the trials ended, {ended_at}: most had no time to reach it"
         raise InputError("scaling.target", target, allowed, "Run a study of it.")
     if name not in result.names:
