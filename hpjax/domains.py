@@ -20,6 +20,19 @@ class Selection(NamedTuple):
     options: tuple[Any, ...]
 
 
+class Range(NamedTuple):
+    """Between which numbers a value lies, and how they are spaced.
+
+    Attributes:
+      low, high: the ends.
+      scale: ``"linear"``, ``"log"``, ``"reverse log"``, or ``"category"`` where only some numbers between are values.
+    """
+
+    low: float
+    high: float
+    scale: str
+
+
 Kind = type | Selection | None
 
 
@@ -39,6 +52,8 @@ class Domain(ABC):
 
     # The kind of the traced array, or None where values are no numbers and can only be static.
     kind: ClassVar[Kind] = float
+    # How an axis of it is best drawn.
+    scale: ClassVar[str] = "linear"
 
     def __post_init__(self) -> None:
         if self.static and self.traced:
@@ -55,6 +70,10 @@ class Domain(ABC):
     def numeric(self) -> Kind:
         """``float``, ``int`` or ``bool`` where the values are numbers of that kind, a ``Selection``, else None."""
         return self.kind
+
+    def range(self) -> Range | None:
+        """The ends, where it is a range of numbers."""
+        return None
 
     @property
     def baseline(self) -> Any:
@@ -115,6 +134,9 @@ class _Interval(Domain):
 
     def contains(self, value: Any) -> bool:
         return _number(value) and self.low <= value <= self.high
+
+    def range(self) -> Range | None:
+        return Range(self.low, self.high, self.scale)
 
     # A monotone scale on which the domain is uniform; subclasses give it and its inverse.
     def _scale(self, value: float) -> float:
@@ -177,6 +199,8 @@ class LogUniform(_Interval):
       [0.0001, 0.001, 0.01, 0.1, 1.0]
     """
 
+    scale = "log"
+
     def _check_bound(self, name: str, value: float) -> None:
         if value <= 0:
             raise InputError(
@@ -206,6 +230,8 @@ class ReverseLogUniform(_Interval):
       >>> ReverseLogUniform(0.9, 0.9999, num=4).grid()
       [0.9, 0.99, 0.999, 0.9999]
     """
+
+    scale = "reverse log"
 
     def _check_bound(self, name: str, value: float) -> None:
         if value >= 1:
@@ -269,6 +295,8 @@ class LogInt(Int):
       [16, 64, 256]
     """
 
+    scale = "log"
+
     def _check_bound(self, name: str, value: float) -> None:
         super()._check_bound(name, value)
         if value < 1:
@@ -304,6 +332,7 @@ class Choice(Domain):
 
     options: tuple[Any, ...]
     select: bool
+    scale = "category"
 
     def __init__(
         self,
@@ -351,6 +380,11 @@ class Choice(Domain):
         if not all(_number(o) or (isinstance(o, float) and math.isinf(o)) for o in self.options):
             return None
         return int if all(isinstance(o, int) and abs(o) < 2**31 for o in self.options) else float
+
+    def range(self) -> Range | None:
+        """Of three numbers or more; one of two is always at an end."""
+        ordered = len(self.options) >= 3 and all(map(_number, self.options))
+        return Range(min(self.options), max(self.options), self.scale) if ordered else None
 
     def __str__(self) -> str:
         return f"Choice({', '.join(map(show, self.options))})"

@@ -84,6 +84,8 @@ def _check_steps(
         raise refused("its trials take different numbers of steps")
     if now["steps"] < steps:
         raise refused("that would be fewer")
+    if settings.program.finishes:
+        raise refused("its program finished what complete trials keep, as early stopping does. Begin a new run")
     if settings.scheduler is not None:
         raise refused("its scheduler has decided by what it knew of the budget. Begin a new run")
     calls = steps * plan.schedules[0].calls

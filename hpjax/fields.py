@@ -1,6 +1,7 @@
 """What the fields of a manifest must be, before anything goes by them."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from hpjax.errors import RunError
@@ -9,12 +10,21 @@ from hpjax.untrusted import Field, check, is_real, is_text, is_whole, list_of
 PART = re.compile("[0-9]{1,9}/[0-9]{1,9}")
 SCALES = ("linear", "log", "reverse log", "category")
 
+
+def _is_dict(value: Any, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(value, dict) and all(map(fits, value.values()))
+
+
+def _is_range(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(is_real, value[:2])) and value[2] in SCALES
+
+
 # Of the manifest all that is read again, and what each must be.
 _NUMBER = Field(lambda v: is_whole(v, 1), "a whole number, 1 or more")
 FIELDS = {
     "created": Field(is_text, "a time"),
     "command": Field(lambda v: isinstance(v, list) and all(isinstance(word, str) for word in v), "a list of words"),
-    "versions": Field(lambda v: isinstance(v, dict) and all(map(is_text, v.values())), "a version for each package"),
+    "versions": Field(lambda v: _is_dict(v, is_text), "a version for each package"),
     "plan": Field(lambda v: isinstance(v, list) and all(isinstance(line, str) for line in v), "a list of lines"),
     "extended": Field(is_whole, "a whole number, 0 or more"),
     "sweep.names": Field(list_of(lambda v: is_text(v) and v.isidentifier()), "a list of names"),
@@ -22,6 +32,14 @@ FIELDS = {
     "sweep.scales": Field(
         lambda v: isinstance(v, dict) and all(scale in SCALES for scale in v.values()),
         f"one of {', '.join(SCALES)} for each name",
+    ),
+    "sweep.space": Field(
+        lambda v: isinstance(v, dict) and all(_is_dict(each, is_text) for each in v.values()),
+        "a domain for each name of each alternative",
+    ),
+    "sweep.ranges": Field(
+        lambda v: isinstance(v, list) and all(_is_dict(each, _is_range) for each in v),
+        "low, high and scale of names of each alternative",
     ),
     "sweep.trials": _NUMBER,
     "sweep.rounds": Field(
@@ -63,6 +81,8 @@ def check_manifest(where: str, manifest: Any) -> None:
     sweep = manifest["sweep"]
     if sweep["scales"].keys() != {*sweep["names"]}:
         raise RunError(f"{where}: sweep.scales must have the names in sweep.names. It is damaged.")
+    if len(sweep["ranges"]) != len(sweep["space"]):
+        raise RunError(f"{where}: sweep.ranges must have the alternatives of sweep.space. It is damaged.")
     if sum(sweep["rounds"]) != sweep["trials"]:
         raise RunError(f"{where}: sweep.rounds must add up to sweep.trials. It is damaged.")
     if sweep["objective"][0] not in sweep["metrics"]:

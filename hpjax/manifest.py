@@ -52,6 +52,7 @@ def description(settings: Settings, prepared: Prepared) -> dict[str, Any]:
     return {
         "space": {f"alternative {i}": {n: str(d) for n, d in b.items()} for i, b in enumerate(settings.space.branches)},
         "names": list(settings.space.names),
+        "ranges": [{n: list(r) for n, d in b.items() if (r := d.range()) is not None} for b in settings.space.branches],
         "scales": {name: settings.space.scale(name) for name in settings.space.names},
         "metrics": sorted({name for shapes in plan.shapes for name in shapes.metrics}),
         "trials": plan.trials,
@@ -105,7 +106,8 @@ def _life(program: Program) -> Callable[[Hparams, Any, Any], Any]:
         state, metrics = program.step(key, state, program.batch(key, jnp.int32(0), train, h), h)
         evaluated = program.evaluate(key, state, valid, h)
         reported = {f"train/{name}": v for name, v in metrics.items()} | {f"valid/{n}": v for n, v in evaluated.items()}
-        return metrics, evaluated, program.react(state, reported, h)
+        state, done = program.react(state, reported, h)
+        return metrics, evaluated, done, program.finish(state, h)
 
     return life
 

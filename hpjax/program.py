@@ -65,6 +65,11 @@ def _carry_on(state: State, metrics: Metrics, h: Hparams) -> tuple[State, bool]:
     return state, False
 
 
+def _as_it_is(state: State, h: Hparams) -> State:
+    """The default ``finish``: a complete trial keeps its state."""
+    return state
+
+
 def _all_of(state: State) -> Any:
     """The default ``parameters``: the whole state."""
     return state
@@ -123,6 +128,8 @@ class Program:
         key comes at every step. By default the whole training split. Of a stream ``train`` is the step's batch.
       react: ``react(state, metrics, h) -> (state, done)``; called after each evaluation with all reported metrics,
         as ``valid/loss``. It may change the state; where ``done``, a bool (), is true, the trial is complete.
+      finish: ``finish(state, h) -> state``; what a complete trial keeps, be it ``done`` or at its last step: its best
+        parameters, say.
       steps: how many optimizer steps a trial takes; a constant or a function of ``h``.
       calls: how many calls of ``step`` make one optimizer step; more than 1 where gradients are accumulated. A
         constant or a function of ``h``.
@@ -153,6 +160,7 @@ class Program:
     data: Data | None = None
     batch: Callable[[jax.Array, jax.Array, Arrays, Hparams], Batch] = whole_split
     react: Callable[[State, Metrics, Hparams], tuple[State, Any]] = field(default=_carry_on, kw_only=True)
+    finish: Callable[[State, Hparams], State] = field(default=_as_it_is, kw_only=True)
     steps: int | Callable[[Hparams], int] = field(kw_only=True)
     calls: int | Callable[[Hparams], int] = field(default=1, kw_only=True)
     eval_every: int | Callable[[Hparams], int] | None = field(default=None, kw_only=True)
@@ -163,7 +171,7 @@ class Program:
     describe: Mapping[str, object] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name in ("init", "step", "evaluate", "batch", "react", "validate", "parameters", "predict"):
+        for name in ("init", "step", "evaluate", "batch", "react", "finish", "validate", "parameters", "predict"):
             if not callable(getattr(self, name)) and (name, getattr(self, name)) != ("predict", None):
                 raise InputError(f"Program.{name}", getattr(self, name), "must be a function", "See Program's help.")
         if self.data is not None and not isinstance(self.data, Data):
@@ -182,6 +190,11 @@ class Program:
     def names_parameters(self) -> bool:
         """Whether it says which part of the state its parameters are."""
         return self.parameters is not _all_of
+
+    @property
+    def finishes(self) -> bool:
+        """Whether a complete trial keeps another state than its last."""
+        return self.finish is not _as_it_is
 
     @property
     def splits(self) -> tuple[Arrays, Arrays]:

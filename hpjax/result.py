@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpjax.about import read_manifest
+from hpjax.domains import Range
 from hpjax.errors import InputError, RunError, did_you_mean, whole
 from hpjax.objective import Objective
 from hpjax.store import Store
@@ -312,6 +313,17 @@ class Result:
         """Per hyperparameter ``"linear"``, ``"log"``, ``"reverse log"`` or ``"category"``."""
         return dict(self.manifest["sweep"]["scales"])
 
+    def ranges(self, trial: int) -> dict[str, Range]:
+        """Between which numbers each hyperparameter of a trial could lie at its beginning, for those that are numbers.
+
+        In a union of spaces those of the alternative that the trial is of.
+        """
+        mine, sweeping = self.first_hparams[trial], self.manifest["sweep"]
+        for domains, ranges in zip(sweeping["space"].values(), sweeping["ranges"], strict=True):
+            if domains.keys() == mine.keys() and all(_lies(mine[n], domains[n], ranges.get(n)) for n in mine):
+                return {name: Range(*ends) for name, ends in ranges.items()}
+        return {}
+
     @property
     def tested(self) -> dict[int, dict[str, float]]:
         """Trial to its test metrics, for those evaluated on the test split so far."""
@@ -359,6 +371,13 @@ def column(name: str, hparams: Sequence[Mapping[str, Any]]) -> Array:
     column = np.empty(len(hparams), object)
     column[:] = [each.get(name) for each in hparams]
     return column
+
+
+def _lies(value: Any, domain: str, ends: Sequence[Any] | None) -> bool:
+    """Whether a value lies in a domain, as a manifest tells it; of a choice that is no range it may."""
+    if ends is not None:
+        return isinstance(value, int | float) and bool(ends[0] <= value <= ends[1])
+    return domain.startswith("Choice(") or domain == show(value)
 
 
 def _plain(cell: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hpjax.domains import Choice, Constant, Domain, Kind, LogInt, LogUniform, ReverseLogUniform, Selection
+from hpjax.domains import Constant, Domain, Kind, Selection
 from hpjax.errors import InputError, did_you_mean
 from hpjax.text import show
 
@@ -77,14 +77,7 @@ class Space:
 
     def scale(self, name: str) -> str:
         """``"linear"``, ``"log"``, ``"reverse log"`` or ``"category"``: how an axis of ``name`` is best drawn."""
-        domain = self.domains(name)[0]
-        if isinstance(domain, Choice):
-            return "category"
-        return (
-            "log"
-            if isinstance(domain, LogUniform | LogInt)
-            else ("reverse log" if isinstance(domain, ReverseLogUniform) else "linear")
-        )
+        return self.domains(name)[0].scale
 
     @property
     def names(self) -> tuple[str, ...]:

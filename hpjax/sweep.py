@@ -202,19 +202,21 @@ class Sweep(Settings):
           extending: whether more trials are to be added.
           exactly: whether to take the width that is recorded although this sweep has one of its own.
         """
-        changes: dict[str, Any] = {}
-        recorded = there["sweep"]
+        recorded, sweep = there["sweep"], self
         width, kernels, rounds = (tuple(recorded[name]) for name in ("width", "kernels", "rounds"))
-        if (exactly or self.width is None) and width != self.plan().widths:
-            changes["width"] = width
-        if (exactly or self.kernels is None) and kernels != self.plan().kernels:
-            changes["kernels"] = kernels
         more = self.plan().trials - sum(rounds)
         if rounds != self.plan().rounds and ((there["extended"] and more == 0) or (extending and more >= 0)):
             if self.shard is not None:
                 raise RunError("a shard cannot have more trials. Merge all shards, and extend what is merged.")
-            changes["rounds"] = (*rounds, more) if more else rounds
-        return replace(self, **changes) if changes else self
+            sweep = replace(sweep, rounds=(*rounds, more) if more else rounds)
+        if len(width) != len(sweep.plan().widths):
+            return sweep  # another one, as will be told
+        changes: dict[str, Any] = {}
+        if (exactly or self.width is None) and width != sweep.plan().widths:
+            changes["width"] = width
+        if (exactly or self.kernels is None) and kernels != sweep.plan().kernels:
+            changes["kernels"] = kernels
+        return replace(sweep, **changes) if changes else sweep
 
     def test_metrics(self, result: Result, trial: int) -> dict[str, float]:
         """The metrics of a trial's final states on the test split, averaged over replicates."""

@@ -36,7 +36,8 @@ class Training:
     """A supervised program; the arguments of ``supervised``, each a function of ``h`` or None.
 
     Its state is a dict: ``params``, ``stats`` (batch statistics and the like), ``opt_state``, and where they are
-    asked for ``average``, ``stopping``, ``last`` (the last evaluation) and ``sum`` (accumulated gradients).
+    asked for ``average``, ``stopping``, ``last`` (the last evaluation, for optimizers that look) and ``sum``
+    (accumulated gradients).
     """
 
     net: Network
@@ -45,8 +46,6 @@ class Training:
     measures: Measures
     optimizer: OfH
     batch_size: OfH | None
-    steps: OfH
-    eval_every: OfH | None
     eval_batch_size: int
     penalty: Callable[[Any, Hparams], Any] | None
     augment: Callable[[jax.Array, Examples, Hparams], Examples] | None
@@ -73,7 +72,6 @@ class Training:
         if self.stopping is not None:
             stopping = self._stopping(h)
             state["stopping"] = stopping.init(_evaluated(state))
-            state.setdefault("last", {"evaluations": jnp.zeros((), jnp.int32)})
         if self.microbatch is not None:
             nothing = {"parts": jnp.zeros((), jnp.int32), "loss": jnp.zeros((), jnp.result_type(float))}
             if OF_PARTS in self.monitors:
@@ -235,23 +233,20 @@ class Training:
 
     def react(self, state: State, metrics: Metrics, h: Hparams) -> tuple[State, Any]:
         """The state after an evaluation: what the optimizer may look at, and early stopping."""
-        if "last" not in state:
-            return state, False
-        evaluations = state["last"]["evaluations"] + 1
-        last = {"evaluations": evaluations}
-        if "metrics" in state["last"]:
-            last["metrics"] = {name: metrics[name] for name in state["last"]["metrics"]}
-        state = {**state, "last": last}
+        if "last" in state:
+            seen = {name: metrics[name] for name in state["last"]["metrics"]}
+            state = {**state, "last": {"metrics": seen, "evaluations": state["last"]["evaluations"] + 1}}
         if self.stopping is None:
             return state, False
         stopping = self._stopping(h)
-        seen, over = stopping.look(state["stopping"], metrics[stopping.objective.metric], _evaluated(state))
-        every = self.eval_every
-        final = 1 if every is None else -(-self.steps(h) * self.calls(h) // every(h))
-        restored = {**seen.kept, **({"average": seen.kept["params"]} if self.average is not None else {})}
-        best = {name: restored.get(name, value) for name, value in state.items()}
-        state = jax.tree.map(lambda new, old: jnp.where(over | (evaluations >= final), new, old), best, state)
-        return {**state, "stopping": seen}, over
+        looked, over = stopping.look(state["stopping"], metrics[stopping.objective.metric], _evaluated(state))
+        return {**state, "stopping": looked}, over
+
+    def finish(self, state: State, h: Hparams) -> State:
+        """What a complete trial keeps with early stopping: the parameters of its best evaluation."""
+        kept = state["stopping"].kept
+        restored = {**kept, **({"average": kept["params"]} if self.average is not None else {})}
+        return {name: restored.get(name, value) for name, value in state.items()}
 
     def check(self, h: Hparams) -> None:
         """Has optimizer, average and early stopping look at hyperparameters that are numbers.

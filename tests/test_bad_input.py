@@ -277,6 +277,15 @@ def test_a_loss_that_is_a_mean_already():
         trained(loss=lambda out, y: optax.softmax_cross_entropy_with_integer_labels(out, y).mean())
 
 
+def test_a_directory_of_a_sweep_with_more_programs(tmp_path):
+    """Its widths, one for each program, are none for this sweep."""
+    static = hpx.Space(rate=hpx.Choice(0.1, 0.2, 0.3, static=True))
+    hpx.Sweep(quadratic(), static, sampler=hpx.Grid()).run(tmp_path, progress=False)
+    fewer = hpx.Sweep(quadratic(), hpx.Space(rate=hpx.Choice(0.1, 0.2, static=True)), sampler=hpx.Grid())
+    with pytest.raises(hpx.RunError, match=r"(?s)a different sweep.*rate: .*0.3.* there"):
+        fewer.run(tmp_path, progress=False)
+
+
 def test_a_directory_of_another_sweep(tmp_path):
     hpx.Sweep(quadratic(), RATES, trials=4).run(tmp_path / "run", progress=False)
     other = hpx.Sweep(quadratic(size=4), RATES, trials=5, seed=1)

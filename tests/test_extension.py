@@ -196,12 +196,12 @@ def test_steps_that_a_longer_run_would_not_have_taken_so(tmp_path):
         extended(tmp_path / "unfinished", unfinished)
 
 
-def test_early_stopping_knows_the_steps(tmp_path):
-    """It takes the best at the last evaluation: another number of steps is another program."""
+def test_early_stopping_took_what_more_steps_would_begin_with(tmp_path):
+    """A complete trial has the parameters of its best evaluation, and not those of its last step any more."""
     sweep = dataclasses.replace(
         short(), program=classifier(steps=14, eval_every=7, early_stopping=hpx.EarlyStopping(patience=2))
     )
     sweep.run(tmp_path, progress=False)
     longer = classifier(steps=28, eval_every=7, early_stopping=hpx.EarlyStopping(patience=2))
-    with pytest.raises(hpx.RunError, match="code"):
+    with pytest.raises(hpx.RunError, match="finished what complete trials keep, as early stopping does"):
         dataclasses.replace(sweep, program=longer).run(tmp_path, progress=False, extend=True)

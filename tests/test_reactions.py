@@ -54,6 +54,11 @@ def test_a_program_reacts_to_each_evaluation_and_may_end_a_trial():
         np.testing.assert_allclose(
             result[trial].restore()["w"], 1 - expected(point["rate"], evaluations)[-1], rtol=1e-5
         )
+    finished = dataclasses.replace(
+        sweep, program=dataclasses.replace(halving(), finish=lambda state, h: {**state, "seen": -state["seen"]})
+    ).run(progress=False)
+    assert [int(trial.restore()["seen"]) for trial in finished] == [-2, -1, -4, -3], "done, or at the last step: once"
+    assert same_bits(finished.curves("train/loss"), result.curves("train/loss"))
     parts = dataclasses.replace(sweep, segment=1).run(progress=False)
     assert same_bits(parts.curves("train/loss"), result.curves("train/loss"))
     assert same_bits(parts.lane_step, result.lane_step)
@@ -70,6 +75,11 @@ def test_a_program_reacts_to_each_evaluation_and_may_end_a_trial():
 def test_a_reaction_of_another_kind_is_refused(react, message):
     with pytest.raises(hpx.ProgramError, match=message):
         hpx.Sweep(dataclasses.replace(quadratic(), react=react), SPACE, trials=2).plan()
+
+
+def test_a_finish_of_another_kind_is_refused():
+    with pytest.raises(hpx.ProgramError, match=r"Program.finish changes the structure of the state"):
+        hpx.Sweep(dataclasses.replace(quadratic(), finish=lambda state, h: {}), SPACE, trials=2).plan()
 
 
 def test_an_optimizer_step_may_take_several_calls():

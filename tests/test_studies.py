@@ -474,12 +474,23 @@ def test_what_a_study_cannot_tell_it_does_not(study):
     assert any("is outside of the batch sizes" in warning for warning in found.warnings)
 
 
-def test_edges_are_told():
-    points = [{"rate": rate, "batch_size": 16} for rate in np.geomspace(0.01, 1.0, 9)]
-    result, _ = listed([*points, {"rate": 1.0, "batch_size": 4}, {"rate": 0.05, "batch_size": 4}], None, 200)
-    found = scaling(result, 0.01)
-    assert [dict(point.edges) for point in found.points] == [{"rate": "highest"}, {"rate": "highest"}]
-    assert "batch size 16: the best rate, 1, is nearly the highest that was tried. Widen its domain." in found.warnings
+def test_edges_of_the_space_are_told_whatever_was_tried(tmp_path):
+    sizes = hpx.Space(batch_size=hpx.Choice(4, 16, 64, 256))
+    space = sizes & (
+        hpx.Space(kind="a", rate=hpx.LogUniform(0.01, 1.0), layers=hpx.Choice(1, 2, 3))
+        | hpx.Space(kind="b", rate=hpx.Uniform(0.01, 5.0), width=hpx.Choice(8, 16))
+    )
+    points = [
+        {"kind": "a", "rate": 0.9, "layers": 2, "batch_size": 4},
+        {"kind": "b", "rate": 0.9, "width": 16, "batch_size": 16},  # inside of its own alternative, at an end of two
+        {"kind": "a", "rate": 0.1, "layers": 3, "batch_size": 64},  # the last of several in order
+        {"kind": "b", "rate": 0.1, "width": 8, "batch_size": 256},  # a twentieth is 0.25
+    ]
+    hpx.Sweep(decay(400), space, sampler=hpx.Manual(points)).run(tmp_path, progress=False)
+    found = scaling(hpx.load(tmp_path), 0.01)
+    edges = [{"rate": "highest"}, {}, {"layers": "highest"}, {"rate": "lowest"}]
+    assert [dict(point.edges) for point in found.points] == edges
+    assert "batch size 4: the best rate, 0.9, stands at the highest end of its domain. Widen it." in found.warnings
 
 
 def classified(**changes):
@@ -559,10 +570,6 @@ def test_budgets():
         ({"space": {}}, r"batch_scaling.space = {}: must be of type Space"),
         ({"complete": 0}, r"batch_scaling.complete = 0"),
         ({"batch_sizes": 64}, r"batch_scaling.batch_sizes = 64: must be a list"),
-        (
-            {"program": classified(early_stopping=hpx.EarlyStopping(3)), "steps": 30},
-            r"batch_scaling.steps = 30: cannot go with early_stopping",
-        ),
         ({"batch_sizes": [2.5]}, r"batch_scaling.batch_sizes = 2.5: must be a whole number"),
         ({"batch_sizes": []}, r"batch_scaling.batch_sizes = \[\]: must not be empty"),
         ({"batch_sizes": [4, 4096], "program": classified(eval_every=4)}, r"batch_size = 4096: must be at most"),

@@ -1,5 +1,7 @@
 """What needs more than a row of test_axes.py: misuse, hints, packing, what the plan says of masks and selections."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +52,19 @@ def test_early_stopping_may_maximize():
     curve = result.curves("valid/accuracy")[0, 0]
     assert result.best.metrics["valid/best_accuracy"] == curve.max()
     assert len(curve) == np.argmax(curve) + 3, "two evaluations after the best"
+
+
+def test_early_stopping_keeps_the_best_at_whatever_step_a_trial_ends():
+    """The steps of a program may be changed after it was made, as ``hpjax run --steps`` does."""
+    arguments = {"model": nn.Dense(3), "optimizer": optax.sgd(5.0), "eval_every": 1}
+    program = program_of(make_data("blobs"), early_stopping=hpx.EarlyStopping(99), **arguments)
+    shorter = dataclasses.replace(program, steps=9)
+    result = ran(manual(hpx.Space(x=1), [{"x": 1}], shorter))
+    best = int(result.curves("valid/loss")[0, 0].argmin()) + 1
+    assert best < 9, "at this learning rate the last is not the best"
+    alone = ran(manual(hpx.Space(x=1), [{"x": 1}], program_of(make_data("blobs"), steps=best, **arguments)))
+    mine, other = (jax.tree.leaves(r[0].restore()["params"]) for r in (result, alone))
+    assert all(map(same_bits, mine, other))
 
 
 @pytest.mark.parametrize("told", [False, True])

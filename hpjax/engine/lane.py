@@ -173,7 +173,9 @@ def life(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> tuple[St
     mark()
     emitted = _scalars("step", after[1])
     evaluated = _scalars("evaluate", naming("Program.evaluate", program.evaluate)(key, moved, valid, h))
-    _reacted(moved, naming("Program.react", program.react)(moved, _reported(emitted, evaluated), h))
+    reacted = _reacted(moved, naming("Program.react", program.react)(moved, _reported(emitted, evaluated), h))
+    finished = naming("Program.finish", program.finish)(reacted, h)
+    _same_type("finish", moved, jax.tree.map(as_array, finished))
     return state, emitted, evaluated
 
 
@@ -182,13 +184,16 @@ def _generator(leaf: Any) -> Hashable:
     return jax.random.key_impl(leaf) if _is_key(leaf) else None
 
 
-def _reacted(before: State, reaction: Any) -> None:
+def _reacted(before: State, reaction: Any) -> State:
+    """The state after a reaction, which is what it must be."""
     if not (isinstance(reaction, tuple) and len(reaction) == 2):
         raise ProgramError(f"Program.react must return (state, done), got {type(reaction).__name__}.")
-    _same_type("react", before, jax.tree.map(as_array, reaction[0]))
+    state = jax.tree.map(as_array, reaction[0])
+    _same_type("react", before, state)
     done = jnp.asarray(reaction[1])
     if done.shape != () or done.dtype != jnp.bool_:
         raise ProgramError(f"Program.react must give done as a bool (), got {done.dtype}{list(done.shape)}.")
+    return state
 
 
 def _same_type(where: str, before: State, after: State) -> None:
@@ -310,9 +315,12 @@ def advance(
 
 
 def evaluate(
-    program: Program, shapes: Shapes, key: jax.Array, lane: Lane, valid: Arrays, h: Hparams
+    program: Program, shapes: Shapes, key: jax.Array, lane: Lane, budget: jax.Array, valid: Arrays, h: Hparams
 ) -> tuple[Lane, Evaluation]:
-    """What an evaluation finds; and the lane after the program's reaction, its averages begun anew."""
+    """What an evaluation finds; and the lane after the program's reaction, its averages begun anew.
+
+    The program finishes one that is done, or at ``budget``, the step at which it ends, int32 ().
+    """
     state = typed(lane.state, shapes)
     metrics = lowered(program.evaluate)(step_key(purpose_key(key, "evaluate"), lane.step), state, valid, h)
     values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.valid}
@@ -320,14 +328,18 @@ def evaluate(
     reported = _reported(means, values)
     looked_at = [*values.values(), *(_inexact(program.parameters(state)) if program.names_parameters else ())]
     state, done = program.react(state, reported, h)
+    after, done = raw(jax.tree.map(as_array, state)), jnp.asarray(done)
+    if program.finishes:
+        finished = raw(jax.tree.map(as_array, program.finish(state, h)))
+        after = jax.tree.map(lambda new, old: lax.select(done | (lane.step >= budget), new, old), finished, after)
     fresh = Lane(
-        raw(jax.tree.map(as_array, state)),
+        after,
         jax.tree.map(jnp.zeros_like, lane.totals),
         jnp.zeros_like(lane.counted),
         lane.step,
         _first_bad(lane.diverged, looked_at, lane.step),
     )
-    return fresh, Evaluation(reported, jnp.asarray(done))
+    return fresh, Evaluation(reported, done)
 
 
 def _reported(train: Metrics, valid: Metrics) -> dict[str, jax.Array]:

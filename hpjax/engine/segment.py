@@ -122,10 +122,10 @@ def _run_chunk(
         return _keep(t < slots.budget, moved, lanes) if recipe.own_budget else moved
 
     def evaluate(lanes: Lane) -> tuple[Lane, Evaluation]:
-        def look(key: jax.Array, fold: jax.Array, h: Hparams, lane: Lane) -> tuple[Lane, Evaluation]:
-            return one.evaluate(program, shapes, key, lane, valid, hparams(fold, h))
+        def look(key: jax.Array, fold: jax.Array, h: Hparams, lane: Lane, budget: jax.Array) -> tuple[Lane, Evaluation]:
+            return one.evaluate(program, shapes, key, lane, budget, valid, hparams(fold, h))
 
-        result: tuple[Lane, Evaluation] = many(look, in_axes=(*axes, 0))(*who, lanes)
+        result: tuple[Lane, Evaluation] = many(look, in_axes=(*axes, 0, 0))(*who, lanes, slots.budget)
         return result
 
     def silent(lanes: Lane) -> tuple[Lane, Evaluation]:

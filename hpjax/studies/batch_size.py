@@ -165,11 +165,6 @@ def batch_scaling_sweep(
     if not any(name in shapes.reads for shapes in plan.shapes):
         allowed = "is never read by it: all batch sizes would train the same"
         raise InputError("batch_scaling.program", name, allowed, f"Write batch_size=lambda h: h.{name}.")
-    state = plan.shapes[0].state
-    if (steps is not None or epochs is not None) and isinstance(state, dict) and "stopping" in state:
-        given = "steps" if epochs is None else "epochs"
-        allowed = "cannot go with early_stopping, which restores the best parameters after the program's own steps"
-        raise InputError(f"batch_scaling.{given}", steps if epochs is None else epochs, allowed, "Give steps there.")
     sweep = _quicker(sweep)
     _check_start(sweep, target)
     return sweep

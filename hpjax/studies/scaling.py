@@ -16,7 +16,7 @@ from hpjax.text import count, metric, show, table
 
 Floats = NDArray[np.float64]
 
-# The share of what was tried, on its own scale, that counts as an edge.
+# The share of a domain, on its own scale, that counts as an edge.
 EDGE = 0.05
 
 
@@ -46,7 +46,7 @@ class ScalingPoint(NamedTuple):
         the target.
       trial: the id of the best one.
       hparams: its hyperparameters.
-      edges: those of them that stand at an edge of what was tried, each with ``"lowest"`` or ``"highest"``.
+      edges: those of them that stand at an edge of the space, each with ``"lowest"`` or ``"highest"``.
     """
 
     batch_size: int
@@ -154,8 +154,8 @@ class BatchScaling:
     def warnings(self) -> tuple[str, ...]:
         """What to doubt, in sentences."""
         edges = [
-            f"batch size {point.batch_size}: the best {name}, {show(point.hparams[name])}, is nearly the {which} that "
-            f"was tried. Widen its domain."
+            f"batch size {point.batch_size}: the best {name}, {show(point.hparams[name])}, stands at the "
+            f"{which} end of its domain. Widen it."
             for point in self.points
             for name, which in point.edges.items()
         ]
@@ -294,11 +294,8 @@ def scaling(result: Result, target: float, *, complete: int | None = None, name:
         tried.append(steps)
         if np.isfinite(steps).any():
             best = int(done[np.argmin(steps)])  # the first of equals
-            hparams = result.hparams[best]
-            interval = bootstrap_of_least(steps)
-            points.append(
-                ScalingPoint(size, int(to_target[best]), interval, best, hparams, _edges(result, hparams, name))
-            )
+            interval, edges = bootstrap_of_least(steps), _edges(result, best, name)
+            points.append(ScalingPoint(size, int(to_target[best]), interval, best, result.hparams[best], edges))
     return BatchScaling(result, float(target), name, batch_sizes, tuple(ended), tuple(points), tuple(tried), complete)
 
 
@@ -340,16 +337,17 @@ def bootstrap_of_least(values: Sequence[float] | Floats, level: float = 0.95) ->
     return float(ordered[np.argmax(at_most >= low)]), float(ordered[np.argmax(at_most >= high)])
 
 
-def _edges(result: Result, hparams: Mapping[str, Any], name: str) -> dict[str, str]:
-    """The hyperparameters that stand within a twentieth of the range that was tried of its ends."""
+def _edges(result: Result, trial: int, name: str) -> dict[str, str]:
+    """The hyperparameters of a trial that stand within a twentieth of their domain of its ends."""
     found = {}
-    for each, scale in result.scales.items():
-        if each == name or scale == "category" or each not in hparams:
+    for each, (low, high, scale) in result.ranges(trial).items():
+        if each == name:
             continue
-        tried = np.array([float(h[each]) for h in result.hparams if each in h])
-        low, high, own = _on(scale, np.array([tried.min(), tried.max(), float(hparams[each])]))
-        if high > low and not EDGE <= (own - low) / (high - low) <= 1 - EDGE:
-            found[each] = "lowest" if own - low < high - own else "highest"
+        margin = 0.0 if scale == "category" else EDGE
+        first, last, own = _on(scale, np.array([low, high, float(result.hparams[trial][each])]))
+        place = (own - first) / (last - first)
+        if not margin < place < 1 - margin:
+            found[each] = "lowest" if place < 0.5 else "highest"
     return found
 
 
