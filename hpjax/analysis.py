@@ -1,12 +1,13 @@
 """What pictures of a result show, as numbers; drawing them is ``plot``'s affair."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.errors import InputError
+from hpjax.errors import InputError, did_you_mean
 from hpjax.text import show
 
 if TYPE_CHECKING:
@@ -16,17 +17,16 @@ Array = NDArray[Any]
 
 
 class Curves(NamedTuple):
-    """A metric over the steps, a row a trial, from the worst to the best.
+    """A metric over the steps, a row a lane, from the lanes of the worst trial to those of the best.
 
     Attributes:
-      steps: (trials, evaluations), padded with NaN.
-      values: (trials, evaluations), averaged over replicates, padded with NaN.
-      best: the last row's trial id, or None where no trial ranks.
+      trials: int (lanes,), of which trial each is.
+      steps, values: (lanes, evaluations), padded with NaN.
     """
 
+    trials: Array
     steps: Array
     values: Array
-    best: int | None
 
 
 class Axis(NamedTuple):
@@ -50,10 +50,42 @@ class Axis(NamedTuple):
 
 
 def curves(result: "Result", metric: str) -> Curves:
-    """The curves of all trials that rank, the best one last."""
-    order = result.ranking[::-1]
-    steps, values = (result.curves(name)[order].mean(axis=1) for name in ("step", metric))
-    return Curves(steps, values, order[-1] if order else None)
+    """The curves of all lanes of trials that rank, those of the best one last."""
+    order = np.array(result.ranking[::-1], int)
+    lanes, evaluations = order.size * result.lane_status.shape[1], result.curves("step").shape[-1]
+    steps, values = (result.curves(name)[order].reshape(lanes, evaluations) for name in ("step", metric))
+    return Curves(np.repeat(order, result.lane_status.shape[1]), steps, values)
+
+
+def grid(result: "Result", names: Sequence[str]) -> tuple[tuple[list[Any], ...], Array]:
+    """The values of these hyperparameters, and the trial of each combination; see ``Result.grid``."""
+    for name in names:
+        if name not in result.names:
+            raise InputError("grid", name, "must be a hyperparameter", did_you_mean(name, result.names))
+    axes: list[list[Any]] = []
+    places = []
+    for name in names:
+        if any(name not in hparams for hparams in result.hparams):
+            raise InputError("grid", name, "must be a hyperparameter of every trial", "Leave it out.")
+        # By how they print: a tuple that was read from a directory is a list, which cannot be looked up.
+        texts = [show(hparams[name]) for hparams in result.hparams]
+        values = dict(zip(texts, (hparams[name] for hparams in result.hparams), strict=True))
+        numbers = all(isinstance(value, int | float) for value in values.values())
+        order = {text: i for i, text in enumerate(sorted(values, key=values.__getitem__) if numbers else values)}
+        axes.append([values[text] for text in order])
+        places.append(np.array([order[text] for text in texts], int))
+    trials = np.full([len(values) for values in axes], -1)
+    trials[tuple(places)] = np.arange(len(result))
+    hidden = np.flatnonzero(trials[tuple(places)] != np.arange(len(result)))
+    if hidden.size:
+        twins = hidden[0], trials[tuple(place[hidden[0]] for place in places)]
+        allowed = f"do not tell trials {twins[0]} and {twins[1]} apart"
+        raise InputError("grid", names, allowed, f"Name more of {', '.join(varied(result))}.")
+    if (trials < 0).any():
+        missing = (values[i] for values, i in zip(axes, np.argwhere(trials < 0)[0], strict=True))
+        told = ", ".join(f"{name}={show(value)}" for name, value in zip(names, missing, strict=True))
+        raise InputError("grid", names, f"are no grid: there is no trial with {told}", "Use hpx.Grid().")
+    return tuple(axes), trials
 
 
 def axis(result: "Result", name: str, metric: str) -> Axis:

@@ -215,7 +215,7 @@ def _recorded_command(directory: Path) -> tuple[list[str], dict[str, Any]]:
     from hpjax.about import read_manifest
 
     command = read_manifest(directory)["command"]
-    if command[:1] not in (["hpjax"], ["cli.py"]) or command[1:2] != ["run"]:
+    if command[:1] not in (["hpjax"], ["__main__.py"]) or command[1:2] != ["run"]:
         if command[1:2] == ["merge"]:
             raise RunError(f"{str(directory)!r} was merged, and is finished. Look at it with hpjax show.")
         raise RunError(
@@ -333,7 +333,3 @@ def export(directory: Path, kind: str, params: Path | None, trial: int | None, o
     out = out or directory / ("results.csv" if kind == "csv" else "optuna.log")
     (result.to_csv if kind == "csv" else result.to_optuna)(out)
     click.echo(str(out))
-
-
-if __name__ == "__main__":
-    main()

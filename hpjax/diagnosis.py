@@ -151,11 +151,14 @@ def _layers(result: "Result", trial: int) -> list[tuple[str, str]]:
                 ("too slow", f"Updates are {ratio:.2g} of the weights in {layer}, where 1e-3 is usual: raise the rate.")
             )
             break
-    for layer, share in _by_layer(result, "dead_units", trial).items():
-        if share > DEAD:
-            skipped = ", unless a mask skips it" if share == 1 else ""
-            seen = f"{share:.0%} of {layer} get no gradient{skipped}: lower the learning rate, or use leaky units."
-            found.append(("dead units", seen))
+    shares = _by_layer(result, "dead_units", trial)
+    dead = {layer: share for layer, share in shares.items() if share > DEAD}
+    if dead:
+        worst = max(dead, key=dead.__getitem__)
+        others = f", and more than {DEAD:.0%} in {len(dead)} of {len(shares)} layers" if len(dead) > 1 else ""
+        skipped = " Units that a mask skips count." if dead[worst] == 1 else ""
+        seen = f"{dead[worst]:.0%} of {worst} get no gradient{others}: lower the learning rate, or use leaky units."
+        found.append(("dead units", f"{seen}{skipped}"))
     return found
 
 

@@ -11,9 +11,12 @@ from hpjax.engine.trace import Verdict
 from hpjax.machine import cores
 from hpjax.settings import Settings
 from hpjax.sizing import chunks_of
+from hpjax.text import duration
 
 # With more programs than this a continuous hyperparameter that is static is worth a hint.
 FEW_GROUPS = 8
+# Seconds of a device call: clouds give half a minute between the notice and the end.
+LONG_CALL, SHORT_CALL = 30.0, 10.0
 
 
 def hints(
@@ -64,6 +67,21 @@ def hints(
             f"{cores()} cores, but {len(devices)} CPU device{'s' * (len(devices) > 1)}. One device a core is faster "
             "for small models: call hpx.setup() before the first use of JAX."
         )
+
+
+def hints_of_calls(plan: Plan) -> Iterator[str]:
+    """That a device call takes long, which nothing interrupts."""
+    for group in plan.own_groups:
+        calls = plan.segments(group) * len(plan.waves[group.number])
+        seconds = plan.group_seconds(group) / calls
+        if seconds > LONG_CALL:
+            steps = min(group.eval_every, max(plan.budgets[trial] for trial in group.trials), plan.segment or 2**31)
+            yield (
+                f"a device call takes about {duration(seconds)} in group {group.number}, and a notice of preemption or "
+                f"Ctrl-C waits for its end. segment={max(1, round(steps * SHORT_CALL / seconds)):,} makes it about "
+                f"{duration(SHORT_CALL)}."
+            )
+            return
 
 
 def hints_of_shard(settings: Settings, plan: Plan) -> Iterator[str]:

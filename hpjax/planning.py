@@ -13,7 +13,7 @@ from hpjax.engine.lane import DERIVED, Shapes
 from hpjax.engine.plan import Group, Plan, group
 from hpjax.engine.trace import Tracer, Verdict, blamed, judge, settle, shapes_of
 from hpjax.errors import InputError, ProgramError, UnknownHyperparameterError
-from hpjax.hints import hints, hints_of_shard
+from hpjax.hints import hints, hints_of_calls, hints_of_shard
 from hpjax.hparams import Hparams, reading, with_fold
 from hpjax.program import Schedule
 from hpjax.samplers import Observation
@@ -161,7 +161,7 @@ def _first(settings: Settings) -> Prepared:
         block=None if settings.stream is None else settings.stream.block,
     )
     plan = with_waves(settings, with_widths(settings, plan), 0)
-    return Prepared(replace(plan, hints=(*plan.hints, *hints_of_shard(settings, plan))), points)
+    return Prepared(replace(plan, hints=(*plan.hints, *hints_of_calls(plan), *hints_of_shard(settings, plan))), points)
 
 
 def _data_bytes(settings: Settings) -> int:

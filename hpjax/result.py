@@ -210,6 +210,30 @@ class Result:
             "step": self.lane_step.min(axis=1),
         }
 
+    def grid(self, *names: str) -> tuple[tuple[list[Any], ...], Array]:
+        """The trials of a grid by their hyperparameters, to index whatever has an entry a trial.
+
+        Args:
+          *names: hyperparameters that tell all trials apart; by default all that vary.
+
+        Returns:
+          The values of each, numbers ascending, others in the order of the trials; and trial ids, int, with an axis
+          for each.
+
+        Raises:
+          InputError: two trials have the same values, or a combination has no trial.
+
+        Example:
+          >>> space = hpx.Space(rate=hpx.LogUniform(1e-3, 0.1, num=3), scale=hpx.Choice(1.0, 0.5))
+          >>> result = hpx.Sweep(program, space, sampler=hpx.Grid()).run(progress=False)
+          >>> (rates, scales), trials = result.grid("rate", "scale")
+          >>> rates, scales, result.last("valid/loss")[trials].shape
+          ([0.001, 0.01, 0.1], [0.5, 1.0], (3, 2, 1))
+        """
+        from hpjax import analysis
+
+        return analysis.grid(self, names or analysis.varied(self))
+
     def to_pandas(self) -> Any:
         """``table()`` as a ``pandas.DataFrame``; needs ``pip install 'hpjax[pandas]'``."""
         try:

@@ -32,9 +32,9 @@ class Space:
       InputError: a name that cannot be used, or no name at all.
 
     Example:
-      >>> sgd = Space(optimizer="sgd", momentum=ReverseLogUniform(0.5, 0.99))
-      >>> adamw = Space(optimizer="adamw", b2=ReverseLogUniform(0.9, 0.9999))
-      >>> space = Space(learning_rate=LogUniform(1e-4, 1.0, default=0.1)) & (sgd | adamw)
+      >>> sgd = hpx.Space(optimizer="sgd", momentum=hpx.ReverseLogUniform(0.5, 0.99))
+      >>> adamw = hpx.Space(optimizer="adamw", b2=hpx.ReverseLogUniform(0.9, 0.9999))
+      >>> space = hpx.Space(learning_rate=hpx.LogUniform(1e-4, 1.0, default=0.1)) & (sgd | adamw)
       >>> space.names
       ('learning_rate', 'optimizer', 'momentum', 'b2')
     """

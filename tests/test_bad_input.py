@@ -332,7 +332,7 @@ def test_what_an_interrupted_start_leaves_is_no_other_run(tmp_path):
 def test_a_file_without_a_sweep(tmp_path, text, message):
     (tmp_path / "sweep.py").write_text(text)
     done = subprocess.run(
-        [sys.executable, "-m", "hpjax.cli", "plan", str(tmp_path / "sweep.py")], capture_output=True, text=True
+        [sys.executable, "-m", "hpjax", "plan", str(tmp_path / "sweep.py")], capture_output=True, text=True
     )
     assert done.returncode == 2
     assert message in done.stderr

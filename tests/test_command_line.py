@@ -20,7 +20,7 @@ DIGITS = Path(__file__).parents[1] / "experiments" / "digits" / "sweep.py"
 
 
 def hpjax(*arguments, cwd=None):
-    command = [sys.executable, "-m", "hpjax.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "hpjax", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
@@ -118,7 +118,7 @@ def test_plot(directory, tmp_path):
 def test_the_numbers_behind_the_picture(directory):
     result = hpx.load(directory)
     curves = analysis.curves(result, "valid/loss")
-    assert curves.best == result.best.id
+    assert curves.trials.tolist() == result.ranking[::-1]
     assert curves.values.shape == (8, 2)
     assert curves.values[-1, -1] == result.table()["valid/loss"].min()
     axis = analysis.axis(result, "hidden", "valid/loss")

@@ -89,11 +89,17 @@ CURVES = {
     "underfitting": lambda t: {"loss": 2 + 0 * t, "valid": 2.0},
     "vanishing gradients": lambda t: {"loss": 1 / t, "valid": 1 / t, "gradient_norm/a": 1e-6, "gradient_norm/b": 1.0},
     "exploding gradients": lambda t: {"loss": 1 / t, "valid": 1 / t, "gradient_norm/a": 1e6, "gradient_norm/b": 1.0},
-    "dead units": lambda t: {"loss": 1 / t, "valid": 1 / t, "dead_units/a": 0.6},
+    "dead units": lambda t: {"loss": 1 / t, "valid": 1 / t, "dead_units/a": 0.6, "dead_units/b": 1.0},
     "small updates": lambda t: {"loss": 1 / t, "valid": 1 / t, "update_ratio/a": 1e-7},
     "large updates": lambda t: {"loss": 1 / t, "valid": 1 / t, "update_ratio/a": 0.5},
 }
-USUAL = {"gradient_norm/a": 1.0, "gradient_norm/b": 0.5, "dead_units/a": 0.1, "update_ratio/a": 1e-3}
+USUAL = {
+    "gradient_norm/a": 1.0,
+    "gradient_norm/b": 0.5,
+    "dead_units/a": 0.1,
+    "dead_units/b": 0.0,
+    "update_ratio/a": 1e-3,
+}
 
 
 def test_each_curve_is_told_for_what_it_is():
@@ -120,10 +126,15 @@ def test_each_curve_is_told_for_what_it_is():
         told.setdefault(kinds[finding.trial], []).append(finding.what)
     expected = {kind: [kind] for kind in kinds if kind != "healthy"}
     assert told == expected | {"small updates": ["too slow"], "large updates": ["oscillating"]}
-    first = hpx.diagnose(result)[0]
+    first, *_ = hpx.diagnose(result)
+    dead = next(finding for finding in hpx.diagnose(result) if finding.what == "dead units")
     assert str(first) == (
         "trial 1: diverged. 2 of 2 replicates were not finite at step 6: "
         "lower the learning rate, or clip the gradients."
+    )
+    assert dead.sentence == (
+        "100% of b get no gradient, and more than 40% in 2 of 2 layers: lower the learning rate, or use leaky units. "
+        "Units that a mask skips count."
     )
 
 

@@ -39,7 +39,7 @@ def here(tmp_path):
 
 
 def started(here, *arguments, **environment):
-    command = [sys.executable, "-m", "hpjax.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "hpjax", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, cwd=here, env=os.environ | environment, **pipes)
 

@@ -11,6 +11,7 @@ ROOT = Path(hpjax.__file__).parent
 
 # From the top; a module imports only from lines below its own. Modules on one line do not know each other.
 LAYERS = """
+__main__
 cluster
 cli adapters sklearn
 studies

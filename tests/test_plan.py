@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -322,3 +323,12 @@ def test_the_work_of_a_step_is_counted():
     zero = hpx.Program(lambda key, h: jnp.zeros((4, 6)), step, lambda k, s, v, h: {"loss": s.sum()}, steps=1)
     work = hpx.Sweep(zero, RATES, trials=2).plan().shapes[0].step
     assert work.flops == 3 * 2 * 4 * 5 * 6
+
+
+def test_a_long_device_call_is_a_hint_that_its_segment_answers():
+    sweep = hpx.Sweep(quadratic(2 * 10**9, 10**9), hpx.Space(rate=hpx.LogUniform(0.01, 0.1)), trials=64)
+    (hint,) = (each for each in sweep.plan().hints if "a device call takes about" in each)
+    segment = int(re.search(r"segment=([\d,]+)", hint)[1].replace(",", ""))
+    plan = dataclasses.replace(sweep, segment=segment).plan()
+    assert not any("a device call" in each for each in plan.hints)
+    assert plan.group_seconds(plan.groups[0]) / plan.segments(plan.groups[0]) == pytest.approx(10, rel=0.01)

@@ -2,6 +2,8 @@
 
 from itertools import pairwise
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import quadratic, rates
@@ -28,6 +30,33 @@ def race():
     space = hpx.Space(rate=hpx.LogUniform(1e-3, 1e6))
     sweep = hpx.Sweep(quadratic(20, 5), space, sampler=rates(*values), scheduler=hpx.Halving(factor=2, min_steps=5))
     return sweep.run(progress=False)
+
+
+def test_curves_are_of_all_lanes():
+    """Two replicates of each trial, whose values are apart by a tenth, and one of which ends early."""
+
+    def evaluate(key, state, split, h):
+        return {"loss": h.rate + 0.1 * state["replicate"]}
+
+    program = hpx.Program(
+        lambda key, h: {"replicate": jax.random.bernoulli(key).astype(float), "t": jnp.int32(0)},
+        lambda key, state, batch, h: ({**state, "t": state["t"] + 1}, {}),
+        evaluate,
+        react=lambda state, metrics, h: (state, (state["t"] >= 2) & (state["replicate"] == 0)),
+        steps=4,
+        eval_every=2,
+    )
+    listed = hpx.Manual([{"rate": 0.3}, {"rate": 0.2}])
+    result = hpx.Sweep(program, hpx.Space(rate=hpx.Uniform(0, 1)), sampler=listed, replicates=4).run(progress=False)
+    trials, steps, values = analysis.curves(result, "valid/loss")
+    assert trials.tolist() == [0] * 4 + [1] * 4
+    early = np.isclose(values[:4, 0], 0.3)
+    assert 0 < early.sum() < 4, "seeds of both kinds"
+    np.testing.assert_allclose(values[:, 0], np.repeat([0.3, 0.2], 4) + 0.1 * ~np.tile(early, 2), rtol=1e-6)
+    np.testing.assert_array_equal(np.isnan(steps[:, 1]), np.tile(early, 2))
+    lines = plot.draw_curves(result, "valid/loss", panel()).get_lines()
+    assert [line.get_color() for line in lines] == [plot.GREY] * 4 + [plot.RED] * 4
+    assert lines[4].get_label() == "trial 1, the best"
 
 
 def test_rungs(race):

@@ -81,6 +81,27 @@ def test_the_best_and_the_table(result):
     assert "trial 2 (rate=0.2)" in repr(result.best)
 
 
+def test_a_grid_by_its_axes(tmp_path):
+    space = hpx.Space(rate=hpx.LogUniform(0.1, 0.4, num=3), kind=hpx.Choice("b", "a"), size=hpx.Choice(3, 2), x=1)
+    points = list(space.grid())[::-1]
+    hpx.Sweep(quadratic(10, 5), space, sampler=hpx.Manual(points)).run(tmp_path, progress=False)
+    found = hpx.load(tmp_path)
+    (rates, kinds, sizes), trials = found.grid("rate", "kind", "size")
+    assert (rates, kinds, sizes) == ([0.1, 0.2, 0.4], ["a", "b"], [2, 3]), "others than numbers as the trials have them"
+    for place, trial in np.ndenumerate(trials):
+        values = {"rate": rates[place[0]], "kind": kinds[place[1]], "size": sizes[place[2]], "x": 1}
+        assert found.hparams[trial] == values
+    assert found.grid()[1].tolist() == trials.tolist(), "those that vary, in the order of the space"
+    assert found.grid("size", "rate", "kind")[1].shape == (2, 3, 2)
+    with pytest.raises(hpx.InputError, match=r"do not tell trials 0 and 1 apart. Name more of rate, kind, size"):
+        found.grid("rate", "kind")
+    with pytest.raises(hpx.InputError, match=r"grid = 'rat': must be a hyperparameter. Did you mean 'rate'"):
+        found.grid("rat")
+    fewer = hpx.Sweep(quadratic(10, 5), space, sampler=hpx.Manual(points[1:])).run(progress=False)
+    with pytest.raises(hpx.InputError, match=r"there is no trial with rate=0.4, kind=a, size=2. Use hpx.Grid"):
+        fewer.grid()
+
+
 def test_csv_reads_back(result, tmp_path):
     result.to_csv(tmp_path / "t.csv")
     frame = pd.read_csv(tmp_path / "t.csv")

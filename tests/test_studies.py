@@ -169,6 +169,17 @@ def test_settings_of_the_model_are_checked():
     ):
         with pytest.raises(hpx.InputError, match=f"NoisyQuadratic.{field}"):
             NoisyQuadratic(**settings)
+    model = NoisyQuadratic(dimensions=10)
+    for call, field in (
+        (lambda: model.loss(0.1, 4, -1), "loss.steps = -1.0"),
+        (lambda: model.loss([0.1, -0.1], 4, 1), "loss.learning_rate = -0.1"),
+        (lambda: model.loss(0.1, 0, 1), "loss.batch_size = 0.0"),
+        (lambda: model.steps_to([4], target=0.0), "steps_to.target = 0.0"),
+        (lambda: model.steps_to([4], learning_rates=[]), r"steps_to.learning_rates = \[\]: must not be empty"),
+        (lambda: model.steps_to([4.5]), "steps_to.batch_sizes = 4.5"),
+    ):
+        with pytest.raises(hpx.InputError, match=f"NoisyQuadratic.{field}"):
+            call()
 
 
 # The gradient noise scale
@@ -399,7 +410,14 @@ def test_strictly_better_counts_and_ties_go_to_the_first():
     result, _ = listed(points, None, 6)
     assert scaling(result, 0.25).points[0][:2] == (16, 3), "0.25 itself after 2 steps does not count"
     assert scaling(result, 0.2500001).points[0][:2] == (16, 2)
-    assert scaling(result, 0.25).points[0].trial == 1
+    first = scaling(result, 0.25)
+    assert first.points[0].trial == 1
+    assert first.points[0].evaluations == 3
+    assert (
+        "batch size 16: the target was met at evaluation 3, so that steps are known to within 33%. "
+        "Evaluate more often, or choose a harder target." in first.warnings
+    )
+    assert not any("met at evaluation" in warning for warning in scaling(result, 0.02).warnings), "of six evaluations"
 
 
 def test_a_target_that_is_no_float32_is_compared_as_lanes_do():
@@ -455,6 +473,10 @@ def test_batch_sizes_whose_target_was_not_reached_have_no_point():
     assert "no fit: 1 point of the 3 that it needs" in str(found)
     with pytest.raises(hpx.InputError, match="needs 3 or more batch sizes that reached the target"):
         _ = found.fit
+    with pytest.raises(hpx.InputError, match="needs 3 or more batch sizes that reached the target"):
+        found.critical_interval()
+    assert found == found
+    assert found != scaling(result, 0.01)
     nothing = scaling(result, 1e-9)
     assert nothing.points == ()
     assert nothing.missing == (1, 16)
@@ -572,7 +594,11 @@ def test_budgets():
         ({"batch_sizes": 64}, r"batch_scaling.batch_sizes = 64: must be a list"),
         ({"batch_sizes": [2.5]}, r"batch_scaling.batch_sizes = 2.5: must be a whole number"),
         ({"batch_sizes": []}, r"batch_scaling.batch_sizes = \[\]: must not be empty"),
-        ({"batch_sizes": [4, 4096], "program": classified(eval_every=4)}, r"batch_size = 4096: must be at most"),
+        ({"batch_sizes": [4, 4096]}, r"batch_scaling.batch_sizes = 4096: must be at most 54, the examples of"),
+        (
+            {"batch_sizes": [4, 16], "program": dataclasses.replace(decay(9), data=hpx.Data(np.ones(8), np.ones(4)))},
+            r"batch_scaling.batch_sizes = 16: must be at most 8, the examples of the training split",
+        ),
         ({"target": 50.0}, r"batch_scaling.target = 50.0: is met before the first step, at which valid/loss is"),
         ({"target": "low"}, r"batch_scaling.target = 'low'"),
         ({"trials": 0}, r"batch_scaling.trials = 0"),

@@ -92,8 +92,7 @@ def outcomes(result):
     for trial in result:
         h = trial.hparams
         trials[h["init"], h["activation"], h["width"], h["depth"]].append(trial)
-    # A trial may have several findings of a kind, one for each layer.
-    found = {(finding.trial, finding.what) for finding in hpx.diagnose(result)}
+    found = [(finding.trial, finding.what) for finding in hpx.diagnose(result)]
     return {key: outcome(same, key[-1], found) for key, same in trials.items()}
 
 

@@ -7,6 +7,7 @@ FOLDER of --data holds mnist1d.npz; without it the digits of scikit-learn are re
 
 import argparse
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import optax
@@ -19,10 +20,10 @@ PROBE, PART = 64, 8  # batch size and microbatch of the runs that measure the gr
 
 MOMENTUM = hpx.Space(momentum=hpx.ReverseLogUniform(0.5, 0.98))
 OPTIMIZERS = {
-    "sgd": (lambda h: optax.sgd(h.learning_rate), hpx.Space(learning_rate=hpx.LogUniform(3e-3, 3))),
+    "sgd": (lambda h: optax.sgd(h.learning_rate), hpx.Space(learning_rate=hpx.LogUniform(3e-3, 10))),
     "momentum": (
         lambda h: optax.sgd(h.learning_rate, h.momentum),
-        hpx.Space(learning_rate=hpx.LogUniform(1e-3, 3)) & MOMENTUM,
+        hpx.Space(learning_rate=hpx.LogUniform(3e-4, 3)) & MOMENTUM,
     ),
     "adam": (lambda h: optax.adam(h.learning_rate), hpx.Space(learning_rate=hpx.LogUniform(3e-4, 0.3))),
 }
@@ -34,27 +35,40 @@ class MLP(nn.Module):
         return nn.Dense(10)(nn.relu(nn.Dense(HIDDEN)(x)))
 
 
-def program(optimizer, data, **changes):
-    """The training; evaluated every 64 examples, or every step of larger batches."""
+class Task(NamedTuple):
+    """What is trained: evaluated every ``every`` examples, or every step of larger batches, until the loss is below
+    the target; for at most ``examples``, but for ``steps`` at least. All of it once a seed.
+    """
+
+    data: hpx.Data
+    target: float
+    every: int
+    examples: int
+    steps: int
+    seeds: int
+
+
+def program(optimizer, task, **changes):
+    """The training."""
     settings = {
         "batch_size": lambda h: h.batch_size,
-        "eval_every": lambda h: max(1, 64 // h.batch_size),
-        "steps": lambda h: max(8_192 // h.batch_size, 192),
+        "eval_every": lambda h: max(1, task.every // h.batch_size),
+        "steps": lambda h: max(task.examples // h.batch_size, task.steps),
     }
     return hpx.supervised(
         model=MLP(),
         optimizer=optimizer,
         loss=optax.softmax_cross_entropy_with_integer_labels,
-        data=data,
+        data=task.data,
         **(settings | changes),
     )
 
 
-def noise(optimizer, data, point, target):
+def noise(optimizer, task, point):
     """B_simple of the best trial, averaged from the start to the target."""
     watched = program(
         optimizer,
-        data,
+        task,
         batch_size=PROBE,
         microbatch=PART,
         monitor=["gradient_noise"],
@@ -65,6 +79,24 @@ def noise(optimizer, data, point, target):
     result = hpx.Sweep(watched, hpx.Space(**hparams), trials=1, replicates=8).run(progress=False)
     found = hpx.studies.noise_scale(result)
     return hpx.studies.NoiseScale(found.signal.mean(), found.trace.mean()).simple
+
+
+def slopes(study):
+    """Of the smallest and of the largest batch sizes: from, to, and the slope of log steps between them."""
+    points = np.array([(point.batch_size, point.steps) for point in study.points])
+    return [(*part[[0, -1], 0], np.polyfit(*np.log(part).T, 1)[0]) for part in (points[:4], points[-4:], points[-2:])]
+
+
+def report(studies, noises):
+    """What the seeds of an optimizer found."""
+
+    def told(values, form):
+        return ", ".join(format(value, form) for value in values)
+
+    print(f"\ncritical batch size, by seed: {told([study.fit.critical_batch_size for study in studies], '.0f')}")
+    print(f"B_simple at B = {PROBE}, averaged up to the target: {told(noises, '.0f')}")
+    for part in zip(*map(slopes, studies), strict=True):
+        print(f"slope from B = {part[0][0]} to {part[0][1]}: {told([slope for *_, slope in part], '.2f')}")
 
 
 def draw(studies, path):
@@ -88,31 +120,34 @@ def main():
     parser.add_argument("--smoke", action="store_true", help="Adam only, few trials of few batch sizes")
     given = parser.parse_args()
     hpx.setup()
-    data = hpx.data.from_npz(given.data / "mnist1d.npz") if given.data else hpx.data.digits()
-    target = 1.0 if given.data else 0.15
+    task = Task(hpx.data.digits(), target=0.15, every=64, examples=8_192, steps=192, seeds=3)
+    if given.data:
+        mnist1d = hpx.data.from_npz(given.data / "mnist1d.npz")
+        task = Task(mnist1d, target=1.3, every=256, examples=16_384, steps=384, seeds=1)
+    if given.smoke:
+        task = task._replace(seeds=1)
     sizes = [16, 64, 1024] if given.smoke else [2**k for k in range(11)]
-    studies = {}
+    shown = {}
     for name in ["adam"] if given.smoke else OPTIMIZERS:
         optimizer, space = OPTIMIZERS[name]
-        study = hpx.studies.batch_scaling(
-            program(optimizer, data),
-            space,
-            sizes,
-            target=target,
-            trials=4 if given.smoke else 64,
-            directory=given.out / name,
-        )
-        studies[name] = study
-        print(f"\n{name}: {study}")
-        probe = next((point for point in study.points if point.batch_size == PROBE), None)
-        if probe is not None:
-            print(f"B_simple {noise(optimizer, data, probe, target):.4g} at B = {PROBE}, averaged up to the target")
-        if len(study.points) >= 3:
-            log_sizes, log_steps = np.log([(point.batch_size, point.steps) for point in study.points]).T
-            for what, part in (("smallest", slice(4)), ("largest", slice(-4, None))):
-                slope = np.polyfit(log_sizes[part], log_steps[part], 1)[0]
-                print(f"slope over the four {what} batch sizes {slope:.2f}")
-    draw(studies, given.out / "batch_scaling.png")
+        studies = [
+            hpx.studies.batch_scaling(
+                program(optimizer, task),
+                space,
+                sizes,
+                target=task.target,
+                trials=4 if given.smoke else 64,
+                directory=given.out / f"{name}-{seed}",
+                seed=seed,
+            )
+            for seed in range(task.seeds)
+        ]
+        shown[name] = studies[0]
+        print(f"\n{name}: {shown[name]}")
+        probes = [point for study in studies for point in study.points if point.batch_size == PROBE]
+        if all(len(study.points) >= 3 for study in studies):
+            report(studies, [noise(optimizer, task, probe) for probe in probes])
+    draw(shown, given.out / "batch_scaling.png")
     print(given.out / "batch_scaling.png")
 
 

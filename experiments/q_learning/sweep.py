@@ -151,11 +151,9 @@ def main():
     small = replace(sweep, program=replace(program, steps=2_000, eval_every=200), replicates=8)
     result = (small if given.smoke else sweep).run(given.out / ("smoke" if given.smoke else "run"))
 
-    axes = [space.domains(name)[0].grid() for name in space.names]
-    epsilons, half_lives, rates = axes
-    shape = (*map(len, axes), *result.curves("step").shape[1:])
+    (epsilons, half_lives, rates), trials = result.grid(*space.names)
     names = "step", "valid/return", "train/reward", "train/walks"
-    steps, returns, reward, walks = (result.curves(name).reshape(shape) for name in names)
+    steps, returns, reward, walks = (result.curves(name)[trials] for name in names)
     scores = {GREEDY: returns[..., -1], SUCCESS: reward.sum(axis=-1) / walks.sum(axis=-1)}
 
     actions = best_actions()
@@ -180,7 +178,7 @@ def main():
             told = ", ".join(f"{name} {value:,g}" for name, value in zip(space.names, point, strict=True))
             print("{}, {} ε: {:.3f} ± {:.3f} at {}".format(score, kind, *mean(found[kind]), told))
             if score == SUCCESS:
-                half = slice(shape[3] // 2, None)
+                half = slice(steps.shape[-1] // 2, None)
                 part = [each[:, kept][best][half].T for each in (steps, reward, walks)]
                 curves[kind] = part[0][:, 0], part[1] / np.maximum(part[2], 1e-9)
         print("decay gains {:+.3f} ± {:.3f}".format(*mean(found["decaying"] - found["constant"])))

@@ -89,13 +89,9 @@ sweep = make()
 
 def grids(result):
     """Of each length the error and the loss at the end: (clip norms, rates, replicates), both rising."""
-    hparams = [{name: trial[name] for name in ("length", "clip", "learning_rate")} for trial in result.hparams]
-    lengths, clips, rates = (sorted({each[name] for each in hparams}) for name in hparams[0])
-    order = sorted(range(len(hparams)), key=lambda trial: tuple(hparams[trial].values()))
-    shape = (len(lengths), len(clips), len(rates), -1)
+    axes, trials = result.grid("length", "clip", "learning_rate")
     # NaN where a lane diverged counts as infinite.
-    errors, losses = (np.nan_to_num(result.last(f"valid/{name}")[order], nan=np.inf) for name in ("error", "loss"))
-    return lengths, clips, rates, errors.reshape(shape), losses.reshape(shape)
+    return *axes, *(np.nan_to_num(result.last(f"valid/{name}")[trials], nan=np.inf) for name in ("error", "loss"))
 
 
 def draw(found, path):

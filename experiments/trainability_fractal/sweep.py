@@ -91,9 +91,10 @@ def dimension(sides, counts):
     return -np.polyfit(np.log(sides), np.log(counts), 1)[0]
 
 
-def read(result, size):
+def read(result):
     """Which networks converged; and how fast, as ranks from 0, fast, to 1 among these, and among those that did not."""
-    loss, inverse = (result.curves(f"train/{name}")[:, 0].reshape(size, size, -1) for name in ("loss", "inverse"))
+    trials = result.grid("output_rate", "input_rate")[1]
+    loss, inverse = (result.curves(f"train/{name}")[trials, 0] for name in ("loss", "inverse"))
     converged = loss[..., -1] < 1
     speed = np.where(converged, loss.sum(-1), inverse.sum(-1))
     for side in (converged, ~converged):
@@ -139,7 +140,7 @@ def main():
     found = {}
     for name, window in WINDOWS.items():
         result = sweep_of(size, window).run(given.out / f"{name}-{size}")
-        converged, speed = read(result, size)
+        converged, speed = read(result)
         found[name] = converged, speed, boxes(boundary(converged))
         sides, counts = found[name][-1]
         print(f"\n{name}: {len(result):,} networks, of which {converged.mean():.1%} converged")

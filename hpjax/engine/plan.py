@@ -215,7 +215,8 @@ class Plan:
         seeds = self.replicates // (self.folds or 1)
         folds = f" ({text.count(seeds, 'seed')} × {self.folds} folds)" if self.folds else ""
         rounds = f" in {len(self.rounds)} rounds, of which the first is planned here," if len(self.rounds) > 1 else ""
-        work = f", {text.count(self.lane_steps, 'lane-step')}"
+        parts = " of one microbatch" if any(schedule.calls > 1 for schedule in self.schedules) else ""
+        work = f", {text.count(self.lane_steps, 'lane-step')}{parts}"
         head = [
             f"{text.count(self.trials, 'trial')}{rounds} × {text.count(self.replicates, 'replicate')}{folds} = "
             f"{text.count(self.trials * self.replicates, 'lane')}{'' if self.shard else work}",

@@ -2,6 +2,8 @@
 
 from hpjax.studies.batch_size import batch_scaling as batch_scaling
 from hpjax.studies.batch_size import batch_scaling_sweep as batch_scaling_sweep
+from hpjax.studies.fits import RateFit as RateFit
+from hpjax.studies.fits import StepsFit as StepsFit
 from hpjax.studies.fits import fit_rates as fit_rates
 from hpjax.studies.fits import fit_steps as fit_steps
 from hpjax.studies.noise_scale import NoiseScale as NoiseScale
@@ -9,4 +11,6 @@ from hpjax.studies.noise_scale import noise_scale as noise_scale
 from hpjax.studies.noise_scale import noise_scale_of as noise_scale_of
 from hpjax.studies.quadratic import NoisyQuadratic as NoisyQuadratic
 from hpjax.studies.scaling import BatchScaling as BatchScaling
+from hpjax.studies.scaling import Ended as Ended
+from hpjax.studies.scaling import ScalingPoint as ScalingPoint
 from hpjax.studies.scaling import scaling as scaling

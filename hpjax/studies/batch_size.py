@@ -141,6 +141,10 @@ def batch_scaling_sweep(
     if points is not None and trials != points:
         allowed = f"must be {points}, the number of points of {type(sampler).__name__}"
         raise InputError("batch_scaling.trials", trials, allowed, "Leave it out.")
+    train = program.splits[0]
+    if train is not None and not isinstance(train, Stream) and sizes[-1] > examples_in(train):
+        allowed = f"must be at most {examples_in(train):,}, the examples of the training split"
+        raise InputError("batch_scaling.batch_sizes", sizes[-1], allowed, "Leave it out, or give more data.")
     program = replace(
         program,
         react=_until(program, objective, target),

@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 # Steps beyond which a target counts as never reached.
 MOST = 2**40
+TINY = float(np.finfo(float).tiny)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,14 @@ class NoisyQuadratic:
         return np.repeat(values, counts.astype(int))
 
     def loss(self, learning_rate: ArrayLike, batch_size: ArrayLike, steps: ArrayLike) -> Floats:
-        """The expected loss after so many steps; the arguments broadcast. Infinite where it grows without bound."""
+        """The expected loss after so many steps; the arguments broadcast. Infinite where it grows without bound.
+
+        Raises:
+          InputError: a learning rate or steps below 0, or a batch size that is not positive.
+        """
+        _at_least("NoisyQuadratic.loss.learning_rate", learning_rate, 0)
+        _at_least("NoisyQuadratic.loss.batch_size", batch_size, TINY)
+        _at_least("NoisyQuadratic.loss.steps", steps, 0)
         rate, size, steps = np.broadcast_arrays(*(np.asarray(a, float) for a in (learning_rate, batch_size, steps)))
         return self._moments(rate, size).loss(steps)
 
@@ -92,10 +100,20 @@ class NoisyQuadratic:
         Returns:
           Float (batch sizes,): the last step at which the loss is the target or more, 1 at least, infinite where no
           learning rate gets below it.
+
+        Raises:
+          InputError: a batch size that is no positive integer, a target that is not positive, or no learning rate.
         """
         for size in batch_sizes:
             whole("NoisyQuadratic.steps_to.batch_sizes", size)
-        rates = np.logspace(-5, 0.5, 100) if learning_rates is None else np.asarray(learning_rates, float)
+        _at_least("NoisyQuadratic.steps_to.target", target, TINY)
+        rates = (
+            np.logspace(-5, 0.5, 100) if learning_rates is None else np.atleast_1d(np.asarray(learning_rates, float))
+        )
+        if not rates.size:
+            allowed = "must not be empty"
+            raise InputError("NoisyQuadratic.steps_to.learning_rates", learning_rates, allowed, "Leave it out.")
+        _at_least("NoisyQuadratic.steps_to.learning_rates", rates, 0)
         return np.array([self._last_above(rates, size, target).min() for size in batch_sizes])
 
     def _last_above(self, rates: Floats, size: float, target: float) -> Floats:
@@ -142,6 +160,14 @@ class NoisyQuadratic:
 
         describe = {"kind": "noisy quadratic", "dimensions": self.dimensions, "power": self.power}
         return Program(init, step, evaluate, steps=steps, eval_every=eval_every, describe=describe)
+
+
+def _at_least(name: str, values: ArrayLike, least: float) -> None:
+    """Raises where one of the values is below ``least``, 0 or a hair above."""
+    found = np.asarray(values, float)
+    if not (found >= least).all():
+        allowed = f"must be numbers {'above 0' if least else 'of 0 or more'}"
+        raise InputError(name, found[~(found >= least)].ravel()[0].item(), allowed, "Leave the others out.")
 
 
 class _Moments(NamedTuple):

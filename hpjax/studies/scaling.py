@@ -18,6 +18,8 @@ Floats = NDArray[np.float64]
 
 # The share of a domain, on its own scale, that counts as an edge.
 EDGE = 0.05
+# With fewer evaluations up to the target, steps are known no better than to a fifth.
+FINE = 5
 
 
 class Ended(NamedTuple):
@@ -42,6 +44,7 @@ class ScalingPoint(NamedTuple):
     Attributes:
       batch_size: in examples.
       steps: optimizer steps to the target, of the best trial.
+      evaluations: made up to then, which tell how finely steps are known.
       interval: of these, 95 % by the bootstrap over trials; from the best trial upwards, infinite where too few reached
         the target.
       trial: the id of the best one.
@@ -51,13 +54,15 @@ class ScalingPoint(NamedTuple):
 
     batch_size: int
     steps: int
+    evaluations: int
     interval: tuple[float, float]
     trial: int
     hparams: Mapping[str, Any]
     edges: Mapping[str, str]
 
 
-@dataclass(frozen=True)
+# Compared by identity, since arrays are not equal as a whole.
+@dataclass(frozen=True, eq=False)
 class BatchScaling:
     """What a batch-scaling study found; made by ``batch_scaling`` and ``scaling``.
 
@@ -114,8 +119,13 @@ class BatchScaling:
         return tuple(names[int(size >= low) + int(size > high)] for size in self._steps[0])
 
     def critical_interval(self, draws: int = 200) -> tuple[float, float]:
-        """95 % of B_crit by the bootstrap over trials; a draw in which fewer than three points are left is left out."""
+        """95 % of B_crit by the bootstrap over trials; a draw in which fewer than three points are left is left out.
+
+        Raises:
+          InputError: there are fewer than three points.
+        """
         whole("critical_interval.draws", draws)
+        fit_steps(*self._steps)
         rng = np.random.default_rng(0)
         sizes, tried = np.array(self.batch_sizes), self.tried
         found = []
@@ -175,7 +185,13 @@ class BatchScaling:
             sizes, _ = self._steps
             if not sizes[0] <= self.fit.critical_batch_size <= sizes[-1]:
                 outside = ["the critical batch size is outside of the batch sizes, which do not determine it."]
-        return (*missing, *few, *outside, *edges)
+        coarse = [
+            f"batch size {point.batch_size}: the target was met at evaluation {point.evaluations}, so that steps are "
+            f"known to within {1 / point.evaluations:.0%}. Evaluate more often, or choose a harder target."
+            for point in self.points
+            if point.evaluations < FINE
+        ]
+        return (*missing, *few, *outside, *edges, *coarse)
 
     def table(self) -> dict[str, NDArray[Any]]:
         """A column per quantity, a row per batch size; NaN where there is no point."""
@@ -295,7 +311,9 @@ def scaling(result: Result, target: float, *, complete: int | None = None, name:
         if np.isfinite(steps).any():
             best = int(done[np.argmin(steps)])  # the first of equals
             interval, edges = bootstrap_of_least(steps), _edges(result, best, name)
-            points.append(ScalingPoint(size, int(to_target[best]), interval, best, result.hparams[best], edges))
+            evaluations = int(np.sum(result.curves("step")[best, 0] <= to_target[best]))
+            hparams = result.hparams[best]
+            points.append(ScalingPoint(size, int(to_target[best]), evaluations, interval, best, hparams, edges))
     return BatchScaling(result, float(target), name, batch_sizes, tuple(ended), tuple(points), tuple(tried), complete)
 
 
