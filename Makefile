@@ -31,7 +31,7 @@ type: $(READY)  ## Types, strict on hpjax/.
 	$(BIN)/mypy
 
 smoke: $(READY)  ## Every experiment, small.
-	@set -e; for file in $$(grep -L -e '--smoke' $$(grep -l '^sweep = ' experiments/*/*.py)); do \
+	@set -e; for file in $$(grep -L -e '--smoke' $$(grep -l '^sweep = hpx.Sweep' experiments/*/*.py)); do \
 	  echo "== $$file"; dir=$$(mktemp -d); \
 	  $(BIN)/hpjax run $$file --trials 8 --steps 20 --eval-every 10 --dir $$dir/run --quiet; \
 	  $(BIN)/hpjax plot $$dir/run; $(BIN)/hpjax export $$dir/run --csv; rm -r $$dir; done; \
@@ -55,7 +55,9 @@ format: $(READY)  ## Mends style and format.
 clean:  ## Removes the environments and every run.
 	rm -rf .venv .peers runs build *.egg-info
 
+# Compiled here, on all cores, as pip does on one; some packages have templates that are no Python, which may fail.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true
 	touch $(READY)
