@@ -31,7 +31,7 @@ type: $(READY)  ## Types, strict on hpjax/.
 	$(BIN)/mypy
 
 smoke: $(READY)  ## Every experiment, small.
-	@set -e; for file in $$(grep -L -e '--smoke' $$(grep -l '^sweep = hpx.Sweep' experiments/*/*.py)); do \
+	@set -e; for file in $$(grep -L -e '--smoke' $$(grep -l '^sweep = hpx.Sweep' experiments/axes/*.py experiments/*/sweep.py)); do \
 	  echo "== $$file"; dir=$$(mktemp -d); \
 	  $(BIN)/hpjax run $$file --trials 8 --steps 20 --eval-every 10 --dir $$dir/run --quiet; \
 	  $(BIN)/hpjax plot $$dir/run; $(BIN)/hpjax export $$dir/run --csv; rm -r $$dir; done; \
