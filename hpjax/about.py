@@ -13,6 +13,8 @@ from hpjax.files import write_text
 from hpjax.untrusted import guard, read_json
 
 MANIFEST, FORMAT = "manifest.json", 1
+# Of what a manifest says of a sweep this follows from the space, and need not be told where that differs.
+FOLLOWING = {"ranges", "options", "scales"}
 
 
 def origin() -> dict[str, Any]:
@@ -51,7 +53,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 def differences(there: Any, here: Any, at: str = "") -> list[str]:
     """What differs between two JSON values, a line each: ``trials: 256 there, 128 here``."""
     if isinstance(there, dict) and isinstance(here, dict):
-        names = dict.fromkeys([*there, *here])
+        names = [name for name in dict.fromkeys([*there, *here]) if at or name not in FOLLOWING]
         return [
             line
             for name in names

@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 
 class Curves(NamedTuple):
-    """A metric over the steps, a row a lane, from the lanes of the worst trial to those of the best.
+    """A metric over the steps, a row a lane: those of diverged trials, and from those of the worst trial to the best.
 
     Attributes:
       trials: int (lanes,), of which trial each is.
@@ -50,9 +50,9 @@ class Axis(NamedTuple):
 
 
 def curves(result: "Result", metric: str) -> Curves:
-    """The curves of all lanes of trials that rank, those of the best one last."""
-    order = np.array(result.ranking[::-1], int)
-    lanes, evaluations = order.size * result.lane_status.shape[1], result.curves("step").shape[-1]
+    """The curves of all lanes, those of trials that do not rank first, those of the best one last."""
+    order = [*np.setdiff1d(np.arange(len(result)), result.ranking), *result.ranking[::-1]]
+    lanes, evaluations = result.lane_status.size, result.curves("step").shape[-1]
     steps, values = (result.curves(name)[order].reshape(lanes, evaluations) for name in ("step", metric))
     return Curves(np.repeat(order, result.lane_status.shape[1]), steps, values)
 
@@ -62,8 +62,10 @@ def grid(result: "Result", names: Sequence[str]) -> tuple[tuple[list[Any], ...],
     for name in names:
         if name not in result.names:
             raise InputError("grid", name, "must be a hyperparameter", did_you_mean(name, result.names))
+    if len({*names}) < len(names):
+        raise InputError("grid", names, "must differ", "Name each hyperparameter once.")
     axes: list[list[Any]] = []
-    places = []
+    place = np.zeros(len(result), int)  # of each trial, in the grid laid out flat
     for name in names:
         if any(name not in hparams for hparams in result.hparams):
             raise InputError("grid", name, "must be a hyperparameter of every trial", "Leave it out.")
@@ -73,19 +75,21 @@ def grid(result: "Result", names: Sequence[str]) -> tuple[tuple[list[Any], ...],
         numbers = all(isinstance(value, int | float) for value in values.values())
         order = {text: i for i, text in enumerate(sorted(values, key=values.__getitem__) if numbers else values)}
         axes.append([values[text] for text in order])
-        places.append(np.array([order[text] for text in texts], int))
-    trials = np.full([len(values) for values in axes], -1)
-    trials[tuple(places)] = np.arange(len(result))
-    hidden = np.flatnonzero(trials[tuple(places)] != np.arange(len(result)))
+        place = place * len(order) + [order[text] for text in texts]
+    shape = [len(values) for values in axes]
+    trials = np.full(math.prod(shape), -1)
+    trials[place] = np.arange(len(result))
+    hidden = np.flatnonzero(trials[place] != np.arange(len(result)))
     if hidden.size:
-        twins = hidden[0], trials[tuple(place[hidden[0]] for place in places)]
-        allowed = f"do not tell trials {twins[0]} and {twins[1]} apart"
-        raise InputError("grid", names, allowed, f"Name more of {', '.join(varied(result))}.")
+        allowed = f"do not tell trials {hidden[0]} and {trials[place[hidden[0]]]} apart"
+        more = [name for name in varied(result) if name not in names]
+        remedy = f"Name more of {', '.join(more)}." if more else "They are of the same hyperparameters."
+        raise InputError("grid", names, allowed, remedy)
     if (trials < 0).any():
-        missing = (values[i] for values, i in zip(axes, np.argwhere(trials < 0)[0], strict=True))
-        told = ", ".join(f"{name}={show(value)}" for name, value in zip(names, missing, strict=True))
+        missing = np.unravel_index(int(trials.argmin()), shape)
+        told = ", ".join(f"{n}={show(values[i])}" for n, values, i in zip(names, axes, missing, strict=True))
         raise InputError("grid", names, f"are no grid: there is no trial with {told}", "Use hpx.Grid().")
-    return tuple(axes), trials
+    return tuple(axes), trials.reshape(shape)
 
 
 def axis(result: "Result", name: str, metric: str) -> Axis:

@@ -20,6 +20,8 @@ from hpjax.errors import InputError, ProgramError, RunError, UnknownHyperparamet
 from hpjax.shard import Shard
 
 if TYPE_CHECKING:
+    from hpjax.result import Result
+    from hpjax.studies import BatchScaling
     from hpjax.sweep import Sweep
 
 # hpjax itself is imported inside the commands: --help must not wait for JAX.
@@ -43,6 +45,15 @@ class _Commands(click.Group):
 @click.version_option(package_name="hpjax")
 def main() -> None:
     """Train hundreds of Flax models with different hyperparameters as one compiled program."""
+
+
+def _study(result: "Result") -> "BatchScaling | None":
+    """The batch-scaling study that a result is of; of others JAX is not imported for nothing."""
+    if "study" not in result.manifest["sweep"].get("program", {}):
+        return None
+    from hpjax.studies.scaling import recorded
+
+    return recorded(result)
 
 
 def _shard(ctx: click.Context, option: click.Parameter, value: str | None) -> Shard | None:
@@ -71,7 +82,9 @@ _run_options = _all(
     click.option("--distributed", is_flag=True, help="Run as one of several hosts that share their devices."),
 )
 _directory = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-_top = click.option("--top", type=int, default=10, show_default=True, help="How many of the best trials to print.")
+_top = click.option(
+    "--top", type=click.IntRange(1), default=10, show_default=True, help="How many of the best trials to print."
+)
 
 
 def _load(file: Path, **changes: Any) -> "Sweep":
@@ -151,6 +164,7 @@ def run(
 
         initialize()
     sweep = _load(file, **changes)
+    from hpjax.about import MANIFEST
     from hpjax.distributed import agreed, is_writer
 
     if directory is None:
@@ -167,12 +181,14 @@ def run(
         click.echo(f"{plan}\n")
     try:
         result = sweep.run(directory, progress=not quiet, extend=extend)
-    except KeyboardInterrupt:
-        click.echo(f"interrupted; what was found so far: hpjax show {directory}", err=True)
+    except KeyboardInterrupt as interrupt:
+        there = (directory / MANIFEST).exists()
+        told = f"{interrupt or 'interrupted, without a checkpoint.'} What was found so far: hpjax show {directory}"
+        click.echo(told if there else "interrupted before anything was recorded", err=True)
         raise SystemExit(EXIT_INTERRUPTED) from None
     if not is_writer():
         return
-    click.echo(result.summary(top))
+    click.echo(_study(result) or result.summary(top))
     if test:
         values = ", ".join(f"{name} {value:.4f}" for name, value in result.test().items())
         click.echo(f"trial {result.best.id} on the test split: {values}")
@@ -280,12 +296,12 @@ def replay(file: Path, directory: Path, trial: int | None, **changes: int | None
 @click.option("--sort", metavar="METRIC", help="Sort by this metric, the highest first, instead of the objective.")
 @click.option("--lowest", is_flag=True, help="With --sort: the lowest first.")
 def show(directory: Path, top: int, sort: str | None, lowest: bool) -> None:
-    """Print the best trials of a run, finished or still running."""
+    """Print the best trials of a run, finished or still running; of a batch-scaling study its points."""
     from hpjax.objective import maximize, minimize
     from hpjax.result import load
 
-    by = None if sort is None else minimize(sort) if lowest else maximize(sort)
-    click.echo(load(directory).summary(top, by))
+    by, result = None if sort is None else minimize(sort) if lowest else maximize(sort), load(directory)
+    click.echo((by is None and _study(result)) or result.summary(top, by))
 
 
 @main.command()
@@ -295,10 +311,9 @@ def plot(directory: Path, out: Path | None) -> None:
     """Draw a run: its curves, the objective against hyperparameters, rungs, lineage, or a batch-scaling study."""
     from hpjax.plot import pictures
     from hpjax.result import load
-    from hpjax.studies.scaling import recorded
 
     result = load(directory)
-    figures, study = pictures(result), recorded(result)
+    figures, study = pictures(result), _study(result)
     if study is not None:
         figures["scaling"] = study.plot()
     folder = out or directory

@@ -23,6 +23,8 @@ SMALL_UPDATE, LARGE_UPDATE = 1e-5, 1e-1
 VANISHING, EXPLODING = 1e-3, 1e3
 # Stanford CS231n, notes 1: with too high a rate as much as 40 % of a network's ReLUs may be dead.
 DEAD = 0.4
+# So many layers are named at most.
+NAMED = 3
 
 
 class Finding(NamedTuple):
@@ -151,14 +153,15 @@ def _layers(result: "Result", trial: int) -> list[tuple[str, str]]:
                 ("too slow", f"Updates are {ratio:.2g} of the weights in {layer}, where 1e-3 is usual: raise the rate.")
             )
             break
-    shares = _by_layer(result, "dead_units", trial)
-    dead = {layer: share for layer, share in shares.items() if share > DEAD}
+    # Those that are dead altogether come last: a mask over the depth may skip them.
+    dead = [(share, layer) for layer, share in _by_layer(result, "dead_units", trial).items() if share > DEAD]
+    dead.sort(key=lambda each: (each[0] == 1, -each[0]))
     if dead:
-        worst = max(dead, key=dead.__getitem__)
-        others = f", and more than {DEAD:.0%} in {len(dead)} of {len(shares)} layers" if len(dead) > 1 else ""
-        skipped = " Units that a mask skips count." if dead[worst] == 1 else ""
-        seen = f"{dead[worst]:.0%} of {worst} get no gradient{others}: lower the learning rate, or use leaky units."
-        found.append(("dead units", f"{seen}{skipped}"))
+        told = ", ".join(f"{share:.0%} of {layer}" for share, layer in dead[:NAMED])
+        others = f" and of {len(dead) - NAMED} more layers" if len(dead) > NAMED else ""
+        skipped = " A layer of which it is 100% may be one that a mask skips." if dead[-1][0] == 1 else ""
+        seen = f"{told}{others} get no gradient: lower the learning rate, or use leaky units.{skipped}"
+        found.append(("dead units", seen))
     return found
 
 

@@ -68,7 +68,8 @@ def real(field: str, value: Any, least: float, most: float = math.inf, remedy: s
         number = math.nan
     if not (math.isfinite(number) and least <= number <= most):
         between = f"must lie between {least:g} and {most:g}"
-        allowed = between if most < math.inf else f"must be a number, {least:g} or more"
+        above = f"must be a number, {least:g} or more" if least > -math.inf else "must be a finite number"
+        allowed = between if most < math.inf else above
         raise InputError(field, value, allowed, remedy)
     return number
 

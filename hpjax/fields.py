@@ -15,6 +15,10 @@ def _is_dict(value: Any, fits: Callable[[Any], bool]) -> bool:
     return isinstance(value, dict) and all(map(fits, value.values()))
 
 
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_text, value))
+
+
 def _is_range(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(map(is_real, value[:2])) and value[2] in SCALES
 
@@ -40,6 +44,10 @@ FIELDS = {
     "sweep.ranges": Field(
         lambda v: isinstance(v, list) and all(_is_dict(each, _is_range) for each in v),
         "low, high and scale of names of each alternative",
+    ),
+    "sweep.options": Field(
+        lambda v: isinstance(v, list) and all(_is_dict(each, _are_texts) for each in v),
+        "the options of names of each alternative",
     ),
     "sweep.trials": _NUMBER,
     "sweep.rounds": Field(
@@ -81,8 +89,9 @@ def check_manifest(where: str, manifest: Any) -> None:
     sweep = manifest["sweep"]
     if sweep["scales"].keys() != {*sweep["names"]}:
         raise RunError(f"{where}: sweep.scales must have the names in sweep.names. It is damaged.")
-    if len(sweep["ranges"]) != len(sweep["space"]):
-        raise RunError(f"{where}: sweep.ranges must have the alternatives of sweep.space. It is damaged.")
+    for name in ("ranges", "options"):
+        if len(sweep[name]) != len(sweep["space"]):
+            raise RunError(f"{where}: sweep.{name} must have the alternatives of sweep.space. It is damaged.")
     if sum(sweep["rounds"]) != sweep["trials"]:
         raise RunError(f"{where}: sweep.rounds must add up to sweep.trials. It is damaged.")
     if sweep["objective"][0] not in sweep["metrics"]:

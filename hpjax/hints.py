@@ -40,6 +40,12 @@ def hints(
                 f"{name} masks units, but no layer behind takes them as inputs: it starts at the scale of the widest. "
                 f"Write hpx.nn.Dense(..., inputs=h.{name})."
             )
+    best = settings.objective.metric.replace("valid/", "valid/best_")
+    if all(best in given.metrics for given in shapes):
+        yield (
+            f"trials keep the parameters of their best evaluation, and rank by the last {settings.objective.metric}: "
+            f"objective=hpx.{settings.objective.direction}({best!r}) ranks by what they keep."
+        )
     many = [n for n, v in verdicts.items() if not v.traced and any(d.grid() is None for d in settings.space.domains(n))]
     if many and len(groups) > FEW_GROUPS:
         yield (
@@ -70,16 +76,18 @@ def hints(
 
 
 def hints_of_calls(plan: Plan) -> Iterator[str]:
-    """That a device call takes long, which nothing interrupts."""
+    """That the steps of a device call take long, which nothing interrupts."""
     for group in plan.own_groups:
-        calls = plan.segments(group) * len(plan.waves[group.number])
-        seconds = plan.group_seconds(group) / calls
-        if seconds > LONG_CALL:
-            steps = min(group.eval_every, max(plan.budgets[trial] for trial in group.trials), plan.segment or 2**31)
+        waves = plan.waves[group.number]
+        seconds = plan.split_seconds(group)[0] / (plan.segments(group) * len(waves))
+        longest = max(plan.budgets[trial] for wave in waves for trial in wave)
+        steps = min(longest, group.eval_every, plan.segment or longest, plan.block or longest)
+        if seconds > LONG_CALL and steps > 1:
+            fewer = max(1, int(steps * SHORT_CALL / seconds))
             yield (
-                f"a device call takes about {duration(seconds)} in group {group.number}, and a notice of preemption or "
-                f"Ctrl-C waits for its end. segment={max(1, round(steps * SHORT_CALL / seconds)):,} makes it about "
-                f"{duration(SHORT_CALL)}."
+                f"a device call of {steps:,} steps takes about {duration(seconds)} in group {group.number}, by the "
+                "estimate above, and a notice of preemption or Ctrl-C waits for its end. "
+                f"Sweep(segment={fewer}) makes that about {duration(seconds / steps * fewer)}."
             )
             return
 

@@ -16,7 +16,7 @@ from hpjax.engine.plan import Group
 from hpjax.errors import RunError
 from hpjax.event import Event
 from hpjax.planning import Prepared, prepare
-from hpjax.preemption import Preempted, notices
+from hpjax.preemption import leave, notices
 from hpjax.race import Reached, jsonable, raced
 from hpjax.record import Record
 from hpjax.settings import Settings
@@ -53,7 +53,7 @@ class _Ahead:
 
     def __init__(self, record: Record) -> None:
         self._record = record
-        self.leaving: Callable[[], bool] = lambda: False
+        self.leaving: Callable[[], int] = lambda: 0
 
     def __call__(self) -> bool:
         return not several() and not self.leaving() and not self._record.due(False)
@@ -91,7 +91,7 @@ class _Run:
     def events(self) -> Iterator[Event]:
         """All that happens."""
         record, reached, first = self._record, self._reached, self._reached.round
-        heeding = notices() if record.directory is not None else nullcontext(lambda: False)
+        heeding = notices() if record.directory is not None else nullcontext(lambda: 0)
         with holding_together(), heeding as leaving:
             self._ahead.leaving = leaving
             for number in range(len(self._prepared.plan.rounds)):
@@ -114,7 +114,7 @@ class _Run:
                         record.save(self._here)
                     if over and record.directory is not None:
                         record.close()
-                        raise Preempted(record.directory)
+                        leave(over, record.directory)
         record.finish(time.perf_counter() - self._begun)
 
     def _prepare(self, number: int) -> None:

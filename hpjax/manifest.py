@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hpjax.about import FORMAT, MANIFEST, differences, origin, read_manifest
+from hpjax.domains import Choice
 from hpjax.errors import RunError
 from hpjax.files import LOCK, part_of
 from hpjax.hparams import Hparams
@@ -49,10 +50,12 @@ def manifest(settings: Settings, prepared: Prepared, recorded: bool) -> dict[str
 def description(settings: Settings, prepared: Prepared) -> dict[str, Any]:
     """What the sweep is, as JSON: names and numbers, with nothing that takes long to find out."""
     plan, points = prepared
+    branches = settings.space.branches
     return {
-        "space": {f"alternative {i}": {n: str(d) for n, d in b.items()} for i, b in enumerate(settings.space.branches)},
+        "space": {f"alternative {i}": {n: str(d) for n, d in b.items()} for i, b in enumerate(branches)},
         "names": list(settings.space.names),
-        "ranges": [{n: list(r) for n, d in b.items() if (r := d.range()) is not None} for b in settings.space.branches],
+        "ranges": [{n: list(r) for n, d in b.items() if (r := d.range()) is not None} for b in branches],
+        "options": [{n: [*map(show, d.options)] for n, d in b.items() if isinstance(d, Choice)} for b in branches],
         "scales": {name: settings.space.scale(name) for name in settings.space.names},
         "metrics": sorted({name for shapes in plan.shapes for name in shapes.metrics}),
         "trials": plan.trials,

@@ -71,20 +71,20 @@ def _figure(columns: int, rows: int) -> "Iterator[tuple[Figure, list[Axes]]]":
 def draw_curves(result: "Result", metric: str, ax: "Axes") -> "Axes":
     """A metric over the steps: all lanes thin, those of the best trial in front."""
     trials, steps, values = analysis.curves(result, metric)
-    best = trials == (trials[-1] if trials.size else -1)
-    every = max(1, len(steps) // SHOWN_CURVES)
-    ax.plot(steps[~best][::every].T, values[~best][::every].T, color=GREY, linewidth=0.6, alpha=0.4)
-    _draw_best(trials, steps, values, ax)
-    if best.any():
+    shown = np.isin(trials, trials[:: len(trials) // len(result) * max(1, len(trials) // SHOWN_CURVES)])
+    shown &= ~np.isin(trials, result.ranking[:1])
+    ax.plot(steps[shown].T, values[shown].T, color=GREY, linewidth=0.6, alpha=0.4)
+    _draw_best(result, trials, steps, values, ax)
+    if result.ranking:
         ax.legend(frameon=False, fontsize=8)
     _limit(ax, result.last(metric)[result.ranking], result)
     ax.set(xlabel="step", ylabel=_plain(metric))
     return ax
 
 
-def _draw_best(trials: Any, steps: Any, values: Any, ax: "Axes") -> None:
-    """The curves of the best trial, of which the last row is one."""
-    best = np.flatnonzero(trials == trials[-1:])
+def _draw_best(result: "Result", trials: Any, steps: Any, values: Any, ax: "Axes") -> None:
+    """The curves of the best trial."""
+    best = np.flatnonzero(np.isin(trials, result.ranking[:1]))
     for row in best:
         label = f"trial {trials[row]}, the best" if row == best[0] else ""
         ax.plot(steps[row], values[row], color=RED, linewidth=1.8 / len(best) ** 0.5, label=label)
@@ -153,16 +153,17 @@ def draw_map(result: "Result", across: str, up: str, metric: str, ax: "Axes") ->
 def draw_rungs(result: "Result", ax: "Axes") -> "Axes":
     """The curves of a race, those that were stopped grey; at each rung stands how many trials trained up to it."""
     trials, steps, values = analysis.curves(result, result.objective.metric)
-    found = analysis.rungs(result)
-    last = result.last(result.objective.metric)[result.ranking[::-1]].reshape(-1)
+    found, last = analysis.rungs(result), result.last(result.objective.metric)
     ax.set_xscale("log")
-    for row, trial in enumerate(trials):
+    for row in np.flatnonzero(np.isin(trials, result.ranking)):
+        trial = trials[row]
         color, wide = (GREY, 0.6) if found.stopped[trial] else (BLUE, 1.0)
         ax.plot(steps[row], values[row], color=color, linewidth=wide, alpha=0.6)
         if found.stopped[trial]:
-            ax.plot(found.ended[trial], last[row], ".", color=GREY, markersize=3, alpha=0.6)
-    _draw_best(trials, steps, values, ax)
-    if trials.size:
+            stop = np.full(last.shape[1], found.ended[trial])
+            ax.plot(stop, last[trial], ".", color=GREY, markersize=3, alpha=0.6)
+    _draw_best(result, trials, steps, values, ax)
+    if result.ranking:
         ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     _limit(ax, analysis.reached(result, result.objective.metric)[result.ranking], result)
     ends = [*found.steps.tolist(), int(found.ended.max(initial=1))]

@@ -1,18 +1,23 @@
-"""Preemption: a notice that the machine will be taken away, heeded at the next event."""
+"""Preemption: a notice that the machine will be taken away, or Ctrl-C, heeded at the next event."""
 
 import itertools
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from jax.experimental import multihost_utils
 
 from hpjax.distributed import several
 
 EXIT_PREEMPTED = 128 + signal.SIGTERM
+# What is heeded, and how it is handled where nobody has said otherwise.
+DEFAULTS: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+ASKED = b"\ninterrupted: a checkpoint is written after this device call; Ctrl-C again ends at once.\n"
 
 
 class Preempted(SystemExit):
@@ -29,32 +34,45 @@ class Preempted(SystemExit):
         return f"preempted; a checkpoint is in {self.directory}. The same command goes on from there."
 
 
+def leave(number: int, directory: Path) -> None:
+    """Raises what the signal of this number asks for, once a checkpoint is written."""
+    notice = Preempted(directory)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt(str(notice).replace("preempted", "interrupted"))
+    raise notice
+
+
 @contextmanager
-def notices() -> Iterator[Callable[[], bool]]:
-    """A function that says whether to leave now; with several hosts all get the same answer, and all must ask.
+def notices() -> Iterator[Callable[[], int]]:
+    """A function that gives the signal by which to leave now, 0 for none; with several hosts all get the same answer,
+    and all must ask.
 
     Outside the main thread of a single process nothing can be told; and a handler that is there already, such as that
     of a job manager, keeps the signal to itself.
     """
     if several():
-        # JAX heeds the signal itself, and lets all hosts agree on when to stop.
+        # JAX heeds SIGTERM itself, and lets all hosts agree on when to stop.
         asked = itertools.count()
-        yield lambda: bool(multihost_utils.reached_preemption_sync_point(next(asked)))
+        yield lambda: signal.SIGTERM * bool(multihost_utils.reached_preemption_sync_point(next(asked)))
         return
-    mine = threading.current_thread() is threading.main_thread()
-    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield lambda: False
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: 0
         return
     noticed: list[int] = []
 
     def notice(number: int, frame: FrameType | None) -> None:
         noticed.append(number)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the process
+        if number == signal.SIGINT:
+            os.write(2, ASKED)  # print is not for handlers
+        signal.signal(number, DEFAULTS[signal.Signals(number)])  # a second one ends the process
 
-    signal.signal(signal.SIGTERM, notice)
+    for number, handler in DEFAULTS.items():
+        if signal.getsignal(number) is handler:
+            signal.signal(number, notice)
     try:
-        yield lambda: bool(noticed)
+        yield lambda: noticed[0] if noticed else 0
     finally:
         # An abandoned run may end in any thread.
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is notice:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in DEFAULTS.items() if threading.current_thread() is threading.main_thread() else ():
+            if signal.getsignal(number) is notice:
+                signal.signal(number, handler)

@@ -122,7 +122,8 @@ class Program:
         structure, shapes and dtypes. Metrics are a dict of scalars, reported as ``train/<name>`` and
         averaged since the last evaluation. A metric that is NaN or infinite means that the lane diverged.
       evaluate: ``evaluate(key, state, split, h) -> metrics``; a dict of scalars, reported as ``valid/<name>``.
-        ``split`` is ``data.valid``; for ``result.test()`` it is ``data.test``.
+        ``split`` is ``data.valid``; where there is no ``test``, for ``result.test()`` it is ``data.test``.
+      test: like ``evaluate``, for ``result.test()``; by default that itself.
       data: a ``Data``, or None where the program needs none; the splits are then None.
       batch: ``batch(key, step, train, h) -> batch``; the batch of step ``step`` (int32, from 0). The same
         key comes at every step. By default the whole training split. Of a stream ``train`` is the step's batch.
@@ -159,6 +160,7 @@ class Program:
     evaluate: Callable[[jax.Array, State, Arrays, Hparams], Metrics]
     data: Data | None = None
     batch: Callable[[jax.Array, jax.Array, Arrays, Hparams], Batch] = whole_split
+    test: Callable[[jax.Array, State, Arrays, Hparams], Metrics] | None = field(default=None, kw_only=True)
     react: Callable[[State, Metrics, Hparams], tuple[State, Any]] = field(default=_carry_on, kw_only=True)
     finish: Callable[[State, Hparams], State] = field(default=_as_it_is, kw_only=True)
     steps: int | Callable[[Hparams], int] = field(kw_only=True)
@@ -171,8 +173,9 @@ class Program:
     describe: Mapping[str, object] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name in ("init", "step", "evaluate", "batch", "react", "finish", "validate", "parameters", "predict"):
-            if not callable(getattr(self, name)) and (name, getattr(self, name)) != ("predict", None):
+        needed = ("init", "step", "evaluate", "batch", "react", "finish", "validate", "parameters")
+        for name in (*needed, *(name for name in ("test", "predict") if getattr(self, name) is not None)):
+            if not callable(getattr(self, name)):
                 raise InputError(f"Program.{name}", getattr(self, name), "must be a function", "See Program's help.")
         if self.data is not None and not isinstance(self.data, Data):
             raise InputError(

@@ -343,9 +343,12 @@ class Result:
         In a union of spaces those of the alternative that the trial is of.
         """
         mine, sweeping = self.first_hparams[trial], self.manifest["sweep"]
-        for domains, ranges in zip(sweeping["space"].values(), sweeping["ranges"], strict=True):
-            if domains.keys() == mine.keys() and all(_lies(mine[n], domains[n], ranges.get(n)) for n in mine):
-                return {name: Range(*ends) for name, ends in ranges.items()}
+        for domains, ranges, options in zip(
+            sweeping["space"].values(), sweeping["ranges"], sweeping["options"], strict=True
+        ):
+            ends = {name: Range(*found) for name, found in ranges.items()}
+            if domains.keys() == mine.keys() and all(_lies(mine[n], options.get(n), ends.get(n)) for n in mine):
+                return ends
         return {}
 
     @property
@@ -397,11 +400,11 @@ def column(name: str, hparams: Sequence[Mapping[str, Any]]) -> Array:
     return column
 
 
-def _lies(value: Any, domain: str, ends: Sequence[Any] | None) -> bool:
-    """Whether a value lies in a domain, as a manifest tells it; of a choice that is no range it may."""
-    if ends is not None:
-        return isinstance(value, int | float) and bool(ends[0] <= value <= ends[1])
-    return domain.startswith("Choice(") or domain == show(value)
+def _lies(value: Any, options: Sequence[str] | None, ends: Range | None) -> bool:
+    """Whether a value is one of the options, or where there are none lies between the ends."""
+    if options is not None:
+        return show(value) in options
+    return ends is not None and isinstance(value, int | float) and ends.low <= value <= ends.high
 
 
 def _plain(cell: Any) -> str:

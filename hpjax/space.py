@@ -177,7 +177,10 @@ class Space:
                 values = domain.grid()
                 if values is None:
                     raise InputError(
-                        f"Space.{name}", domain, "is continuous and has no num", "Write num=5, or sample with Sobol()."
+                        f"Space.{name}",
+                        str(domain),
+                        "is continuous and has no num",
+                        "Write num=5, or sample with Sobol().",
                     )
                 axes.append(values)
             for index in np.ndindex(*(len(axis) for axis in axes)):

@@ -213,6 +213,7 @@ def _program(training: Training, data: Data, steps: Any, eval_every: Any, descri
         training.evaluate,
         data,
         training.batch,
+        test=training.measure,
         react=training.react,
         **({} if training.stopping is None else {"finish": training.finish}),
         steps=steps,

@@ -66,7 +66,8 @@ class Sweep(Settings):
         It belongs to the result, too.
       devices: how many devices to use; all by default, with several hosts those of all.
       spread: how lanes are spread over the devices, ``"shard_map"`` or, on one host, ``"pmap"``; the bits are the same.
-      segment: optimizer steps a device call at most; by default a call goes from evaluation to evaluation.
+      segment: steps of a device call at most, of which each microbatch is one; by default a call goes from evaluation
+        to evaluation.
       shard: ``(1, 4)`` trains the first of four parts of the trials, in a job that knows nothing of the others;
         ``hpx.merge`` joins them. Not with a scheduler or rounds, which decide by all trials.
 
@@ -224,7 +225,7 @@ class Sweep(Settings):
         if data is None or data.test is None:
             raise RunError("there is no test split. Give Data(train, valid, test).")
         plan, h = self._prepared_of(result, trial).plan, self._hparams(result, trial)
-        evaluate = jax.jit(lambda key, state, test, h: self.program.evaluate(key, state, test, h))
+        evaluate = jax.jit(self.program.test or self.program.evaluate)
         found = []
         for replicate, state in enumerate(self._states(result, trial)):
             luck = lane_key(

@@ -192,6 +192,14 @@ class Training:
         return state, seen
 
     def evaluate(self, key: jax.Array, state: State, split: Examples, h: Hparams) -> Metrics:
+        """As ``measure``, and with early stopping the best so far."""
+        means = self.measure(key, state, split, h)
+        if self.stopping is not None:
+            stopping = self._stopping(h)
+            means[f"best_{stopping.metric}"] = stopping.best(state["stopping"], means[stopping.metric])
+        return means
+
+    def measure(self, key: jax.Array, state: State, split: Examples, h: Hparams) -> Values:
         """Loss and metrics over a whole split, or over the lane's fold of the pool, exact whatever the size."""
         key, everything = fast(key), examples_in(split)
         fold = Fold.of(h.fold, h.folds, everything) if "fold" in h else Fold(0, everything)
@@ -209,11 +217,7 @@ class Training:
             return {name: jnp.where(index < fold.size, v, 0).sum() for name, v in self.measures(outputs, y, h).items()}
 
         sums = lax.map(part, jnp.arange(parts)) if parts > 1 else part(jnp.int32(0))
-        means = {name: value.sum() / fold.size for name, value in sums.items()}
-        if self.stopping is not None:
-            stopping = self._stopping(h)
-            means[f"best_{stopping.metric}"] = stopping.best(state["stopping"], means[stopping.metric])
-        return means
+        return {name: value.sum() / fold.size for name, value in sums.items()}
 
     def _apply(self, key: jax.Array, params: Any, stats: Any, x: Any, h: Hparams, train: bool) -> tuple[Any, Any]:
         """The model's outputs and statistics, by the kernels that lanes have."""

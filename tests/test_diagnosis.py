@@ -133,8 +133,8 @@ def test_each_curve_is_told_for_what_it_is():
         "lower the learning rate, or clip the gradients."
     )
     assert dead.sentence == (
-        "100% of b get no gradient, and more than 40% in 2 of 2 layers: lower the learning rate, or use leaky units. "
-        "Units that a mask skips count."
+        "60% of a, 100% of b get no gradient: lower the learning rate, or use leaky units. "
+        "A layer of which it is 100% may be one that a mask skips."
     )
 
 

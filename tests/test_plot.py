@@ -59,6 +59,13 @@ def test_curves_are_of_all_lanes():
     assert lines[4].get_label() == "trial 1, the best"
 
 
+def test_curves_of_what_diverged_are_there_too(race):
+    trials, *_ = analysis.curves(race, "valid/loss")
+    assert trials.tolist() == [7, *race.ranking[::-1]]
+    ax = plot.draw_curves(race, "valid/loss", panel())
+    assert len(ax.get_lines()) == 8
+
+
 def test_rungs(race):
     found = analysis.rungs(race)
     assert (found.steps.tolist(), found.live.tolist()) == ([5, 10], [8, 4, 2])

@@ -77,6 +77,17 @@ def test_a_reaction_of_another_kind_is_refused(react, message):
         hpx.Sweep(dataclasses.replace(quadratic(), react=react), SPACE, trials=2).plan()
 
 
+def test_parameters_that_a_finish_spoils_are_no_result():
+    spoilt = dataclasses.replace(
+        quadratic(),
+        finish=lambda state, h: {"w": jnp.where(h.rate > 0.15, jnp.nan, state["w"])},
+        parameters=lambda state: state,
+    )
+    space = hpx.Space(rate=hpx.Uniform(0, 1))
+    result = hpx.Sweep(spoilt, space, sampler=hpx.Manual([{"rate": 0.1}, {"rate": 0.2}])).run(progress=False)
+    assert result.statuses.tolist() == ["complete", "diverged"]
+
+
 def test_a_finish_of_another_kind_is_refused():
     with pytest.raises(hpx.ProgramError, match=r"Program.finish changes the structure of the state"):
         hpx.Sweep(dataclasses.replace(quadratic(), finish=lambda state, h: {}), SPACE, trials=2).plan()

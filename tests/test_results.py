@@ -86,17 +86,24 @@ def test_a_grid_by_its_axes(tmp_path):
     points = list(space.grid())[::-1]
     hpx.Sweep(quadratic(10, 5), space, sampler=hpx.Manual(points)).run(tmp_path, progress=False)
     found = hpx.load(tmp_path)
-    (rates, kinds, sizes), trials = found.grid("rate", "kind", "size")
-    assert (rates, kinds, sizes) == ([0.1, 0.2, 0.4], ["a", "b"], [2, 3]), "others than numbers as the trials have them"
+    (values, kinds, sizes), trials = found.grid("rate", "kind", "size")
+    assert (values, kinds, sizes) == ([0.1, 0.2, 0.4], ["a", "b"], [2, 3]), "names in the order of the trials"
     for place, trial in np.ndenumerate(trials):
-        values = {"rate": rates[place[0]], "kind": kinds[place[1]], "size": sizes[place[2]], "x": 1}
-        assert found.hparams[trial] == values
+        point = {"rate": values[place[0]], "kind": kinds[place[1]], "size": sizes[place[2]], "x": 1}
+        assert found.hparams[trial] == point
     assert found.grid()[1].tolist() == trials.tolist(), "those that vary, in the order of the space"
     assert found.grid("size", "rate", "kind")[1].shape == (2, 3, 2)
-    with pytest.raises(hpx.InputError, match=r"do not tell trials 0 and 1 apart. Name more of rate, kind, size"):
+    with pytest.raises(hpx.InputError, match=r"do not tell trials 0 and 1 apart. Name more of size"):
         found.grid("rate", "kind")
     with pytest.raises(hpx.InputError, match=r"grid = 'rat': must be a hyperparameter. Did you mean 'rate'"):
         found.grid("rat")
+    with pytest.raises(hpx.InputError, match=r"must differ. Name each hyperparameter once"):
+        found.grid("rate", "rate")
+    twice = hpx.Sweep(quadratic(10, 5), RATES, sampler=rates(0.1, 0.1)).run(progress=False)
+    with pytest.raises(hpx.InputError, match=r"do not tell trials 0 and 1 apart. They are of the same hyperparameters"):
+        twice.grid()
+    alone = hpx.Sweep(quadratic(10, 5), RATES, sampler=rates(0.1)).run(progress=False)
+    assert alone.grid() == ((), 0)
     fewer = hpx.Sweep(quadratic(10, 5), space, sampler=hpx.Manual(points[1:])).run(progress=False)
     with pytest.raises(hpx.InputError, match=r"there is no trial with rate=0.4, kind=a, size=2. Use hpx.Grid"):
         fewer.grid()

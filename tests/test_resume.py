@@ -106,16 +106,24 @@ UNWRITTEN = re.compile("^hpjax.errors.RunError: .*(cannot|could not) be written:
 KILLED, STARVED = (Path(__file__).with_name(name) for name in ("killed.py", "starved.py"))
 
 
-def test_a_notice_of_preemption_writes_a_checkpoint(tmp_path):
-    """SIGTERM: the event that is under way ends, a checkpoint is written, and the exit code is 143 = 128 + SIGTERM."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_notice_of_preemption_writes_a_checkpoint(number, tmp_path):
+    """SIGTERM: the event that is under way ends, a checkpoint is written, and the exit code is 143 = 128 + SIGTERM.
+
+    And Ctrl-C, the first of them, of which Python makes an exception that nobody catches here.
+    """
     directory = tmp_path / "run"
     with child(KILLED, "groups", directory) as process:
         lines = 0
         for line in process.stdout:
             lines += line.startswith("segment")
             if lines == 5:
-                process.send_signal(signal.SIGTERM)
-        assert process.wait() == 143
+                process.send_signal(number)
+        assert process.wait() == (143 if number == signal.SIGTERM else -signal.SIGINT)
+        told = process.stderr.read()
+    if number == signal.SIGINT:
+        assert "interrupted: a checkpoint is written after this device call; Ctrl-C again ends at once." in told
+        assert f"KeyboardInterrupt: interrupted; a checkpoint is in {directory}. The same command goes on" in told
     kinds = [event.kind for event in SWEEPS["groups"].events(directory)]
     assert kinds[0] == "resumed"
     # Not one segment was lost.

@@ -415,8 +415,10 @@ def test_strictly_better_counts_and_ties_go_to_the_first():
     assert first.points[0].evaluations == 3
     assert (
         "batch size 16: the target was met at evaluation 3, so that steps are known to within 33%. "
-        "Evaluate more often, or choose a harder target." in first.warnings
+        "Choose a harder target." in first.warnings
     )
+    rarely, _ = listed([{"rate": 1.0, "batch_size": 16}], None, 6, eval_every=2)
+    assert "known to within 50%. Choose a harder target, or evaluate more often." in scaling(rarely, 0.25).warnings[0]
     assert not any("met at evaluation" in warning for warning in scaling(result, 0.02).warnings), "of six evaluations"
 
 
@@ -476,7 +478,6 @@ def test_batch_sizes_whose_target_was_not_reached_have_no_point():
     with pytest.raises(hpx.InputError, match="needs 3 or more batch sizes that reached the target"):
         found.critical_interval()
     assert found == found
-    assert found != scaling(result, 0.01)
     nothing = scaling(result, 1e-9)
     assert nothing.points == ()
     assert nothing.missing == (1, 16)
@@ -494,25 +495,33 @@ def test_what_a_study_cannot_tell_it_does_not(study):
     found = scaling(result, 1e-3)
     assert found.fit.critical_batch_size < 64
     assert any("is outside of the batch sizes" in warning for warning in found.warnings)
+    points = [{"rate": rate, "batch_size": size} for size in (8, 16, 32, 64) for rate in (1.0, 0.1, 0.1)]
+    result, _ = listed(points, None, 400)
+    found = scaling(result, 1e-3)
+    assert 8 < found.fit.critical_batch_size < 64
+    assert any("the interval of the critical batch size reaches beyond" in warning for warning in found.warnings)
 
 
 def test_edges_of_the_space_are_told_whatever_was_tried(tmp_path):
     sizes = hpx.Space(batch_size=hpx.Choice(4, 16, 64, 256))
     space = sizes & (
-        hpx.Space(kind="a", rate=hpx.LogUniform(0.01, 1.0), layers=hpx.Choice(1, 2, 3))
-        | hpx.Space(kind="b", rate=hpx.Uniform(0.01, 5.0), width=hpx.Choice(8, 16))
+        hpx.Space(kind=hpx.Choice("c", "a"), rate=hpx.LogUniform(0.01, 1.0), layers=hpx.Choice(1, 2, 3))
+        | hpx.Space(kind=hpx.Choice("b", "d"), rate=hpx.Uniform(0.01, 5.0), layers=hpx.Choice(1, 2, 3, 4))
     )
     points = [
         {"kind": "a", "rate": 0.9, "layers": 2, "batch_size": 4},
-        {"kind": "b", "rate": 0.9, "width": 16, "batch_size": 16},  # inside of its own alternative, at an end of two
+        {"kind": "b", "rate": 0.9, "layers": 3, "batch_size": 16},  # inside of its own alternative, not of the other
         {"kind": "a", "rate": 0.1, "layers": 3, "batch_size": 64},  # the last of several in order
-        {"kind": "b", "rate": 0.1, "width": 8, "batch_size": 256},  # a twentieth is 0.25
+        {"kind": "b", "rate": 0.1, "layers": 2, "batch_size": 256},  # a twentieth is 0.25
     ]
     hpx.Sweep(decay(400), space, sampler=hpx.Manual(points)).run(tmp_path, progress=False)
     found = scaling(hpx.load(tmp_path), 0.01)
     edges = [{"rate": "highest"}, {}, {"layers": "highest"}, {"rate": "lowest"}]
     assert [dict(point.edges) for point in found.points] == edges
-    assert "batch size 4: the best rate, 0.9, stands at the highest end of its domain. Widen it." in found.warnings
+    assert (
+        "batch size 4: the best rate, 0.9, stands at the highest end of its domain. Widen that where it can be."
+        in found.warnings
+    )
 
 
 def classified(**changes):
@@ -592,12 +601,13 @@ def test_budgets():
         ({"space": {}}, r"batch_scaling.space = {}: must be of type Space"),
         ({"complete": 0}, r"batch_scaling.complete = 0"),
         ({"batch_sizes": 64}, r"batch_scaling.batch_sizes = 64: must be a list"),
+        ({"program": classified(early_stopping=hpx.EarlyStopping(3))}, r"must be without early_stopping, or another"),
         ({"batch_sizes": [2.5]}, r"batch_scaling.batch_sizes = 2.5: must be a whole number"),
         ({"batch_sizes": []}, r"batch_scaling.batch_sizes = \[\]: must not be empty"),
         ({"batch_sizes": [4, 4096]}, r"batch_scaling.batch_sizes = 4096: must be at most 54, the examples of"),
         (
-            {"batch_sizes": [4, 16], "program": dataclasses.replace(decay(9), data=hpx.Data(np.ones(8), np.ones(4)))},
-            r"batch_scaling.batch_sizes = 16: must be at most 8, the examples of the training split",
+            {"batch_sizes": [4, 80], "program": dataclasses.replace(decay(9), data=blobs())},
+            r"batch_scaling.batch_sizes = 80: must be at most 54, the examples of the training split",
         ),
         ({"target": 50.0}, r"batch_scaling.target = 50.0: is met before the first step, at which valid/loss is"),
         ({"target": "low"}, r"batch_scaling.target = 'low'"),

@@ -65,6 +65,9 @@ def test_early_stopping_keeps_the_best_at_whatever_step_a_trial_ends():
     alone = ran(manual(hpx.Space(x=1), [{"x": 1}], program_of(make_data("blobs"), steps=best, **arguments)))
     mine, other = (jax.tree.leaves(r[0].restore()["params"]) for r in (result, alone))
     assert all(map(same_bits, mine, other))
+    assert result.test() == alone.test(), "of the parameters that are kept, and nothing that was found by validation"
+    (hint,) = (each for each in manual(hpx.Space(x=1), [{"x": 1}], program).plan().hints if "rank by the last" in each)
+    assert 'objective=hpx.minimize("valid/best_loss")' in hint.replace("'", '"')
 
 
 @pytest.mark.parametrize("told", [False, True])

@@ -251,6 +251,8 @@ def test_a_database_that_no_run_wrote(finished, statement, message):
         ("scales", {"rate": []}, "sweep.scales = .*: must be one of linear, log"),
         ("ranges", [{"rate": [0.1, "1", "log"]}], "sweep.ranges = .*: must be low, high and scale of names"),
         ("ranges", [], "sweep.ranges must have the alternatives of sweep.space"),
+        ("options", [{"rate": [1]}], "sweep.options = .*: must be the options of names"),
+        ("options", [{}, {}], "sweep.options must have the alternatives of sweep.space"),
         ("space", {"alternative 0": []}, "sweep.space = .*: must be a domain for each name"),
         ("objective", ["valid/loss", "minimise", None], "sweep.objective = .*: must be a metric, minimize or maximize"),
         ("objective", ["valid/other", "minimize", None], "sweep.objective must be one of sweep.metrics"),

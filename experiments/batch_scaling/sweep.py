@@ -84,6 +84,8 @@ def noise(optimizer, task, point):
 def slopes(study):
     """Of the smallest and of the largest batch sizes: from, to, and the slope of log steps between them."""
     points = np.array([(point.batch_size, point.steps) for point in study.points])
+    if len(points) < 8:
+        return []
     return [(*part[[0, -1], 0], np.polyfit(*np.log(part).T, 1)[0]) for part in (points[:4], points[-4:], points[-2:])]
 
 

@@ -332,6 +332,7 @@ def evaluate(
     if program.finishes:
         finished = raw(jax.tree.map(as_array, program.finish(state, h)))
         after = jax.tree.map(lambda new, old: lax.select(done | (lane.step >= budget), new, old), finished, after)
+        looked_at += _inexact(program.parameters(typed(after, shapes))) if program.names_parameters else []
     fresh = Lane(
         after,
         jax.tree.map(jnp.zeros_like, lane.totals),

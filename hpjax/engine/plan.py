@@ -167,12 +167,16 @@ class Plan:
 
     def group_seconds(self, group: Group) -> float:
         """What its trials will take, as measured, or to an order of magnitude by the work of a step."""
+        return sum(self.split_seconds(group))
+
+    def split_seconds(self, group: Group) -> tuple[float, float]:
+        """The same of steps and of evaluations."""
         calls = self.replicates * sum(self.budgets[trial] for wave in self.waves[group.number] for trial in wave)
         shapes, (devices, kind) = self.shapes[group.number], self.devices
         looks = calls / group.eval_every * shapes.evaluation.seconds(kind) / devices
         if self.rates[group.number]:
-            return calls / best(self.rates[group.number]).speed + looks
-        return calls * shapes.step.seconds(kind) / devices + looks
+            return calls / best(self.rates[group.number]).speed, looks
+        return calls * shapes.step.seconds(kind) / devices, looks
 
     @cached_property
     def run_seconds(self) -> float:
@@ -231,6 +235,7 @@ class Plan:
             ("hyperparameter", "domain", "how", "why"),
             [(v.name, self.domains[v.name], "traced" if v.traced else "static", v.reason) for v in self.verdicts],
         )
+        apart = len({g.eval_every for g in self.own_groups}) > 1
         groups = text.table(
             (
                 "group",
@@ -246,7 +251,7 @@ class Plan:
             [
                 (
                     str(g.number),
-                    str(g),
+                    f"{g}, eval_every={g.eval_every}" if apart else str(g),
                     f"{sum(map(len, self.waves[g.number])):,}",
                     f"{len(self.waves[g.number]):,}",
                     f"{self.segments(g):,}",

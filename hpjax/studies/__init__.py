@@ -1,4 +1,9 @@
-"""Whole studies in one call: how training scales with the batch size."""
+"""Whole studies in one call: how training scales with the batch size.
+
+``batch_scaling`` runs one, ``batch_scaling_sweep`` plans one, ``scaling`` reads one; ``fit_steps`` and ``fit_rates``
+fit curves to numbers of your own; ``noise_scale`` and ``noise_scale_of`` are the gradient noise scale;
+``NoisyQuadratic`` is a model in which all of it is known.
+"""
 
 from hpjax.studies.batch_size import batch_scaling as batch_scaling
 from hpjax.studies.batch_size import batch_scaling_sweep as batch_scaling_sweep

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hpjax.arrays import examples_in
+from hpjax.arrays import Examples, examples_in
 from hpjax.domains import Choice
 from hpjax.errors import InputError, real, whole
 from hpjax.hparams import Hparams
@@ -69,7 +69,7 @@ def batch_scaling(
       Points, fits and figures; ``print`` it. A batch size at which no trial reached the target has no point.
 
     Raises:
-      InputError: an argument that cannot be used, or the target is met before the first step.
+      InputError: an argument that cannot be used, or the first trial meets the target before its first step.
 
     Example:
       >>> program = hpx.supervised(
@@ -124,6 +124,11 @@ def batch_scaling_sweep(
         if not isinstance(value, kind):
             allowed = f"must be of type {kind.__name__}"
             raise InputError(f"batch_scaling.{what}", value, allowed, "See the help of hpx.studies.batch_scaling.")
+    if program.finishes:
+        allowed = (
+            "must be without early_stopping, or another finish: a trial has all of its budget, and ends at the target"
+        )
+        raise InputError("batch_scaling.program", "finish", allowed, "Leave it out.")
     sizes = _sizes(batch_sizes)
     real("batch_scaling.target", target, -np.inf)
     if complete is not None:
@@ -142,7 +147,7 @@ def batch_scaling_sweep(
         allowed = f"must be {points}, the number of points of {type(sampler).__name__}"
         raise InputError("batch_scaling.trials", trials, allowed, "Leave it out.")
     train = program.splits[0]
-    if train is not None and not isinstance(train, Stream) and sizes[-1] > examples_in(train):
+    if isinstance(train, Examples) and sizes[-1] > examples_in(train):  # of other arrays only the program knows
         allowed = f"must be at most {examples_in(train):,}, the examples of the training split"
         raise InputError("batch_scaling.batch_sizes", sizes[-1], allowed, "Leave it out, or give more data.")
     program = replace(

@@ -165,7 +165,7 @@ class BatchScaling:
         """What to doubt, in sentences."""
         edges = [
             f"batch size {point.batch_size}: the best {name}, {show(point.hparams[name])}, stands at the "
-            f"{which} end of its domain. Widen it."
+            f"{which} end of its domain. Widen that where it can be."
             for point in self.points
             for name, which in point.edges.items()
         ]
@@ -183,11 +183,15 @@ class BatchScaling:
         outside = []
         if len(self.points) >= 3:
             sizes, _ = self._steps
+            low, high = self._interval
             if not sizes[0] <= self.fit.critical_batch_size <= sizes[-1]:
                 outside = ["the critical batch size is outside of the batch sizes, which do not determine it."]
+            elif low < sizes[0] or high > sizes[-1]:
+                outside = ["the interval of the critical batch size reaches beyond the batch sizes: try more of them."]
         coarse = [
             f"batch size {point.batch_size}: the target was met at evaluation {point.evaluations}, so that steps are "
-            f"known to within {1 / point.evaluations:.0%}. Evaluate more often, or choose a harder target."
+            f"known to within {1 / point.evaluations:.0%}. Choose a harder target"
+            + (", or evaluate more often." if point.evaluations < point.steps else ".")
             for point in self.points
             if point.evaluations < FINE
         ]
@@ -244,16 +248,19 @@ class BatchScaling:
         lines = [f"steps to {self.goal}"]
         lines.append(table(header, rows))
         if enough:
-            low, high = self.critical_interval()
+            low, high = self._interval
             fit = self.fit
             lines.append(
-                f"critical batch size {metric(fit.critical_batch_size)} (95 %: {metric(low)} to {metric(high)}), at "
-                f"least {metric(fit.minimum_steps)} steps and {metric(fit.minimum_examples)} examples"
+                f"critical batch size {metric(fit.critical_batch_size)} (95 %: {metric(low)} to {metric(high)}); "
+                f"limits of the fit {metric(fit.minimum_steps)} steps, {metric(fit.minimum_examples)} examples"
             )
             lines.append(f"slopes from point to point: {', '.join(f'{slope:.2f}' for slope in self.slopes)}")
-            if "learning_rate" in self.result.names and np.isfinite(self.best()).sum() >= 3:
-                laws = ", ".join(f"{fit.law} {metric(fit.error)}" for fit in self.fit_rates())
-                lines.append(f"best learning_rate by law, with the error of its logarithm: {laws}")
+            momenta = [None, *(["momentum"] if "momentum" in self.result.names else [])]
+            for momentum in momenta if "learning_rate" in self.result.names else []:
+                if np.isfinite(self.best(momentum=momentum)).sum() >= 3:
+                    laws = ", ".join(f"{fit.law} {metric(fit.error)}" for fit in self.fit_rates(momentum=momentum))
+                    what = "learning_rate / (1 − momentum)" if momentum else "learning_rate"
+                    lines.append(f"best {what} by law, with the error of its logarithm: {laws}")
         else:
             lines.append(f"no fit: {count(len(self.points), 'point')} of the 3 that it needs")
         return "\n".join([*lines, *self.warnings])
@@ -263,6 +270,10 @@ class BatchScaling:
         """What is to be reached, as text."""
         objective = self.result.objective
         return f"{objective.metric} {'below' if objective.direction == 'minimize' else 'above'} {show(self.target)}"
+
+    @cached_property
+    def _interval(self) -> tuple[float, float]:
+        return self.critical_interval()
 
     @property
     def _steps(self) -> tuple[Floats, Floats]:
