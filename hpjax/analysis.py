@@ -38,7 +38,7 @@ class Axis(NamedTuple):
       y: (points,), the metric.
       diverged: where trials diverged, on the scale of ``x``.
       categories: the values by name, of a choice; else empty.
-      logarithmic: whether the domain is logarithmic.
+      scale: of the domain, as ``Space.scale`` has it.
     """
 
     trials: Array
@@ -46,7 +46,7 @@ class Axis(NamedTuple):
     y: Array
     diverged: Array
     categories: tuple[str, ...]
-    logarithmic: bool
+    scale: str
 
 
 def curves(result: "Result", metric: str) -> Curves:
@@ -107,7 +107,7 @@ def axis(result: "Result", name: str, metric: str) -> Axis:
     diverged = result.statuses == "diverged"
     y = reached(result, metric)
     kept = np.flatnonzero(has & ~diverged & np.isfinite(y))
-    return Axis(kept, x[kept], y[kept], x[has & diverged], categories, result.scales[name] == "log")
+    return Axis(kept, x[kept], y[kept], x[has & diverged], categories, result.scales[name])
 
 
 class Map(NamedTuple):
@@ -118,7 +118,7 @@ class Map(NamedTuple):
       x, y: (points,), values of the hyperparameters.
       z: (points,), the metric: of the objective's the best over training, else the last.
       diverged: (trials, 2), where trials diverged.
-      logarithmic: of each of the two, whether its domain is.
+      scales: of the domains of the two, as ``Space.scale`` has them.
     """
 
     trials: Array
@@ -126,7 +126,7 @@ class Map(NamedTuple):
     y: Array
     z: Array
     diverged: Array
-    logarithmic: tuple[bool, bool]
+    scales: tuple[str, str]
 
 
 def map_of(result: "Result", across: str, up: str, metric: str) -> Map:
@@ -134,8 +134,8 @@ def map_of(result: "Result", across: str, up: str, metric: str) -> Map:
     places = np.array([[_number(hparams.get(name)) for name in (across, up)] for hparams in result.hparams])
     there, diverged, z = np.isfinite(places).all(axis=1), result.statuses == "diverged", reached(result, metric)
     kept = np.flatnonzero(there & ~diverged & np.isfinite(z))
-    logarithmic = (result.scales[across] == "log", result.scales[up] == "log")
-    return Map(kept, places[kept, 0], places[kept, 1], z[kept], places[there & diverged], logarithmic)
+    scales = result.scales[across], result.scales[up]
+    return Map(kept, places[kept, 0], places[kept, 1], z[kept], places[there & diverged], scales)
 
 
 class Rungs(NamedTuple):

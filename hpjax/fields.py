@@ -49,6 +49,7 @@ FIELDS = {
         lambda v: isinstance(v, list) and all(_is_dict(each, _are_texts) for each in v),
         "the options of names of each alternative",
     ),
+    "sweep.program": Field(lambda v: _is_dict(v, lambda each: isinstance(each, str)), "names with what they are"),
     "sweep.trials": _NUMBER,
     "sweep.rounds": Field(
         lambda v: isinstance(v, list) and len(v) > 0 and all(is_whole(n, 1) for n in v), "a list of numbers"

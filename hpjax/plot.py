@@ -71,7 +71,7 @@ def _figure(columns: int, rows: int) -> "Iterator[tuple[Figure, list[Axes]]]":
 def draw_curves(result: "Result", metric: str, ax: "Axes") -> "Axes":
     """A metric over the steps: all lanes thin, those of the best trial in front."""
     trials, steps, values = analysis.curves(result, metric)
-    shown = np.isin(trials, trials[:: len(trials) // len(result) * max(1, len(trials) // SHOWN_CURVES)])
+    shown = np.isin(trials, trials[:: result.lane_status.shape[1] * max(1, len(trials) // SHOWN_CURVES)])
     shown &= ~np.isin(trials, result.ranking[:1])
     ax.plot(steps[shown].T, values[shown].T, color=GREY, linewidth=0.6, alpha=0.4)
     _draw_best(result, trials, steps, values, ax)
@@ -92,7 +92,8 @@ def _draw_best(result: "Result", trials: Any, steps: Any, values: Any, ax: "Axes
 
 def draw_axis(result: "Result", name: str, metric: str, ax: "Axes") -> "Axes":
     """A metric against one hyperparameter, the objective's at its best over training; diverged trials are marked."""
-    trials, x, y, diverged, categories, logarithmic = analysis.axis(result, name, metric)
+    trials, x, y, diverged, categories, scale = analysis.axis(result, name, metric)
+    x, diverged = _placed(x, scale), _placed(diverged, scale)
     if categories:
         # Side by side, so that points of one category do not hide each other.
         x = x + np.random.default_rng(0).uniform(-0.15, 0.15, len(x))
@@ -105,8 +106,7 @@ def draw_axis(result: "Result", name: str, metric: str, ax: "Axes") -> "Axes":
         beyond = np.full((~inside).sum(), edge)
         label = f"{(~inside).sum()} beyond"
         ax.plot(x[~inside], beyond, "^", color=GREY, markersize=3, transform=ax.get_xaxis_transform(), label=label)
-    if logarithmic:
-        ax.set_xscale("log")
+    _scaled(ax, "x", name, scale)
     if metric == result.objective.metric and result.ranking:
         best = trials == result.ranking[0]
         ax.scatter(x[best], y[best], s=60, color=RED, marker="*", zorder=3)
@@ -122,31 +122,45 @@ def draw_axis(result: "Result", name: str, metric: str, ax: "Axes") -> "Axes":
         )
     if ax.get_legend_handles_labels()[1]:
         ax.legend(frameon=False, fontsize=8)
-    ax.set(xlabel=_plain(name), ylabel=_plain(metric))
+    ax.set_ylabel(_plain(metric))
     return ax
+
+
+def _placed(values: Any, scale: str) -> Any:
+    """Where values of a hyperparameter stand on its axis: those whose distance to 1 matters, by that."""
+    return 1 - values if scale == "reverse log" else values
+
+
+def _scaled(ax: "Axes", which: str, name: str, scale: str) -> None:
+    """Scale and label of an axis; what is drawn rises to the right and upwards."""
+    ax.set(**{f"{which}label": _plain(f"1 − {name}" if scale == "reverse log" else name)})
+    if scale in ("log", "reverse log"):
+        ax.set(**{f"{which}scale": "log"})
+    if scale == "reverse log":
+        (ax.xaxis if which == "x" else ax.yaxis).set_inverted(True)
 
 
 def draw_map(result: "Result", across: str, up: str, metric: str, ax: "Axes") -> "Axes":
     """A metric over two hyperparameters, such as the learning rate and weight decay; diverged trials are crosses."""
     found = analysis.map_of(result, across, up, metric)
-    for which, logarithmic in zip((ax.set_xscale, ax.set_yscale), found.logarithmic, strict=True):
-        if logarithmic:
-            which("log")
+    x, y = (_placed(values, scale) for values, scale in zip((found.x, found.y), found.scales, strict=True))
+    lost = [_placed(values, scale) for values, scale in zip(found.diverged.T, found.scales, strict=True)]
     if len(found.z):
         low, high = _range(found.z, result)
         shades, beyond = ("cividis_r", "max") if result.objective.direction == "minimize" else ("cividis", "min")
-        dots = ax.scatter(found.x, found.y, c=found.z, vmin=low, vmax=high, cmap=shades, s=18, linewidths=0)
+        dots = ax.scatter(x, y, c=found.z, vmin=low, vmax=high, cmap=shades, s=18, linewidths=0)
         figure = ax.get_figure()
         if figure is not None:
             figure.colorbar(dots, ax=ax, label=_plain(metric), extend=beyond)
         best = found.trials == (result.ranking[0] if result.ranking else -1)
-        ax.scatter(found.x[best], found.y[best], s=90, color=RED, marker="*", zorder=3, label="the best")
+        ax.scatter(x[best], y[best], s=90, color=RED, marker="*", zorder=3, label="the best")
     if len(found.diverged):
         label = f"{len(found.diverged)} diverged"
-        ax.plot(found.diverged[:, 0], found.diverged[:, 1], "x", color=ORANGE, markersize=4, label=label)
+        ax.plot(*lost, "x", color=ORANGE, markersize=4, label=label)
     if ax.get_legend_handles_labels()[1]:
         ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-    ax.set(xlabel=_plain(across), ylabel=_plain(up))
+    for which, name, scale in zip("xy", (across, up), found.scales, strict=True):
+        _scaled(ax, which, name, scale)
     return ax
 
 

@@ -123,7 +123,7 @@ def test_the_numbers_behind_the_picture(directory):
     assert curves.values[-1, -1] == result.table()["valid/loss"].min()
     axis = analysis.axis(result, "hidden", "valid/loss")
     assert axis.categories == ("32", "64", "128")
-    assert analysis.axis(result, "learning_rate", "valid/loss").logarithmic
+    assert analysis.axis(result, "learning_rate", "valid/loss").scale == "log"
     assert analysis.axis(result, "momentum", "valid/loss").categories == ()
     assert analysis.varied(result) == ["learning_rate", "momentum", "weight_decay", "hidden"]
     figure = result.plot("learning_rate")

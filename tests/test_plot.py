@@ -89,6 +89,18 @@ def test_an_axis_shows_the_best_over_training():
     np.testing.assert_allclose(analysis.axis(higher, "rate", "valid/loss").y, [closed(0.05, 5)], rtol=1e-4)
 
 
+def test_what_matters_by_its_distance_to_1_is_drawn_by_it():
+    space = hpx.Space(rate=hpx.ReverseLogUniform(0.1, 0.999), scale=hpx.ReverseLogUniform(0.5, 0.99))
+    points = [{"rate": 0.1, "scale": 0.9}, {"rate": 0.5, "scale": 0.8}, {"rate": 0.9, "scale": 0.6}]
+    result = hpx.Sweep(quadratic(20, 5), space, sampler=hpx.Manual(points)).run(progress=False)
+    ax = plot.draw_axis(result, "rate", "valid/loss", panel())
+    assert (ax.get_xlabel(), ax.get_xscale(), ax.xaxis_inverted()) == ("1 − rate", "log", True)
+    np.testing.assert_allclose(ax.collections[0].get_offsets()[:, 0], [0.9, 0.5, 0.1])
+    ax = plot.draw_map(result, "rate", "scale", "valid/loss", panel())
+    assert (ax.get_ylabel(), ax.get_yscale(), ax.yaxis_inverted()) == ("1 − scale", "log", True)
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), [[0.9, 0.1], [0.5, 0.2], [0.1, 0.4]])
+
+
 def test_a_map():
     points = [{"rate": rate, "scale": scale} for rate in (0.01, 0.1, 9.0) for scale in (0.2, 0.8)]
     result = hpx.Sweep(quadratic(40, 5), SPACE, sampler=hpx.Manual(points)).run(progress=False)
@@ -98,7 +110,7 @@ def test_a_map():
     assert list(zip(found.x, found.y, strict=True)) == [(0.01, 0.2), (0.01, 0.8), (0.1, 0.2), (0.1, 0.8)]
     np.testing.assert_allclose(found.z, [closed(r, 40) for r in (0.01, 0.01, 0.1, 0.1)], rtol=1e-3)
     assert found.diverged.tolist() == [[9.0, 0.2], [9.0, 0.8]]
-    assert found.logarithmic == (True, False)
+    assert found.scales == ("log", "linear")
     ax = plot.draw_map(result, "rate", "scale", "valid/loss", panel())
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale()) == ("rate", "scale", "log")
     assert sorted(plot.pictures(result)) == ["map", "overview"]

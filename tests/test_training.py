@@ -68,6 +68,8 @@ def test_early_stopping_keeps_the_best_at_whatever_step_a_trial_ends():
     assert result.test() == alone.test(), "of the parameters that are kept, and nothing that was found by validation"
     (hint,) = (each for each in manual(hpx.Space(x=1), [{"x": 1}], program).plan().hints if "rank by the last" in each)
     assert 'objective=hpx.minimize("valid/best_loss")' in hint.replace("'", '"')
+    plan = manual(hpx.Space(x=1), [{"x": 1}], program, objective=hpx.minimize("valid/best_loss")).plan()
+    assert not any("rank by the last" in each for each in plan.hints)
 
 
 @pytest.mark.parametrize("told", [False, True])

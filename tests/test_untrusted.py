@@ -250,6 +250,7 @@ def test_a_database_that_no_run_wrote(finished, statement, message):
         ("scales", {"rate": "log"}, "sweep.scales must have the names in sweep.names"),
         ("scales", {"rate": []}, "sweep.scales = .*: must be one of linear, log"),
         ("ranges", [{"rate": [0.1, "1", "log"]}], "sweep.ranges = .*: must be low, high and scale of names"),
+        ("program", ["study"], "sweep.program = .*: must be names with what they are"),
         ("ranges", [], "sweep.ranges must have the alternatives of sweep.space"),
         ("options", [{"rate": [1]}], "sweep.options = .*: must be the options of names"),
         ("options", [{}, {}], "sweep.options must have the alternatives of sweep.space"),
