@@ -4,6 +4,7 @@ Where the environment names other processes it is one of several hosts, of two d
 """
 
 import os
+import signal
 import sys
 import time
 
@@ -50,6 +51,8 @@ SWEEPS = {
 
 if __name__ == "__main__":
     name, directory = sys.argv[1:]
+    # A shell has what it starts in the background ignore it, and so does all that is started there.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if "JAX_NUM_PROCESSES" in os.environ:
         jax.config.update("jax_num_cpu_devices", 2)
         address = os.environ["JAX_COORDINATOR_ADDRESS"]
