@@ -13,8 +13,8 @@ from hpjax.files import write_text
 from hpjax.untrusted import guard, read_json
 
 MANIFEST, FORMAT = "manifest.json", 1
-# Of what a manifest says of a sweep this follows from the space, and need not be told where that differs.
-FOLLOWING = {"ranges", "options", "scales"}
+# Of what a manifest says of a sweep this follows from the space, and need not be told beside what that differs in.
+FOLLOWING = ("ranges", "options", "scales")
 
 
 def origin() -> dict[str, Any]:
@@ -53,10 +53,11 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 def differences(there: Any, here: Any, at: str = "") -> list[str]:
     """What differs between two JSON values, a line each: ``trials: 256 there, 128 here``."""
     if isinstance(there, dict) and isinstance(here, dict):
-        names = [name for name in dict.fromkeys([*there, *here]) if at or name not in FOLLOWING]
-        return [
+        names = dict.fromkeys([*there, *here])
+        lines = [
             line
             for name in names
             for line in differences(there.get(name), here.get(name), f"{at}.{name}" if at else str(name))
         ]
+        return lines if at else [line for line in lines if not line.startswith(FOLLOWING)] or lines
     return [] if there == here else [f"{at}: {json.dumps(there)} there, {json.dumps(here)} here"]

@@ -41,7 +41,7 @@ def hints(
                 f"Write hpx.nn.Dense(..., inputs=h.{name})."
             )
     best = settings.objective.metric.replace("valid/", "valid/best_")
-    if settings.program.finishes and best in set.intersection(*(set(given.metrics) for given in shapes)):
+    if settings.program.finishes and all(best in given.metrics for given in shapes):
         yield (
             f"trials keep the parameters of their best evaluation, and rank by the last {settings.objective.metric}: "
             f"objective=hpx.{settings.objective.direction}({best!r}) ranks by what they keep."

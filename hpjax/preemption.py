@@ -17,6 +17,7 @@ from hpjax.distributed import several
 EXIT_PREEMPTED = 128 + signal.SIGTERM
 # What is heeded, and how it is handled where nobody has said otherwise.
 DEFAULTS: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+GOES_ON = "{}; a checkpoint is in {}. The same command goes on from there."
 ASKED = b"\ninterrupted: a checkpoint is written after this device call; Ctrl-C again ends at once.\n"
 
 
@@ -31,15 +32,14 @@ class Preempted(SystemExit):
         super().__init__(EXIT_PREEMPTED)
 
     def __str__(self) -> str:
-        return f"preempted; a checkpoint is in {self.directory}. The same command goes on from there."
+        return GOES_ON.format("preempted", self.directory)
 
 
 def leave(number: int, directory: Path) -> None:
     """Raises what the signal of this number asks for, once a checkpoint is written."""
-    notice = Preempted(directory)
     if number == signal.SIGINT:
-        raise KeyboardInterrupt(str(notice).replace("preempted", "interrupted"))
-    raise notice
+        raise KeyboardInterrupt(GOES_ON.format("interrupted", directory))
+    raise Preempted(directory)
 
 
 @contextmanager

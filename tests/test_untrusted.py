@@ -283,6 +283,11 @@ def test_a_manifest_that_is_no_json(finished, content, message):
     finished.refused(message, resume)
 
 
+def test_a_manifest_whose_ranges_are_not_those_of_its_space(finished):
+    finished.edit("manifest.json", lambda manifest: manifest["sweep"].update(ranges=[{}]))
+    finished.refused(r"ranges: ", resume)
+
+
 def test_a_manifest_that_names_another_width(finished):
     finished.edit("manifest.json", lambda manifest: manifest["sweep"].update(width=[4]))
     finished.refused(r"width: \[4\] there, \[2, 2, 2\] here", resume)
