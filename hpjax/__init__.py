@@ -7,36 +7,40 @@ if TYPE_CHECKING:
     from hpjax import cluster as cluster
     from hpjax import data as data
     from hpjax import distributed as distributed
-    from hpjax import keys as keys
     from hpjax import losses as losses
     from hpjax import metrics as metrics
     from hpjax import nn as nn
     from hpjax import optim as optim
+    from hpjax import plot as plot
+    from hpjax import samplers as samplers
+    from hpjax import schedulers as schedulers
     from hpjax import sklearn as sklearn
     from hpjax import studies as studies
     from hpjax import testing as testing
     from hpjax.adapters import as_objective as as_objective
     from hpjax.analysis import winners_curse as winners_curse
+    from hpjax.core import keys as keys
+    from hpjax.core.domains import Choice as Choice
+    from hpjax.core.domains import Int as Int
+    from hpjax.core.domains import LogInt as LogInt
+    from hpjax.core.domains import LogUniform as LogUniform
+    from hpjax.core.domains import ReverseLogUniform as ReverseLogUniform
+    from hpjax.core.domains import Uniform as Uniform
+    from hpjax.core.errors import InputError as InputError
+    from hpjax.core.errors import ProgramError as ProgramError
+    from hpjax.core.errors import RunError as RunError
+    from hpjax.core.errors import UnknownHyperparameterError as UnknownHyperparameterError
+    from hpjax.core.hparams import Hparams as Hparams
+    from hpjax.core.objective import maximize as maximize
+    from hpjax.core.objective import minimize as minimize
+    from hpjax.core.program import Data as Data
+    from hpjax.core.program import Program as Program
+    from hpjax.core.space import Space as Space
     from hpjax.diagnosis import diagnose as diagnose
-    from hpjax.domains import Choice as Choice
-    from hpjax.domains import Int as Int
-    from hpjax.domains import LogInt as LogInt
-    from hpjax.domains import LogUniform as LogUniform
-    from hpjax.domains import ReverseLogUniform as ReverseLogUniform
-    from hpjax.domains import Uniform as Uniform
-    from hpjax.errors import InputError as InputError
-    from hpjax.errors import ProgramError as ProgramError
-    from hpjax.errors import RunError as RunError
-    from hpjax.errors import UnknownHyperparameterError as UnknownHyperparameterError
     from hpjax.event import Event as Event
-    from hpjax.hparams import Hparams as Hparams
     from hpjax.machine import setup as setup
     from hpjax.merging import merge as merge
-    from hpjax.objective import maximize as maximize
-    from hpjax.objective import minimize as minimize
     from hpjax.preemption import Preempted as Preempted
-    from hpjax.program import Data as Data
-    from hpjax.program import Program as Program
     from hpjax.result import Result as Result
     from hpjax.result import load as load
     from hpjax.samplers import Bayes as Bayes
@@ -56,7 +60,6 @@ if TYPE_CHECKING:
     from hpjax.schedulers import MedianStop as MedianStop
     from hpjax.schedulers import Race as Race
     from hpjax.schedulers import Scheduler as Scheduler
-    from hpjax.space import Space as Space
     from hpjax.stopping import EarlyStopping as EarlyStopping
     from hpjax.supervise import supervised as supervised
     from hpjax.sweep import Sweep as Sweep
@@ -69,37 +72,50 @@ _HOME = {
     "hpjax.adapters": ["as_objective"],
     "hpjax.analysis": ["winners_curse"],
     "hpjax.diagnosis": ["diagnose"],
-    "hpjax.errors": ["InputError", "ProgramError", "RunError", "UnknownHyperparameterError"],
+    "hpjax.core.errors": ["InputError", "ProgramError", "RunError", "UnknownHyperparameterError"],
     "hpjax.event": ["Event"],
-    "hpjax.hparams": ["Hparams"],
+    "hpjax.core.hparams": ["Hparams"],
     "hpjax.machine": ["setup"],
     "hpjax.merging": ["merge"],
-    "hpjax.objective": ["maximize", "minimize"],
+    "hpjax.core.objective": ["maximize", "minimize"],
     "hpjax.preemption": ["Preempted"],
-    "hpjax.program": ["Data", "Program"],
+    "hpjax.core.program": ["Data", "Program"],
     "hpjax.result": ["Result", "load"],
     "hpjax.samplers": ["Bayes", "Grid", "Manual", "Observation", "Optuna", "Random", "Refine", "Sampler", "Sobol"],
     "hpjax.schedulers": ["PBT", "Clone", "EarlyStop", "Halving", "Hyperband", "MedianStop", "Race", "Scheduler"],
-    "hpjax.domains": ["Choice", "Int", "LogInt", "LogUniform", "ReverseLogUniform", "Uniform"],
-    "hpjax.space": ["Space"],
+    "hpjax.core.domains": ["Choice", "Int", "LogInt", "LogUniform", "ReverseLogUniform", "Uniform"],
+    "hpjax.core.space": ["Space"],
     "hpjax.stopping": ["EarlyStopping"],
     "hpjax.supervise": ["supervised"],
     "hpjax.sweep": ["Sweep"],
     "hpjax.trial": ["Trial"],
 }
-_MODULES = ["data", "distributed", "keys", "losses", "metrics", "nn", "optim", "studies", "testing"]
-_OPTIONAL = ["cluster", "sklearn"]  # need what is not always installed
+_MODULES = {
+    "data": "hpjax.data",
+    "distributed": "hpjax.distributed",
+    "keys": "hpjax.core.keys",
+    "losses": "hpjax.losses",
+    "metrics": "hpjax.metrics",
+    "nn": "hpjax.nn",
+    "optim": "hpjax.optim",
+    "plot": "hpjax.plot",
+    "samplers": "hpjax.samplers",
+    "schedulers": "hpjax.schedulers",
+    "studies": "hpjax.studies",
+    "testing": "hpjax.testing",
+}
+_OPTIONAL = {"cluster": "hpjax.cluster", "sklearn": "hpjax.sklearn"}  # need what is not always installed
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = sorted([*_MODULE_OF, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES or name in _OPTIONAL:
-        return import_module(f"hpjax.{name}")
+    if module := _MODULES.get(name) or _OPTIONAL.get(name):
+        return import_module(module)
     if name in _MODULE_OF:
         return getattr(import_module(_MODULE_OF[name]), name)
-    from hpjax.errors import did_you_mean
+    from hpjax.core.errors import did_you_mean
 
     raise AttributeError(f"module 'hpjax' has no attribute {name!r}. {did_you_mean(name, __all__)}")
 

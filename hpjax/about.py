@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hpjax.errors import RunError
+from hpjax.core.errors import RunError
 from hpjax.fields import check_manifest
 from hpjax.files import write_text
 from hpjax.untrusted import guard, read_json

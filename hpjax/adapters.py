@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from hpjax.core.space import Point
 from hpjax.samplers import Manual
-from hpjax.space import Point
 from hpjax.sweep import Sweep
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.errors import InputError, did_you_mean
-from hpjax.text import show
+from hpjax.core.errors import InputError, did_you_mean
+from hpjax.core.format import show
 
 if TYPE_CHECKING:
     from hpjax.result import Result

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from hpjax.errors import InputError
+from hpjax.core.errors import InputError
 
 
 class Examples(NamedTuple):

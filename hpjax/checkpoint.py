@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.errors import RunError
-from hpjax.text import size
+from hpjax.core.errors import RunError
+from hpjax.core.format import size
 from hpjax.untrusted import memory, read_json
 
 FOLDER = "checkpoints"

@@ -16,7 +16,7 @@ try:
 except ImportError:
     raise SystemExit("the command line needs click: pip install 'hpjax[cli]'") from None
 
-from hpjax.errors import InputError, ProgramError, RunError, UnknownHyperparameterError
+from hpjax.core.errors import InputError, ProgramError, RunError, UnknownHyperparameterError
 from hpjax.shard import Shard
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _load(file: Path, **changes: Any) -> "Sweep":
     try:
         spec.loader.exec_module(module)
     except USER_ERRORS as error:
-        from hpjax.engine.blame import user_lines
+        from hpjax.core.user_code import user_lines
 
         error.add_note("\n  ".join(f"at {line}" for line in user_lines(error)))
         raise
@@ -267,7 +267,7 @@ def _trusted(directory: Path, file: Path) -> Path:
 def merge(directories: tuple[Path, ...], out: Path, top: int) -> None:
     """Join the finished shards of a sweep to one run, and print its best trials."""
     from hpjax import merging
-    from hpjax.text import count
+    from hpjax.core.format import count
 
     result = merging.merge(directories, out)
     click.echo(result.summary(top))
@@ -297,7 +297,7 @@ def replay(file: Path, directory: Path, trial: int | None, **changes: int | None
 @click.option("--lowest", is_flag=True, help="With --sort: the lowest first.")
 def show(directory: Path, top: int, sort: str | None, lowest: bool) -> None:
     """Print the best trials of a run, finished or still running; of a batch-scaling study its points."""
-    from hpjax.objective import maximize, minimize
+    from hpjax.core.objective import maximize, minimize
     from hpjax.result import load
 
     by, result = None if sort is None else minimize(sort) if lowest else maximize(sort), load(directory)

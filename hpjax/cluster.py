@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpjax import cli
-from hpjax.errors import RunError
+from hpjax.core.errors import RunError
 from hpjax.shard import Shard
 
 if TYPE_CHECKING:

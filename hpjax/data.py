@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hpjax.arrays import Examples, examples_in, tidy_examples
-from hpjax.errors import InputError
-from hpjax.program import Data
+from hpjax.core.errors import InputError
+from hpjax.core.program import Data
 from hpjax.shuffle import round_keys, shuffled
 from hpjax.stream import Stream
 

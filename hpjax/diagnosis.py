@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.errors import InputError
+from hpjax.core.errors import InputError
 
 if TYPE_CHECKING:
     from hpjax.result import Result

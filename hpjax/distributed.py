@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from hpjax.checkpoint import Cut
-from hpjax.errors import InputError, RunError, whole
+from hpjax.core.errors import InputError, RunError, whole
 
 
 def initialize(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpjax.errors import InputError, RunError
+from hpjax.core.errors import InputError, RunError
+from hpjax.core.format import show
 from hpjax.files import write_bytes
-from hpjax.text import show
 
 if TYPE_CHECKING:
     from hpjax.trial import Trial

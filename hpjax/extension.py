@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from hpjax.about import read_manifest, write_manifest
 from hpjax.checkpoint import KEPT, Checkpoints, Cut, forget
+from hpjax.core.errors import RunError
+from hpjax.core.program import AT_THE_END
 from hpjax.cuts import check_cut, check_lanes
 from hpjax.engine.lane import HEALTHY, Lane, Shapes, blank
-from hpjax.errors import RunError
 from hpjax.planning import Prepared
-from hpjax.program import AT_THE_END
 from hpjax.result import Result
 from hpjax.settings import Settings
 from hpjax.standing import Standing

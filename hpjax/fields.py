@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from hpjax.errors import RunError
+from hpjax.core.errors import RunError
 from hpjax.untrusted import Field, check, is_real, is_text, is_whole, list_of
 
 PART = re.compile("[0-9]{1,9}/[0-9]{1,9}")

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import IO
 
-from hpjax.errors import RunError
+from hpjax.core.errors import RunError
 
 LOCK = ".lock"
 

@@ -7,16 +7,16 @@ from typing import Any
 import jax
 import numpy as np
 
+from hpjax.core.hparams import Hparams
+from hpjax.core.space import Point
 from hpjax.engine import spread
 from hpjax.engine.compiled import Compiled, compiling
 from hpjax.engine.lanes import Cohort
 from hpjax.engine.plan import Group, Plan
 from hpjax.engine.segment import Recipe
 from hpjax.engine.trace import shapes_of, together
-from hpjax.hparams import Hparams
 from hpjax.planning import Prepared, tracer
 from hpjax.settings import Settings
-from hpjax.space import Point
 
 
 def splits_on(settings: Settings, mesh: jax.sharding.Mesh) -> tuple[Any, Any]:

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
+from hpjax.core.format import duration
 from hpjax.engine.lane import DERIVED, Shapes
 from hpjax.engine.plan import Group, Plan
 from hpjax.engine.trace import Verdict
 from hpjax.machine import cores
 from hpjax.settings import Settings
 from hpjax.sizing import chunks_of
-from hpjax.text import duration
 
 # With more programs than this a continuous hyperparameter that is static is worth a hint.
 FEW_GROUPS = 8

@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental.buffer_callback import buffer_callback
 from numpy.typing import NDArray
 
-from hpjax.text import show
+from hpjax.core.format import show
 
 
 def on_host(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], jax.Array]:

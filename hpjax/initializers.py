@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import linen
 from jax import lax
 
-from hpjax.errors import InputError
-from hpjax.hparams import Selected
+from hpjax.core.errors import InputError
+from hpjax.core.hparams import Selected
 
 Initializer = Callable[..., jax.Array]
 

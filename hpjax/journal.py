@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpjax.errors import InputError, RunError
+from hpjax.core.errors import InputError, RunError
 from hpjax.samplers.optuna import silent
 
 if TYPE_CHECKING:

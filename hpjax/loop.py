@@ -10,10 +10,11 @@ import jax
 import numpy as np
 
 from hpjax.checkpoint import Cut
+from hpjax.core.errors import RunError
+from hpjax.core.space import Point
 from hpjax.distributed import holding_together, several
 from hpjax.engine.failures import OutOfMemoryError
 from hpjax.engine.plan import Group
-from hpjax.errors import RunError
 from hpjax.event import Event
 from hpjax.planning import Prepared, prepare
 from hpjax.preemption import leave, notices
@@ -21,7 +22,6 @@ from hpjax.race import Reached, jsonable, raced
 from hpjax.record import Record
 from hpjax.settings import Settings
 from hpjax.sizing import narrowed, pieces, regrouped
-from hpjax.space import Point
 from hpjax.tables import NO_WAVE, STATUSES, Planned
 from hpjax.wave import Wave, part_of, place_for
 

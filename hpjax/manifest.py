@@ -17,16 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from hpjax.about import FORMAT, MANIFEST, differences, origin, read_manifest
-from hpjax.domains import Choice
-from hpjax.errors import RunError
+from hpjax.core.domains import Choice
+from hpjax.core.errors import RunError
+from hpjax.core.format import show
+from hpjax.core.hashing import digest, without_addresses
+from hpjax.core.hparams import Hparams
+from hpjax.core.keys import lane_key
+from hpjax.core.program import Program
 from hpjax.files import LOCK, part_of
-from hpjax.hparams import Hparams
-from hpjax.keys import lane_key
 from hpjax.planning import Prepared, tracer
-from hpjax.program import Program
 from hpjax.settings import Settings
 from hpjax.stream import Stream, shown
-from hpjax.text import digest, show, without_addresses
 
 # Of what samplers and schedulers hold so many characters are told.
 LONG = 2000

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from hpjax.arrays import Examples, examples_in
-from hpjax.errors import InputError, ProgramError, naming
-from hpjax.hparams import Hparams
+from hpjax.core.errors import InputError, ProgramError, naming
+from hpjax.core.hparams import Hparams
 
 PerExample = Callable[[Any, Any], jax.Array]
 Values = dict[str, jax.Array]

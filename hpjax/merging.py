@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpjax.about import differences, origin, read_manifest
-from hpjax.errors import InputError, RunError
+from hpjax.core.errors import InputError, RunError
+from hpjax.core.format import count
 from hpjax.result import Result, load
 from hpjax.store import STATES, Store
 from hpjax.tables import NO_WAVE, Change, Planned
-from hpjax.text import count
 
 # Of trials that are there twice, so many are named.
 NAMED = 10

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from flax import linen
 
-from hpjax.errors import InputError, naming
-from hpjax.hparams import Hparams
+from hpjax.core.errors import InputError, naming
+from hpjax.core.hparams import Hparams
 
 Params = Any
 Stats = Any

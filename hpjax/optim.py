@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hpjax.checks import within
-from hpjax.errors import InputError, did_you_mean
-from hpjax.objective import Objective, minimize
+from hpjax.core.bounds import within
+from hpjax.core.errors import InputError, did_you_mean
+from hpjax.core.objective import Objective, minimize
 from hpjax.schedules import (
     Number,
     Schedule,

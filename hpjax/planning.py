@@ -7,21 +7,21 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from hpjax.domains import Selection
+from hpjax.core.domains import Selection
+from hpjax.core.errors import InputError, ProgramError, UnknownHyperparameterError
+from hpjax.core.format import size
+from hpjax.core.hparams import Hparams, reading, with_fold
+from hpjax.core.program import Schedule
+from hpjax.core.space import Point
 from hpjax.engine import computed, cost, spread
 from hpjax.engine.lane import DERIVED, Shapes
 from hpjax.engine.plan import Group, Plan, group
 from hpjax.engine.trace import Tracer, Verdict, blamed, judge, settle, shapes_of
-from hpjax.errors import InputError, ProgramError, UnknownHyperparameterError
 from hpjax.hints import hints, hints_of_calls, hints_of_shard
-from hpjax.hparams import Hparams, reading, with_fold
-from hpjax.program import Schedule
 from hpjax.samplers import Observation
 from hpjax.settings import Settings
 from hpjax.shard import Shard
 from hpjax.sizing import with_waves, with_widths
-from hpjax.space import Point
-from hpjax.text import size
 
 
 class Prepared(NamedTuple):

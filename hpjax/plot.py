@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpjax import analysis
-from hpjax.errors import InputError, did_you_mean
-from hpjax.text import metric
+from hpjax.core.errors import InputError, did_you_mean
+from hpjax.core.format import metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

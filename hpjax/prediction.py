@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from hpjax.arrays import Examples
-from hpjax.errors import InputError, RunError
-from hpjax.hparams import Hparams
-from hpjax.program import Program, State
+from hpjax.core.errors import InputError, RunError
+from hpjax.core.hparams import Hparams
+from hpjax.core.program import Program, State
 from hpjax.stream import shown
 
 BLOCK = 512  # examples at once

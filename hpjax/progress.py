@@ -4,7 +4,7 @@ import sys
 import time
 from types import TracebackType
 
-from hpjax import text
+from hpjax.core import format as text
 from hpjax.engine.plan import Plan
 from hpjax.event import Event
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from hpjax.errors import InputError
+from hpjax.core.errors import InputError
+from hpjax.core.format import show
 from hpjax.event import Event
 from hpjax.planning import Prepared, check_point
 from hpjax.schedulers import Clone, Race, Scheduler
 from hpjax.settings import Settings
-from hpjax.text import show
 from hpjax.wave import Place, Wave
 
 

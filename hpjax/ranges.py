@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from hpjax.checks import within
+from hpjax.core.bounds import within
 
 # Beyond [0, 1] an average grows without end, or alternates.
 DECAYS = ("decay", "b1", "b2", "b3")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpjax.core.errors import RunError
 from hpjax.database import DATABASE
-from hpjax.errors import RunError
 from hpjax.tables import Change, Planned, check_arrays, check_rows, hparams_of, metrics_of
 
 Array = NDArray[Any]

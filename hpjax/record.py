@@ -10,8 +10,8 @@ from typing import Any
 from hpjax import distributed
 from hpjax.about import differences, read_manifest, write_manifest
 from hpjax.checkpoint import FOLDER, Checkpoints, Cut, forget
+from hpjax.core.errors import RunError
 from hpjax.cuts import check_cut
-from hpjax.errors import RunError
 from hpjax.manifest import recorded
 from hpjax.store import Store
 from hpjax.tables import STATUSES, Change

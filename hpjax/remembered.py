@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hpjax.core.hashing import digest
 from hpjax.engine.width import Rate
 from hpjax.files import write_text
-from hpjax.text import digest
 from hpjax.untrusted import is_real, is_whole
 
 # Also without a folder that can be written, for as long as the process lives.

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpjax.about import differences
-from hpjax.errors import RunError
+from hpjax.core.errors import RunError
+from hpjax.core.format import count
 from hpjax.manifest import description, digests, manifest
 from hpjax.planning import Prepared
 from hpjax.result import Result
@@ -16,7 +17,6 @@ from hpjax.settings import Settings
 from hpjax.sizing import narrowed
 from hpjax.store import Store
 from hpjax.tables import Planned
-from hpjax.text import count
 from hpjax.trial import Trial
 from hpjax.wave import Wave, place_for
 

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpjax.about import read_manifest
-from hpjax.domains import Range
-from hpjax.errors import InputError, RunError, did_you_mean, whole
-from hpjax.objective import Objective
+from hpjax.core.domains import Range
+from hpjax.core.errors import InputError, RunError, did_you_mean, whole
+from hpjax.core.format import count, show, size
+from hpjax.core.format import metric as number
+from hpjax.core.format import table as text_table
+from hpjax.core.objective import Objective
 from hpjax.store import Store
-from hpjax.text import count, show, size
-from hpjax.text import metric as number
-from hpjax.text import table as text_table
 from hpjax.trial import Trial
 from hpjax.untrusted import memory
 

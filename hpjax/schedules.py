@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hpjax.checks import within
-from hpjax.errors import InputError
+from hpjax.core.bounds import within
+from hpjax.core.errors import InputError
 
 Number = Any  # a float, an int, or a traced hyperparameter
 Schedule = Callable[[Any], Any]

@@ -7,7 +7,7 @@ Shard ``1/4`` is the first of four and ``4/4`` the last: counted from 1, as Play
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from hpjax.errors import InputError, whole
+from hpjax.core.errors import InputError, whole
 
 FIELD = "Sweep.shard"
 

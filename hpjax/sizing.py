@@ -7,11 +7,11 @@ from functools import partial
 import jax
 import numpy as np
 
+from hpjax.core.errors import InputError
 from hpjax.engine import layout, spread, width
 from hpjax.engine.lanes import luck_of
 from hpjax.engine.plan import Group, Plan
 from hpjax.engine.width import Rate
-from hpjax.errors import InputError
 from hpjax.remembered import fingerprint, processor, recall
 from hpjax.settings import KERNELS, Settings
 

@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpjax.arrays import Examples, tidy_examples
+from hpjax.core.errors import InputError, RunError, whole
+from hpjax.core.objective import Objective, minimize
+from hpjax.core.program import Program
+from hpjax.core.space import Space
 from hpjax.data import Data
 from hpjax.engine.lane import probe, restored
 from hpjax.engine.trace import alone
-from hpjax.errors import InputError, RunError, whole
-from hpjax.objective import Objective, minimize
 from hpjax.prediction import Predictor
-from hpjax.program import Program
 from hpjax.samplers import Manual, Sampler, Sobol
 from hpjax.schedulers import Scheduler
-from hpjax.space import Space
 from hpjax.sweep import Sweep
 
 try:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from hpjax.checkpoint import Cut
-from hpjax.objective import Objective
+from hpjax.core.objective import Objective
+from hpjax.core.space import Point
 from hpjax.samplers import Observation
 from hpjax.schedulers import Race
-from hpjax.space import Point
 from hpjax.tables import Change
 
 

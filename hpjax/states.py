@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.errors import RunError
+from hpjax.core.errors import RunError
 from hpjax.files import write_text
 from hpjax.untrusted import Field, check, is_whole, read_json
 

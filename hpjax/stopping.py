@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hpjax.checks import within
-from hpjax.errors import InputError
-from hpjax.objective import Objective, minimize
+from hpjax.core.bounds import within
+from hpjax.core.errors import InputError
+from hpjax.core.objective import Objective, minimize
 
 
 class StoppingState(NamedTuple):

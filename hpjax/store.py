@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpjax.about import read_manifest, write_manifest
+from hpjax.core.errors import RunError
 from hpjax.database import DATABASE, JOURNAL, connected, for_reading, opened
-from hpjax.errors import RunError
 from hpjax.files import locked, remove
 from hpjax.readout import Readout
 from hpjax.states import States

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpjax.arrays import Examples, tidy_examples
-from hpjax.engine import blame
-from hpjax.errors import InputError, RunError, whole
+from hpjax.core import user_code as blame
+from hpjax.core.errors import InputError, RunError, whole
 from hpjax.untrusted import is_whole
 
 

@@ -12,28 +12,28 @@ import jax
 import numpy as np
 
 from hpjax import extension
+from hpjax.core.errors import InputError, RunError
+from hpjax.core.hashing import digest
+from hpjax.core.hparams import Hparams
+from hpjax.core.keys import lane_key, purpose_key, step_key
+from hpjax.core.program import State
+from hpjax.core.space import Point
 from hpjax.distributed import by_writer, check_same, is_writer
 from hpjax.engine.lane import restored
 from hpjax.engine.plan import Plan
 from hpjax.engine.trace import alone
-from hpjax.errors import InputError, RunError
 from hpjax.event import Event
-from hpjax.hparams import Hparams
-from hpjax.keys import lane_key, purpose_key, step_key
 from hpjax.loop import train
 from hpjax.manifest import manifest, recorded_manifest
 from hpjax.planning import Prepared, prepare, tracer
 from hpjax.prediction import Predictor
 from hpjax.preemption import Preempted
-from hpjax.program import State
 from hpjax.progress import Progress
 from hpjax.record import Record, opened
 from hpjax.replay import Replay, check_result, replay
 from hpjax.result import Result
 from hpjax.settings import Settings
-from hpjax.space import Point
 from hpjax.standing import observed
-from hpjax.text import digest
 from hpjax.trial import Trial
 from hpjax.tuning import tuned
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from hpjax.errors import RunError
+from hpjax.core.errors import RunError
 from hpjax.untrusted import is_text, is_whole
 
 SCHEMA = (

@@ -5,11 +5,11 @@ import math
 
 import numpy as np
 
-from hpjax.domains import Choice, Int, LogUniform, ReverseLogUniform, Uniform
-from hpjax.errors import InputError
+from hpjax.core.domains import Choice, Int, LogUniform, ReverseLogUniform, Uniform
+from hpjax.core.errors import InputError
+from hpjax.core.space import Point, Space
 from hpjax.samplers import Observation, Sampler
 from hpjax.schedulers import Race, Scheduler
-from hpjax.space import Point, Space
 
 SPACE = Space(
     rate=LogUniform(1e-4, 1.0, default=0.01),

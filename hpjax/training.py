@@ -10,19 +10,19 @@ import optax
 from jax import lax
 
 from hpjax.arrays import Examples, examples_in
-from hpjax.checks import within
+from hpjax.core.bounds import within
+from hpjax.core.errors import InputError, ProgramError, did_you_mean, naming
+from hpjax.core.hparams import Hparams
+from hpjax.core.program import Metrics
+from hpjax.core.threefry import fast, plain
 from hpjax.data import Fold, examples_at
 from hpjax.engine.lower import lowered
-from hpjax.errors import InputError, ProgramError, did_you_mean, naming
-from hpjax.hparams import Hparams
 from hpjax.measures import Measures, Values, per_example
 from hpjax.monitors import MONITORS, OF_PARTS, gradient_noise, square
 from hpjax.network import Network
 from hpjax.optim import looks_at_metrics
-from hpjax.program import Metrics
 from hpjax.ranges import check_decays
 from hpjax.stopping import EarlyStopping
-from hpjax.threefry import fast, plain
 
 State = dict[str, Any]
 OfH = Callable[[Hparams], Any]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.errors import InputError, RunError
-from hpjax.text import metric as number
-from hpjax.text import show
+from hpjax.core.errors import InputError, RunError
+from hpjax.core.format import metric as number
+from hpjax.core.format import show
 
 if TYPE_CHECKING:
     from hpjax.result import Result

@@ -9,7 +9,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any, NamedTuple
 
-from hpjax.errors import RunError
+from hpjax.core.errors import RunError
 
 # No JSON file of a run comes near these; what does was not written by one.
 MOST_BYTES, MOST_LEVELS = 64 * 2**20, 32

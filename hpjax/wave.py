@@ -11,6 +11,8 @@ import jax
 import numpy as np
 
 from hpjax.checkpoint import Cut
+from hpjax.core.errors import RunError
+from hpjax.core.space import Point
 from hpjax.cuts import OF_WAVE, check_lanes
 from hpjax.engine import spread
 from hpjax.engine.compiled import AT_ONCE, Compiled
@@ -19,14 +21,12 @@ from hpjax.engine.lane import HEALTHY, Lane, blank
 from hpjax.engine.lanes import Cohort, Ints, Lanes, Report
 from hpjax.engine.plan import Group, Plan, next_stop
 from hpjax.engine.trace import together
-from hpjax.errors import RunError
 from hpjax.event import Event
 from hpjax.feed import Feed
 from hpjax.groups import cohort, compiled_of, recipe_of, splits_on
 from hpjax.planning import Prepared, tracer
 from hpjax.schedulers import Clone
 from hpjax.settings import Settings
-from hpjax.space import Point
 from hpjax.standing import Standing
 from hpjax.store import Store
 from hpjax.stream import Position

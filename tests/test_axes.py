@@ -21,8 +21,8 @@ from plain import SEED, FromNnx, cross_entropy, learn_alone, search_alone, train
 from sklearn.model_selection import KFold
 
 import hpjax as hpx
+from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.engine.trace import numbers
-from hpjax.keys import lane_key, purpose_key, step_key
 
 REAL = float  # float64 where it is enabled
 STEPS, EVERY, BATCH = 12, 4, 16

@@ -14,8 +14,8 @@ from flax import linen as nn
 from helpers import RATES, SPACE, Net, blobs, classifier, compilations, quadratic, rates
 
 import hpjax as hpx
+from hpjax.core.space import Space
 from hpjax.data import Examples
-from hpjax.space import Space
 
 
 def planned(**changes):

@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 import hpjax as hpx
+from hpjax.core.keys import PURPOSES, lane_key, purpose_key, step_key
 from hpjax.data import batch_indices
-from hpjax.keys import PURPOSES, lane_key, purpose_key, step_key
 
 
 @pytest.mark.parametrize(("examples", "size"), [(1, 1), (2, 1), (5, 2), (10, 10), (17, 5), (100, 64), (1079, 64)])

@@ -9,8 +9,8 @@ from flax import linen as nn
 from helpers import blobs
 
 import hpjax as hpx
+from hpjax.core.keys import lane_key, purpose_key
 from hpjax.data import batch_indices
-from hpjax.keys import lane_key, purpose_key
 
 MONITORS = ["gradient_norm", "update_ratio", "dead_units", "sparsity"]
 

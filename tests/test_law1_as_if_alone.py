@@ -12,8 +12,8 @@ from flax import linen as nn
 from flax import nnx
 
 import hpjax as hpx
+from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.data import batch_indices
-from hpjax.keys import lane_key, purpose_key, step_key
 
 STEPS, BATCH, SEED, FEATURES, CLASSES = 100, 16, 7, 12, 4
 RATES = (1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)

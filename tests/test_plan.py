@@ -175,7 +175,7 @@ def test_shared_and_independent_randomness():
     for metric in ("valid/loss", "valid/noise"):
         assert len(np.unique(same.last(metric))) == 2
         assert len(np.unique(own.last(metric))) == 6
-    from hpjax.keys import lane_key, purpose_key, step_key
+    from hpjax.core.keys import lane_key, purpose_key, step_key
 
     expected = jax.random.normal(purpose_key(lane_key(0, 1, 2), "init"), ())
     assert own.last("valid/loss")[2, 1] == expected
@@ -255,7 +255,7 @@ def test_typed_keys_in_the_state_are_carried_and_moved():
     moved = hpx.Sweep(program, RATES, sampler=sampler, width=2, scheduler=StopFirst()).run(progress=False)
     assert moved.statuses.tolist() == ["stopped"] * 4 + ["complete"] * 4
     assert np.array_equal(plain.last("valid/loss")[4:], moved.last("valid/loss")[4:])
-    from hpjax.keys import lane_key, purpose_key
+    from hpjax.core.keys import lane_key, purpose_key
 
     key, total = purpose_key(lane_key(0, 0), "init"), 0.0
     for _ in range(4):

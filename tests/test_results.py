@@ -18,7 +18,7 @@ from helpers import RATES, compilations, quadratic, rates, same_bits
 
 import hpjax as hpx
 import hpjax.analysis
-from hpjax.objective import Objective
+from hpjax.core.objective import Objective
 
 RATE_LIST = [0.05, 0.15, 0.2, 1e6, 0.1]
 

@@ -102,7 +102,7 @@ def child(*arguments):
 
 
 # Orbax may grumble after it.
-UNWRITTEN = re.compile("^hpjax.errors.RunError: .*(cannot|could not) be written: ", re.MULTILINE)
+UNWRITTEN = re.compile("^hpjax.core.errors.RunError: .*(cannot|could not) be written: ", re.MULTILINE)
 KILLED, STARVED = (Path(__file__).with_name(name) for name in ("killed.py", "starved.py"))
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import hpjax as hpx
-from hpjax.domains import RESOLUTION
-from hpjax.text import show
+from hpjax.core.domains import RESOLUTION
+from hpjax.core.format import show
 
 DOMAINS = [
     hpx.Uniform(-2, 3),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import hpjax as hpx
-from hpjax.keys import lane_key
-from hpjax.threefry import GENERATOR, fast
+from hpjax.core.keys import lane_key
+from hpjax.core.threefry import GENERATOR, fast
 
 SEEDS = (0, 1, 2**31 - 1)
 

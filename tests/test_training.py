@@ -24,7 +24,7 @@ from test_axes import (
 )
 
 import hpjax as hpx
-import hpjax.hparams
+import hpjax.core.hparams
 from hpjax.data import Examples
 
 REAL = float  # float64 where it is enabled

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from hpjax.core.hparams import Hparams
+from hpjax.core.program import Arrays, Program
 from hpjax.engine import lane as one
 from hpjax.engine import spread
 from hpjax.engine.lane import Lane
 from hpjax.engine.lower import lowering
 from hpjax.engine.segment import Recipe, Slots, segment
-from hpjax.hparams import Hparams
-from hpjax.program import Arrays, Program
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hpjax.checks import Check, collecting
+from hpjax.core.bounds import Check, collecting
+from hpjax.core.format import show
+from hpjax.core.hparams import Hparams, with_fold
+from hpjax.core.program import Schedule
+from hpjax.core.space import Point
 from hpjax.engine.lane import life
 from hpjax.engine.plan import Group
 from hpjax.engine.trace import Tracer, together
-from hpjax.hparams import Hparams, with_fold
-from hpjax.program import Schedule
-from hpjax.space import Point
-from hpjax.text import show
 
 
 def check(

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from hpjax import text
+from hpjax.core import format as text
+from hpjax.core.program import Schedule
+from hpjax.core.space import Point
 from hpjax.engine.lane import Shapes
 from hpjax.engine.trace import Tracer
-from hpjax.program import Schedule
-from hpjax.space import Point
 
 # Distinct values whose programs are counted; of more, as many spread over them.
 MOST = 3

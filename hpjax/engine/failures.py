@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import jax
 
-from hpjax.engine.blame import own_line
-from hpjax.errors import RunError
+from hpjax.core.errors import RunError
+from hpjax.core.user_code import own_line
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 

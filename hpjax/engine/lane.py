@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from hpjax.checks import Check, collecting
+from hpjax.core.bounds import Check, collecting
+from hpjax.core.errors import ProgramError, naming
+from hpjax.core.hashing import digest, without_addresses
+from hpjax.core.hparams import Hparams, reading
+from hpjax.core.keys import lane_key, purpose_key, step_key
+from hpjax.core.program import Arrays, Metrics, Program, State
 from hpjax.engine.lower import has_windows, lowered
 from hpjax.engine.work import Work, mark, parts
-from hpjax.errors import ProgramError, naming
-from hpjax.hparams import Hparams, reading
-from hpjax.keys import lane_key, purpose_key, step_key
-from hpjax.program import Arrays, Metrics, Program, State
-from hpjax.text import digest, without_addresses
 
 HEALTHY = -1
 

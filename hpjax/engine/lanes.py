@@ -7,12 +7,12 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from hpjax.core.hparams import Hparams
+from hpjax.core.program import Arrays
 from hpjax.engine import layout, spread
 from hpjax.engine.compiled import Compiled
 from hpjax.engine.lane import Lane
 from hpjax.engine.segment import Emitted, Recipe, Slots
-from hpjax.hparams import Hparams
-from hpjax.program import Arrays
 
 Ints = NDArray[np.int32]
 

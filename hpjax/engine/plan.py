@@ -7,14 +7,14 @@ from typing import Any
 
 import jax
 
-from hpjax import text
+from hpjax.core import format as text
+from hpjax.core.format import show
+from hpjax.core.hparams import Hparams
+from hpjax.core.program import Schedule
 from hpjax.engine.lane import Shapes
 from hpjax.engine.trace import Verdict
 from hpjax.engine.width import Rate, best
-from hpjax.hparams import Hparams
-from hpjax.program import Schedule
 from hpjax.shard import Shard
-from hpjax.text import show
 
 
 @dataclass(frozen=True)

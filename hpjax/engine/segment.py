@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from hpjax.core.hparams import Hparams, with_fold
+from hpjax.core.keys import lane_key
+from hpjax.core.program import Arrays, Program
 from hpjax.engine import lane as one
 from hpjax.engine.lane import HEALTHY, Evaluation, Lane, Shapes
-from hpjax.hparams import Hparams, with_fold
-from hpjax.keys import lane_key
-from hpjax.program import Arrays, Program
 
 
 class Slots(NamedTuple):

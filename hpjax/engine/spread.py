@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from hpjax.errors import InputError
+from hpjax.core.errors import InputError
 
 AXIS = "lanes"
 SPLIT = PartitionSpec(AXIS)

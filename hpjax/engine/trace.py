@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hpjax.domains import Kind, Selection
-from hpjax.engine import blame
+from hpjax.core import user_code as blame
+from hpjax.core.domains import Kind, Selection
+from hpjax.core.errors import InputError, ProgramError, UnknownHyperparameterError
+from hpjax.core.hparams import Hparams, Selected, reading, with_fold
+from hpjax.core.program import Arrays, Program
+from hpjax.core.space import Point, Space
 from hpjax.engine.lane import Shapes, float_type, probe
-from hpjax.errors import InputError, ProgramError, UnknownHyperparameterError
-from hpjax.hparams import Hparams, Selected, reading, with_fold
-from hpjax.program import Arrays, Program
-from hpjax.space import Point, Space
 
 
 class Verdict(NamedTuple):

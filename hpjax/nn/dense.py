@@ -5,8 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen, nnx
 
-from hpjax.checks import within
-from hpjax.errors import InputError
+from hpjax.core.bounds import within
+from hpjax.core.errors import InputError
 from hpjax.initializers import Initializer, lecun_normal, masked
 from hpjax.nn.masks import biases, check_units, first, traced
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from hpjax.checks import within
+from hpjax.core.bounds import within
 from hpjax.nn.masks import traced
 
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import linen, nnx
 from jax import lax
 
-from hpjax.checks import within
-from hpjax.errors import InputError
+from hpjax.core.bounds import within
+from hpjax.core.errors import InputError
 from hpjax.nn.masks import traced
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from flax import linen, nnx
 
-from hpjax.errors import InputError
+from hpjax.core.errors import InputError
 from hpjax.nn.masks import biases, check_units, counting, first, traced
 
 

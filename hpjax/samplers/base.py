@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from hpjax.space import Point, Space
+from hpjax.core.space import Point, Space
 
 
 class Observation(NamedTuple):

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpjax import gp
-from hpjax.domains import Choice, Domain
-from hpjax.errors import whole
+from hpjax.core.domains import Choice, Domain
+from hpjax.core.errors import whole
+from hpjax.core.space import Point, Space
 from hpjax.samplers.base import Observation, Sampler
 from hpjax.samplers.sobol import Sobol
-from hpjax.space import Point, Space
 
 Floats = NDArray[np.float64]
 # Observations that the hyperparameters of the process are fitted to; more change them little and cost their cube.

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hpjax.core.space import Point, Space
 from hpjax.samplers.base import Observation, Sampler
-from hpjax.space import Point, Space
 
 
 @dataclass(frozen=True)

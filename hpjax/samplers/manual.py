@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpjax.domains import Constant
-from hpjax.errors import InputError
+from hpjax.core.domains import Constant
+from hpjax.core.errors import InputError
+from hpjax.core.space import Point, Space
 from hpjax.samplers.base import Observation, Sampler
-from hpjax.space import Point, Space
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from hpjax.domains import Choice, Domain, Int, LogInt, LogUniform, ReverseLogUniform
-from hpjax.errors import InputError
+from hpjax.core.domains import Choice, Domain, Int, LogInt, LogUniform, ReverseLogUniform
+from hpjax.core.errors import InputError
+from hpjax.core.space import Point, Space
 from hpjax.samplers.base import Observation, Sampler
-from hpjax.space import Point, Space
 
 ALTERNATIVE = "alternative"
 

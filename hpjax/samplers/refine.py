@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpjax.domains import Choice
-from hpjax.errors import InputError
+from hpjax.core.domains import Choice
+from hpjax.core.errors import InputError
+from hpjax.core.space import Point, Space
 from hpjax.samplers.base import Observation, Sampler
 from hpjax.samplers.sobol import Sobol, unit
-from hpjax.space import Point, Space
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hpjax.core.space import Point, Space
 from hpjax.samplers.base import Observation, Sampler
-from hpjax.space import Point, Space
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from hpjax.space import Point, Space
+from hpjax.core.space import Point, Space
 
 
 class Clone(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hpjax.errors import InputError
+from hpjax.core.errors import InputError
 from hpjax.schedulers.base import Race, Scheduler
 from hpjax.schedulers.rungs import beaten, check_factor, check_min_steps, rung_after, rung_of
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from hpjax.errors import whole
+from hpjax.core.errors import whole
 from hpjax.schedulers.base import Race, Scheduler
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hpjax.errors import real, whole
+from hpjax.core.errors import real, whole
 from hpjax.schedulers.base import Race, Scheduler
 
 

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hpjax.domains import Choice, Domain, ReverseLogUniform
-from hpjax.errors import InputError, real, whole
+from hpjax.core.domains import Choice, Domain, ReverseLogUniform
+from hpjax.core.errors import InputError, real, whole
+from hpjax.core.space import Point
 from hpjax.schedulers.base import Clone, Race, Scheduler
-from hpjax.space import Point
 
 EXPLOIT, EXPLORE = ("truncation", "tournament"), ("perturb", "resample", "crossover")
 # The paper's perturbation.

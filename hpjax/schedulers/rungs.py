@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from hpjax.errors import InputError, real, whole
+from hpjax.core.errors import InputError, real, whole
 from hpjax.schedulers.base import Race
 
 

@@ -9,18 +9,18 @@ import jax
 import numpy as np
 
 from hpjax.arrays import Examples, examples_in
-from hpjax.domains import Choice
-from hpjax.errors import InputError, real, whole
-from hpjax.hparams import Hparams
-from hpjax.keys import lane_key, purpose_key, step_key
-from hpjax.objective import Objective, minimize
-from hpjax.program import Metrics, Program, State
+from hpjax.core.domains import Choice
+from hpjax.core.errors import InputError, real, whole
+from hpjax.core.format import show
+from hpjax.core.hparams import Hparams
+from hpjax.core.keys import lane_key, purpose_key, step_key
+from hpjax.core.objective import Objective, minimize
+from hpjax.core.program import Metrics, Program, State
+from hpjax.core.space import Point, Space
 from hpjax.samplers import Observation, Sampler, Sobol
-from hpjax.space import Point, Space
 from hpjax.stream import Stream
 from hpjax.studies.scaling import BatchScaling, scaling
 from hpjax.sweep import Sweep
-from hpjax.text import show
 
 
 def batch_scaling(

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpjax.errors import InputError
+from hpjax.core.errors import InputError
 
 Floats = NDArray[np.float64]
 

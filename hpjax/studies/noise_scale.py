@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpjax.errors import InputError, real, whole
+from hpjax.core.errors import InputError, real, whole
 from hpjax.result import Result
 
 Floats = NDArray[np.float64]

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpjax.errors import InputError, real, whole
-from hpjax.hparams import Hparams
-from hpjax.program import Program
+from hpjax.core.errors import InputError, real, whole
+from hpjax.core.hparams import Hparams
+from hpjax.core.program import Program
 
 Floats = NDArray[np.float64]
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.errors import InputError, RunError, did_you_mean, real, whole
+from hpjax.core.errors import InputError, RunError, did_you_mean, real, whole
+from hpjax.core.format import count, metric, show, table
 from hpjax.result import Result, column
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps, slopes
-from hpjax.text import count, metric, show, table
 
 Floats = NDArray[np.float64]
 

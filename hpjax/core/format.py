@@ -1,7 +1,5 @@
 """Values, tables and numbers as plain text."""
 
-import hashlib
-import re
 from collections.abc import Sequence
 from functools import partial
 
@@ -74,13 +72,3 @@ def show(value: object) -> str:
         return str(getattr(value, "__name__", type(value).__name__))
     told = str(value)
     return told if told.isprintable() else repr(told)[1:-1]
-
-
-def digest(content: str) -> str:
-    """Sixteen hexadecimal digits that tell contents apart."""
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def without_addresses(content: str) -> str:
-    """``content`` without the addresses of functions and objects, which differ from process to process."""
-    return re.sub(r" at 0x[0-9a-f]+|0x[0-9a-f]{6,}", "", content)

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hpjax.errors import InputError, naming, whole
-from hpjax.hparams import Hparams
+from hpjax.core.errors import InputError, naming, whole
+from hpjax.core.hparams import Hparams
 
 State = Any
 Batch = Any

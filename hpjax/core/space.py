@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from hpjax.domains import Constant, Domain, Kind, Selection
-from hpjax.errors import InputError, did_you_mean
-from hpjax.text import show
+from hpjax.core.domains import Constant, Domain, Kind, Selection
+from hpjax.core.errors import InputError, did_you_mean
+from hpjax.core.format import show
 
 Point = dict[str, Any]
 Unit = np.typing.NDArray[np.float64]

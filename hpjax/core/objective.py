@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.errors import InputError, did_you_mean, real
+from hpjax.core.errors import InputError, did_you_mean, real
 
 Floats = NDArray[np.floating[Any]]
 

@@ -14,7 +14,7 @@ from typing import Literal
 
 import jax
 
-from hpjax.threefry import fast, plain
+from hpjax.core.threefry import fast, plain
 
 # The numbers are part of the format: changing one changes the bits of every recorded run.
 PURPOSES = {"init": 0, "batch": 1, "step": 2, "evaluate": 3}

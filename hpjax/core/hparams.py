@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from hpjax.errors import UnknownHyperparameterError, did_you_mean
+from hpjax.core.errors import UnknownHyperparameterError, did_you_mean
 
 Place = tuple[str, int]  # a file and a line
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from hpjax.errors import InputError
+from hpjax.core.errors import InputError
 
 
 class Check(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from hpjax.errors import InputError
-from hpjax.text import show
+from hpjax.core.errors import InputError
+from hpjax.core.format import show
 
 # Sampled numbers are rounded to about this share of their domain, so that what prints, short, is what ran.
 RESOLUTION = 2e-4

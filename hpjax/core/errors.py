@@ -18,7 +18,7 @@ class InputError(ValueError):
     Example:
       >>> raise InputError("Sweep.trials", 0, "must be at least 1", "Ask for one trial or more.")
       Traceback (most recent call last):
-      hpjax.errors.InputError: Sweep.trials = 0: must be at least 1. Ask for one trial or more.
+      hpjax.core.errors.InputError: Sweep.trials = 0: must be at least 1. Ask for one trial or more.
     """
 
     def __init__(self, field: str, value: object, allowed: str, remedy: str) -> None:
