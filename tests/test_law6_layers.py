@@ -44,7 +44,7 @@ network measures
 optim nn monitors ranges
 schedules nn.dense nn.dropout nn.norm nn.depth
 nn.masks
-initializers
+nn.initializers
 data feed
 stream
 arrays

@@ -5,7 +5,10 @@ layer and the number of layers may be hyperparameters that differ from lane to l
 NNX modules, those without are Linen's.
 """
 
-from hpjax.initializers import (
+from hpjax.nn.dense import Dense
+from hpjax.nn.depth import layers
+from hpjax.nn.dropout import Dropout, MultiHeadAttention
+from hpjax.nn.initializers import (
     glorot_normal,
     glorot_uniform,
     he_normal,
@@ -18,9 +21,6 @@ from hpjax.initializers import (
     uniform,
     zeros,
 )
-from hpjax.nn.dense import Dense
-from hpjax.nn.depth import layers
-from hpjax.nn.dropout import Dropout, MultiHeadAttention
 from hpjax.nn.norm import LayerNorm
 
 __all__ = [

@@ -7,7 +7,7 @@ from flax import linen, nnx
 
 from hpjax.core.bounds import within
 from hpjax.core.errors import InputError
-from hpjax.initializers import Initializer, lecun_normal, masked
+from hpjax.nn.initializers import Initializer, lecun_normal, masked
 from hpjax.nn.masks import biases, check_units, first, traced
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from hpjax.core.bounds import within
 from hpjax.core.errors import InputError
-from hpjax.initializers import Initializer
+from hpjax.nn.initializers import Initializer
 
 
 def traced(value: Any) -> bool:
