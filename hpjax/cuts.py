@@ -7,7 +7,7 @@ import numpy as np
 
 from hpjax.checkpoint import Cut
 from hpjax.core.errors import RunError
-from hpjax.stream import Position
+from hpjax.data.stream import Position
 from hpjax.tables import STATUSES
 from hpjax.untrusted import Field, check, is_real, is_whole, list_of
 

@@ -13,13 +13,13 @@ from hpjax.checkpoint import KEPT, Checkpoints, Cut, forget
 from hpjax.core.errors import RunError
 from hpjax.core.program import AT_THE_END
 from hpjax.cuts import check_cut, check_lanes
+from hpjax.data.stream import Position
 from hpjax.engine.lane import HEALTHY, Lane, Shapes, blank
 from hpjax.planning import Prepared
 from hpjax.result import Result
 from hpjax.settings import Settings
 from hpjax.standing import Standing
 from hpjax.store import Store
-from hpjax.stream import Position
 from hpjax.tables import NO_WAVE, STATUSES
 
 MAY_CHANGE = {"trials", "rounds", "steps"}

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from hpjax.data.stream import Pass, Position, Stream
 from hpjax.engine import spread
-from hpjax.stream import Pass, Position, Stream
 
 # Seconds that closing waits for a batch that is being drawn, and then for the iterator to end its own threads and
 # processes.

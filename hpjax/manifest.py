@@ -24,10 +24,10 @@ from hpjax.core.hashing import digest, without_addresses
 from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key
 from hpjax.core.program import Program
+from hpjax.data.stream import Stream, shown
 from hpjax.files import LOCK, part_of
 from hpjax.planning import Prepared, tracer
 from hpjax.settings import Settings
-from hpjax.stream import Stream, shown
 
 # Of what samplers and schedulers hold so many characters are told.
 LONG = 2000

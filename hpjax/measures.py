@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hpjax.arrays import Examples, examples_in
 from hpjax.core.errors import InputError, ProgramError, naming
 from hpjax.core.hparams import Hparams
+from hpjax.data.examples import Examples, examples_in
 
 PerExample = Callable[[Any, Any], jax.Array]
 Values = dict[str, jax.Array]

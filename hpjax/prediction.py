@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from hpjax.arrays import Examples
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Program, State
-from hpjax.stream import shown
+from hpjax.data.examples import Examples
+from hpjax.data.stream import shown
 
 BLOCK = 512  # examples at once
 

@@ -4,16 +4,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from hpjax.arrays import examples_in
 from hpjax.core.errors import InputError, whole
 from hpjax.core.objective import Objective, minimize
 from hpjax.core.program import Program
 from hpjax.core.space import Space
-from hpjax.data import pool
+from hpjax.data.batches import pool
+from hpjax.data.examples import examples_in
+from hpjax.data.stream import Stream, shown
 from hpjax.samplers import Sampler, Sobol
 from hpjax.schedulers import Scheduler
 from hpjax.shard import FIELD, Shard
-from hpjax.stream import Stream, shown
 
 RANDOMNESS = ("shared", "independent")
 KERNELS = ("batched", "xla")

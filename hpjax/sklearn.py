@@ -6,12 +6,12 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.arrays import Examples, tidy_examples
 from hpjax.core.errors import InputError, RunError, whole
 from hpjax.core.objective import Objective, minimize
 from hpjax.core.program import Program
 from hpjax.core.space import Space
-from hpjax.data import Data
+from hpjax.data.examples import Examples, tidy_examples
+from hpjax.data.loaders import Data
 from hpjax.engine.lane import probe, restored
 from hpjax.engine.trace import alone
 from hpjax.prediction import Predictor

@@ -11,18 +11,18 @@ import jax
 import numpy as np
 import optax
 
-from hpjax.arrays import Examples, examples_in, tidy_examples
 from hpjax.core.bounds import Check, collecting
 from hpjax.core.errors import InputError, ProgramError, did_you_mean, naming, whole
 from hpjax.core.format import show
 from hpjax.core.hparams import Hparams, unread
 from hpjax.core.program import Batches, Program, Schedule
-from hpjax.data import Data
+from hpjax.data.examples import Examples, examples_in, tidy_examples
+from hpjax.data.loaders import Data
+from hpjax.data.stream import Stream, shown
 from hpjax.measures import Measures, PerExample, check_metrics
 from hpjax.monitors import MONITORS, OF_PARTS
 from hpjax.network import example_input, network, required_arguments
 from hpjax.stopping import EarlyStopping
-from hpjax.stream import Stream, shown
 from hpjax.training import Training
 
 

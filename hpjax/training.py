@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from hpjax.arrays import Examples, examples_in
 from hpjax.core.bounds import within
 from hpjax.core.errors import InputError, ProgramError, did_you_mean, naming
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Metrics
 from hpjax.core.threefry import fast, plain
-from hpjax.data import Fold, examples_at
+from hpjax.data.batches import Fold, examples_at
+from hpjax.data.examples import Examples, examples_in
 from hpjax.engine.lower import lowered
 from hpjax.measures import Measures, Values, per_example
 from hpjax.monitors import MONITORS, OF_PARTS, gradient_noise, square

@@ -14,6 +14,7 @@ from hpjax.checkpoint import Cut
 from hpjax.core.errors import RunError
 from hpjax.core.space import Point
 from hpjax.cuts import OF_WAVE, check_lanes
+from hpjax.data.stream import Position
 from hpjax.engine import spread
 from hpjax.engine.compiled import AT_ONCE, Compiled
 from hpjax.engine.failures import heard
@@ -29,7 +30,6 @@ from hpjax.schedulers import Clone
 from hpjax.settings import Settings
 from hpjax.standing import Standing
 from hpjax.store import Store
-from hpjax.stream import Position
 from hpjax.tables import Change
 
 

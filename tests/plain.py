@@ -10,7 +10,7 @@ from flax import nnx
 from scipy.special import log_softmax
 
 from hpjax.core.keys import lane_key, purpose_key, step_key
-from hpjax.data import batch_indices
+from hpjax.data.batches import batch_indices
 
 SEED = 7
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels

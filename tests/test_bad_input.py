@@ -15,7 +15,7 @@ from helpers import RATES, SPACE, Net, blobs, classifier, compilations, quadrati
 
 import hpjax as hpx
 from hpjax.core.space import Space
-from hpjax.data import Examples
+from hpjax.data.loaders import Examples
 
 
 def planned(**changes):

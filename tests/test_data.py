@@ -11,7 +11,7 @@ from scipy import stats
 
 import hpjax as hpx
 from hpjax.core.keys import PURPOSES, lane_key, purpose_key, step_key
-from hpjax.data import batch_indices
+from hpjax.data.batches import batch_indices
 
 
 @pytest.mark.parametrize(("examples", "size"), [(1, 1), (2, 1), (5, 2), (10, 10), (17, 5), (100, 64), (1079, 64)])

@@ -10,7 +10,7 @@ from helpers import blobs
 
 import hpjax as hpx
 from hpjax.core.keys import lane_key, purpose_key
-from hpjax.data import batch_indices
+from hpjax.data.batches import batch_indices
 
 MONITORS = ["gradient_norm", "update_ratio", "dead_units", "sparsity"]
 

@@ -13,7 +13,7 @@ from flax import nnx
 
 import hpjax as hpx
 from hpjax.core.keys import lane_key, purpose_key, step_key
-from hpjax.data import batch_indices
+from hpjax.data.batches import batch_indices
 
 STEPS, BATCH, SEED, FEATURES, CLASSES = 100, 16, 7, 12, 4
 RATES = (1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)

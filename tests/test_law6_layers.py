@@ -45,9 +45,9 @@ optim nn monitors ranges
 schedules nn.dense nn.dropout nn.norm nn.depth
 nn.masks
 nn.initializers
-data feed
-stream
-arrays
+data.loaders data.batches feed
+data.stream
+data.examples
 engine.lanes engine.cost engine.computed
 engine.compiled
 engine.segment
@@ -64,7 +64,7 @@ schedulers.halving schedulers.hyperband schedulers.median schedulers.patience sc
 schedulers.rungs
 samplers.base schedulers.base
 stopping
-core.program core.objective metrics core.keys shuffle
+core.program core.objective metrics core.keys data.shuffle
 core.hparams core.space core.threefry
 core.domains core.bounds shard untrusted host
 core.errors core.format core.hashing

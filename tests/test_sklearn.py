@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 import hpjax as hpx
-from hpjax.data import Examples
+from hpjax.data.loaders import Examples
 
 
 def labels(data):

@@ -18,9 +18,9 @@ from helpers import SPACE, Net, blobs, classifier, compilations, ran, same_bits
 from plain import SEED, train_alone
 
 import hpjax as hpx
+from hpjax.data.stream import Pass, Position, Stream
 from hpjax.engine import spread
 from hpjax.feed import Feed
-from hpjax.stream import Pass, Position, Stream
 
 STEPS, EPOCH, BLOCK = 24, 10, 5
 

@@ -11,7 +11,8 @@ from helpers import Net, classifier, compilations, same_bits
 
 import hpjax as hpx
 from hpjax.core.keys import lane_key, purpose_key
-from hpjax.data import Examples, batch_indices
+from hpjax.data.batches import batch_indices
+from hpjax.data.loaders import Examples
 
 ONE = hpx.Space(learning_rate=0.1, momentum=0.9)
 RATE = hpx.Hparams({"learning_rate": 0.1, "momentum": 0.9})

@@ -25,7 +25,7 @@ from test_axes import (
 
 import hpjax as hpx
 import hpjax.core.hparams
-from hpjax.data import Examples
+from hpjax.data.loaders import Examples
 
 REAL = float  # float64 where it is enabled
 

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from hpjax.arrays import Examples, examples_in
 from hpjax.core.domains import Choice
 from hpjax.core.errors import InputError, real, whole
 from hpjax.core.format import show
@@ -17,8 +16,9 @@ from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.core.objective import Objective, minimize
 from hpjax.core.program import Metrics, Program, State
 from hpjax.core.space import Point, Space
+from hpjax.data.examples import Examples, examples_in
+from hpjax.data.stream import Stream
 from hpjax.samplers import Observation, Sampler, Sobol
-from hpjax.stream import Stream
 from hpjax.studies.scaling import BatchScaling, scaling
 from hpjax.sweep import Sweep
 

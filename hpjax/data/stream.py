@@ -11,10 +11,9 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.arrays import Examples, tidy_examples
 from hpjax.core import user_code as blame
 from hpjax.core.errors import InputError, RunError, whole
-from hpjax.untrusted import is_whole
+from hpjax.data.examples import Examples, tidy_examples
 
 
 # Compared by identity, as programs are.
@@ -93,7 +92,7 @@ class Position(NamedTuple):
             batch, state = json.loads(data.tobytes())
         except (ValueError, TypeError, RecursionError):
             batch, state = None, None
-        if data.dtype != np.uint8 or not is_whole(batch) or not isinstance(state, str | None):
+        if data.dtype != np.uint8 or type(batch) is not int or batch < 0 or not isinstance(state, str | None):
             raise RunError("its position in the data stream cannot be read")
         return cls(batch, state)
 
