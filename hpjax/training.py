@@ -20,8 +20,8 @@ from hpjax.engine.lower import lowered
 from hpjax.measures import Measures, Values, per_example
 from hpjax.monitors import MONITORS, OF_PARTS, gradient_noise, square
 from hpjax.network import Network
-from hpjax.optim import looks_at_metrics
-from hpjax.ranges import check_decays
+from hpjax.optim.decay_bounds import check_decays
+from hpjax.optim.transforms import looks_at_metrics
 from hpjax.stopping import EarlyStopping
 
 State = dict[str, Any]

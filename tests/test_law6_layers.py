@@ -41,8 +41,8 @@ supervise prediction
 training
 losses
 network measures
-optim nn monitors ranges
-schedules nn.dense nn.dropout nn.norm nn.depth
+optim.transforms nn monitors optim.decay_bounds
+optim.schedules nn.dense nn.dropout nn.norm nn.depth
 nn.masks
 nn.initializers
 data.loaders data.batches feed
