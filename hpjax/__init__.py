@@ -7,8 +7,6 @@ if TYPE_CHECKING:
     from hpjax import cluster as cluster
     from hpjax import data as data
     from hpjax import distributed as distributed
-    from hpjax import losses as losses
-    from hpjax import metrics as metrics
     from hpjax import nn as nn
     from hpjax import optim as optim
     from hpjax import plot as plot
@@ -60,9 +58,11 @@ if TYPE_CHECKING:
     from hpjax.schedulers import MedianStop as MedianStop
     from hpjax.schedulers import Race as Race
     from hpjax.schedulers import Scheduler as Scheduler
-    from hpjax.stopping import EarlyStopping as EarlyStopping
-    from hpjax.supervise import supervised as supervised
     from hpjax.sweep import Sweep as Sweep
+    from hpjax.training import losses as losses
+    from hpjax.training import metrics as metrics
+    from hpjax.training.builder import supervised as supervised
+    from hpjax.training.early_stopping import EarlyStopping as EarlyStopping
     from hpjax.trial import Trial as Trial
 
 __version__ = "0.1.0"
@@ -85,8 +85,8 @@ _HOME = {
     "hpjax.schedulers": ["PBT", "Clone", "EarlyStop", "Halving", "Hyperband", "MedianStop", "Race", "Scheduler"],
     "hpjax.core.domains": ["Choice", "Int", "LogInt", "LogUniform", "ReverseLogUniform", "Uniform"],
     "hpjax.core.space": ["Space"],
-    "hpjax.stopping": ["EarlyStopping"],
-    "hpjax.supervise": ["supervised"],
+    "hpjax.training.early_stopping": ["EarlyStopping"],
+    "hpjax.training.builder": ["supervised"],
     "hpjax.sweep": ["Sweep"],
     "hpjax.trial": ["Trial"],
 }
@@ -94,8 +94,8 @@ _MODULES = {
     "data": "hpjax.data",
     "distributed": "hpjax.distributed",
     "keys": "hpjax.core.keys",
-    "losses": "hpjax.losses",
-    "metrics": "hpjax.metrics",
+    "losses": "hpjax.training.losses",
+    "metrics": "hpjax.training.metrics",
     "nn": "hpjax.nn",
     "optim": "hpjax.optim",
     "plot": "hpjax.plot",

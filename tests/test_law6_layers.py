@@ -37,11 +37,11 @@ store
 readout about
 database states fields
 tables files
-supervise prediction
-training
-losses
-network measures
-optim.transforms nn monitors optim.decay_bounds
+training.builder training.validation prediction
+training.trainer
+training.losses
+training.network training.measures
+optim.transforms nn training.monitors optim.decay_bounds
 optim.schedules nn.dense nn.dropout nn.norm nn.depth
 nn.masks
 nn.initializers
@@ -63,10 +63,10 @@ samplers.optuna samplers.sobol samplers.grid samplers.manual samplers.random gp
 schedulers.halving schedulers.hyperband schedulers.median schedulers.patience schedulers.pbt
 schedulers.rungs
 samplers.base schedulers.base
-stopping
-core.program core.objective metrics core.keys data.shuffle
+training.early_stopping
+core.program core.objective training.metrics core.keys data.shuffle
 core.hparams core.space core.threefry
-core.domains core.bounds shard untrusted host
+core.domains core.bounds shard untrusted training.host_metric
 core.errors core.format core.hashing
 """
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from hpjax.core.bounds import within
 from hpjax.core.errors import InputError
-from hpjax.measures import PerExample
+from hpjax.training.measures import PerExample
 
 
 def cross_entropy(*, smoothing: Any = 0.0, focal: Any = 0.0, weights: Sequence[Any] | None = None) -> PerExample:

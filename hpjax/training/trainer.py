@@ -17,12 +17,12 @@ from hpjax.core.threefry import fast, plain
 from hpjax.data.batches import Fold, examples_at
 from hpjax.data.examples import Examples, examples_in
 from hpjax.engine.lower import lowered
-from hpjax.measures import Measures, Values, per_example
-from hpjax.monitors import MONITORS, OF_PARTS, gradient_noise, square
-from hpjax.network import Network
 from hpjax.optim.decay_bounds import check_decays
 from hpjax.optim.transforms import looks_at_metrics
-from hpjax.stopping import EarlyStopping
+from hpjax.training.early_stopping import EarlyStopping
+from hpjax.training.measures import Measures, Values, per_example
+from hpjax.training.monitors import MONITORS, OF_PARTS, gradient_noise, square
+from hpjax.training.network import Network
 
 State = dict[str, Any]
 OfH = Callable[[Hparams], Any]

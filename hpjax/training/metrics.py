@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from hpjax.core.errors import InputError
-from hpjax.host import on_host
+from hpjax.training.host_metric import on_host
 
 __all__ = ["absolute_error", "accuracy", "on_host", "squared_error", "top_k"]
 

@@ -1,0 +1,1 @@
+"""Training of Flax models with Optax as a program: what ``hpx.supervised`` builds."""
