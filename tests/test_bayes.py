@@ -11,8 +11,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
 import hpjax as hpx
-from hpjax import gp
 from hpjax.samplers import Bayes, Observation, Random, Sobol
+from hpjax.samplers import gaussian_process as gp
 from hpjax.samplers.bayes import Columns, standardized
 
 LENGTHS, NOISE = np.array([0.3, 1.2, 0.7]), 0.05

@@ -59,7 +59,7 @@ engine.lane engine.width engine.spread core.user_code samplers schedulers
 engine.lower engine.work
 engine.kernels
 samplers.bayes samplers.refine
-samplers.optuna samplers.sobol samplers.grid samplers.manual samplers.random gp
+samplers.optuna samplers.sobol samplers.grid samplers.manual samplers.random samplers.gaussian_process
 schedulers.halving schedulers.hyperband schedulers.median schedulers.patience schedulers.pbt
 schedulers.rungs
 samplers.base schedulers.base

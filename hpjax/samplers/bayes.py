@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax import gp
 from hpjax.core.domains import Choice, Domain
 from hpjax.core.errors import whole
 from hpjax.core.space import Point, Space
+from hpjax.samplers import gaussian_process as gp
 from hpjax.samplers.base import Observation, Sampler
 from hpjax.samplers.sobol import Sobol
 
