@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hpjax import cluster as cluster
     from hpjax import data as data
-    from hpjax import distributed as distributed
     from hpjax import nn as nn
     from hpjax import optim as optim
     from hpjax import plot as plot
@@ -35,8 +34,9 @@ if TYPE_CHECKING:
     from hpjax.core.program import Program as Program
     from hpjax.core.space import Space as Space
     from hpjax.diagnosis import diagnose as diagnose
+    from hpjax.engine import distributed as distributed
+    from hpjax.engine.machine import setup as setup
     from hpjax.event import Event as Event
-    from hpjax.machine import setup as setup
     from hpjax.merging import merge as merge
     from hpjax.preemption import Preempted as Preempted
     from hpjax.result import Result as Result
@@ -75,7 +75,7 @@ _HOME = {
     "hpjax.core.errors": ["InputError", "ProgramError", "RunError", "UnknownHyperparameterError"],
     "hpjax.event": ["Event"],
     "hpjax.core.hparams": ["Hparams"],
-    "hpjax.machine": ["setup"],
+    "hpjax.engine.machine": ["setup"],
     "hpjax.merging": ["merge"],
     "hpjax.core.objective": ["maximize", "minimize"],
     "hpjax.preemption": ["Preempted"],
@@ -92,7 +92,7 @@ _HOME = {
 }
 _MODULES = {
     "data": "hpjax.data",
-    "distributed": "hpjax.distributed",
+    "distributed": "hpjax.engine.distributed",
     "keys": "hpjax.core.keys",
     "losses": "hpjax.training.losses",
     "metrics": "hpjax.training.metrics",

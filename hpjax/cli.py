@@ -89,7 +89,7 @@ _top = click.option(
 
 def _load(file: Path, **changes: Any) -> "Sweep":
     """The ``sweep`` of a Python file, with what the command line changes."""
-    from hpjax.machine import setup
+    from hpjax.engine.machine import setup
     from hpjax.sweep import Sweep
 
     setup()
@@ -160,12 +160,12 @@ def run(
     if extend and directory is None:
         raise InputError("--extend", True, "needs --dir, the finished run", "Name it.")
     if distributed:
-        from hpjax.distributed import initialize
+        from hpjax.engine.distributed import initialize
 
         initialize()
     sweep = _load(file, **changes)
     from hpjax.about import MANIFEST
-    from hpjax.distributed import agreed, is_writer
+    from hpjax.engine.distributed import agreed, is_writer
 
     if directory is None:
         part = "" if sweep.shard is None else "-shard-{}-of-{}".format(*sweep.shard)

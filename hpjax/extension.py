@@ -14,7 +14,8 @@ from hpjax.core.errors import RunError
 from hpjax.core.program import AT_THE_END
 from hpjax.cuts import check_cut, check_lanes
 from hpjax.data.stream import Position
-from hpjax.engine.lane import HEALTHY, Lane, Shapes, blank
+from hpjax.engine.lane import HEALTHY
+from hpjax.engine.shapes import Lane, Shapes, blank
 from hpjax.planning import Prepared
 from hpjax.result import Result
 from hpjax.settings import Settings

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from hpjax.data.stream import Pass, Position, Stream
-from hpjax.engine import spread
+from hpjax.engine import sharding as spread
 
 # Seconds that closing waits for a batch that is being drawn, and then for the iterator to end its own threads and
 # processes.

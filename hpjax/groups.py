@@ -9,12 +9,12 @@ import numpy as np
 
 from hpjax.core.hparams import Hparams
 from hpjax.core.space import Point
-from hpjax.engine import spread
-from hpjax.engine.compiled import Compiled, compiling
-from hpjax.engine.lanes import Cohort
+from hpjax.engine import sharding as spread
+from hpjax.engine.compile import Compiled, compiling
+from hpjax.engine.device_lanes import Cohort
 from hpjax.engine.plan import Group, Plan
 from hpjax.engine.segment import Recipe
-from hpjax.engine.trace import shapes_of, together
+from hpjax.engine.tracing import shapes_of, together
 from hpjax.planning import Prepared, tracer
 from hpjax.settings import Settings
 

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from hpjax.core.format import duration
-from hpjax.engine.lane import DERIVED, Shapes
+from hpjax.engine.machine import cores
 from hpjax.engine.plan import Group, Plan
-from hpjax.engine.trace import Verdict
-from hpjax.machine import cores
+from hpjax.engine.probe import DERIVED
+from hpjax.engine.shapes import Shapes
+from hpjax.engine.tracing import Verdict
 from hpjax.settings import Settings
 from hpjax.sizing import chunks_of
 

@@ -12,8 +12,8 @@ import numpy as np
 from hpjax.checkpoint import Cut
 from hpjax.core.errors import RunError
 from hpjax.core.space import Point
-from hpjax.distributed import holding_together, several
-from hpjax.engine.failures import OutOfMemoryError
+from hpjax.engine.device_errors import OutOfMemoryError
+from hpjax.engine.distributed import holding_together, several
 from hpjax.engine.plan import Group
 from hpjax.event import Event
 from hpjax.planning import Prepared, prepare

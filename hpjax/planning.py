@@ -13,10 +13,12 @@ from hpjax.core.format import size
 from hpjax.core.hparams import Hparams, reading, with_fold
 from hpjax.core.program import Schedule
 from hpjax.core.space import Point
-from hpjax.engine import computed, cost, spread
-from hpjax.engine.lane import DERIVED, Shapes
+from hpjax.engine import computed, cost
+from hpjax.engine import sharding as spread
 from hpjax.engine.plan import Group, Plan, group
-from hpjax.engine.trace import Tracer, Verdict, blamed, judge, settle, shapes_of
+from hpjax.engine.probe import DERIVED
+from hpjax.engine.shapes import Shapes
+from hpjax.engine.tracing import Tracer, Verdict, blamed, judge, settle, shapes_of
 from hpjax.hints import hints, hints_of_calls, hints_of_shard
 from hpjax.samplers import Observation
 from hpjax.settings import Settings

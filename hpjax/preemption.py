@@ -12,7 +12,7 @@ from typing import Any
 
 from jax.experimental import multihost_utils
 
-from hpjax.distributed import several
+from hpjax.engine.distributed import several
 
 EXIT_PREEMPTED = 128 + signal.SIGTERM
 # What is heeded, and how it is handled where nobody has said otherwise.

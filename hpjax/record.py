@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpjax import distributed
 from hpjax.about import differences, read_manifest, write_manifest
 from hpjax.checkpoint import FOLDER, Checkpoints, Cut, forget
 from hpjax.core.errors import RunError
 from hpjax.cuts import check_cut
+from hpjax.engine import distributed
 from hpjax.manifest import recorded
 from hpjax.store import Store
 from hpjax.tables import STATUSES, Change
@@ -100,7 +100,7 @@ def opened(path: Path | None, about: dict[str, Any], seconds: float) -> tuple[Re
     cut = distributed.shared(None if record is None else record.cut)
     if record is None:
         record = Record(Store.following(path, told["content"]), path, over=told["over"])
-    record.cut = cut
+    record.cut = None if cut is None else Cut(*cut)
     return record, told["about"]
 
 

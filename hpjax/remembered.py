@@ -1,15 +1,10 @@
 """What was measured of widths on this machine, kept from run to run in the user's cache folder."""
 
 import json
-import os
-import platform
 from contextlib import suppress
-from functools import cache
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from hpjax.core.hashing import digest
+from hpjax.engine.machine import folder
 from hpjax.engine.width import Rate
 from hpjax.files import write_text
 from hpjax.untrusted import is_real, is_whole
@@ -28,26 +23,6 @@ class Measured(NamedTuple):
 
     rates: tuple[Rate, ...] = ()
     whole: bool = False
-
-
-def folder() -> Path:
-    """Where hpjax keeps what can be had again: ``$XDG_CACHE_HOME/hpjax``, by default ``~/.cache/hpjax``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpjax"
-
-
-def fingerprint(*what: Any) -> str:
-    """Of a program and where it runs; speeds are those of these versions of JAX and hpjax."""
-    return digest(repr((*what, version("jax"), version("jaxlib"), version("hpjax"))))
-
-
-@cache
-def processor() -> str:
-    """The kind of processor of this machine: homes are shared, and what is right for one is not for another."""
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else [platform.processor()]
-    return digest(
-        repr(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))} or lines))
-    )
 
 
 def recall(key: str) -> Measured:

@@ -8,11 +8,13 @@ import jax
 import numpy as np
 
 from hpjax.core.errors import InputError
-from hpjax.engine import layout, spread, width
-from hpjax.engine.lanes import luck_of
+from hpjax.engine import layout, width
+from hpjax.engine import sharding as spread
+from hpjax.engine.device_lanes import luck_of
+from hpjax.engine.machine import fingerprint, processor
 from hpjax.engine.plan import Group, Plan
 from hpjax.engine.width import Rate
-from hpjax.remembered import fingerprint, processor, recall
+from hpjax.remembered import recall
 from hpjax.settings import KERNELS, Settings
 
 # Bytes of a host's memory for the states of a wave, where its devices are CPUs: a run of any length takes no more.

@@ -12,8 +12,9 @@ from hpjax.core.program import Program
 from hpjax.core.space import Space
 from hpjax.data.examples import Examples, tidy_examples
 from hpjax.data.loaders import Data
-from hpjax.engine.lane import probe, restored
-from hpjax.engine.trace import alone
+from hpjax.engine.probe import probe
+from hpjax.engine.shapes import restored
+from hpjax.engine.tracing import alone
 from hpjax.prediction import Predictor
 from hpjax.samplers import Manual, Sampler, Sobol
 from hpjax.schedulers import Scheduler

@@ -18,10 +18,10 @@ from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.core.program import State
 from hpjax.core.space import Point
-from hpjax.distributed import by_writer, check_same, is_writer
-from hpjax.engine.lane import restored
+from hpjax.engine.distributed import by_writer, check_same, is_writer
 from hpjax.engine.plan import Plan
-from hpjax.engine.trace import alone
+from hpjax.engine.shapes import restored
+from hpjax.engine.tracing import alone
 from hpjax.event import Event
 from hpjax.loop import train
 from hpjax.manifest import manifest, recorded_manifest

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from hpjax.distributed import several
-from hpjax.engine import spread, width
-from hpjax.engine.failures import OutOfMemoryError, heard
-from hpjax.engine.lanes import Cohort, Lanes
+from hpjax.engine import sharding as spread
+from hpjax.engine import width
+from hpjax.engine.device_errors import OutOfMemoryError, heard
+from hpjax.engine.device_lanes import Cohort, Lanes
+from hpjax.engine.distributed import several
 from hpjax.engine.plan import Group
 from hpjax.engine.width import Rate
 from hpjax.groups import cohort, compiled_of, recipe_of, splits_on

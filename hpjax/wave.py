@@ -15,13 +15,14 @@ from hpjax.core.errors import RunError
 from hpjax.core.space import Point
 from hpjax.cuts import OF_WAVE, check_lanes
 from hpjax.data.stream import Position
-from hpjax.engine import spread
-from hpjax.engine.compiled import AT_ONCE, Compiled
-from hpjax.engine.failures import heard
-from hpjax.engine.lane import HEALTHY, Lane, blank
-from hpjax.engine.lanes import Cohort, Ints, Lanes, Report
+from hpjax.engine import sharding as spread
+from hpjax.engine.compile import AT_ONCE, Compiled
+from hpjax.engine.device_errors import heard
+from hpjax.engine.device_lanes import Cohort, Ints, Lanes, Report
+from hpjax.engine.lane import HEALTHY
 from hpjax.engine.plan import Group, Plan, next_stop
-from hpjax.engine.trace import together
+from hpjax.engine.shapes import Lane, blank
+from hpjax.engine.tracing import together
 from hpjax.event import Event
 from hpjax.feed import Feed
 from hpjax.groups import cohort, compiled_of, recipe_of, splits_on

@@ -13,7 +13,7 @@ from helpers import same_bits
 from killed import SWEEPS
 
 import hpjax as hpx
-from hpjax.engine.compiled import compiling
+from hpjax.engine.compile import compiling
 
 jax.config.update("jax_num_cpu_devices", 8)
 

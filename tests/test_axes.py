@@ -22,7 +22,7 @@ from sklearn.model_selection import KFold
 
 import hpjax as hpx
 from hpjax.core.keys import lane_key, purpose_key, step_key
-from hpjax.engine.trace import numbers
+from hpjax.engine.tracing import numbers
 
 REAL = float  # float64 where it is enabled
 STEPS, EVERY, BATCH = 12, 4, 16

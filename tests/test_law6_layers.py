@@ -26,7 +26,7 @@ manifest wave
 standing groups event
 planning
 hints
-sizing machine
+sizing engine.machine
 settings remembered
 merging
 result
@@ -48,16 +48,16 @@ nn.initializers
 data.loaders data.batches feed
 data.stream
 data.examples
-engine.lanes engine.cost engine.computed
-engine.compiled
+engine.device_lanes engine.cost engine.computed
+engine.compile
 engine.segment
-engine.plan preemption engine.failures
-distributed
+engine.plan preemption engine.device_errors
+engine.distributed
 checkpoint
-engine.trace engine.layout
-engine.lane engine.width engine.spread core.user_code samplers schedulers
-engine.lower engine.work
-engine.kernels
+engine.tracing engine.layout
+engine.lane engine.shapes engine.probe engine.width engine.sharding core.user_code samplers schedulers
+engine.lowering engine.flops
+engine.conv_kernels
 samplers.bayes samplers.refine
 samplers.optuna samplers.sobol samplers.grid samplers.manual samplers.random samplers.gaussian_process
 schedulers.halving schedulers.hyperband schedulers.median schedulers.patience schedulers.pbt

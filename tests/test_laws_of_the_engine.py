@@ -8,12 +8,13 @@ import pytest
 from helpers import RATES, SPACE, Net, blobs, classifier, compilations, quadratic, rates, same_bits
 
 import hpjax as hpx
-from hpjax.engine import layout, spread
-from hpjax.engine.compiled import compiling
+from hpjax.engine import layout
+from hpjax.engine import sharding as spread
+from hpjax.engine.compile import compiling
+from hpjax.engine.device_lanes import Cohort, Lanes
 from hpjax.engine.lane import HEALTHY
-from hpjax.engine.lanes import Cohort, Lanes
 from hpjax.engine.segment import Recipe
-from hpjax.engine.trace import shapes_of
+from hpjax.engine.tracing import shapes_of
 
 
 class Halve(hpx.Scheduler):

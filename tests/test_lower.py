@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from hpjax.engine.lower import KERNELS, lowered, lowering
+from hpjax.engine.lowering import KERNELS, lowered, lowering
 
 WINDOWED = ("conv_general_dilated", "reduce_window", "select_and_scatter")
 

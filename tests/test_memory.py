@@ -14,8 +14,8 @@ from killed import SWEEPS
 
 import hpjax as hpx
 from hpjax import groups, sizing
-from hpjax.engine import spread
-from hpjax.engine.lanes import Lanes
+from hpjax.engine import sharding as spread
+from hpjax.engine.device_lanes import Lanes
 
 FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1099511627776 bytes.")
 WIDE = 4

@@ -5,8 +5,8 @@ import pytest
 from helpers import RATES, Net, classifier, compilations, quadratic, rates, same_bits
 
 import hpjax as hpx
-from hpjax.engine import compiled as compiling
-from hpjax.engine.lanes import Lanes
+from hpjax.engine import compile as compiling
+from hpjax.engine.device_lanes import Lanes
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from flax import linen as nn
 from helpers import example, ran, same_bits
 
 import hpjax as hpx
-from hpjax.engine import spread
-from hpjax.engine.lanes import Lanes
+from hpjax.engine import sharding as spread
+from hpjax.engine.device_lanes import Lanes
 from hpjax.schedulers import Race
 
 SPACE = hpx.Space(

@@ -9,7 +9,7 @@ import pytest
 from helpers import RATES, quadratic, ran, rates, same_bits
 
 import hpjax as hpx
-from hpjax.engine import spread
+from hpjax.engine import sharding as spread
 
 
 def survivors(scheduler, scores, budget):

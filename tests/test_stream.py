@@ -19,7 +19,7 @@ from plain import SEED, train_alone
 
 import hpjax as hpx
 from hpjax.data.stream import Pass, Position, Stream
-from hpjax.engine import spread
+from hpjax.engine import sharding as spread
 from hpjax.feed import Feed
 
 STEPS, EPOCH, BLOCK = 24, 10, 5

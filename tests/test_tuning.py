@@ -8,8 +8,8 @@ from helpers import RATES, blobs, classifier, compilations, quadratic, rates, sa
 
 import hpjax as hpx
 from hpjax import groups, remembered, tuning
-from hpjax.engine import spread
-from hpjax.engine.compiled import Compiled
+from hpjax.engine import sharding as spread
+from hpjax.engine.compile import Compiled
 
 
 @pytest.fixture(autouse=True)

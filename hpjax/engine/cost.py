@@ -9,8 +9,8 @@ import numpy as np
 from hpjax.core import format as text
 from hpjax.core.program import Schedule
 from hpjax.core.space import Point
-from hpjax.engine.lane import Shapes
-from hpjax.engine.trace import Tracer
+from hpjax.engine.shapes import Shapes
+from hpjax.engine.tracing import Tracer
 
 # Distinct values whose programs are counted; of more, as many spread over them.
 MOST = 3

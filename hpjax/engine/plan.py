@@ -11,8 +11,8 @@ from hpjax.core import format as text
 from hpjax.core.format import show
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Schedule
-from hpjax.engine.lane import Shapes
-from hpjax.engine.trace import Verdict
+from hpjax.engine.shapes import Shapes
+from hpjax.engine.tracing import Verdict
 from hpjax.engine.width import Rate, best
 from hpjax.shard import Shard
 

@@ -11,7 +11,8 @@ from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.keys import lane_key
 from hpjax.core.program import Arrays, Program
 from hpjax.engine import lane as one
-from hpjax.engine.lane import HEALTHY, Evaluation, Lane, Shapes
+from hpjax.engine.lane import HEALTHY, Evaluation
+from hpjax.engine.shapes import Lane, Shapes
 
 
 class Slots(NamedTuple):

@@ -16,7 +16,7 @@ from hpjax.core.program import Metrics
 from hpjax.core.threefry import fast, plain
 from hpjax.data.batches import Fold, examples_at
 from hpjax.data.examples import Examples, examples_in
-from hpjax.engine.lower import lowered
+from hpjax.engine.lowering import lowered
 from hpjax.optim.decay_bounds import check_decays
 from hpjax.optim.transforms import looks_at_metrics
 from hpjax.training.early_stopping import EarlyStopping

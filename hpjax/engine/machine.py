@@ -1,11 +1,16 @@
 """What a process should set of JAX before it sweeps: a CPU device a core, and compiled programs that are kept."""
 
 import os
+import platform
 from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import jax
 
-from hpjax.remembered import fingerprint, folder, processor
+from hpjax.core.hashing import digest
 
 
 def cores() -> int:
@@ -33,3 +38,23 @@ def setup() -> None:
         # A folder for each kind of processor: a program for another one may not run.
         jax.config.update("jax_compilation_cache_dir", str(folder() / "xla" / fingerprint(processor())))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def folder() -> Path:
+    """Where hpjax keeps what can be had again: ``$XDG_CACHE_HOME/hpjax``, by default ``~/.cache/hpjax``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpjax"
+
+
+def fingerprint(*what: Any) -> str:
+    """Of a program and where it runs; speeds are those of these versions of JAX and hpjax."""
+    return digest(repr((*what, version("jax"), version("jaxlib"), version("hpjax"))))
+
+
+@cache
+def processor() -> str:
+    """The kind of processor of this machine: homes are shared, and what is right for one is not for another."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else [platform.processor()]
+    return digest(
+        repr(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))} or lines))
+    )

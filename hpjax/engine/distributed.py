@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from hpjax.checkpoint import Cut
 from hpjax.core.errors import InputError, RunError, whole
 
 
@@ -136,19 +135,19 @@ def by_writer(function: Callable[[], Any]) -> Any:
     return found["value"]
 
 
-def shared(cut: Cut | None) -> Cut | None:
-    """The cut that the writer has, on every host."""
+def shared(cut: tuple[dict[str, Any], dict[str, Any]] | None) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """JSON and arrays that the writer has, on every host."""
     if not several():
         return cut
-    shapes = None if cut is None else {n: [list(a.shape), str(a.dtype)] for n, a in cut.arrays.items()}
-    about, shapes = agreed([None if cut is None else cut.about, shapes])
+    shapes = None if cut is None else {n: [list(a.shape), str(a.dtype)] for n, a in cut[1].items()}
+    about, shapes = agreed([None if cut is None else cut[0], shapes])
     if about is None:
         return None
     arrays = {}
     for name, (shape, dtype) in shapes.items():
-        content = _sent(b"" if cut is None else np.ascontiguousarray(cut.arrays[name]).tobytes())
+        content = _sent(b"" if cut is None else np.ascontiguousarray(cut[1][name]).tobytes())
         arrays[name] = np.frombuffer(content, dtype).reshape(shape).copy()
-    return Cut(about, arrays)
+    return about, arrays
 
 
 def check_same(what: str, value: str, remedy: str) -> None:

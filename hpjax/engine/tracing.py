@@ -13,7 +13,8 @@ from hpjax.core.errors import InputError, ProgramError, UnknownHyperparameterErr
 from hpjax.core.hparams import Hparams, Selected, reading, with_fold
 from hpjax.core.program import Arrays, Program
 from hpjax.core.space import Point, Space
-from hpjax.engine.lane import Shapes, float_type, probe
+from hpjax.engine.probe import probe
+from hpjax.engine.shapes import Shapes, float_type
 
 
 class Verdict(NamedTuple):

@@ -14,10 +14,10 @@ from jax import lax
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Arrays, Program
 from hpjax.engine import lane as one
-from hpjax.engine import spread
-from hpjax.engine.lane import Lane
-from hpjax.engine.lower import lowering
+from hpjax.engine import sharding as spread
+from hpjax.engine.lowering import lowering
 from hpjax.engine.segment import Recipe, Slots, segment
+from hpjax.engine.shapes import Lane
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import jax
 from jax import lax
 from jax.extend import core
 
-from hpjax.engine import kernels
+from hpjax.engine import conv_kernels as kernels
 
 _on: ContextVar[bool] = ContextVar("lowering", default=False)
 

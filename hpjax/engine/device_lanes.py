@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Arrays
-from hpjax.engine import layout, spread
-from hpjax.engine.compiled import Compiled
-from hpjax.engine.lane import Lane
+from hpjax.engine import layout
+from hpjax.engine import sharding as spread
+from hpjax.engine.compile import Compiled
 from hpjax.engine.segment import Emitted, Recipe, Slots
+from hpjax.engine.shapes import Lane
 
 Ints = NDArray[np.int32]
 
