@@ -164,8 +164,8 @@ def run(
 
         initialize()
     sweep = _load(file, **changes)
-    from hpjax.about import MANIFEST
     from hpjax.engine.distributed import agreed, is_writer
+    from hpjax.results.store.manifest import MANIFEST
 
     if directory is None:
         part = "" if sweep.shard is None else "-shard-{}-of-{}".format(*sweep.shard)
@@ -228,7 +228,7 @@ def resume(
 
 def _recorded_command(directory: Path) -> tuple[list[str], dict[str, Any]]:
     """The command that began the run in a directory, and its options."""
-    from hpjax.about import read_manifest
+    from hpjax.results.store.manifest import read_manifest
 
     command = read_manifest(directory)["command"]
     if command[:1] not in (["hpjax"], ["__main__.py"]) or command[1:2] != ["run"]:

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from hpjax.checkpoint import Cut
 from hpjax.core.errors import RunError
 from hpjax.data.stream import Position
-from hpjax.tables import STATUSES
-from hpjax.untrusted import Field, check, is_real, is_whole, list_of
+from hpjax.results.store.checkpoints import Cut
+from hpjax.results.store.rows import STATUSES
+from hpjax.results.store.validation import Field, check, is_real, is_whole, list_of
 
 # Arrays of a wave that have no row for each lane.
 OF_WAVE = ("lost", "stream")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hpjax.tables import Change
+from hpjax.results.store.rows import Change
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.format import show
-from hpjax.files import write_bytes
+from hpjax.results.store.files import write_bytes
 
 if TYPE_CHECKING:
     from hpjax.trial import Trial

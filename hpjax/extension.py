@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.about import read_manifest, write_manifest
-from hpjax.checkpoint import KEPT, Checkpoints, Cut, forget
 from hpjax.core.errors import RunError
 from hpjax.core.program import AT_THE_END
 from hpjax.cuts import check_cut, check_lanes
@@ -18,10 +16,12 @@ from hpjax.engine.lane import HEALTHY
 from hpjax.engine.shapes import Lane, Shapes, blank
 from hpjax.planning import Prepared
 from hpjax.result import Result
+from hpjax.results.store.checkpoints import KEPT, Checkpoints, Cut, forget
+from hpjax.results.store.manifest import read_manifest, write_manifest
+from hpjax.results.store.rows import NO_WAVE, STATUSES
+from hpjax.results.store.run_store import Store
 from hpjax.settings import Settings
 from hpjax.standing import Standing
-from hpjax.store import Store
-from hpjax.tables import NO_WAVE, STATUSES
 
 MAY_CHANGE = {"trials", "rounds", "steps"}
 

@@ -9,7 +9,6 @@ from itertools import count
 import jax
 import numpy as np
 
-from hpjax.checkpoint import Cut
 from hpjax.core.errors import RunError
 from hpjax.core.space import Point
 from hpjax.engine.device_errors import OutOfMemoryError
@@ -20,9 +19,10 @@ from hpjax.planning import Prepared, prepare
 from hpjax.preemption import leave, notices
 from hpjax.race import Reached, jsonable, raced
 from hpjax.record import Record
+from hpjax.results.store.checkpoints import Cut
+from hpjax.results.store.rows import NO_WAVE, STATUSES, Planned
 from hpjax.settings import Settings
 from hpjax.sizing import narrowed, pieces, regrouped
-from hpjax.tables import NO_WAVE, STATUSES, Planned
 from hpjax.wave import Wave, part_of, place_for
 
 

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hpjax.about import FORMAT, MANIFEST, differences, origin, read_manifest
 from hpjax.core.domains import Choice
 from hpjax.core.errors import RunError
 from hpjax.core.format import show
@@ -25,8 +24,9 @@ from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key
 from hpjax.core.program import Program
 from hpjax.data.stream import Stream, shown
-from hpjax.files import LOCK, part_of
 from hpjax.planning import Prepared, tracer
+from hpjax.results.store.files import LOCK, part_of
+from hpjax.results.store.manifest import FORMAT, MANIFEST, differences, origin, read_manifest
 from hpjax.settings import Settings
 
 # Of what samplers and schedulers hold so many characters are told.

@@ -7,12 +7,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hpjax.about import differences, origin, read_manifest
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.format import count
 from hpjax.result import Result, load
-from hpjax.store import STATES, Store
-from hpjax.tables import NO_WAVE, Change, Planned
+from hpjax.results.store.manifest import differences, origin, read_manifest
+from hpjax.results.store.rows import NO_WAVE, Change, Planned
+from hpjax.results.store.run_store import STATES, Store
 
 # Of trials that are there twice, so many are named.
 NAMED = 10

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpjax.about import differences, read_manifest, write_manifest
-from hpjax.checkpoint import FOLDER, Checkpoints, Cut, forget
 from hpjax.core.errors import RunError
 from hpjax.cuts import check_cut
 from hpjax.engine import distributed
 from hpjax.manifest import recorded
-from hpjax.store import Store
-from hpjax.tables import STATUSES, Change
+from hpjax.results.store.checkpoints import FOLDER, Checkpoints, Cut, forget
+from hpjax.results.store.manifest import differences, read_manifest, write_manifest
+from hpjax.results.store.rows import STATUSES, Change
+from hpjax.results.store.run_store import Store
 
 
 @dataclass

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from hpjax.engine.machine import folder
 from hpjax.engine.width import Rate
-from hpjax.files import write_text
-from hpjax.untrusted import is_real, is_whole
+from hpjax.results.store.files import write_text
+from hpjax.results.store.validation import is_real, is_whole
 
 # Also without a folder that can be written, for as long as the process lives.
 _here: dict[str, "Measured"] = {}

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.about import differences
 from hpjax.core.errors import RunError
 from hpjax.core.format import count
 from hpjax.manifest import description, digests, manifest
 from hpjax.planning import Prepared
 from hpjax.result import Result
+from hpjax.results.store.manifest import differences
+from hpjax.results.store.rows import Planned
+from hpjax.results.store.run_store import Store
 from hpjax.settings import Settings
 from hpjax.sizing import narrowed
-from hpjax.store import Store
-from hpjax.tables import Planned
 from hpjax.trial import Trial
 from hpjax.wave import Wave, place_for
 

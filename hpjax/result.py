@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.about import read_manifest
 from hpjax.core.domains import Range
 from hpjax.core.errors import InputError, RunError, did_you_mean, whole
 from hpjax.core.format import count, show, size
 from hpjax.core.format import metric as number
 from hpjax.core.format import table as text_table
 from hpjax.core.objective import Objective
-from hpjax.store import Store
+from hpjax.results.store.manifest import read_manifest
+from hpjax.results.store.run_store import Store
+from hpjax.results.store.validation import memory
 from hpjax.trial import Trial
-from hpjax.untrusted import memory
 
 Array = NDArray[Any]
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from hpjax.checkpoint import Cut
 from hpjax.core.objective import Objective
 from hpjax.core.space import Point
+from hpjax.results.store.checkpoints import Cut
+from hpjax.results.store.rows import Change
 from hpjax.samplers import Observation
 from hpjax.schedulers import Race
-from hpjax.tables import Change
 
 
 class Standing:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from hpjax.checkpoint import Cut
 from hpjax.core.errors import RunError
 from hpjax.core.space import Point
 from hpjax.cuts import OF_WAVE, check_lanes
@@ -27,11 +26,12 @@ from hpjax.event import Event
 from hpjax.feed import Feed
 from hpjax.groups import cohort, compiled_of, recipe_of, splits_on
 from hpjax.planning import Prepared, tracer
+from hpjax.results.store.checkpoints import Cut
+from hpjax.results.store.rows import Change
+from hpjax.results.store.run_store import Store
 from hpjax.schedulers import Clone
 from hpjax.settings import Settings
 from hpjax.standing import Standing
-from hpjax.store import Store
-from hpjax.tables import Change
 
 
 class Snapshot(NamedTuple):

@@ -33,10 +33,10 @@ result
 trial
 plot
 analysis diagnosis journal cuts export
-store
-readout about
-database states fields
-tables files
+results.store.run_store
+results.store.reader results.store.manifest
+results.store.database results.store.final_states
+results.store.rows results.store.database results.store.files
 training.builder training.validation prediction
 training.trainer
 training.losses
@@ -53,7 +53,7 @@ engine.compile
 engine.segment
 engine.plan preemption engine.device_errors
 engine.distributed
-checkpoint
+results.store.checkpoints
 engine.tracing engine.layout
 engine.lane engine.shapes engine.probe engine.width engine.sharding core.user_code samplers schedulers
 engine.lowering engine.flops
@@ -66,7 +66,7 @@ samplers.base schedulers.base
 training.early_stopping
 core.program core.objective training.metrics core.keys data.shuffle
 core.hparams core.space core.threefry
-core.domains core.bounds shard untrusted training.host_metric
+core.domains core.bounds shard results.store.validation results.store.files training.host_metric
 core.errors core.format core.hashing
 """
 

@@ -18,8 +18,8 @@ from helpers import same_bits
 from killed import SWEEPS
 
 import hpjax as hpx
-from hpjax import checkpoint
-from hpjax.checkpoint import Checkpoints
+from hpjax.results.store import checkpoints as checkpoint
+from hpjax.results.store.checkpoints import Checkpoints
 
 # How often each kind of sweep is killed: `make soak` asks for more, and of more kinds.
 KILLS = int(os.environ.get("HPJAX_KILLS", "1"))

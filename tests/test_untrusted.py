@@ -364,7 +364,7 @@ def rewritten(folder, change):
     """A checkpoint as an attacker would write it: other arrays and JSON, with digests that fit them."""
     import orbax.checkpoint as ocp
 
-    from hpjax.checkpoint import digests
+    from hpjax.results.store.checkpoints import digests
 
     read = ocp.args.Composite(state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore())
     with ocp.CheckpointManager(folder) as manager:
@@ -433,7 +433,7 @@ def test_a_cut_that_is_ahead_of_its_database_is_refused(interrupted):
 
 def test_a_cut_larger_than_memory_is_not_restored(interrupted, monkeypatch):
     """Its shapes are looked at before anything is allocated: here more is promised than a host has."""
-    monkeypatch.setattr("hpjax.checkpoint.memory", lambda: 100)
+    monkeypatch.setattr("hpjax.results.store.checkpoints.memory", lambda: 100)
     with (
         pytest.warns(UserWarning, match="its arrays take .*, more than the memory of this host"),
         pytest.raises(hpx.RunError, match="none of the checkpoints"),

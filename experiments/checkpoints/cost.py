@@ -11,7 +11,7 @@ import jax
 import optax
 
 import hpjax as hpx
-from hpjax.checkpoint import Checkpoints
+from hpjax.results.store.checkpoints import Checkpoints
 
 INTERVAL = 60.0
 

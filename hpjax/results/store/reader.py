@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpjax.core.errors import RunError
-from hpjax.database import DATABASE
-from hpjax.tables import Change, Planned, check_arrays, check_rows, hparams_of, metrics_of
+from hpjax.results.store.database import DATABASE, check_rows
+from hpjax.results.store.rows import Change, Planned, check_arrays, hparams_of, metrics_of
 
 Array = NDArray[Any]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hpjax.core.errors import RunError
 from hpjax.core.format import size
-from hpjax.untrusted import memory, read_json
+from hpjax.results.store.validation import memory, read_json
 
 FOLDER = "checkpoints"
 KEPT = 2

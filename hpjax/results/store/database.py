@@ -1,14 +1,54 @@
-"""The tables of a run's database, and what their rows must be: whoever wrote them, they are checked before use."""
+"""Connections to a run's database, which holds its tables and nothing that acts by itself."""
 
-import json
 import sqlite3
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
-
-from numpy.typing import NDArray
+from collections.abc import Collection
+from pathlib import Path
 
 from hpjax.core.errors import RunError
-from hpjax.untrusted import is_text, is_whole
+from hpjax.results.store.rows import DTYPES, OWNERS, STATUSES
+
+DATABASE = "results.sqlite"
+# What SQLite calls the journal that a database in WAL mode has no use for.
+JOURNAL = "-journal"
+
+
+def connected(address: str, uri: bool = False) -> sqlite3.Connection:
+    """A connection that commits at once, but within a transaction."""
+    # Used by one thread at a time; but it is whichever thread collects garbage that closes it.
+    return sqlite3.connect(address, uri=uri, isolation_level=None, check_same_thread=False)
+
+
+def opened(directory: Path, mode: str) -> sqlite3.Connection:
+    """A connection to the database of a run directory.
+
+    Raises:
+      sqlite3.Error: it cannot be read.
+      RunError: it holds more than the tables of a run.
+    """
+    path = directory / DATABASE
+    # Whoever rolls back such a journal deletes a file that it names, wherever that is. In WAL mode there is none.
+    if path.with_name(path.name + JOURNAL).exists():
+        raise sqlite3.DatabaseError(f"beside it is a {path.name}{JOURNAL}, which no run leaves")
+    database = connected(f"{path.absolute().as_uri()}?{mode}", uri=True)
+    try:
+        database.execute("PRAGMA trusted_schema=OFF")
+        database.execute("PRAGMA cell_size_check=ON")
+        check_schema(database, str(path))
+        database.execute("SELECT * FROM trials LIMIT 1")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def for_reading(directory: Path) -> sqlite3.Connection:
+    """The same, without writing; a run may be writing to it."""
+    try:
+        return opened(directory, "mode=ro")
+    except sqlite3.OperationalError:
+        # In a directory that cannot be written WAL has nowhere to keep its index; nobody else writes there.
+        return opened(directory, "mode=ro&immutable=1")
+
 
 SCHEMA = (
     """CREATE TABLE trials (trial INTEGER PRIMARY KEY, round INTEGER NOT NULL, grp INTEGER NOT NULL,
@@ -23,43 +63,6 @@ SCHEMA = (
     "CREATE TABLE finished (seconds REAL NOT NULL)",
 )
 
-STATUSES = ("running", "complete", "stopped", "diverged", "elsewhere")
-DTYPES = ("<i4", "<f4", "<f8")
-# The arrays of a segment that say whose values the others hold.
-OWNERS = ("trial", "replicate", "step")
-
-# The wave of trials that another shard trains.
-NO_WAVE = -1
-
-# How deep a tuple of tuples may go.
-MOST_LEVELS = 8
-
-
-class Change(NamedTuple):
-    """A lane whose status changed, and the step at which it did."""
-
-    trial: int
-    replicate: int
-    status: str
-    step: int
-
-
-class Planned(NamedTuple):
-    """A trial that was begun.
-
-    Attributes:
-      trial, round, group, wave: its id, and where it stands; ``NO_WAVE`` for one that another shard trains.
-      width: lanes that a device computes at once where it trains.
-      hparams: name to value, as JSON has it.
-    """
-
-    trial: int
-    round: int
-    group: int
-    wave: int
-    width: int
-    hparams: dict[str, Any]
-
 
 def _whole(most: str = "2147483647", least: str = "0") -> str:
     return f"typeof({{0}}) = 'integer' AND {{0}} BETWEEN {least} AND {most}"
@@ -70,7 +73,10 @@ def _one_of(names: Collection[str]) -> str:
 
 
 _TRIAL, _REPLICATE = _whole(":trials - 1"), _whole(":replicates - 1")
+
+
 _TEXT, _SECONDS = "typeof({0}) = 'text'", "typeof({0}) = 'real' AND {0} BETWEEN 0 AND 1e15"
+
 
 # For each column what holds of every row, in SQL: checked where the rows are, without a loop in Python.
 RULES: dict[str, dict[str, str]] = {
@@ -96,10 +102,12 @@ RULES: dict[str, dict[str, str]] = {
     "finished": {"seconds": _SECONDS},
 }
 
+
 UNEVEN = f"""SELECT wave, segment FROM curves GROUP BY wave, segment
   HAVING sum(metric IN {OWNERS} AND dtype = '<i4') <> 3
   OR min(length(data) / CASE dtype WHEN '<f8' THEN 8 ELSE 4 END)
      <> max(length(data) / CASE dtype WHEN '<f8' THEN 8 ELSE 4 END) LIMIT 1"""
+
 
 OBJECTS = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name"
 
@@ -153,67 +161,3 @@ def check_rows(database: sqlite3.Connection, where: str, replicates: int) -> Non
     many, last = database.execute("SELECT count(DISTINCT segment), max(segment) FROM curves").fetchone()
     if many and last + 1 != many:
         raise wrong(f"there are {many} evaluations, and one has the number {last}")
-
-
-def check_arrays(
-    where: str, arrays: Mapping[str, NDArray[Any]], metrics: Collection[str], shape: tuple[int, int]
-) -> None:
-    """Makes sure that the arrays of one evaluation are of known metrics, and of trials and replicates in ``shape``.
-
-    Raises:
-      RunError: they are not.
-    """
-    unknown = arrays.keys() - {*OWNERS, *metrics}
-    if unknown:
-        raise RunError(f"{where}: values of {sorted(unknown)}, which is no metric of the run. It is damaged.")
-    for name, most in zip(OWNERS, (*shape, 2**31), strict=True):
-        values = arrays[name]
-        if values.size and not (values.min() >= 0 and values.max() < most):
-            raise RunError(f"{where}: an array of curves has {name} {values.max()} or {values.min()}. It is damaged.")
-
-
-def hparams_of(text: str) -> dict[str, Any]:
-    """Hyperparameters from their JSON.
-
-    Raises:
-      RunError: it holds something that is none.
-    """
-    found = _object(text)
-    # Most are numbers; the rest is looked at one by one.
-    if not all(type(v) is float or _plain(v, MOST_LEVELS) for v in found.values()):
-        raise RunError(f"the database has hyperparameters {text[:100]!r}, which no run writes. It is damaged.")
-    return {name: _tuples(value) for name, value in found.items()}
-
-
-def metrics_of(text: str) -> dict[str, float]:
-    """Metrics on the test split from their JSON.
-
-    Raises:
-      RunError: it holds something that is none.
-    """
-    found = _object(text)
-    for name, value in found.items():
-        if not (name.startswith("test/") and is_text(name) and (type(value) is float or is_whole(value))):
-            raise RunError(f"the database has metrics {text[:100]!r}, which no run writes. It is damaged.")
-    return {name: float(value) for name, value in found.items()}
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise RunError(f"the database has {text[:100]!r} where a JSON object must be. It is damaged.")
-    return found
-
-
-def _plain(value: Any, levels: int) -> bool:
-    if isinstance(value, list):
-        return levels > 0 and all(_plain(each, levels - 1) for each in value)
-    return value is None or type(value) in (bool, float, str) or (type(value) is int and abs(value) < 2**63)
-
-
-def _tuples(value: Any) -> Any:
-    """JSON has no tuples, and hyperparameters are never lists."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

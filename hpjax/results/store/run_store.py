@@ -10,14 +10,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.about import read_manifest, write_manifest
 from hpjax.core.errors import RunError
-from hpjax.database import DATABASE, JOURNAL, connected, for_reading, opened
-from hpjax.files import locked, remove
-from hpjax.readout import Readout
-from hpjax.states import States
-from hpjax.tables import NO_WAVE, SCHEMA, Change, Planned
-from hpjax.untrusted import guard
+from hpjax.results.store.database import DATABASE, JOURNAL, SCHEMA, connected, for_reading, opened
+from hpjax.results.store.files import guard, locked, remove
+from hpjax.results.store.final_states import States
+from hpjax.results.store.manifest import read_manifest, write_manifest
+from hpjax.results.store.reader import Readout
+from hpjax.results.store.rows import NO_WAVE, Change, Planned
 
 STATES = "states"
 

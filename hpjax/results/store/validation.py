@@ -6,43 +6,12 @@ import os
 import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
 from typing import Any, NamedTuple
 
 from hpjax.core.errors import RunError
 
 # No JSON file of a run comes near these; what does was not written by one.
 MOST_BYTES, MOST_LEVELS = 64 * 2**20, 32
-
-
-def guard(directory: Path) -> None:
-    """Makes sure that no name inside a run directory leads out of it. The directory itself may be a link.
-
-    Raises:
-      RunError: it holds a link, hard or symbolic, a pipe, a device or a socket; or a folder of it cannot be read.
-    """
-    folders = [os.fspath(directory)]
-    while folders:
-        folder = folders.pop()
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    try:
-                        found = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:  # a run that writes to it has just removed it
-                        continue
-                    if S_ISDIR(found.st_mode):
-                        folders.append(entry.path)
-                    elif not S_ISREG(found.st_mode) or found.st_nlink > 1:
-                        kind = "another name of a file" if S_ISREG(found.st_mode) else "neither a file nor a folder"
-                        raise RunError(
-                            f"{entry.path!r} is {kind}, and a run directory holds only files and folders of its own. "
-                            "Delete it, or replace it by a copy of what it stands for."
-                        )
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise RunError(f"{folder!r} cannot be read: {error}.") from None
 
 
 def read_json(path: Path) -> Any:

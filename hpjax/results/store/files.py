@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import IO
 
 from hpjax.core.errors import RunError
@@ -50,3 +51,33 @@ def locked(directory: Path) -> IO[str]:
             f"another run is writing to {str(directory)!r}. Wait for it, or choose another directory."
         ) from None
     return file
+
+
+def guard(directory: Path) -> None:
+    """Makes sure that no name inside a run directory leads out of it. The directory itself may be a link.
+
+    Raises:
+      RunError: it holds a link, hard or symbolic, a pipe, a device or a socket; or a folder of it cannot be read.
+    """
+    folders = [os.fspath(directory)]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    try:
+                        found = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:  # a run that writes to it has just removed it
+                        continue
+                    if S_ISDIR(found.st_mode):
+                        folders.append(entry.path)
+                    elif not S_ISREG(found.st_mode) or found.st_nlink > 1:
+                        kind = "another name of a file" if S_ISREG(found.st_mode) else "neither a file nor a folder"
+                        raise RunError(
+                            f"{entry.path!r} is {kind}, and a run directory holds only files and folders of its own. "
+                            "Delete it, or replace it by a copy of what it stands for."
+                        )
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise RunError(f"{folder!r} cannot be read: {error}.") from None

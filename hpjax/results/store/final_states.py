@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpjax.core.errors import RunError
-from hpjax.files import write_text
-from hpjax.untrusted import Field, check, is_whole, read_json
+from hpjax.results.store.files import write_text
+from hpjax.results.store.validation import Field, check, is_whole, read_json
 
 Array = NDArray[Any]
 

@@ -1,0 +1,1 @@
+"""The run directory: manifest, database, final states and checkpoints, written and read."""

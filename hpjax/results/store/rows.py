@@ -1,0 +1,111 @@
+"""The tables of a run's database, and what their rows must be: whoever wrote them, they are checked before use."""
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from hpjax.core.errors import RunError
+from hpjax.results.store.validation import is_text, is_whole
+
+STATUSES = ("running", "complete", "stopped", "diverged", "elsewhere")
+DTYPES = ("<i4", "<f4", "<f8")
+# The arrays of a segment that say whose values the others hold.
+OWNERS = ("trial", "replicate", "step")
+
+# The wave of trials that another shard trains.
+NO_WAVE = -1
+
+# How deep a tuple of tuples may go.
+MOST_LEVELS = 8
+
+
+class Change(NamedTuple):
+    """A lane whose status changed, and the step at which it did."""
+
+    trial: int
+    replicate: int
+    status: str
+    step: int
+
+
+class Planned(NamedTuple):
+    """A trial that was begun.
+
+    Attributes:
+      trial, round, group, wave: its id, and where it stands; ``NO_WAVE`` for one that another shard trains.
+      width: lanes that a device computes at once where it trains.
+      hparams: name to value, as JSON has it.
+    """
+
+    trial: int
+    round: int
+    group: int
+    wave: int
+    width: int
+    hparams: dict[str, Any]
+
+
+def check_arrays(
+    where: str, arrays: Mapping[str, NDArray[Any]], metrics: Collection[str], shape: tuple[int, int]
+) -> None:
+    """Makes sure that the arrays of one evaluation are of known metrics, and of trials and replicates in ``shape``.
+
+    Raises:
+      RunError: they are not.
+    """
+    unknown = arrays.keys() - {*OWNERS, *metrics}
+    if unknown:
+        raise RunError(f"{where}: values of {sorted(unknown)}, which is no metric of the run. It is damaged.")
+    for name, most in zip(OWNERS, (*shape, 2**31), strict=True):
+        values = arrays[name]
+        if values.size and not (values.min() >= 0 and values.max() < most):
+            raise RunError(f"{where}: an array of curves has {name} {values.max()} or {values.min()}. It is damaged.")
+
+
+def hparams_of(text: str) -> dict[str, Any]:
+    """Hyperparameters from their JSON.
+
+    Raises:
+      RunError: it holds something that is none.
+    """
+    found = _object(text)
+    # Most are numbers; the rest is looked at one by one.
+    if not all(type(v) is float or _plain(v, MOST_LEVELS) for v in found.values()):
+        raise RunError(f"the database has hyperparameters {text[:100]!r}, which no run writes. It is damaged.")
+    return {name: _tuples(value) for name, value in found.items()}
+
+
+def metrics_of(text: str) -> dict[str, float]:
+    """Metrics on the test split from their JSON.
+
+    Raises:
+      RunError: it holds something that is none.
+    """
+    found = _object(text)
+    for name, value in found.items():
+        if not (name.startswith("test/") and is_text(name) and (type(value) is float or is_whole(value))):
+            raise RunError(f"the database has metrics {text[:100]!r}, which no run writes. It is damaged.")
+    return {name: float(value) for name, value in found.items()}
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise RunError(f"the database has {text[:100]!r} where a JSON object must be. It is damaged.")
+    return found
+
+
+def _plain(value: Any, levels: int) -> bool:
+    if isinstance(value, list):
+        return levels > 0 and all(_plain(each, levels - 1) for each in value)
+    return value is None or type(value) in (bool, float, str) or (type(value) is int and abs(value) < 2**63)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has no tuples, and hyperparameters are never lists."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
