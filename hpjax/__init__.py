@@ -8,14 +8,12 @@ if TYPE_CHECKING:
     from hpjax import data as data
     from hpjax import nn as nn
     from hpjax import optim as optim
-    from hpjax import plot as plot
     from hpjax import samplers as samplers
     from hpjax import schedulers as schedulers
     from hpjax import sklearn as sklearn
     from hpjax import studies as studies
     from hpjax import testing as testing
     from hpjax.adapters import as_objective as as_objective
-    from hpjax.analysis import winners_curse as winners_curse
     from hpjax.core import keys as keys
     from hpjax.core.domains import Choice as Choice
     from hpjax.core.domains import Int as Int
@@ -33,14 +31,17 @@ if TYPE_CHECKING:
     from hpjax.core.program import Data as Data
     from hpjax.core.program import Program as Program
     from hpjax.core.space import Space as Space
-    from hpjax.diagnosis import diagnose as diagnose
     from hpjax.engine import distributed as distributed
     from hpjax.engine.machine import setup as setup
     from hpjax.event import Event as Event
-    from hpjax.merging import merge as merge
     from hpjax.preemption import Preempted as Preempted
-    from hpjax.result import Result as Result
-    from hpjax.result import load as load
+    from hpjax.results import plot as plot
+    from hpjax.results.analysis import winners_curse as winners_curse
+    from hpjax.results.diagnosis import diagnose as diagnose
+    from hpjax.results.merge import merge as merge
+    from hpjax.results.result import Result as Result
+    from hpjax.results.result import load as load
+    from hpjax.results.trial import Trial as Trial
     from hpjax.samplers import Bayes as Bayes
     from hpjax.samplers import Grid as Grid
     from hpjax.samplers import Manual as Manual
@@ -63,24 +64,23 @@ if TYPE_CHECKING:
     from hpjax.training import metrics as metrics
     from hpjax.training.builder import supervised as supervised
     from hpjax.training.early_stopping import EarlyStopping as EarlyStopping
-    from hpjax.trial import Trial as Trial
 
 __version__ = "0.1.0"
 
 # Imported when first used, so that `hpjax --help` does not wait for JAX.
 _HOME = {
     "hpjax.adapters": ["as_objective"],
-    "hpjax.analysis": ["winners_curse"],
-    "hpjax.diagnosis": ["diagnose"],
+    "hpjax.results.analysis": ["winners_curse"],
+    "hpjax.results.diagnosis": ["diagnose"],
     "hpjax.core.errors": ["InputError", "ProgramError", "RunError", "UnknownHyperparameterError"],
     "hpjax.event": ["Event"],
     "hpjax.core.hparams": ["Hparams"],
     "hpjax.engine.machine": ["setup"],
-    "hpjax.merging": ["merge"],
+    "hpjax.results.merge": ["merge"],
     "hpjax.core.objective": ["maximize", "minimize"],
     "hpjax.preemption": ["Preempted"],
     "hpjax.core.program": ["Data", "Program"],
-    "hpjax.result": ["Result", "load"],
+    "hpjax.results.result": ["Result", "load"],
     "hpjax.samplers": ["Bayes", "Grid", "Manual", "Observation", "Optuna", "Random", "Refine", "Sampler", "Sobol"],
     "hpjax.schedulers": ["PBT", "Clone", "EarlyStop", "Halving", "Hyperband", "MedianStop", "Race", "Scheduler"],
     "hpjax.core.domains": ["Choice", "Int", "LogInt", "LogUniform", "ReverseLogUniform", "Uniform"],
@@ -88,7 +88,7 @@ _HOME = {
     "hpjax.training.early_stopping": ["EarlyStopping"],
     "hpjax.training.builder": ["supervised"],
     "hpjax.sweep": ["Sweep"],
-    "hpjax.trial": ["Trial"],
+    "hpjax.results.trial": ["Trial"],
 }
 _MODULES = {
     "data": "hpjax.data",
@@ -98,7 +98,7 @@ _MODULES = {
     "metrics": "hpjax.training.metrics",
     "nn": "hpjax.nn",
     "optim": "hpjax.optim",
-    "plot": "hpjax.plot",
+    "plot": "hpjax.results.plot",
     "samplers": "hpjax.samplers",
     "schedulers": "hpjax.schedulers",
     "studies": "hpjax.studies",

@@ -20,7 +20,7 @@ from hpjax.core.errors import InputError, ProgramError, RunError, UnknownHyperpa
 from hpjax.shard import Shard
 
 if TYPE_CHECKING:
-    from hpjax.result import Result
+    from hpjax.results.result import Result
     from hpjax.studies import BatchScaling
     from hpjax.sweep import Sweep
 
@@ -266,8 +266,8 @@ def _trusted(directory: Path, file: Path) -> Path:
 @_top
 def merge(directories: tuple[Path, ...], out: Path, top: int) -> None:
     """Join the finished shards of a sweep to one run, and print its best trials."""
-    from hpjax import merging
     from hpjax.core.format import count
+    from hpjax.results import merge as merging
 
     result = merging.merge(directories, out)
     click.echo(result.summary(top))
@@ -282,7 +282,7 @@ def merge(directories: tuple[Path, ...], out: Path, top: int) -> None:
 @click.option("--trial", type=int, help="Its id; by default the best one's.")
 def replay(file: Path, directory: Path, trial: int | None, **changes: int | None) -> None:
     """Train one trial of the run in DIR again, alone; exit code 1 where a bit differs."""
-    from hpjax.result import load
+    from hpjax.results.result import load
 
     result = load(directory)
     again = _load(file, **changes).replay(result.best if trial is None else result[trial])
@@ -298,7 +298,7 @@ def replay(file: Path, directory: Path, trial: int | None, **changes: int | None
 def show(directory: Path, top: int, sort: str | None, lowest: bool) -> None:
     """Print the best trials of a run, finished or still running; of a batch-scaling study its points."""
     from hpjax.core.objective import maximize, minimize
-    from hpjax.result import load
+    from hpjax.results.result import load
 
     by, result = None if sort is None else minimize(sort) if lowest else maximize(sort), load(directory)
     click.echo((by is None and _study(result)) or result.summary(top, by))
@@ -309,8 +309,8 @@ def show(directory: Path, top: int, sort: str | None, lowest: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="The folder of the pictures; by default DIR.")
 def plot(directory: Path, out: Path | None) -> None:
     """Draw a run: its curves, the objective against hyperparameters, rungs, lineage, or a batch-scaling study."""
-    from hpjax.plot import pictures
-    from hpjax.result import load
+    from hpjax.results.plot import pictures
+    from hpjax.results.result import load
 
     result = load(directory)
     figures, study = pictures(result), _study(result)
@@ -336,7 +336,7 @@ def plot(directory: Path, out: Path | None) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="The file; by default DIR/results.csv or DIR/optuna.log.")
 def export(directory: Path, kind: str, params: Path | None, trial: int | None, out: Path | None) -> None:
     """Write the trials of a run, or the parameters of one, for other tools."""
-    from hpjax.result import load
+    from hpjax.results.result import load
 
     result = load(directory)
     if params is not None:

@@ -15,7 +15,7 @@ from hpjax.data.stream import Position
 from hpjax.engine.lane import HEALTHY
 from hpjax.engine.shapes import Lane, Shapes, blank
 from hpjax.planning import Prepared
-from hpjax.result import Result
+from hpjax.results.result import Result
 from hpjax.results.store.checkpoints import KEPT, Checkpoints, Cut, forget
 from hpjax.results.store.manifest import read_manifest, write_manifest
 from hpjax.results.store.rows import NO_WAVE, STATUSES

@@ -11,13 +11,13 @@ from hpjax.core.errors import RunError
 from hpjax.core.format import count
 from hpjax.manifest import description, digests, manifest
 from hpjax.planning import Prepared
-from hpjax.result import Result
+from hpjax.results.result import Result
 from hpjax.results.store.manifest import differences
 from hpjax.results.store.rows import Planned
 from hpjax.results.store.run_store import Store
+from hpjax.results.trial import Trial
 from hpjax.settings import Settings
 from hpjax.sizing import narrowed
-from hpjax.trial import Trial
 from hpjax.wave import Wave, place_for
 
 SHOWN = 10  # differences in the text

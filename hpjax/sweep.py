@@ -31,10 +31,10 @@ from hpjax.preemption import Preempted
 from hpjax.progress import Progress
 from hpjax.record import Record, opened
 from hpjax.replay import Replay, check_result, replay
-from hpjax.result import Result
+from hpjax.results.result import Result
+from hpjax.results.trial import Trial
 from hpjax.settings import Settings
 from hpjax.standing import observed
-from hpjax.trial import Trial
 from hpjax.tuning import tuned
 
 

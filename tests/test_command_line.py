@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors import safe_open
 
 import hpjax as hpx
-from hpjax import analysis
 from hpjax.cli import main
+from hpjax.results import analysis
 
 DIGITS = Path(__file__).parents[1] / "experiments" / "digits" / "sweep.py"
 

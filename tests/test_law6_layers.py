@@ -28,11 +28,11 @@ planning
 hints
 sizing engine.machine
 settings remembered
-merging
-result
-trial
-plot
-analysis diagnosis journal cuts export
+results.merge
+results.result
+results.trial
+results.plot
+results.analysis results.diagnosis results.optuna_export cuts results.export
 results.store.run_store
 results.store.reader results.store.manifest
 results.store.database results.store.final_states

@@ -10,7 +10,8 @@ from helpers import quadratic, rates
 from matplotlib.figure import Figure
 
 import hpjax as hpx
-from hpjax import analysis, plot
+from hpjax import plot
+from hpjax.results import analysis
 
 SPACE = hpx.Space(rate=hpx.LogUniform(1e-3, 10), size=2, scale=hpx.Uniform(0, 1))
 

@@ -17,7 +17,7 @@ from flax import linen as nn
 from helpers import RATES, compilations, quadratic, rates, same_bits
 
 import hpjax as hpx
-import hpjax.analysis
+import hpjax.results.analysis
 from hpjax.core.objective import Objective
 
 RATE_LIST = [0.05, 0.15, 0.2, 1e6, 0.1]
@@ -355,7 +355,7 @@ def test_tuples_and_choices_come_back_as_they_were(tmp_path):
     assert len(again.run(progress=False)) == len(result) == 6
     assert result.best.restore().shape == ()
     assert result.table()["units"].tolist().count(None) == 3, "an option, not a missing value"
-    axis = hpjax.analysis.axis(result, "units", "valid/loss")
+    axis = hpjax.results.analysis.axis(result, "units", "valid/loss")
     assert (sorted(axis.categories), len(axis.trials)) == (["(128,)", "(64, 64)", "None"], 6)
     result.plot()
 

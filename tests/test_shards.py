@@ -296,7 +296,7 @@ def test_what_fails_on_the_way_leaves_nothing(runs, tmp_path, monkeypatch):
         if len(copied) == 3:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hpjax.merging.shutil.copytree", copytree)
+    monkeypatch.setattr("hpjax.results.merge.shutil.copytree", copytree)
     refused(runs, tmp_path / "out", r"out' cannot be written: .* No space left")
     assert copied[2].name == "wave-2"
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hpjax.core.errors import InputError, real, whole
-from hpjax.result import Result
+from hpjax.results.result import Result
 
 Floats = NDArray[np.float64]
 

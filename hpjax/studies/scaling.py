@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hpjax.core.errors import InputError, RunError, did_you_mean, real, whole
 from hpjax.core.format import count, metric, show, table
-from hpjax.result import Result, column
+from hpjax.results.result import Result, column
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps, slopes
 
 Floats = NDArray[np.float64]
@@ -224,7 +224,7 @@ class BatchScaling:
         Returns:
           The ``matplotlib`` figure; needs ``pip install 'hpjax[plot]'``.
         """
-        from hpjax import plot
+        from hpjax.results import plot
 
         figure = plot.scaling(self)
         if path is not None:

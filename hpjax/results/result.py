@@ -19,7 +19,7 @@ from hpjax.core.objective import Objective
 from hpjax.results.store.manifest import read_manifest
 from hpjax.results.store.run_store import Store
 from hpjax.results.store.validation import memory
-from hpjax.trial import Trial
+from hpjax.results.trial import Trial
 
 Array = NDArray[Any]
 
@@ -230,7 +230,7 @@ class Result:
           >>> rates, scales, result.last("valid/loss")[trials].shape
           ([0.001, 0.01, 0.1], [0.5, 1.0], (3, 2, 1))
         """
-        from hpjax import analysis
+        from hpjax.results import analysis
 
         return analysis.grid(self, names or analysis.varied(self))
 
@@ -261,7 +261,7 @@ class Result:
           path: of the journal; a study is added where it exists.
           name: of the study.
         """
-        from hpjax import journal
+        from hpjax.results import optuna_export as journal
 
         journal.write(self, path, name)
 
@@ -275,7 +275,7 @@ class Result:
         Returns:
           The ``matplotlib`` figure; needs ``pip install 'hpjax[plot]'``.
         """
-        from hpjax import plot
+        from hpjax.results import plot
 
         figure = plot.overview(self, names or None)
         if path is not None:

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpjax import analysis
 from hpjax.core.errors import InputError, did_you_mean
 from hpjax.core.format import metric
+from hpjax.results import analysis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from hpjax.result import Result
+    from hpjax.results.result import Result
     from hpjax.studies import BatchScaling
 
 # From Okabe and Ito's palette, which colour-blind readers can tell apart.

@@ -9,7 +9,7 @@ from hpjax.core.errors import InputError, RunError
 from hpjax.samplers.optuna import silent
 
 if TYPE_CHECKING:
-    from hpjax.result import Result
+    from hpjax.results.result import Result
 
 STATES = {"complete": "COMPLETE", "stopped": "PRUNED", "diverged": "FAIL", "running": "RUNNING", "elsewhere": "WAITING"}
 

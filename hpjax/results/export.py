@@ -12,7 +12,7 @@ from hpjax.core.format import show
 from hpjax.results.store.files import write_bytes
 
 if TYPE_CHECKING:
-    from hpjax.trial import Trial
+    from hpjax.results.trial import Trial
 
 
 def write(trial: "Trial", path: Path, replicate: int) -> None:

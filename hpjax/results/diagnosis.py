@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from hpjax.core.errors import InputError
 
 if TYPE_CHECKING:
-    from hpjax.result import Result
+    from hpjax.results.result import Result
 
 # L. Prechelt, "Early Stopping — But When?", 1998: generalization loss above 5 %, the criterion GL₅.
 OVERFIT = 1.05

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.format import count
-from hpjax.result import Result, load
+from hpjax.results.result import Result, load
 from hpjax.results.store.manifest import differences, origin, read_manifest
 from hpjax.results.store.rows import NO_WAVE, Change, Planned
 from hpjax.results.store.run_store import STATES, Store

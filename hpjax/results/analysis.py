@@ -11,7 +11,7 @@ from hpjax.core.errors import InputError, did_you_mean
 from hpjax.core.format import show
 
 if TYPE_CHECKING:
-    from hpjax.result import Result
+    from hpjax.results.result import Result
 
 Array = NDArray[Any]
 

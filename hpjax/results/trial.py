@@ -11,7 +11,7 @@ from hpjax.core.format import metric as number
 from hpjax.core.format import show
 
 if TYPE_CHECKING:
-    from hpjax.result import Result
+    from hpjax.results.result import Result
 
 Array = NDArray[Any]
 
@@ -119,7 +119,7 @@ class Trial:
           InputError: another suffix, or no such replicate.
           RunError: the trial diverged, or its group is still running.
         """
-        from hpjax import export
+        from hpjax.results import export
 
         export.write(self, Path(path), replicate)
 

@@ -1,0 +1,1 @@
+"""Results: what a run found, as arrays, tables, pictures and files."""
