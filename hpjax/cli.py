@@ -51,7 +51,7 @@ def _study(result: "Result") -> "BatchScaling | None":
     """The batch-scaling study that a result is of; of others JAX is not imported for nothing."""
     if "study" not in result.manifest["sweep"].get("program", {}):
         return None
-    from hpjax.studies.scaling import recorded
+    from hpjax.studies.batch_scaling_result import recorded
 
     return recorded(result)
 

@@ -14,8 +14,8 @@ LAYERS = """
 __main__
 cluster
 cli adapters sklearn
-studies.batch_size
-studies.scaling
+studies.batch_scaling
+studies.batch_scaling_result
 studies.fits studies.noise_scale studies.quadratic
 sweep
 replay

@@ -16,9 +16,10 @@ import hpjax as hpx
 from hpjax import plot
 from hpjax.cli import main
 from hpjax.engine.width import Rate
-from hpjax.studies import NoisyQuadratic, fit_rates, fit_steps, noise_scale, noise_scale_of, scaling
-from hpjax.studies.batch_size import _estimated
-from hpjax.studies.scaling import bootstrap_of_least, recorded
+from hpjax.studies import NoisyQuadratic, fit_rates, fit_steps, noise_scale, noise_scale_of
+from hpjax.studies import batch_scaling_result as scaling
+from hpjax.studies.batch_scaling import _estimated
+from hpjax.studies.batch_scaling_result import bootstrap_of_least, recorded
 
 SIZES = 2 ** np.arange(6, 15)
 

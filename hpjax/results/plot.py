@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpjax.core.errors import InputError, did_you_mean
-from hpjax.core.format import metric
 from hpjax.results import analysis
 
 if TYPE_CHECKING:
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from hpjax.results.result import Result
-    from hpjax.studies import BatchScaling
 
 # From Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, RED, GREY = "#0072B2", "#E69F00", "#D55E00", "#9A9A9A"
@@ -247,97 +245,6 @@ def _limit(ax: "Axes", values: Any, result: "Result") -> None:
     ax.set_ylim(*_range(values, result))
 
 
-def scaling(study: "BatchScaling", learning_rate: str = "learning_rate", momentum: str = "momentum") -> "Figure":
-    """A batch-scaling study against the batch size: steps to the target, the best learning rate, the effective one.
-
-    Args:
-      study: what to draw.
-      learning_rate, momentum: these hyperparameters; what the sweep lacks has no panel.
-
-    Raises:
-      ImportError: matplotlib is missing.
-    """
-    names = study.result.names
-    momenta = [None, *([momentum] if momentum in names else [])] if learning_rate in names else []
-    with _figure(1 + len(momenta), 1) as (figure, panels):
-        draw_scaling(study, panels[0])
-        for each, panel in zip(momenta, panels[1:], strict=True):
-            draw_rates(study, panel, learning_rate, each)
-    return figure
-
-
-def draw_scaling(study: "BatchScaling", ax: "Axes") -> "Axes":
-    """Steps to the target against the batch size, both logarithmic, with perfect scaling through the first point.
-
-    Bars reach up to the end of the bootstrap's 95 %, arrows to no end. From three points on there is the fit, and
-    where its returns diminish the ground is grey: to the left scaling is perfect, to the right larger is of no use.
-    """
-    _logarithmic(ax, study.batch_sizes)
-    ax.set(xlabel="batch size", ylabel=_plain(f"steps to {study.goal}"))
-    sizes, steps = (np.array([getattr(p, name) for p in study.points], float) for name in ("batch_size", "steps"))
-    ends = np.array([study.batch_sizes[0] / 1.5, study.batch_sizes[-1] * 1.5])
-    ax.set_xlim(*ends)
-    if len(steps):
-        high = np.array([point.interval[1] for point in study.points])
-        finite = np.isfinite(high)
-        ax.plot(ends, steps[0] * sizes[0] / ends, "--", color=GREY, linewidth=1, label="perfect scaling")
-        ax.errorbar(sizes[finite], steps[finite], [0 * steps[finite], (high - steps)[finite]], **_DOTS)
-        if not finite.all():
-            ax.errorbar(sizes[~finite], steps[~finite], 0.3 * steps[~finite], lolims=True, **_DOTS)
-        ax.set_ylim(steps.min() / 1.8, max(steps.max(), high[finite].max(initial=0)) * 1.8)
-    if len(steps) >= 3:
-        along, fit = np.geomspace(ends[0], ends[1], 200), study.fit
-        ax.plot(along, fit.steps(along), color=RED, linewidth=1.4, label="fit", zorder=1)
-        ax.axvspan(*fit.diminishing, color=GREY, alpha=0.12, linewidth=0)
-        ax.axvline(fit.critical_batch_size, color=RED, linewidth=0.8, linestyle=":")
-        where, across = (fit.critical_batch_size, 0.99), ("data", "axes fraction")
-        told = f" critical {metric(fit.critical_batch_size)}"
-        ax.annotate(told, where, xycoords=across, color=RED, fontsize=8, va="top", annotation_clip=True)
-    if study.missing:
-        upper: dict[str, Any] = {"color": ORANGE, "transform": ax.get_xaxis_transform(), "label": "not reached"}
-        ax.plot(study.missing, np.full(len(study.missing), 0.93), "x", **upper)
-    if ax.get_legend_handles_labels()[1]:
-        ax.legend(frameon=False, fontsize=8, loc="lower left")
-    return ax
-
-
-def draw_rates(
-    study: "BatchScaling", ax: "Axes", learning_rate: str = "learning_rate", momentum: str | None = None
-) -> "Axes":
-    """The best learning rate, with ``momentum`` the effective one, against the batch size, with the laws that fit."""
-    sizes = np.array([point.batch_size for point in study.points], float)
-    rates = study.best(learning_rate, momentum)
-    edges = np.array([learning_rate in point.edges for point in study.points], bool)
-    _logarithmic(ax, study.batch_sizes)
-    ax.set(xlabel="batch size", ylabel=f"best {learning_rate}" + (f" / (1 − {momentum})" if momentum else ""))
-    if np.isfinite(rates).sum() >= 3:
-        along = np.geomspace(sizes[0], sizes[-1], 200)
-        styles = {"linear": (GREY, "--"), "square root": (ORANGE, "-."), "surge": (RED, "-")}
-        for fit in study.fit_rates(learning_rate, momentum):
-            color, dashes = styles[fit.law]
-            ax.plot(along, fit.rate(along), color=color, linestyle=dashes, linewidth=1.2, label=fit.law)
-    ax.plot(sizes, rates, "o", color=BLUE, markersize=4)
-    if edges.any():
-        ax.plot(sizes[edges], rates[edges], "o", color="none", markeredgecolor=RED, markersize=9, label="at an edge")
-    if ax.get_legend_handles_labels()[1]:
-        ax.legend(frameon=False, fontsize=8)
-    return ax
-
-
 def _plain(name: str) -> str:
     """A name as it is: what stands between dollars is no formula."""
     return name.replace("$", r"\$")
-
-
-def _logarithmic(ax: "Axes", batch_sizes: Sequence[int]) -> None:
-    """Both axes, with plain numbers: the batch sizes, or as many of them as there is room for, and 1, 2, 5, 10, …"""
-    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
-
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    ax.set_xticks(batch_sizes[:: -(-len(batch_sizes) // 6)])
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    ax.yaxis.set_minor_formatter(NullFormatter())
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))

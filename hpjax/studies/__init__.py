@@ -5,8 +5,12 @@ fit curves to numbers of your own; ``noise_scale`` and ``noise_scale_of`` are th
 ``NoisyQuadratic`` is a model in which all of it is known.
 """
 
-from hpjax.studies.batch_size import batch_scaling as batch_scaling
-from hpjax.studies.batch_size import batch_scaling_sweep as batch_scaling_sweep
+from hpjax.studies.batch_scaling import batch_scaling as batch_scaling
+from hpjax.studies.batch_scaling import batch_scaling_sweep as batch_scaling_sweep
+from hpjax.studies.batch_scaling_result import BatchScaling as BatchScaling
+from hpjax.studies.batch_scaling_result import Ended as Ended
+from hpjax.studies.batch_scaling_result import ScalingPoint as ScalingPoint
+from hpjax.studies.batch_scaling_result import scaling as scaling
 from hpjax.studies.fits import RateFit as RateFit
 from hpjax.studies.fits import StepsFit as StepsFit
 from hpjax.studies.fits import fit_rates as fit_rates
@@ -15,7 +19,3 @@ from hpjax.studies.noise_scale import NoiseScale as NoiseScale
 from hpjax.studies.noise_scale import noise_scale as noise_scale
 from hpjax.studies.noise_scale import noise_scale_of as noise_scale_of
 from hpjax.studies.quadratic import NoisyQuadratic as NoisyQuadratic
-from hpjax.studies.scaling import BatchScaling as BatchScaling
-from hpjax.studies.scaling import Ended as Ended
-from hpjax.studies.scaling import ScalingPoint as ScalingPoint
-from hpjax.studies.scaling import scaling as scaling

@@ -19,7 +19,7 @@ from hpjax.core.space import Point, Space
 from hpjax.data.examples import Examples, examples_in
 from hpjax.data.stream import Stream
 from hpjax.samplers import Observation, Sampler, Sobol
-from hpjax.studies.scaling import BatchScaling, scaling
+from hpjax.studies.batch_scaling_result import BatchScaling, scaling
 from hpjax.sweep import Sweep
 
 
