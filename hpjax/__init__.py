@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from hpjax.schedulers import MedianStop as MedianStop
     from hpjax.schedulers import Race as Race
     from hpjax.schedulers import Scheduler as Scheduler
-    from hpjax.sweep import Sweep as Sweep
+    from hpjax.sweep.sweep import Sweep as Sweep
     from hpjax.training import losses as losses
     from hpjax.training import metrics as metrics
     from hpjax.training.builder import supervised as supervised
@@ -87,7 +87,7 @@ _HOME = {
     "hpjax.core.space": ["Space"],
     "hpjax.training.early_stopping": ["EarlyStopping"],
     "hpjax.training.builder": ["supervised"],
-    "hpjax.sweep": ["Sweep"],
+    "hpjax.sweep.sweep": ["Sweep"],
     "hpjax.results.trial": ["Trial"],
 }
 _MODULES = {

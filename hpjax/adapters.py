@@ -7,7 +7,7 @@ import numpy as np
 
 from hpjax.core.space import Point
 from hpjax.samplers import Manual
-from hpjax.sweep import Sweep
+from hpjax.sweep.sweep import Sweep
 
 
 def as_objective(sweep: Sweep) -> Callable[[Sequence[Point]], list[float]]:

@@ -17,12 +17,12 @@ except ImportError:
     raise SystemExit("the command line needs click: pip install 'hpjax[cli]'") from None
 
 from hpjax.core.errors import InputError, ProgramError, RunError, UnknownHyperparameterError
-from hpjax.shard import Shard
+from hpjax.sweep.shard import Shard
 
 if TYPE_CHECKING:
     from hpjax.results.result import Result
     from hpjax.studies import BatchScaling
-    from hpjax.sweep import Sweep
+    from hpjax.sweep.sweep import Sweep
 
 # hpjax itself is imported inside the commands: --help must not wait for JAX.
 USER_ERRORS = (InputError, ProgramError, RunError, UnknownHyperparameterError, ImportError, OSError)
@@ -90,7 +90,7 @@ _top = click.option(
 def _load(file: Path, **changes: Any) -> "Sweep":
     """The ``sweep`` of a Python file, with what the command line changes."""
     from hpjax.engine.machine import setup
-    from hpjax.sweep import Sweep
+    from hpjax.sweep.sweep import Sweep
 
     setup()
 

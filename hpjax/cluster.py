@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpjax import cli
 from hpjax.core.errors import RunError
-from hpjax.shard import Shard
+from hpjax.sweep.shard import Shard
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission

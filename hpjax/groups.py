@@ -16,7 +16,7 @@ from hpjax.engine.plan import Group, Plan
 from hpjax.engine.segment import Recipe
 from hpjax.engine.tracing import shapes_of, together
 from hpjax.planning import Prepared, tracer
-from hpjax.settings import Settings
+from hpjax.sweep.spec import Settings
 
 
 def splits_on(settings: Settings, mesh: jax.sharding.Mesh) -> tuple[Any, Any]:

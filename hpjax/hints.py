@@ -11,8 +11,8 @@ from hpjax.engine.plan import Group, Plan
 from hpjax.engine.probe import DERIVED
 from hpjax.engine.shapes import Shapes
 from hpjax.engine.tracing import Verdict
-from hpjax.settings import Settings
 from hpjax.sizing import chunks_of
+from hpjax.sweep.spec import Settings
 
 # With more programs than this a continuous hyperparameter that is static is worth a hint.
 FEW_GROUPS = 8

@@ -21,8 +21,8 @@ from hpjax.race import Reached, jsonable, raced
 from hpjax.record import Record
 from hpjax.results.store.checkpoints import Cut
 from hpjax.results.store.rows import NO_WAVE, STATUSES, Planned
-from hpjax.settings import Settings
 from hpjax.sizing import narrowed, pieces, regrouped
+from hpjax.sweep.spec import Settings
 from hpjax.wave import Wave, part_of, place_for
 
 

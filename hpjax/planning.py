@@ -21,9 +21,9 @@ from hpjax.engine.shapes import Shapes
 from hpjax.engine.tracing import Tracer, Verdict, blamed, judge, settle, shapes_of
 from hpjax.hints import hints, hints_of_calls, hints_of_shard
 from hpjax.samplers import Observation
-from hpjax.settings import Settings
-from hpjax.shard import Shard
 from hpjax.sizing import with_waves, with_widths
+from hpjax.sweep.shard import Shard
+from hpjax.sweep.spec import Settings
 
 
 class Prepared(NamedTuple):

@@ -12,7 +12,7 @@ from hpjax.core.format import show
 from hpjax.event import Event
 from hpjax.planning import Prepared, check_point
 from hpjax.schedulers import Clone, Race, Scheduler
-from hpjax.settings import Settings
+from hpjax.sweep.spec import Settings
 from hpjax.wave import Place, Wave
 
 

@@ -10,9 +10,8 @@ from typing import Any
 from hpjax.core.errors import RunError
 from hpjax.cuts import check_cut
 from hpjax.engine import distributed
-from hpjax.manifest import recorded
 from hpjax.results.store.checkpoints import FOLDER, Checkpoints, Cut, forget
-from hpjax.results.store.manifest import differences, read_manifest, write_manifest
+from hpjax.results.store.manifest import differences, read_manifest, recorded, write_manifest
 from hpjax.results.store.rows import STATUSES, Change
 from hpjax.results.store.run_store import Store
 

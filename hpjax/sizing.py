@@ -15,7 +15,7 @@ from hpjax.engine.machine import fingerprint, processor
 from hpjax.engine.plan import Group, Plan
 from hpjax.engine.width import Rate
 from hpjax.remembered import recall
-from hpjax.settings import KERNELS, Settings
+from hpjax.sweep.spec import KERNELS, Settings
 
 # Bytes of a host's memory for the states of a wave, where its devices are CPUs: a run of any length takes no more.
 HOST = 2**30

@@ -15,10 +15,10 @@ from hpjax.data.loaders import Data
 from hpjax.engine.probe import probe
 from hpjax.engine.shapes import restored
 from hpjax.engine.tracing import alone
-from hpjax.prediction import Predictor
 from hpjax.samplers import Manual, Sampler, Sobol
 from hpjax.schedulers import Scheduler
-from hpjax.sweep import Sweep
+from hpjax.sweep.models import Predictor
+from hpjax.sweep.sweep import Sweep
 
 try:
     from sklearn.base import BaseEstimator

@@ -18,8 +18,8 @@ from hpjax.groups import cohort, compiled_of, recipe_of, splits_on
 from hpjax.planning import Prepared
 from hpjax.remembered import Measured, recall, remember
 from hpjax.results.store.validation import memory
-from hpjax.settings import Settings
 from hpjax.sizing import key_of, together_at_most, widened
+from hpjax.sweep.spec import Settings
 
 # A measurement costs so many seconds, or this share of a run that is longer.
 SECONDS, SHARE = 5.0, 0.05

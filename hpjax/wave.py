@@ -30,8 +30,8 @@ from hpjax.results.store.checkpoints import Cut
 from hpjax.results.store.rows import Change
 from hpjax.results.store.run_store import Store
 from hpjax.schedulers import Clone
-from hpjax.settings import Settings
 from hpjax.standing import Standing
+from hpjax.sweep.spec import Settings
 
 
 class Snapshot(NamedTuple):

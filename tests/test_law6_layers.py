@@ -17,17 +17,17 @@ cli adapters sklearn
 studies.batch_scaling
 studies.batch_scaling_result
 studies.fits studies.noise_scale studies.quadratic
-sweep
-replay
+sweep.sweep
+sweep.replay
 progress loop testing tuning
-race extension
+race sweep.extend
 record
-manifest wave
+sweep.identity results.store.manifest wave
 standing groups event
 planning
 hints
 sizing engine.machine
-settings remembered
+sweep.spec remembered
 results.merge
 results.result
 results.trial
@@ -37,7 +37,7 @@ results.store.run_store
 results.store.reader results.store.manifest
 results.store.database results.store.final_states
 results.store.rows results.store.database results.store.files
-training.builder training.validation prediction
+training.builder training.validation sweep.models
 training.trainer
 training.losses
 training.network training.measures
@@ -66,7 +66,7 @@ samplers.base schedulers.base
 training.early_stopping
 core.program core.objective training.metrics core.keys data.shuffle
 core.hparams core.space core.threefry
-core.domains core.bounds shard results.store.validation results.store.files training.host_metric
+core.domains core.bounds sweep.shard results.store.validation results.store.files training.host_metric
 core.errors core.format core.hashing
 """
 

@@ -259,7 +259,7 @@ def keeping(k):
     ],
 )
 def test_schedulers_that_differ_are_told_apart_however_deep(make):
-    from hpjax.manifest import _told
+    from hpjax.sweep.identity import _told
 
     assert _told(make(1)) == _told(make(1)) != _told(make(2))
     assert "0x" not in _told(make(1))

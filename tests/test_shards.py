@@ -22,7 +22,7 @@ from killed import program
 
 import hpjax as hpx
 from hpjax import cli
-from hpjax.shard import Shard
+from hpjax.sweep.shard import Shard
 
 SPACE = hpx.Space(rate=hpx.LogUniform(1e-3, 1e3), size=hpx.Choice(2, 3))
 # Each trial has noise of its own, which derives from its id.

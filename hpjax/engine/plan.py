@@ -14,7 +14,7 @@ from hpjax.core.program import Schedule
 from hpjax.engine.shapes import Shapes
 from hpjax.engine.tracing import Verdict
 from hpjax.engine.width import Rate, best
-from hpjax.shard import Shard
+from hpjax.sweep.shard import Shard
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from hpjax.data.examples import Examples, examples_in
 from hpjax.data.stream import Stream
 from hpjax.samplers import Observation, Sampler, Sobol
 from hpjax.studies.batch_scaling_result import BatchScaling, scaling
-from hpjax.sweep import Sweep
+from hpjax.sweep.sweep import Sweep
 
 
 def batch_scaling(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpjax.core.errors import RunError
-from hpjax.results.store.files import guard, write_text
+from hpjax.results.store.files import LOCK, guard, part_of, write_text
 from hpjax.results.store.validation import Field, check, is_real, is_text, is_whole, list_of, read_json
 
 MANIFEST, FORMAT = "manifest.json", 1
@@ -157,3 +157,34 @@ def check_manifest(where: str, manifest: Any) -> None:
         raise RunError(f"{where}: sweep.rounds must add up to sweep.trials. It is damaged.")
     if sweep["objective"][0] not in sweep["metrics"]:
         raise RunError(f"{where}: sweep.objective must be one of sweep.metrics. It is damaged.")
+
+
+def recorded_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest in a directory, None where there is no run."""
+    return read_manifest(path) if (path / MANIFEST).is_file() else None
+
+
+def recorded(path: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest of the run of this sweep that is in a directory, None where the directory is free for one.
+
+    Raises:
+      RunError: the directory holds something else.
+    """
+    if not path.exists():
+        return None
+    if not path.is_dir():
+        raise RunError(f"{str(path)!r} is a file, not a run directory. Choose another name.")
+    if not (path / MANIFEST).exists():
+        # A run that was interrupted at once leaves no more than these.
+        if {each.name for each in path.iterdir()} - {LOCK, part_of(path / MANIFEST).name}:
+            raise RunError(f"{str(path)!r} holds files but no run. Choose an empty or a new directory.")
+        return None
+    there = read_manifest(path)
+    lines = differences(there.get("sweep"), manifest["sweep"])
+    if lines:
+        raise RunError(
+            f"{str(path)!r} holds a different sweep. What differs:\n  "
+            + "\n  ".join(lines)
+            + "\nChoose another directory, or make the sweep what it was."
+        )
+    return there

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from hpjax import extension
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.hashing import digest
 from hpjax.core.hparams import Hparams
@@ -24,17 +23,19 @@ from hpjax.engine.shapes import restored
 from hpjax.engine.tracing import alone
 from hpjax.event import Event
 from hpjax.loop import train
-from hpjax.manifest import manifest, recorded_manifest
 from hpjax.planning import Prepared, prepare, tracer
-from hpjax.prediction import Predictor
 from hpjax.preemption import Preempted
 from hpjax.progress import Progress
 from hpjax.record import Record, opened
-from hpjax.replay import Replay, check_result, replay
 from hpjax.results.result import Result
+from hpjax.results.store.manifest import recorded_manifest
 from hpjax.results.trial import Trial
-from hpjax.settings import Settings
 from hpjax.standing import observed
+from hpjax.sweep import extend as extension
+from hpjax.sweep.identity import manifest
+from hpjax.sweep.models import Predictor
+from hpjax.sweep.replay import Replay, check_result, replay
+from hpjax.sweep.spec import Settings
 from hpjax.tuning import tuned
 
 

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 
 from hpjax.core.errors import RunError
 from hpjax.core.format import count
-from hpjax.manifest import description, digests, manifest
 from hpjax.planning import Prepared
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import differences
 from hpjax.results.store.rows import Planned
 from hpjax.results.store.run_store import Store
 from hpjax.results.trial import Trial
-from hpjax.settings import Settings
 from hpjax.sizing import narrowed
+from hpjax.sweep.identity import description, digests, manifest
+from hpjax.sweep.spec import Settings
 from hpjax.wave import Wave, place_for
 
 SHOWN = 10  # differences in the text

@@ -20,8 +20,8 @@ from hpjax.results.store.checkpoints import KEPT, Checkpoints, Cut, forget
 from hpjax.results.store.manifest import read_manifest, write_manifest
 from hpjax.results.store.rows import NO_WAVE, STATUSES
 from hpjax.results.store.run_store import Store
-from hpjax.settings import Settings
 from hpjax.standing import Standing
+from hpjax.sweep.spec import Settings
 
 MAY_CHANGE = {"trials", "rounds", "steps"}
 

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -17,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from hpjax.core.domains import Choice
-from hpjax.core.errors import RunError
 from hpjax.core.format import show
 from hpjax.core.hashing import digest, without_addresses
 from hpjax.core.hparams import Hparams
@@ -25,9 +23,8 @@ from hpjax.core.keys import lane_key
 from hpjax.core.program import Program
 from hpjax.data.stream import Stream, shown
 from hpjax.planning import Prepared, tracer
-from hpjax.results.store.files import LOCK, part_of
-from hpjax.results.store.manifest import FORMAT, MANIFEST, differences, origin, read_manifest
-from hpjax.settings import Settings
+from hpjax.results.store.manifest import FORMAT, origin
+from hpjax.sweep.spec import Settings
 
 # Of what samplers and schedulers hold so many characters are told.
 LONG = 2000
@@ -114,37 +111,6 @@ def _life(program: Program) -> Callable[[Hparams, Any, Any], Any]:
         return metrics, evaluated, done, program.finish(state, h)
 
     return life
-
-
-def recorded_manifest(path: Path) -> dict[str, Any] | None:
-    """The manifest in a directory, None where there is no run."""
-    return read_manifest(path) if (path / MANIFEST).is_file() else None
-
-
-def recorded(path: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
-    """The manifest of the run of this sweep that is in a directory, None where the directory is free for one.
-
-    Raises:
-      RunError: the directory holds something else.
-    """
-    if not path.exists():
-        return None
-    if not path.is_dir():
-        raise RunError(f"{str(path)!r} is a file, not a run directory. Choose another name.")
-    if not (path / MANIFEST).exists():
-        # A run that was interrupted at once leaves no more than these.
-        if {each.name for each in path.iterdir()} - {LOCK, part_of(path / MANIFEST).name}:
-            raise RunError(f"{str(path)!r} holds files but no run. Choose an empty or a new directory.")
-        return None
-    there = read_manifest(path)
-    lines = differences(there.get("sweep"), manifest["sweep"])
-    if lines:
-        raise RunError(
-            f"{str(path)!r} holds a different sweep. What differs:\n  "
-            + "\n  ".join(lines)
-            + "\nChoose another directory, or make the sweep what it was."
-        )
-    return there
 
 
 def _add(digest: Any, array: Any) -> None:

@@ -13,7 +13,7 @@ from hpjax.data.examples import examples_in
 from hpjax.data.stream import Stream, shown
 from hpjax.samplers import Sampler, Sobol
 from hpjax.schedulers import Scheduler
-from hpjax.shard import FIELD, Shard
+from hpjax.sweep.shard import FIELD, Shard
 
 RANDOMNESS = ("shared", "independent")
 KERNELS = ("batched", "xla")

@@ -1,0 +1,1 @@
+"""A sweep: what the user asked, its plan, its run."""
