@@ -13,15 +13,15 @@ from hpjax.core.errors import RunError
 from hpjax.core.space import Point
 from hpjax.engine.device_errors import OutOfMemoryError
 from hpjax.engine.distributed import holding_together, several
-from hpjax.engine.plan import Group
 from hpjax.event import Event
-from hpjax.planning import Prepared, prepare
 from hpjax.preemption import leave, notices
 from hpjax.race import Reached, jsonable, raced
 from hpjax.record import Record
 from hpjax.results.store.checkpoints import Cut
 from hpjax.results.store.rows import NO_WAVE, STATUSES, Planned
-from hpjax.sizing import narrowed, pieces, regrouped
+from hpjax.sweep.planning.arrange import narrowed, pieces, regrouped
+from hpjax.sweep.planning.plan import Group
+from hpjax.sweep.planning.planner import Prepared, prepare
 from hpjax.sweep.spec import Settings
 from hpjax.wave import Wave, part_of, place_for
 

@@ -10,8 +10,8 @@ import numpy as np
 from hpjax.core.errors import InputError
 from hpjax.core.format import show
 from hpjax.event import Event
-from hpjax.planning import Prepared, check_point
 from hpjax.schedulers import Clone, Race, Scheduler
+from hpjax.sweep.planning.planner import Prepared, check_point
 from hpjax.sweep.spec import Settings
 from hpjax.wave import Place, Wave
 

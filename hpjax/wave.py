@@ -19,18 +19,18 @@ from hpjax.engine.compile import AT_ONCE, Compiled
 from hpjax.engine.device_errors import heard
 from hpjax.engine.device_lanes import Cohort, Ints, Lanes, Report
 from hpjax.engine.lane import HEALTHY
-from hpjax.engine.plan import Group, Plan, next_stop
 from hpjax.engine.shapes import Lane, blank
 from hpjax.engine.tracing import together
 from hpjax.event import Event
 from hpjax.feed import Feed
-from hpjax.groups import cohort, compiled_of, recipe_of, splits_on
-from hpjax.planning import Prepared, tracer
 from hpjax.results.store.checkpoints import Cut
 from hpjax.results.store.rows import Change
 from hpjax.results.store.run_store import Store
 from hpjax.schedulers import Clone
 from hpjax.standing import Standing
+from hpjax.sweep.planning.plan import Group, Plan, next_stop
+from hpjax.sweep.planning.planner import Prepared, tracer
+from hpjax.sweep.planning.programs import cohort, compiled_of, recipe_of, splits_on
 from hpjax.sweep.spec import Settings
 
 

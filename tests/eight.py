@@ -70,7 +70,7 @@ def assert_same(a, b):
 
 def watched(sweep):
     """The result, and the text of every program that its lanes ran."""
-    import hpjax.groups
+    import hpjax.sweep.planning.programs
 
     texts = []
 
@@ -79,9 +79,9 @@ def watched(sweep):
         texts.append(compiled.result().segment.as_text())
         return compiled
 
-    hpjax.groups.compiling = compile
+    hpjax.sweep.planning.programs.compiling = compile
     result = sweep.run(progress=False)
-    hpjax.groups.compiling = compiling
+    hpjax.sweep.planning.programs.compiling = compiling
     return result, texts
 
 

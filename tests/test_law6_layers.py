@@ -19,15 +19,15 @@ studies.batch_scaling_result
 studies.fits studies.noise_scale studies.quadratic
 sweep.sweep
 sweep.replay
-progress loop testing tuning
+progress loop testing sweep.planning.autotune
 race sweep.extend
 record
 sweep.identity results.store.manifest wave
-standing groups event
-planning
-hints
-sizing engine.machine
-sweep.spec remembered
+standing sweep.planning.programs event
+sweep.planning.planner
+sweep.planning.advice
+sweep.planning.arrange engine.machine
+sweep.spec sweep.planning.rate_cache
 results.merge
 results.result
 results.trial
@@ -48,14 +48,14 @@ nn.initializers
 data.loaders data.batches feed
 data.stream
 data.examples
-engine.device_lanes engine.cost engine.computed
+engine.device_lanes sweep.planning.cost sweep.planning.value_checks
 engine.compile
 engine.segment
-engine.plan preemption engine.device_errors
+sweep.planning.plan preemption engine.device_errors
 engine.distributed
 results.store.checkpoints
 engine.tracing engine.layout
-engine.lane engine.shapes engine.probe engine.width engine.sharding core.user_code samplers schedulers
+engine.lane engine.shapes engine.probe sweep.planning.width engine.sharding core.user_code samplers schedulers
 engine.lowering engine.flops
 engine.conv_kernels
 samplers.bayes samplers.refine

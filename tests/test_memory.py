@@ -13,9 +13,10 @@ from helpers import same_bits
 from killed import SWEEPS
 
 import hpjax as hpx
-from hpjax import groups, sizing
 from hpjax.engine import sharding as spread
 from hpjax.engine.device_lanes import Lanes
+from hpjax.sweep.planning import arrange as sizing
+from hpjax.sweep.planning import programs as groups
 
 FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1099511627776 bytes.")
 WIDE = 4

@@ -97,7 +97,7 @@ def test_the_next_groups_compile_while_one_trains(calls, monkeypatch):
         asked.append(("compile", h.hidden, len(calls)))
         return compile_one(recipe, h, *args)
 
-    monkeypatch.setattr("hpjax.groups.compiling", noted)
+    monkeypatch.setattr("hpjax.sweep.planning.programs.compiling", noted)
     monkeypatch.setattr("hpjax.wave.AT_ONCE", 2)
     with compilations() as programs:
         groups().run(progress=False)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import hpjax as hpx
 from hpjax.engine.layout import EMPTY, arrange, chunks_needed, idle_chunks
-from hpjax.engine.plan import group
-from hpjax.engine.width import Rate, balanced, best, by_rule, search
+from hpjax.sweep.planning.plan import group
+from hpjax.sweep.planning.width import Rate, balanced, best, by_rule, search
 
 
 class Deep(nn.Module):

@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 import hpjax as hpx
 from hpjax import plot
 from hpjax.cli import main
-from hpjax.engine.width import Rate
 from hpjax.studies import NoisyQuadratic, fit_rates, fit_steps, noise_scale, noise_scale_of
 from hpjax.studies import batch_scaling_result as scaling
 from hpjax.studies.batch_scaling import _estimated
 from hpjax.studies.batch_scaling_result import bootstrap_of_least, recorded
+from hpjax.sweep.planning.width import Rate
 
 SIZES = 2 ** np.arange(6, 15)
 

@@ -7,9 +7,11 @@ import pytest
 from helpers import RATES, blobs, classifier, compilations, quadratic, rates, same_bits
 
 import hpjax as hpx
-from hpjax import groups, remembered, tuning
 from hpjax.engine import sharding as spread
 from hpjax.engine.compile import Compiled
+from hpjax.sweep.planning import autotune as tuning
+from hpjax.sweep.planning import programs as groups
+from hpjax.sweep.planning import rate_cache as remembered
 
 
 @pytest.fixture(autouse=True)

@@ -40,7 +40,7 @@ def bare(workload, arrays):
     """The device calls of the same run, each launched before the one before it is read, and nothing between them."""
     from hpjax.engine import sharding as spread
     from hpjax.engine.device_lanes import Lanes
-    from hpjax.groups import cohort, compiled_of, recipe_of, splits_on
+    from hpjax.sweep.planning.programs import cohort, compiled_of, recipe_of, splits_on
 
     sweep = _sweep(workload, arrays)
     prepared = sweep._prepared

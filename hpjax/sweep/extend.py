@@ -14,13 +14,13 @@ from hpjax.cuts import check_cut, check_lanes
 from hpjax.data.stream import Position
 from hpjax.engine.lane import HEALTHY
 from hpjax.engine.shapes import Lane, Shapes, blank
-from hpjax.planning import Prepared
 from hpjax.results.result import Result
 from hpjax.results.store.checkpoints import KEPT, Checkpoints, Cut, forget
 from hpjax.results.store.manifest import read_manifest, write_manifest
 from hpjax.results.store.rows import NO_WAVE, STATUSES
 from hpjax.results.store.run_store import Store
 from hpjax.standing import Standing
+from hpjax.sweep.planning.planner import Prepared
 from hpjax.sweep.spec import Settings
 
 MAY_CHANGE = {"trials", "rounds", "steps"}

@@ -22,8 +22,8 @@ from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key
 from hpjax.core.program import Program
 from hpjax.data.stream import Stream, shown
-from hpjax.planning import Prepared, tracer
 from hpjax.results.store.manifest import FORMAT, origin
+from hpjax.sweep.planning.planner import Prepared, tracer
 from hpjax.sweep.spec import Settings
 
 # Of what samplers and schedulers hold so many characters are told.

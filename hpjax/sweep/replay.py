@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from hpjax.core.errors import RunError
 from hpjax.core.format import count
-from hpjax.planning import Prepared
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import differences
 from hpjax.results.store.rows import Planned
 from hpjax.results.store.run_store import Store
 from hpjax.results.trial import Trial
-from hpjax.sizing import narrowed
 from hpjax.sweep.identity import description, digests, manifest
+from hpjax.sweep.planning.arrange import narrowed
+from hpjax.sweep.planning.planner import Prepared
 from hpjax.sweep.spec import Settings
 from hpjax.wave import Wave, place_for
 

@@ -18,12 +18,10 @@ from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.core.program import State
 from hpjax.core.space import Point
 from hpjax.engine.distributed import by_writer, check_same, is_writer
-from hpjax.engine.plan import Plan
 from hpjax.engine.shapes import restored
 from hpjax.engine.tracing import alone
 from hpjax.event import Event
 from hpjax.loop import train
-from hpjax.planning import Prepared, prepare, tracer
 from hpjax.preemption import Preempted
 from hpjax.progress import Progress
 from hpjax.record import Record, opened
@@ -34,9 +32,11 @@ from hpjax.standing import observed
 from hpjax.sweep import extend as extension
 from hpjax.sweep.identity import manifest
 from hpjax.sweep.models import Predictor
+from hpjax.sweep.planning.autotune import tuned
+from hpjax.sweep.planning.plan import Plan
+from hpjax.sweep.planning.planner import Prepared, prepare, tracer
 from hpjax.sweep.replay import Replay, check_result, replay
 from hpjax.sweep.spec import Settings
-from hpjax.tuning import tuned
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,16 @@ from hpjax.core.format import size
 from hpjax.core.hparams import Hparams, reading, with_fold
 from hpjax.core.program import Schedule
 from hpjax.core.space import Point
-from hpjax.engine import computed, cost
 from hpjax.engine import sharding as spread
-from hpjax.engine.plan import Group, Plan, group
 from hpjax.engine.probe import DERIVED
 from hpjax.engine.shapes import Shapes
 from hpjax.engine.tracing import Tracer, Verdict, blamed, judge, settle, shapes_of
-from hpjax.hints import hints, hints_of_calls, hints_of_shard
 from hpjax.samplers import Observation
-from hpjax.sizing import with_waves, with_widths
+from hpjax.sweep.planning import cost
+from hpjax.sweep.planning import value_checks as computed
+from hpjax.sweep.planning.advice import hints, hints_of_calls, hints_of_shard
+from hpjax.sweep.planning.arrange import with_waves, with_widths
+from hpjax.sweep.planning.plan import Group, Plan, group
 from hpjax.sweep.shard import Shard
 from hpjax.sweep.spec import Settings
 

@@ -5,9 +5,9 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from hpjax.engine.machine import folder
-from hpjax.engine.width import Rate
 from hpjax.results.store.files import write_text
 from hpjax.results.store.validation import is_real, is_whole
+from hpjax.sweep.planning.width import Rate
 
 # Also without a folder that can be written, for as long as the process lives.
 _here: dict[str, "Measured"] = {}

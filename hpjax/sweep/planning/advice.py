@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 from hpjax.core.format import duration
 from hpjax.engine.machine import cores
-from hpjax.engine.plan import Group, Plan
 from hpjax.engine.probe import DERIVED
 from hpjax.engine.shapes import Shapes
 from hpjax.engine.tracing import Verdict
-from hpjax.sizing import chunks_of
+from hpjax.sweep.planning.arrange import chunks_of
+from hpjax.sweep.planning.plan import Group, Plan
 from hpjax.sweep.spec import Settings
 
 # With more programs than this a continuous hyperparameter that is static is worth a hint.

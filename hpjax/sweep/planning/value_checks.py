@@ -12,9 +12,9 @@ from hpjax.core.format import show
 from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.program import Schedule
 from hpjax.core.space import Point
-from hpjax.engine.plan import Group
 from hpjax.engine.probe import life
 from hpjax.engine.tracing import Tracer, together
+from hpjax.sweep.planning.plan import Group
 
 
 def check(

@@ -8,13 +8,14 @@ import jax
 import numpy as np
 
 from hpjax.core.errors import InputError
-from hpjax.engine import layout, width
+from hpjax.engine import layout
 from hpjax.engine import sharding as spread
 from hpjax.engine.device_lanes import luck_of
 from hpjax.engine.machine import fingerprint, processor
-from hpjax.engine.plan import Group, Plan
-from hpjax.engine.width import Rate
-from hpjax.remembered import recall
+from hpjax.sweep.planning import width
+from hpjax.sweep.planning.plan import Group, Plan
+from hpjax.sweep.planning.rate_cache import recall
+from hpjax.sweep.planning.width import Rate
 from hpjax.sweep.spec import KERNELS, Settings
 
 # Bytes of a host's memory for the states of a wave, where its devices are CPUs: a run of any length takes no more.

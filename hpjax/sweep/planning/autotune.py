@@ -8,17 +8,17 @@ import jax
 import numpy as np
 
 from hpjax.engine import sharding as spread
-from hpjax.engine import width
 from hpjax.engine.device_errors import OutOfMemoryError, heard
 from hpjax.engine.device_lanes import Cohort, Lanes
 from hpjax.engine.distributed import several
-from hpjax.engine.plan import Group
-from hpjax.engine.width import Rate
-from hpjax.groups import cohort, compiled_of, recipe_of, splits_on
-from hpjax.planning import Prepared
-from hpjax.remembered import Measured, recall, remember
 from hpjax.results.store.validation import memory
-from hpjax.sizing import key_of, together_at_most, widened
+from hpjax.sweep.planning import width
+from hpjax.sweep.planning.arrange import key_of, together_at_most, widened
+from hpjax.sweep.planning.plan import Group
+from hpjax.sweep.planning.planner import Prepared
+from hpjax.sweep.planning.programs import cohort, compiled_of, recipe_of, splits_on
+from hpjax.sweep.planning.rate_cache import Measured, recall, remember
+from hpjax.sweep.planning.width import Rate
 from hpjax.sweep.spec import Settings
 
 # A measurement costs so many seconds, or this share of a run that is longer.

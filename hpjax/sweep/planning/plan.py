@@ -13,7 +13,7 @@ from hpjax.core.hparams import Hparams
 from hpjax.core.program import Schedule
 from hpjax.engine.shapes import Shapes
 from hpjax.engine.tracing import Verdict
-from hpjax.engine.width import Rate, best
+from hpjax.sweep.planning.width import Rate, best
 from hpjax.sweep.shard import Shard
 
 

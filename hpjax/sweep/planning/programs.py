@@ -12,10 +12,10 @@ from hpjax.core.space import Point
 from hpjax.engine import sharding as spread
 from hpjax.engine.compile import Compiled, compiling
 from hpjax.engine.device_lanes import Cohort
-from hpjax.engine.plan import Group, Plan
 from hpjax.engine.segment import Recipe
 from hpjax.engine.tracing import shapes_of, together
-from hpjax.planning import Prepared, tracer
+from hpjax.sweep.planning.plan import Group, Plan
+from hpjax.sweep.planning.planner import Prepared, tracer
 from hpjax.sweep.spec import Settings
 
 
