@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from hpjax.core.space import Space as Space
     from hpjax.engine import distributed as distributed
     from hpjax.engine.machine import setup as setup
-    from hpjax.event import Event as Event
-    from hpjax.preemption import Preempted as Preempted
     from hpjax.results import plot as plot
     from hpjax.results.analysis import winners_curse as winners_curse
     from hpjax.results.diagnosis import diagnose as diagnose
@@ -59,6 +57,8 @@ if TYPE_CHECKING:
     from hpjax.schedulers import MedianStop as MedianStop
     from hpjax.schedulers import Race as Race
     from hpjax.schedulers import Scheduler as Scheduler
+    from hpjax.sweep.running.events import Event as Event
+    from hpjax.sweep.running.preemption import Preempted as Preempted
     from hpjax.sweep.sweep import Sweep as Sweep
     from hpjax.training import losses as losses
     from hpjax.training import metrics as metrics
@@ -73,12 +73,12 @@ _HOME = {
     "hpjax.results.analysis": ["winners_curse"],
     "hpjax.results.diagnosis": ["diagnose"],
     "hpjax.core.errors": ["InputError", "ProgramError", "RunError", "UnknownHyperparameterError"],
-    "hpjax.event": ["Event"],
+    "hpjax.sweep.running.events": ["Event"],
     "hpjax.core.hparams": ["Hparams"],
     "hpjax.engine.machine": ["setup"],
     "hpjax.results.merge": ["merge"],
     "hpjax.core.objective": ["maximize", "minimize"],
-    "hpjax.preemption": ["Preempted"],
+    "hpjax.sweep.running.preemption": ["Preempted"],
     "hpjax.core.program": ["Data", "Program"],
     "hpjax.results.result": ["Result", "load"],
     "hpjax.samplers": ["Bayes", "Grid", "Manual", "Observation", "Optuna", "Random", "Refine", "Sampler", "Sobol"],

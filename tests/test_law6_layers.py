@@ -19,11 +19,11 @@ studies.batch_scaling_result
 studies.fits studies.noise_scale studies.quadratic
 sweep.sweep
 sweep.replay
-progress loop testing sweep.planning.autotune
-race sweep.extend
-record
-sweep.identity results.store.manifest wave
-standing sweep.planning.programs event
+sweep.running.progress sweep.running.runner testing sweep.planning.autotune
+sweep.running.race sweep.extend
+sweep.running.recorder
+sweep.identity results.store.manifest sweep.running.wave
+sweep.running.scores sweep.planning.programs sweep.running.events
 sweep.planning.planner
 sweep.planning.advice
 sweep.planning.arrange engine.machine
@@ -32,7 +32,7 @@ results.merge
 results.result
 results.trial
 results.plot
-results.analysis results.diagnosis results.optuna_export cuts results.export
+results.analysis results.diagnosis results.optuna_export sweep.running.state results.export
 results.store.run_store
 results.store.reader results.store.manifest
 results.store.database results.store.final_states
@@ -45,13 +45,13 @@ optim.transforms nn training.monitors optim.decay_bounds
 optim.schedules nn.dense nn.dropout nn.norm nn.depth
 nn.masks
 nn.initializers
-data.loaders data.batches feed
+data.loaders data.batches sweep.running.prefetch
 data.stream
 data.examples
 engine.device_lanes sweep.planning.cost sweep.planning.value_checks
 engine.compile
 engine.segment
-sweep.planning.plan preemption engine.device_errors
+sweep.planning.plan sweep.running.preemption engine.device_errors
 engine.distributed
 results.store.checkpoints
 engine.tracing engine.layout

@@ -98,7 +98,7 @@ def test_the_next_groups_compile_while_one_trains(calls, monkeypatch):
         return compile_one(recipe, h, *args)
 
     monkeypatch.setattr("hpjax.sweep.planning.programs.compiling", noted)
-    monkeypatch.setattr("hpjax.wave.AT_ONCE", 2)
+    monkeypatch.setattr("hpjax.sweep.running.wave.AT_ONCE", 2)
     with compilations() as programs:
         groups().run(progress=False)
     assert len(programs) == 3, "nothing twice"

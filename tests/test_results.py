@@ -196,7 +196,7 @@ def test_what_changes_the_bits_is_refused(tmp_path):
 
 def test_the_directory_is_free_again_when_something_else_than_an_event_fails(tmp_path, monkeypatch):
     sweep = hpx.Sweep(quadratic(), RATES, sampler=rates(0.1, 0.2))
-    monkeypatch.setattr("hpjax.progress.Progress.update", lambda *_: 1 / 0)
+    monkeypatch.setattr("hpjax.sweep.running.progress.Progress.update", lambda *_: 1 / 0)
     try:
         sweep.run(tmp_path / "run", progress=False)
     except ZeroDivisionError as error:

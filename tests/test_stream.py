@@ -20,7 +20,7 @@ from plain import SEED, train_alone
 import hpjax as hpx
 from hpjax.data.stream import Pass, Position, Stream
 from hpjax.engine import sharding as spread
-from hpjax.feed import Feed
+from hpjax.sweep.running.prefetch import Feed
 
 STEPS, EPOCH, BLOCK = 24, 10, 5
 

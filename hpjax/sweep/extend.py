@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from hpjax.core.errors import RunError
 from hpjax.core.program import AT_THE_END
-from hpjax.cuts import check_cut, check_lanes
 from hpjax.data.stream import Position
 from hpjax.engine.lane import HEALTHY
 from hpjax.engine.shapes import Lane, Shapes, blank
@@ -19,8 +18,9 @@ from hpjax.results.store.checkpoints import KEPT, Checkpoints, Cut, forget
 from hpjax.results.store.manifest import read_manifest, write_manifest
 from hpjax.results.store.rows import NO_WAVE, STATUSES
 from hpjax.results.store.run_store import Store
-from hpjax.standing import Standing
 from hpjax.sweep.planning.planner import Prepared
+from hpjax.sweep.running.scores import Standing
+from hpjax.sweep.running.state import check_cut, check_lanes
 from hpjax.sweep.spec import Settings
 
 MAY_CHANGE = {"trials", "rounds", "steps"}

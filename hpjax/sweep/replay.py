@@ -17,8 +17,8 @@ from hpjax.results.trial import Trial
 from hpjax.sweep.identity import description, digests, manifest
 from hpjax.sweep.planning.arrange import narrowed
 from hpjax.sweep.planning.planner import Prepared
+from hpjax.sweep.running.wave import Wave, place_for
 from hpjax.sweep.spec import Settings
-from hpjax.wave import Wave, place_for
 
 SHOWN = 10  # differences in the text
 # Another version of one of these may write the same program in other words.

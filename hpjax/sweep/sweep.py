@@ -20,15 +20,9 @@ from hpjax.core.space import Point
 from hpjax.engine.distributed import by_writer, check_same, is_writer
 from hpjax.engine.shapes import restored
 from hpjax.engine.tracing import alone
-from hpjax.event import Event
-from hpjax.loop import train
-from hpjax.preemption import Preempted
-from hpjax.progress import Progress
-from hpjax.record import Record, opened
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import recorded_manifest
 from hpjax.results.trial import Trial
-from hpjax.standing import observed
 from hpjax.sweep import extend as extension
 from hpjax.sweep.identity import manifest
 from hpjax.sweep.models import Predictor
@@ -36,6 +30,12 @@ from hpjax.sweep.planning.autotune import tuned
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.planner import Prepared, prepare, tracer
 from hpjax.sweep.replay import Replay, check_result, replay
+from hpjax.sweep.running.events import Event
+from hpjax.sweep.running.preemption import Preempted
+from hpjax.sweep.running.progress import Progress
+from hpjax.sweep.running.recorder import Record, opened
+from hpjax.sweep.running.runner import train
+from hpjax.sweep.running.scores import observed
 from hpjax.sweep.spec import Settings
 
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from hpjax.core.errors import InputError
 from hpjax.core.format import show
-from hpjax.event import Event
 from hpjax.schedulers import Clone, Race, Scheduler
 from hpjax.sweep.planning.planner import Prepared, check_point
+from hpjax.sweep.running.events import Event
+from hpjax.sweep.running.wave import Place, Wave
 from hpjax.sweep.spec import Settings
-from hpjax.wave import Place, Wave
 
 
 @dataclass

@@ -12,7 +12,6 @@ import numpy as np
 
 from hpjax.core.errors import RunError
 from hpjax.core.space import Point
-from hpjax.cuts import OF_WAVE, check_lanes
 from hpjax.data.stream import Position
 from hpjax.engine import sharding as spread
 from hpjax.engine.compile import AT_ONCE, Compiled
@@ -21,16 +20,17 @@ from hpjax.engine.device_lanes import Cohort, Ints, Lanes, Report
 from hpjax.engine.lane import HEALTHY
 from hpjax.engine.shapes import Lane, blank
 from hpjax.engine.tracing import together
-from hpjax.event import Event
-from hpjax.feed import Feed
 from hpjax.results.store.checkpoints import Cut
 from hpjax.results.store.rows import Change
 from hpjax.results.store.run_store import Store
 from hpjax.schedulers import Clone
-from hpjax.standing import Standing
 from hpjax.sweep.planning.plan import Group, Plan, next_stop
 from hpjax.sweep.planning.planner import Prepared, tracer
 from hpjax.sweep.planning.programs import cohort, compiled_of, recipe_of, splits_on
+from hpjax.sweep.running.events import Event
+from hpjax.sweep.running.prefetch import Feed
+from hpjax.sweep.running.scores import Standing
+from hpjax.sweep.running.state import OF_WAVE, check_lanes
 from hpjax.sweep.spec import Settings
 
 

@@ -5,8 +5,8 @@ import time
 from types import TracebackType
 
 from hpjax.core import format as text
-from hpjax.event import Event
 from hpjax.sweep.planning.plan import Plan
+from hpjax.sweep.running.events import Event
 
 QUIET_SECONDS = 5.0
 # Waiting for the batches of a stream is worth a word where it is more than this share of the time.

@@ -13,17 +13,17 @@ from hpjax.core.errors import RunError
 from hpjax.core.space import Point
 from hpjax.engine.device_errors import OutOfMemoryError
 from hpjax.engine.distributed import holding_together, several
-from hpjax.event import Event
-from hpjax.preemption import leave, notices
-from hpjax.race import Reached, jsonable, raced
-from hpjax.record import Record
 from hpjax.results.store.checkpoints import Cut
 from hpjax.results.store.rows import NO_WAVE, STATUSES, Planned
 from hpjax.sweep.planning.arrange import narrowed, pieces, regrouped
 from hpjax.sweep.planning.plan import Group
 from hpjax.sweep.planning.planner import Prepared, prepare
+from hpjax.sweep.running.events import Event
+from hpjax.sweep.running.preemption import leave, notices
+from hpjax.sweep.running.race import Reached, jsonable, raced
+from hpjax.sweep.running.recorder import Record
+from hpjax.sweep.running.wave import Wave, part_of, place_for
 from hpjax.sweep.spec import Settings
-from hpjax.wave import Wave, part_of, place_for
 
 
 def train(settings: Settings, prepared: Prepared, record: Record) -> Iterator[Event]:

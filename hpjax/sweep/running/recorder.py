@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hpjax.core.errors import RunError
-from hpjax.cuts import check_cut
 from hpjax.engine import distributed
 from hpjax.results.store.checkpoints import FOLDER, Checkpoints, Cut, forget
 from hpjax.results.store.manifest import differences, read_manifest, recorded, write_manifest
 from hpjax.results.store.rows import STATUSES, Change
 from hpjax.results.store.run_store import Store
+from hpjax.sweep.running.state import check_cut
 
 
 @dataclass
