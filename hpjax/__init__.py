@@ -4,16 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpjax import cluster as cluster
     from hpjax import data as data
     from hpjax import nn as nn
     from hpjax import optim as optim
     from hpjax import samplers as samplers
     from hpjax import schedulers as schedulers
-    from hpjax import sklearn as sklearn
     from hpjax import studies as studies
-    from hpjax import testing as testing
-    from hpjax.adapters import as_objective as as_objective
     from hpjax.core import keys as keys
     from hpjax.core.domains import Choice as Choice
     from hpjax.core.domains import Int as Int
@@ -33,6 +29,10 @@ if TYPE_CHECKING:
     from hpjax.core.space import Space as Space
     from hpjax.engine import distributed as distributed
     from hpjax.engine.machine import setup as setup
+    from hpjax.frontends import sklearn as sklearn
+    from hpjax.frontends import submitit as cluster
+    from hpjax.frontends import testing as testing
+    from hpjax.frontends.optuna import as_objective as as_objective
     from hpjax.results import plot as plot
     from hpjax.results.analysis import winners_curse as winners_curse
     from hpjax.results.diagnosis import diagnose as diagnose
@@ -69,7 +69,7 @@ __version__ = "0.1.0"
 
 # Imported when first used, so that `hpjax --help` does not wait for JAX.
 _HOME = {
-    "hpjax.adapters": ["as_objective"],
+    "hpjax.frontends.optuna": ["as_objective"],
     "hpjax.results.analysis": ["winners_curse"],
     "hpjax.results.diagnosis": ["diagnose"],
     "hpjax.core.errors": ["InputError", "ProgramError", "RunError", "UnknownHyperparameterError"],
@@ -102,9 +102,12 @@ _MODULES = {
     "samplers": "hpjax.samplers",
     "schedulers": "hpjax.schedulers",
     "studies": "hpjax.studies",
-    "testing": "hpjax.testing",
+    "testing": "hpjax.frontends.testing",
 }
-_OPTIONAL = {"cluster": "hpjax.cluster", "sklearn": "hpjax.sklearn"}  # need what is not always installed
+_OPTIONAL = {
+    "cluster": "hpjax.frontends.submitit",
+    "sklearn": "hpjax.frontends.sklearn",
+}  # need what is not always installed
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = sorted([*_MODULE_OF, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]

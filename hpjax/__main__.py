@@ -1,6 +1,6 @@
 """``python -m hpjax``: the command line, where ``hpjax`` is not on the path."""
 
-from hpjax.cli import main
+from hpjax.frontends.cli import main
 
 if __name__ == "__main__":
     main(prog_name="hpjax")

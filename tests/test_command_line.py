@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import hpjax as hpx
-from hpjax.cli import main
+from hpjax.frontends.cli import main
 from hpjax.results import analysis
 
 DIGITS = Path(__file__).parents[1] / "experiments" / "digits" / "sweep.py"
@@ -134,8 +134,8 @@ def test_the_numbers_behind_the_picture(directory):
 
 def test_help_does_not_wait_for_jax():
     code = (
-        "import sys, hpjax.cli\n"
-        "try: hpjax.cli.main(['--help'])\n"
+        "import sys, hpjax.frontends.cli\n"
+        "try: hpjax.frontends.cli.main(['--help'])\n"
         "finally: assert not {'jax', 'numpy', 'flax', 'rich'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from helpers import same_bits
 
 import hpjax as hpx
-from hpjax.cli import main
+from hpjax.frontends.cli import main
 
 FILE = """
 import time

@@ -12,14 +12,14 @@ ROOT = Path(hpjax.__file__).parent
 # From the top; a module imports only from lines below its own. Modules on one line do not know each other.
 LAYERS = """
 __main__
-cluster
-cli adapters sklearn
+frontends.submitit
+frontends.cli frontends.optuna frontends.sklearn
 studies.batch_scaling
 studies.batch_scaling_result
 studies.fits studies.noise_scale studies.quadratic
 sweep.sweep
 sweep.replay
-sweep.running.progress sweep.running.runner testing sweep.planning.autotune
+sweep.running.progress sweep.running.runner frontends.testing sweep.planning.autotune
 sweep.running.race sweep.extend
 sweep.running.recorder
 sweep.identity results.store.manifest sweep.running.wave

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from killed import program
 
 import hpjax as hpx
-from hpjax import cli
+from hpjax.frontends import cli
 from hpjax.sweep.shard import Shard
 
 SPACE = hpx.Space(rate=hpx.LogUniform(1e-3, 1e3), size=hpx.Choice(2, 3))

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 import hpjax as hpx
 from hpjax import plot
-from hpjax.cli import main
+from hpjax.frontends.cli import main
 from hpjax.studies import NoisyQuadratic, fit_rates, fit_steps, noise_scale, noise_scale_of
 from hpjax.studies import batch_scaling_result as scaling
 from hpjax.studies.batch_scaling import _estimated

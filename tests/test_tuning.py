@@ -238,7 +238,7 @@ def test_the_command_prints_and_keeps_what_it_compiles(tmp_path, monkeypatch):
     import jax
     from click.testing import CliRunner
 
-    from hpjax import cli
+    from hpjax.frontends import cli
 
     file = tmp_path / "sweep.py"
     file.write_text(

@@ -22,7 +22,7 @@ from killed import SWEEPS
 from test_resume import abandon, whole
 
 import hpjax as hpx
-from hpjax.cli import main
+from hpjax.frontends.cli import main
 
 SWEEP = SWEEPS["halving"]
 CASES = int(os.environ.get("HPJAX_DAMAGES", "1"))

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpjax import cli
 from hpjax.core.errors import RunError
+from hpjax.frontends import cli
 from hpjax.sweep.shard import Shard
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Front ends: the command line, scikit-learn, Optuna, Slurm, and tools for tests."""
