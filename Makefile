@@ -23,9 +23,10 @@ soak: $(READY)  ## Kills runs again and again, compares what they end with, and 
 	HPJAX_KILLS=7 $(BIN)/python -m pytest -k killed_run tests/test_resume.py
 	HPJAX_DAMAGES=10 $(BIN)/python -m pytest -k "show or plot or export or restore or resume" tests/test_untrusted.py
 
-lint: $(READY)  ## Style and format.
+lint: $(READY)  ## Style, format, and which room imports which.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 type: $(READY)  ## Types, strict on hpjax/.
 	$(BIN)/mypy

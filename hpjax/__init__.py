@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hpjax.engine import distributed as distributed
     from hpjax.engine.machine import setup as setup
     from hpjax.frontends import sklearn as sklearn
-    from hpjax.frontends import submitit as cluster
+    from hpjax.frontends import submitit as _submitit
     from hpjax.frontends import testing as testing
     from hpjax.frontends.optuna import as_objective as as_objective
     from hpjax.results import plot as plot
@@ -64,6 +64,8 @@ if TYPE_CHECKING:
     from hpjax.training import metrics as metrics
     from hpjax.training.builder import supervised as supervised
     from hpjax.training.early_stopping import EarlyStopping as EarlyStopping
+
+    cluster = _submitit
 
 __version__ = "0.1.0"
 

@@ -19,6 +19,7 @@ from hpjax.studies import NoisyQuadratic, fit_rates, fit_steps, noise_scale, noi
 from hpjax.studies import batch_scaling_result as scaling
 from hpjax.studies.batch_scaling import _estimated
 from hpjax.studies.batch_scaling_result import bootstrap_of_least, recorded
+from hpjax.studies.plot import draw_rates, draw_scaling
 from hpjax.sweep.planning.width import Rate
 
 SIZES = 2 ** np.arange(6, 15)
@@ -365,13 +366,13 @@ def test_it_prints_and_draws(study, tmp_path):
 
 
 def test_the_figure_is_of_these_numbers(study):
-    ax = plot.draw_scaling(study, Figure().subplots())
+    ax = draw_scaling(study, Figure().subplots())
     lines = {line.get_label(): line.get_xydata() for line in ax.get_lines()}
     first = study.points[0]
     np.testing.assert_allclose(lines["perfect scaling"].prod(axis=1), first.steps * first.batch_size)
     np.testing.assert_allclose(lines["fit"][:, 1], study.fit.steps(lines["fit"][:, 0]))
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
-    ax = plot.draw_rates(study, Figure().subplots(), "rate")
+    ax = draw_rates(study, Figure().subplots(), "rate")
     assert {"linear", "square root", "surge"} <= {line.get_label() for line in ax.get_lines()}
     (drawn,) = (
         line.get_xydata() for line in ax.get_lines() if line.get_marker() == "o" and line.get_color() == plot.BLUE

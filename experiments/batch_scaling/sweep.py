@@ -106,12 +106,13 @@ def draw(studies, path):
     import matplotlib.pyplot as plt
 
     from hpjax import plot
+    from hpjax.studies.plot import draw_rates, draw_scaling
 
     with plt.rc_context(plot.STYLE):
         figure, panels = plt.subplots(2, len(studies), figsize=(3.4 * len(studies), 5.6), layout="constrained")
         for (name, study), (above, below) in zip(studies.items(), panels.reshape(2, -1).T, strict=True):
-            plot.draw_scaling(study, above).set_title(name)
-            plot.draw_rates(study, below, momentum="momentum" if "momentum" in study.result.names else None)
+            draw_scaling(study, above).set_title(name)
+            draw_rates(study, below, momentum="momentum" if "momentum" in study.result.names else None)
         figure.savefig(path, dpi=150)
 
 

@@ -13,11 +13,10 @@ from jax import lax
 
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Arrays, Program
-from hpjax.engine import lane as one
 from hpjax.engine import sharding as spread
 from hpjax.engine.lowering import lowering
 from hpjax.engine.segment import Recipe, Slots, segment
-from hpjax.engine.shapes import Lane
+from hpjax.engine.shapes import Lane, blank, float_type
 
 
 @dataclass(frozen=True)
@@ -114,12 +113,12 @@ def compiling(
     # Equal keys mean equal programs: what else the shapes depend on follows from the program and these.
     types = tuple(leaf.dtype for leaf in jax.tree.leaves(h))
     traced_by = tuple(getattr(jax.config, name) for name in SETTINGS)
-    key = (recipe[2:], jax.tree.structure(h), types, mesh, chunks, one.float_type(), traced_by)
+    key = (recipe[2:], jax.tree.structure(h), types, mesh, chunks, float_type(), traced_by)
     known = _compiled.setdefault(recipe.program, {})
     if key in known and not (known[key].done() and known[key].exception()):
         return known[key]
     grid = (mesh.devices.size, chunks, recipe.width)
-    many = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*grid, *x.shape), x.dtype), one.blank(recipe.shapes))
+    many = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*grid, *x.shape), x.dtype), blank(recipe.shapes))
     scalar = jax.ShapeDtypeStruct((), jnp.int32)
     split, whole = spread.SPLIT, spread.WHOLE
     specs = (split, split, whole, whole, whole, whole, whole)

@@ -12,7 +12,7 @@ from hpjax.core.keys import lane_key
 from hpjax.core.program import Arrays, Program
 from hpjax.engine import lane as one
 from hpjax.engine.lane import HEALTHY, Evaluation
-from hpjax.engine.shapes import Lane, Shapes
+from hpjax.engine.shapes import Lane, Shapes, float_type
 
 
 class Slots(NamedTuple):
@@ -145,9 +145,7 @@ def _at(tree: Any, index: Any) -> Any:
 
 def _nothing(shapes: Shapes, grid: tuple[int, ...]) -> Evaluation:
     """What lanes find where they are not evaluated."""
-    return Evaluation(
-        {name: jnp.full(grid, jnp.nan, one.float_type()) for name in shapes.metrics}, jnp.zeros(grid, bool)
-    )
+    return Evaluation({name: jnp.full(grid, jnp.nan, float_type()) for name in shapes.metrics}, jnp.zeros(grid, bool))
 
 
 def _keep(mask: jax.Array, new: Lane, old: Lane) -> Lane:

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from hpjax.core.errors import InputError, RunError, whole
 from hpjax.core.objective import Objective, minimize
-from hpjax.core.program import Program
+from hpjax.core.program import Data, Program
 from hpjax.core.space import Space
 from hpjax.data.examples import Examples, tidy_examples
-from hpjax.data.loaders import Data
 from hpjax.engine.probe import probe
 from hpjax.engine.shapes import restored
 from hpjax.engine.tracing import alone

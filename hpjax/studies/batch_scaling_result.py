@@ -216,7 +216,7 @@ class BatchScaling:
         return found | {name: column(name, best) for name in names}
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """Steps against batch size, and where there is a learning rate the best one; see ``hpjax.plot``.
+        """Steps against batch size, and where there is a learning rate the best one; see ``hpjax.studies.plot``.
 
         Args:
           path: where to save the picture, if anywhere.
@@ -224,7 +224,7 @@ class BatchScaling:
         Returns:
           The ``matplotlib`` figure; needs ``pip install 'hpjax[plot]'``.
         """
-        from hpjax.results import plot
+        from hpjax.studies import plot
 
         figure = plot.scaling(self)
         if path is not None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from hpjax.studies import BatchScaling
+    from hpjax.studies.batch_scaling_result import BatchScaling
 
 
 def scaling(study: "BatchScaling", learning_rate: str = "learning_rate", momentum: str = "momentum") -> "Figure":

@@ -12,9 +12,8 @@ import optax
 from hpjax.core.errors import InputError, ProgramError, did_you_mean, naming, whole
 from hpjax.core.format import show
 from hpjax.core.hparams import Hparams
-from hpjax.core.program import Batches, Program, Schedule
+from hpjax.core.program import Batches, Data, Program, Schedule
 from hpjax.data.examples import Examples, examples_in
-from hpjax.data.loaders import Data
 from hpjax.data.stream import Stream, shown
 from hpjax.training.early_stopping import EarlyStopping
 from hpjax.training.measures import Measures, PerExample, check_metrics

@@ -10,9 +10,8 @@ import numpy as np
 from hpjax.core.bounds import Check, collecting
 from hpjax.core.errors import InputError, whole
 from hpjax.core.hparams import Hparams, unread
-from hpjax.core.program import Schedule
+from hpjax.core.program import Data, Schedule
 from hpjax.data.examples import Examples, tidy_examples
-from hpjax.data.loaders import Data
 from hpjax.data.stream import Stream, shown
 from hpjax.training.trainer import Training
 
