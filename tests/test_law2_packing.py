@@ -11,8 +11,8 @@ import hpjax as hpx
 from hpjax.engine import layout
 from hpjax.engine import sharding as spread
 from hpjax.engine.compile import compiling
-from hpjax.engine.device_lanes import Cohort, Lanes
-from hpjax.engine.segment import Recipe
+from hpjax.engine.device_lanes import Cohort, DeviceLanes
+from hpjax.engine.segment import SegmentConfig
 from hpjax.engine.tracing import shapes_of
 
 WIDTH, SEED = 4, 3
@@ -108,7 +108,7 @@ def test_every_trial_alone_in_one_program(randomness):
     program = PROGRAM
     sweep = hpx.Sweep(program, SPACE, sampler=hpx.Manual(POINTS), seed=SEED, width=WIDTH, randomness=randomness)
     shapes = sweep.plan().shapes[0]
-    recipe = Recipe(program, shapes, WIDTH, own_luck=randomness == "independent", own_budget=False)
+    recipe = SegmentConfig(program, shapes, WIDTH, independent=randomness == "independent", own_budget=False)
     splits = program.data.train, program.data.valid
     mesh = spread.mesh(spread.devices(2))
 
@@ -123,7 +123,7 @@ def test_every_trial_alone_in_one_program(randomness):
     compiled = compiling(recipe, cohort(range(40)).h, *map(shapes_of, splits), mesh, chunks).result()
 
     def train(trials):
-        lanes = Lanes(recipe, compiled, cohort(trials), SEED, *splits)
+        lanes = DeviceLanes(recipe, compiled, cohort(trials), SEED, *splits)
         reports = [lanes.advance(step, True) for step in (7, 14, 21)]
         return reports, lanes.snapshot().state
 

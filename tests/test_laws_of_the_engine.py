@@ -11,9 +11,9 @@ import hpjax as hpx
 from hpjax.engine import layout
 from hpjax.engine import sharding as spread
 from hpjax.engine.compile import compiling
-from hpjax.engine.device_lanes import Cohort, Lanes
+from hpjax.engine.device_lanes import Cohort, DeviceLanes
 from hpjax.engine.lane import HEALTHY
-from hpjax.engine.segment import Recipe
+from hpjax.engine.segment import SegmentConfig
 from hpjax.engine.tracing import shapes_of
 
 
@@ -102,7 +102,7 @@ def lanes_of(program, count, width, devices=1, replicates=1, space=RATES):
     h = hpx.Hparams({n: np.full(count * replicates, v, np.float32) for n, v in point.items()}, space.names)
     data = program.data
     splits = (None, None) if data is None else (data.train, data.valid)
-    recipe = Recipe(program, shapes, width, own_luck=False, own_budget=False)
+    recipe = SegmentConfig(program, shapes, width, independent=False, own_budget=False)
     replicate = np.repeat(np.arange(replicates, dtype=np.int32), count)
     cohort = Cohort(
         np.tile(np.arange(count, dtype=np.int32), replicates), replicate, np.full(len(replicate), 99, np.int32), h
@@ -110,7 +110,7 @@ def lanes_of(program, count, width, devices=1, replicates=1, space=RATES):
     chunks = layout.chunks_needed(replicate, width, devices)
     mesh = spread.mesh(spread.devices(devices))
     compiled = compiling(recipe, h, *map(shapes_of, splits), mesh, chunks).result()
-    return Lanes(recipe, compiled, cohort, 0, *splits), compiled
+    return DeviceLanes(recipe, compiled, cohort, 0, *splits), compiled
 
 
 def test_one_of_64_chunks_alive_is_one_64th_of_the_work():

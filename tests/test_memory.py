@@ -14,7 +14,7 @@ from killed import SWEEPS
 
 import hpjax as hpx
 from hpjax.engine import sharding as spread
-from hpjax.engine.device_lanes import Lanes
+from hpjax.engine.device_lanes import DeviceLanes
 from hpjax.sweep.planning import arrange as sizing
 from hpjax.sweep.planning import programs as groups
 
@@ -53,7 +53,7 @@ def short(monkeypatch):
     """Devices on which the program of a state of that size runs out of memory above a width, in its fourth segment."""
 
     def begin(size, width, after=3):
-        launch, calls = Lanes.launch, []
+        launch, calls = DeviceLanes.dispatch, []
 
         def limited(self, *arguments):
             if self._compiled.lanes.state["w"].shape[-1] == size and self._recipe.width > width:
@@ -62,7 +62,7 @@ def short(monkeypatch):
                     raise FULL
             return launch(self, *arguments)
 
-        monkeypatch.setattr(Lanes, "launch", limited)
+        monkeypatch.setattr(DeviceLanes, "dispatch", limited)
 
     return begin
 
@@ -131,7 +131,7 @@ def test_a_kill_right_after_narrowing(name, short, tmp_path, monkeypatch):
     """Where memory is enough again when it goes on: at the width at which it began anew."""
     narrow = at(2, name).run(progress=False)
     with monkeypatch.context() as context:
-        launch, calls = Lanes.launch, []
+        launch, calls = DeviceLanes.dispatch, []
 
         def full(self, *arguments):
             calls.append(1)
@@ -139,7 +139,7 @@ def test_a_kill_right_after_narrowing(name, short, tmp_path, monkeypatch):
                 raise FULL
             return launch(self, *arguments)
 
-        context.setattr(Lanes, "launch", full)
+        context.setattr(DeviceLanes, "dispatch", full)
         for event in at(WIDE, name).events(tmp_path, checkpoint_seconds=0.0):
             if event.kind == "narrowed":
                 group = event.group
@@ -154,7 +154,7 @@ def test_a_kill_right_after_narrowing(name, short, tmp_path, monkeypatch):
 
 def test_a_group_that_narrows_in_a_later_round_leaves_the_earlier_ones(tmp_path, monkeypatch):
     sweep = at(WIDE, "rounds")
-    launch, calls = Lanes.launch, []
+    launch, calls = DeviceLanes.dispatch, []
 
     def full(self, *arguments):
         calls.append(self._recipe.width)
@@ -163,7 +163,7 @@ def test_a_group_that_narrows_in_a_later_round_leaves_the_earlier_ones(tmp_path,
         return launch(self, *arguments)
 
     with monkeypatch.context() as context:
-        context.setattr(Lanes, "launch", full)
+        context.setattr(DeviceLanes, "dispatch", full)
         found = sweep.run(tmp_path, progress=False)
     assert found.widths.tolist() == [WIDE] * 2 + [2] * 4
     assert all(sweep.replay(found[trial]).agrees for trial in range(6))

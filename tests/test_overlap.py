@@ -6,14 +6,14 @@ from helpers import RATES, Net, classifier, compilations, quadratic, rates, same
 
 import hpjax as hpx
 from hpjax.engine import compile as compiling
-from hpjax.engine.device_lanes import Lanes
+from hpjax.engine.device_lanes import DeviceLanes
 
 
 @pytest.fixture
 def calls(monkeypatch):
     """What is asked of the devices, in its order: segments launched (+) and read (-), by their last step."""
     found, aloft = [], []
-    launch, land = Lanes.launch, Lanes.land
+    launch, land = DeviceLanes.dispatch, DeviceLanes.collect
 
     def launched(self, stop, *args):
         found.append(+stop)
@@ -24,8 +24,8 @@ def calls(monkeypatch):
         found.append(-aloft.pop(0))
         return land(self)
 
-    monkeypatch.setattr(Lanes, "launch", launched)
-    monkeypatch.setattr(Lanes, "land", landed)
+    monkeypatch.setattr(DeviceLanes, "dispatch", launched)
+    monkeypatch.setattr(DeviceLanes, "collect", landed)
     return found
 
 
@@ -68,15 +68,15 @@ def test_a_lane_that_ended_does_nothing_in_a_segment_launched_before_it_was_know
 
     lanes, _ = lanes_of(quadratic(), count=3, width=1)
     lanes._cohort.h["rate"][:] = 0.1, 1e6, 0.2
-    lanes._place()
-    lanes.launch(5, False)
-    lanes.launch(9, True)
-    first = lanes.land()
+    lanes._arrange()
+    lanes.dispatch(5, False)
+    lanes.dispatch(9, True)
+    first = lanes.collect()
     assert first.iterations == 3
     assert (first.diverged >= 0).tolist() == [False, True, False]
     lanes.retire([1])
     assert lanes.moves
-    second = lanes.land()
+    second = lanes.collect()
     assert second.iterations == 2, "a chunk whose lane ended is not computed"
     assert second.lanes.tolist() == [0, 2]
     state = lanes.snapshot()

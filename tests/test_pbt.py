@@ -11,7 +11,7 @@ from helpers import example, ran, same_bits
 
 import hpjax as hpx
 from hpjax.engine import sharding as spread
-from hpjax.engine.device_lanes import Lanes
+from hpjax.engine.device_lanes import DeviceLanes
 from hpjax.schedulers import Race
 
 SPACE = hpx.Space(
@@ -186,7 +186,7 @@ def test_a_wave_of_which_all_diverged_runs_again(monkeypatch, every):
 
 def test_states_are_taken_over_on_the_devices(monkeypatch):
     """By the one program that also moves survivors; nothing is fetched to the host or put back."""
-    moved, clone = [], Lanes.clone
+    moved, clone = [], DeviceLanes.clone
 
     def watched(lanes, sources, points):
         with monkeypatch.context() as patch:
@@ -194,7 +194,7 @@ def test_states_are_taken_over_on_the_devices(monkeypatch):
             clone(lanes, sources, points)
         moved.append(len(sources))
 
-    monkeypatch.setattr(Lanes, "clone", watched)
+    monkeypatch.setattr(DeviceLanes, "clone", watched)
     result = sweep(replicates=1).run(progress=False)
     assert sum(moved) == len(result.lineage) > 0
 

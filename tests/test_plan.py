@@ -115,18 +115,18 @@ def test_grouping_laws(rows):
     seed=st.integers(0, 9),
 )
 def test_layout_laws(replicates, width, devices, seed):
-    luck = np.array(replicates, np.int32)
-    live = np.random.default_rng(seed).random(len(luck)) < 0.5
-    chunks = chunks_needed(luck, width, devices)
-    placed = arrange(luck, live, width, devices, chunks)
-    assert sorted(placed.slots[placed.slots != EMPTY]) == list(range(len(luck))), "each lane once, none lost"
-    positions = placed.positions(len(luck))
-    assert (placed.slots.reshape(-1)[positions] == np.arange(len(luck))).all()
+    rng_group = np.array(replicates, np.int32)
+    live = np.random.default_rng(seed).random(len(rng_group)) < 0.5
+    chunks = chunks_needed(rng_group, width, devices)
+    placed = arrange(rng_group, live, width, devices, chunks)
+    assert sorted(placed.slots[placed.slots != EMPTY]) == list(range(len(rng_group))), "each lane once, none lost"
+    positions = placed.positions(len(rng_group))
+    assert (placed.slots.reshape(-1)[positions] == np.arange(len(rng_group))).all()
     for device in range(devices):
         for chunk in range(chunks):
             inside = [lane for lane in placed.slots[device, chunk] if lane != EMPTY and live[lane]]
             assert bool(inside) == (chunk < placed.live_chunks[device]), "live chunks stand in front"
-            assert len({int(luck[lane]) for lane in inside}) <= 1, "lanes of a chunk have the same luck"
+            assert len({int(rng_group[lane]) for lane in inside}) <= 1, "lanes of a chunk have the same rng_group"
     assert placed.live_chunks.max() - placed.live_chunks.min() <= 1, "balanced"
     assert idle_chunks(placed, live) == 0
     assert idle_chunks(placed, np.zeros_like(live)) == placed.live_chunks.sum()

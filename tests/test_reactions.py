@@ -110,7 +110,7 @@ def test_an_optimizer_step_may_take_several_calls():
         step,
         lambda key, state, split, h: {"loss": (state["w"] - 1) ** 2},
         steps=6,
-        calls=lambda h: h.calls,
+        microsteps=lambda h: h.calls,
         eval_every=4,
     )
     space = hpx.Space(rate=hpx.Uniform(0, 1e30), calls=hpx.Int(1, 8))

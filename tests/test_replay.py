@@ -55,7 +55,7 @@ def test_those_above_have_all_that_makes_a_replay_hard(results):
     assert set(results("diverging").statuses) == {"complete", "diverged"}
     for name in ("population", "own luck"):
         descents = [trial.descent for trial in results(name)]
-        assert max(map(len, descents)) > 2, "a chain of takeovers"
+        assert max(map(len, descents)) > 2, "a chain of clones"
         assert len({id for descent in descents for id, *_ in descent}) > 2
 
 

@@ -411,7 +411,7 @@ def test_a_broken_directory_is_named(directory, tmp_path):
     with pytest.raises(hpx.RunError, match=r"results.sqlite cannot be read"):
         hpx.load(tmp_path)
     shutil.copytree(directory, tmp_path / "copy")
-    (tmp_path / "copy" / "manifest.json").write_text('{"format": 1, "sweep": {"objective": ["a", "minimize"]}}')
+    (tmp_path / "copy" / "manifest.json").write_text('{"format": 2, "sweep": {"objective": ["a", "minimize"]}}')
     with pytest.raises(hpx.RunError, match="damaged, or of another version"):
         hpx.load(tmp_path / "copy")
 

@@ -136,7 +136,7 @@ def test_waves_decide_as_all_at_once(halved, monkeypatch, memory, waves):
     monkeypatch.setattr(spread, "memory", lambda: memory)
     sweep = grouped(devices=2)
     plan = sweep.plan()
-    assert plan.parks
+    assert plan.offloads
     assert [len(each) for each in plan.waves] == waves
     assert all(sorted(t for wave in each for t in wave) == list(g.trials) for each, g in zip(plan.waves, plan.groups))
     result = ran(sweep, programs=3)

@@ -290,7 +290,7 @@ def test_replicates_are_judged_by_their_mean_or_by_a_quantile():
     assert hpx.maximize("valid/loss", quantile=1.0).rank(values, status, step) == [1, 0]
     assert hpx.maximize("valid/loss", quantile=0.0).rank(values, status, step) == [0, 1]
     some = np.random.default_rng(0).random((5, 4))
-    found = hpx.maximize("a", quantile=0.25).together(some)
+    found = hpx.maximize("a", quantile=0.25).aggregate(some)
     np.testing.assert_allclose(-found, np.quantile(some, 0.75, axis=1))
     with pytest.raises(hpx.InputError, match=r"minimize.quantile = 2: must lie between 0 and 1"):
         hpx.minimize("valid/loss", quantile=2)

@@ -20,7 +20,7 @@ from plain import SEED, train_alone
 import hpjax as hpx
 from hpjax.data.stream import Pass, Position, Stream
 from hpjax.engine import sharding as spread
-from hpjax.sweep.running.prefetch import Feed
+from hpjax.sweep.running.prefetch import BlockPrefetcher
 
 STEPS, EPOCH, BLOCK = 24, 10, 5
 
@@ -30,10 +30,10 @@ class Source:
 
     def __init__(self, epoch=EPOCH, fail_at=None, seconds=0.0):
         self.epoch, self.fail_at, self.seconds = epoch, fail_at, seconds
-        self.calls = self.drawn = 0
+        self.microsteps = self.drawn = 0
 
     def __call__(self):
-        self.calls += 1
+        self.microsteps += 1
         rng = np.random.default_rng(3)
         for number in range(self.epoch):
             time.sleep(self.seconds)
@@ -166,12 +166,12 @@ def test_augmentation_gets_the_batch_of_the_stream():
 def test_all_lanes_see_the_batches_in_their_order_and_each_is_drawn_once():
     source = Source()
     one = program(source)
-    assert (source.calls, source.drawn) == (1, 1), "a look at the first batch"
+    assert (source.microsteps, source.drawn) == (1, 1), "a look at the first batch"
     result = ran(sweep(program=one))
     for trial, replicate in itertools.product((0, 1, 3, 4, 5), range(2)):
         assert result[trial].restore(replicate)["seen"].tolist() == numbers().tolist()
     assert result.statuses[2] == "diverged"
-    assert (source.calls, source.drawn) == (1 + 3, 1 + STEPS), "one pass for twelve lanes, no batch too many"
+    assert (source.microsteps, source.drawn) == (1 + 3, 1 + STEPS), "one pass for twelve lanes, no batch too many"
     ws = [result[0].restore(r)["w"] for r in range(2)]
     assert not np.array_equal(*ws), "replicates have noise of their own"
 
@@ -230,7 +230,7 @@ def test_a_race_of_groups_changes_no_bit(halved):
 def test_waves_that_wait_on_the_host_change_no_bit(halved, monkeypatch, memory):
     monkeypatch.setattr(spread, "memory", lambda: memory)
     short = halving(devices=1)
-    assert short.plan().parks
+    assert short.plan().offloads
     assert_same(halved, short.run(progress=False), replicates=1)
 
 
@@ -239,7 +239,7 @@ def test_waves_that_wait_on_the_host_change_no_bit(halved, monkeypatch, memory):
 
 def fed(step=0, position=Position(), source=None, steps=STEPS):
     stream = Stream(source or Source(), block=BLOCK)
-    return Feed(stream, spread.mesh(spread.devices(2)), step, steps, position)
+    return BlockPrefetcher(stream, spread.mesh(spread.devices(2)), step, steps, position)
 
 
 def test_a_feed_gives_blocks_whole_on_each_device_and_knows_its_position():
@@ -262,10 +262,10 @@ def test_a_feed_gives_blocks_whole_on_each_device_and_knows_its_position():
 def test_a_parked_feed_has_nothing_on_the_devices():
     feed = fed()
     held = weakref.ref(feed.at(1)[0]["x"])
-    feed.park()
+    feed.offload()
     assert held() is None
     assert np.asarray(feed.at(2)[0]["number"]).tolist() == [0, 1, 2, 3, 4]
-    feed.park()
+    feed.offload()
     block, _ = feed.at(5)
     assert isinstance(block["x"], jax.Array)
     assert np.asarray(block["number"]).tolist() == [5, 6, 7, 8, 9]

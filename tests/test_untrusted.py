@@ -225,7 +225,7 @@ FAR = "CAST(x'7fffffff' || substr(data, 5) AS BLOB)"
             "has hyperparameters .'other'., and the manifest has none",
         ),
         (("UPDATE trials SET hparams = ?", ["{" + '"a":[' * 100_000]), "where a JSON object must be"),
-        ("INSERT INTO takeovers VALUES (0, 1, 99, '{}')", "takeovers.source is 99 in a row"),
+        ("INSERT INTO clones VALUES (0, 1, 99, '{}')", "clones.source is 99 in a row"),
         ("INSERT INTO tests VALUES (0, '{\"trial\": 1}')", "metrics .* which no run writes"),
         ("UPDATE finished SET seconds = 'long'", "finished.seconds is 'long' in a row"),
     ],
@@ -268,12 +268,12 @@ def test_a_manifest_that_no_run_wrote(finished, name, value, message):
     ("content", "message"),
     [
         (b"[" * 100_000, "manifest.json cannot be read: maximum recursion depth"),
-        (b'{"format": 1, "sweep": ' + b"[" * 40 + b"]" * 40 + b"}", "nested more than 32 levels deep"),
+        (b'{"format": 2, "sweep": ' + b"[" * 40 + b"]" * 40 + b"}", "nested more than 32 levels deep"),
         (b'{"format": NaN}', "NaN is no number of JSON"),
-        (b'{"format": 1, "a": "\\ud800"}', "manifest.json cannot be read: .*surrogates not allowed"),
+        (b'{"format": 2, "a": "\\ud800"}', "manifest.json cannot be read: .*surrogates not allowed"),
         (b"\xff\xfe{", "manifest.json cannot be read: 'utf-8' codec"),
         (b"\x80\x04\x95.", "manifest.json cannot be read"),
-        (b"[]", "is no manifest of format 1"),
+        (b"[]", "is no manifest of format 2"),
         (b"", "manifest.json cannot be read"),
     ],
 )
@@ -425,7 +425,7 @@ def test_a_cut_of_other_lanes_is_refused(interrupted):
 
 def test_a_cut_that_is_ahead_of_its_database_is_refused(interrupted):
     def change(arrays, meta):
-        meta["about"]["takeovers"] = 3
+        meta["about"]["clones"] = 3
 
     rewritten(interrupted.run / "checkpoints", change)
     interrupted.refused("lacks what its checkpoint was made of", resume)
@@ -494,7 +494,7 @@ COLUMNS = [
         "trials": "trial round grp wave hparams",
         "lanes": "trial replicate status step",
         "curves": "wave segment metric dtype data",
-        "takeovers": "trial step source hparams",
+        "clones": "trial step source hparams",
         "compilations": "grp seconds",
         "tests": "trial metrics",
         "finished": "seconds",
@@ -567,7 +567,7 @@ class Damage:
         with contextlib.suppress(sqlite3.Error, UnicodeEncodeError, OverflowError):
             if draw(st.booleans()):
                 world.sql((f"UPDATE OR REPLACE {table} SET {column} = ?", [value]))
-            elif table in ("takeovers", "finished", "compilations", "tests", "trials"):
+            elif table in ("clones", "finished", "compilations", "tests", "trials"):
                 world.sql((f"UPDATE OR IGNORE {table} SET {column} = ? WHERE rowid = ?", [value, number]))
             else:
                 world.sql((f"INSERT OR REPLACE INTO {table} ({column}) VALUES (?)", [value]))

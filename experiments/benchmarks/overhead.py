@@ -39,7 +39,7 @@ def whole(workload, arrays):
 def bare(workload, arrays):
     """The device calls of the same run, each launched before the one before it is read, and nothing between them."""
     from hpjax.engine import sharding as spread
-    from hpjax.engine.device_lanes import Lanes
+    from hpjax.engine.device_lanes import DeviceLanes
     from hpjax.sweep.planning.programs import cohort, compiled_of, recipe_of, splits_on
 
     sweep = _sweep(workload, arrays)
@@ -52,7 +52,7 @@ def bare(workload, arrays):
 
     def run():
         begun = time.perf_counter()
-        lanes = Lanes(recipe_of(sweep, plan, group.number), compiled, members, sweep.seed, *splits)
+        lanes = DeviceLanes(recipe_of(sweep, plan, group.number), compiled, members, sweep.seed, *splits)
         lanes.launch(EVERY, evaluate=True)
         for stop in range(2 * EVERY, workload.steps + 1, EVERY):
             lanes.launch(stop, evaluate=True)

@@ -51,7 +51,7 @@ class Check(NamedTuple):
 _collectors: list[list[Check]] = []
 
 
-def within(field: str, value: Any, low: float, high: float = math.inf, **more: bool) -> None:
+def check_bounds(field: str, value: Any, low: float, high: float = math.inf, **more: bool) -> None:
     """Checks that ``low ≤ value ≤ high``; of a traced hyperparameter the plan checks every sampled number.
 
     Args:

@@ -38,7 +38,7 @@ class RunError(RuntimeError):
     """A run directory cannot be written, read, or continued as asked."""
 
 
-def whole(field: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> int:
+def check_int(field: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> int:
     """``value`` as an int; NumPy integers and whole floats will do.
 
     Raises:
@@ -56,7 +56,7 @@ def whole(field: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> int:
     return number
 
 
-def real(field: str, value: Any, least: float, most: float = math.inf, remedy: str = "Give one.") -> float:
+def check_float(field: str, value: Any, least: float, most: float = math.inf, remedy: str = "Give one.") -> float:
     """``value`` as a float.
 
     Raises:
@@ -74,7 +74,7 @@ def real(field: str, value: Any, least: float, most: float = math.inf, remedy: s
     return number
 
 
-def naming(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def annotate_errors(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """``function``, whose own errors say that they came from ``name``."""
 
     def named(*arguments: Any) -> Any:

@@ -7,9 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.core.errors import InputError, did_you_mean, real
-
-Floats = NDArray[np.floating[Any]]
+from hpjax.core.arrays import Floats
+from hpjax.core.errors import InputError, check_float, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         if self.quantile is not None:
-            real(f"{self.direction}.quantile", self.quantile, 0, 1, "Use 0.9, or None for the mean.")
+            check_float(f"{self.direction}.quantile", self.quantile, 0, 1, "Use 0.9, or None for the mean.")
 
     def __str__(self) -> str:
         return f"{self.direction} {self.metric}" + ("" if self.quantile is None else f", quantile {self.quantile:g}")
@@ -42,7 +41,7 @@ class Objective:
         signed = values if self.direction == "minimize" else -values
         return np.where(np.isfinite(signed), signed, np.nan)
 
-    def together(self, values: Floats) -> Floats:
+    def aggregate(self, values: Floats) -> Floats:
         """(..., replicates) as scores (...): their mean, or the quantile, where higher ones look at worse replicates.
 
         NaN where a replicate is not finite.
@@ -66,7 +65,7 @@ class Objective:
           status: (trials, replicates).
           step: int (trials, replicates).
         """
-        scores = self.together(values)
+        scores = self.aggregate(values)
         complete = (status == "complete").all(axis=1)
         ran = step.min(axis=1)
         fit = [t for t in range(len(scores)) if np.isfinite(scores[t]) and not (status[t] == "diverged").any()]

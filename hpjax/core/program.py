@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hpjax.core.errors import InputError, naming, whole
+from hpjax.core.errors import InputError, annotate_errors, check_int
 from hpjax.core.hparams import Hparams
 
 State = Any
@@ -56,7 +56,7 @@ def whole_split(key: jax.Array, step: jax.Array, train: Arrays, h: Hparams) -> B
     return train
 
 
-def _accept(trials: Sequence[tuple[Hparams, "Schedule"]]) -> None:
+def _accept(trials: Sequence[tuple[Hparams, "TrialLength"]]) -> None:
     """The default ``validate``: any hyperparameters will do."""
 
 
@@ -79,17 +79,17 @@ def _all_of(state: State) -> Any:
 AT_THE_END = 2**31 - 1
 
 
-class Schedule(NamedTuple):
+class TrialLength(NamedTuple):
     """How long a trial takes.
 
     Attributes:
       steps: optimizer steps.
-      calls: calls of ``step`` that make one of them.
+      microsteps: calls of ``step`` that make one of them.
       eval_every: calls between evaluations, or ``AT_THE_END``.
     """
 
     steps: int
-    calls: int
+    microsteps: int
     eval_every: int
 
 
@@ -132,7 +132,7 @@ class Program:
       finish: ``finish(state, h) -> state``; what a complete trial keeps, be it ``done`` or at its last step: its best
         parameters, say.
       steps: how many optimizer steps a trial takes; a constant or a function of ``h``.
-      calls: how many calls of ``step`` make one optimizer step; more than 1 where gradients are accumulated. A
+      microsteps: how many calls of ``step`` make one optimizer step; more than 1 where gradients are accumulated. A
         constant or a function of ``h``.
       eval_every: calls of ``step`` between evaluations, a constant or a function of ``h``; None evaluates at the
         end only.
@@ -164,9 +164,9 @@ class Program:
     react: Callable[[State, Metrics, Hparams], tuple[State, Any]] = field(default=_carry_on, kw_only=True)
     finish: Callable[[State, Hparams], State] = field(default=_as_it_is, kw_only=True)
     steps: int | Callable[[Hparams], int] = field(kw_only=True)
-    calls: int | Callable[[Hparams], int] = field(default=1, kw_only=True)
+    microsteps: int | Callable[[Hparams], int] = field(default=1, kw_only=True)
     eval_every: int | Callable[[Hparams], int] | None = field(default=None, kw_only=True)
-    validate: Callable[[Sequence[tuple[Hparams, Schedule]]], None] = field(default=_accept, kw_only=True)
+    validate: Callable[[Sequence[tuple[Hparams, TrialLength]]], None] = field(default=_accept, kw_only=True)
     parameters: Callable[[State], Any] = field(default=_all_of, kw_only=True)
     predict: Callable[[State, Any, Hparams], Any] | None = field(default=None, kw_only=True)
     batches: Batches | None = field(default=None, kw_only=True)
@@ -184,10 +184,10 @@ class Program:
                 "must be an hpx.Data or None",
                 "Wrap it: hpx.Data(train, valid, test), or hpx.data.from_arrays(x, y).",
             )
-        for name in ("steps", "calls", "eval_every"):
+        for name in ("steps", "microsteps", "eval_every"):
             value = getattr(self, name)
             if not callable(value) and not (name == "eval_every" and value is None):
-                whole(f"Program.{name}", value)
+                check_int(f"Program.{name}", value)
 
     @property
     def names_parameters(self) -> bool:
@@ -204,15 +204,15 @@ class Program:
         """The train and valid splits, each None where there is no data."""
         return (None, None) if self.data is None else (self.data.train, self.data.valid)
 
-    def schedule(self, h: Hparams) -> Schedule:
+    def length(self, h: Hparams) -> TrialLength:
         """How long one trial takes, from hyperparameters that are numbers.
 
         Raises:
           InputError: one of them is no whole number, 1 or more.
         """
-        steps, calls = (self._number(name, h) for name in ("steps", "calls"))
-        return Schedule(steps, calls, AT_THE_END if self.eval_every is None else self._number("eval_every", h))
+        steps, microsteps = (self._number(name, h) for name in ("steps", "microsteps"))
+        return TrialLength(steps, microsteps, AT_THE_END if self.eval_every is None else self._number("eval_every", h))
 
     def _number(self, name: str, h: Hparams) -> int:
         value = getattr(self, name)
-        return whole(name, naming(name, value)(h) if callable(value) else value)
+        return check_int(name, annotate_errors(name, value)(h) if callable(value) else value)

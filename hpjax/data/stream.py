@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpjax.core import user_code as blame
-from hpjax.core.errors import InputError, RunError, whole
+from hpjax.core.errors import InputError, RunError, check_int
 from hpjax.data.examples import Examples, tidy_examples
 
 
@@ -39,7 +39,7 @@ class Stream:
                 "must be a function without arguments that gives an iterable of batches",
                 "Write stream(lambda: loader, ...).",
             )
-        object.__setattr__(self, "block", whole("stream.block", self.block))
+        object.__setattr__(self, "block", check_int("stream.block", self.block))
 
     @cached_property
     def first(self) -> Any:
@@ -61,7 +61,7 @@ class Stream:
         return f"stream of {' and '.join(str(leaf.shape) for leaf in jax.tree.leaves(inputs))} batches"
 
 
-def shown(train: Any) -> Any:
+def first_batch_of(train: Any) -> Any:
     """What a program sees of a train split: all of it, or of a stream one batch."""
     return train.first if isinstance(train, Stream) else train
 

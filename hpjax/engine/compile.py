@@ -15,8 +15,8 @@ from hpjax.core.hparams import Hparams
 from hpjax.core.program import Arrays, Program
 from hpjax.engine import sharding as spread
 from hpjax.engine.lowering import lowering
-from hpjax.engine.segment import Recipe, Slots, segment
-from hpjax.engine.shapes import Lane, blank, float_type
+from hpjax.engine.segment import SegmentConfig, SegmentInputs, segment
+from hpjax.engine.shapes import Lane, float_type, lane_shapes
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Compiled:
         return function.lower(*spread.structs((self.lanes, source), self.mesh, spread.SPLIT)).compile()
 
 
-def _slot_structs(h: Hparams, grid: tuple[int, ...]) -> Slots:
+def _slot_structs(h: Hparams, grid: tuple[int, ...]) -> SegmentInputs:
     whole = jax.ShapeDtypeStruct(grid, jnp.int32)
-    return Slots(
+    return SegmentInputs(
         jax.tree.map(lambda x: jax.ShapeDtypeStruct(grid, x.dtype), h),
         whole,
         jax.ShapeDtypeStruct(grid, jnp.bool_),
@@ -99,7 +99,7 @@ def _compilers() -> ThreadPoolExecutor:
 
 
 def compiling(
-    recipe: Recipe, h: Hparams, train: Arrays, valid: Arrays, mesh: jax.sharding.Mesh, chunks: int
+    recipe: SegmentConfig, h: Hparams, train: Arrays, valid: Arrays, mesh: jax.sharding.Mesh, chunks: int
 ) -> Future[Compiled]:
     """The segment of a group, traced here and compiled in the background, ahead of time: no later call can retrace.
 
@@ -118,7 +118,7 @@ def compiling(
     if key in known and not (known[key].done() and known[key].exception()):
         return known[key]
     grid = (mesh.devices.size, chunks, recipe.width)
-    many = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*grid, *x.shape), x.dtype), blank(recipe.shapes))
+    many = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*grid, *x.shape), x.dtype), lane_shapes(recipe.shapes))
     scalar = jax.ShapeDtypeStruct((), jnp.int32)
     split, whole = spread.SPLIT, spread.WHOLE
     specs = (split, split, whole, whole, whole, whole, whole)

@@ -21,18 +21,18 @@ class OutOfMemoryError(Exception):
 
 
 @contextmanager
-def heard(group: int) -> Iterator[None]:
-    """Errors of device calls that are made for a group as ``told`` has them."""
+def translating_device_errors(group: int) -> Iterator[None]:
+    """Errors of device calls that are made for a group as ``translate_device_error`` has them."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        raise told(error, group) from None
+        raise translate_device_error(error, group) from None
 
 
 TRACEBACK = "callback: Traceback (most recent call last):\n"
 
 
-def told(error: Exception, group: int) -> Exception:
+def translate_device_error(error: Exception, group: int) -> Exception:
     """The error in other words, of a function of the user's that a program called on the host or of memory; else as is.
 
     Args:

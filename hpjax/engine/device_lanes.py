@@ -7,18 +7,17 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from hpjax.core.arrays import Ints
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Arrays
 from hpjax.engine import layout
 from hpjax.engine import sharding as spread
 from hpjax.engine.compile import Compiled
-from hpjax.engine.segment import Emitted, Recipe, Slots
+from hpjax.engine.segment import SegmentConfig, SegmentInputs, SegmentOutputs
 from hpjax.engine.shapes import Lane
 
-Ints = NDArray[np.int32]
 
-
-class Flight(NamedTuple):
+class InFlight(NamedTuple):
     """A segment that was launched, and may still be computed.
 
     Attributes:
@@ -26,7 +25,7 @@ class Flight(NamedTuple):
       evaluate: whether it ends with an evaluation.
     """
 
-    emitted: Emitted
+    emitted: SegmentOutputs
     evaluate: bool
 
 
@@ -46,7 +45,7 @@ class Cohort(NamedTuple):
     h: Hparams
 
 
-class Report(NamedTuple):
+class SegmentResult(NamedTuple):
     """What a segment brought, for the lanes that were live when it began; arrays of shape (live,).
 
     Attributes:
@@ -66,12 +65,12 @@ class Report(NamedTuple):
     iterations: int
 
 
-def luck_of(replicate: Ints, own_luck: bool) -> Ints:
+def rng_groups(replicate: Ints, independent: bool) -> Ints:
     """Equal numbers for lanes that may stand in one chunk: those of a replicate, or where each draws for itself all."""
-    return np.zeros_like(replicate) if own_luck else replicate
+    return np.zeros_like(replicate) if independent else replicate
 
 
-class Lanes:
+class DeviceLanes:
     """The lanes of one group on their devices; ``train`` and ``valid`` are there already, whole on each.
 
     Where the train split is a stream, each segment brings a block of it in its place.
@@ -80,25 +79,27 @@ class Lanes:
     chunks of the live ones and no others.
     """
 
-    def __init__(self, recipe: Recipe, compiled: Compiled, cohort: Cohort, seed: int, train: Arrays, valid: Arrays):
+    def __init__(
+        self, recipe: SegmentConfig, compiled: Compiled, cohort: Cohort, seed: int, train: Arrays, valid: Arrays
+    ):
         self._recipe, self._compiled, self._cohort = recipe, compiled, cohort
         self._mesh = compiled.mesh
         self._fixed = (spread.put(np.int32(seed), self._mesh, spread.WHOLE), train, valid)
-        self._luck = luck_of(cohort.replicate, recipe.own_luck)
+        self._rng_group = rng_groups(cohort.replicate, recipe.independent)
         self.live = np.ones(len(cohort.trial), bool)
-        self._aloft: list[Flight] = []
-        self._place()
+        self._in_flight: list[InFlight] = []
+        self._arrange()
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), compiled.lanes)
         self._lanes: Lane = spread.put(zeros, self._mesh, spread.SPLIT)
 
-    def _place(self) -> None:
+    def _arrange(self) -> None:
         cohort, self._stale = self._cohort, False
         devices, chunks, width = self._compiled.lanes.step.shape
-        self._layout = layout.arrange(self._luck, self.live, width, devices, chunks)
+        self._layout = layout.arrange(self._rng_group, self.live, width, devices, chunks)
         slots = self._layout.slots
         filled = np.where(slots == layout.EMPTY, 0, slots)
         self._slots = spread.put(
-            Slots(
+            SegmentInputs(
                 jax.tree.map(lambda x: x[filled], cohort.h),
                 cohort.trial[filled],
                 (slots != layout.EMPTY) & self.live[filled],
@@ -110,11 +111,11 @@ class Lanes:
             spread.SPLIT,
         )
 
-    def park(self) -> None:
+    def offload(self) -> None:
         """Moves the state to the host, until it is needed on the devices again."""
         self._lanes = spread.fetch(self._lanes, self._mesh)
 
-    def advance(self, stop: int, evaluate: bool, block: Arrays = None) -> Report:
+    def advance(self, stop: int, evaluate: bool, block: Arrays = None) -> SegmentResult:
         """Takes the live lanes to step ``stop``, or to their own end before it, in one device call.
 
         Args:
@@ -122,19 +123,19 @@ class Lanes:
           evaluate: whether they are evaluated there.
           block: of a stream the batches of these steps, on the devices.
         """
-        self.launch(stop, evaluate, block)
-        return self.land()
+        self.dispatch(stop, evaluate, block)
+        return self.collect()
 
-    def launch(self, stop: int, evaluate: bool, block: Arrays = None) -> None:
+    def dispatch(self, stop: int, evaluate: bool, block: Arrays = None) -> None:
         """Begins what ``advance`` does, and does not wait for it; one more may be launched unless ``moves``.
 
         Lanes that end in a segment do nothing in the next, whether or not the host knows by then.
         """
-        self._return()
-        if self._aloft:
-            slots = self._slots._replace(alive=self._aloft[-1].emitted.alive)
+        self._to_devices()
+        if self._in_flight:
+            slots = self._slots._replace(alive=self._in_flight[-1].emitted.alive)
         else:
-            self._settle()
+            self._sync_live()
             slots = self._slots
         seed, train, valid = self._fixed
         self._lanes, emitted = self._compiled.segment(
@@ -146,15 +147,15 @@ class Lanes:
             train if self._recipe.block is None else block,
             valid,
         )
-        self._aloft.append(Flight(emitted, evaluate))
+        self._in_flight.append(InFlight(emitted, evaluate))
 
-    def land(self) -> Report:
+    def collect(self) -> SegmentResult:
         """Waits for what was launched first, and what it brought to the lanes that are live."""
-        emitted, evaluate = self._aloft.pop(0)
-        found: Emitted = spread.fetch(emitted._replace(alive=None), self._mesh)
+        emitted, evaluate = self._in_flight.pop(0)
+        found: SegmentOutputs = spread.fetch(emitted._replace(alive=None), self._mesh)
         lanes = np.flatnonzero(self.live).astype(np.int32)
         at = self._layout.positions(len(self.live))[lanes]
-        return Report(
+        return SegmentResult(
             lanes,
             found.step.reshape(-1)[at],
             found.diverged.reshape(-1)[at],
@@ -178,14 +179,14 @@ class Lanes:
         if not self._stale or not self.live.any():
             return False
         devices, _, width = self._layout.slots.shape
-        fewer = layout.chunks_needed(self._luck[self.live], width, devices) < self._layout.live_chunks.max()
+        fewer = layout.chunks_needed(self._rng_group[self.live], width, devices) < self._layout.live_chunks.max()
         return fewer or layout.idle_chunks(self._layout, self.live) > 0
 
-    def _settle(self) -> None:
+    def _sync_live(self) -> None:
         """Has the devices know which lanes are live, and these stand in front."""
         if self.moves:
             before = self._layout
-            self._place()
+            self._arrange()
             self._move(before.positions(len(self.live)))
         elif self._stale:
             slots = self._layout.slots
@@ -193,7 +194,7 @@ class Lanes:
             self._slots = self._slots._replace(alive=spread.put(alive, self._mesh, spread.SPLIT))
             self._stale = False
 
-    def _return(self) -> None:
+    def _to_devices(self) -> None:
         if not isinstance(self._lanes.step, jax.Array):
             self._lanes = spread.put(self._lanes, self._mesh, spread.SPLIT)
 
@@ -216,7 +217,7 @@ class Lanes:
             whole[targets] = new
         self.live[targets] = True
         before = self._layout.positions(len(self.live))
-        self._place()
+        self._arrange()
         source = np.arange(len(self.live))
         source[targets] = [lane if isinstance(lane, int) else target for target, lane in sources.items()]
         self._move(before[source])
@@ -230,7 +231,7 @@ class Lanes:
 
     def _move(self, positions: Ints) -> None:
         """Takes each lane's state from that flat slot to where the layout now wants it."""
-        self._return()
+        self._to_devices()
         slots = self._layout.slots
         wanted = np.where(slots == layout.EMPTY, 0, positions[slots]).astype(np.int32)
         self._lanes = self._compiled.permute(self._lanes, spread.put(wanted, self._mesh, spread.SPLIT))
@@ -244,7 +245,7 @@ class Lanes:
     def restore(self, lanes: Lane, live: NDArray[np.bool_]) -> None:
         """Makes every lane what it was when ``snapshot`` was called, wherever it then stood; ``live`` as then."""
         self.live = live.copy()
-        self._place()
+        self._arrange()
         at = self._layout.positions(len(self.live))
 
         def placed(like: Any, values: NDArray[Any]) -> NDArray[Any]:

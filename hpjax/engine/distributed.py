@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from hpjax.core.errors import InputError, RunError, whole
+from hpjax.core.errors import InputError, RunError, check_int
 
 
 def initialize(
@@ -61,7 +61,7 @@ def initialize(
 
 def _number(variable: str, least: int) -> int:
     value = os.environ[variable]
-    return whole(variable, int(value) if value.isdecimal() else value, least)
+    return check_int(variable, int(value) if value.isdecimal() else value, least)
 
 
 # Where a host is lost JAX aborts all others from a thread of its own, in which no Python runs.
@@ -111,12 +111,12 @@ def holding_together() -> Iterator[None]:
         ) from None
 
 
-def agreed(value: Any) -> Any:
+def broadcast_json(value: Any) -> Any:
     """The value of the writer, as JSON has it, on every host; all of them must ask."""
     return value if not several() else json.loads(_sent(json.dumps(value).encode()))
 
 
-def by_writer(function: Callable[[], Any]) -> Any:
+def on_writer(function: Callable[[], Any]) -> Any:
     """What a function gives that only the writer runs, as JSON has it, on every host; where it fails all of them do."""
     if not several():
         return function()
@@ -127,7 +127,7 @@ def by_writer(function: Callable[[], Any]) -> Any:
             found = {"value": function()}
         except Exception as error:
             found, failed = {"error": str(error)}, error
-    found = agreed(found)
+    found = broadcast_json(found)
     if failed is not None:
         raise failed
     if "error" in found:
@@ -135,12 +135,12 @@ def by_writer(function: Callable[[], Any]) -> Any:
     return found["value"]
 
 
-def shared(cut: tuple[dict[str, Any], dict[str, Any]] | None) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def broadcast_state(cut: tuple[dict[str, Any], dict[str, Any]] | None) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """JSON and arrays that the writer has, on every host."""
     if not several():
         return cut
     shapes = None if cut is None else {n: [list(a.shape), str(a.dtype)] for n, a in cut[1].items()}
-    about, shapes = agreed([None if cut is None else cut[0], shapes])
+    about, shapes = broadcast_json([None if cut is None else cut[0], shapes])
     if about is None:
         return None
     arrays = {}

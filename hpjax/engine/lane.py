@@ -11,7 +11,7 @@ from hpjax.core.hparams import Hparams
 from hpjax.core.keys import purpose_key, step_key
 from hpjax.core.program import Arrays, Metrics, Program
 from hpjax.engine.lowering import lowered
-from hpjax.engine.shapes import Lane, Shapes, as_array, float_type, raw, typed
+from hpjax.engine.shapes import Lane, ProgramShapes, as_array, float_type, unwrap_keys, wrap_keys
 
 HEALTHY = -1
 
@@ -28,12 +28,12 @@ class Evaluation(NamedTuple):
     done: Any
 
 
-def start(program: Program, shapes: Shapes, key: jax.Array, h: Hparams) -> Lane:
+def start(program: Program, shapes: ProgramShapes, key: jax.Array, h: Hparams) -> Lane:
     """A lane before its first step."""
     zero = jnp.zeros((), jnp.int32)
     state = jax.tree.map(as_array, program.init(purpose_key(key, "init"), h))
     return Lane(
-        raw(state),
+        unwrap_keys(state),
         {name: jnp.zeros((), float_type()) for name in shapes.train},
         zero,
         zero,
@@ -42,14 +42,16 @@ def start(program: Program, shapes: Shapes, key: jax.Array, h: Hparams) -> Lane:
 
 
 def advance(
-    program: Program, shapes: Shapes, key: jax.Array, t: jax.Array, lane: Lane, train: Arrays, h: Hparams
+    program: Program, shapes: ProgramShapes, key: jax.Array, t: jax.Array, lane: Lane, train: Arrays, h: Hparams
 ) -> Lane:
     """A lane after optimizer step ``t``, counted from 0."""
     batch = program.batch(purpose_key(key, "batch"), t, train, h)
-    state, metrics = lowered(program.step)(step_key(purpose_key(key, "step"), t), typed(lane.state, shapes), batch, h)
+    state, metrics = lowered(program.step)(
+        step_key(purpose_key(key, "step"), t), wrap_keys(lane.state, shapes), batch, h
+    )
     values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.train}
     return Lane(
-        raw(jax.tree.map(as_array, state)),
+        unwrap_keys(jax.tree.map(as_array, state)),
         {name: lane.totals[name] + value for name, value in values.items()},
         lane.counted + 1,
         t + 1,
@@ -58,24 +60,24 @@ def advance(
 
 
 def evaluate(
-    program: Program, shapes: Shapes, key: jax.Array, lane: Lane, budget: jax.Array, valid: Arrays, h: Hparams
+    program: Program, shapes: ProgramShapes, key: jax.Array, lane: Lane, budget: jax.Array, valid: Arrays, h: Hparams
 ) -> tuple[Lane, Evaluation]:
     """What an evaluation finds; and the lane after the program's reaction, its averages begun anew.
 
     The program finishes one that is done, or at ``budget``, the step at which it ends, int32 ().
     """
-    state = typed(lane.state, shapes)
+    state = wrap_keys(lane.state, shapes)
     metrics = lowered(program.evaluate)(step_key(purpose_key(key, "evaluate"), lane.step), state, valid, h)
     values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.valid}
     means = {name: total / jnp.maximum(lane.counted, 1) for name, total in lane.totals.items()}
     reported = _reported(means, values)
     looked_at = [*values.values(), *(_inexact(program.parameters(state)) if program.names_parameters else ())]
     state, done = program.react(state, reported, h)
-    after, done = raw(jax.tree.map(as_array, state)), jnp.asarray(done)
+    after, done = unwrap_keys(jax.tree.map(as_array, state)), jnp.asarray(done)
     if program.finishes:
-        finished = raw(jax.tree.map(as_array, program.finish(state, h)))
+        finished = unwrap_keys(jax.tree.map(as_array, program.finish(state, h)))
         after = jax.tree.map(lambda new, old: lax.select(done | (lane.step >= budget), new, old), finished, after)
-        looked_at += _inexact(program.parameters(typed(after, shapes))) if program.names_parameters else []
+        looked_at += _inexact(program.parameters(wrap_keys(after, shapes))) if program.names_parameters else []
     fresh = Lane(
         after,
         jax.tree.map(jnp.zeros_like, lane.totals),

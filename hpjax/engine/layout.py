@@ -1,4 +1,4 @@
-"""Which lane stands in which slot: live lanes in front, lanes that share their luck in chunks of their own. Pure."""
+"""Which lane stands in which slot: live lanes in front, lanes that share random numbers in one chunk. Pure."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int32]
+from hpjax.core.arrays import Ints, ceil_div
+
 EMPTY = -1
 
 
@@ -30,10 +31,10 @@ class Layout(NamedTuple):
         return where
 
 
-def chunks_needed(luck: Ints, width: int, devices: int) -> int:
-    """How many chunks each device needs so that every lane has a slot in a chunk of its luck."""
-    counts = np.unique(luck, return_counts=True)[1]
-    return -(-int(np.sum(-(-counts // width))) // devices)
+def chunks_needed(rng_group: Ints, width: int, devices: int) -> int:
+    """How many chunks each device needs so that every lane has a slot in a chunk of its rng_group."""
+    counts = np.unique(rng_group, return_counts=True)[1]
+    return ceil_div(int(np.sum(ceil_div(counts, width))), devices)
 
 
 def most_trials(chunks: Callable[[int], int], fitting: int | None, trials: int) -> int:
@@ -45,19 +46,19 @@ def most_trials(chunks: Callable[[int], int], fitting: int | None, trials: int) 
       trials: how many there are.
     """
     waves = 1
-    while fitting is not None and waves < trials and chunks(-(-trials // waves)) > fitting:
+    while fitting is not None and waves < trials and chunks(ceil_div(trials, waves)) > fitting:
         waves += 1
-    return -(-trials // waves)
+    return ceil_div(trials, waves)
 
 
-def arrange(luck: Ints, live: NDArray[np.bool_], width: int, devices: int, chunks: int) -> Layout:
+def arrange(rng_group: Ints, live: NDArray[np.bool_], width: int, devices: int, chunks: int) -> Layout:
     """Places live lanes in front, balanced over the devices; the rest fills what is left.
 
-    The live lanes of a chunk have the same luck, so that they share their noise and their batch. Lanes
-    keep their given order among those of their luck.
+    The live lanes of a chunk have the same rng_group, so that they share their noise and their batch. Lanes
+    keep their given order among those of their rng_group.
 
     Args:
-      luck: int32 (lanes,), equal numbers for lanes that share their luck: the replicate of each, or all equal
+      rng_group: int32 (lanes,), equal numbers for lanes that share their rng_group: the replicate of each, or all equal
         where every lane draws for itself.
       live: bool (lanes,).
       width: lanes a chunk.
@@ -65,8 +66,8 @@ def arrange(luck: Ints, live: NDArray[np.bool_], width: int, devices: int, chunk
       chunks: chunks a device; ``chunks_needed`` of all lanes.
     """
     front: list[Sequence[int]] = []
-    for number in np.unique(luck[live]):
-        lanes = np.flatnonzero(live & (luck == number))
+    for number in np.unique(rng_group[live]):
+        lanes = np.flatnonzero(live & (rng_group == number))
         front += [lanes[at : at + width].tolist() for at in range(0, len(lanes), width)]
     slots = np.full((devices, chunks, width), EMPTY, np.int32)
     live_chunks = np.zeros(devices, np.int32)

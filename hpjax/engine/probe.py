@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hpjax.core.bounds import Check, collecting
-from hpjax.core.errors import ProgramError, naming
+from hpjax.core.errors import ProgramError, annotate_errors
 from hpjax.core.hashing import digest, without_addresses
 from hpjax.core.hparams import Hparams, reading
 from hpjax.core.keys import lane_key
@@ -17,7 +17,7 @@ from hpjax.core.program import Arrays, Metrics, Program, State
 from hpjax.engine.flops import mark, parts
 from hpjax.engine.lane import _reported
 from hpjax.engine.lowering import has_windows
-from hpjax.engine.shapes import Shapes, _is_key, as_array
+from hpjax.engine.shapes import ProgramShapes, _is_key, as_array
 
 # In place of a name where what is checked is computed from hyperparameters.
 DERIVED = ""
@@ -27,7 +27,7 @@ DERIVED = ""
 DECOMPOSITIONS = ("geqrf", "qr", "householder_product", "eigh", "eig", "svd", "schur", "lu", "cholesky")
 
 
-def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
+def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> ProgramShapes:
     """Traces a whole life abstractly, nothing compiles; ``h`` and the splits may be shapes.
 
     Raises:
@@ -41,7 +41,7 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
 
     def watched(h: Hparams, train: Arrays, valid: Arrays) -> Any:
         with reading() as names, collecting() as found:
-            state, *metrics = life(program, h, train, valid)
+            state, *metrics = trace_lifecycle(program, h, train, valid)
         read.update(names)
         generators[:] = map(_generator, jax.tree.leaves(state))
         for check in found:
@@ -57,7 +57,7 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
     count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
     text = str(traced.jaxpr)
     _, step, evaluation = parts(traced.jaxpr)
-    return Shapes(
+    return ProgramShapes(
         state,
         tuple(generators),
         tuple(sorted(emitted)),
@@ -74,31 +74,31 @@ def probe(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Shapes:
     )
 
 
-def life(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> tuple[State, Metrics, Metrics]:
+def trace_lifecycle(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> tuple[State, Metrics, Metrics]:
     """Every function of a program, one after the other: its first state, and the metrics of a step and an evaluation.
 
     Raises:
-      ProgramError: as ``probe``.
+      ProgramError: as ``trace_program``.
     """
     key = lane_key(0, 0)
-    state = jax.tree.map(as_array, naming("Program.init", program.init)(key, h))
+    state = jax.tree.map(as_array, annotate_errors("Program.init", program.init)(key, h))
     if any("rbg" in str(_generator(leaf)) for leaf in jax.tree.leaves(state)):
         raise ProgramError(
             "the state holds an rbg key, and under vmap its numbers would depend on the neighbours. "
             "Use threefry2x32 keys."
         )
     mark()
-    batch = naming("Program.batch", program.batch)(key, jnp.int32(0), train, h)
-    after = naming("Program.step", program.step)(key, state, batch, h)
+    batch = annotate_errors("Program.batch", program.batch)(key, jnp.int32(0), train, h)
+    after = annotate_errors("Program.step", program.step)(key, state, batch, h)
     if not (isinstance(after, tuple) and len(after) == 2):
         raise ProgramError(f"Program.step must return (state, metrics), got {type(after).__name__}.")
     moved = jax.tree.map(as_array, after[0])
     _same_type("step", state, moved)
     mark()
     emitted = _scalars("step", after[1])
-    evaluated = _scalars("evaluate", naming("Program.evaluate", program.evaluate)(key, moved, valid, h))
-    reacted = _reacted(moved, naming("Program.react", program.react)(moved, _reported(emitted, evaluated), h))
-    finished = naming("Program.finish", program.finish)(reacted, h)
+    evaluated = _scalars("evaluate", annotate_errors("Program.evaluate", program.evaluate)(key, moved, valid, h))
+    reacted = _reacted(moved, annotate_errors("Program.react", program.react)(moved, _reported(emitted, evaluated), h))
+    finished = annotate_errors("Program.finish", program.finish)(reacted, h)
     _same_type("finish", moved, jax.tree.map(as_array, finished))
     return state, emitted, evaluated
 

@@ -12,10 +12,10 @@ from hpjax.core.keys import lane_key
 from hpjax.core.program import Arrays, Program
 from hpjax.engine import lane as one
 from hpjax.engine.lane import HEALTHY, Evaluation
-from hpjax.engine.shapes import Lane, Shapes, float_type
+from hpjax.engine.shapes import Lane, ProgramShapes, float_type
 
 
-class Slots(NamedTuple):
+class SegmentInputs(NamedTuple):
     """What tells the lanes of a group apart; each array has shape (devices, chunks, width) but the last.
 
     Attributes:
@@ -35,7 +35,7 @@ class Slots(NamedTuple):
     live_chunks: Any
 
 
-class Emitted(NamedTuple):
+class SegmentOutputs(NamedTuple):
     """What a segment tells the host; each array has shape (devices, chunks, width) but the last.
 
     Attributes:
@@ -53,14 +53,14 @@ class Emitted(NamedTuple):
     iterations: Any
 
 
-class Recipe(NamedTuple):
+class SegmentConfig(NamedTuple):
     """What decides a group's compiled program, besides the shapes of its arrays.
 
     Attributes:
       program: what the lanes do.
       shapes: what it gives.
       width: lanes a chunk.
-      own_luck: every trial has noise and batches of its own; else all of a replicate share theirs.
+      independent: every trial has noise and batches of its own; else all of a replicate share theirs.
       own_budget: lanes may end at different steps; a finished one then keeps its state.
       spread: how lanes are spread over devices, ``"shard_map"`` or ``"pmap"``.
       lowered: whether convolutions and pooling are matrix products.
@@ -70,9 +70,9 @@ class Recipe(NamedTuple):
     """
 
     program: Program
-    shapes: Shapes
+    shapes: ProgramShapes
     width: int
-    own_luck: bool
+    independent: bool
     own_budget: bool
     spread: str = "shard_map"
     lowered: bool = False
@@ -81,18 +81,25 @@ class Recipe(NamedTuple):
 
 
 def _run_chunk(
-    recipe: Recipe, old: Lane, slots: Slots, stop: Any, evaluating: Any, seed: Any, train: Arrays, valid: Arrays
+    recipe: SegmentConfig,
+    old: Lane,
+    slots: SegmentInputs,
+    stop: Any,
+    evaluating: Any,
+    seed: Any,
+    train: Arrays,
+    valid: Arrays,
 ) -> tuple[Lane, Evaluation]:
     """Advances the lanes of one chunk to step ``stop``; arrays of ``slots`` have shape (width,)."""
     program, shapes = recipe.program, recipe.shapes
     # The width by name: a group without traced hyperparameters has nothing else to tell it.
     many = partial(jax.vmap, axis_size=recipe.width)
     # Shared keys stay outside vmap: noise is drawn and the batch gathered once a step, not once a lane.
-    key_axis = 0 if recipe.own_luck else None
-    replicate = slots.replicate if recipe.own_luck else jnp.max(jnp.where(slots.alive, slots.replicate, 0))
+    key_axis = 0 if recipe.independent else None
+    replicate = slots.replicate if recipe.independent else jnp.max(jnp.where(slots.alive, slots.replicate, 0))
     key = (
         jax.vmap(partial(lane_key, seed))(replicate // recipe.folds, slots.trial)
-        if recipe.own_luck
+        if recipe.independent
         else lane_key(seed, replicate // recipe.folds)
     )
     # What tells a lane from its neighbours: its key, where it has one of its own its fold, and its hyperparameters.
@@ -143,7 +150,7 @@ def _at(tree: Any, index: Any) -> Any:
     return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, index, keepdims=False), tree)
 
 
-def _nothing(shapes: Shapes, grid: tuple[int, ...]) -> Evaluation:
+def _nothing(shapes: ProgramShapes, grid: tuple[int, ...]) -> Evaluation:
     """What lanes find where they are not evaluated."""
     return Evaluation({name: jnp.full(grid, jnp.nan, float_type()) for name in shapes.metrics}, jnp.zeros(grid, bool))
 
@@ -155,15 +162,24 @@ def _keep(mask: jax.Array, new: Lane, old: Lane) -> Lane:
 
 
 def segment(
-    recipe: Recipe, lanes: Lane, slots: Slots, stop: Any, evaluating: Any, seed: Any, train: Arrays, valid: Arrays
-) -> tuple[Lane, Emitted]:
+    recipe: SegmentConfig,
+    lanes: Lane,
+    slots: SegmentInputs,
+    stop: Any,
+    evaluating: Any,
+    seed: Any,
+    train: Arrays,
+    valid: Arrays,
+) -> tuple[Lane, SegmentOutputs]:
     """What one device does with its own chunks, (chunks, width): the live ones, one after the other, in place."""
     blank = _nothing(recipe.shapes, slots.trial.shape)
 
     def body(c: jax.Array, carry: Any) -> Any:
         lanes, found, iterations = carry
         at = partial(_at, index=c)
-        mine = slots._replace(**{name: at(getattr(slots, name)) for name in Slots._fields if name != "live_chunks"})
+        mine = slots._replace(
+            **{name: at(getattr(slots, name)) for name in SegmentInputs._fields if name != "live_chunks"}
+        )
         new, emitted = _run_chunk(recipe, at(lanes), mine, stop, evaluating, seed, train, valid)
         lanes, found = jax.tree.map(
             lambda whole, part: lax.dynamic_update_index_in_dim(whole, part, c, 0), (lanes, found), (new, emitted)
@@ -174,4 +190,4 @@ def segment(
     lanes, found, iterations = lax.fori_loop(0, slots.live_chunks, body, carry)
     over = (lanes.diverged != HEALTHY) | found.done | (evaluating & (lanes.step >= slots.budget))
     # Copies, since the lanes are donated to the next call before the host may have read these.
-    return lanes, Emitted(jnp.copy(lanes.step), jnp.copy(lanes.diverged), found, slots.alive & ~over, iterations)
+    return lanes, SegmentOutputs(jnp.copy(lanes.step), jnp.copy(lanes.diverged), found, slots.alive & ~over, iterations)

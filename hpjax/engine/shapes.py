@@ -30,7 +30,7 @@ class Lane(NamedTuple):
     diverged: jax.Array
 
 
-class Shapes(NamedTuple):
+class ProgramShapes(NamedTuple):
     """What a program gives, as shapes and dtypes.
 
     Attributes:
@@ -72,14 +72,14 @@ class Shapes(NamedTuple):
     @property
     def lane_bytes(self) -> int:
         """Size of one lane's state."""
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(raw(self.state)))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(unwrap_keys(self.state)))
 
 
 def _is_key(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def raw(state: State) -> State:
+def unwrap_keys(state: State) -> State:
     """``state`` with typed PRNG keys as plain arrays, which can be stored, gathered and compared."""
     if not any(_is_key(x) for x in jax.tree.leaves(state)):
         return state
@@ -92,8 +92,8 @@ def raw(state: State) -> State:
     )
 
 
-def typed(state: State, shapes: Shapes) -> State:
-    """The inverse of ``raw``."""
+def wrap_keys(state: State, shapes: ProgramShapes) -> State:
+    """The inverse of ``unwrap_keys``."""
     if not any(shapes.keys):
         return state
     leaves, tree = jax.tree.flatten(state)
@@ -106,9 +106,9 @@ def typed(state: State, shapes: Shapes) -> State:
     )
 
 
-def restored(leaves: Sequence[Any], shapes: Shapes) -> State:
+def state_from_leaves(leaves: Sequence[Any], shapes: ProgramShapes) -> State:
     """The state whose raw leaves these are."""
-    return typed(jax.tree.unflatten(jax.tree.structure(shapes.state), leaves), shapes)
+    return wrap_keys(jax.tree.unflatten(jax.tree.structure(shapes.state), leaves), shapes)
 
 
 def float_type() -> Any:
@@ -121,9 +121,9 @@ def as_array(value: Any) -> jax.Array:
     return value if isinstance(value, jax.Array) else jnp.asarray(value)
 
 
-def blank(shapes: Shapes) -> Lane:
+def lane_shapes(shapes: ProgramShapes) -> Lane:
     """The shapes of a ``Lane`` of the program."""
     number: Any
     whole: Any
     number, whole = jax.ShapeDtypeStruct((), float_type()), jax.ShapeDtypeStruct((), jnp.int32)
-    return Lane(raw(shapes.state), dict.fromkeys(shapes.train, number), whole, whole, whole)
+    return Lane(unwrap_keys(shapes.state), dict.fromkeys(shapes.train, number), whole, whole, whole)

@@ -13,8 +13,8 @@ from hpjax.core.errors import InputError, ProgramError, UnknownHyperparameterErr
 from hpjax.core.hparams import Hparams, Selected, reading, with_fold
 from hpjax.core.program import Arrays, Program
 from hpjax.core.space import Point, Space
-from hpjax.engine.probe import probe
-from hpjax.engine.shapes import Shapes, float_type
+from hpjax.engine.probe import trace_program
+from hpjax.engine.shapes import ProgramShapes, float_type
 
 
 class Verdict(NamedTuple):
@@ -48,9 +48,9 @@ class Tracer(NamedTuple):
         h = Hparams({**point, **shapes}, names)
         return h if self.folds is None else with_fold(h, jax.ShapeDtypeStruct((), jnp.int32), self.folds)
 
-    def shapes(self, point: Point, traced: Iterable[str]) -> Shapes:
+    def shapes(self, point: Point, traced: Iterable[str]) -> ProgramShapes:
         """What the program gives where the hyperparameters ``traced`` are tracers."""
-        return probe(self.program, self.hparams(point, traced), self.train, self.valid)
+        return trace_program(self.program, self.hparams(point, traced), self.train, self.valid)
 
 
 def dtype(kind: Kind) -> Any:
@@ -70,15 +70,15 @@ def numbers(kind: Kind, values: Sequence[Any]) -> Any:
     return leaf(kind, np.array(found, dtype(kind)))
 
 
-def together(kinds: Mapping[str, Kind], points: Sequence[Point], traced: Iterable[str]) -> Hparams:
+def stack_hparams(kinds: Mapping[str, Kind], points: Sequence[Point], traced: Iterable[str]) -> Hparams:
     """Points of one group as one ``Hparams``, whose leaves have shape (points,)."""
     own = {n: numbers(kinds[n], [point[n] for point in points]) for n in traced if n in points[0]}
     return Hparams({**points[0], **own}, own)
 
 
-def alone(kinds: Mapping[str, Kind], point: Point, traced: Iterable[str]) -> Hparams:
+def lane_hparams(kinds: Mapping[str, Kind], point: Point, traced: Iterable[str]) -> Hparams:
     """One point as its lane has it; leaves have shape ()."""
-    h: Hparams = jax.tree.map(lambda array: array[0], together(kinds, [point], traced))
+    h: Hparams = jax.tree.map(lambda array: array[0], stack_hparams(kinds, [point], traced))
     return h
 
 
@@ -96,12 +96,12 @@ def judge(tracer: Tracer, space: Space, points: Sequence[Point]) -> dict[str, Ve
     """
     verdicts = {name: _declared(space, name, tracer.kinds[name]) for name in space.names}
     for point in points:
-        while settle(tracer, space, point, verdicts) is None:
+        while resolve_traced(tracer, space, point, verdicts) is None:
             pass
     return verdicts
 
 
-def settle(tracer: Tracer, space: Space, point: Point, verdicts: dict[str, Verdict]) -> Shapes | None:
+def resolve_traced(tracer: Tracer, space: Space, point: Point, verdicts: dict[str, Verdict]) -> ProgramShapes | None:
     """What the program gives at ``point``; None where a verdict did not hold there and was turned into a static one.
 
     Raises: as ``judge``.

@@ -164,13 +164,13 @@ def run(
 
         initialize()
     sweep = _load(file, **changes)
-    from hpjax.engine.distributed import agreed, is_writer
+    from hpjax.engine.distributed import broadcast_json, is_writer
     from hpjax.results.store.manifest import MANIFEST
 
     if directory is None:
         part = "" if sweep.shard is None else "-shard-{}-of-{}".format(*sweep.shard)
         directory = Path("runs") / f"{file.absolute().parent.name}-{time.strftime('%Y%m%d-%H%M%S')}{part}"
-    directory = Path(agreed(str(directory)))
+    directory = Path(broadcast_json(str(directory)))
     if test and sweep.shard is not None:
         raise RunError("--test needs all trials, to test the best: merge the shards, then run FILE --dir OUT --test.")
     if test and (sweep.program.data is None or sweep.program.data.test is None):

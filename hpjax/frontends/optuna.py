@@ -30,7 +30,7 @@ def as_objective(sweep: Sweep) -> Callable[[Sequence[Point]], list[float]]:
 
     def objective(points: Sequence[Point]) -> list[float]:
         result = replace(sweep, sampler=Manual(points), trials=None, rounds=1, shard=None).run(progress=False)
-        scores = sweep.objective.together(result.last(sweep.objective.metric))
+        scores = sweep.objective.aggregate(result.last(sweep.objective.metric))
         found: list[float] = sweep.objective.value(np.nan_to_num(scores, nan=np.inf)).tolist()
         return found
 

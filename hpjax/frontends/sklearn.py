@@ -6,14 +6,15 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.core.errors import InputError, RunError, whole
+from hpjax.core.arrays import ceil_div
+from hpjax.core.errors import InputError, RunError, check_int
 from hpjax.core.objective import Objective, minimize
 from hpjax.core.program import Data, Program
 from hpjax.core.space import Space
 from hpjax.data.examples import Examples, tidy_examples
-from hpjax.engine.probe import probe
-from hpjax.engine.shapes import restored
-from hpjax.engine.tracing import alone
+from hpjax.engine.probe import trace_program
+from hpjax.engine.shapes import state_from_leaves
+from hpjax.engine.tracing import lane_hparams
 from hpjax.samplers import Manual, Sampler, Sobol
 from hpjax.schedulers import Scheduler
 from hpjax.sweep.models import Predictor
@@ -129,9 +130,9 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         else:
             y = y.astype(np.float64)
         every = tidy_examples("fit", X, y)
-        folds = whole("SweepCV.cv", self.cv, least=2, most=len(X))
+        folds = check_int("SweepCV.cv", self.cv, least=2, most=len(X))
         self._data = Data(every, every, name="all")
-        kept = len(X) - -(-len(X) // folds)
+        kept = len(X) - ceil_div(len(X), folds)
         train, valid = (Examples(every.x[part], every.y[part]) for part in (slice(0, kept), slice(kept, None)))
         objective = minimize("valid/loss") if self.objective is None else self.objective
         sweep = Sweep(
@@ -177,8 +178,8 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     def _predicting(self) -> Predictor:
         program = self._program(self._data)
         kinds = {name: self.space.kind(name) for name in self._traced}
-        h = alone(kinds, self.best_params_, self._traced)
-        return Predictor(program, h, [restored(self._leaves, probe(program, h, *program.splits))])
+        h = lane_hparams(kinds, self.best_params_, self._traced)
+        return Predictor(program, h, [state_from_leaves(self._leaves, trace_program(program, h, *program.splits))])
 
     def _tell(self, sweep: Sweep, folds: int) -> None:
         """Sets what was found."""

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from hpjax.core.arrays import ceil_div
 from hpjax.core.domains import Choice, Int, LogUniform, ReverseLogUniform, Uniform
 from hpjax.core.errors import InputError
 from hpjax.core.space import Point, Space
@@ -111,7 +112,7 @@ def _raced(scheduler: Scheduler, trials: int, budget: int, eval_every: int, seed
     while True:
         wanted = scheduler.next(step)
         assert wanted > step, f"next({step}) is {wanted}: it must go forward"
-        wanted = -(-wanted // eval_every) * eval_every
+        wanted = ceil_div(wanted, eval_every) * eval_every
         for at in range(step + eval_every, min(wanted, budget) + 1, eval_every):
             for trial in sorted(live):
                 gone = at >= budget // 2 and trial % 9 == 4 and points[trial]["rate"] > 1e-4

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen, nnx
 
-from hpjax.core.bounds import within
+from hpjax.core.bounds import check_bounds
 from hpjax.core.errors import InputError
 from hpjax.nn.initializers import Initializer, lecun_normal, masked
 from hpjax.nn.masks import biases, check_units, first, traced
@@ -27,7 +27,7 @@ class _Dense(linen.Module):
     def __call__(self, x: Any) -> Any:
         shape = (x.shape[-1], self.features)
         if self.inputs is not None:
-            within("Dense.inputs", self.inputs, 1, shape[0])
+            check_bounds("Dense.inputs", self.inputs, 1, shape[0])
         kernel = self.param("kernel", masked(self.kernel_init, self.inputs, self.active), shape, self.param_dtype)
         bias = (
             self.param("bias", biases(self.bias_init, self.active), (self.features,), self.param_dtype)

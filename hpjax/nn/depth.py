@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from hpjax.core.bounds import within
+from hpjax.core.bounds import check_bounds
 from hpjax.nn.masks import traced
 
 
@@ -25,7 +25,7 @@ def layers(block: Callable[[int, Any], Any], x: Any, count: Any, most: int) -> A
       >>> layers(lambda i, x: x * 2, jnp.ones(()), count=3, most=8)
       Array(8., dtype=float32)
     """
-    within("layers.count", count, 0, most, masks=True)
+    check_bounds("layers.count", count, 0, most, masks=True)
     for i in range(most if traced(count) else int(count)):
         x = jnp.where(i < count, block(i, x), x) if traced(count) else block(i, x)
     return x

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen, nnx
 from jax import lax
 
-from hpjax.core.bounds import within
+from hpjax.core.bounds import check_bounds
 from hpjax.core.errors import InputError
 from hpjax.nn.masks import traced
 
@@ -72,7 +72,7 @@ def Dropout(  # noqa: N802  a layer, as in Flax
       >>> Dropout(0.5).apply({}, jnp.ones(3), deterministic=True)
       Array([1., 1., 1.], dtype=float32)
     """
-    within("Dropout.rate", rate, 0, 1)
+    check_bounds("Dropout.rate", rate, 0, 1)
     settings["broadcast_dims"] = broadcast_dims
     return _LinenDropout(rate, **settings) if rngs is None else _NnxDropout(rate, rngs=rngs, **settings)
 
@@ -92,7 +92,7 @@ def MultiHeadAttention(*args: Any, dropout_rate: Any = 0.0, rngs: nnx.Rngs | Non
       >>> MultiHeadAttention(num_heads=2).init(jax.random.key(0), jnp.ones((1, 3, 4)))["params"]["out"]["kernel"].shape
       (2, 2, 4)
     """
-    within("MultiHeadAttention.dropout_rate", dropout_rate, 0, 1)
+    check_bounds("MultiHeadAttention.dropout_rate", dropout_rate, 0, 1)
     if traced(dropout_rate):
         for name in ("attention_fn", "force_fp32_for_softmax"):
             if settings.get(name):

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hpjax.core.bounds import within
+from hpjax.core.bounds import check_bounds
 from hpjax.core.errors import InputError
 from hpjax.nn.initializers import Initializer
 
@@ -22,7 +22,7 @@ def check_units(field: str, units: Any, most: int | None, masks: bool = False) -
     if jnp.issubdtype(jnp.result_type(units), jnp.floating):
         raise InputError(field, units, "must be a whole number", "Write Int or LogInt for its domain.")
     if most is not None:
-        within(field, units, 1, most, masks=masks)
+        check_bounds(field, units, 1, most, masks=masks)
 
 
 def biases(initializer: Initializer, active: Any) -> Initializer:

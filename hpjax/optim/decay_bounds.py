@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from hpjax.core.bounds import within
+from hpjax.core.bounds import check_bounds
 
 # Beyond [0, 1] an average grows without end, or alternates.
 DECAYS = ("decay", "b1", "b2", "b3")
@@ -35,7 +35,7 @@ def check_decays(optimizer: optax.GradientTransformation) -> None:
     for function, name, value in _variables(optimizer, set()):
         if function.__module__.startswith("optax.") and name in DECAYS and isinstance(value, int | float | jax.Array):
             field = f"{function.__qualname__.split('.')[0]}.{name}"
-            within(f"optax.{CALLED.get(field, field)}", value, 0, 1)
+            check_bounds(f"optax.{CALLED.get(field, field)}", value, 0, 1)
 
 
 def _variables(thing: Any, seen: set[int]) -> Iterator[Variable]:

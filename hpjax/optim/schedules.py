@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hpjax.core.bounds import within
+from hpjax.core.bounds import check_bounds
 from hpjax.core.errors import InputError
 
 Number = Any  # a float, an int, or a traced hyperparameter
@@ -29,8 +29,8 @@ def polynomial_schedule(
 
     With no steps it is ``init_value`` throughout, as in Optax.
     """
-    within("polynomial_schedule.transition_steps", transition_steps, 0)
-    within("polynomial_schedule.transition_begin", transition_begin, 0)
+    check_bounds("polynomial_schedule.transition_steps", transition_steps, 0)
+    check_bounds("polynomial_schedule.transition_begin", transition_begin, 0)
 
     def schedule(count: Any) -> Any:
         # Clipped last: a quotient that rounding takes beyond 1 would have no power.
@@ -55,7 +55,7 @@ def cosine_decay_schedule(
 
     I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
     """
-    within("cosine_decay_schedule.decay_steps", decay_steps, 1)
+    check_bounds("cosine_decay_schedule.decay_steps", decay_steps, 1)
 
     def schedule(count: Any) -> Any:
         done = jnp.minimum(_real(count), decay_steps) / decay_steps
@@ -78,9 +78,9 @@ def cosine_restarts_schedule(
 
     I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
     """
-    within("cosine_restarts_schedule.decay_steps", decay_steps, 1)
-    within("cosine_restarts_schedule.cycles", cycles, 1)
-    within("cosine_restarts_schedule.growth", growth, 1)
+    check_bounds("cosine_restarts_schedule.decay_steps", decay_steps, 1)
+    check_bounds("cosine_restarts_schedule.cycles", cycles, 1)
+    check_bounds("cosine_restarts_schedule.growth", growth, 1)
 
     def schedule(count: Any) -> Any:
         done = jnp.minimum(_real(count), decay_steps) / decay_steps
@@ -106,9 +106,9 @@ def exponential_decay(
     end_value: Number | None = None,
 ) -> Schedule:
     """``init_value * decay_rate ** (step / transition_steps)``; where asked in stairs, and not beyond ``end_value``."""
-    within("exponential_decay.transition_steps", transition_steps, 1)
-    within("exponential_decay.transition_begin", transition_begin, 0)
-    within("exponential_decay.decay_rate", decay_rate, 0)
+    check_bounds("exponential_decay.transition_steps", transition_steps, 1)
+    check_bounds("exponential_decay.transition_begin", transition_begin, 0)
+    check_bounds("exponential_decay.decay_rate", decay_rate, 0)
 
     def schedule(count: Any) -> Any:
         later = _real(count) - transition_begin
@@ -134,8 +134,8 @@ def piecewise_constant_schedule(
     """
     pairs = list(boundaries_and_scales.items() if isinstance(boundaries_and_scales, Mapping) else boundaries_and_scales)
     for boundary, scale in pairs:
-        within("piecewise_constant_schedule.boundary", boundary, 0)
-        within("piecewise_constant_schedule.scale", scale, 0)
+        check_bounds("piecewise_constant_schedule.boundary", boundary, 0)
+        check_bounds("piecewise_constant_schedule.scale", scale, 0)
 
     def schedule(count: Any) -> Any:
         value = jnp.asarray(init_value, jnp.result_type(float))
@@ -148,7 +148,7 @@ def piecewise_constant_schedule(
 
 def warmup_constant_schedule(init_value: Number, peak_value: Number, warmup_steps: Number) -> Schedule:
     """A straight line to ``peak_value``, which stays."""
-    within("warmup_constant_schedule.warmup_steps", warmup_steps, 0, in_run=True)
+    check_bounds("warmup_constant_schedule.warmup_steps", warmup_steps, 0, in_run=True)
     return linear_schedule(init_value, peak_value, warmup_steps)
 
 
@@ -186,7 +186,7 @@ def inverse_sqrt_schedule(peak_value: Number, warmup_steps: Number, init_value: 
 
     A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017, section 5.3.
     """
-    within("inverse_sqrt_schedule.warmup_steps", warmup_steps, 1, in_run=True)
+    check_bounds("inverse_sqrt_schedule.warmup_steps", warmup_steps, 1, in_run=True)
 
     def schedule(count: Any) -> Any:
         t = _real(count)
@@ -216,7 +216,7 @@ def warmup_stable_decay_schedule(
     Strategies", COLM 2024.
     """
     _warmup("warmup_stable_decay_schedule", warmup_steps, decay_begin, equal=True)
-    within("warmup_stable_decay_schedule.decay_steps", decay_steps, 1)
+    check_bounds("warmup_stable_decay_schedule.decay_steps", decay_steps, 1)
 
     def schedule(count: Any) -> Any:
         t = _real(count)
@@ -262,8 +262,8 @@ def cosine_onecycle_schedule(
     Rates", 2018. Arguments as in Optax. Where ``pct_start * transition_steps`` is traced and a whole number but for
     rounding, the peak may come a step earlier or later than Optax's, which rounds in float64.
     """
-    within("cosine_onecycle_schedule.transition_steps", transition_steps, 1)
-    within("cosine_onecycle_schedule.pct_start", pct_start, 0, 1)
+    check_bounds("cosine_onecycle_schedule.transition_steps", transition_steps, 1)
+    check_bounds("cosine_onecycle_schedule.pct_start", pct_start, 0, 1)
     first = peak_value / div_factor
     knots = [(_whole(pct_start, transition_steps), peak_value), (transition_steps, first / final_div_factor)]
     return _onecycle(first, knots, lambda done: 0.5 - 0.5 * jnp.cos(jnp.pi * done))
@@ -278,9 +278,9 @@ def linear_onecycle_schedule(
     final_div_factor: Number = 1e4,
 ) -> Schedule:
     """Straight lines up to ``peak_value``, back, and far below: as ``cosine_onecycle_schedule``, see there."""
-    within("linear_onecycle_schedule.transition_steps", transition_steps, 1)
-    within("linear_onecycle_schedule.pct_start", pct_start, 0, 1)
-    within("linear_onecycle_schedule.pct_final", pct_final, 0, 1)
+    check_bounds("linear_onecycle_schedule.transition_steps", transition_steps, 1)
+    check_bounds("linear_onecycle_schedule.pct_start", pct_start, 0, 1)
+    check_bounds("linear_onecycle_schedule.pct_final", pct_final, 0, 1)
     first = peak_value / div_factor
     knots = [
         (_whole(pct_start, transition_steps), peak_value),
@@ -291,7 +291,7 @@ def linear_onecycle_schedule(
 
 
 def _warmup(schedule: str, warmup_steps: Number, end: Number, equal: bool = False) -> None:
-    within(f"{schedule}.warmup_steps", warmup_steps, 0, in_run=True)
+    check_bounds(f"{schedule}.warmup_steps", warmup_steps, 0, in_run=True)
     numbers = not isinstance(warmup_steps, jax.core.Tracer) and not isinstance(end, jax.core.Tracer)
     if numbers and (warmup_steps > end or (warmup_steps == end and not equal)):
         raise InputError(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hpjax.core.bounds import within
+from hpjax.core.bounds import check_bounds
 from hpjax.core.errors import InputError, did_you_mean
 from hpjax.core.objective import Objective, minimize
 from hpjax.optim.schedules import (
@@ -26,7 +26,7 @@ def sgd(
 
     I. Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013.
     """
-    within("sgd.momentum", momentum, 0, 1)
+    check_bounds("sgd.momentum", momentum, 0, 1)
 
     def init(params: Any) -> optax.TraceState:
         return optax.TraceState(trace=jax.tree.map(jnp.zeros_like, params))
@@ -90,11 +90,11 @@ def reduce_on_plateau(
     """
     objective = minimize("valid/loss") if objective is None else objective
     metric, sign = objective.metric, 1 if objective.direction == "minimize" else -1
-    within("reduce_on_plateau.min_scale", min_scale, 0, 1)
-    within("reduce_on_plateau.rtol", rtol, 0, 1)
-    within("reduce_on_plateau.factor", factor, 0, 1)
-    within("reduce_on_plateau.patience", patience, 1)
-    within("reduce_on_plateau.cooldown", cooldown, 0)
+    check_bounds("reduce_on_plateau.min_scale", min_scale, 0, 1)
+    check_bounds("reduce_on_plateau.rtol", rtol, 0, 1)
+    check_bounds("reduce_on_plateau.factor", factor, 0, 1)
+    check_bounds("reduce_on_plateau.patience", patience, 1)
+    check_bounds("reduce_on_plateau.cooldown", cooldown, 0)
 
     def init(params: Any) -> PlateauState:
         zero = jnp.zeros((), jnp.int32)
@@ -141,7 +141,7 @@ def add_noise(eta: Number, gamma: Number = 0.55) -> optax.GradientTransformation
 
     A. Neelakantan et al., "Adding Gradient Noise Improves Learning for Very Deep Networks", 2015.
     """
-    within("add_noise.eta", eta, 0)
+    check_bounds("add_noise.eta", eta, 0)
 
     def init(params: Any) -> Any:
         return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
@@ -167,7 +167,7 @@ def half_life(examples: Number, batch_size: Number) -> Any:
     M. Marek et al., "Small Batch Size Training for Language Models: When Vanilla SGD Works, and Why Gradient
     Accumulation Is Wasteful", NeurIPS 2025.
     """
-    within("half_life.examples", examples, 1)
+    check_bounds("half_life.examples", examples, 1)
     # Traced whole numbers are int32, whose quotient would be a float32 even among float64.
     half = jnp.asarray(examples, jnp.result_type(float)) if isinstance(examples, jax.Array) else examples
     return 0.5 ** (batch_size / half)

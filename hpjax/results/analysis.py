@@ -5,15 +5,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError, did_you_mean
 from hpjax.core.format import show
 
 if TYPE_CHECKING:
     from hpjax.results.result import Result
-
-Array = NDArray[Any]
 
 
 class Curves(NamedTuple):

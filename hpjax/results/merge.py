@@ -18,7 +18,7 @@ from hpjax.results.store.run_store import STATES, Store
 NAMED = 10
 
 
-class Part(NamedTuple):
+class ShardRun(NamedTuple):
     """A run directory to merge.
 
     Attributes:
@@ -76,7 +76,7 @@ def merge(directories: Iterable[str | Path], out: str | Path) -> Result:
     return load(out)
 
 
-def _opened(path: Path) -> Part:
+def _opened(path: Path) -> ShardRun:
     manifest = read_manifest(path)
     store = Store.open(path)
     try:
@@ -94,10 +94,10 @@ def _opened(path: Path) -> Part:
                 raise RunError(f"{str(path)!r} cannot be read: the states of wave {wave} are missing.")
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{str(path)!r} cannot be read: damaged, or of another version ({error!r}).") from None
-    return Part(path, manifest, store, rows, own)
+    return ShardRun(path, manifest, store, rows, own)
 
 
-def _check(parts: Sequence[Part]) -> None:
+def _check(parts: Sequence[ShardRun]) -> None:
     """Checks that these are shards of one sweep, and that none has a trial of another."""
     first, *others = ({n: v for n, v in part.manifest["sweep"].items() if n != "shard"} for part in parts)
     for part, sweep in zip(parts[1:], others, strict=True):
@@ -117,7 +117,7 @@ def _check(parts: Sequence[Part]) -> None:
             )
 
 
-def _write(parts: Sequence[Part], out: Path) -> None:
+def _write(parts: Sequence[ShardRun], out: Path) -> None:
     """Writes beside ``out``, and renames at the end."""
     target = out.absolute()
     beside = target.with_name(f"{target.name}.part-{os.getpid()}")
@@ -136,7 +136,7 @@ def _write(parts: Sequence[Part], out: Path) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _join(parts: Sequence[Part], merged: Store, directory: Path) -> None:
+def _join(parts: Sequence[ShardRun], merged: Store, directory: Path) -> None:
     """Writes the trials, lanes, curves and states of all parts, with waves numbered anew."""
     used = [(number, wave) for number, part in enumerate(parts) for wave in sorted({row.wave for row in part.rows})]
     waves = {each: new for new, each in enumerate(each for each in used if each[1] != NO_WAVE)}
@@ -159,7 +159,7 @@ def _join(parts: Sequence[Part], merged: Store, directory: Path) -> None:
         shutil.copytree(parts[number].path / STATES / f"wave-{wave}", directory / STATES / f"wave-{new}")
 
 
-def _manifest(parts: Sequence[Part]) -> dict[str, Any]:
+def _manifest(parts: Sequence[ShardRun]) -> dict[str, Any]:
     """That of the first part, but for what all of them say; ``merged`` has how each shard ran."""
     manifests = [part.manifest for part in parts]
     sweep = manifests[0]["sweep"]

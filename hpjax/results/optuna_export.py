@@ -38,8 +38,8 @@ def write(result: "Result", path: str | Path, name: str) -> None:
         study = optuna.create_study(storage=storage, study_name=name, direction=result.objective.direction)
     kinds = {each: _distribution(optuna.distributions, result, each) for each in result.names}
     objective, steps = result.objective, result.curves("step")
-    values = objective.value(objective.together(result.last(objective.metric)))
-    curves = objective.value(objective.together(np.moveaxis(result.curves(objective.metric), 1, -1)))
+    values = objective.value(objective.aggregate(result.last(objective.metric)))
+    curves = objective.value(objective.aggregate(np.moveaxis(result.curves(objective.metric), 1, -1)))
     for trial in result:
         at = np.nanmax(steps[trial.id], axis=0, initial=0)
         curve = {int(s): float(v) for s, v in zip(at, curves[trial.id], strict=True) if s > 0 and np.isfinite(v)}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpjax.core.arrays import ceil_div
 from hpjax.core.errors import InputError, did_you_mean
 from hpjax.results import analysis
 
@@ -44,7 +45,7 @@ def overview(result: "Result", names: Sequence[str] | None = None) -> "Figure":
             raise InputError("plot", name, "must be a hyperparameter", did_you_mean(name, result.names))
     chosen = list(names) if names else analysis.varied(result)
     columns = min(3, len(chosen) + 1)
-    with _figure(columns, -(-(len(chosen) + 1) // columns)) as (figure, panels):
+    with _figure(columns, ceil_div(len(chosen) + 1, columns)) as (figure, panels):
         draw_curves(result, result.objective.metric, panels[0])
         for name, panel in zip(chosen, panels[1:], strict=False):
             draw_axis(result, name, result.objective.metric, panel)

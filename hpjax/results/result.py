@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hpjax.core.arrays import Array
 from hpjax.core.domains import Range
-from hpjax.core.errors import InputError, RunError, did_you_mean, whole
+from hpjax.core.errors import InputError, RunError, check_int, did_you_mean
 from hpjax.core.format import count, show, size
 from hpjax.core.format import metric as number
 from hpjax.core.format import table as text_table
@@ -20,8 +21,6 @@ from hpjax.results.store.manifest import read_manifest
 from hpjax.results.store.run_store import Store
 from hpjax.results.store.validation import memory
 from hpjax.results.trial import Trial
-
-Array = NDArray[Any]
 
 
 class Takeover(NamedTuple):
@@ -82,7 +81,7 @@ class Result:
         rows = store.trials()
         self.hparams = [hparams for *_, hparams in rows]
         self.first_hparams = list(self.hparams)
-        self.lineage = [Takeover(*row) for row in store.takeovers()]
+        self.lineage = [Takeover(*row) for row in store.clones()]
         unknown = {*chain(*self.hparams, *(takeover.hparams for takeover in self.lineage))} - {*self.names}
         if unknown:
             raise RunError(f"the database has hyperparameters {sorted(unknown)}, and the manifest has none such.")
@@ -181,7 +180,7 @@ class Result:
 
     def top(self, k: int = 10, by: Objective | None = None) -> list[Trial]:
         """The ``k`` best trials, by the objective of the sweep or another: ``by=hpx.maximize("valid/accuracy")``."""
-        k = whole("top.k", k)
+        k = check_int("top.k", k)
         if by is None or by == self.objective:
             return [Trial(self, trial) for trial in self.ranking[:k]]
         return [Trial(self, t) for t in by.rank(self.last(by.metric), self.lane_status, self.lane_step)[:k]]

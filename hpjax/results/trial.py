@@ -4,16 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.format import metric as number
 from hpjax.core.format import show
 
 if TYPE_CHECKING:
     from hpjax.results.result import Result
-
-Array = NDArray[Any]
 
 
 class Trial:

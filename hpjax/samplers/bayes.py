@@ -6,16 +6,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
 
+from hpjax.core.arrays import Floats
 from hpjax.core.domains import Choice, Domain
-from hpjax.core.errors import whole
+from hpjax.core.errors import check_int
 from hpjax.core.space import Point, Space
 from hpjax.samplers import gaussian_process as gp
 from hpjax.samplers.base import Observation, Sampler
 from hpjax.samplers.sobol import Sobol
 
-Floats = NDArray[np.float64]
 # Observations that the hyperparameters of the process are fitted to; more change them little and cost their cube.
 FITTED = 256
 RESTARTS = 4
@@ -50,7 +49,7 @@ class Bayes(Sampler):
 
     def __post_init__(self) -> None:
         if self.initial is not None:
-            whole("Bayes.initial", self.initial)
+            check_int("Bayes.initial", self.initial)
 
     def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
         initial = 2 * len(space.dimensions) + 2 if self.initial is None else self.initial

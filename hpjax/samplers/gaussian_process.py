@@ -15,9 +15,9 @@ import optax
 from jax import lax
 from jax.scipy.linalg import cho_solve, cholesky, solve_triangular
 from jax.scipy.special import ndtr
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from hpjax.core.arrays import Floats
+
 SMALLEST = 64
 # C. Hvarfner, E. O. Hellsten and L. Nardi, "Vanilla Bayesian Optimization Performs Great in High Dimensions", ICML
 # 2024: lengths are expected to grow with the root of the dimension. The noise is expected to be small.

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from hpjax.core.arrays import ceil_div
 from hpjax.core.errors import InputError
 from hpjax.schedulers.base import Race, Scheduler
 from hpjax.schedulers.rungs import beaten, check_factor, check_min_steps, rung_after, rung_of
@@ -65,7 +66,7 @@ class Hyperband(Scheduler):
                 "Sweep.trials",
                 trials,
                 f"must fill the brackets of Hyperband, {shares} = {whole} trials",
-                f"Use {-(-trials // whole) * whole}.",
+                f"Use {ceil_div(trials, whole) * whole}.",
             )
 
     def next(self, step: int) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from hpjax.core.errors import whole
+from hpjax.core.errors import check_int
 from hpjax.schedulers.base import Race, Scheduler
 
 
@@ -26,7 +26,7 @@ class MedianStop(Scheduler):
     min_steps: int = 1
 
     def __post_init__(self) -> None:
-        whole("MedianStop.min_steps", self.min_steps)
+        check_int("MedianStop.min_steps", self.min_steps)
 
     def next(self, step: int) -> int:
         return max(step + 1, self.min_steps)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hpjax.core.errors import real, whole
+from hpjax.core.errors import check_float, check_int
 from hpjax.schedulers.base import Race, Scheduler
 
 
@@ -29,8 +29,8 @@ class EarlyStop(Scheduler):
     min_delta: float = 0.0
 
     def __post_init__(self) -> None:
-        whole("EarlyStop.patience", self.patience)
-        real("EarlyStop.min_delta", self.min_delta, 0, remedy="Use 0.")
+        check_int("EarlyStop.patience", self.patience)
+        check_float("EarlyStop.min_delta", self.min_delta, 0, remedy="Use 0.")
 
     def decide(self, race: Race) -> Iterable[int]:
         return [trial for trial in race.live if self._stalled(race.curves[trial])]

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hpjax.core.arrays import ceil_div
 from hpjax.core.domains import Choice, Domain, ReverseLogUniform
-from hpjax.core.errors import InputError, real, whole
+from hpjax.core.errors import InputError, check_float, check_int
 from hpjax.core.space import Point
 from hpjax.schedulers.base import Clone, Race, Scheduler
 
@@ -49,17 +50,17 @@ class PBT(Scheduler):
     share: float = 0.2
 
     def __post_init__(self) -> None:
-        whole("PBT.every", self.every)
+        check_int("PBT.every", self.every)
         for name, known in (("exploit", EXPLOIT), ("explore", EXPLORE)):
             if getattr(self, name) not in known:
                 raise InputError(f"PBT.{name}", getattr(self, name), f"must be one of {known}", "Spell it so.")
-        real("PBT.resample", self.resample, 0, 1, "Give a share.")
-        real("PBT.share", self.share, 0.01, 0.5, "Give a share.")
+        check_float("PBT.resample", self.resample, 0, 1, "Give a share.")
+        check_float("PBT.share", self.share, 0.01, 0.5, "Give a share.")
 
     def check(self, trials: int, budget: int, eval_every: int) -> None:
         if trials < 4:
             raise InputError("Sweep.trials", trials, "must be 4 or more, a population", "Use 20 or more.")
-        if -(-self.every // eval_every) * eval_every >= budget:
+        if ceil_div(self.every, eval_every) * eval_every >= budget:
             allowed = f"must be below the budget, {budget} steps, at an evaluation, which come every {eval_every}"
             raise InputError("PBT.every", self.every, allowed, "Decide more often, or train longer.")
 

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterable
 
-from hpjax.core.errors import InputError, real, whole
+from hpjax.core.errors import InputError, check_float, check_int
 from hpjax.schedulers.base import Race
 
 
 def check_factor(name: str, factor: float) -> None:
     """Raises ``InputError`` unless it is a number of 2 or more."""
-    real(f"{name}.factor", factor, 2, remedy="Use 3 or 4.")
+    check_float(f"{name}.factor", factor, 2, remedy="Use 3 or 4.")
 
 
 def check_min_steps(name: str, min_steps: int, budget: int, eval_every: int) -> None:
     """Raises ``InputError`` unless there is an evaluation from ``min_steps`` on, before the end."""
-    whole(f"{name}.min_steps", min_steps)
+    check_int(f"{name}.min_steps", min_steps)
     if min_steps >= budget:
         allowed = f"must be below the budget, {budget} steps"
         raise InputError(f"{name}.min_steps", min_steps, allowed, "Decide earlier, or train longer.")

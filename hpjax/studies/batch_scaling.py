@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from hpjax.core.arrays import ceil_div
 from hpjax.core.domains import Choice
-from hpjax.core.errors import InputError, real, whole
+from hpjax.core.errors import InputError, check_float, check_int
 from hpjax.core.format import show
 from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key, purpose_key, step_key
@@ -130,9 +131,9 @@ def batch_scaling_sweep(
         )
         raise InputError("batch_scaling.program", "finish", allowed, "Leave it out.")
     sizes = _sizes(batch_sizes)
-    real("batch_scaling.target", target, -np.inf)
+    check_float("batch_scaling.target", target, -np.inf)
     if complete is not None:
-        whole("batch_scaling.complete", complete)
+        check_int("batch_scaling.complete", complete)
     if name in space.names:
         allowed = "must not be in the space: each batch size has a search of its own"
         raise InputError("batch_scaling.space", name, allowed, "Leave it out, and give batch_sizes.")
@@ -142,7 +143,7 @@ def batch_scaling_sweep(
             raise InputError(f"batch_scaling.{taken}", settings[taken], allowed, "Use more trials.")
     sampler = settings.pop("sampler", None) or Sobol()
     points = sampler.size(space)
-    trials = whole("batch_scaling.trials", (points or 64) if trials is None else trials)
+    trials = check_int("batch_scaling.trials", (points or 64) if trials is None else trials)
     if points is not None and trials != points:
         allowed = f"must be {points}, the number of points of {type(sampler).__name__}"
         raise InputError("batch_scaling.trials", trials, allowed, "Leave it out.")
@@ -219,7 +220,7 @@ class EachBatchSize(Sampler):
 def _sizes(batch_sizes: Sequence[int]) -> tuple[int, ...]:
     if not isinstance(batch_sizes, Iterable) or isinstance(batch_sizes, str):
         raise InputError("batch_scaling.batch_sizes", batch_sizes, "must be a list", "Write [16, 64, 256].")
-    sizes = sorted({whole("batch_scaling.batch_sizes", size) for size in batch_sizes})
+    sizes = sorted({check_int("batch_scaling.batch_sizes", size) for size in batch_sizes})
     if not sizes:
         raise InputError("batch_scaling.batch_sizes", batch_sizes, "must not be empty", "Write [16, 64, 256].")
     return tuple(sizes)
@@ -244,18 +245,18 @@ def _budget(
     if steps is not None and epochs is not None:
         raise InputError("batch_scaling.epochs", epochs, "cannot go with steps", "Give one of them.")
     if epochs is not None:
-        real("batch_scaling.epochs", epochs, 0)
+        check_float("batch_scaling.epochs", epochs, 0)
         train = program.splits[0]
         if train is None or isinstance(train, Stream):
             allowed = "needs a training split of known size"
             raise InputError("batch_scaling.epochs", epochs, allowed, "Give steps, a function of the batch size.")
         examples = examples_in(train)
-        return lambda h: max(1, -(-round(epochs * examples) // int(h[name])))
+        return lambda h: max(1, ceil_div(round(epochs * examples), int(h[name])))
     if steps is None:
         return program.steps
     if callable(steps):
         return lambda h: steps(int(h[name]))
-    return whole("batch_scaling.steps", steps)
+    return check_int("batch_scaling.steps", steps)
 
 
 def _quicker(sweep: Sweep) -> Sweep:
@@ -268,12 +269,12 @@ def _quicker(sweep: Sweep) -> Sweep:
         return sweep  # batch statistics would be those of microbatches
     own = sweep.program
     parts = batches.remade(int(np.gcd.reduce(sizes)))
-    fields = ("init", "step", "batch", "calls", "validate", "batches")
+    fields = ("init", "step", "batch", "microsteps", "validate", "batches")
     taken: dict[str, Any] = {field: getattr(parts, field) for field in fields}
 
     def eval_every(h: Hparams) -> int:
         """As often as before, counted in microbatches."""
-        return own.schedule(h).eval_every * parts.schedule(h).calls
+        return own.length(h).eval_every * parts.length(h).microsteps
 
     other = replace(sweep, program=replace(own, **taken, eval_every=own.eval_every and eval_every))
     return other if _estimated(other) < _estimated(sweep) else sweep

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.core.errors import InputError, RunError, did_you_mean, real, whole
+from hpjax.core.arrays import Floats
+from hpjax.core.errors import InputError, RunError, check_float, check_int, did_you_mean
 from hpjax.core.format import count, metric, show, table
 from hpjax.results.result import Result, column
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps, slopes
-
-Floats = NDArray[np.float64]
 
 # The share of a domain, on its own scale, that counts as an edge.
 EDGE = 0.05
@@ -124,7 +123,7 @@ class BatchScaling:
         Raises:
           InputError: there are fewer than three points.
         """
-        whole("critical_interval.draws", draws)
+        check_int("critical_interval.draws", draws)
         fit_steps(*self._steps)
         rng = np.random.default_rng(0)
         sizes, tried = np.array(self.batch_sizes), self.tried
@@ -292,9 +291,9 @@ def scaling(result: Result, target: float, *, complete: int | None = None, name:
     Raises:
       InputError: the result has no such hyperparameter, several replicates, or trials that ended before the target.
     """
-    real("scaling.target", target, -np.inf)
+    check_float("scaling.target", target, -np.inf)
     if complete is not None:
-        whole("scaling.complete", complete)
+        check_int("scaling.complete", complete)
     ended_at = result.manifest["sweep"].get("program", {}).get("target")
     score = result.objective.value  # of a value as of a score, since one is the other or its opposite
     if ended_at is not None and score(target) < score(float(ended_at)):

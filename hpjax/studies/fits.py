@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from hpjax.core.arrays import Floats
 from hpjax.core.errors import InputError
-
-Floats = NDArray[np.float64]
 
 # Slopes of the fit beyond which scaling counts as perfect, or a larger batch as of no use.
 PERFECT, FLAT = -0.9, -0.1

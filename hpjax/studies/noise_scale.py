@@ -3,12 +3,11 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from hpjax.core.errors import InputError, real, whole
+from hpjax.core.arrays import Floats
+from hpjax.core.errors import InputError, check_float, check_int
 from hpjax.results.result import Result
-
-Floats = NDArray[np.float64]
 
 SIGNAL, TRACE, WHOLE = (f"train/gradient_noise/{name}" for name in ("signal", "trace", "batches"))
 
@@ -59,7 +58,7 @@ def noise_scale(result: Result, window: int = 1) -> NoiseScale:
       >>> hpx.studies.noise_scale(result).simple.shape
       (1, 1, 2)
     """
-    window = whole("noise_scale.window", window)
+    window = check_int("noise_scale.window", window)
     if SIGNAL not in result.metrics:
         allowed = "has no gradient noise"
         remedy = 'Give hpx.supervised microbatch=... and monitor=["gradient_noise"].'
@@ -84,7 +83,7 @@ def noise_scale_of(small: float, big: float, small_squares: ArrayLike, big_squar
       4.0
     """
     for name, size in (("small", small), ("big", big)):
-        real(f"noise_scale_of.{name}", size, 0)
+        check_float(f"noise_scale_of.{name}", size, 0)
     if small == big or min(small, big) == 0:
         raise InputError("noise_scale_of.big", big, f"must differ from {small}", "Use two batch sizes.")
     at_small, at_big = (float(np.mean(np.asarray(squares, float))) for squares in (small_squares, big_squares))

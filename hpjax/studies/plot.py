@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpjax.core.arrays import ceil_div
 from hpjax.core.format import metric
 from hpjax.results.plot import _DOTS, BLUE, GREY, ORANGE, RED, _figure, _plain
 
@@ -98,7 +99,7 @@ def _logarithmic(ax: "Axes", batch_sizes: Sequence[int]) -> None:
 
     ax.set_xscale("log")
     ax.set_yscale("log")
-    ax.set_xticks(batch_sizes[:: -(-len(batch_sizes) // 6)])
+    ax.set_xticks(batch_sizes[:: ceil_div(len(batch_sizes), 6)])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     ax.yaxis.set_minor_formatter(NullFormatter())

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from hpjax.core.errors import InputError, real, whole
+from hpjax.core.arrays import Floats
+from hpjax.core.errors import InputError, check_float, check_int
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Program
-
-Floats = NDArray[np.float64]
 
 # Steps beyond which a target counts as never reached.
 MOST = 2**40
@@ -51,10 +50,10 @@ class NoisyQuadratic:
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        whole("NoisyQuadratic.dimensions", self.dimensions)
-        whole("NoisyQuadratic.distinct", self.distinct, least=2)
-        real("NoisyQuadratic.power", self.power, -np.inf)
-        real("NoisyQuadratic.momentum", self.momentum, 0, remedy="Give a number in [0, 1).")
+        check_int("NoisyQuadratic.dimensions", self.dimensions)
+        check_int("NoisyQuadratic.distinct", self.distinct, least=2)
+        check_float("NoisyQuadratic.power", self.power, -np.inf)
+        check_float("NoisyQuadratic.momentum", self.momentum, 0, remedy="Give a number in [0, 1).")
         if self.momentum >= 1:
             raise InputError("NoisyQuadratic.momentum", self.momentum, "must be below 1", "Give a number in [0, 1).")
 
@@ -105,7 +104,7 @@ class NoisyQuadratic:
           InputError: a batch size that is no positive integer, a target that is not positive, or no learning rate.
         """
         for size in batch_sizes:
-            whole("NoisyQuadratic.steps_to.batch_sizes", size)
+            check_int("NoisyQuadratic.steps_to.batch_sizes", size)
         _at_least("NoisyQuadratic.steps_to.target", target, TINY)
         rates = (
             np.logspace(-5, 0.5, 100) if learning_rates is None else np.atleast_1d(np.asarray(learning_rates, float))

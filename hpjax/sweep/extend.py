@@ -12,14 +12,14 @@ from hpjax.core.errors import RunError
 from hpjax.core.program import AT_THE_END
 from hpjax.data.stream import Position
 from hpjax.engine.lane import HEALTHY
-from hpjax.engine.shapes import Lane, Shapes, blank
+from hpjax.engine.shapes import Lane, ProgramShapes, lane_shapes
 from hpjax.results.result import Result
 from hpjax.results.store.checkpoints import KEPT, Checkpoints, Cut, forget
 from hpjax.results.store.manifest import read_manifest, write_manifest
 from hpjax.results.store.rows import NO_WAVE, STATUSES
 from hpjax.results.store.run_store import Store
 from hpjax.sweep.planning.planner import Prepared
-from hpjax.sweep.running.scores import Standing
+from hpjax.sweep.running.scores import Scores
 from hpjax.sweep.running.state import check_cut, check_lanes
 from hpjax.sweep.spec import Settings
 
@@ -57,7 +57,7 @@ def extend(path: Path, settings: Settings, prepared: Prepared, about: dict[str, 
         cut = _cut(settings, prepared, store, result, more_steps="steps" in changed)
         check_cut(cut, now)
         for wave in cut.about["waves"] if "steps" in changed else ():
-            leaves = jax.tree.leaves(blank(prepared.plan.shapes[int(result.groups[result.waves == wave][0])]))
+            leaves = jax.tree.leaves(lane_shapes(prepared.plan.shapes[int(result.groups[result.waves == wave][0])]))
             part = cut.part(f"wave-{wave}")
             check_lanes(part, len(part.arrays["live"]), leaves)
     finally:
@@ -89,7 +89,7 @@ def _check_steps(
         raise refused("its program finished what complete trials keep, as early stopping does. Begin a new run")
     if settings.scheduler is not None:
         raise refused("its scheduler has decided by what it knew of the budget. Begin a new run")
-    calls = steps * plan.schedules[0].calls
+    calls = steps * plan.lengths[0].microsteps
     if any(group.eval_every == AT_THE_END for group in plan.groups):
         raise refused("it was evaluated at its end only, which is not where a longer run is. Begin a new one")
     if any(calls % group.eval_every for group in plan.groups):
@@ -100,12 +100,12 @@ def _cut(settings: Settings, prepared: Prepared, store: Store, result: Result, m
     """Where a finished run stands, as a cut of it: at the end of its last round, or at its last step."""
     plan, last = prepared.plan, int(result.rounds.max())
     # All alike where steps are added; and for trials that have ended it does not matter any more.
-    calls = plan.schedules[0].calls
+    calls = plan.lengths[0].microsteps
     again = (result.lane_status == "complete") & (result.lane_step == result.lane_step.max()) & more_steps
     status = np.vectorize(STATUSES.index, otypes=[np.int64])(np.where(again, "running", result.lane_status))
     trial, replicate = np.indices(status.shape)
     changes = np.stack([trial, replicate, status, np.where(again, 0, result.lane_step)], axis=-1).reshape(-1, 4)
-    standing = Standing(settings.objective, plan.rounds, settings.lanes_a_trial)
+    standing = Scores(settings.objective, plan.rounds, settings.lanes_a_trial)
     taken = np.nan_to_num(result.curves("step")).max(axis=(1, 2), initial=0).astype(np.int64)
     stopped = (result.lane_status == "stopped").any(axis=1)
     standing.recall(result.last(settings.objective.metric), taken, stopped)
@@ -130,14 +130,14 @@ def _cut(settings: Settings, prepared: Prepared, store: Store, result: Result, m
         "narrowed": [[g, w] for g, w in sorted(narrow.items()) if w < plan.widths[g]],
         "waves": waves,
         "seconds": store.seconds() or 0.0,
-        "takeovers": len(result.lineage),
+        "clones": len(result.lineage),
     }
     return Cut.of(whole, parts)
 
 
-def _lanes(shapes: Shapes, leaves: list[NDArray[Any]], step: NDArray[np.int32]) -> Lane:
+def _lanes(shapes: ProgramShapes, leaves: list[NDArray[Any]], step: NDArray[np.int32]) -> Lane:
     """Lanes right after an evaluation at their step, with these leaves of states."""
-    like: Lane = blank(shapes)
+    like: Lane = lane_shapes(shapes)
     zeros: Any = {name: np.zeros(len(step), total.dtype) for name, total in like.totals.items()}
     state = jax.tree.unflatten(jax.tree.structure(like.state), leaves)
     counted, at, healthy = (jnp.asarray(each) for each in (np.zeros_like(step), step, np.full_like(step, HEALTHY)))

@@ -21,7 +21,7 @@ from hpjax.core.hashing import digest, without_addresses
 from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key
 from hpjax.core.program import Program
-from hpjax.data.stream import Stream, shown
+from hpjax.data.stream import Stream, first_batch_of
 from hpjax.results.store.manifest import FORMAT, origin
 from hpjax.sweep.planning.planner import Prepared, tracer
 from hpjax.sweep.spec import Settings
@@ -69,7 +69,7 @@ def description(settings: Settings, prepared: Prepared) -> dict[str, Any]:
         "randomness": settings.randomness,
         "width": list(plan.widths),
         "kernels": list(plan.kernels),
-        "steps": digest(repr(plan.schedules)) if len(set(plan.schedules)) > 1 else plan.steps[0],
+        "steps": digest(repr(plan.lengths)) if len(set(plan.lengths)) > 1 else plan.steps[0],
         "eval_every": sorted({g.eval_every for g in plan.groups}),
         "program": {name: str(value) for name, value in settings.program.describe.items()},
     }
@@ -93,7 +93,7 @@ def digests(settings: Settings, prepared: Prepared) -> dict[str, Any]:
     for name, split in splits.items():
         if isinstance(split, Stream):  # it cannot be read to its end: what it is called, and its first batch
             of_data[name].update(f"stream {split.name}".encode())
-        for array in jax.tree.leaves(shown(split)):
+        for array in jax.tree.leaves(first_batch_of(split)):
             _add(of_data[name], array)
     return {"code": _short(code), "data": {name: _short(digest) for name, digest in of_data.items()}}
 

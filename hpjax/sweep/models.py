@@ -10,7 +10,7 @@ from hpjax.core.errors import InputError, RunError
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Program, State
 from hpjax.data.examples import Examples
-from hpjax.data.stream import shown
+from hpjax.data.stream import first_batch_of
 
 BLOCK = 512  # examples at once
 
@@ -31,7 +31,7 @@ class Predictor:
         if program.predict is None:
             raise RunError("the program does not say how to predict. Give Program(predict=...): see its help.")
         self._states, self._h = states, h
-        train = shown(program.splits[0])
+        train = first_batch_of(program.splits[0])
         self._example = train.x if isinstance(train, Examples) else None
         self._predict = jax.jit(program.predict)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpjax.core.arrays import ceil_div
 from hpjax.core.errors import RunError
 from hpjax.core.format import count
 from hpjax.results.result import Result
@@ -17,7 +18,7 @@ from hpjax.results.trial import Trial
 from hpjax.sweep.identity import description, digests, manifest
 from hpjax.sweep.planning.arrange import narrowed
 from hpjax.sweep.planning.planner import Prepared
-from hpjax.sweep.running.wave import Wave, place_for
+from hpjax.sweep.running.wave import Wave, run_context
 from hpjax.sweep.spec import Settings
 
 SHOWN = 10  # differences in the text
@@ -155,7 +156,7 @@ def _trained(settings: Settings, prepared: Prepared, trial: Trial) -> tuple[Resu
     ]
     with store.transaction():
         store.add_trials(rows, settings.lanes_a_trial)
-    place = place_for(settings, plan, store)
+    place = run_context(settings, plan, store)
     decisions = list(_decisions(settings, prepared, trial.id))
     cut, start = None, 0
     with place.feeds:
@@ -168,14 +169,14 @@ def _trained(settings: Settings, prepared: Prepared, trial: Trial) -> tuple[Resu
                 handed = {"live": np.ones(wave.size, bool), "lost": np.zeros(0, np.int32)}
                 wave.resume(cut._replace(arrays=cut.arrays | handed))
             if number < last:
-                until = _call(decisions, descent[number + 1][1], plan.schedules[id].calls, id)
+                until = _call(decisions, descent[number + 1][1], plan.lengths[id].microsteps, id)
                 decisions = [step for step in decisions if step > until]
                 _run(wave, until)
                 cut = wave.cut()
         stopped = result.lane_status[trial.id] == "stopped"
         if stopped.any():
             step = int(result.lane_step[trial.id][stopped].max())
-            _run(wave, _call(decisions, step, plan.schedules[trial.id].calls, trial.id))
+            _run(wave, _call(decisions, step, plan.lengths[trial.id].microsteps, trial.id))
             with store.transaction():
                 store.add_changes(wave.stop({trial.id}).values())
         else:
@@ -197,7 +198,7 @@ def _decisions(settings: Settings, prepared: Prepared, trial: int) -> Iterator[i
     number, every, step = plan.round_of(trial), plan.groups[0].eval_every, 0
     begin, end = sum(plan.rounds[:number]), sum(plan.rounds[: number + 1])
     while step < max(plan.budgets[begin:end]):
-        step = -(-settings.scheduler.next(step) // every) * every
+        step = ceil_div(settings.scheduler.next(step), every) * every
         yield step
 
 

@@ -7,7 +7,7 @@ Shard ``1/4`` is the first of four and ``4/4`` the last: counted from 1, as Play
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from hpjax.core.errors import InputError, whole
+from hpjax.core.errors import InputError, check_int
 
 FIELD = "Sweep.shard"
 
@@ -39,7 +39,7 @@ class Shard(NamedTuple):
         """
         try:
             number, of = value.split("/") if isinstance(value, str) else value
-            shard = cls(*(whole(FIELD, int(each) if isinstance(each, str) else each) for each in (number, of)))
+            shard = cls(*(check_int(FIELD, int(each) if isinstance(each, str) else each) for each in (number, of)))
         except (TypeError, ValueError):
             shard = cls(1, 0)
         if shard.number > shard.of:

@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from hpjax.core.errors import InputError, whole
+from hpjax.core.errors import InputError, check_int
 from hpjax.core.objective import Objective, minimize
 from hpjax.core.program import Program
 from hpjax.core.space import Space
 from hpjax.data.batches import pool
 from hpjax.data.examples import examples_in
-from hpjax.data.stream import Stream, shown
+from hpjax.data.stream import Stream, first_batch_of
 from hpjax.samplers import Sampler, Sobol
 from hpjax.schedulers import Scheduler
 from hpjax.sweep.shard import FIELD, Shard
@@ -53,24 +53,24 @@ class Settings:
             if not isinstance(value, kind):
                 raise InputError(f"Sweep.{name}", value, f"must be of type {kind.__name__}", f"Give {make}.")
         if isinstance(self.rounds, tuple | list) and self.rounds:
-            object.__setattr__(self, "rounds", tuple(whole("Sweep.rounds", each) for each in self.rounds))
+            object.__setattr__(self, "rounds", tuple(check_int("Sweep.rounds", each) for each in self.rounds))
         else:
-            object.__setattr__(self, "rounds", whole("Sweep.rounds", self.rounds))
+            object.__setattr__(self, "rounds", check_int("Sweep.rounds", self.rounds))
         if isinstance(self.width, tuple | list) and self.width:
-            object.__setattr__(self, "width", tuple(whole("Sweep.width", each) for each in self.width))
+            object.__setattr__(self, "width", tuple(check_int("Sweep.width", each) for each in self.width))
         elif self.width is not None:
-            object.__setattr__(self, "width", whole("Sweep.width", self.width))
+            object.__setattr__(self, "width", check_int("Sweep.width", self.width))
         for name in ("trials", "replicates", "segment", "devices"):
             if getattr(self, name) is not None or name == "replicates":
-                object.__setattr__(self, name, whole(f"Sweep.{name}", getattr(self, name)))
+                object.__setattr__(self, name, check_int(f"Sweep.{name}", getattr(self, name)))
         self._check_stream()
         if self.folds is not None:
             pool = self.splits[0]
             examples = 0 if pool is None else examples_in(pool)
             if examples == 0:
                 raise InputError("Sweep.folds", self.folds, "needs a program with data", "Leave folds out.")
-            object.__setattr__(self, "folds", whole("Sweep.folds", self.folds, least=2, most=examples))
-        object.__setattr__(self, "seed", whole("Sweep.seed", self.seed, least=0))
+            object.__setattr__(self, "folds", check_int("Sweep.folds", self.folds, least=2, most=examples))
+        object.__setattr__(self, "seed", check_int("Sweep.seed", self.seed, least=0))
         if isinstance(self.kernels, list):
             object.__setattr__(self, "kernels", tuple(self.kernels))
         for each in self.kernels if isinstance(self.kernels, tuple) else (self.kernels,):
@@ -125,6 +125,6 @@ class Settings:
         """
         if self.folds is None or self.program.data is None:
             train, valid = self.program.splits
-            return shown(train), valid
+            return first_batch_of(train), valid
         together = pool(self.program.data)
         return together, together

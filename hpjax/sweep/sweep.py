@@ -17,9 +17,9 @@ from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.core.program import State
 from hpjax.core.space import Point
-from hpjax.engine.distributed import by_writer, check_same, is_writer
-from hpjax.engine.shapes import restored
-from hpjax.engine.tracing import alone
+from hpjax.engine.distributed import check_same, is_writer, on_writer
+from hpjax.engine.shapes import state_from_leaves
+from hpjax.engine.tracing import lane_hparams
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import recorded_manifest
 from hpjax.results.trial import Trial
@@ -184,7 +184,7 @@ class Sweep(Settings):
     ) -> "tuple[Sweep, Record, dict[str, Any], Iterator[Event]]":
         """The sweep as the directory records it, its record, its manifest, and the events that fill it."""
         path = None if directory is None else Path(directory)
-        there = None if path is None else by_writer(lambda: recorded_manifest(path))
+        there = None if path is None else on_writer(lambda: recorded_manifest(path))
         if there is None:
             self._tune()
         sweep = self if there is None else self._as_recorded(there, extending)
@@ -192,7 +192,7 @@ class Sweep(Settings):
         same = digest(json.dumps(about["sweep"]))
         check_same("the sweep", same, "Give every host the same script, data and versions.")
         if path is not None and there is not None and extending:
-            by_writer(lambda: extension.extend(path, sweep, sweep._prepared, about))
+            on_writer(lambda: extension.extend(path, sweep, sweep._prepared, about))
         record, about = opened(path, about, seconds)
         return sweep, record, about, iter(()) if record.over else train(sweep, sweep._prepared, record)
 
@@ -232,7 +232,7 @@ class Sweep(Settings):
             luck = lane_key(
                 self.seed, replicate // (self.folds or 1), trial if self.randomness == "independent" else None
             )
-            calls = int(result.lane_step[trial, replicate]) * plan.schedules[trial].calls
+            calls = int(result.lane_step[trial, replicate]) * plan.lengths[trial].microsteps
             key = step_key(purpose_key(luck, "evaluate"), calls)
             found.append(evaluate(key, state, data.test, h))
         return {f"test/{name}": float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
@@ -249,12 +249,12 @@ class Sweep(Settings):
     def _hparams(self, result: Result, trial: int) -> Hparams:
         """The hyperparameters of a trial at its end as its lanes had them: arrays where they are traced."""
         traced = {v.name for v in self._prepared_of(result, trial).plan.verdicts if v.traced}
-        return alone(tracer(self).kinds, self.points(result)[trial], traced)
+        return lane_hparams(tracer(self).kinds, self.points(result)[trial], traced)
 
     def _states(self, result: Result, trial: int) -> list[State]:
         """The final state of each of a trial's replicates, as the program has it."""
         shapes = self._prepared_of(result, trial).plan.shapes[int(result.groups[trial])]
-        return [restored([x for _, x in result.leaves(trial, r)], shapes) for r in range(self.lanes_a_trial)]
+        return [state_from_leaves([x for _, x in result.leaves(trial, r)], shapes) for r in range(self.lanes_a_trial)]
 
     def _prepared_of(self, result: Result, trial: int) -> Prepared:
         """What was prepared for the round of a trial; what its sampler was told follows from the result."""

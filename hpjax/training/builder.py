@@ -9,12 +9,13 @@ from typing import Any
 import jax
 import optax
 
-from hpjax.core.errors import InputError, ProgramError, did_you_mean, naming, whole
+from hpjax.core.arrays import ceil_div
+from hpjax.core.errors import InputError, ProgramError, annotate_errors, check_int, did_you_mean
 from hpjax.core.format import show
 from hpjax.core.hparams import Hparams
-from hpjax.core.program import Batches, Data, Program, Schedule
+from hpjax.core.program import Batches, Data, Program, TrialLength
 from hpjax.data.examples import Examples, examples_in
-from hpjax.data.stream import Stream, shown
+from hpjax.data.stream import Stream, first_batch_of
 from hpjax.training.early_stopping import EarlyStopping
 from hpjax.training.measures import Measures, PerExample, check_metrics
 from hpjax.training.monitors import MONITORS, OF_PARTS
@@ -92,10 +93,12 @@ def supervised(
       ...     loss=optax.softmax_cross_entropy_with_integer_labels,
       ...     data=hpx.data.digits(), batch_size=64, steps=2_000, eval_every=100)
     """
-    if not isinstance(data, Data) or not isinstance(shown(data.train), Examples):
+    if not isinstance(data, Data) or not isinstance(first_batch_of(data.train), Examples):
         raise InputError(
             "supervised.data",
-            f"{type(data).__name__} of {type(shown(data.train)).__name__}" if isinstance(data, Data) else show(data),
+            f"{type(data).__name__} of {type(first_batch_of(data.train)).__name__}"
+            if isinstance(data, Data)
+            else show(data),
             "must be Data of Examples",
             "Use hpx.data.from_arrays(x, y, valid=(x, y), test=(x, y)), or leave these two to be cut from x and y.",
         )
@@ -126,7 +129,7 @@ def supervised(
         allowed = "needs batches that come in parts, whose gradients it compares"
         raise InputError("supervised.monitor", OF_PARTS, allowed, "Give microbatch, a part of each batch size.")
     data = _checked(data)
-    train = shown(data.train)
+    train = first_batch_of(data.train)
     examples = examples_in(train)
     if batch_size is not None and not callable(batch_size):
         _check_batch_size(batch_size, examples)
@@ -141,14 +144,14 @@ def supervised(
         ),
         optimizer=_setting("optimizer", optimizer, lambda v: isinstance(v, optax.GradientTransformation)),
         batch_size=None if batch_size is None else _number("batch_size", batch_size),
-        eval_batch_size=whole("supervised.eval_batch_size", eval_batch_size),
+        eval_batch_size=check_int("supervised.eval_batch_size", eval_batch_size),
         penalty=penalty,
         augment=augment,
         average=None if average is None else _number("average", average),
         stopping=None
         if early_stopping is None
         else _setting("early_stopping", early_stopping, lambda v: isinstance(v, EarlyStopping)),
-        microbatch=None if microbatch is None else whole("supervised.microbatch", microbatch, most=examples),
+        microbatch=None if microbatch is None else check_int("supervised.microbatch", microbatch, most=examples),
         monitors=tuple(monitor),
     )
 
@@ -171,15 +174,15 @@ def supervised(
 def _program(training: Training, data: Data, steps: Any, eval_every: Any, describe: Mapping[str, object]) -> Program:
     """The program of a training, with what checks its hyperparameters."""
 
-    def validate(trials: Sequence[tuple[Hparams, Schedule]]) -> None:
+    def validate(trials: Sequence[tuple[Hparams, TrialLength]]) -> None:
         if training.batch_size is not None:
             validate_sizes(trials, training.batch_size)
         _check_settings(training, trials)
 
-    def validate_sizes(trials: Sequence[tuple[Hparams, Schedule]], batch_size: Callable[[Hparams], Any]) -> None:
+    def validate_sizes(trials: Sequence[tuple[Hparams, TrialLength]], batch_size: Callable[[Hparams], Any]) -> None:
         folds = next((h.folds for h, _ in trials if "folds" in h), None)
         pooled = training.examples + examples_in(data.valid)
-        most = training.examples if folds is None else pooled - -(-pooled // folds)
+        most = training.examples if folds is None else pooled - ceil_div(pooled, folds)
         sizes = {_check_batch_size(batch_size(h), most) for h, _ in trials}
         if training.microbatch is not None and all(size % training.microbatch for size in sizes):
             raise InputError(
@@ -214,7 +217,7 @@ def _program(training: Training, data: Data, steps: Any, eval_every: Any, descri
         react=training.react,
         **({} if training.stopping is None else {"finish": training.finish}),
         steps=steps,
-        calls=training.calls if training.microbatch is not None else 1,
+        microsteps=training.microsteps if training.microbatch is not None else 1,
         eval_every=eval_every,
         validate=validate,
         parameters=lambda state: state["params"],
@@ -226,7 +229,7 @@ def _program(training: Training, data: Data, steps: Any, eval_every: Any, descri
 
 def _number(name: str, value: Any) -> Callable[[Hparams], Any]:
     """A number, or a function of ``h`` that gives one."""
-    return naming(f"supervised.{name}", value) if callable(value) else lambda h: value
+    return annotate_errors(f"supervised.{name}", value) if callable(value) else lambda h: value
 
 
 def _setting(name: str, value: Any, is_constant: Callable[[Any], bool]) -> Callable[[Hparams], Any]:
@@ -237,7 +240,7 @@ def _setting(name: str, value: Any, is_constant: Callable[[Any], bool]) -> Calla
         raise InputError(f"supervised.{name}", value, "must be a constant of its kind or a function of h", "See help.")
 
     def of(h: Hparams) -> Any:
-        given = naming(f"supervised.{name}", value)(h)
+        given = annotate_errors(f"supervised.{name}", value)(h)
         if not is_constant(given):
             raise ProgramError(f"supervised.{name}, a function of h, gave {given!r}, which is no {name}.")
         return given

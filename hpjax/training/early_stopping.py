@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hpjax.core.bounds import within
+from hpjax.core.bounds import check_bounds
 from hpjax.core.errors import InputError
 from hpjax.core.objective import Objective, minimize
 
@@ -53,8 +53,8 @@ class EarlyStopping:
     objective: Objective = field(default_factory=lambda: minimize("valid/loss"))
 
     def __post_init__(self) -> None:
-        within("EarlyStopping.patience", self.patience, 1)
-        within("EarlyStopping.min_delta", self.min_delta, 0)
+        check_bounds("EarlyStopping.patience", self.patience, 1)
+        check_bounds("EarlyStopping.min_delta", self.min_delta, 0)
         if not isinstance(self.objective, Objective) or not self.objective.metric.startswith("valid/"):
             raise InputError(
                 "EarlyStopping.objective", self.objective, "must be of a validation metric", 'minimize("valid/loss").'

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hpjax.core.bounds import within
+from hpjax.core.bounds import check_bounds
 from hpjax.core.errors import InputError
 from hpjax.training.measures import PerExample
 
@@ -31,11 +31,11 @@ def cross_entropy(*, smoothing: Any = 0.0, focal: Any = 0.0, weights: Sequence[A
       >>> loss(jnp.array([[2.0, 0.0]]), jnp.array([0])).shape
       (1,)
     """
-    within("cross_entropy.smoothing", smoothing, 0, 1)
-    within("cross_entropy.focal", focal, 0)
+    check_bounds("cross_entropy.smoothing", smoothing, 0, 1)
+    check_bounds("cross_entropy.focal", focal, 0)
 
     for weight in weights or ():
-        within("cross_entropy.weights", weight, 0)
+        check_bounds("cross_entropy.weights", weight, 0)
 
     def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
         classes = logits.shape[-1]

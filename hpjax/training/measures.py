@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hpjax.core.errors import InputError, ProgramError, naming
+from hpjax.core.errors import InputError, ProgramError, annotate_errors
 from hpjax.core.hparams import Hparams
 from hpjax.data.examples import Examples, examples_in
 
@@ -37,7 +37,9 @@ class Measures(NamedTuple):
         own = self.metrics(h)
         check_metrics(own)
         functions = {"loss": self.loss(h), **own}
-        return {name: jnp.asarray(naming(f"supervised.{name}", f)(outputs, y)) for name, f in functions.items()}
+        return {
+            name: jnp.asarray(annotate_errors(f"supervised.{name}", f)(outputs, y)) for name, f in functions.items()
+        }
 
     def __call__(self, outputs: Any, y: Any, h: Hparams) -> Values:
         """Loss and metrics of every example, (batch,)."""
@@ -52,7 +54,7 @@ class Measures(NamedTuple):
           forward: from inputs to outputs.
           batch: the examples.
           h: the hyperparameters.
-          first: what ``raw`` gave for the batch.
+          first: what ``unwrap_keys`` gave for the batch.
         """
         if all(value.ndim <= 1 for value in first.values()):
             return
@@ -101,7 +103,7 @@ def _check_labels(outputs: Any, y: Any, labels: tuple[int, int] | None) -> None:
 
 
 def per_example(raw: Values, count: int) -> Values:
-    """What ``raw`` gave, averaged over all axes but the first, which must count the examples."""
+    """What ``unwrap_keys`` gave, averaged over all axes but the first, which must count the examples."""
     return {name: _per_example(name, value, count) for name, value in raw.items()}
 
 

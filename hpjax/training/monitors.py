@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hpjax.core.arrays import ceil_div
+
 Values = dict[str, jax.Array]
 
 # A weight this small counts as none: an L1 penalty leads there by gradients, which never stop at 0.
@@ -96,7 +98,7 @@ def gradient_noise(whole: jax.Array, parts: jax.Array, size: Any, microbatch: in
       ``gradient_noise/signal``, |G|², which may come out negative, ``gradient_noise/trace``, tr Σ, and
       ``gradient_noise/batches``, 1, whose mean over calls tells of how many batches the means of the others are.
     """
-    before = -(-size // microbatch) - 1
+    before = ceil_div(size, microbatch) - 1
     part = microbatch / size
     concentration = before * part**2 + (1 - before * part) ** 2
     signal = (whole - parts) / (1 - concentration)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import linen
 
-from hpjax.core.errors import InputError, naming
+from hpjax.core.errors import InputError, annotate_errors
 from hpjax.core.hparams import Hparams
 
 Params = Any
@@ -77,7 +77,7 @@ def required_arguments(function: Callable[..., Any]) -> int:
 
 def _linen(build: Callable[[Hparams], Any]) -> Network:
     def module(h: Hparams) -> linen.Module:
-        built = naming("supervised.model", build)(h)
+        built = annotate_errors("supervised.model", build)(h)
         if _is_nnx(built):
             raise InputError(
                 "supervised.model",
@@ -116,7 +116,7 @@ def _nnx(build: Callable[[Hparams, Any], Any]) -> Network:
     from flax import nnx
 
     def module(key: jax.Array, h: Hparams) -> Any:
-        built = naming("supervised.model", build)(h, nnx.Rngs(key))
+        built = annotate_errors("supervised.model", build)(h, nnx.Rngs(key))
         if not _is_nnx(built):
             raise InputError(
                 "supervised.model",

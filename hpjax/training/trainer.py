@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from hpjax.core.bounds import within
-from hpjax.core.errors import InputError, ProgramError, did_you_mean, naming
+from hpjax.core.arrays import ceil_div
+from hpjax.core.bounds import check_bounds
+from hpjax.core.errors import InputError, ProgramError, annotate_errors, did_you_mean
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Metrics
 from hpjax.core.threefry import fast, plain
@@ -64,7 +65,7 @@ class Training:
         optimizer = self._optimizer(h)
         state = {"params": params, "stats": stats, "opt_state": optimizer.init(params)}
         if self.average is not None:
-            within("supervised.average", self.average(h), 0, 1)
+            check_bounds("supervised.average", self.average(h), 0, 1)
             state["average"] = params
         if looks_at_metrics(state["opt_state"]):
             metrics = {f"valid/{name}": jnp.full((), jnp.inf, jnp.result_type(float)) for name in self._valid_names(h)}
@@ -79,9 +80,11 @@ class Training:
             state["sum"] = {"gradients": jax.tree.map(jnp.zeros_like, params), **nothing}
         return state
 
-    def calls(self, h: Hparams) -> Any:
+    def microsteps(self, h: Hparams) -> Any:
         """How many microbatches make a batch."""
-        return 1 if self.microbatch is None or self.batch_size is None else -(-self.batch_size(h) // self.microbatch)
+        return (
+            1 if self.microbatch is None or self.batch_size is None else ceil_div(self.batch_size(h), self.microbatch)
+        )
 
     def batch(self, key: jax.Array, call: jax.Array, train: Examples, h: Hparams) -> Examples:
         """The examples of one call of ``step``."""
@@ -91,7 +94,7 @@ class Training:
         if self.microbatch is None and isinstance(size, jax.core.Tracer):
             raise ProgramError("batch_size sets the shape of a batch; with microbatch=m it can be traced")
         together = int(size) if self.microbatch is None else self.microbatch
-        call, calls, size = (jnp.asarray(number, jnp.uint32) for number in (call, self.calls(h), size))
+        call, calls, size = (jnp.asarray(number, jnp.uint32) for number in (call, self.microsteps(h), size))
         place = call // calls * size + call % calls * together + jnp.arange(together, dtype=jnp.uint32)
         if "fold" in h:
             everything = examples_in(train)
@@ -108,13 +111,15 @@ class Training:
         """One call: an optimizer step, or with ``microbatch`` a part of one."""
         key = fast(key)
         if self.augment is not None:
-            batch = naming("supervised.augment", self.augment)(plain(jax.random.fold_in(key, AUGMENT)), batch, h)
+            batch = annotate_errors("supervised.augment", self.augment)(
+                plain(jax.random.fold_in(key, AUGMENT)), batch, h
+            )
             if not isinstance(batch, Examples):
                 raise ProgramError(
                     f"supervised.augment must return Examples(x, y), got {type(batch).__name__}. "
                     "Write batch._replace(x=...)."
                 )
-        calls = self.calls(h)
+        calls = self.microsteps(h)
 
         def objective(params: Any) -> tuple[jax.Array, Any]:
             def forward(x: Any) -> Any:
@@ -127,7 +132,7 @@ class Training:
             means = {name: self._share(value, state, h) for name, value in values.items()}
             total = means["loss"]
             if self.penalty is not None:
-                penalty = naming("supervised.penalty", self.penalty)(params, h)
+                penalty = annotate_errors("supervised.penalty", self.penalty)(params, h)
                 if not isinstance(penalty, jax.Array | float | int) or jnp.shape(penalty) != ():
                     found = list(penalty.shape) if isinstance(penalty, jax.Array) else type(penalty).__name__
                     raise ProgramError(f"supervised.penalty must give a scalar, got {found}. Sum over the parameters.")
@@ -203,9 +208,9 @@ class Training:
         """Loss and metrics over a whole split, or over the lane's fold of the pool, exact whatever the size."""
         key, everything = fast(key), examples_in(split)
         fold = Fold.of(h.fold, h.folds, everything) if "fold" in h else Fold(0, everything)
-        most = -(-everything // h.folds) if "fold" in h else everything
-        parts = -(-most // self.eval_batch_size)
-        size = -(-most // parts)
+        most = ceil_div(everything, h.folds) if "fold" in h else everything
+        parts = ceil_div(most, self.eval_batch_size)
+        size = ceil_div(most, parts)
         evaluated = _evaluated(state)
 
         def part(i: jax.Array) -> Values:
@@ -260,7 +265,7 @@ class Training:
         """
         self._optimizer(h)
         if self.average is not None:
-            within("supervised.average", self.average(h), 0, 1)
+            check_bounds("supervised.average", self.average(h), 0, 1)
         if self.stopping is not None:
             self._stopping(h)
 

@@ -8,17 +8,17 @@ import jax
 import numpy as np
 
 from hpjax.core.bounds import Check, collecting
-from hpjax.core.errors import InputError, whole
+from hpjax.core.errors import InputError, check_int
 from hpjax.core.hparams import Hparams, unread
-from hpjax.core.program import Data, Schedule
+from hpjax.core.program import Data, TrialLength
 from hpjax.data.examples import Examples, tidy_examples
-from hpjax.data.stream import Stream, shown
+from hpjax.data.stream import Stream, first_batch_of
 from hpjax.training.trainer import Training
 
 
-def _check_settings(training: Training, trials: Sequence[tuple[Hparams, Schedule]]) -> None:
+def _check_settings(training: Training, trials: Sequence[tuple[Hparams, TrialLength]]) -> None:
     """What optimizers, schedules and early stopping say of the numbers of every trial; nothing compiles."""
-    alike: dict[Any, list[tuple[Hparams, Schedule]]] = {}
+    alike: dict[Any, list[tuple[Hparams, TrialLength]]] = {}
     for h, schedule in trials:
         # Real numbers apart, which do not decide what the code does, unless it fails without knowing them.
         key = tuple((name, None if isinstance(value, float) else repr(value)) for name, value in unread(h).items())
@@ -57,7 +57,7 @@ def _asked(training: Training, h: Mapping[str, Any]) -> list[tuple[str | None, C
     return found
 
 
-def _check_each(training: Training, trials: Sequence[tuple[Hparams, Schedule]]) -> None:
+def _check_each(training: Training, trials: Sequence[tuple[Hparams, TrialLength]]) -> None:
     for h, schedule in trials:
         with collecting() as asked:
             training.check(h)
@@ -86,7 +86,8 @@ def _checked(data: Data) -> Data:
             )
         splits[name] = checked = tidy_examples(f"data.{name}", split.x, split.y)
         shapes, first = (
-            [a.shape[1:] for a in jax.tree.leaves((each.x, each.y))] for each in (checked, shown(splits["train"]))
+            [a.shape[1:] for a in jax.tree.leaves((each.x, each.y))]
+            for each in (checked, first_batch_of(splits["train"]))
         )
         if shapes != first:
             raise InputError(
@@ -96,7 +97,7 @@ def _checked(data: Data) -> Data:
 
 
 def _check_batch_size(size: Any, examples: int) -> int:
-    number = whole("batch_size", size)
+    number = check_int("batch_size", size)
     if number > examples:
         raise InputError(
             "batch_size",
@@ -109,7 +110,7 @@ def _check_batch_size(size: Any, examples: int) -> int:
 
 def _label_range(data: Data) -> tuple[int, int] | None:
     """(lowest, highest) integer label of all splits, or None where targets are no array of integers."""
-    ys = [split.y for split in (shown(data.train), data.valid, data.test) if split is not None]
+    ys = [split.y for split in (first_batch_of(data.train), data.valid, data.test) if split is not None]
     if not all(isinstance(y, np.ndarray) and np.issubdtype(y.dtype, np.integer) for y in ys):
         return None
     return min(int(y.min()) for y in ys), max(int(y.max()) for y in ys)

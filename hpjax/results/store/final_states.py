@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
 from hpjax.results.store.files import write_text
 from hpjax.results.store.validation import Field, check, is_whole, read_json
-
-Array = NDArray[Any]
 
 
 class States:

@@ -12,7 +12,7 @@ from hpjax.core.errors import RunError
 from hpjax.results.store.files import LOCK, guard, part_of, write_text
 from hpjax.results.store.validation import Field, check, is_real, is_text, is_whole, list_of, read_json
 
-MANIFEST, FORMAT = "manifest.json", 1
+MANIFEST, FORMAT = "manifest.json", 2
 # Of what a manifest says of a sweep this follows from the space, and need not be told beside what that differs in.
 FOLLOWING = ("ranges", "options", "scales")
 

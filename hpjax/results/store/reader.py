@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
 from hpjax.results.store.database import DATABASE, check_rows
 from hpjax.results.store.rows import Change, Planned, check_arrays, hparams_of, metrics_of
 
-Array = NDArray[Any]
 
-
-class Readout:
+class RunReader:
     """What a run's database says.
 
     A curve is one array a (wave, segment, metric), not a row a number; the arrays ``trial``, ``replicate`` and
@@ -89,9 +87,9 @@ class Readout:
         """How many evaluations a wave has, those before its lanes ended among them."""
         return int(self._read(f"SELECT coalesce(max(segment) + 1, 0) FROM curves WHERE wave = {int(wave)}")[0][0])
 
-    def takeovers(self) -> list[tuple[int, int, int, dict[str, Any]]]:
+    def clones(self) -> list[tuple[int, int, int, dict[str, Any]]]:
         """(trial, step, source, hyperparameters) in the order in which they happened."""
-        rows = self._read("SELECT trial, step, source, hparams FROM takeovers ORDER BY rowid")
+        rows = self._read("SELECT trial, step, source, hparams FROM clones ORDER BY rowid")
         return [(*ids, hparams_of(hparams)) for *ids, hparams in rows]
 
     def tests(self) -> dict[int, dict[str, float]]:

@@ -8,22 +8,20 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
 from hpjax.results.store.database import DATABASE, JOURNAL, SCHEMA, connected, for_reading, opened
 from hpjax.results.store.files import guard, locked, remove
 from hpjax.results.store.final_states import States
 from hpjax.results.store.manifest import read_manifest, write_manifest
-from hpjax.results.store.reader import Readout
+from hpjax.results.store.reader import RunReader
 from hpjax.results.store.rows import NO_WAVE, Change, Planned
 
 STATES = "states"
 
-Array = NDArray[Any]
 
-
-class Store(Readout):
+class Store(RunReader):
     """One run's database and files, in a directory or, without one, in memory.
 
     The database is in WAL mode with one transaction a segment, so that it can be read while the run
@@ -126,13 +124,13 @@ class Store(Readout):
         if not self._db.in_transaction:
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
-    def roll_back(self, rounds: int, evaluations: Mapping[int, int], takeovers: int, lanes: Iterable[Change]) -> None:
+    def roll_back(self, rounds: int, evaluations: Mapping[int, int], clones: int, lanes: Iterable[Change]) -> None:
         """Forgets what was written after a cut.
 
         Args:
           rounds: how many had begun.
           evaluations: of each wave of the last of them, how many were recorded.
-          takeovers: how many had happened.
+          clones: how many had happened.
           lanes: the status of every lane then.
         """
         self._db.execute("DELETE FROM trials WHERE round >= ?", (rounds,))
@@ -140,8 +138,8 @@ class Store(Readout):
         self._db.execute("DELETE FROM curves WHERE wave > ?", (max(evaluations),))
         self._db.executemany("DELETE FROM curves WHERE wave = ? AND segment >= ?", evaluations.items())
         self._db.execute(
-            "DELETE FROM takeovers WHERE rowid NOT IN (SELECT rowid FROM takeovers ORDER BY rowid LIMIT ?)",
-            (takeovers,),
+            "DELETE FROM clones WHERE rowid NOT IN (SELECT rowid FROM clones ORDER BY rowid LIMIT ?)",
+            (clones,),
         )
         self.add_changes(lanes)
         self._db.execute("DELETE FROM tests WHERE trial IN (SELECT trial FROM lanes WHERE status = 'running')")
@@ -221,7 +219,7 @@ class Store(Readout):
         self._db.executemany("DELETE FROM curves WHERE wave = ?", ((wave,) for wave in waves))
         rows = [(trial,) for trial in trials]
         self._db.executemany("UPDATE lanes SET status = 'running', step = 0 WHERE trial = ?", rows)
-        self._db.executemany("DELETE FROM takeovers WHERE trial = ?", rows)
+        self._db.executemany("DELETE FROM clones WHERE trial = ?", rows)
 
     def add_curves(self, wave: int, segment: int, arrays: Mapping[str, Array]) -> None:
         """Adds the values of one evaluation, all arrays of shape (live lanes,)."""
@@ -237,10 +235,10 @@ class Store(Readout):
             ((c.status, c.step, c.trial, c.replicate) for c in changes),
         )
 
-    def add_takeovers(self, rows: Iterable[tuple[int, int, int, Mapping[str, Any]]]) -> None:
+    def add_clones(self, rows: Iterable[tuple[int, int, int, Mapping[str, Any]]]) -> None:
         """Adds (trial, step, source, hyperparameters) of trials that went on from the states of others."""
         self._db.executemany(
-            "INSERT INTO takeovers VALUES (?, ?, ?, ?)", ((*ids, json.dumps(h, default=str)) for *ids, h in rows)
+            "INSERT INTO clones VALUES (?, ?, ?, ?)", ((*ids, json.dumps(h, default=str)) for *ids, h in rows)
         )
 
     def add_test(self, trial: int, metrics: Mapping[str, float]) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from hpjax.core.format import duration
 from hpjax.engine.machine import cores
 from hpjax.engine.probe import DERIVED
-from hpjax.engine.shapes import Shapes
+from hpjax.engine.shapes import ProgramShapes
 from hpjax.engine.tracing import Verdict
 from hpjax.sweep.planning.arrange import chunks_of
 from hpjax.sweep.planning.plan import Group, Plan
@@ -24,7 +24,7 @@ def hints(
     settings: Settings,
     devices: list[jax.Device],
     groups: list[Group],
-    shapes: list[Shapes],
+    shapes: list[ProgramShapes],
     verdicts: dict[str, Verdict],
     read: set[str],
     unseen: set[str],

@@ -10,7 +10,7 @@ import numpy as np
 from hpjax.core.errors import InputError
 from hpjax.engine import layout
 from hpjax.engine import sharding as spread
-from hpjax.engine.device_lanes import luck_of
+from hpjax.engine.device_lanes import rng_groups
 from hpjax.engine.machine import fingerprint, processor
 from hpjax.sweep.planning import width
 from hpjax.sweep.planning.plan import Group, Plan
@@ -103,7 +103,7 @@ def _fit(settings: Settings, plan: Plan, group: Group, most: int | None) -> int:
 
 def with_waves(settings: Settings, plan: Plan, first: int) -> Plan:
     """``plan`` with the waves of the trials from ``first`` on; a group keeps the chunks that it was compiled with."""
-    mine = set(range(first, len(plan.schedules)))
+    mine = set(range(first, len(plan.lengths)))
     if plan.shard is not None:
         mine = plan.shard.trials([g.trials for g in plan.groups], plan.budgets)
     waves = []
@@ -149,7 +149,7 @@ def _sized(settings: Settings, plan: Plan, waves: Sequence[tuple[tuple[int, ...]
     if settings.stream is not None:  # each wave has blocks of its own
         states += settings.stream.block_bytes * (sum(map(len, waves)) - 1)
     parks = settings.scheduler is not None and memory is not None and 2 * states + plan.data_bytes > memory
-    return replace(plan, waves=tuple(waves), chunks=tuple(sizes), parks=parks)
+    return replace(plan, waves=tuple(waves), chunks=tuple(sizes), offloads=parks)
 
 
 def narrowed(settings: Settings, plan: Plan, widths: Mapping[int, int]) -> Plan:
@@ -174,7 +174,7 @@ def regrouped(settings: Settings, plan: Plan, waves: Sequence[tuple[Group, tuple
 
 def chunks_of(settings: Settings, plan: Plan, group: int, trials: int) -> int:
     """How many chunks a device so many trials of a group need."""
-    luck = luck_of(
+    rng_group = rng_groups(
         np.repeat(np.arange(settings.lanes_a_trial, dtype=np.int32), trials), settings.randomness == "independent"
     )
-    return layout.chunks_needed(luck, plan.width_of(group), plan.devices[0])
+    return layout.chunks_needed(rng_group, plan.width_of(group), plan.devices[0])

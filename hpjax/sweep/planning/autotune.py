@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from hpjax.engine import sharding as spread
-from hpjax.engine.device_errors import OutOfMemoryError, heard
-from hpjax.engine.device_lanes import Cohort, Lanes
+from hpjax.engine.device_errors import OutOfMemoryError, translating_device_errors
+from hpjax.engine.device_lanes import Cohort, DeviceLanes
 from hpjax.engine.distributed import several
 from hpjax.results.store.validation import memory
 from hpjax.sweep.planning import width
@@ -129,11 +129,11 @@ def _speed(
     if stream is not None:
         block = spread.put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), stream.shapes), mesh, spread.WHOLE)
     try:
-        with heard(group.number):
+        with translating_device_errors(group.number):
             compiled = compiled_of(settings, plan, group.number, first.h, mesh, splits).result()
             if (compiled.bytes or 0) > (spread.memory() or memory() // plan.devices[0]):  # of CPUs the host's
                 return None
-            lanes = Lanes(recipe_of(settings, plan, group.number), compiled, first, settings.seed, *splits)
+            lanes = DeviceLanes(recipe_of(settings, plan, group.number), compiled, first, settings.seed, *splits)
             steps, at = 1, 1
             lanes.advance(at, False, block)  # the first states, and the first touch of memory
             times: list[float] = []

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from hpjax.core import format as text
-from hpjax.core.program import Schedule
+from hpjax.core.arrays import ceil_div
+from hpjax.core.program import TrialLength
 from hpjax.core.space import Point
-from hpjax.engine.shapes import Shapes
+from hpjax.engine.shapes import ProgramShapes
 from hpjax.engine.tracing import Tracer
 
 # Distinct values whose programs are counted; of more, as many spread over them.
@@ -23,7 +24,7 @@ def compare(
     name: str,
     lane_steps: int,
     platform: str,
-    together: Shapes,
+    together: ProgramShapes,
 ) -> str:
     """What tracing ``name`` costs against a group for each of its values, and which is cheaper, as a clause.
 
@@ -53,7 +54,7 @@ def compare(
 def compare_batches(
     tracer: Tracer,
     points: Sequence[Point],
-    schedules: Sequence[Schedule],
+    schedules: Sequence[TrialLength],
     traced: Collection[str],
     sized: Collection[str],
     platform: str,
@@ -86,7 +87,7 @@ def compare_batches(
     alone, together = (len(set(each)) for each in programs)
     seconds = np.interp(sizes, shown, [each.step.seconds(platform) for each in apart])
     many = float(np.dot(steps, seconds)) / devices + alone * sum(each.compile_seconds for each in apart) / len(apart)
-    calls = float(np.dot(steps, [-(-size // microbatch) for size in sizes]))
+    calls = float(np.dot(steps, [ceil_div(size, microbatch) for size in sizes]))
     few = calls * one.step.seconds(platform) / devices + together * one.compile_seconds
     whole_batches = f"{text.count(alone, 'program')} for {len(set(sizes))} batch sizes, {text.duration(many)}"
     microbatches = f"{text.count(together, 'program')} with microbatch={microbatch}, {text.duration(few)}"

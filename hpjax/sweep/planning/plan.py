@@ -8,10 +8,11 @@ from typing import Any
 import jax
 
 from hpjax.core import format as text
+from hpjax.core.arrays import ceil_div
 from hpjax.core.format import show
 from hpjax.core.hparams import Hparams
-from hpjax.core.program import Schedule
-from hpjax.engine.shapes import Shapes
+from hpjax.core.program import TrialLength
+from hpjax.engine.shapes import ProgramShapes
 from hpjax.engine.tracing import Verdict
 from hpjax.sweep.planning.width import Rate, best
 from hpjax.sweep.shard import Shard
@@ -104,7 +105,7 @@ class Plan:
     replicates: int
     folds: int | None
     groups: tuple[Group, ...]
-    shapes: tuple[Shapes, ...]
+    shapes: tuple[ProgramShapes, ...]
     verdicts: tuple[Verdict, ...]
     domains: Mapping[str, str]
     widths: tuple[int, ...]
@@ -112,9 +113,9 @@ class Plan:
     rates: tuple[tuple[Rate, ...], ...]
     chunks: tuple[int, ...]
     waves: tuple[tuple[tuple[int, ...], ...], ...]
-    parks: bool
+    offloads: bool
     devices: tuple[int, str]
-    schedules: tuple[Schedule, ...]
+    lengths: tuple[TrialLength, ...]
     segment: int | None
     data_bytes: int
     objective: str
@@ -142,12 +143,12 @@ class Plan:
     @cached_property
     def steps(self) -> tuple[int, ...]:
         """Per trial, how many optimizer steps it takes."""
-        return tuple(schedule.steps for schedule in self.schedules)
+        return tuple(schedule.steps for schedule in self.lengths)
 
     @cached_property
     def budgets(self) -> tuple[int, ...]:
         """Per trial, how many calls of ``step`` it takes; a call is an optimizer step unless gradients accumulate."""
-        return tuple(schedule.steps * schedule.calls for schedule in self.schedules)
+        return tuple(schedule.steps * schedule.microsteps for schedule in self.lengths)
 
     @cached_property
     def own(self) -> tuple[int, ...]:
@@ -206,7 +207,7 @@ class Plan:
         # From one evaluation to the next, each in calls of at most `segment` steps.
         whole, rest = divmod(longest, group.eval_every)
         call = self.segment or longest
-        return whole * -(-group.eval_every // call) + -(-rest // call)
+        return whole * ceil_div(group.eval_every, call) + ceil_div(rest, call)
 
     def _told(self, rates: Sequence[Rate]) -> str:
         """What was measured, as text."""
@@ -219,7 +220,7 @@ class Plan:
         seeds = self.replicates // (self.folds or 1)
         folds = f" ({text.count(seeds, 'seed')} × {self.folds} folds)" if self.folds else ""
         rounds = f" in {len(self.rounds)} rounds, of which the first is planned here," if len(self.rounds) > 1 else ""
-        parts = " of one microbatch" if any(schedule.calls > 1 for schedule in self.schedules) else ""
+        parts = " of one microbatch" if any(schedule.microsteps > 1 for schedule in self.lengths) else ""
         work = f", {text.count(self.lane_steps, 'lane-step')}{parts}"
         head = [
             f"{text.count(self.trials, 'trial')}{rounds} × {text.count(self.replicates, 'replicate')}{folds} = "

@@ -11,12 +11,12 @@ from hpjax.core.domains import Selection
 from hpjax.core.errors import InputError, ProgramError, UnknownHyperparameterError
 from hpjax.core.format import size
 from hpjax.core.hparams import Hparams, reading, with_fold
-from hpjax.core.program import Schedule
+from hpjax.core.program import TrialLength
 from hpjax.core.space import Point
 from hpjax.engine import sharding as spread
 from hpjax.engine.probe import DERIVED
-from hpjax.engine.shapes import Shapes
-from hpjax.engine.tracing import Tracer, Verdict, blamed, judge, settle, shapes_of
+from hpjax.engine.shapes import ProgramShapes
+from hpjax.engine.tracing import Tracer, Verdict, blamed, judge, resolve_traced, shapes_of
 from hpjax.samplers import Observation
 from hpjax.sweep.planning import cost
 from hpjax.sweep.planning import value_checks as computed
@@ -150,9 +150,9 @@ def _first(settings: Settings) -> Prepared:
         rates=(),
         chunks=(),
         waves=(),
-        parks=False,
+        offloads=False,
         devices=(len(devices), devices[0].device_kind),
-        schedules=tuple(schedules),
+        lengths=tuple(schedules),
         segment=settings.segment,
         data_bytes=_data_bytes(settings),
         objective=str(settings.objective),
@@ -179,7 +179,7 @@ def _next(settings: Settings, before: Prepared, history: Sequence[Observation]) 
     first = len(before.points)
     found = _asked(settings, history, before.plan.rounds[before.plan.round_of(first)])
     points, tracing = [*before.points, *found], tracer(settings)
-    schedules = [*before.plan.schedules, *_scheduled(settings, found)]
+    schedules = [*before.plan.lengths, *_scheduled(settings, found)]
     verdicts = {verdict.name: verdict for verdict in before.plan.verdicts}
     traced = {name: verdict.traced for name, verdict in verdicts.items()}
     groups, shapes = _groups(settings, tracing, points, schedules, verdicts, before.plan.shapes)
@@ -189,7 +189,7 @@ def _next(settings: Settings, before: Prepared, history: Sequence[Observation]) 
             raise InputError(f"Space.{name}", found[0].get(name), allowed, "Write static=True for its domain.")
     _check_numbers(settings, tracing, groups, shapes, points, schedules, first)
     _check_scheduler(settings, before.plan.rounds, schedules, groups, first)
-    plan = replace(before.plan, groups=tuple(groups), shapes=tuple(shapes), schedules=tuple(schedules))
+    plan = replace(before.plan, groups=tuple(groups), shapes=tuple(shapes), lengths=tuple(schedules))
     return Prepared(with_waves(settings, with_widths(settings, plan), first), points)
 
 
@@ -197,9 +197,9 @@ def _check_numbers(
     settings: Settings,
     tracing: Tracer,
     groups: list[Group],
-    shapes: list[Shapes],
+    shapes: list[ProgramShapes],
     points: list[Point],
-    schedules: list[Schedule],
+    schedules: list[TrialLength],
     first: int,
 ) -> set[str]:
     """Checks the numbers of the trials from ``first`` on where the program uses them; the fields it could not see."""
@@ -222,7 +222,7 @@ def check_point(settings: Settings, prepared: Prepared, trial: int, point: Point
       InputError: a number is out of its range, or decides how long the trial takes.
     """
     plan, (schedule,) = prepared.plan, _scheduled(settings, [point])
-    if schedule != plan.schedules[trial]:
+    if schedule != plan.lengths[trial]:
         allowed = "decides how long a trial takes, and cannot change while it runs"
         raise InputError("Scheduler.replace", point, allowed, "Fix what steps and batch_size depend on.")
     given = plan.shapes[next(g.number for g in plan.groups if trial in g.trials)]
@@ -232,7 +232,7 @@ def check_point(settings: Settings, prepared: Prepared, trial: int, point: Point
 
 
 def _check_scheduler(
-    settings: Settings, rounds: Sequence[int], schedules: list[Schedule], groups: list[Group], first: int
+    settings: Settings, rounds: Sequence[int], schedules: list[TrialLength], groups: list[Group], first: int
 ) -> None:
     """Checks that the scheduler can have a race of every round, of which one begins with the trial ``first``."""
     if settings.scheduler is None:
@@ -241,7 +241,7 @@ def _check_scheduler(
     if len(every) > 1:
         allowed = "must be one number under a scheduler, which compares trials at equal steps"
         raise InputError("eval_every", every, allowed, "Give one.")
-    budget = max(schedule.steps * schedule.calls for schedule in schedules)
+    budget = max(schedule.steps * schedule.microsteps for schedule in schedules)
     for trials in sorted(set(rounds)):
         try:
             settings.scheduler.check(trials, budget, min(every[0], budget))
@@ -257,9 +257,9 @@ def _with_costs(
     tracing: Tracer,
     groups: list[Group],
     points: list[Point],
-    schedules: list[Schedule],
+    schedules: list[TrialLength],
     verdicts: dict[str, Verdict],
-    shapes: list[Shapes],
+    shapes: list[ProgramShapes],
     names: set[str],
     platform: str,
 ) -> dict[str, Verdict]:
@@ -269,7 +269,7 @@ def _with_costs(
         g = max((g for g in groups if name in points[g.trials[0]]), key=lambda g: len(g.trials))
         own = [points[trial] for trial in g.trials]
         traced = [n for n in own[0] if verdicts[n].traced]
-        work = sum(schedules[trial].steps * schedules[trial].calls for trial in g.trials)
+        work = sum(schedules[trial].steps * schedules[trial].microsteps for trial in g.trials)
         try:
             found = cost.compare(tracing, own, traced, name, work, platform, shapes[g.number])
         except Exception:  # an estimate: where a value cannot be static there is none
@@ -282,7 +282,7 @@ def _with_costs(
 def _with_batches(
     tracing: Tracer,
     points: list[Point],
-    schedules: list[Schedule],
+    schedules: list[TrialLength],
     verdicts: dict[str, Verdict],
     devices: list[jax.Device],
 ) -> dict[str, Verdict]:
@@ -305,10 +305,10 @@ def _groups(
     settings: Settings,
     tracing: Tracer,
     points: list[Point],
-    schedules: list[Schedule],
+    schedules: list[TrialLength],
     verdicts: dict[str, Verdict],
-    known: Sequence[Shapes],
-) -> tuple[list[Group], list[Shapes]]:
+    known: Sequence[ProgramShapes],
+) -> tuple[list[Group], list[ProgramShapes]]:
     """Groups whose programs are known to trace, as the first of them are already; turns verdicts that fail in one
     of them into static ones.
     """
@@ -318,7 +318,7 @@ def _groups(
         groups = group(hparams, [schedule.eval_every for schedule in schedules], traced)
         shapes = list(known)
         for g in groups[len(known) :]:
-            found = settle(tracing, settings.space, points[g.trials[0]], verdicts)
+            found = resolve_traced(tracing, settings.space, points[g.trials[0]], verdicts)
             if found is None:
                 break
             shapes.append(found)
@@ -326,13 +326,13 @@ def _groups(
             return groups, shapes
 
 
-def _scheduled(settings: Settings, points: list[Point]) -> list[Schedule]:
+def _scheduled(settings: Settings, points: list[Point]) -> list[TrialLength]:
     """How long each trial takes, its hyperparameters checked."""
     hparams = [Hparams(point) for point in points]
     if settings.folds is not None:
         hparams = [with_fold(h, 0, settings.folds) for h in hparams]
     try:
-        schedules = [settings.program.schedule(h) for h in hparams]
+        schedules = [settings.program.length(h) for h in hparams]
         settings.program.validate(list(zip(hparams, schedules, strict=True)))
     except Exception as error:
         raise blamed(error) from None

@@ -12,8 +12,8 @@ from hpjax.core.space import Point
 from hpjax.engine import sharding as spread
 from hpjax.engine.compile import Compiled, compiling
 from hpjax.engine.device_lanes import Cohort
-from hpjax.engine.segment import Recipe
-from hpjax.engine.tracing import shapes_of, together
+from hpjax.engine.segment import SegmentConfig
+from hpjax.engine.tracing import shapes_of, stack_hparams
 from hpjax.sweep.planning.plan import Group, Plan
 from hpjax.sweep.planning.planner import Prepared, tracer
 from hpjax.sweep.spec import Settings
@@ -36,15 +36,15 @@ def compiled_of(
     return compiling(recipe_of(settings, plan, group), h, train, valid, mesh, plan.chunks[group])
 
 
-def recipe_of(settings: Settings, plan: Plan, group: int) -> Recipe:
+def recipe_of(settings: Settings, plan: Plan, group: int) -> SegmentConfig:
     """What the program of a group is made of."""
     stream = settings.stream
-    return Recipe(
+    return SegmentConfig(
         settings.program,
         plan.shapes[group],
         plan.width_of(group),
-        own_luck=settings.randomness == "independent",
-        own_budget=callable(settings.program.steps) or callable(settings.program.calls),
+        independent=settings.randomness == "independent",
+        own_budget=callable(settings.program.steps) or callable(settings.program.microsteps),
         spread=settings.spread,
         lowered=plan.shapes[group].windows and plan.kernels[group] == "batched",
         folds=settings.folds or 1,
@@ -63,4 +63,6 @@ def cohort(
     replicate = np.repeat(np.arange(settings.lanes_a_trial, dtype=np.int32), len(ordered))
     own = [points[int(t)] for t in trial]
     budget = np.array([budgets[t] for t in trial], np.int32)
-    return Cohort(trial, replicate, budget, together(tracer(settings).kinds, own, own[0].keys() - group.static.keys()))
+    return Cohort(
+        trial, replicate, budget, stack_hparams(tracer(settings).kinds, own, own[0].keys() - group.static.keys())
+    )

@@ -10,15 +10,15 @@ import numpy as np
 from hpjax.core.bounds import Check, collecting
 from hpjax.core.format import show
 from hpjax.core.hparams import Hparams, with_fold
-from hpjax.core.program import Schedule
+from hpjax.core.program import TrialLength
 from hpjax.core.space import Point
-from hpjax.engine.probe import life
-from hpjax.engine.tracing import Tracer, together
+from hpjax.engine.probe import trace_lifecycle
+from hpjax.engine.tracing import Tracer, stack_hparams
 from hpjax.sweep.planning.plan import Group
 
 
 def check(
-    tracer: Tracer, group: Group, points: Sequence[Point], schedules: Sequence[Schedule], splits: tuple[Any, Any]
+    tracer: Tracer, group: Group, points: Sequence[Point], schedules: Sequence[TrialLength], splits: tuple[Any, Any]
 ) -> set[str]:
     """Computes what checks ask for, and nothing else: of a rate of ``jnp.exp(h.x)`` the one exponential.
 
@@ -35,7 +35,7 @@ def check(
       InputError: a number is not what the code that uses it allows.
     """
     own = [points[trial] for trial in group.trials]
-    h = together(tracer.kinds, own, own[0].keys() - group.static.keys())
+    h = stack_hparams(tracer.kinds, own, own[0].keys() - group.static.keys())
     asked: list[Check] = []
     fields: set[str] = set()
 
@@ -43,7 +43,7 @@ def check(
         ours = {_level(leaf) for leaf in jax.tree.leaves(h)}
         h = h if tracer.folds is None else with_fold(h, jnp.int32(0), tracer.folds)
         with collecting() as found:
-            life(tracer.program, h, train, valid)
+            trace_lifecycle(tracer.program, h, train, valid)
         found = [each for each in found if isinstance(each.value, jax.core.Tracer)]
         fields.update(each.field for each in found)
         asked[:] = [each for each in found if _level(each.value) in ours]

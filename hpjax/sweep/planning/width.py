@@ -6,6 +6,8 @@ A chunk that stays in a CPU's cache is fastest, and the widest rarely is; an acc
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from hpjax.core.arrays import ceil_div
+
 CPU_WIDTH, CPU_MOST = 8, 64
 ACCELERATOR_WIDTH, ACCELERATOR_MOST = 1024, 16384
 # The smallest width wins among those that reach this share of the best speed: it uses less memory and wastes less.
@@ -58,14 +60,14 @@ def by_rule(platform: str, lanes: int, devices: int, lane_bytes: int, memory: in
 
 def balanced(most: int, lanes: int, devices: int) -> int:
     """The width, ``most`` or less, that leaves the fewest slots empty in as few chunks."""
-    share = -(-lanes // devices)
-    return -(-share // -(-share // most))
+    share = ceil_div(lanes, devices)
+    return ceil_div(share, ceil_div(share, most))
 
 
 def most(platform: str, lanes: int, devices: int) -> int:
     """The largest width that is worth a measurement, a power of two."""
     limit = CPU_MOST if platform == "cpu" else ACCELERATOR_MOST
-    return min(limit, 1 << (-(-lanes // devices) - 1).bit_length())
+    return min(limit, 1 << (ceil_div(lanes, devices) - 1).bit_length())
 
 
 def best(rates: Iterable[Rate]) -> Rate:

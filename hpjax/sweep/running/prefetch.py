@@ -32,7 +32,7 @@ class Block(NamedTuple):
     after: Position
 
 
-class Feed:
+class BlockPrefetcher:
     """What a wave trains on, step by step. A thread of its own draws from the stream; close it to end that.
 
     Args:
@@ -73,7 +73,7 @@ class Feed:
             self._current = self._current._replace(arrays=self._put(self._current.arrays))
         return self._current.arrays, time.perf_counter() - begun
 
-    def park(self) -> None:
+    def offload(self) -> None:
         """Moves what is on the devices to the host, until it is needed there again."""
         begin, coming = self._coming
         if coming.exception() is None:

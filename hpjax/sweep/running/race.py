@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from hpjax.core.arrays import ceil_div
 from hpjax.core.errors import InputError
 from hpjax.core.format import show
 from hpjax.schedulers import Clone, Race, Scheduler
 from hpjax.sweep.planning.planner import Prepared, check_point
 from hpjax.sweep.running.events import Event
-from hpjax.sweep.running.wave import Place, Wave
+from hpjax.sweep.running.wave import RunContext, Wave
 from hpjax.sweep.spec import Settings
 
 
 @dataclass
-class Reached:
+class RunProgress:
     """How far a run is.
 
     Attributes:
@@ -34,7 +35,12 @@ class Reached:
 
 
 def raced(
-    settings: Settings, scheduler: Scheduler, waves: list[Wave], prepared: Prepared, reached: Reached, place: Place
+    settings: Settings,
+    scheduler: Scheduler,
+    waves: list[Wave],
+    prepared: Prepared,
+    reached: RunProgress,
+    place: RunContext,
 ) -> Iterator[Event]:
     """Trains the waves of a round, and says what happens; ``reached`` is where the last decision was."""
     trials = sorted(set[int]().union(*(wave.trials for wave in waves)))
@@ -44,14 +50,14 @@ def raced(
         wanted = scheduler.next(step)
         if wanted <= step:
             raise InputError("Scheduler.next", wanted, f"must be above the step, {step}", "Mend it.")
-        step = -(-wanted // every) * every
+        step = ceil_div(wanted, every) * every
         for wave in waves:
             yield from wave.advance(step)
         live = set[int]().union(*(wave.live_trials for wave in waves))
         if not live:
             _finish(waves)
             break
-        race = place.standing.race(step, budget, live, trials)._replace(
+        race = place.scores.race(step, budget, live, trials)._replace(
             points=dict(place.points),
             groups={trial: wave.group.number for wave in waves for trial in wave.trials},
             free=frozenset(verdict.name for verdict in prepared.plan.verdicts if verdict.traced),
@@ -78,10 +84,10 @@ def raced(
         again = [change for wave in waves for change in wave.clone(clones, elsewhere)]
         _finish(waves)
         place.points.update({trial: clone.point for trial, clone in clones.items()})
-        place.standing.changed(ended)
+        place.scores.changed(ended)
         with place.store.transaction():
             place.store.add_changes([*ended, *again])
-            place.store.add_takeovers(
+            place.store.add_clones(
                 (trial, steps[trial], clone.source, {name: jsonable(value) for name, value in clone.point.items()})
                 for trial, clone in sorted(clones.items())
             )
@@ -97,7 +103,7 @@ def raced(
             lanes=sum(wave.size for wave in waves),
             spared=sum(wave.spared(own) for wave, own in changes),
             changes=(*ended, *again),
-            best=place.standing.best(),
+            best=place.scores.best(),
         )
 
     for wave in waves:  # those that a resumed run finds at their end

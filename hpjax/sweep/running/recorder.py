@@ -38,7 +38,7 @@ class Record:
         """Whether it is time for a checkpoint; ``decided`` where a scheduler just did. The same on every host."""
         if self.directory is None:
             return False
-        return bool(distributed.agreed(self.checkpoints is not None and self.checkpoints.due(decided)))
+        return bool(distributed.broadcast_json(self.checkpoints is not None and self.checkpoints.due(decided)))
 
     def save(self, make: Callable[[], Cut], at_once: bool = False) -> None:
         """Writes a checkpoint, in the background or at once; ``make`` gives it, which takes every host."""
@@ -95,8 +95,8 @@ def opened(path: Path | None, about: dict[str, Any], seconds: float) -> tuple[Re
         content = record.store.dump() if distributed.several() else None
         return {"about": there, "content": content, "over": record.over}
 
-    told = distributed.by_writer(here)
-    cut = distributed.shared(None if record is None else record.cut)
+    told = distributed.on_writer(here)
+    cut = distributed.broadcast_state(None if record is None else record.cut)
     if record is None:
         record = Record(Store.following(path, told["content"]), path, over=told["over"])
     record.cut = None if cut is None else Cut(*cut)
@@ -151,8 +151,8 @@ def _roll_back(store: Store, cut: Cut) -> None:
     lanes = [Change(t, r, STATUSES[status], s) for t, r, status, s in cut.part("lanes").arrays["changes"].tolist()]
     evaluations = {wave: cut.part(f"wave-{wave}").about["evaluations"] for wave in cut.about["waves"]}
     with store.transaction():
-        store.roll_back(cut.about["reached"]["round"] + 1, evaluations, cut.about["takeovers"], lanes)
-        if store.lanes() != lanes or len(store.takeovers()) != cut.about["takeovers"]:
+        store.roll_back(cut.about["reached"]["round"] + 1, evaluations, cut.about["clones"], lanes)
+        if store.lanes() != lanes or len(store.clones()) != cut.about["clones"]:
             raise RunError(
                 f"the database in {store.directory} lacks what its checkpoint was made of: one of them is damaged. "
                 "Restore them, or delete the database to begin anew."

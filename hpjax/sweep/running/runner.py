@@ -9,6 +9,7 @@ from itertools import count
 import jax
 import numpy as np
 
+from hpjax.core.arrays import ceil_div
 from hpjax.core.errors import RunError
 from hpjax.core.space import Point
 from hpjax.engine.device_errors import OutOfMemoryError
@@ -20,9 +21,9 @@ from hpjax.sweep.planning.plan import Group
 from hpjax.sweep.planning.planner import Prepared, prepare
 from hpjax.sweep.running.events import Event
 from hpjax.sweep.running.preemption import leave, notices
-from hpjax.sweep.running.race import Reached, jsonable, raced
+from hpjax.sweep.running.race import RunProgress, jsonable, raced
 from hpjax.sweep.running.recorder import Record
-from hpjax.sweep.running.wave import Wave, part_of, place_for
+from hpjax.sweep.running.wave import Wave, part_of, run_context
 from hpjax.sweep.spec import Settings
 
 
@@ -71,12 +72,12 @@ class _Run:
         self._store, self._cut = record.store, record.cut
         self._begun = time.perf_counter()
         self._ahead = _Ahead(record)
-        self._place = place_for(settings, prepared.plan, self._store, self._ahead)
-        self._reached = Reached()
+        self._place = run_context(settings, prepared.plan, self._store, self._ahead)
+        self._reached = RunProgress()
         if self._cut is not None:
             self._begun -= self._cut.about["seconds"]
-            self._place.standing.resume(self._cut.part("standing"))
-            self._reached = Reached(**self._cut.about["reached"])
+            self._place.scores.resume(self._cut.part("standing"))
+            self._reached = RunProgress(**self._cut.about["reached"])
             self._prepared = prepared._replace(
                 plan=narrowed(settings, prepared.plan, dict(self._cut.about["narrowed"]))
             )
@@ -121,7 +122,7 @@ class _Run:
         """Plans a round, from what those before it found."""
         points = self._place.points
         if number > 0:
-            history = self._place.standing.history([points[t] for t in sorted(points)])
+            history = self._place.scores.history([points[t] for t in sorted(points)])
             self._prepared = prepare(self._settings, self._prepared, history)
         mine = self._trials_of(number)
         points.update({trial: self._prepared.points[trial] for trial in mine})
@@ -135,7 +136,7 @@ class _Run:
     def _taken_over(self, trials: range) -> dict[int, Point]:
         """The hyperparameters that trials went on with from the states of others."""
         points, recalled = self._place.points, self._settings.space.recalled
-        found = {trial: hparams for trial, _, _, hparams in self._store.takeovers() if trial in trials}
+        found = {trial: hparams for trial, _, _, hparams in self._store.clones() if trial in trials}
         return {trial: recalled(points[trial], hparams) for trial, hparams in found.items()}
 
     def _round_of(self, waves: list[Wave]) -> None:
@@ -215,14 +216,14 @@ class _Run:
         if several():
             raise RunError(
                 f"group {group} runs out of memory at the width {width} on host {jax.process_index()}, and hosts "
-                f"cannot agree on another while they run. Begin anew with width={-(-width // 2)}."
+                f"cannot agree on another while they run. Begin anew with width={ceil_div(width, 2)}."
             )
         if width == 1:
             raise RunError(
                 f"group {group} runs out of memory with one lane at a time. Make its model or its batch smaller, let "
                 "evaluations take fewer examples at once, or use fewer trials."
             )
-        widths = {**plan.narrowed, group: -(-width // 2)}
+        widths = {**plan.narrowed, group: ceil_div(width, 2)}
         self._prepared = self._prepared._replace(plan=narrowed(self._settings, plan, widths))
         raced = self._settings.scheduler is not None
         again = [wave for wave in self._waves if raced or wave.group.number == group]
@@ -230,7 +231,7 @@ class _Run:
         for wave in again:
             wave.drop()
         self._place.points.update({trial: self._prepared.points[trial] for trial in trials})
-        self._place.standing.forget(trials)
+        self._place.scores.forget(trials)
         self._round_of(
             [
                 self._wave(wave.number, wave.group, tuple(sorted(wave.trials))) if wave in again else wave
@@ -261,7 +262,7 @@ class _Run:
             "narrowed": sorted(self._prepared.plan.narrowed.items()),
             "waves": [wave.number for wave in self._waves],
             "seconds": time.perf_counter() - self._begun,
-            "takeovers": len(store.takeovers()),
+            "clones": len(store.clones()),
         }
-        parts = {"lanes": Cut({}, {"changes": np.array(rows, np.int64)}), "standing": self._place.standing.cut()}
+        parts = {"lanes": Cut({}, {"changes": np.array(rows, np.int64)}), "standing": self._place.scores.cut()}
         return Cut.of(about, parts | {f"wave-{wave.number}": wave.cut() for wave in self._waves})

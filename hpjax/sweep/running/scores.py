@@ -13,7 +13,7 @@ from hpjax.samplers import Observation
 from hpjax.schedulers import Race
 
 
-class Standing:
+class Scores:
     """The scores of all trials of a sweep.
 
     Args:
@@ -87,7 +87,7 @@ class Standing:
 
     def scores(self) -> Any:
         """(trials,), lower is better; NaN where a replicate diverged or was not evaluated."""
-        return self._objective.together(self._values)
+        return self._objective.aggregate(self._values)
 
     def race(self, step: int, budget: int, live: Iterable[int], trials: Iterable[int]) -> Race:
         """What a scheduler sees of the trials that started together."""
@@ -120,7 +120,7 @@ def observed(
     """
     values = np.asarray(values, np.float64)
     # A quantile is one number of which the noise is not known.
-    scores = objective.scores(values) if objective.quantile is None else objective.together(values)[:, None]
+    scores = objective.scores(values) if objective.quantile is None else objective.aggregate(values)[:, None]
     scores = np.nan_to_num(scores, nan=np.inf)
     number = np.repeat(np.arange(len(rounds)), rounds)
     return [

@@ -40,7 +40,7 @@ def check_cut(cut: Cut, sweep: Mapping[str, Any]) -> None:
         "narrowed": Field(_pairs, "a list of groups and their widths"),
         "waves": Field(list_of(is_whole), "a list of numbers"),
         "seconds": Field(lambda v: is_real(v) and v >= 0, "a number, 0 or more"),
-        "takeovers": _COUNT,
+        "clones": _COUNT,
         "parts": Field(lambda v: isinstance(v, dict), "of lanes, standing and waves"),
     }
     check("its JSON", cut.about, about)

@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from hpjax.core.arrays import Ints, ceil_div
 from hpjax.core.errors import RunError
 from hpjax.core.space import Point
 from hpjax.data.stream import Position
 from hpjax.engine import sharding as spread
 from hpjax.engine.compile import AT_ONCE, Compiled
-from hpjax.engine.device_errors import heard
-from hpjax.engine.device_lanes import Cohort, Ints, Lanes, Report
+from hpjax.engine.device_errors import translating_device_errors
+from hpjax.engine.device_lanes import Cohort, DeviceLanes, SegmentResult
 from hpjax.engine.lane import HEALTHY
-from hpjax.engine.shapes import Lane, blank
-from hpjax.engine.tracing import together
+from hpjax.engine.shapes import Lane, lane_shapes
+from hpjax.engine.tracing import stack_hparams
 from hpjax.results.store.checkpoints import Cut
 from hpjax.results.store.rows import Change
 from hpjax.results.store.run_store import Store
@@ -28,8 +29,8 @@ from hpjax.sweep.planning.plan import Group, Plan, next_stop
 from hpjax.sweep.planning.planner import Prepared, tracer
 from hpjax.sweep.planning.programs import cohort, compiled_of, recipe_of, splits_on
 from hpjax.sweep.running.events import Event
-from hpjax.sweep.running.prefetch import Feed
-from hpjax.sweep.running.scores import Standing
+from hpjax.sweep.running.prefetch import BlockPrefetcher
+from hpjax.sweep.running.scores import Scores
 from hpjax.sweep.running.state import OF_WAVE, check_lanes
 from hpjax.sweep.spec import Settings
 
@@ -41,7 +42,7 @@ class Snapshot(NamedTuple):
     taken: int
 
 
-class Place(NamedTuple):
+class RunContext(NamedTuple):
     """Where waves train.
 
     Attributes:
@@ -58,14 +59,14 @@ class Place(NamedTuple):
     mesh: jax.sharding.Mesh
     splits: tuple[Any, Any]
     store: Store
-    standing: Standing
+    scores: Scores
     compiled: set[int]
     points: dict[int, Point]
     feeds: ExitStack
     ahead: Callable[[], bool]
 
 
-class _Aloft(NamedTuple):
+class InFlight(NamedTuple):
     """A segment that is launched: where it ends, whether with an evaluation, when it was, and what it waited for."""
 
     stop: int
@@ -74,12 +75,12 @@ class _Aloft(NamedTuple):
     waited: float
 
 
-def place_for(settings: Settings, plan: Plan, store: Store, ahead: Callable[[], bool] = lambda: False) -> Place:
+def run_context(settings: Settings, plan: Plan, store: Store, ahead: Callable[[], bool] = lambda: False) -> RunContext:
     """The devices of a sweep with its data on them, and nothing scored yet; its feeds are to be closed."""
     mesh = spread.mesh(spread.devices(settings.devices))
     splits = splits_on(settings, mesh)
-    standing = Standing(settings.objective, plan.rounds, settings.lanes_a_trial)
-    return Place(mesh, splits, store, standing, set(), {}, ExitStack(), ahead)
+    standing = Scores(settings.objective, plan.rounds, settings.lanes_a_trial)
+    return RunContext(mesh, splits, store, standing, set(), {}, ExitStack(), ahead)
 
 
 class Wave:
@@ -108,21 +109,21 @@ class Wave:
         number: int,
         group: Group,
         trials: Collection[int],
-        place: Place,
+        place: RunContext,
     ) -> None:
         self._settings, self._plan, self.number, self.group = settings, prepared.plan, number, group
         self._place, self._store = place, place.store
         self._cohort = cohort(settings, prepared, group, trials, place.points)
-        self._calls = np.array([prepared.plan.schedules[t].calls for t in self._cohort.trial], np.int32)
-        self._lanes: Lanes | None = None
-        self._feed: Feed | None = None
+        self._calls = np.array([prepared.plan.lengths[t].microsteps for t in self._cohort.trial], np.int32)
+        self._lanes: DeviceLanes | None = None
+        self._feed: BlockPrefetcher | None = None
         self._position = Position()
         self.live = np.ones(len(self._cohort.trial), bool)
         self.lost: set[int] = set()
         self.finished = False
         self.next: Wave | None = None
         self._compiled: Future[Compiled] | None = None
-        self._aloft: list[_Aloft] = []
+        self._in_flight: list[InFlight] = []
         self._landed = 0.0
         self._saved: list[Any] = []
         self._step = self._evaluations = 0
@@ -162,17 +163,17 @@ class Wave:
         assert self._lanes is not None
         while self.live.any() and (until is None or self._step < until):
             yield self._segment(self._lanes, until)
-        while self._aloft:  # launched before it was known that no lane would go on
-            self._land(self._lanes)
+        while self._in_flight:  # launched before it was known that no lane would go on
+            self._collect(self._lanes)
         while until is not None and self._step < min(until, self._cohort.budget.max()):
             # Without live lanes; should any run again, it is as if these evaluations had passed them by.
             last = int(self._cohort.budget.max())
             self._step, evaluated = next_stop(self._step, last, self.group.eval_every, None, None)
             self._evaluations += evaluated
-        if self._plan.parks:
-            self._lanes.park()
+        if self._plan.offloads:
+            self._lanes.offload()
             if self._feed is not None:
-                self._feed.park()
+                self._feed.offload()
 
     def finish(self) -> None:
         """Records the final states, once all lanes ended and none of them will run again."""
@@ -190,7 +191,7 @@ class Wave:
     @property
     def ahead(self) -> bool:
         """Whether its lanes are, or may be, at a later step than was told of: it cannot be cut now."""
-        return bool(self._aloft)
+        return bool(self._in_flight)
 
     def cut(self) -> Cut:
         """What it needs to go on from here."""
@@ -211,7 +212,7 @@ class Wave:
         Raises:
           RunError: the cut is of another wave.
         """
-        check_lanes(cut, self.size, jax.tree.leaves(blank(self._plan.shapes[self.group.number])))
+        check_lanes(cut, self.size, jax.tree.leaves(lane_shapes(self._plan.shapes[self.group.number])))
         self._step, self._evaluations, self.finished = (cut.about[n] for n in ("step", "evaluations", "finished"))
         self.live, self._taken = cut.arrays["live"], cut.arrays["taken"]
         self.lost = set(cut.arrays["lost"].tolist())
@@ -226,7 +227,7 @@ class Wave:
         """Lets go of what it has on the devices; it is of no use any more."""
         if self._feed is not None:
             self._feed.close()
-        self._lanes, self._feed, self._aloft = None, None, []
+        self._lanes, self._feed, self._in_flight = None, None, []
 
     @property
     def computed(self) -> int:
@@ -247,11 +248,11 @@ class Wave:
         ended = [lane for lane in np.flatnonzero(self.live).tolist() if int(self._cohort.trial[lane]) in trials]
         if ended:
             assert self._lanes is not None
-            with heard(self.group.number):
+            with translating_device_errors(self.group.number):
                 self._lanes.retire(ended)
             self.live = self._lanes.live
-            if self._plan.parks:
-                self._lanes.park()
+            if self._plan.offloads:
+                self._lanes.offload()
         ids = self._ids() if ended else []
         return {lane: Change(*ids[lane], "stopped", int(self._taken[lane])) for lane in ended}
 
@@ -289,12 +290,12 @@ class Wave:
         points = [own[int(self._cohort.trial[lane])].point for lane in sources]
         again = [lane for lane in sources if not self.live[lane]]
         names = points[0].keys() - self.group.static.keys()
-        with heard(self.group.number):
-            self._lanes.clone(sources, together(tracer(self._settings).kinds, points, names))
+        with translating_device_errors(self.group.number):
+            self._lanes.clone(sources, stack_hparams(tracer(self._settings).kinds, points, names))
         self._taken, self.live = taken, self._lanes.live
         self.lost -= own.keys()
-        if self._plan.parks:
-            self._lanes.park()
+        if self._plan.offloads:
+            self._lanes.offload()
         return [Change(*ids[lane], "running", int(self._taken[lane])) for lane in again]
 
     def taken(self, trial: int) -> int:
@@ -326,20 +327,20 @@ class Wave:
         begun = time.perf_counter()
         if stream is not None:
             # Before the program is compiled, so that the first block is drawn meanwhile.
-            self._feed = Feed(stream, place.mesh, self._step, self._shared["steps"], self._position)
+            self._feed = BlockPrefetcher(stream, place.mesh, self._step, self._shared["steps"], self._position)
             place.feeds.callback(self._feed.close)
         for wave in islice(self._following(), AT_ONCE):
             wave.prepare()
         assert self._compiled is not None
-        with heard(number):
+        with translating_device_errors(number):
             compiled = self._compiled.result()
         seconds = time.perf_counter() - begun
         if first:
             with self._store.transaction():
                 self._store.add_compilation(number, seconds)
             yield Event("compiled", step=0, live=self.size, seconds=seconds, **self._shared)
-        with heard(number):
-            self._lanes = Lanes(
+        with translating_device_errors(number):
+            self._lanes = DeviceLanes(
                 recipe_of(settings, self._plan, number), compiled, self._cohort, settings.seed, *place.splits
             )
             if self._saved:
@@ -353,32 +354,32 @@ class Wave:
             yield wave
             wave = wave.next
 
-    def _launch(self, lanes: Lanes) -> None:
+    def _dispatch(self, lanes: DeviceLanes) -> None:
         """Begins a device call."""
-        begin, since = self._aloft[-1].stop if self._aloft else self._step, time.perf_counter()
+        begin, since = self._in_flight[-1].stop if self._in_flight else self._step, time.perf_counter()
         block, waited = (None, 0.0) if self._feed is None else self._feed.at(begin)
         last, plan = int(self._cohort.budget[lanes.live].max()), self._plan
         stop, evaluate = next_stop(begin, last, self.group.eval_every, plan.segment, plan.block)
-        with heard(self.group.number):
-            lanes.launch(stop, evaluate, block)
-        self._aloft.append(_Aloft(stop, evaluate, since, waited))
+        with translating_device_errors(self.group.number):
+            lanes.dispatch(stop, evaluate, block)
+        self._in_flight.append(InFlight(stop, evaluate, since, waited))
 
-    def _land(self, lanes: Lanes) -> tuple[_Aloft, Report]:
+    def _collect(self, lanes: DeviceLanes) -> tuple[InFlight, SegmentResult]:
         """Waits for a device call."""
-        with heard(self.group.number):
-            report = lanes.land()
-        return self._aloft.pop(0), report
+        with translating_device_errors(self.group.number):
+            report = lanes.collect()
+        return self._in_flight.pop(0), report
 
-    def _segment(self, lanes: Lanes, until: int | None) -> Event:
+    def _segment(self, lanes: DeviceLanes, until: int | None) -> Event:
         """One device call, and what it brought; the next one, where nothing can come between, is launched before."""
         cohort, before = self._cohort, self._step
-        if not self._aloft:
-            self._launch(lanes)
+        if not self._in_flight:
+            self._dispatch(lanes)
         last = int(cohort.budget[lanes.live].max())
-        more = self._aloft[-1].stop < (last if until is None else min(last, until))
+        more = self._in_flight[-1].stop < (last if until is None else min(last, until))
         if more and self._feed is None and not lanes.moves and self._place.ahead():
-            self._launch(lanes)
-        launched, report = self._land(lanes)
+            self._dispatch(lanes)
+        launched, report = self._collect(lanes)
         self._step, evaluate = launched.stop, launched.evaluate
         begun, self._landed = max(launched.since, self._landed), time.perf_counter()
         # A lane that diverged is not recorded any more: at which evaluation it would be depends on the segments.
@@ -387,10 +388,10 @@ class Wave:
         values = {name: value[healthy] for name, value in report.metrics.items()}
         # Optimizer steps, of several calls each where gradients accumulate; one that diverged may not be whole.
         calls = self._calls[report.lanes]
-        taken, lost_at = report.step // calls, -(-report.diverged // calls)
+        taken, lost_at = report.step // calls, ceil_div(report.diverged, calls)
         self._taken[report.lanes] = taken
         changes = _changes(cohort, report, taken, lost_at, evaluate)
-        standing = self._place.standing
+        standing = self._place.scores
         standing.changed(changes.values())
         if evaluate:
             evaluated = np.unique(cohort.trial[report.lanes]).tolist()
@@ -428,7 +429,7 @@ def part_of(cut: Cut, trials: Collection[int]) -> Cut:
     return Cut(cut.about, arrays | {"lost": lost[np.isin(lost, list(trials))]})
 
 
-def _changes(cohort: Cohort, report: Report, taken: Ints, lost_at: Ints, evaluated: bool) -> dict[int, Change]:
+def _changes(cohort: Cohort, report: SegmentResult, taken: Ints, lost_at: Ints, evaluated: bool) -> dict[int, Change]:
     """The lanes that diverged or came to their end, with the optimizer step at which they did."""
     lost = report.diverged != HEALTHY
     done = ((report.step >= cohort.budget[report.lanes]) & evaluated | report.done) & ~lost
