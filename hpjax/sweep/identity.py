@@ -23,16 +23,16 @@ from hpjax.core.keys import lane_key
 from hpjax.core.program import Program
 from hpjax.data.stream import Stream, first_batch_of
 from hpjax.results.store.manifest import FORMAT, origin
-from hpjax.sweep.planning.planner import Prepared, tracer
-from hpjax.sweep.spec import Settings
+from hpjax.sweep.planning.grouping import tracer_of
+from hpjax.sweep.planning.plan import Plan
+from hpjax.sweep.spec import SweepSpec
 
 # Of what samplers and schedulers hold so many characters are told.
 LONG = 2000
 
 
-def manifest(settings: Settings, prepared: Prepared, recorded: bool) -> dict[str, Any]:
+def manifest(spec: SweepSpec, plan: Plan, recorded: bool) -> dict[str, Any]:
     """What a run says of itself, as JSON; digests of code and data only where it is recorded in a directory."""
-    plan = prepared.plan
     packages = ("hpjax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
     return {
         "format": FORMAT,
@@ -40,54 +40,52 @@ def manifest(settings: Settings, prepared: Prepared, recorded: bool) -> dict[str
         **origin(),
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
         "devices": {"count": plan.devices[0], "kind": plan.devices[1]},
-        "sweep": description(settings, prepared) | (digests(settings, prepared) if recorded else {}),
+        "sweep": description(spec, plan) | (digests(spec, plan) if recorded else {}),
         "plan": str(plan).splitlines(),
     }
 
 
-def description(settings: Settings, prepared: Prepared) -> dict[str, Any]:
+def description(spec: SweepSpec, plan: Plan) -> dict[str, Any]:
     """What the sweep is, as JSON: names and numbers, with nothing that takes long to find out."""
-    plan, points = prepared
-    branches = settings.space.branches
+    branches = spec.space.branches
     return {
         "space": {f"alternative {i}": {n: str(d) for n, d in b.items()} for i, b in enumerate(branches)},
-        "names": list(settings.space.names),
+        "names": list(spec.space.names),
         "ranges": [{n: list(r) for n, d in b.items() if (r := d.range()) is not None} for b in branches],
         "options": [{n: [*map(show, d.options)] for n, d in b.items() if isinstance(d, Choice)} for b in branches],
-        "scales": {name: settings.space.scale(name) for name in settings.space.names},
+        "scales": {name: spec.space.scale(name) for name in spec.space.names},
         "metrics": sorted({name for shapes in plan.shapes for name in shapes.metrics}),
         "trials": plan.trials,
         "shard": None if plan.shard is None else [str(plan.shard)],
         "rounds": list(plan.rounds),
         "replicates": plan.replicates,
         "folds": plan.folds,
-        "sampler": _abridged(_told(settings.sampler)),
-        "points": digest(repr([{n: show(v) for n, v in point.items()} for point in points])),
-        "scheduler": None if settings.scheduler is None else _told(settings.scheduler),
-        "objective": [settings.objective.metric, settings.objective.direction, settings.objective.quantile],
-        "seed": settings.seed,
-        "randomness": settings.randomness,
+        "sampler": _abridged(_told(spec.sampler)),
+        "points": digest(repr([{n: show(v) for n, v in point.items()} for point in plan.points])),
+        "scheduler": None if spec.scheduler is None else _told(spec.scheduler),
+        "objective": [spec.objective.metric, spec.objective.direction, spec.objective.quantile],
+        "seed": spec.seed,
+        "randomness": spec.randomness,
         "width": list(plan.widths),
         "kernels": list(plan.kernels),
         "steps": digest(repr(plan.lengths)) if len(set(plan.lengths)) > 1 else plan.steps[0],
         "eval_every": sorted({g.eval_every for g in plan.groups}),
-        "program": {name: str(value) for name, value in settings.program.describe.items()},
+        "program": {name: str(value) for name, value in spec.program.describe.items()},
     }
 
 
-def digests(settings: Settings, prepared: Prepared) -> dict[str, Any]:
+def digests(spec: SweepSpec, plan: Plan) -> dict[str, Any]:
     """What the code and the data are, as digests: with ``description`` all that decides the bits of the sweep."""
-    plan, points = prepared
-    tracing = tracer(settings)
+    tracing = tracer_of(spec)
     traced = [v.name for v in plan.verdicts if v.traced]
     code = hashlib.sha256()
     for group in plan.groups:
-        h = tracing.hparams(points[group.trials[0]], traced)
-        program = jax.make_jaxpr(_life(settings.program))(h, tracing.train, tracing.valid)
+        h = tracing.hparams(plan.points[group.trials[0]], traced)
+        program = jax.make_jaxpr(_life(spec.program))(h, tracing.train, tracing.valid)
         code.update(without_addresses(str(program)).encode())
         for constant in program.consts:
             _add(code, constant)
-    data = settings.program.data
+    data = spec.program.data
     splits = {} if data is None else {name: getattr(data, name) for name in ("train", "valid", "test")}
     of_data = {name: hashlib.sha256() for name in splits}
     for name, split in splits.items():
@@ -129,7 +127,7 @@ def _abridged(told: str) -> str:
 
 
 def _told(thing: Any, within: tuple[int, ...] = ()) -> str:
-    """A sampler or a scheduler, or what it holds, by its type and its settings, however deep."""
+    """A sampler or a scheduler, or what it holds, by its type and its spec, however deep."""
     if id(thing) in within:
         return "..."
     if isinstance(thing, list | dict):
