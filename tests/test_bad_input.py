@@ -65,8 +65,8 @@ MISTAKES = {
     "zero width": (lambda: planned(width=0), "Sweep.width = 0: must be a whole number, 1 or more"),
     "zero segment": (lambda: planned(segment=0), "Sweep.segment = 0: must be a whole number, 1 or more"),
     "unknown randomness": (lambda: planned(randomness="own"), "Sweep.randomness = 'own': must be one of"),
-    "objective as text": (lambda: planned(objective="valid/loss"), 'Give hpx.minimize("valid/loss")'),
-    "sampler as class": (lambda: planned(sampler=hpx.Sobol), "must be of type Sampler. Give Sobol()"),
+    "objective as text": (lambda: planned(objective="valid/loss"), 'Write objective=hpx.minimize("valid/loss")'),
+    "sampler as class": (lambda: planned(sampler=hpx.Sobol), "must be of type Sampler. Write sampler=hpx.Sobol()"),
     "scheduler without decide": (lambda: planned(scheduler=3), "Sweep.scheduler = 3: must be a Scheduler"),
     "grid without num": (
         lambda: planned(space=Space(rate=hpx.Uniform(0, 1)), sampler=hpx.Grid(), trials=None),
