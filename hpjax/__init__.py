@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from hpjax import metrics as metrics
     from hpjax import nn as nn
     from hpjax import optim as optim
+    from hpjax import plot as plot
+    from hpjax import samplers as samplers
+    from hpjax import schedulers as schedulers
     from hpjax import sklearn as sklearn
     from hpjax import studies as studies
     from hpjax import testing as testing
@@ -64,7 +67,24 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Imported when first used, so that `hpjax --help` does not wait for JAX.
+# All is imported when first used, so that `hpjax --help` does not wait for JAX. These tables say the same as the imports
+# above, which are for type checkers and editors: a test compares them.
+_MODULES = {
+    "cluster": "hpjax.cluster",
+    "data": "hpjax.data",
+    "distributed": "hpjax.distributed",
+    "keys": "hpjax.keys",
+    "losses": "hpjax.losses",
+    "metrics": "hpjax.metrics",
+    "nn": "hpjax.nn",
+    "optim": "hpjax.optim",
+    "plot": "hpjax.plot",
+    "samplers": "hpjax.samplers",
+    "schedulers": "hpjax.schedulers",
+    "sklearn": "hpjax.sklearn",
+    "studies": "hpjax.studies",
+    "testing": "hpjax.testing",
+}
 _HOME = {
     "hpjax.adapters": ["as_objective"],
     "hpjax.analysis": ["winners_curse"],
@@ -87,22 +107,21 @@ _HOME = {
     "hpjax.sweep": ["Sweep"],
     "hpjax.trial": ["Trial"],
 }
-_MODULES = ["data", "distributed", "keys", "losses", "metrics", "nn", "optim", "studies", "testing"]
-_OPTIONAL = ["cluster", "sklearn"]  # need what is not always installed
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+_HOME_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = sorted([*_MODULE_OF, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
+# Without the modules that import what only extras install: `from hpjax import *` works without these.
+__all__ = sorted({*_HOME_OF, *_MODULES} - {"cluster", "sklearn"})  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES or name in _OPTIONAL:
-        return import_module(f"hpjax.{name}")
-    if name in _MODULE_OF:
-        return getattr(import_module(_MODULE_OF[name]), name)
+    if name in _MODULES:
+        return import_module(_MODULES[name])
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
     from hpjax.errors import did_you_mean
 
-    raise AttributeError(f"module 'hpjax' has no attribute {name!r}. {did_you_mean(name, __all__)}")
+    raise AttributeError(f"module 'hpjax' has no attribute {name!r}. {did_you_mean(name, __dir__())}")
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *_OPTIONAL]
+    return sorted({*__all__, *_MODULES})

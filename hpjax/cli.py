@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 try:
     import click
 except ImportError:
-    raise SystemExit("the command line needs click: pip install 'hpjax[cli]'") from None
+    from hpjax.errors import missing
+
+    raise SystemExit(str(missing("the command line", "click"))) from None
 
 from hpjax.errors import InputError, ProgramError, RunError, UnknownHyperparameterError
 from hpjax.shard import Shard

@@ -1,11 +1,16 @@
-"""On clusters: sweeps as jobs of submitit, which is in an extra: ``pip install 'hpjax[submitit]'``."""
+"""On clusters: sweeps as jobs of submitit, which comes with the extra ``submitit``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpjax import cli
-from hpjax.errors import RunError
+from hpjax.errors import RunError, missing
 from hpjax.shard import Shard
+
+try:
+    import click  # noqa: F401  without it the command line would end the process
+except ImportError:
+    raise missing("hpx.cluster", "click") from None
+from hpjax import cli
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission

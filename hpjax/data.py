@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hpjax.arrays import Examples, examples_in, tidy_examples
-from hpjax.errors import InputError
+from hpjax.errors import InputError, missing
 from hpjax.program import Data
 from hpjax.shuffle import round_keys, shuffled
 from hpjax.stream import Stream
@@ -204,7 +204,7 @@ def digits() -> Data:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise ImportError("hpx.data.digits() needs scikit-learn: pip install 'hpjax[data]'") from None
+        raise missing("hpx.data.digits()", "scikit-learn") from None
     x, y = load_digits(return_X_y=True)
     return from_arrays((x / 16).astype(np.float32), y, valid=0.15, test=0.15, name="digits")
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hpjax.about import read_manifest
 from hpjax.domains import Range
-from hpjax.errors import InputError, RunError, did_you_mean, whole
+from hpjax.errors import InputError, RunError, did_you_mean, missing, whole
 from hpjax.objective import Objective
 from hpjax.store import Store
 from hpjax.text import count, show, size
@@ -235,11 +235,11 @@ class Result:
         return analysis.grid(self, names or analysis.varied(self))
 
     def to_pandas(self) -> Any:
-        """``table()`` as a ``pandas.DataFrame``; needs ``pip install 'hpjax[pandas]'``."""
+        """``table()`` as a ``pandas.DataFrame``; needs pandas."""
         try:
             import pandas
         except ImportError:
-            raise ImportError("to_pandas() needs pandas: pip install 'hpjax[pandas]'") from None
+            raise missing("to_pandas()", "pandas") from None
         return pandas.DataFrame(self.table())
 
     def to_csv(self, path: str | Path) -> None:
@@ -254,8 +254,7 @@ class Result:
     def to_optuna(self, path: str | Path, name: str = "hpjax") -> None:
         """Writes the trials as a study of Optuna, a JournalStorage in a file, which ``optuna-dashboard`` opens.
 
-        Complete trials are complete there too, stopped ones pruned, diverged ones failed. Needs ``pip install
-        'hpjax[optuna]'``.
+        Complete trials are complete there too, stopped ones pruned, diverged ones failed. Needs Optuna.
 
         Args:
           path: of the journal; a study is added where it exists.
@@ -273,7 +272,7 @@ class Result:
           path: where to save the picture, if anywhere.
 
         Returns:
-          The ``matplotlib`` figure; needs ``pip install 'hpjax[plot]'``.
+          The figure of matplotlib, which this needs.
         """
         from hpjax import plot
 

@@ -10,7 +10,7 @@ from hpjax.arrays import Examples, tidy_examples
 from hpjax.data import Data
 from hpjax.engine.lane import probe, restored
 from hpjax.engine.trace import alone
-from hpjax.errors import InputError, RunError, whole
+from hpjax.errors import InputError, RunError, missing, whole
 from hpjax.objective import Objective, minimize
 from hpjax.prediction import Predictor
 from hpjax.program import Program
@@ -27,7 +27,7 @@ try:
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError:
-    raise ImportError("hpx.sklearn needs scikit-learn 1.6 or newer: pip install 'hpjax[data]'") from None
+    raise missing("hpx.sklearn", "scikit-learn") from None
 
 TASKS = ("classification", "regression")
 
