@@ -67,8 +67,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# All is imported when first used, so that `hpjax --help` does not wait for JAX. These tables say the same as the imports
-# above, which are for type checkers and editors: a test compares them.
+# All is imported when first used, so that `hpjax --help` does not wait for JAX. These tables say the same as the
+# imports above, which are for type checkers and editors: a test compares them.
 _MODULES = {
     "cluster": "hpjax.cluster",
     "data": "hpjax.data",

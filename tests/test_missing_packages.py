@@ -36,9 +36,9 @@ def fresh(monkeypatch, name):
 
 USES = {
     "to_pandas": ("pandas", "pandas", lambda result, *_: result.to_pandas()),
-    "to_optuna": ("optuna", "optuna", lambda result, folder, _: result.to_optuna(folder / "journal")),
+    "to_optuna": ("optuna", "optuna", lambda result, to, _: result.to_optuna(to / "journal")),
     "plot": ("matplotlib", "matplotlib", lambda result, *_: result.plot()),
-    "export": ("safetensors.numpy", "safetensors", lambda result, folder, _: result[0].export(folder / "a.safetensors")),
+    "export": ("safetensors.numpy", "safetensors", lambda result, to, _: result[0].export(to / "a.safetensors")),
     "digits": ("sklearn.datasets", "scikit-learn", lambda *_: hpx.data.digits()),
     "Optuna": ("optuna.samplers", "optuna", lambda *_: hpx.Optuna(None)),
     "hpx.sklearn": ("sklearn.base", "scikit-learn", lambda *rest: fresh(rest[-1], "sklearn")),
