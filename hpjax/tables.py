@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Collection, Mapping
+from contextlib import closing
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -111,11 +112,11 @@ def check_schema(database: sqlite3.Connection, where: str) -> None:
       sqlite3.Error: it cannot be read, or is empty, as one is of which the run was killed at once.
       RunError: it holds something else.
     """
-    model = sqlite3.connect(":memory:")
-    for statement in SCHEMA:
-        model.execute(statement)
-    wanted, found = model.execute(OBJECTS).fetchall(), database.execute(OBJECTS).fetchall()
-    model.close()
+    with closing(sqlite3.connect(":memory:")) as model:
+        for statement in SCHEMA:
+            model.execute(statement)
+        wanted = model.execute(OBJECTS).fetchall()
+    found = database.execute(OBJECTS).fetchall()
     if not found:
         raise sqlite3.DatabaseError("it has no tables")
     if found != wanted:

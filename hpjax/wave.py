@@ -163,9 +163,9 @@ class Wave:
             yield self._segment(self._lanes, until)
         while self._aloft:  # launched before it was known that no lane would go on
             self._land(self._lanes)
-        while until is not None and self._step < min(until, self._cohort.budget.max()):
+        last = int(self._cohort.budget.max())
+        while until is not None and self._step < min(until, last):
             # Without live lanes; should any run again, it is as if these evaluations had passed them by.
-            last = int(self._cohort.budget.max())
             self._step, evaluated = next_stop(self._step, last, self.group.eval_every, None, None)
             self._evaluations += evaluated
         if self._plan.parks:

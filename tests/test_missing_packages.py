@@ -2,7 +2,7 @@
 
 import runpy
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
 
 import pytest
 from helpers import RATES, quadratic, rates
@@ -31,7 +31,7 @@ def result():
 def fresh(monkeypatch, name):
     """A public module of hpjax, imported anew."""
     monkeypatch.delitem(sys.modules, hpx._MODULES[name], raising=False)
-    return getattr(hpx, name)
+    return import_module(hpx._MODULES[name])
 
 
 USES = {
@@ -57,7 +57,7 @@ def test_whatever_needs_a_package_says_so(use, result, tmp_path, monkeypatch):
 
 def test_the_command_line_says_so_without_a_traceback(monkeypatch):
     monkeypatch.setitem(sys.modules, "click", None)
-    for name in [name for name in sys.modules if name.startswith("hpjax.") and name.endswith(".cli")]:
+    for name in [name for name in sys.modules if name.startswith("hpjax.") and name.endswith((".cli", ".__main__"))]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(SystemExit, match=r"^the command line needs click: pip install 'click>=\d"):
         runpy.run_module("hpjax", run_name="__main__")
