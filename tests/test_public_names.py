@@ -68,10 +68,11 @@ def test_checkers_and_the_interpreter_read_the_same_names():
     block = next(node for node in tree.body if isinstance(node, ast.If) and node.test.id == "TYPE_CHECKING")
     read = {}
     for line in block.body:
-        for alias in line.names:
-            home = f"{line.module}.{alias.name}" if alias.asname in PUBLIC_MODULES else line.module
-            read[alias.asname] = (home, alias.name)
-    modules = {name: (home, home.split(".")[-1]) for name, home in hpx._MODULES.items()}
+        if isinstance(line, ast.Assign):  # what is imported under another name is public for checkers only so
+            read[line.targets[0].id] = read.pop(line.value.id)
+        else:
+            read |= {alias.asname: (line.module, alias.name) for alias in line.names}
+    modules = {name: tuple(home.rsplit(".", 1)) for name, home in hpx._MODULES.items()}
     assert read == modules | {name: (home, name) for home, names in hpx._HOME.items() for name in names}
 
 
