@@ -4,15 +4,17 @@ BIN := .venv/bin
 READY := .venv/.ready
 RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: sweep test soak lint type check smoke quality bench format clean
+.PHONY: sweep test soak lint type check smoke dist quality bench format clean
 
 sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a run directory and a picture.
 	$(BIN)/hpjax run experiments/digits/sweep.py --dir $(RUN) --test
 	$(BIN)/hpjax plot $(RUN)
 
 # Nearly all that tests do is compile, which these settings halve. The laws are tested as users run them.
-QUICK_FLAGS := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_prefer_vector_width=128
-QUICKLY := JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$(QUICK_FLAGS)"
+# XLA aborts at a flag that it does not know: the first one is gone in jaxlib 0.12.
+EMITTERS = $(shell $(BIN)/python -c "from importlib.metadata import version; print('--xla_cpu_use_fusion_emitters=false' if version('jaxlib') < '0.12' else '')")
+QUICK_FLAGS = $(EMITTERS) --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_prefer_vector_width=128
+QUICKLY = JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$(QUICK_FLAGS)"
 LAWS := $(wildcard tests/test_law*.py)
 
 test: $(READY)  ## The tests.
@@ -47,16 +49,23 @@ quality: $(READY)  ## How good the search is, in tables and a picture; DATA is t
 bench: $(READY)  ## How fast it is beside its peers, which get an environment of their own in .peers; a table and a picture.
 	$(BIN)/python experiments/benchmarks/bench.py
 
-check: lint type test smoke  ## All of it.
+check: lint type test smoke dist  ## All of it.
+
+dist: $(READY)  ## Builds the wheel and the source distribution into dist/, and checks what an index would say of them.
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt twine
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
 
 format: $(READY)  ## Mends style and format.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## Removes the environments and every run.
-	rm -rf .venv .peers runs build *.egg-info
+	rm -rf .venv .peers runs build dist *.egg-info
 
 # Compiled here, on all cores, as pip does on one; some packages have templates that are no Python, which may fail.
+# constraints.txt pins the tools, and on Python 3.11 jax and what it works with; later Pythons have the newest of these.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

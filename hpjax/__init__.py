@@ -69,7 +69,24 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Imported when first used, so that `hpjax --help` does not wait for JAX.
+# All is imported when first used, so that `hpjax --help` does not wait for JAX. These tables say the same as the
+# imports above, which are for type checkers and editors: a test compares them.
+_MODULES = {
+    "cluster": "hpjax.frontends.submitit",
+    "data": "hpjax.data",
+    "distributed": "hpjax.engine.distributed",
+    "keys": "hpjax.core.keys",
+    "losses": "hpjax.training.losses",
+    "metrics": "hpjax.training.metrics",
+    "nn": "hpjax.nn",
+    "optim": "hpjax.optim",
+    "plot": "hpjax.results.plot",
+    "samplers": "hpjax.samplers",
+    "schedulers": "hpjax.schedulers",
+    "sklearn": "hpjax.frontends.sklearn",
+    "studies": "hpjax.studies",
+    "testing": "hpjax.frontends.testing",
+}
 _HOME = {
     "hpjax.frontends.optuna": ["as_objective"],
     "hpjax.results.analysis": ["winners_curse"],
@@ -92,38 +109,21 @@ _HOME = {
     "hpjax.sweep.sweep": ["Sweep"],
     "hpjax.results.trial": ["Trial"],
 }
-_MODULES = {
-    "data": "hpjax.data",
-    "distributed": "hpjax.engine.distributed",
-    "keys": "hpjax.core.keys",
-    "losses": "hpjax.training.losses",
-    "metrics": "hpjax.training.metrics",
-    "nn": "hpjax.nn",
-    "optim": "hpjax.optim",
-    "plot": "hpjax.results.plot",
-    "samplers": "hpjax.samplers",
-    "schedulers": "hpjax.schedulers",
-    "studies": "hpjax.studies",
-    "testing": "hpjax.frontends.testing",
-}
-_OPTIONAL = {
-    "cluster": "hpjax.frontends.submitit",
-    "sklearn": "hpjax.frontends.sklearn",
-}  # need what is not always installed
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+_HOME_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = sorted([*_MODULE_OF, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
+# Without the modules that import what only extras install: `from hpjax import *` works without these.
+__all__ = sorted({*_HOME_OF, *_MODULES} - {"cluster", "sklearn"})  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if module := _MODULES.get(name) or _OPTIONAL.get(name):
-        return import_module(module)
-    if name in _MODULE_OF:
-        return getattr(import_module(_MODULE_OF[name]), name)
+    if name in _MODULES:
+        return import_module(_MODULES[name])
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
     from hpjax.core.errors import did_you_mean
 
-    raise AttributeError(f"module 'hpjax' has no attribute {name!r}. {did_you_mean(name, __all__)}")
+    raise AttributeError(f"module 'hpjax' has no attribute {name!r}. {did_you_mean(name, __dir__())}")
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *_OPTIONAL]
+    return sorted({*__all__, *_MODULES})

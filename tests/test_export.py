@@ -167,7 +167,7 @@ def test_what_cannot_be_exported(trained, tmp_path, monkeypatch):
     with pytest.raises(hpx.RunError, match="trial 0 diverged at step 5: it has no final state"):
         lost[0].export(tmp_path / "a.msgpack")
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    with pytest.raises(ImportError, match=r"pip install 'hpjax\[safetensors\]'"):
+    with pytest.raises(ImportError, match="pip install 'safetensors>="):
         result[0].export(tmp_path / "a.safetensors")
     assert list(tmp_path.iterdir()) == []
 

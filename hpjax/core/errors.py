@@ -38,6 +38,33 @@ class RunError(RuntimeError):
     """A run directory cannot be written, read, or continued as asked."""
 
 
+# What only extras of pyproject.toml install, by the name that users know. hpjax itself may come from a folder, so that
+# `pip install 'hpjax[plot]'` would find nothing.
+REQUIREMENTS = {
+    "click": "click>=8.1",
+    "matplotlib": "matplotlib>=3.9",
+    "optuna": "optuna>=4.0",
+    "pandas": "pandas>=2.2",
+    "safetensors": "safetensors>=0.8",
+    "scikit-learn": "scikit-learn>=1.6",
+}
+
+
+def missing(what: str, package: str) -> ImportError:
+    """Returns the error that says that a package is not installed, and the command that installs it.
+
+    Args:
+      what: what needs it, as the subject of a sentence.
+      package: one of ``REQUIREMENTS``.
+
+    Example:
+      >>> raise missing("hpx.plot", "matplotlib")
+      Traceback (most recent call last):
+      ImportError: hpx.plot needs matplotlib: pip install 'matplotlib>=3.9'
+    """
+    return ImportError(f"{what} needs {package}: pip install '{REQUIREMENTS[package]}'")
+
+
 def check_int(field: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> int:
     """``value`` as an int; NumPy integers and whole floats will do.
 

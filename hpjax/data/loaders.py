@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hpjax.core.errors import InputError
+from hpjax.core.errors import InputError, missing
 from hpjax.core.program import Data
 from hpjax.data.examples import Examples, examples_in, tidy_examples
 from hpjax.data.stream import Stream
@@ -130,7 +130,7 @@ def digits() -> Data:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise ImportError("hpx.data.digits() needs scikit-learn: pip install 'hpjax[data]'") from None
+        raise missing("hpx.data.digits()", "scikit-learn") from None
     x, y = load_digits(return_X_y=True)
     return from_arrays((x / 16).astype(np.float32), y, valid=0.15, test=0.15, name="digits")
 

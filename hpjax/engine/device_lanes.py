@@ -180,7 +180,7 @@ class DeviceLanes:
             return False
         devices, _, width = self._layout.slots.shape
         fewer = layout.chunks_needed(self._rng_group[self.live], width, devices) < self._layout.live_chunks.max()
-        return fewer or layout.idle_chunks(self._layout, self.live) > 0
+        return bool(fewer) or layout.idle_chunks(self._layout, self.live) > 0
 
     def _sync_live(self) -> None:
         """Has the devices know which lanes are live, and these stand in front."""

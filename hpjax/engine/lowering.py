@@ -80,7 +80,7 @@ def _rewritten(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[Any]) -> l
             found = None if one is None else [one]
         elif name in CALLS and any(map(_has_windows, core.jaxprs_in_params(equation.params))):
             found = CALLS[name](equation.params, args)
-    except KeyError:  # of a JAX that calls the parameters otherwise
+    except (AttributeError, KeyError):  # of a JAX that calls the parameters otherwise
         found = None
     wanted: list[Any] = [v.aval for v in equation.outvars]
     if found is None or [(x.shape, x.dtype) for x in found] != [(a.shape, a.dtype) for a in wanted]:
@@ -118,7 +118,10 @@ def _remat(params: dict[str, Any], args: list[Any]) -> list[Any] | None:
 
 
 def _scan(params: dict[str, Any], args: list[Any]) -> list[Any]:
-    consts, carried = params["num_consts"], params["num_carry"]
+    if "ft_in" in params:  # since jax 0.12
+        consts, carried, _ = (len(part) for part in params["ft_in"].unpack())
+    else:
+        consts, carried = params["num_consts"], params["num_carry"]
     fixed, first, each = args[:consts], args[consts : consts + carried], args[consts + carried :]
 
     def body(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:

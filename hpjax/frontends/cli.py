@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 try:
     import click
 except ImportError:
-    raise SystemExit("the command line needs click: pip install 'hpjax[cli]'") from None
+    from hpjax.core.errors import missing
 
-from hpjax.core.errors import InputError, ProgramError, RunError, UnknownHyperparameterError
+    raise SystemExit(str(missing("the command line", "click"))) from None
+
+from hpjax.core.errors import InputError, ProgramError, RunError, UnknownHyperparameterError, missing
 from hpjax.sweep.shard import Shard
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpjax.core.arrays import ceil_div
-from hpjax.core.errors import InputError, RunError, check_int
+from hpjax.core.errors import InputError, RunError, check_int, missing
 from hpjax.core.objective import Objective, minimize
 from hpjax.core.program import Data, Program
 from hpjax.core.space import Space
@@ -28,7 +28,7 @@ try:
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError:
-    raise ImportError("hpx.sklearn needs scikit-learn 1.6 or newer: pip install 'hpjax[data]'") from None
+    raise missing("hpx.sklearn", "scikit-learn") from None
 
 TASKS = ("classification", "regression")
 

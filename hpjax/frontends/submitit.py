@@ -1,11 +1,16 @@
-"""On clusters: sweeps as jobs of submitit, which is in an extra: ``pip install 'hpjax[submitit]'``."""
+"""On clusters: sweeps as jobs of submitit, which comes with the extra ``submitit``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpjax.core.errors import RunError
-from hpjax.frontends import cli
+from hpjax.core.errors import RunError, missing
 from hpjax.sweep.shard import Shard
+
+try:
+    import click  # noqa: F401  without it the command line would end the process
+except ImportError:
+    raise missing("hpx.cluster", "click") from None
+from hpjax.frontends import cli
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission

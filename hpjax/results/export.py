@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpjax.core.errors import InputError, RunError
+from hpjax.core.errors import InputError, RunError, missing
 from hpjax.core.format import show
 from hpjax.results.store.files import write_bytes
 
@@ -60,7 +60,7 @@ def _safetensors(tree: dict[str, Any], about: dict[str, str]) -> bytes:
     try:
         from safetensors.numpy import save
     except ImportError:
-        raise ImportError("a .safetensors file needs safetensors: pip install 'hpjax[safetensors]'") from None
+        raise missing("a .safetensors file", "safetensors") from None
     arrays = list(_named(tree))
     if len(dict(arrays)) < len(arrays):
         raise RunError("two arrays would have one name, since names hold dots: write a .msgpack file.")

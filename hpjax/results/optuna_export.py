@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpjax.core.errors import InputError, RunError
+from hpjax.core.errors import InputError, RunError, missing
 from hpjax.samplers.optuna import silent
 
 if TYPE_CHECKING:
@@ -22,8 +22,11 @@ def write(result: "Result", path: str | Path, name: str) -> None:
       path: of the journal; a study is added where it exists.
       name: of the study.
     """
-    import optuna
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+    try:
+        import optuna
+        from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+    except ImportError:
+        raise missing("to_optuna()", "optuna") from None
 
     with silent(optuna):
         try:  # a lock that is a file, for a link has no place in a run directory

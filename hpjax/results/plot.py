@@ -1,4 +1,11 @@
-"""Pictures of a result, drawn with matplotlib from the numbers of ``analysis``."""
+"""Pictures of a result, drawn with matplotlib from the numbers of ``analysis``.
+
+Example:
+  >>> result = hpx.Sweep(program, space, trials=4).run(progress=False)
+  >>> figure = hpx.plot.overview(result)
+  >>> len(figure.axes)
+  2
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpjax.core.arrays import ceil_div
-from hpjax.core.errors import InputError, did_you_mean
+from hpjax.core.errors import InputError, did_you_mean, missing
 from hpjax.results import analysis
 
 if TYPE_CHECKING:
@@ -61,7 +68,7 @@ def _figure(columns: int, rows: int) -> "Iterator[tuple[Figure, list[Axes]]]":
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError("plots need matplotlib: pip install 'hpjax[plot]'") from None
+        raise missing("hpx.plot", "matplotlib") from None
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.6 * columns, 2.9 * rows), layout="constrained")
         yield figure, list(figure.subplots(rows, columns, squeeze=False).flat)

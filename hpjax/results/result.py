@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hpjax.core.arrays import Array
 from hpjax.core.domains import Range
-from hpjax.core.errors import InputError, RunError, check_int, did_you_mean
+from hpjax.core.errors import InputError, RunError, check_int, did_you_mean, missing
 from hpjax.core.format import count, show, size
 from hpjax.core.format import metric as number
 from hpjax.core.format import table as text_table
@@ -234,11 +234,11 @@ class Result:
         return analysis.grid(self, names or analysis.varied(self))
 
     def to_pandas(self) -> Any:
-        """``table()`` as a ``pandas.DataFrame``; needs ``pip install 'hpjax[pandas]'``."""
+        """``table()`` as a ``pandas.DataFrame``; needs pandas."""
         try:
             import pandas
         except ImportError:
-            raise ImportError("to_pandas() needs pandas: pip install 'hpjax[pandas]'") from None
+            raise missing("to_pandas()", "pandas") from None
         return pandas.DataFrame(self.table())
 
     def to_csv(self, path: str | Path) -> None:
@@ -253,8 +253,7 @@ class Result:
     def to_optuna(self, path: str | Path, name: str = "hpjax") -> None:
         """Writes the trials as a study of Optuna, a JournalStorage in a file, which ``optuna-dashboard`` opens.
 
-        Complete trials are complete there too, stopped ones pruned, diverged ones failed. Needs ``pip install
-        'hpjax[optuna]'``.
+        Complete trials are complete there too, stopped ones pruned, diverged ones failed. Needs Optuna.
 
         Args:
           path: of the journal; a study is added where it exists.
@@ -272,7 +271,7 @@ class Result:
           path: where to save the picture, if anywhere.
 
         Returns:
-          The ``matplotlib`` figure; needs ``pip install 'hpjax[plot]'``.
+          The figure of matplotlib, which this needs.
         """
         from hpjax.results import plot
 

@@ -108,9 +108,9 @@ class Trial:
 
         Args:
           path: ends in ``.safetensors``: arrays by names such as ``params.Dense_0.kernel``, the trial's id and
-            hyperparameters in the header; needs ``pip install 'hpjax[safetensors]'``. Or in ``.msgpack``: nested dicts,
-            which ``flax.serialization.msgpack_restore`` reads, and ``model.apply`` of a Linen model takes. Positions
-            in lists are names "0", "1", …, of which ``nnx.restore_int_paths`` makes numbers again.
+            hyperparameters in the header; needs the package safetensors. Or in ``.msgpack``: nested dicts, which
+            ``flax.serialization.msgpack_restore`` reads, and ``model.apply`` of a Linen model takes. Positions in
+            lists are names "0", "1", …, of which ``nnx.restore_int_paths`` makes numbers again.
           replicate: which.
 
         Raises:

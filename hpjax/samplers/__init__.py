@@ -1,4 +1,10 @@
-"""Samplers: what to try next. One algorithm a file; none knows of the engine."""
+"""Samplers: what to try next. One algorithm a file; none knows of the engine.
+
+Example:
+  >>> space = hpx.Space(rate=hpx.LogUniform(1e-4, 1.0))
+  >>> len(hpx.samplers.Sobol().ask(space, [], 4, seed=0))
+  4
+"""
 
 from hpjax.samplers.base import Observation, Sampler
 from hpjax.samplers.bayes import Bayes

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hpjax.core.domains import Choice, Domain, Int, LogInt, LogUniform, ReverseLogUniform
-from hpjax.core.errors import InputError
+from hpjax.core.errors import InputError, missing
 from hpjax.core.space import Point, Space
 from hpjax.samplers.base import Observation, Sampler
 
@@ -19,7 +19,7 @@ ALTERNATIVE = "alternative"
 
 @dataclass(frozen=True)
 class Optuna(Sampler):
-    """A sampler of Optuna (T. Akiba et al., KDD 2019): TPE, CMA-ES, QMC, NSGA-II, …; needs ``pip install optuna``.
+    """A sampler of Optuna (T. Akiba et al., KDD 2019): TPE, CMA-ES, QMC, NSGA-II, …
 
     Use it with ``Sweep(rounds=...)``: every round asks for a batch, after the one before was told. The study is in
     memory; alternatives of a space are conditional for Optuna too. A diverged trial is told as worse than all others.
@@ -30,6 +30,7 @@ class Optuna(Sampler):
       sampler: an instance, ``optuna.samplers.TPESampler(multivariate=True, constant_liar=True)``.
 
     Raises:
+      ImportError: Optuna is not installed.
       InputError: it is none of Optuna's.
 
     Example:
@@ -47,7 +48,7 @@ class Optuna(Sampler):
         try:
             from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler
         except ImportError:
-            raise InputError("Optuna", None, "needs the package optuna", "pip install optuna") from None
+            raise missing("hpx.Optuna", "optuna") from None
         if not isinstance(self.sampler, BaseSampler):
             raise InputError(
                 "Optuna.sampler", self.sampler, "must be a sampler of Optuna", "Give optuna.samplers.TPESampler()."

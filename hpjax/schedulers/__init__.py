@@ -1,4 +1,10 @@
-"""Schedulers: how long each trial may run. One algorithm a file; none knows of the engine."""
+"""Schedulers: how long each trial may run. One algorithm a file; none knows of the engine.
+
+Example:
+  >>> race = hpx.schedulers.Race(step=10, budget=90, live=(0, 1, 2), curves={0: (0.3,), 1: (0.1,), 2: (0.2,)})
+  >>> list(hpx.schedulers.Halving(factor=3, min_steps=10).decide(race))
+  [2, 0]
+"""
 
 from hpjax.schedulers.base import Clone, Race, Scheduler
 from hpjax.schedulers.halving import Halving

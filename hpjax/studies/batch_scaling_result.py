@@ -221,7 +221,7 @@ class BatchScaling:
           path: where to save the picture, if anywhere.
 
         Returns:
-          The ``matplotlib`` figure; needs ``pip install 'hpjax[plot]'``.
+          The figure of matplotlib, which this needs.
         """
         from hpjax.studies import plot
 

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hpjax.core.bounds import Check, collecting
@@ -49,7 +50,7 @@ def _asked(training: Training, h: Mapping[str, Any]) -> list[tuple[str | None, C
                 found.append((names[id(check.value)] if isinstance(check.value, jax.core.Tracer) else None, check))
 
     try:
-        jax.eval_shape(look, dict.fromkeys(real, jax.ShapeDtypeStruct((), float)))
+        jax.eval_shape(look, dict.fromkeys(real, jax.ShapeDtypeStruct((), jnp.result_type(float))))
     except InputError:
         raise
     except Exception:  # a number that is needed, or a check of one that is computed

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 
 from hpjax.core.errors import RunError
@@ -119,11 +120,11 @@ def check_schema(database: sqlite3.Connection, where: str) -> None:
       sqlite3.Error: it cannot be read, or is empty, as one is of which the run was killed at once.
       RunError: it holds something else.
     """
-    model = sqlite3.connect(":memory:")
-    for statement in SCHEMA:
-        model.execute(statement)
-    wanted, found = model.execute(OBJECTS).fetchall(), database.execute(OBJECTS).fetchall()
-    model.close()
+    with closing(sqlite3.connect(":memory:")) as model:
+        for statement in SCHEMA:
+            model.execute(statement)
+        wanted = model.execute(OBJECTS).fetchall()
+    found = database.execute(OBJECTS).fetchall()
     if not found:
         raise sqlite3.DatabaseError("it has no tables")
     if found != wanted:

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,12 @@ from hpjax.results.store.rows import NO_WAVE, Change, Planned
 STATES = "states"
 
 
+def _end(database: sqlite3.Connection, lock: IO[str] | None) -> None:
+    database.close()
+    if lock is not None:
+        lock.close()
+
+
 class Store(RunReader):
     """One run's database and files, in a directory or, without one, in memory.
 
@@ -37,14 +44,12 @@ class Store(RunReader):
         super().__init__(database, directory)
         self._lock, self._follows = lock, follows
         self.states = States(None if directory is None else directory / STATES, follows)
-
-    def __del__(self) -> None:
-        self.close()
+        # Also where nobody calls close(): an open connection that is garbage makes Python 3.13 warn.
+        self._ended = weakref.finalize(self, _end, database, lock)
 
     def close(self) -> None:
-        """Nothing is read or written any more."""
-        self._db.close()
-        self.unlock()
+        """Closes the database and lets others write to the directory; does nothing the second time."""
+        self._ended()
 
     def unlock(self) -> None:
         """Lets others write to the directory."""
