@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: sweep test soak lint type check smoke quality bench format clean
+.PHONY: sweep test soak lint type check smoke quality bench docs format clean
 
 sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a run directory and a picture.
 	$(BIN)/hpjax run experiments/digits/sweep.py --dir $(RUN) --test
@@ -46,14 +46,18 @@ quality: $(READY)  ## How good the search is, in tables and a picture; DATA is t
 bench: $(READY)  ## How fast it is beside its peers, which get an environment of their own in .peers; a table and a picture.
 	$(BIN)/python experiments/benchmarks/bench.py
 
-check: lint type test smoke  ## All of it.
+docs: $(READY)  ## The documentation, in docs/_build/html; a warning is an error.
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo open docs/_build/html/index.html
+
+check: lint type test smoke docs  ## All of it.
 
 format: $(READY)  ## Mends style and format.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## Removes the environments and every run.
-	rm -rf .venv .peers runs build *.egg-info
+	rm -rf .venv .peers runs build docs/_build *.egg-info
 
 # Compiled here, on all cores, as pip does on one; some packages have templates that are no Python, which may fail.
 $(READY): pyproject.toml constraints.txt

@@ -21,7 +21,7 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"hpjax {release}"
 html_static_path = ["_static"]
-html_css_files = ["wide-tables.css"]
+html_css_files = ["site.css"]
 html_theme_options = {"navigation_with_keys": True}
 
 add_module_names = False
