@@ -8,7 +8,7 @@ import hpjax
 
 project = "hpjax"
 author = "The hpjax authors"
-copyright = author  # noqa: A001  Sphinx's name for it
+copyright = author
 release = version = hpjax.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
@@ -71,9 +71,23 @@ def skip_fields(app: Any, what: str, name: str, obj: Any, skip: bool, options: A
     return True if re.match("Alias for field number", getattr(obj, "__doc__", None) or "") else None
 
 
+def tidy_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Keeps Napoleon from taking the first of several names for a type, and a property's sentence for one."""
+    if what == "property" and ":" in lines[0]:
+        lines.insert(0, "\u200b")  # a first line without a colon, which takes no room
+    several = re.compile(r"^( +\w+(?:, \w+)+): ")
+    inside = False
+    for i, line in enumerate(lines):
+        inside = line == "Attributes:" or (inside and line.startswith((" ", "\t")))
+        if inside and several.match(line):
+            names, text = line.split(": ", 1)
+            lines[i] = f"{names.replace(', ', ',')}: {text}"
+
+
 def tidy_signature(app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: Any) -> Any:
-    """Writes defaults that are functions as `...`: their addresses are of no use to a reader."""
-    return (re.sub("<[^<>]*>", "...", signature), returns) if signature else None
+    """Writes defaults that are functions as `...`, without their addresses, and NumPy's arrays as `NDArray`."""
+    arrays = r"~?(?:numpy\.)?ndarray\[~?(?:builtins\.)?tuple\[~?(?:typing\.)?Any, \.\.\.\], [^\]]*\]\]"
+    return [part and re.sub(arrays, "NDArray", re.sub("<[^<>]*>", "...", part)) for part in (signature, returns)]
 
 
 def setup(app: Any) -> None:
@@ -81,3 +95,4 @@ def setup(app: Any) -> None:
     app.connect("missing-reference", resolve_type)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("autodoc-process-signature", tidy_signature)
+    app.connect("autodoc-process-docstring", tidy_docstring, priority=400)

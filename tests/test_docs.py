@@ -1,4 +1,4 @@
-"""What the README and the documentation show runs as it stands, only smaller; and every public name is in the reference.
+"""What README and documentation show runs as it stands, only smaller; and every public name is in the reference.
 
 Pages are Markdown. Comments that readers do not see say how a page is run:
 
@@ -61,16 +61,18 @@ def public(module):
 def test_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
-    smaller, shell = {}, parsed
+    smaller, unused, shell = {}, set(), parsed
     for language, block, what, argument in BLOCK.findall(page.read_text()):
         if what == "smaller":
             smaller |= dict(line.split(" → ") for line in argument.strip().splitlines())
+            unused |= smaller.keys()
             continue
         if what == "shell":
             shell = executed
             continue
         code = argument if what == "run" else block
         for this, that in smaller.items():
+            unused -= {this} if this in code else set()
             code = code.replace(this, that)
         if what == "run" or language == "python":
             # Where tracebacks and plans look for the lines.
@@ -88,6 +90,7 @@ def test_blocks_run(page, tmp_path, monkeypatch):
                 shell(command, monkeypatch)
         else:
             assert language in SHOWN or language.startswith("{"), f"what is {language!r}?"
+    assert not unused, "what was to be smaller is not there any more"
 
 
 def commands(code):
@@ -192,7 +195,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_public_name_is_in_the_reference():
-    there = set(re.findall(r"^\.\. auto(?:class|function|exception):: (\S+)$", REFERENCE, re.MULTILINE))
+    there = set(re.findall(r"^\.\. auto(?:class|function|exception):: ([\w.]+)(?:\(\))?$", REFERENCE, re.MULTILINE))
     wanted = {f"hpjax.{name}" for name in hpx.__all__ if not inspect.ismodule(getattr(hpx, name))}
     for module in MODULES:
         for name in public(module):
