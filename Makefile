@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: sweep test soak lint type check smoke dist quality bench format clean
+.PHONY: sweep test soak lint type check smoke dist quality bench docs format clean
 
 sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a run directory and a picture.
 	$(BIN)/hpjax run experiments/digits/sweep.py --dir $(RUN) --test
@@ -49,7 +49,9 @@ quality: $(READY)  ## How good the search is, in tables and a picture; DATA is t
 bench: $(READY)  ## How fast it is beside its peers, which get an environment of their own in .peers; a table and a picture.
 	$(BIN)/python experiments/benchmarks/bench.py
 
-check: lint type test smoke dist  ## All of it.
+docs: $(READY)  ## The documentation, in docs/_build/html; a warning is an error.
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo open docs/_build/html/index.html
 
 dist: $(READY)  ## Builds the wheel and the source distribution into dist/, and checks what an index would say of them.
 	rm -rf dist
@@ -57,12 +59,14 @@ dist: $(READY)  ## Builds the wheel and the source distribution into dist/, and 
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/python -m twine check --strict dist/*
 
+check: lint type test smoke docs dist  ## All of it.
+
 format: $(READY)  ## Mends style and format.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## Removes the environments and every run.
-	rm -rf .venv .peers runs build dist *.egg-info
+	rm -rf .venv .peers runs build dist docs/_build *.egg-info
 
 # Compiled here, on all cores, as pip does on one; some packages have templates that are no Python, which may fail.
 # constraints.txt pins the tools, and on Python 3.11 jax and what it works with; later Pythons have the newest of these.

@@ -61,7 +61,8 @@ def Dropout(  # noqa: N802  a layer, as in Flax
     Args:
       rate: the share of elements that are set to 0, in [0, 1].
       rngs: of an NNX module; without it the layer is Linen's.
-      broadcast_dims, **settings: as for Flax.
+      broadcast_dims: as for Flax.
+      **settings: as for Flax.
 
     Raises:
       InputError: the rate lies outside [0, 1].
@@ -81,9 +82,10 @@ def MultiHeadAttention(*args: Any, dropout_rate: Any = 0.0, rngs: nnx.Rngs | Non
     """Flax's ``MultiHeadAttention``, with the same noise, where the dropout rate of the weights may be traced.
 
     Args:
-      *args, **settings: as for Flax.
+      *args: as for Flax.
       dropout_rate: the share of attention weights that are set to 0, in [0, 1].
       rngs: of an NNX module; without it the layer is Linen's.
+      **settings: as for Flax.
 
     Raises:
       InputError: the rate lies outside [0, 1].

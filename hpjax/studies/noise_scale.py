@@ -18,7 +18,7 @@ class NoiseScale(NamedTuple):
     S. McCandlish et al., "An Empirical Model of Large-Batch Training", 2018, arXiv 1812.06162.
 
     Attributes:
-      signal: |G|², the squared norm of the expected gradient.
+      signal: ‖G‖², the squared norm of the expected gradient.
       trace: tr Σ, the summed variance of the gradient of one example.
     """
 
@@ -27,7 +27,7 @@ class NoiseScale(NamedTuple):
 
     @property
     def simple(self) -> Floats:
-        """B_simple = tr Σ / |G|², in examples; infinite where the estimate of |G|² is not positive."""
+        """B_simple = tr Σ / ‖G‖², in examples; infinite where the estimate of ‖G‖² is not positive."""
         signal, trace = np.asarray(self.signal, float), np.asarray(self.trace, float)
         with np.errstate(divide="ignore", invalid="ignore"):
             found: Floats = np.where(signal > 0, trace / signal, np.where(np.isnan(signal), np.nan, np.inf))
@@ -39,7 +39,7 @@ def noise_scale(result: Result, window: int = 1) -> NoiseScale:
 
     Args:
       result: of a program of ``hpx.supervised(microbatch=m, monitor=["gradient_noise"], ...)``.
-      window: evaluations, this one and those before it, over which |G|² and tr Σ are averaged, each for itself: their
+      window: evaluations, this one and those before it, over which ‖G‖² and tr Σ are averaged, each for itself: their
         ratio at single steps is far too noisy, and its mean is biased.
 
     Returns:

@@ -29,12 +29,12 @@ def top_k(k: int):  # type: ignore[no-untyped-def]
 
 
 def squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
-    """(outputs − y)², averaged over all axes but the first: (batch, ...) to (batch,)."""
+    """The squared difference, averaged over all axes but the first: (batch, ...) to (batch,)."""
     return jnp.square(_difference(outputs, y)).reshape(len(y), -1).mean(-1)
 
 
 def absolute_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
-    """|outputs − y|, averaged over all axes but the first: (batch, ...) to (batch,)."""
+    """The absolute difference, averaged over all axes but the first: (batch, ...) to (batch,)."""
     return jnp.abs(_difference(outputs, y)).reshape(len(y), -1).mean(-1)
 
 
