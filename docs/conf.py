@@ -1,7 +1,6 @@
 """The documentation, built by Sphinx: `make docs`."""
 
 import re
-from importlib import import_module
 from typing import Any
 
 import hpjax
@@ -33,23 +32,19 @@ python_use_unqualified_type_names = True
 napoleon_use_ivar = True
 napoleon_use_rtype = False
 
-# The modules whose names are public, in the order in which a name that stands in several is looked for.
+# The public modules of hpjax, in the order in which a name that stands in several is looked for.
 MODULES = (
-    "hpjax",
-    *(
-        f"hpjax.{name}"
-        for name in (
-            *("data", "nn", "optim", "samplers", "schedulers", "studies", "losses", "metrics", "plot", "keys"),
-            *("distributed", "testing", "sklearn", "cluster"),
-        )
-    ),
+    *("data", "nn", "optim", "samplers", "schedulers", "studies", "losses", "metrics", "plot", "keys"),
+    *("distributed", "testing", "sklearn", "cluster"),
 )
 
 
 def public_path(name: str) -> str | None:
     """Returns where users find what a type hint calls `name`: `hpjax.Sweep` of `hpjax.sweep.sweep.sweep.Sweep`."""
     short = name.rsplit(".", 1)[-1]
-    return next((f"{module}.{short}" for module in MODULES if hasattr(import_module(module), short)), None)
+    if hasattr(hpjax, short):
+        return f"hpjax.{short}"
+    return next((f"hpjax.{module}.{short}" for module in MODULES if hasattr(getattr(hpjax, module), short)), None)
 
 
 def resolve_type(app: Any, env: Any, node: Any, text: Any) -> Any:
