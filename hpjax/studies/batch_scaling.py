@@ -268,15 +268,15 @@ def _quicker(sweep: Sweep) -> Sweep:
     if isinstance(state, dict) and jax.tree.leaves(state.get("stats")):
         return sweep  # batch statistics would be those of microbatches
     own = sweep.program
-    parts = batches.remade(int(np.gcd.reduce(sizes)))
-    fields = ("init", "step", "batch", "microsteps", "validate", "batches")
-    taken: dict[str, Any] = {field: getattr(parts, field) for field in fields}
+    parts = own.with_microbatch(int(np.gcd.reduce(sizes)))
+    if parts is None:
+        return sweep
 
     def eval_every(h: Hparams) -> int:
         """As often as before, counted in microbatches."""
         return own.length(h).eval_every * parts.length(h).microsteps
 
-    other = replace(sweep, program=replace(own, **taken, eval_every=own.eval_every and eval_every))
+    other = replace(sweep, program=replace(parts, eval_every=own.eval_every and eval_every))
     return other if _estimated(other) < _estimated(sweep) else sweep
 
 
