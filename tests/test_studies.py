@@ -653,7 +653,10 @@ def test_budgets():
         ({"space": {}}, r"BatchScaling.space = {}: must be of type Space"),
         ({"complete": 0}, r"BatchScaling.complete = 0"),
         ({"batch_sizes": 64}, r"BatchScaling.batch_sizes = 64: must be a list"),
-        ({"program": classified(early_stopping=hpx.EarlyStopping(3))}, r"must be without early_stopping or another finish"),
+        (
+            {"program": classified(early_stopping=hpx.EarlyStopping(3))},
+            r"must be without early_stopping or another finish",
+        ),
         ({"batch_sizes": [2.5]}, r"BatchScaling.batch_sizes = 2.5: must be a whole number"),
         ({"batch_sizes": []}, r"BatchScaling.batch_sizes = \[\]: must not be empty"),
         ({"batch_sizes": [4, 4096]}, r"BatchScaling.batch_sizes = 4096: must be at most 54, the examples of"),

@@ -10,12 +10,13 @@ import numpy as np
 
 from hpjax.core.arrays import Array, Floats, Ints
 from hpjax.core.errors import InputError, RunError, check_float, check_int, did_you_mean
-from hpjax.core.format import count, metric, show, table
+from hpjax.core.format import show
 from hpjax.results.result import Result, column, load
 from hpjax.studies import plot
 from hpjax.studies.doubts import doubts_of
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps, slopes
 from hpjax.studies.record import recorded_study
+from hpjax.studies.report import report_of
 from hpjax.studies.to_target import bootstrap_of_minimum, edges_of, steps_to_target
 
 # What the manifest calls such a study.
@@ -256,7 +257,7 @@ class BatchScalingResult:
         columns |= {name: [getattr(each, name) for each in self.counts] for name in TrialCounts._fields}
         best = [point.hparams if point else {} for point in here]
         found = {name: np.array(cells) for name, cells in columns.items()}
-        return found | {name: column(name, best) for name in self._others}
+        return found | {name: column(name, best) for name in self.other_names}
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draws steps against batch size, and the best learning rate if there is one; see ``hpx.studies.plot``.
@@ -276,40 +277,7 @@ class BatchScalingResult:
         return figure
 
     def __str__(self) -> str:
-        fits = (
-            self._fit_lines() if len(self.points) >= 3 else [f"no fit: {count(len(self.points), 'point')} of 3 needed"]
-        )
-        return "\n".join([f"steps to {self.goal}", self._point_lines(), *fits, *self.doubts])
-
-    def _point_lines(self) -> str:
-        """Returns the table of a report."""
-        columns = self.table()
-        numbers = ["steps", "steps_high", "examples", "trial"]
-        points = {point.batch_size: point for point in self.points}
-        rows = []
-        for i, (size, counts) in enumerate(zip(self.batch_sizes, self.counts, strict=True)):
-            point = points.get(size)
-            cells = [f"{columns[name][i]:,.0f}" if point else "-" for name in numbers]
-            own = [show(point.hparams.get(name, "-")) if point else "-" for name in self._others]
-            regime = self.fit.regime(size) if point and len(points) >= 3 else "-"
-            rows.append([f"{size:,}", *cells, *own, *map(str, counts), regime])
-        return table([self.name, *numbers, *self._others, *TrialCounts._fields, "regime"], rows)
-
-    def _fit_lines(self) -> list[str]:
-        """Returns what a report says of the fits."""
-        (low, high), fit = self.interval_of_critical, self.fit
-        lines = [
-            f"critical batch size {metric(fit.critical_batch_size)} (95 %: {metric(low)} to {metric(high)}); "
-            f"limits of the fit {metric(fit.minimum_steps)} steps, {metric(fit.minimum_examples)} examples",
-            f"slopes from point to point: {', '.join(f'{slope:.2f}' for slope in self.slopes)}",
-        ]
-        momenta = [None, "momentum"] if "momentum" in self.result.names else [None]
-        for momentum in momenta if "learning_rate" in self.result.names else []:
-            if np.isfinite(self.best_rates(momentum=momentum)).sum() >= 3:
-                laws = ", ".join(f"{fit.law} {metric(fit.error)}" for fit in self.fit_rates(momentum=momentum))
-                rate = "learning_rate / (1 − momentum)" if momentum else "learning_rate"
-                lines.append(f"best {rate} by law, with the error of its logarithm: {laws}")
-        return lines
+        return report_of(self)
 
     @property
     def goal(self) -> str:
@@ -318,8 +286,8 @@ class BatchScalingResult:
         return f"{objective.metric} {'below' if objective.direction == 'minimize' else 'above'} {show(self.target)}"
 
     @property
-    def _others(self) -> list[str]:
-        """The hyperparameters beside the batch size."""
+    def other_names(self) -> list[str]:
+        """The names of the hyperparameters beside the batch size."""
         return [name for name in self.result.names if name != self.name]
 
     @property
