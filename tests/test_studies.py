@@ -15,11 +15,20 @@ from matplotlib.figure import Figure
 import hpjax as hpx
 from hpjax import plot
 from hpjax.frontends.cli import main
-from hpjax.studies import NoisyQuadratic, fit_rates, fit_steps, noise_scale, noise_scale_of
-from hpjax.studies import batch_scaling_result as scaling
-from hpjax.studies.batch_scaling import _estimated
-from hpjax.studies.batch_scaling_result import bootstrap_of_least, recorded
+from hpjax.studies import (
+    BatchScaling,
+    BatchScalingResult,
+    NoisyQuadratic,
+    fit_rates,
+    fit_steps,
+    noise_scale,
+    noise_scale_of,
+)
+from hpjax.studies.batch_scaling import _estimated_seconds
+from hpjax.studies.batch_scaling_result import recorded_answer
 from hpjax.studies.plot import draw_rates, draw_scaling
+from hpjax.studies.record import StudyRecord, recorded_study
+from hpjax.studies.to_target import bootstrap_of_minimum
 from hpjax.sweep.planning.width import Rate
 
 SIZES = 2 ** np.arange(6, 15)
@@ -84,17 +93,17 @@ def test_two_points_make_no_fit():
 )
 def test_points_that_are_none_are_refused(sizes, values):
     for fit in (fit_steps, fit_rates):
-        with pytest.raises(hpx.InputError, match="must be two lists of positive numbers"):
+        with pytest.raises(hpx.InputError, match="must be two lists of positive numbers of one length"):
             fit(sizes, values)
     with pytest.raises(hpx.InputError, match=r"2 points.: needs 3 or more"):
         fit_steps([4, 4, 8], [3.0, 3.0, 2.0])
 
 
-def test_the_bootstrap_of_the_least_is_that_of_many_draws():
+def test_the_bootstrap_of_the_minimum_is_that_of_many_draws():
     values = np.array([7.0, 3.0, 9.0, 12.0, np.inf, 5.0, 8.0, 20.0])
     draws = np.random.default_rng(0).choice(values, (200_000, len(values))).min(axis=1)
     expected = np.sort(draws)[[int(0.025 * len(draws)), int(0.975 * len(draws))]]
-    assert bootstrap_of_least(values) == tuple(expected)
+    assert bootstrap_of_minimum(values) == tuple(expected)
 
 
 # The noisy quadratic model
@@ -300,8 +309,8 @@ def plain_study(hparams, target, steps, eval_every):
 
 @pytest.fixture(scope="module")
 def study():
-    return hpx.studies.batch_scaling(
-        decay(steps=400, eval_every=3), SPACE, BATCHES[::-1], target=0.01, trials=12, progress=False
+    return BatchScaling(decay(steps=400, eval_every=3), SPACE, BATCHES[::-1], target=0.01, trials=12).run(
+        progress=False
     )
 
 
@@ -314,13 +323,13 @@ def test_points_are_those_of_a_plain_loop(study):
         assert own == list(range(i, 12 * len(BATCHES), len(BATCHES)))
         complete = [t for t in own if expected[t][0] == "complete"]
         reached = [t for t in complete if np.isfinite(expected[t][1])]
-        ended = study.ended[i]
+        ended = study.counts[i]
         assert ended == (len(complete), len(own) - len(complete), 0, len(reached))
         point = next(p for p in study.points if p.batch_size == size)
         best = min(reached, key=lambda t: (expected[t][1], t))
         assert (point.trial, point.steps) == (best, expected[best][1])
         assert point.hparams == hparams[best]
-        assert point.interval == bootstrap_of_least([expected[t][1] for t in complete])
+        assert point.interval == bootstrap_of_minimum([expected[t][1] for t in complete])
     assert study.missing == ()
     rates = {size: [h["rate"] for h in hparams if h["batch_size"] == size] for size in BATCHES}
     assert rates[1] != rates[2], "each batch size has a search of its own"
@@ -349,7 +358,7 @@ def test_fit_slopes_and_regimes(study):
         )
     low, high = study.critical_interval()
     assert low <= critical <= high
-    np.testing.assert_allclose(study.best("rate"), [p.hparams["rate"] for p in study.points])
+    np.testing.assert_allclose(study.best_rates("rate"), [p.hparams["rate"] for p in study.points])
 
 
 def test_it_prints_and_draws(study, tmp_path):
@@ -381,18 +390,23 @@ def test_the_figure_is_of_these_numbers(study):
 
 
 def test_the_command_line_draws_what_a_directory_has(tmp_path):
-    study = hpx.studies.batch_scaling(decay(200), SPACE, [1, 16, 64], 0.01, tmp_path / "run", trials=4, progress=False)
-    again = recorded(hpx.load(tmp_path / "run"))
-    assert (again.target, again.points, again.ended) == (0.01, study.points, study.ended)
+    study = BatchScaling(decay(200), SPACE, [1, 16, 64], 0.01, trials=4).run(tmp_path / "run", progress=False)
+    again = BatchScalingResult.load(tmp_path / "run")
+    assert (again.target, again.points, again.counts) == (0.01, study.points, study.counts)
+    shown = CliRunner().invoke(main, ["show", str(tmp_path / "run")])
+    assert shown.output.startswith("steps to valid/loss below 0.01\n")
     done = CliRunner().invoke(main, ["plot", str(tmp_path / "run")])
     assert done.exit_code == 0, done.output
     assert str(tmp_path / "run" / "scaling.png") in done.output.splitlines()
-    assert recorded(hpx.Sweep(decay(5), SPACE & hpx.Space(batch_size=4), trials=1).run(progress=False)) is None
+    other = hpx.Sweep(decay(5), SPACE & hpx.Space(batch_size=4), trials=1).run(tmp_path / "other", progress=False)
+    assert recorded_answer(other) is None
+    with pytest.raises(hpx.RunError, match=r"other' was not run as a batch-scaling study\. Give a target yourself"):
+        BatchScalingResult.load(tmp_path / "other")
 
 
 def test_only_the_first_complete_ones_count(study):
-    few = scaling(study.result, 0.01, complete=3)
-    for own, all_of in zip(few.ended, study.ended, strict=True):
+    few = BatchScalingResult.read(study.result, 0.01, complete=3)
+    for own, all_of in zip(few.counts, study.counts, strict=True):
         assert own.complete == min(3, all_of.complete)
         assert own[1:3] == all_of[1:3]
     assert all(few_point.steps >= point.steps for few_point, point in zip(few.points, study.points, strict=True))
@@ -410,18 +424,23 @@ def test_strictly_better_counts_and_ties_go_to_the_first():
     # Rate 1 and B = 16: the loss halves every step, exactly.
     points = [{"rate": rate, "batch_size": 16} for rate in (0.5, 1.0, 1.0)]
     result, _ = listed(points, None, 6)
-    assert scaling(result, 0.25).points[0][:2] == (16, 3), "0.25 itself after 2 steps does not count"
-    assert scaling(result, 0.2500001).points[0][:2] == (16, 2)
-    first = scaling(result, 0.25)
+    assert BatchScalingResult.read(result, 0.25).points[0][:2] == (16, 3), "0.25 itself after 2 steps does not count"
+    assert BatchScalingResult.read(result, 0.2500001).points[0][:2] == (16, 2)
+    first = BatchScalingResult.read(result, 0.25)
     assert first.points[0].trial == 1
     assert first.points[0].evaluations == 3
     assert (
         "batch size 16: the target was met at evaluation 3, so that steps are known to within 33%. "
-        "Choose a harder target." in first.warnings
+        "Choose a harder target." in first.doubts
     )
     rarely, _ = listed([{"rate": 1.0, "batch_size": 16}], None, 6, eval_every=2)
-    assert "known to within 50%. Choose a harder target, or evaluate more often." in scaling(rarely, 0.25).warnings[0]
-    assert not any("met at evaluation" in warning for warning in scaling(result, 0.02).warnings), "of six evaluations"
+    assert (
+        "known to within 50%. Choose a harder target, or evaluate more often."
+        in BatchScalingResult.read(rarely, 0.25).doubts[0]
+    )
+    assert not any("met at evaluation" in doubt for doubt in BatchScalingResult.read(result, 0.02).doubts), (
+        "of six evaluations"
+    )
 
 
 def test_a_target_that_is_no_float32_is_compared_as_lanes_do():
@@ -437,8 +456,8 @@ def test_a_target_that_is_no_float32_is_compared_as_lanes_do():
     better = hpx.maximize("valid/accuracy")
     result = hpx.Sweep(program, space, trials=2, objective=better).run(progress=False)
     assert result.curves("valid/accuracy").dtype == np.float32
-    assert scaling(result, 0.8).points == ()
-    assert len(scaling(result, 0.79999).points) > 0
+    assert BatchScalingResult.read(result, 0.8).points == ()
+    assert len(BatchScalingResult.read(result, 0.79999).points) > 0
 
 
 def test_alternatives_and_tuples_are_told_and_drawn():
@@ -458,9 +477,9 @@ def test_alternatives_and_tuples_are_told_and_drawn():
     points = [{"optimizer": "a", "learning_rate": 0.2, "batch_size": s, "layers": (8,)} for s in (4, 16, 64)]
     points += [{"optimizer": "b", "batch_size": 16, "layers": (8, 8)}]
     result = hpx.Sweep(program, space, sampler=hpx.Manual(points)).run(progress=False)
-    found = scaling(result, 0.01)
+    found = BatchScalingResult.read(result, 0.01)
     assert [point.hparams["optimizer"] for point in found.points] == ["a", "b", "a"]
-    np.testing.assert_array_equal(found.best(), [0.2, np.nan, 0.2])
+    np.testing.assert_array_equal(found.best_rates(), [0.2, np.nan, 0.2])
     assert found.table()["layers"].tolist() == [(8,), (8, 8), (8,)]
     assert "(8, 8)" in str(found)
     found.plot()
@@ -469,18 +488,18 @@ def test_alternatives_and_tuples_are_told_and_drawn():
 def test_batch_sizes_whose_target_was_not_reached_have_no_point():
     points = [{"rate": rate, "batch_size": size} for rate in (5.0, 1.0) for size in (1, 16)]
     result, _ = listed(points, None, 10)
-    found = scaling(result, 0.01)
+    found = BatchScalingResult.read(result, 0.01)
     assert [point.batch_size for point in found.points] == [16]
     assert found.missing == (1,)
-    assert found.ended[0] == (1, 1, 0, 0)
+    assert found.counts[0] == (1, 1, 0, 0)
     assert "batch size 1: no point. Of 1 complete trial none reached 0.01; 1 diverged, 0 are incomplete." in str(found)
-    assert "no fit: 1 point of the 3 that it needs" in str(found)
+    assert "no fit: 1 point of 3 needed" in str(found)
     with pytest.raises(hpx.InputError, match="needs 3 or more batch sizes that reached the target"):
         _ = found.fit
     with pytest.raises(hpx.InputError, match="needs 3 or more batch sizes that reached the target"):
         found.critical_interval()
     assert found == found
-    nothing = scaling(result, 1e-9)
+    nothing = BatchScalingResult.read(result, 1e-9)
     assert nothing.points == ()
     assert nothing.missing == (1, 16)
     nothing.plot()
@@ -488,20 +507,24 @@ def test_batch_sizes_whose_target_was_not_reached_have_no_point():
 
 
 def test_what_a_study_cannot_tell_it_does_not(study):
-    with pytest.raises(hpx.InputError, match=r"scaling.target = 0.001: is beyond that at which the trials ended, 0.01"):
-        scaling(study.result, 0.001)
-    easier = scaling(study.result, 0.1)
+    with pytest.raises(
+        hpx.InputError, match=r"read.target = 0.001: is harder than the target at which the trials ended, 0.01"
+    ):
+        BatchScalingResult.read(study.result, 0.001)
+    easier = BatchScalingResult.read(study.result, 0.1)
     assert all(a.steps <= b.steps for a, b in zip(easier.points, study.points, strict=True))
     points = [{"rate": 0.1, "batch_size": size} for size in (64, 128, 256, 512)]
     result, _ = listed(points, None, 200)
-    found = scaling(result, 1e-3)
+    found = BatchScalingResult.read(result, 1e-3)
     assert found.fit.critical_batch_size < 64
-    assert any("is outside of the batch sizes" in warning for warning in found.warnings)
+    assert any(
+        "is outside of the batch sizes, which do not determine it. Add smaller" in doubt for doubt in found.doubts
+    )
     points = [{"rate": rate, "batch_size": size} for size in (8, 16, 32, 64) for rate in (1.0, 0.1, 0.1)]
     result, _ = listed(points, None, 400)
-    found = scaling(result, 1e-3)
+    found = BatchScalingResult.read(result, 1e-3)
     assert 8 < found.fit.critical_batch_size < 64
-    assert any("the interval of the critical batch size reaches beyond" in warning for warning in found.warnings)
+    assert any("reaches beyond the batch sizes. Add" in doubt for doubt in found.doubts)
 
 
 def test_edges_of_the_space_are_told_whatever_was_tried(tmp_path):
@@ -517,12 +540,12 @@ def test_edges_of_the_space_are_told_whatever_was_tried(tmp_path):
         {"kind": "b", "rate": 0.1, "layers": 2, "batch_size": 256},  # a twentieth is 0.25
     ]
     hpx.Sweep(decay(400), space, sampler=hpx.Manual(points)).run(tmp_path, progress=False)
-    found = scaling(hpx.load(tmp_path), 0.01)
+    found = BatchScalingResult.read(hpx.load(tmp_path), 0.01)
     edges = [{"rate": "highest"}, {}, {"layers": "highest"}, {"rate": "lowest"}]
     assert [dict(point.edges) for point in found.points] == edges
     assert (
-        "batch size 4: the best rate, 0.9, stands at the highest end of its domain. Widen that where it can be."
-        in found.warnings
+        "batch size 4: the best rate, 0.9, is at the highest end of its domain. Widen that domain if a value beyond "
+        "makes sense." in found.doubts
     )
 
 
@@ -538,15 +561,15 @@ def classified(**changes):
 
 
 def test_it_takes_microbatches_where_one_program_is_done_earlier():
-    sweep = hpx.studies.batch_scaling_sweep(classified(), SPACE, [4, 8, 16], 0.3, trials=4, seed=1)
+    sweep = BatchScaling(classified(), SPACE, [4, 8, 16], 0.3, trials=4, seed=1).sweep
     assert sweep.program.batches.microbatch == 4
     assert len(sweep.plan().groups) == 1
     # Where evaluations are so many steps apart for all, it cannot: these are counted in microbatches.
     program = classified(eval_every=4, steps=lambda h: 40)
-    apart = hpx.studies.batch_scaling_sweep(program, SPACE, [4, 8, 16], 0.3, trials=4, seed=1)
+    apart = BatchScaling(program, SPACE, [4, 8, 16], 0.3, trials=4, seed=1).sweep
     assert apart.program.batches.microbatch is None
     assert [group.eval_every for group in apart.plan().groups] == [4, 4, 4]
-    both = [scaling(each.run(progress=False), 0.3) for each in (sweep, apart)]
+    both = [BatchScalingResult.read(each.run(progress=False), 0.3) for each in (sweep, apart)]
     assert both[0].result.hparams == both[1].result.hparams
     trial = next(t for t, h in enumerate(both[0].result.hparams) if h["batch_size"] == 4)
     # At its fourth step both have seen the same examples.
@@ -555,39 +578,66 @@ def test_it_takes_microbatches_where_one_program_is_done_earlier():
 
 
 def test_a_study_of_a_directory_goes_on_and_is_read_again(tmp_path):
-    given = (classified(), SPACE, [4, 8, 16], 0.3, tmp_path / "run")
-    first, again = (hpx.studies.batch_scaling(*given, trials=4, complete=2, progress=False) for _ in range(2))
-    assert first.points == again.points
-    read = recorded(hpx.load(tmp_path / "run"))
+    first = BatchScaling(classified(), SPACE, [4, 8, 16], 0.3, trials=4, complete=2).run(tmp_path, progress=False)
+    again = BatchScaling(classified(), SPACE, [4, 8, 16], 0.3, trials=4, complete=2)
+    again.plan()
+    with compilations() as programs:
+        assert again.run(tmp_path, progress=False).points == first.points
+    assert programs == []
+    read = BatchScalingResult.load(tmp_path)
     assert (read.points, read.complete) == (first.points, 2)
-    few = scaling(first.result, 0.3, complete=100)
-    assert f"batch size 4: {few.ended[0].complete} complete trials of the 100 that were to count." in few.warnings
+    assert again.read(read.result, 0.5).complete == 2
+    few = BatchScalingResult.read(first.result, 0.3, complete=100)
+    complete = few.counts[0].complete
+    assert f"batch size 4: {complete} complete trials, fewer than complete=100. Add trials." in few.doubts
+
+
+def test_the_manifest_says_what_was_asked(tmp_path):
+    question = BatchScaling(decay(20), SPACE, [4, 8], 0.1 + 0.2, trials=1, complete=1)
+    result = question.run(tmp_path, progress=False).result
+    assert recorded_study(hpx.load(tmp_path)) == StudyRecord("batch scaling", 0.1 + 0.2, 1, "batch_size")
+    for damaged in ("{}", "3", '{"kind": "batch scaling", "target": NaN, "complete": null, "over": "batch_size"}'):
+        result.manifest["sweep"]["program"]["hpjax.study"] = damaged
+        with pytest.raises(hpx.RunError, match="the manifest does not say what study the run belongs to"):
+            recorded_study(result)
+
+
+def test_microbatches_keep_what_was_replaced_in_a_program():
+    program = classified()
+    other = dataclasses.replace(program, react=lambda state, metrics, h: (state, True), describe={"kind": "mine"})
+    parts = other.with_microbatch(4)
+    assert (parts.react, parts.describe, parts.batches.microbatch) == (other.react, other.describe, 4)
+    assert parts.step != other.step
+    assert parts.with_microbatch(None).step == program.step
+    replaced = dataclasses.replace(program, step=lambda key, state, batch, h: (state, {}))
+    assert replaced.with_microbatch(4) is None, "a step of one's own takes the batches that it was written for"
+    assert decay(3).with_microbatch(4) is None
+    own_step = dataclasses.replace(program, step=lambda *given: program.step(*given))
+    assert BatchScaling(own_step, SPACE, [4, 8, 16], 0.3, trials=4, seed=1).sweep.program.step is own_step.step
 
 
 def test_what_is_measured_does_not_decide_how_batches_are_taken(monkeypatch):
-    sweep = hpx.studies.batch_scaling_sweep(classified(), SPACE, [4, 8, 16], 0.3, trials=4)
-    before = _estimated(sweep)
+    sweep = BatchScaling(classified(), SPACE, [4, 8, 16], 0.3, trials=4).sweep
+    before = _estimated_seconds(sweep)
     plan = sweep.plan()
     (own,) = plan.arrangements
     slow = dataclasses.replace(plan, arrangements=(dataclasses.replace(own, rates=(Rate(2, "batched", 1e-6),)),))
     monkeypatch.setattr(type(sweep), "plan", lambda self: slow)
     assert slow.run_seconds > 1e6
-    assert _estimated(sweep) == before
+    assert _estimated_seconds(sweep) == before
 
 
 def test_samplers_with_an_end_give_all_of_their_points():
     grid = {"sampler": hpx.Grid(), "steps": 3}
     space = hpx.Space(rate=hpx.LogUniform(0.1, 1, num=5))
-    sweep = hpx.studies.batch_scaling_sweep(decay(3), space, [4, 8], 0.01, **grid)
-    assert sweep.plan().trials == 10
-    with pytest.raises(hpx.InputError, match=r"batch_scaling.trials = 64: must be 5, the number of points of Grid"):
-        hpx.studies.batch_scaling_sweep(decay(3), space, [4, 8], 0.01, trials=64, **grid)
+    assert BatchScaling(decay(3), space, [4, 8], 0.01, **grid).plan().trials == 10
+    with pytest.raises(hpx.InputError, match=r"BatchScaling.trials = 64: must be 5, the number of points of Grid"):
+        BatchScaling(decay(3), space, [4, 8], 0.01, trials=64, **grid)
 
 
 def test_budgets():
     def steps(**given):
-        sweep = hpx.studies.batch_scaling_sweep(classified(), SPACE, [4, 8, 16], 0.3, trials=1, **given)
-        return list(sweep.plan().steps)
+        return list(BatchScaling(classified(), SPACE, [4, 8, 16], 0.3, trials=1, **given).plan().steps)
 
     examples = len(classified().data.train.y)
     assert steps() == [40] * 3
@@ -599,41 +649,43 @@ def test_budgets():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_sizes": [0, 4]}, r"batch_scaling.batch_sizes = 0: must be a whole number, 1 or more"),
-        ({"program": classified(batch_size=8)}, r"batch_scaling.program = 'batch_size': is never read by it"),
-        ({"objective": "valid/loss"}, r"batch_scaling.objective = 'valid/loss': must be of type Objective"),
-        ({"space": {}}, r"batch_scaling.space = {}: must be of type Space"),
-        ({"complete": 0}, r"batch_scaling.complete = 0"),
-        ({"batch_sizes": 64}, r"batch_scaling.batch_sizes = 64: must be a list"),
-        ({"program": classified(early_stopping=hpx.EarlyStopping(3))}, r"must be without early_stopping, or another"),
-        ({"batch_sizes": [2.5]}, r"batch_scaling.batch_sizes = 2.5: must be a whole number"),
-        ({"batch_sizes": []}, r"batch_scaling.batch_sizes = \[\]: must not be empty"),
-        ({"batch_sizes": [4, 4096]}, r"batch_scaling.batch_sizes = 4096: must be at most 54, the examples of"),
+        ({"batch_sizes": [0, 4]}, r"BatchScaling.batch_sizes = 0: must be a whole number, 1 or more"),
+        ({"program": classified(batch_size=8)}, r"BatchScaling.program = 'batch_size': is never read by the program"),
+        ({"objective": "valid/loss"}, r"BatchScaling.objective = 'valid/loss': must be of type Objective"),
+        ({"space": {}}, r"BatchScaling.space = {}: must be of type Space"),
+        ({"complete": 0}, r"BatchScaling.complete = 0"),
+        ({"batch_sizes": 64}, r"BatchScaling.batch_sizes = 64: must be a list"),
+        (
+            {"program": classified(early_stopping=hpx.EarlyStopping(3))},
+            r"must be without early_stopping or another finish",
+        ),
+        ({"batch_sizes": [2.5]}, r"BatchScaling.batch_sizes = 2.5: must be a whole number"),
+        ({"batch_sizes": []}, r"BatchScaling.batch_sizes = \[\]: must not be empty"),
+        ({"batch_sizes": [4, 4096]}, r"BatchScaling.batch_sizes = 4096: must be at most 54, the examples of"),
         (
             {"batch_sizes": [4, 80], "program": dataclasses.replace(decay(9), data=blobs())},
-            r"batch_scaling.batch_sizes = 80: must be at most 54, the examples of the training split",
+            r"BatchScaling.batch_sizes = 80: must be at most 54, the examples of the training split",
         ),
-        ({"target": 50.0}, r"batch_scaling.target = 50.0: is met before the first step, at which valid/loss is"),
-        ({"target": "low"}, r"batch_scaling.target = 'low'"),
-        ({"trials": 0}, r"batch_scaling.trials = 0"),
-        ({"steps": 10, "epochs": 1}, r"batch_scaling.epochs = 1: cannot go with steps"),
-        ({"replicates": 3}, r"batch_scaling.replicates = 3: cannot be given"),
-        ({"name": "rate"}, r"batch_scaling.space = 'rate': must not be in the space"),
+        ({"target": 50.0}, r"BatchScaling.target = 50.0: is met before the first step, at which valid/loss is"),
+        ({"target": "low"}, r"BatchScaling.target = 'low'"),
+        ({"trials": 0}, r"BatchScaling.trials = 0"),
+        ({"steps": 10, "epochs": 1}, r"BatchScaling.epochs = 1: cannot be combined with steps"),
+        ({"name": "rate"}, r"BatchScaling.space = 'rate': must not be in the space"),
         ({"objective": hpx.minimize("valid/error")}, r"Sweep.objective = 'valid/error'"),
     ],
 )
 def test_bad_input(changes, message):
     given = {"program": classified(), "space": SPACE, "batch_sizes": [4, 8], "target": 0.3, "trials": 2} | changes
     with compilations() as programs, pytest.raises(hpx.InputError, match=message):
-        hpx.studies.batch_scaling_sweep(**given)
+        BatchScaling(**given).run(progress=False)
     assert not any("segment" in name for name in programs)
 
 
 def test_results_of_other_kinds_are_refused():
     result = hpx.Sweep(decay(2), SPACE & hpx.Space(batch_size=4), trials=2, replicates=2).run(progress=False)
-    with pytest.raises(hpx.InputError, match=r"scaling.result = '2 replicates'"):
-        scaling(result, 0.1)
-    with pytest.raises(hpx.InputError, match=r"scaling.name = 'batch': must be a hyperparameter"):
-        scaling(result, 0.1, name="batch")
-    with pytest.raises(hpx.InputError, match=r"noise_scale.result"):
+    with pytest.raises(hpx.InputError, match=r"read.result = '2 replicates'"):
+        BatchScalingResult.read(result, 0.1)
+    with pytest.raises(hpx.InputError, match=r"read.name = 'batch': must be a hyperparameter"):
+        BatchScalingResult.read(result, 0.1, name="batch")
+    with pytest.raises(hpx.InputError, match=r"noise_scale.result = .* must have train/gradient_noise"):
         noise_scale(result)

@@ -2,7 +2,8 @@
 
 python experiments/batch_scaling/sweep.py [--data FOLDER] [--out FOLDER] [--smoke]
 
-FOLDER of --data holds mnist1d.npz; without it the digits of scikit-learn are read. Interrupted, it goes on.
+FOLDER of --data holds mnist1d.npz; without it the digits of scikit-learn are read. The same command continues an
+interrupted run.
 """
 
 import argparse
@@ -36,8 +37,10 @@ class MLP(nn.Module):
 
 
 class Task(NamedTuple):
-    """What is trained: evaluated every ``every`` examples, or every step of larger batches, until the loss is below
-    the target; for at most ``examples``, but for ``steps`` at least. All of it once a seed.
+    """What is trained, once for each of ``seeds`` seeds.
+
+    A trial is evaluated every ``every`` examples, or every step if batches are larger, until the loss is below
+    ``target``. It takes at most ``examples`` examples, but may always take ``steps`` steps.
     """
 
     data: hpx.Data
@@ -49,7 +52,7 @@ class Task(NamedTuple):
 
 
 def program(optimizer, task, **changes):
-    """The training."""
+    """Returns the training program of an optimizer."""
     settings = {
         "batch_size": lambda h: h.batch_size,
         "eval_every": lambda h: max(1, task.every // h.batch_size),
@@ -65,7 +68,7 @@ def program(optimizer, task, **changes):
 
 
 def noise(optimizer, task, point):
-    """B_simple of the best trial, averaged from the start to the target."""
+    """Returns B_simple of the best trial, averaged from the start to the target."""
     watched = program(
         optimizer,
         task,
@@ -81,38 +84,38 @@ def noise(optimizer, task, point):
     return hpx.studies.NoiseScale(found.signal.mean(), found.trace.mean()).simple
 
 
-def slopes(study):
-    """Of the smallest and of the largest batch sizes: from, to, and the slope of log steps between them."""
-    points = np.array([(point.batch_size, point.steps) for point in study.points])
+def slopes(answer):
+    """Returns (first batch size, last one, slope of log steps) for the smallest and for the largest batch sizes."""
+    points = np.array([(point.batch_size, point.steps) for point in answer.points])
     if len(points) < 8:
         return []
     return [(*part[[0, -1], 0], np.polyfit(*np.log(part).T, 1)[0]) for part in (points[:4], points[-4:], points[-2:])]
 
 
-def report(studies, noises):
-    """What the seeds of an optimizer found."""
+def report(answers, noises):
+    """Prints what the seeds of an optimizer found."""
 
-    def told(values, form):
+    def joined(values, form):
         return ", ".join(format(value, form) for value in values)
 
-    print(f"\ncritical batch size, by seed: {told([study.fit.critical_batch_size for study in studies], '.0f')}")
-    print(f"B_simple at B = {PROBE}, averaged up to the target: {told(noises, '.0f')}")
-    for part in zip(*map(slopes, studies), strict=True):
-        print(f"slope from B = {part[0][0]} to {part[0][1]}: {told([slope for *_, slope in part], '.2f')}")
+    print(f"\ncritical batch size, by seed: {joined([answer.fit.critical_batch_size for answer in answers], '.0f')}")
+    print(f"B_simple at B = {PROBE}, averaged up to the target: {joined(noises, '.0f')}")
+    for part in zip(*map(slopes, answers), strict=True):
+        print(f"slope from B = {part[0][0]} to {part[0][1]}: {joined([slope for *_, slope in part], '.2f')}")
 
 
-def draw(studies, path):
-    """Steps above, best learning rates below; a column an optimizer."""
+def draw(answers, path):
+    """Draws a column for each optimizer: steps above, best learning rates below."""
     import matplotlib.pyplot as plt
 
     from hpjax import plot
     from hpjax.studies.plot import draw_rates, draw_scaling
 
     with plt.rc_context(plot.STYLE):
-        figure, panels = plt.subplots(2, len(studies), figsize=(3.4 * len(studies), 5.6), layout="constrained")
-        for (name, study), (above, below) in zip(studies.items(), panels.reshape(2, -1).T, strict=True):
-            draw_scaling(study, above).set_title(name)
-            draw_rates(study, below, momentum="momentum" if "momentum" in study.result.names else None)
+        figure, panels = plt.subplots(2, len(answers), figsize=(3.4 * len(answers), 5.6), layout="constrained")
+        for (name, answer), (above, below) in zip(answers.items(), panels.reshape(2, -1).T, strict=True):
+            draw_scaling(answer, above).set_title(name)
+            draw_rates(answer, below, momentum="momentum" if "momentum" in answer.result.names else None)
         figure.savefig(path, dpi=150)
 
 
@@ -134,22 +137,22 @@ def main():
     for name in ["adam"] if given.smoke else OPTIMIZERS:
         optimizer, space = OPTIMIZERS[name]
         studies = [
-            hpx.studies.batch_scaling(
+            hpx.studies.BatchScaling(
                 program(optimizer, task),
                 space,
                 sizes,
                 target=task.target,
                 trials=4 if given.smoke else 64,
-                directory=given.out / f"{name}-{seed}",
                 seed=seed,
             )
             for seed in range(task.seeds)
         ]
-        shown[name] = studies[0]
+        answers = [study.run(given.out / f"{name}-{study.seed}") for study in studies]
+        shown[name] = answers[0]
         print(f"\n{name}: {shown[name]}")
-        probes = [point for study in studies for point in study.points if point.batch_size == PROBE]
-        if all(len(study.points) >= 3 for study in studies):
-            report(studies, [noise(optimizer, task, probe) for probe in probes])
+        probes = [point for answer in answers for point in answer.points if point.batch_size == PROBE]
+        if all(len(answer.points) >= 3 for answer in answers):
+            report(answers, [noise(optimizer, task, probe) for probe in probes])
     draw(shown, given.out / "batch_scaling.png")
     print(given.out / "batch_scaling.png")
 

@@ -1,7 +1,7 @@
 """The program: what a trial does, as pure functions. The engine knows nothing else of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -94,19 +94,20 @@ class TrialLength(NamedTuple):
 
 
 class Batches(NamedTuple):
-    """How a program takes its batches, for those that can take them otherwise.
+    """How a program takes its batches, for programs that can take them in another way; see ``Program.with_microbatch``.
 
     Attributes:
-      size: examples of an optimizer step, of ``h``.
-      microbatch: examples of a call of ``step``, which then make a batch together; None where a call takes a whole one.
-      remade: gives the same program with another ``microbatch``.
+      size: examples of an optimizer step, a function of ``h``.
+      microbatch: examples of one call of ``step``, if several calls make a batch; None if a call takes a whole batch.
+      fields: gives the fields of the program that depend on ``microbatch``, at any value of it; at one value always the
+        same objects, so that it can be seen whether someone replaced them.
       alike: whether what is computed of a batch is computed of each example for itself, batch statistics apart, so
         that another ``microbatch`` trains the same.
     """
 
     size: Callable[[Hparams], Any]
     microbatch: int | None
-    remade: Callable[[int | None], "Program"]
+    fields: Callable[[int | None], Mapping[str, Any]]
     alike: bool = True
 
 
@@ -203,6 +204,22 @@ class Program:
     def splits(self) -> tuple[Arrays, Arrays]:
         """The train and valid splits, each None where there is no data."""
         return (None, None) if self.data is None else (self.data.train, self.data.valid)
+
+    def with_microbatch(self, microbatch: int | None) -> "Program | None":
+        """Returns this program with its batches taken in parts of ``microbatch`` examples, None for whole batches.
+
+        What ``dataclasses.replace`` changed stays. ``eval_every`` stays too, and counts calls of ``step`` as ever.
+
+        Returns:
+          None if the program cannot: it does not say how it takes its batches, or ``step`` or another field that
+          depends on the microbatch was replaced.
+        """
+        if self.batches is None:
+            return None
+        own = self.batches.fields(self.batches.microbatch)
+        if any(getattr(self, name) is not value for name, value in own.items()):
+            return None
+        return replace(self, **self.batches.fields(microbatch))
 
     def length(self, h: Hparams) -> TrialLength:
         """How long one trial takes, from hyperparameters that are numbers.

@@ -23,7 +23,7 @@ from hpjax.sweep.shard import Shard
 
 if TYPE_CHECKING:
     from hpjax.results.result import Result
-    from hpjax.studies import BatchScaling
+    from hpjax.studies import BatchScalingResult
     from hpjax.sweep.sweep import Sweep
 
 # hpjax itself is imported inside the commands: --help must not wait for JAX.
@@ -49,13 +49,13 @@ def main() -> None:
     """Train hundreds of Flax models with different hyperparameters as one compiled program."""
 
 
-def _study(result: "Result") -> "BatchScaling | None":
-    """The batch-scaling study that a result is of; of others JAX is not imported for nothing."""
-    if "study" not in result.manifest["sweep"].get("program", {}):
-        return None
-    from hpjax.studies.batch_scaling_result import recorded
+def _answer(result: "Result") -> "BatchScalingResult | None":
+    """Returns the answer of the study that a result belongs to, None if it belongs to none."""
+    if "hpjax.study" not in result.manifest["sweep"].get("program", {}):
+        return None  # without the import below, which loads JAX and takes a second
+    from hpjax.studies.batch_scaling_result import recorded_answer
 
-    return recorded(result)
+    return recorded_answer(result)
 
 
 def _shard(ctx: click.Context, option: click.Parameter, value: str | None) -> Shard | None:
@@ -190,7 +190,7 @@ def run(
         raise SystemExit(EXIT_INTERRUPTED) from None
     if not is_writer():
         return
-    click.echo(_study(result) or result.summary(top))
+    click.echo(_answer(result) or result.summary(top))
     if test:
         values = ", ".join(f"{name} {value:.4f}" for name, value in result.test().items())
         click.echo(f"trial {result.best.id} on the test split: {values}")
@@ -303,7 +303,7 @@ def show(directory: Path, top: int, sort: str | None, lowest: bool) -> None:
     from hpjax.results.result import load
 
     by, result = None if sort is None else minimize(sort) if lowest else maximize(sort), load(directory)
-    click.echo((by is None and _study(result)) or result.summary(top, by))
+    click.echo((by is None and _answer(result)) or result.summary(top, by))
 
 
 @main.command()
@@ -315,9 +315,9 @@ def plot(directory: Path, out: Path | None) -> None:
     from hpjax.results.result import load
 
     result = load(directory)
-    figures, study = pictures(result), _study(result)
-    if study is not None:
-        figures["scaling"] = study.plot()
+    figures, answer = pictures(result), _answer(result)
+    if answer is not None:
+        figures["scaling"] = answer.plot()
     folder = out or directory
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():

@@ -1,21 +1,33 @@
-"""Whole studies in one call: how training scales with the batch size.
+"""Studies: questions that one sweep answers, such as how training scales with the batch size.
 
-``batch_scaling`` runs one, ``batch_scaling_sweep`` plans one, ``scaling`` reads one; ``fit_steps`` and ``fit_rates``
-fit curves to numbers of your own; ``noise_scale`` and ``noise_scale_of`` are the gradient noise scale;
-``NoisyQuadratic`` is a model in which all of it is known.
+A study is a question with an answer. ``BatchScaling`` is a question: a frozen dataclass of what is asked, with
+``plan()``, ``run(directory)`` and ``read(result)``. Its answer is a ``BatchScalingResult``: points, fits, ``table()``,
+``plot()``, ``doubts``, and ``str`` for a report.
+
+A new study is made of the same four parts.
+
+- The question makes one ``Sweep``, its property ``sweep``. Whatever can be asked of a sweep is asked of that one.
+- The answer is read from a ``Result`` alone, by a classmethod ``read``, so that it needs no program.
+- A ``StudyRecord`` in the manifest of the run says what was asked, so that the classmethod ``load`` and ``hpjax show``
+  can read the answer from a directory.
+- ``plot`` draws the answer from its numbers, and computes none.
+
+``SearchPerBatchSize`` gives each value of what varies a search of its own. ``fit_steps`` and ``fit_rates`` fit curves
+to numbers of your own. ``noise_scale`` and ``noise_scale_of`` estimate the gradient noise scale. ``NoisyQuadratic`` is
+a model in which all of this is known in closed form.
 """
 
-from hpjax.studies.batch_scaling import batch_scaling as batch_scaling
-from hpjax.studies.batch_scaling import batch_scaling_sweep as batch_scaling_sweep
-from hpjax.studies.batch_scaling_result import BatchScaling as BatchScaling
-from hpjax.studies.batch_scaling_result import Ended as Ended
+from hpjax.studies import plot as plot
+from hpjax.studies.batch_scaling import BatchScaling as BatchScaling
+from hpjax.studies.batch_scaling_result import BatchScalingResult as BatchScalingResult
 from hpjax.studies.batch_scaling_result import ScalingPoint as ScalingPoint
-from hpjax.studies.batch_scaling_result import scaling as scaling
+from hpjax.studies.batch_scaling_result import TrialCounts as TrialCounts
 from hpjax.studies.fits import RateFit as RateFit
 from hpjax.studies.fits import StepsFit as StepsFit
 from hpjax.studies.fits import fit_rates as fit_rates
 from hpjax.studies.fits import fit_steps as fit_steps
-from hpjax.studies.noise_scale import NoiseScale as NoiseScale
-from hpjax.studies.noise_scale import noise_scale as noise_scale
-from hpjax.studies.noise_scale import noise_scale_of as noise_scale_of
+from hpjax.studies.gradient_noise import NoiseScale as NoiseScale
+from hpjax.studies.gradient_noise import noise_scale as noise_scale
+from hpjax.studies.gradient_noise import noise_scale_of as noise_scale_of
 from hpjax.studies.quadratic import NoisyQuadratic as NoisyQuadratic
+from hpjax.studies.search import SearchPerBatchSize as SearchPerBatchSize

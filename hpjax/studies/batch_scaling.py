@@ -1,7 +1,8 @@
-"""A batch-scaling study: how many steps each batch size needs to a target, at the best of its hyperparameters."""
+"""The question of a batch-scaling study: how many steps does each batch size need to reach a target?"""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,61 +17,56 @@ from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.core.objective import Objective, minimize
 from hpjax.core.program import Metrics, Program, State
-from hpjax.core.space import Point, Space
+from hpjax.core.space import Space
 from hpjax.data.examples import Examples, examples_in
 from hpjax.data.stream import Stream
-from hpjax.samplers import Observation, Sampler, Sobol
-from hpjax.studies.batch_scaling_result import BatchScaling, scaling
+from hpjax.engine.distributed import on_writer
+from hpjax.results.result import Result
+from hpjax.results.store.manifest import recorded_manifest
+from hpjax.samplers import Sampler, Sobol
+from hpjax.studies.batch_scaling_result import KIND, BatchScalingResult
+from hpjax.studies.record import StudyRecord, description
+from hpjax.studies.search import SearchPerBatchSize
+from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.sweep import Sweep
 
+# Trials of each batch size, if neither the user nor the sampler says how many.
+TRIALS = 64
 
-def batch_scaling(
-    program: Program,
-    space: Space,
-    batch_sizes: Sequence[int],
-    target: float,
-    directory: str | Path | None = None,
-    *,
-    trials: int | None = None,
-    objective: Objective | None = None,
-    steps: int | Callable[[int], int] | None = None,
-    epochs: float | None = None,
-    complete: int | None = None,
-    name: str = "batch_size",
-    progress: bool = True,
-    **settings: Any,
-) -> BatchScaling:
-    """How many steps each batch size needs to a target: a search over the other hyperparameters for each of them.
+
+@dataclass(frozen=True)
+class BatchScaling:
+    """The question of how many steps each batch size needs to reach a target, at its best other hyperparameters.
 
     The protocol is that of C. Shallue et al., "Measuring the Effects of Data Parallelism on Neural Network Training",
-    JMLR 2019, arXiv 1811.03600. For each batch size a quasi-random search over the space, independent of those of
-    the others; of its complete trials the one that is the first to be strictly better than the target at an
-    evaluation, ties to the lower id. A trial ends when it is. How finely steps are told apart is the program's
-    ``eval_every``: make it a function of the batch size where steps differ much.
+    JMLR 2019, arXiv 1811.03600. Each batch size has a quasi-random search over the space, independent of the other
+    searches. Its best trial is the complete one that is first strictly better than the target at an evaluation; ties go
+    to the lower id. A trial ends at the target. Steps are known as finely as the program is evaluated: make
+    ``eval_every`` a function of the batch size if steps differ much.
 
-    All batch sizes train in one sweep, each as a group; where the program can take batches in microbatches of their
-    greatest common divisor, and the plan says that one program for all of them is done earlier, so.
+    All batch sizes train in one sweep, with one compiled program for each. If the program can take its batches in
+    microbatches of their greatest common divisor, and the plan estimates that one program for all batch sizes is
+    faster in total, the sweep does that.
 
     Args:
-      program: reads ``h.batch_size``, as ``hpx.supervised(batch_size=lambda h: h.batch_size, ...)`` does.
-      space: the other hyperparameters, the learning rate at least. The best of each batch size should lie inside.
-      batch_sizes: whole numbers, at most as many as the data has examples.
-      target: of the objective's metric.
-      directory: where the run is recorded, and goes on from; see ``Sweep.run``.
-      trials: of each batch size; 64 where it is None, or all points of a sampler that has an end.
-      objective: whose metric is to reach the target; ``hpx.minimize("valid/loss")`` where it is None.
-      steps: the budget of a trial in optimizer steps, or a function of the batch size; by default the program's.
-      epochs: the budget in passes over the training split instead.
-      complete: how many complete trials of each batch size count, the first ones; all where it is None.
-      name: of the hyperparameter that is the batch size.
-      progress: whether to show how far it is.
-      **settings: of ``Sweep``: ``sampler``, ``seed``, ``width``, ``devices``, ...
-
-    Returns:
-      Points, fits and figures; ``print`` it. A batch size at which no trial reached the target has no point.
+      program: reads ``h.batch_size``, as ``hpx.supervised(batch_size=lambda h: h.batch_size, ...)`` does; without
+        ``early_stopping``.
+      space: the other hyperparameters, at least the learning rate. The best of each batch size should lie inside.
+      batch_sizes: whole numbers, in examples, at most as many as the training split has.
+      target: a value of the objective's metric.
+      trials: trials of each batch size; if None, 64, or all points of a sampler that has an end.
+      objective: its metric is to reach the target; ``hpx.minimize("valid/loss")`` by default.
+      steps: the longest a trial may take in optimizer steps, or a function of the batch size; the program's by default.
+      epochs: the longest a trial may take in passes over the training split, in place of ``steps``.
+      complete: how many complete trials of each batch size count, the first ones; all if None.
+      name: the hyperparameter that is the batch size.
+      sampler: proposes the points of each batch size; ``hpx.Sobol()`` by default.
+      seed: decides every random number of the study.
+      width: lanes that one device computes at once; see ``Sweep``.
+      devices: how many devices to use, all by default.
 
     Raises:
-      InputError: an argument that cannot be used, or the first trial meets the target before its first step.
+      InputError: an argument cannot be used.
 
     Example:
       >>> program = hpx.supervised(
@@ -78,157 +74,184 @@ def batch_scaling(
       ...     loss=optax.softmax_cross_entropy_with_integer_labels, batch_size=lambda h: h.batch_size, steps=2_000,
       ...     eval_every=lambda h: max(1, 128 // h.batch_size))
       >>> space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 10))
-      >>> study = hpx.studies.batch_scaling(program, space, [16, 64, 256], target=0.4, trials=8, progress=False)
-      >>> study.batch_sizes
-      (16, 64, 256)
-    """
-    sweep = batch_scaling_sweep(
-        program,
-        space,
-        batch_sizes,
-        target,
-        trials=trials,
-        objective=objective,
-        steps=steps,
-        epochs=epochs,
-        complete=complete,
-        name=name,
-        **settings,
-    )
-    return scaling(sweep.run(directory, progress=progress), target, complete=complete, name=name)
-
-
-def batch_scaling_sweep(
-    program: Program,
-    space: Space,
-    batch_sizes: Sequence[int],
-    target: float,
-    *,
-    trials: int | None = None,
-    objective: Objective | None = None,
-    steps: int | Callable[[int], int] | None = None,
-    epochs: float | None = None,
-    complete: int | None = None,
-    name: str = "batch_size",
-    **settings: Any,
-) -> Sweep:
-    """The sweep of a batch-scaling study, to plan it, or to run it by the command line; see ``batch_scaling``.
-
-    ``hpx.studies.scaling(result, target)`` reads what comes of it.
-    """
-    objective = minimize("valid/loss") if objective is None else objective
-    for what, value, kind in (
-        ("program", program, Program),
-        ("space", space, Space),
-        ("objective", objective, Objective),
-    ):
-        if not isinstance(value, kind):
-            allowed = f"must be of type {kind.__name__}"
-            raise InputError(f"batch_scaling.{what}", value, allowed, "See the help of hpx.studies.batch_scaling.")
-    if program.finishes:
-        allowed = (
-            "must be without early_stopping, or another finish: a trial has all of its budget, and ends at the target"
-        )
-        raise InputError("batch_scaling.program", "finish", allowed, "Leave it out.")
-    sizes = _sizes(batch_sizes)
-    check_float("batch_scaling.target", target, -np.inf)
-    if complete is not None:
-        check_int("batch_scaling.complete", complete)
-    if name in space.names:
-        allowed = "must not be in the space: each batch size has a search of its own"
-        raise InputError("batch_scaling.space", name, allowed, "Leave it out, and give batch_sizes.")
-    for taken in ("replicates", "folds", "rounds"):
-        if taken in settings:
-            allowed = "cannot be given: a trial is one run, and intervals come from the trials"
-            raise InputError(f"batch_scaling.{taken}", settings[taken], allowed, "Use more trials.")
-    sampler = settings.pop("sampler", None) or Sobol()
-    points = sampler.size(space)
-    trials = check_int("batch_scaling.trials", (points or 64) if trials is None else trials)
-    if points is not None and trials != points:
-        allowed = f"must be {points}, the number of points of {type(sampler).__name__}"
-        raise InputError("batch_scaling.trials", trials, allowed, "Leave it out.")
-    train = program.splits[0]
-    if isinstance(train, Examples) and sizes[-1] > examples_in(train):  # of other arrays only the program knows
-        allowed = f"must be at most {examples_in(train):,}, the examples of the training split"
-        raise InputError("batch_scaling.batch_sizes", sizes[-1], allowed, "Leave it out, or give more data.")
-    program = replace(
-        program,
-        react=_until(program, objective, target),
-        describe={
-            **program.describe,
-            "study": "batch scaling",
-            "target": repr(float(target)),
-            "over": name,
-            "complete": complete or "all",
-        },
-        steps=_budget(program, steps, epochs, name),
-    )
-    sweep = Sweep(
-        program,
-        space & Space(**{name: Choice(*sizes)}),
-        trials=trials * len(sizes),
-        sampler=EachBatchSize(name, sizes, space, sampler),
-        objective=objective,
-        **settings,
-    )
-    plan = sweep.plan()
-    if not any(name in shapes.reads for shapes in plan.shapes):
-        allowed = "is never read by it: all batch sizes would train the same"
-        raise InputError("batch_scaling.program", name, allowed, f"Write batch_size=lambda h: h.{name}.")
-    sweep = _quicker(sweep)
-    _check_start(sweep, target)
-    return sweep
-
-
-@dataclass(frozen=True)
-class EachBatchSize(Sampler):
-    """A search of its own for each batch size: trial ``i`` has the one number ``i % len(batch_sizes)``.
-
-    Args:
-      name: of the hyperparameter.
-      batch_sizes: its values.
-      space: of the other hyperparameters.
-      sampler: proposes these, for each batch size with a seed of its own.
+      >>> study = BatchScaling(program, space, [16, 64, 256], target=0.4, trials=8)
+      >>> study.plan().trials
+      24
+      >>> answer = study.run(progress=False)
+      >>> [point.batch_size for point in answer.points]
+      [16, 64, 256]
+      >>> bool(answer.points[0].steps > answer.points[-1].steps)
+      True
     """
 
-    name: str
-    batch_sizes: tuple[int, ...]
+    program: Program
     space: Space
-    sampler: Sampler
+    batch_sizes: Sequence[int]
+    target: float
+    _: KW_ONLY
+    trials: int | None = None
+    objective: Objective = field(default_factory=lambda: minimize("valid/loss"))
+    steps: int | Callable[[int], int] | None = None
+    epochs: float | None = None
+    complete: int | None = None
+    name: str = "batch_size"
+    sampler: Sampler = field(default_factory=Sobol)
+    seed: int = 0
+    width: int | tuple[int, ...] | None = None
+    devices: int | None = None
 
-    def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
-        """See ``Sampler.propose``; ``space`` has the batch size besides."""
-        many = len(self.batch_sizes)
-        found = []
-        for i, size in enumerate(self.batch_sizes):
-            seen = [each._replace(point=self._rest(each.point)) for each in history[i::many]]
-            # As many as there are trials of this batch size among those asked for.
-            count = len(range(start + (i - start) % many, start + n, many))
-            own = int(np.random.SeedSequence((seed, size)).generate_state(1)[0])
-            found.append(iter(self.sampler.ask(self.space, seen, count, own)))
-        numbers = [number % many for number in range(start, start + n)]
-        return [{**next(found[i]), self.name: self.batch_sizes[i]} for i in numbers]
+    def __post_init__(self) -> None:
+        for name, kind, write in (
+            ("program", Program, "program=hpx.supervised(...)"),
+            ("space", Space, "space=hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1))"),
+            ("objective", Objective, 'objective=hpx.minimize("valid/loss")'),
+            ("sampler", Sampler, "sampler=hpx.Sobol()"),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                allowed = f"must be of type {kind.__name__}"
+                raise InputError(f"BatchScaling.{name}", value, allowed, f"Write {write}.")
+        if self.program.finishes:
+            allowed = "must be without early_stopping or another finish, since a trial ends at the target"
+            remedy = "Leave early_stopping out of hpx.supervised(...)."
+            raise InputError("BatchScaling.program", "finish", allowed, remedy)
+        object.__setattr__(self, "batch_sizes", _checked_sizes(self.batch_sizes, self.program))
+        check_float("BatchScaling.target", self.target, -np.inf, remedy="Write target=0.1.")
+        if self.complete is not None:
+            check_int("BatchScaling.complete", self.complete)
+        if self.name in self.space.names:
+            allowed = "must not be in the space, since each batch size has a search of its own"
+            remedy = f"Leave {self.name} out of the space, and write its values as batch_sizes=[16, 64, 256]."
+            raise InputError("BatchScaling.space", self.name, allowed, remedy)
+        points = self.sampler.size(self.space)
+        if self.trials is not None and check_int("BatchScaling.trials", self.trials) != points and points is not None:
+            allowed = f"must be {points}, the number of points of {type(self.sampler).__name__}"
+            raise InputError(
+                "BatchScaling.trials", self.trials, allowed, f"Leave trials out, or write trials={points}."
+            )
+        self._check_budget()
 
-    def ask(self, space: Space, history: Sequence[Observation], n: int, seed: int) -> list[Point]:
-        """See ``Sampler.ask``; each search begins with the baseline itself."""
-        return self.propose(space, history, len(history), n, seed)
+    @cached_property
+    def sweep(self) -> Sweep:
+        """The sweep that finds the answer, for all else that a sweep can do, such as ``replay`` and the command line.
 
-    def _rest(self, point: Point) -> Point:
-        return {name: value for name, value in point.items() if name != self.name}
+        A file for ``hpjax run`` has the line ``sweep = hpx.studies.BatchScaling(...).sweep``. Settings that the
+        question does not have are changed with ``dataclasses.replace(study.sweep, segment=100)``, and
+        ``study.read(result)`` reads the result.
+
+        Raises:
+          InputError, ProgramError, UnknownHyperparameterError: the program cannot run, or does not read the batch size.
+        """
+        trials = self.trials or self.sampler.size(self.space) or TRIALS
+        sizes = tuple(self.batch_sizes)
+        sweep = Sweep(
+            replace(
+                self.program,
+                react=_until(self.program, self.objective, self.target),
+                describe={**self.program.describe, **description(self.as_record())},
+                steps=self._budget,
+            ),
+            self.space & Space(**{self.name: Choice(*sizes)}),
+            trials=trials * len(sizes),
+            sampler=SearchPerBatchSize(self.name, sizes, self.space, self.sampler),
+            objective=self.objective,
+            seed=self.seed,
+            width=self.width,
+            devices=self.devices,
+        )
+        if not any(self.name in shapes.reads for shapes in sweep.plan().shapes):
+            allowed = "is never read by the program, so that all batch sizes would train the same"
+            raise InputError("BatchScaling.program", self.name, allowed, f"Write batch_size=lambda h: h.{self.name}.")
+        return _faster(sweep, sizes)
+
+    def plan(self) -> Plan:
+        """Returns what the study will do: groups, widths, devices, memory, time; nothing compiles.
+
+        Raises:
+          InputError, ProgramError, UnknownHyperparameterError: as ``sweep`` does.
+        """
+        return self.sweep.plan()
+
+    def run(self, directory: str | Path | None = None, *, progress: bool = True) -> BatchScalingResult:
+        """Trains every trial, and returns the answer.
+
+        Args:
+          directory: where the run is recorded; None keeps all in memory. An interrupted run of this study continues
+            from its last checkpoint; a finished one is read, and nothing trains.
+          progress: whether to show progress on standard error.
+
+        Raises:
+          InputError: the first trial meets the target before its first step; or as ``sweep`` does.
+          RunError: the directory holds something else, or cannot be written.
+        """
+        path = None if directory is None else Path(directory)
+        if path is None or not on_writer(lambda: recorded_manifest(path) is not None):
+            _check_start(self.sweep, self.target)
+        return self.read(self.sweep.run(directory, progress=progress))
+
+    def read(self, result: Result, target: float | None = None) -> BatchScalingResult:
+        """Returns the answer that a result gives, of a sweep that this study made.
+
+        Args:
+          result: of ``study.sweep.run()`` or ``hpx.load(directory)``.
+          target: an easier target than the study's own, which is the default.
+
+        Raises:
+          InputError: the target is harder than that at which the trials ended, or the result is of another kind.
+        """
+        target = self.target if target is None else target
+        return BatchScalingResult.read(result, target, complete=self.complete, name=self.name)
+
+    def as_record(self) -> StudyRecord:
+        """Returns what the manifest says of the study."""
+        return StudyRecord(KIND, float(self.target), self.complete, self.name)
+
+    def _check_budget(self) -> None:
+        """Raises unless ``steps`` and ``epochs`` can be used."""
+        if self.epochs is None:
+            if self.steps is not None and not callable(self.steps):
+                check_int("BatchScaling.steps", self.steps)
+            return
+        if self.steps is not None:
+            remedy = "Leave out steps, or epochs."
+            raise InputError("BatchScaling.epochs", self.epochs, "cannot be combined with steps", remedy)
+        check_float("BatchScaling.epochs", self.epochs, 0, remedy="Write epochs=10.")
+        train = self.program.splits[0]
+        if train is None or isinstance(train, Stream):
+            remedy = "Write steps=lambda batch_size: 100_000 // batch_size."
+            raise InputError("BatchScaling.epochs", self.epochs, "needs a training split of known size", remedy)
+
+    @property
+    def _budget(self) -> int | Callable[[Hparams], int]:
+        """Optimizer steps of a trial, for ``Program.steps``."""
+        steps, epochs, name = self.steps, self.epochs, self.name
+        if epochs is not None:
+            examples = round(epochs * examples_in(self.program.splits[0]))
+            return lambda h: max(1, ceil_div(examples, int(h[name])))
+        if callable(steps):
+            return lambda h: steps(int(h[name]))
+        return self.program.steps if steps is None else steps
 
 
-def _sizes(batch_sizes: Sequence[int]) -> tuple[int, ...]:
+def _checked_sizes(batch_sizes: Any, program: Program) -> tuple[int, ...]:
+    """Returns the batch sizes, ascending and each once; raises unless the training split holds them."""
+    field, remedy = "BatchScaling.batch_sizes", "Write batch_sizes=[16, 64, 256]."
     if not isinstance(batch_sizes, Iterable) or isinstance(batch_sizes, str):
-        raise InputError("batch_scaling.batch_sizes", batch_sizes, "must be a list", "Write [16, 64, 256].")
-    sizes = sorted({check_int("batch_scaling.batch_sizes", size) for size in batch_sizes})
+        raise InputError(field, batch_sizes, "must be a list", remedy)
+    sizes = sorted({check_int(field, size) for size in batch_sizes})
     if not sizes:
-        raise InputError("batch_scaling.batch_sizes", batch_sizes, "must not be empty", "Write [16, 64, 256].")
+        raise InputError(field, batch_sizes, "must not be empty", remedy)
+    train = program.splits[0]
+    # Of arrays that are no Examples only the program knows how many examples they hold.
+    if isinstance(train, Examples) and sizes[-1] > examples_in(train):
+        allowed = f"must be at most {examples_in(train):,}, the examples of the training split"
+        raise InputError(field, sizes[-1], allowed, f"Leave {sizes[-1]} out, or bring more data.")
     return tuple(sizes)
 
 
 def _until(program: Program, objective: Objective, target: float) -> Callable[[State, Metrics, Hparams], Any]:
-    """The program's own reaction to an evaluation; besides, a trial is over where it is better than the target."""
-    score = objective.value  # of a value as of a score, since one is the other or its opposite
+    """Returns the program's own ``react``, which besides ends a trial that is strictly better than the target."""
+    score = objective.value  # turns a value into a score as well, since one is the other or its negative
 
     def react(state: State, metrics: Metrics, h: Hparams) -> tuple[State, Any]:
         objective.check(metrics)
@@ -238,51 +261,31 @@ def _until(program: Program, objective: Objective, target: float) -> Callable[[S
     return react
 
 
-def _budget(
-    program: Program, steps: int | Callable[[int], int] | None, epochs: float | None, name: str
-) -> int | Callable[[Hparams], int]:
-    """Optimizer steps of a trial."""
-    if steps is not None and epochs is not None:
-        raise InputError("batch_scaling.epochs", epochs, "cannot go with steps", "Give one of them.")
-    if epochs is not None:
-        check_float("batch_scaling.epochs", epochs, 0)
-        train = program.splits[0]
-        if train is None or isinstance(train, Stream):
-            allowed = "needs a training split of known size"
-            raise InputError("batch_scaling.epochs", epochs, allowed, "Give steps, a function of the batch size.")
-        examples = examples_in(train)
-        return lambda h: max(1, ceil_div(round(epochs * examples), int(h[name])))
-    if steps is None:
-        return program.steps
-    if callable(steps):
-        return lambda h: steps(int(h[name]))
-    return check_int("batch_scaling.steps", steps)
-
-
-def _quicker(sweep: Sweep) -> Sweep:
-    """The sweep, or the same in microbatches, where its plan says that all is done earlier so."""
-    batches, sizes = sweep.program.batches, sweep.sampler.batch_sizes  # type: ignore[attr-defined]
-    if batches is None or batches.microbatch is not None or not batches.alike or len(sizes) == 1:
+def _faster(sweep: Sweep, sizes: Sequence[int]) -> Sweep:
+    """Returns the sweep, or the same sweep in microbatches if the plan estimates that it takes less time in total."""
+    whole = sweep.program
+    if whole.batches is None or whole.batches.microbatch is not None or not whole.batches.alike or len(sizes) == 1:
         return sweep
     state = sweep.plan().shapes[0].state
     if isinstance(state, dict) and jax.tree.leaves(state.get("stats")):
         return sweep  # batch statistics would be those of microbatches
-    own = sweep.program
-    parts = batches.remade(int(np.gcd.reduce(sizes)))
-    fields = ("init", "step", "batch", "microsteps", "validate", "batches")
-    taken: dict[str, Any] = {field: getattr(parts, field) for field in fields}
+    parts = whole.with_microbatch(int(np.gcd.reduce(sizes)))
+    if parts is None:
+        return sweep
 
     def eval_every(h: Hparams) -> int:
         """As often as before, counted in microbatches."""
-        return own.length(h).eval_every * parts.length(h).microsteps
+        return whole.length(h).eval_every * parts.length(h).microsteps
 
-    other = replace(sweep, program=replace(own, **taken, eval_every=own.eval_every and eval_every))
-    return other if _estimated(other) < _estimated(sweep) else sweep
+    other = replace(sweep, program=replace(parts, eval_every=whole.eval_every and eval_every))
+    return other if _estimated_seconds(other) < _estimated_seconds(sweep) else sweep
 
 
-def _estimated(sweep: Sweep) -> float:
-    """Seconds for all of it on one device, by the work alone: the same before and after widths are measured, so that a
-    directory is gone on with as it was begun.
+def _estimated_seconds(sweep: Sweep) -> float:
+    """Returns the estimated seconds of the whole sweep on one device, without the widths that were measured.
+
+    Measured widths appear with the first run. If they decided how batches are taken, the second call of ``run`` could
+    decide otherwise than the first, and refuse to continue its directory.
     """
     plan = sweep.plan()
     arrangements = tuple(replace(each, rates=()) for each in plan.arrangements)
@@ -291,18 +294,18 @@ def _estimated(sweep: Sweep) -> float:
 
 
 def _check_start(sweep: Sweep, target: float) -> None:
-    """Raises where the first trial meets the target without a step."""
+    """Raises if the first trial meets the target without a step."""
     program, objective = sweep.program, sweep.objective
     h = Hparams(sweep.sampler.ask(sweep.space, [], 1, sweep.seed)[0], ())
     _, valid = sweep.spec.splits
 
-    def look(key: jax.Array, valid: Any) -> Any:
+    def evaluate_initial(key: jax.Array, valid: Any) -> Any:
         state = program.init(purpose_key(key, "init"), h)
         return program.evaluate(step_key(purpose_key(key, "evaluate"), 0), state, valid, h)
 
     metric = objective.metric.removeprefix("valid/")
-    value = float(jax.jit(look)(lane_key(sweep.seed, 0), valid)[metric])
+    value = float(jax.jit(evaluate_initial)(lane_key(sweep.seed, 0), valid)[metric])
     if objective.value(value) < objective.value(target):
         allowed = f"is met before the first step, at which {objective.metric} is {show(round(value, 4))}"
-        better = "lower" if objective.direction == "minimize" else "higher"
-        raise InputError("batch_scaling.target", target, allowed, f"Choose a {better} one.")
+        side = "below" if objective.direction == "minimize" else "above"
+        raise InputError("BatchScaling.target", target, allowed, f"Choose a target {side} that.")

@@ -1,54 +1,56 @@
-"""What a batch-scaling study found: steps to the target against the batch size, fits, intervals, and what to doubt."""
+"""The answer of a batch-scaling study: steps to the target against the batch size, fits, intervals, and doubts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hpjax.core.arrays import Floats
+from hpjax.core.arrays import Array, Floats, Ints
 from hpjax.core.errors import InputError, RunError, check_float, check_int, did_you_mean
-from hpjax.core.format import count, metric, show, table
-from hpjax.results.result import Result, column
+from hpjax.core.format import show
+from hpjax.results.result import Result, column, load
+from hpjax.studies import plot
+from hpjax.studies.doubts import doubts_of
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps, slopes
+from hpjax.studies.record import recorded_study
+from hpjax.studies.report import report_of
+from hpjax.studies.to_target import bootstrap_of_minimum, edges_of, steps_to_target
 
-# The share of a domain, on its own scale, that counts as an edge.
-EDGE = 0.05
-# With fewer evaluations up to the target, steps are known no better than to a fifth.
-FINE = 5
+# What the manifest calls such a study.
+KIND = "batch scaling"
 
 
-class Ended(NamedTuple):
-    """How the trials of a batch size ended.
+class TrialCounts(NamedTuple):
+    """How many trials of a batch size ended in which way.
 
     Attributes:
-      complete: those that took their budget or reached the target; the first ones, where only so many count.
-      infeasible: those that diverged.
-      incomplete: those that were stopped, or are running.
-      reached: those of the complete ones that reached the target.
+      complete: trials that took all their steps or reached the target; of these the first ones, if only so many count.
+      diverged: trials that diverged.
+      incomplete: trials that were stopped early, or are still running.
+      reached: how many of the complete ones reached the target.
     """
 
     complete: int
-    infeasible: int
+    diverged: int
     incomplete: int
     reached: int
 
 
 class ScalingPoint(NamedTuple):
-    """A batch size at which a trial reached the target.
+    """A batch size at which at least one trial reached the target, with the best one.
 
     Attributes:
       batch_size: in examples.
-      steps: optimizer steps to the target, of the best trial.
-      evaluations: made up to then, which tell how finely steps are known.
-      interval: of these, 95 % by the bootstrap over trials; from the best trial upwards, infinite where too few reached
-        the target.
-      trial: the id of the best one.
+      steps: optimizer steps of the best trial to the target.
+      evaluations: evaluations of that trial up to the target, which tell how finely the steps are known.
+      interval: low and high end of the steps, 95 % by the bootstrap over trials. It reaches from the best trial
+        upwards, to infinity if too few trials reached the target.
+      trial: the id of the best trial.
       hparams: its hyperparameters.
-      edges: those of them that stand at an edge of the space, each with ``"lowest"`` or ``"highest"``.
+      edges: which of them lie at an edge of the space, each with ``"lowest"`` or ``"highest"``.
     """
 
     batch_size: int
@@ -62,28 +64,91 @@ class ScalingPoint(NamedTuple):
 
 # Compared by identity, since arrays are not equal as a whole.
 @dataclass(frozen=True, eq=False)
-class BatchScaling:
-    """What a batch-scaling study found; made by ``batch_scaling`` and ``scaling``.
+class BatchScalingResult:
+    """The answer of a batch-scaling study; ``print`` it. See ``BatchScaling``, the question.
+
+    ``BatchScaling.run`` gives it, ``read`` makes it from any result of a sweep over batch sizes, and ``load`` from the
+    directory of a study. A batch size at which no trial reached the target has no point.
 
     Attributes:
-      result: of the sweep.
-      target: of the objective.
-      name: of the hyperparameter that is the batch size.
+      result: the result of the sweep.
+      target: the value of the objective's metric that is to be reached.
+      name: the hyperparameter that is the batch size.
       batch_sizes: all of them, ascending.
-      ended: for each, how its trials ended.
-      points: of those at which a trial reached the target, ascending.
-      tried: for each, the steps to the target of the complete trials that count, infinite where one did not reach it.
-      complete: how many complete trials of each were to count, None for all.
+      counts: how the trials of each batch size ended.
+      points: the batch sizes at which a trial reached the target, ascending.
+      trial_steps: for each batch size, float (complete trials,), the steps of these to the target, infinite for a trial
+        that did not reach it.
+      complete: how many complete trials of each batch size were to count, the first ones; None for all.
+
+    Example:
+      >>> from hpjax.studies import NoisyQuadratic
+      >>> model = NoisyQuadratic(dimensions=10, distinct=5)
+      >>> space = hpx.Space(learning_rate=hpx.LogUniform(0.05, 1, num=3), batch_size=hpx.Choice(1, 4, 16, 64))
+      >>> sweep = hpx.Sweep(model.program(steps=200, eval_every=1), space, sampler=hpx.Grid())
+      >>> answer = BatchScalingResult.read(sweep.run(progress=False), target=0.05)
+      >>> answer.batch_sizes, answer.goal
+      ((1, 4, 16, 64), 'valid/loss below 0.05')
     """
 
     result: Result
     target: float
     name: str
     batch_sizes: tuple[int, ...]
-    ended: tuple[Ended, ...]
+    counts: tuple[TrialCounts, ...]
     points: tuple[ScalingPoint, ...]
-    tried: tuple[Floats, ...]
+    trial_steps: tuple[Floats, ...]
     complete: int | None = None
+
+    @classmethod
+    def read(
+        cls, result: Result, target: float, *, complete: int | None = None, name: str = "batch_size"
+    ) -> "BatchScalingResult":
+        """Returns the answer that a result gives, of a study or of any other sweep over batch sizes.
+
+        Args:
+          result: a result with one replicate a trial.
+          target: a value of the objective's metric; for a study's result the study's own, or an easier one.
+          complete: how many complete trials of each batch size count, the first ones; all if None.
+          name: the hyperparameter that is the batch size.
+
+        Raises:
+          InputError: the result has no such hyperparameter or has several replicates, or its trials ended before the
+            target.
+        """
+        _check_reading(result, target, complete, name)
+        steps = steps_to_target(result, target)
+        sizes = np.array([hparams[name] for hparams in result.hparams])
+        batch_sizes = tuple(sorted({int(size) for size in sizes}))
+        counts, points, trial_steps = [], [], []
+        for size in batch_sizes:
+            own = np.flatnonzero(sizes == size)
+            statuses = result.statuses[own]
+            # A trial that reached the target and then diverged does not count as complete.
+            done = own[statuses == "complete"][:complete]
+            reached = int(np.isfinite(steps[done]).sum())
+            diverged = int((statuses == "diverged").sum())
+            incomplete = int((~np.isin(statuses, ["complete", "diverged"])).sum())
+            counts.append(TrialCounts(len(done), diverged, incomplete, reached))
+            trial_steps.append(steps[done])
+            if reached:
+                points.append(_point(result, size, done, steps[done], name))
+        return cls(result, float(target), name, batch_sizes, tuple(counts), tuple(points), tuple(trial_steps), complete)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "BatchScalingResult":
+        """Returns the answer of the study that a run directory holds, finished or still running, without its program.
+
+        Raises:
+          RunError: it is no run directory, or its run belongs to no batch-scaling study.
+        """
+        answer = recorded_answer(load(directory))
+        if answer is None:
+            raise RunError(
+                f"{str(directory)!r} was not run as a batch-scaling study. Give a target yourself: "
+                "hpx.studies.BatchScalingResult.read(hpx.load(directory), target=0.1)."
+            )
+        return answer
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -93,12 +158,12 @@ class BatchScaling:
 
     @cached_property
     def slopes(self) -> Floats:
-        """d log steps / d log batch size between neighbouring points; −1 is perfect scaling."""
+        """d log steps / d log batch size between neighbouring points, (points − 1,); −1 is perfect scaling."""
         return slopes(*self._steps)
 
     @cached_property
     def fit(self) -> StepsFit:
-        """Steps = S_min (1 + B_crit/B).
+        """The fit steps = S_min (1 + B_crit/B).
 
         Raises:
           InputError: there are fewer than three points.
@@ -107,18 +172,18 @@ class BatchScaling:
 
     @property
     def regimes(self) -> tuple[str, ...]:
-        """Of each point ``"perfect scaling"``, ``"diminishing returns"`` or ``"maximal data parallelism"``, by the
-        slope of the fit: below −0.9, between, above −0.1.
+        """The regime of each point, by the slope of the fit; see ``StepsFit.regime``.
 
         Raises:
           InputError: there are fewer than three points.
         """
-        low, high = self.fit.diminishing
-        names = ("perfect scaling", "diminishing returns", "maximal data parallelism")
-        return tuple(names[int(size >= low) + int(size > high)] for size in self._steps[0])
+        return tuple(self.fit.regime(size) for size in self._steps[0])
 
     def critical_interval(self, draws: int = 200) -> tuple[float, float]:
-        """95 % of B_crit by the bootstrap over trials; a draw in which fewer than three points are left is left out.
+        """Returns the interval of B_crit, 95 % by the bootstrap over trials, in examples.
+
+        Args:
+          draws: how many times trials are drawn; a draw that leaves fewer than three points is left out.
 
         Raises:
           InputError: there are fewer than three points.
@@ -126,10 +191,9 @@ class BatchScaling:
         check_int("critical_interval.draws", draws)
         fit_steps(*self._steps)
         rng = np.random.default_rng(0)
-        sizes, tried = np.array(self.batch_sizes), self.tried
-        found = []
+        sizes, found = np.array(self.batch_sizes), []
         for _ in range(draws):
-            steps = np.array([rng.choice(each, len(each)).min() if len(each) else np.inf for each in tried])
+            steps = np.array([rng.choice(own, len(own)).min() if len(own) else np.inf for own in self.trial_steps])
             if np.isfinite(steps).sum() >= 3:
                 found.append(fit_steps(sizes, steps).critical_batch_size)
         if not found:
@@ -137,14 +201,28 @@ class BatchScaling:
         low, high = np.quantile(found, [0.025, 0.975])
         return float(low), float(high)
 
-    def best(self, learning_rate: str = "learning_rate", momentum: str | None = None) -> Floats:
-        """The learning rate of each point's best trial, (points,); with ``momentum`` the effective, rate / (1 − m).
+    @cached_property
+    def interval_of_critical(self) -> tuple[float, float]:
+        """``critical_interval()``, computed once."""
+        return self.critical_interval()
 
-        NaN where that trial has none, of an alternative of the space.
+    def best_rates(self, learning_rate: str = "learning_rate", momentum: str | None = None) -> Floats:
+        """Returns the learning rate of each point's best trial, or with ``momentum`` the effective learning rate.
+
+        Args:
+          learning_rate: the name of that hyperparameter.
+          momentum: the name of a hyperparameter m; the effective learning rate is rate / (1 − m).
+
+        Returns:
+          Float (points,), NaN for a trial that has no such hyperparameter, since spaces may have alternatives.
+
+        Raises:
+          InputError: there is no hyperparameter of that name.
         """
         for name in (learning_rate, momentum):
             if name is not None and name not in self.result.names:
-                raise InputError("best", name, "must be a hyperparameter", did_you_mean(name, self.result.names))
+                allowed = "must be a hyperparameter"
+                raise InputError("best_rates", name, allowed, did_you_mean(name, self.result.names))
         rates, momenta = (
             np.array([float(point.hparams.get(name, np.nan)) for point in self.points])
             for name in (learning_rate, momentum or learning_rate)
@@ -152,52 +230,20 @@ class BatchScaling:
         return rates if momentum is None else rates / (1 - momenta)
 
     def fit_rates(self, learning_rate: str = "learning_rate", momentum: str | None = None) -> tuple[RateFit, ...]:
-        """Linear, square-root and surge laws of ``best``, from the least error to the greatest.
+        """Returns the fits of ``best_rates`` by the linear, square-root and surge laws, the least error first.
 
         Raises:
           InputError: there are fewer than three points.
         """
-        return fit_rates(self._steps[0], self.best(learning_rate, momentum))
+        return fit_rates(self._steps[0], self.best_rates(learning_rate, momentum))
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """What to doubt, in sentences."""
-        edges = [
-            f"batch size {point.batch_size}: the best {name}, {show(point.hparams[name])}, stands at the "
-            f"{which} end of its domain. Widen that where it can be."
-            for point in self.points
-            for name, which in point.edges.items()
-        ]
-        missing = [
-            f"batch size {size}: no point. Of {count(ended.complete, 'complete trial')} none reached "
-            f"{show(self.target)}; {ended.infeasible} diverged, {ended.incomplete} are incomplete."
-            for size, ended in zip(self.batch_sizes, self.ended, strict=True)
-            if size in self.missing
-        ]
-        few = [
-            f"batch size {size}: {count(ended.complete, 'complete trial')} of the {self.complete} that were to count."
-            for size, ended in zip(self.batch_sizes, self.ended, strict=True)
-            if self.complete is not None and ended.complete < self.complete
-        ]
-        outside = []
-        if len(self.points) >= 3:
-            sizes, _ = self._steps
-            low, high = self._interval
-            if not sizes[0] <= self.fit.critical_batch_size <= sizes[-1]:
-                outside = ["the critical batch size is outside of the batch sizes, which do not determine it."]
-            elif low < sizes[0] or high > sizes[-1]:
-                outside = ["the interval of the critical batch size reaches beyond the batch sizes: try more of them."]
-        coarse = [
-            f"batch size {point.batch_size}: the target was met at evaluation {point.evaluations}, so that steps are "
-            f"known to within {1 / point.evaluations:.0%}. Choose a harder target"
-            + (", or evaluate more often." if point.evaluations < point.steps else ".")
-            for point in self.points
-            if point.evaluations < FINE
-        ]
-        return (*missing, *few, *outside, *edges, *coarse)
+    def doubts(self) -> tuple[str, ...]:
+        """What to doubt of the answer, in sentences."""
+        return doubts_of(self)
 
-    def table(self) -> dict[str, NDArray[Any]]:
-        """A column per quantity, a row per batch size; NaN where there is no point."""
+    def table(self) -> dict[str, Array]:
+        """Returns columns with a row for each batch size; NaN, or −1 for the trial, if there is no point."""
         place = {point.batch_size: point for point in self.points}
         here = [place.get(size) for size in self.batch_sizes]
         columns: dict[str, list[Any]] = {
@@ -208,177 +254,83 @@ class BatchScaling:
             "examples": [point.steps * point.batch_size if point else np.nan for point in here],
             "trial": [point.trial if point else -1 for point in here],
         }
-        names = [name for name in self.result.names if name != self.name]
+        columns |= {name: [getattr(each, name) for each in self.counts] for name in TrialCounts._fields}
         best = [point.hparams if point else {} for point in here]
-        columns |= {name: [getattr(each, name) for each in self.ended] for name in Ended._fields}
         found = {name: np.array(cells) for name, cells in columns.items()}
-        return found | {name: column(name, best) for name in names}
+        return found | {name: column(name, best) for name in self.other_names}
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """Steps against batch size, and where there is a learning rate the best one; see ``hpjax.studies.plot``.
+        """Draws steps against batch size, and the best learning rate if there is one; see ``hpx.studies.plot``.
 
         Args:
           path: where to save the picture, if anywhere.
 
         Returns:
-          The figure of matplotlib, which this needs.
-        """
-        from hpjax.studies import plot
+          The ``matplotlib`` figure.
 
+        Raises:
+          ImportError: matplotlib is missing; the message says how to install it.
+        """
         figure = plot.scaling(self)
         if path is not None:
             figure.savefig(path, dpi=150)
         return figure
 
     def __str__(self) -> str:
-        columns = self.table()
-        enough = len(self.points) >= 3
-        regimes = dict(zip((p.batch_size for p in self.points), self.regimes, strict=True)) if enough else {}
-        shown = ["steps", "steps_high", "examples", "trial"]
-        names = [name for name in self.result.names if name != self.name]
-        points = {point.batch_size: point for point in self.points}
-        header = [self.name, *shown, *names, *Ended._fields, "regime"]
-        rows = []
-        for i, size in enumerate(self.batch_sizes):
-            there = size not in self.missing
-            cells = [f"{columns[name][i]:,.0f}" if there else "-" for name in shown]
-            own = [show(points[size].hparams.get(name, "-")) if there else "-" for name in names]
-            rows.append([f"{size:,}", *cells, *own, *map(str, self.ended[i]), regimes.get(size, "-")])
-        lines = [f"steps to {self.goal}"]
-        lines.append(table(header, rows))
-        if enough:
-            low, high = self._interval
-            fit = self.fit
-            lines.append(
-                f"critical batch size {metric(fit.critical_batch_size)} (95 %: {metric(low)} to {metric(high)}); "
-                f"limits of the fit {metric(fit.minimum_steps)} steps, {metric(fit.minimum_examples)} examples"
-            )
-            lines.append(f"slopes from point to point: {', '.join(f'{slope:.2f}' for slope in self.slopes)}")
-            momenta = [None, *(["momentum"] if "momentum" in self.result.names else [])]
-            for momentum in momenta if "learning_rate" in self.result.names else []:
-                if np.isfinite(self.best(momentum=momentum)).sum() >= 3:
-                    laws = ", ".join(f"{fit.law} {metric(fit.error)}" for fit in self.fit_rates(momentum=momentum))
-                    what = "learning_rate / (1 − momentum)" if momentum else "learning_rate"
-                    lines.append(f"best {what} by law, with the error of its logarithm: {laws}")
-        else:
-            lines.append(f"no fit: {count(len(self.points), 'point')} of the 3 that it needs")
-        return "\n".join([*lines, *self.warnings])
+        return report_of(self)
 
     @property
     def goal(self) -> str:
-        """What is to be reached, as text."""
+        """The metric and the target, as text."""
         objective = self.result.objective
         return f"{objective.metric} {'below' if objective.direction == 'minimize' else 'above'} {show(self.target)}"
 
-    @cached_property
-    def _interval(self) -> tuple[float, float]:
-        return self.critical_interval()
+    @property
+    def other_names(self) -> list[str]:
+        """The names of the hyperparameters beside the batch size."""
+        return [name for name in self.result.names if name != self.name]
 
     @property
     def _steps(self) -> tuple[Floats, Floats]:
+        """Batch sizes and steps of the points."""
         return np.array([p.batch_size for p in self.points], float), np.array([p.steps for p in self.points], float)
 
 
-def scaling(result: Result, target: float, *, complete: int | None = None, name: str = "batch_size") -> BatchScaling:
-    """Reads the result of a sweep over batch sizes as a batch-scaling study; see ``batch_scaling``.
-
-    Args:
-      result: with one replicate a trial; of ``batch_scaling_sweep(...).run()``, ``hpx.load(directory)``, or any other.
-      target: of the objective's metric; of a study its own, or an easier one.
-      complete: how many complete trials of each batch size count, the first ones; all where it is None.
-      name: of the hyperparameter that is the batch size.
+def recorded_answer(result: Result) -> BatchScalingResult | None:
+    """Returns the answer of the study that a result belongs to, None if it belongs to no batch-scaling study.
 
     Raises:
-      InputError: the result has no such hyperparameter, several replicates, or trials that ended before the target.
+      RunError: the manifest has a record of the study that cannot be read.
     """
-    check_float("scaling.target", target, -np.inf)
-    if complete is not None:
-        check_int("scaling.complete", complete)
-    ended_at = result.manifest["sweep"].get("program", {}).get("target")
-    score = result.objective.value  # of a value as of a score, since one is the other or its opposite
-    if ended_at is not None and score(target) < score(float(ended_at)):
-        allowed = f"is beyond that at which the trials ended, {ended_at}: most had no time to reach it"
-        raise InputError("scaling.target", target, allowed, "Run a study of it.")
-    if name not in result.names:
-        raise InputError("scaling.name", name, "must be a hyperparameter", did_you_mean(name, result.names))
-    if result.lane_status.shape[1] != 1:
-        allowed = "must have one replicate a trial"
-        raise InputError("scaling.result", f"{result.lane_status.shape[1]} replicates", allowed, "Use more trials.")
-    to_target = steps_to(result, target)
-    sizes = np.array([hparams[name] for hparams in result.hparams])
-    batch_sizes = tuple(sorted({int(size) for size in sizes}))
-    ended, points, tried = [], [], []
-    for size in batch_sizes:
-        own = np.flatnonzero(sizes == size)
-        statuses = result.statuses[own]
-        # By what it is called, and not by whether it reached the target: one that diverged later does not count.
-        done = own[statuses == "complete"][:complete]
-        steps = to_target[done]
-        diverged = int((statuses == "diverged").sum())
-        incomplete = int((~np.isin(statuses, ["complete", "diverged"])).sum())
-        ended.append(Ended(len(done), diverged, incomplete, int(np.isfinite(steps).sum())))
-        tried.append(steps)
-        if np.isfinite(steps).any():
-            best = int(done[np.argmin(steps)])  # the first of equals
-            interval, edges = bootstrap_of_least(steps), _edges(result, best, name)
-            evaluations = int(np.sum(result.curves("step")[best, 0] <= to_target[best]))
-            hparams = result.hparams[best]
-            points.append(ScalingPoint(size, int(to_target[best]), evaluations, interval, best, hparams, edges))
-    return BatchScaling(result, float(target), name, batch_sizes, tuple(ended), tuple(points), tuple(tried), complete)
-
-
-def recorded(result: Result) -> BatchScaling | None:
-    """The study that a result is of, as its manifest says; None where it is of none."""
-    about = result.manifest["sweep"].get("program", {})
-    if about.get("study") != "batch scaling":
+    record = recorded_study(result)
+    if record is None or record.kind != KIND:
         return None
-    try:
-        complete = None if about["complete"] == "all" else int(about["complete"])
-        return scaling(result, float(about["target"]), complete=complete, name=about["over"])
-    except (KeyError, ValueError) as error:
-        raise RunError(f"the manifest does not say what the batch-scaling study is of: {error}") from None
+    return BatchScalingResult.read(result, record.target, complete=record.complete, name=record.over)
 
 
-def steps_to(result: Result, target: float) -> Floats:
-    """Per trial, the step of its first evaluation that is strictly better than the target, else infinite: (trials,)."""
-    values = result.curves(result.objective.metric)[:, 0]
-    # In the type of the values: a lane that compares there ends at the very evaluation that is found here.
-    better = result.objective.scores(values) < result.objective.scores(np.array(target, values.dtype))
-    steps = result.curves("step")[:, 0]
-    if better.shape[1] == 0:
-        return np.full(len(result), np.inf)
-    first = np.take_along_axis(steps, better.argmax(axis=1)[:, None], axis=1)[:, 0]
-    return np.where(better.any(axis=1), first, np.inf)
+def _check_reading(result: Result, target: float, complete: int | None, name: str) -> None:
+    """Raises unless the result can be read at this target."""
+    field = "BatchScalingResult.read"
+    check_float(f"{field}.target", target, -np.inf, remedy="Write target=0.1.")
+    if complete is not None:
+        check_int(f"{field}.complete", complete)
+    record = recorded_study(result)
+    score = result.objective.value  # turns a value into a score as well, since one is the other or its negative
+    if record is not None and score(target) < score(record.target):
+        allowed = f"is harder than the target at which the trials ended, {show(record.target)}"
+        raise InputError(f"{field}.target", target, allowed, f"Run BatchScaling(..., target={show(target)}).")
+    if name not in result.names:
+        raise InputError(f"{field}.name", name, "must be a hyperparameter", did_you_mean(name, result.names))
+    replicates = result.lane_status.shape[1]
+    if replicates != 1:
+        remedy = "Run a sweep with replicates=1 and more trials."
+        raise InputError(f"{field}.result", f"{replicates} replicates", "must have one replicate a trial", remedy)
 
 
-def bootstrap_of_least(values: Sequence[float] | Floats, level: float = 0.95) -> tuple[float, float]:
-    """The interval of the least of values under resampling with replacement, exactly, without drawing.
-
-    The least of ``n`` draws from the sorted values is above number ``j`` with probability (1 − j/n)ⁿ.
-
-    B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993.
-    """
-    ordered = np.sort(np.asarray(values, float))
-    n = len(ordered)
-    at_most = 1 - (1 - np.arange(1, n + 1) / n) ** n
-    low, high = ((1 - level) / 2, (1 + level) / 2)
-    return float(ordered[np.argmax(at_most >= low)]), float(ordered[np.argmax(at_most >= high)])
-
-
-def _edges(result: Result, trial: int, name: str) -> dict[str, str]:
-    """The hyperparameters of a trial that stand within a twentieth of their domain of its ends."""
-    found = {}
-    for each, (low, high, scale) in result.ranges(trial).items():
-        if each == name:
-            continue
-        margin = 0.0 if scale == "category" else EDGE
-        first, last, own = _on(scale, np.array([low, high, float(result.hparams[trial][each])]))
-        place = (own - first) / (last - first)
-        if not margin < place < 1 - margin:
-            found[each] = "lowest" if place < 0.5 else "highest"
-    return found
-
-
-def _on(scale: str, values: Floats) -> Floats:
-    """Values on the scale on which their domain is uniform."""
-    return np.log(values) if scale == "log" else -np.log1p(-values) if scale == "reverse log" else values
+def _point(result: Result, size: int, trials: Ints, steps: Floats, name: str) -> ScalingPoint:
+    """Returns the point of a batch size from its complete trials and their steps to the target."""
+    first = int(np.argmin(steps))  # the first of equals
+    trial, reached = int(trials[first]), steps[first]
+    evaluations = int(np.sum(result.curves("step")[trial, 0] <= reached))
+    hparams, edges = result.hparams[trial], edges_of(result, trial, name)
+    return ScalingPoint(size, int(reached), evaluations, bootstrap_of_minimum(steps), trial, hparams, edges)

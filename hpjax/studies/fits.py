@@ -9,20 +9,28 @@ from numpy.typing import ArrayLike
 from hpjax.core.arrays import Floats
 from hpjax.core.errors import InputError
 
-# Slopes of the fit beyond which scaling counts as perfect, or a larger batch as of no use.
+# Below the first slope of the fit scaling counts as perfect, above the second a larger batch as useless.
 PERFECT, FLAT = -0.9, -0.1
+REGIMES = ("perfect scaling", "diminishing returns", "maximal data parallelism")
 
 
 class StepsFit(NamedTuple):
     """Steps to a target against the batch size B: S = S_min (1 + B_crit/B).
 
-    The same as (S/S_min − 1)(E/E_min − 1) = 1 for E = S·B examples (McCandlish et al. 2018, arXiv 1812.06162), and as
+    This is (S/S_min − 1)(E/E_min − 1) = 1 for E = S·B examples (McCandlish et al. 2018, arXiv 1812.06162), and
     log S = log(a + b/B) with a = S_min and b = S_min · B_crit (Zhang et al. 2024, arXiv 2410.21676).
 
     Attributes:
-      minimum_steps: S_min, to which steps fall for large batches.
-      critical_batch_size: B_crit, in examples, at which steps are twice that, and examples twice their minimum.
-      error: root mean square of log S less the fit.
+      minimum_steps: S_min, the limit of S for large batches.
+      critical_batch_size: B_crit, in examples; there steps are twice S_min, and examples twice E_min.
+      error: the root mean square error of the fit to log S.
+
+    Example:
+      >>> fit = StepsFit(minimum_steps=100.0, critical_batch_size=64.0, error=0.0)
+      >>> fit.steps([64, 6400]).tolist()
+      [200.0, 101.0]
+      >>> fit.regime(64)
+      'diminishing returns'
     """
 
     minimum_steps: float
@@ -31,51 +39,62 @@ class StepsFit(NamedTuple):
 
     @property
     def minimum_examples(self) -> float:
-        """E_min, to which examples fall for small batches."""
+        """E_min, the limit of the examples S·B for small batches."""
         return self.minimum_steps * self.critical_batch_size
 
     def steps(self, batch_size: ArrayLike) -> Floats:
-        """S at batch sizes."""
+        """Returns S at batch sizes, of the shape of these."""
         steps: Floats = self.minimum_steps * (1 + self.critical_batch_size / np.asarray(batch_size, float))
         return steps
 
     def slope(self, batch_size: ArrayLike) -> Floats:
-        """d log S / d log B, which goes from −1 where scaling is perfect to 0."""
+        """Returns d log S / d log B at batch sizes: −1 for perfect scaling, 0 if a larger batch saves no steps."""
         return -1 / (1 + np.asarray(batch_size, float) / self.critical_batch_size)
 
     @property
     def diminishing(self) -> tuple[float, float]:
-        """The batch sizes between which returns diminish: where the slope is −0.9, and where it is −0.1."""
+        """The batch sizes between which returns diminish: those with slopes of −0.9 and of −0.1."""
         low, high = (self.critical_batch_size * (-1 / slope - 1) for slope in (PERFECT, FLAT))
         return low, high
 
-    def overhead_batch_size(self, reference: float, overhead: float = 0.2) -> float:
-        """The batch size at which ``overhead`` more examples are needed than at a reference, as Zhang et al. have it.
+    def regime(self, batch_size: float) -> str:
+        """Returns ``"perfect scaling"``, ``"diminishing returns"`` or ``"maximal data parallelism"``, by the slope.
 
-        With their 20 %: b/(5a) + 1.2 · reference.
+        The limits are slopes of −0.9 and −0.1; see ``diminishing``.
+        """
+        low, high = self.diminishing
+        return REGIMES[int(batch_size >= low) + int(batch_size > high)]
+
+    def overhead_batch_size(self, reference: float, overhead: float = 0.2) -> float:
+        """Returns the batch size that needs ``overhead`` more examples than a reference (Zhang et al. 2024).
+
+        For their 20 % it is b/(5a) + 1.2 · reference.
 
         Args:
-          reference: a batch size, in examples, at which scaling is perfect as yet.
+          reference: a batch size, in examples, small enough for perfect scaling.
           overhead: 0.2 for 20 %.
+
+        Returns:
+          A batch size in examples.
         """
         return overhead * self.critical_batch_size + (1 + overhead) * reference
 
 
 def fit_steps(batch_sizes: ArrayLike, steps: ArrayLike) -> StepsFit:
-    """The fit S = S_min (1 + B_crit/B) with the least squares of log S.
+    """Returns the fit S = S_min (1 + B_crit/B) with the least squared error of log S.
 
     Args:
-      batch_sizes: (points,).
-      steps: (points,), positive; a point that is not finite is left out.
+      batch_sizes: (points,), in examples.
+      steps: (points,), positive; an infinite or missing value leaves its point out.
 
     Raises:
-      InputError: there are fewer than three points.
+      InputError: there are fewer than three batch sizes, or a number is not positive.
 
     Example:
       >>> round(fit_steps([8, 64, 512], [1100.0, 200.0, 87.5]).critical_batch_size, 1)
       115.2
     """
-    from scipy.optimize import least_squares  # no import should wait for it
+    from scipy.optimize import least_squares  # slow to import
 
     size, logs = _points("fit_steps", batch_sizes, steps)
 
@@ -85,7 +104,8 @@ def fit_steps(batch_sizes: ArrayLike, steps: ArrayLike) -> StepsFit:
         return off
 
     start = [logs.min(), np.log(np.sqrt(size.min() * size.max()))]
-    # Of a straight line one of the two is not determined: a bound keeps it finite.
+    # If scaling is perfect throughout, B_crit is not determined; if steps are constant, it tends to 0. Bounds keep both
+    # parameters finite.
     far = np.log([np.finfo(float).tiny, np.finfo(float).max]) / 4
     found = least_squares(residuals, start, bounds=([far[0]] * 2, [far[1]] * 2), xtol=1e-14, ftol=1e-14, gtol=1e-14)
     shortest, critical = np.exp(found.x)
@@ -93,13 +113,13 @@ def fit_steps(batch_sizes: ArrayLike, steps: ArrayLike) -> StepsFit:
 
 
 class RateFit(NamedTuple):
-    """The best learning rate against the batch size, by one law.
+    """The best learning rate against the batch size, by one law; see ``fit_rates``.
 
     Attributes:
       law: ``"linear"``, ``"square root"`` or ``"surge"``.
-      scale: of linear and square root the learning rate at B = 1; of surge the highest.
-      noise_batch_size: of surge the batch size of the highest; else None.
-      error: root mean square of the logarithm of the learning rate less the fit.
+      scale: the learning rate at B = 1 for the linear and the square-root law; the highest one for the surge law.
+      noise_batch_size: B_noise of the surge law, at which the learning rate is highest; None for the other laws.
+      error: the root mean square error of the fit to the logarithm of the learning rate.
     """
 
     law: str
@@ -108,13 +128,13 @@ class RateFit(NamedTuple):
     error: float
 
     def rate(self, batch_size: ArrayLike) -> Floats:
-        """The learning rate at batch sizes."""
+        """Returns the learning rate at batch sizes, of the shape of these."""
         size = np.asarray(batch_size, float)
         rate: Floats = np.exp(np.log(self.scale) + LAWS[self.law](size / (self.noise_batch_size or 1)))
         return rate
 
 
-# log(rate / scale) of B, or of B / B_noise.
+# log(rate / scale) as a function of B, for the surge law of B / B_noise.
 LAWS: dict[str, Callable[[Floats], Floats]] = {
     "linear": np.log,
     "square root": lambda size: np.log(size) / 2,
@@ -123,18 +143,23 @@ LAWS: dict[str, Callable[[Floats], Floats]] = {
 
 
 def fit_rates(batch_sizes: ArrayLike, rates: ArrayLike) -> tuple[RateFit, ...]:
-    """Three laws of the best learning rate, from the least to the greatest error in log.
+    """Returns fits of the best learning rate by three laws, the least error of its logarithm first.
 
     Linear: c·B (Goyal et al. 2017, arXiv 1706.02677). Square root: c·√B (Krizhevsky 2014, arXiv 1404.5997). Surge:
     c / ½(√(B_noise/B) + √(B/B_noise)), which falls again beyond B_noise, as for Adam (Li et al. 2024, arXiv
     2405.14578).
 
     Args:
-      batch_sizes: (points,).
-      rates: (points,), positive; a point that is not finite is left out.
+      batch_sizes: (points,), in examples.
+      rates: (points,), positive; an infinite or missing value leaves its point out.
 
     Raises:
-      InputError: there are fewer than three points.
+      InputError: there are fewer than three batch sizes, or a number is not positive.
+
+    Example:
+      >>> best, *others = fit_rates([16, 64, 256], [0.1, 0.4, 1.6])
+      >>> best.law, round(float(best.rate(1024)), 3)
+      ('linear', 6.4)
     """
     from scipy.optimize import minimize_scalar
 
@@ -145,7 +170,8 @@ def fit_rates(batch_sizes: ArrayLike, rates: ArrayLike) -> tuple[RateFit, ...]:
         height = float(np.mean(logs - shape))
         return RateFit(law, float(np.exp(height)), noise, _rms(logs - shape - height))
 
-    # Beyond these the surge is a square root.
+    # For a B_noise beyond these limits the surge law is a square root, or its inverse. A grid first, since the error
+    # may have several minima.
     low, high = np.log(size.min()) - 7, np.log(size.max()) + 7
     grid = np.linspace(low, high, 200)
     errors = [fitted("surge", float(np.exp(at))).error for at in grid]
@@ -158,18 +184,19 @@ def fit_rates(batch_sizes: ArrayLike, rates: ArrayLike) -> tuple[RateFit, ...]:
 
 
 def slopes(batch_sizes: ArrayLike, steps: ArrayLike) -> Floats:
-    """The local slopes d log S / d log B between neighbouring points, (points − 1,); −1 is perfect scaling."""
+    """Returns the slopes d log S / d log B between neighbouring points, (points − 1,); −1 is perfect scaling."""
     size, step = np.asarray(batch_sizes, float), np.asarray(steps, float)
     found: Floats = np.diff(np.log(step)) / np.diff(np.log(size))
     return found
 
 
 def _points(name: str, batch_sizes: ArrayLike, values: ArrayLike) -> tuple[Floats, Floats]:
-    """Batch sizes and the logarithms of what is there at them."""
+    """Returns the batch sizes at which a value is finite, and the logarithms of these values."""
     size, value = np.asarray(batch_sizes, float), np.asarray(values, float)
     if size.shape != value.shape or size.ndim != 1 or not (size > 0).all() or (value <= 0).any():
+        remedy = f"Write {name}([16, 64, 256], [0.9, 0.3, 0.2])."
         shapes = f"{list(size.shape)} batch sizes, {list(value.shape)} values"
-        raise InputError(name, shapes, "must be two lists of positive numbers, as long as each other", "Give a list.")
+        raise InputError(name, shapes, "must be two lists of positive numbers of one length", remedy)
     there = np.isfinite(value)
     if len(np.unique(size[there])) < 3:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Pictures of studies."""
+"""Figures of studies, drawn from the numbers of their answers."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,41 +13,52 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from hpjax.studies.batch_scaling_result import BatchScaling
+    from hpjax.studies.batch_scaling_result import BatchScalingResult
 
 
-def scaling(study: "BatchScaling", learning_rate: str = "learning_rate", momentum: str = "momentum") -> "Figure":
-    """A batch-scaling study against the batch size: steps to the target, the best learning rate, the effective one.
+def scaling(answer: "BatchScalingResult", learning_rate: str = "learning_rate", momentum: str = "momentum") -> "Figure":
+    """Draws against the batch size: steps to the target, the best learning rate, and the best effective one.
 
     Args:
-      study: what to draw.
-      learning_rate, momentum: these hyperparameters; what the sweep lacks has no panel.
+      answer: the answer of a batch-scaling study.
+      learning_rate, momentum: the names of these hyperparameters; the panel of one that the sweep lacks is left out.
+
+    Returns:
+      A figure with a panel for each.
 
     Raises:
-      ImportError: matplotlib is missing.
+      ImportError: matplotlib is missing; the message says how to install it.
     """
-    names = study.result.names
+    names = answer.result.names
     momenta = [None, *([momentum] if momentum in names else [])] if learning_rate in names else []
     with _figure(1 + len(momenta), 1) as (figure, panels):
-        draw_scaling(study, panels[0])
+        draw_scaling(answer, panels[0])
         for each, panel in zip(momenta, panels[1:], strict=True):
-            draw_rates(study, panel, learning_rate, each)
+            draw_rates(answer, panel, learning_rate, each)
     return figure
 
 
-def draw_scaling(study: "BatchScaling", ax: "Axes") -> "Axes":
-    """Steps to the target against the batch size, both logarithmic, with perfect scaling through the first point.
+def draw_scaling(answer: "BatchScalingResult", ax: "Axes") -> "Axes":
+    """Draws steps to the target against the batch size on logarithmic axes, with a line of perfect scaling.
 
-    Bars reach up to the end of the bootstrap's 95 %, arrows to no end. From three points on there is the fit, and
-    where its returns diminish the ground is grey: to the left scaling is perfect, to the right larger is of no use.
+    Bars reach up to the end of the 95 % bootstrap interval, or as arrows if it is infinite. With three points or more
+    there is the fit, grey where its returns diminish: left of that scaling is perfect, right of it a larger batch is of
+    no use. Crosses mark batch sizes at which no trial reached the target.
+
+    Args:
+      answer: the answer of a batch-scaling study.
+      ax: where to draw.
+
+    Returns:
+      ``ax``.
     """
-    _logarithmic(ax, study.batch_sizes)
-    ax.set(xlabel="batch size", ylabel=_plain(f"steps to {study.goal}"))
-    sizes, steps = (np.array([getattr(p, name) for p in study.points], float) for name in ("batch_size", "steps"))
-    ends = np.array([study.batch_sizes[0] / 1.5, study.batch_sizes[-1] * 1.5])
+    _logarithmic(ax, answer.batch_sizes)
+    ax.set(xlabel="batch size", ylabel=_plain(f"steps to {answer.goal}"))
+    sizes, steps = (np.array([getattr(p, name) for p in answer.points], float) for name in ("batch_size", "steps"))
+    ends = np.array([answer.batch_sizes[0] / 1.5, answer.batch_sizes[-1] * 1.5])
     ax.set_xlim(*ends)
     if len(steps):
-        high = np.array([point.interval[1] for point in study.points])
+        high = np.array([point.interval[1] for point in answer.points])
         finite = np.isfinite(high)
         ax.plot(ends, steps[0] * sizes[0] / ends, "--", color=GREY, linewidth=1, label="perfect scaling")
         ax.errorbar(sizes[finite], steps[finite], [0 * steps[finite], (high - steps)[finite]], **_DOTS)
@@ -55,34 +66,44 @@ def draw_scaling(study: "BatchScaling", ax: "Axes") -> "Axes":
             ax.errorbar(sizes[~finite], steps[~finite], 0.3 * steps[~finite], lolims=True, **_DOTS)
         ax.set_ylim(steps.min() / 1.8, max(steps.max(), high[finite].max(initial=0)) * 1.8)
     if len(steps) >= 3:
-        along, fit = np.geomspace(ends[0], ends[1], 200), study.fit
+        along, fit = np.geomspace(ends[0], ends[1], 200), answer.fit
         ax.plot(along, fit.steps(along), color=RED, linewidth=1.4, label="fit", zorder=1)
         ax.axvspan(*fit.diminishing, color=GREY, alpha=0.12, linewidth=0)
         ax.axvline(fit.critical_batch_size, color=RED, linewidth=0.8, linestyle=":")
         where, across = (fit.critical_batch_size, 0.99), ("data", "axes fraction")
-        told = f" critical {metric(fit.critical_batch_size)}"
-        ax.annotate(told, where, xycoords=across, color=RED, fontsize=8, va="top", annotation_clip=True)
-    if study.missing:
+        label = f" critical {metric(fit.critical_batch_size)}"
+        ax.annotate(label, where, xycoords=across, color=RED, fontsize=8, va="top", annotation_clip=True)
+    if answer.missing:
         upper: dict[str, Any] = {"color": ORANGE, "transform": ax.get_xaxis_transform(), "label": "not reached"}
-        ax.plot(study.missing, np.full(len(study.missing), 0.93), "x", **upper)
+        ax.plot(answer.missing, np.full(len(answer.missing), 0.93), "x", **upper)
     if ax.get_legend_handles_labels()[1]:
         ax.legend(frameon=False, fontsize=8, loc="lower left")
     return ax
 
 
 def draw_rates(
-    study: "BatchScaling", ax: "Axes", learning_rate: str = "learning_rate", momentum: str | None = None
+    answer: "BatchScalingResult", ax: "Axes", learning_rate: str = "learning_rate", momentum: str | None = None
 ) -> "Axes":
-    """The best learning rate, with ``momentum`` the effective one, against the batch size, with the laws that fit."""
-    sizes = np.array([point.batch_size for point in study.points], float)
-    rates = study.best(learning_rate, momentum)
-    edges = np.array([learning_rate in point.edges for point in study.points], bool)
-    _logarithmic(ax, study.batch_sizes)
+    """Draws the best learning rate against the batch size, with fits of three laws; circles mark edges of the space.
+
+    Args:
+      answer: the answer of a batch-scaling study.
+      ax: where to draw.
+      learning_rate: the name of that hyperparameter.
+      momentum: the name of the momentum, for the effective learning rate, learning rate / (1 − momentum).
+
+    Returns:
+      ``ax``.
+    """
+    sizes = np.array([point.batch_size for point in answer.points], float)
+    rates = answer.best_rates(learning_rate, momentum)
+    edges = np.array([learning_rate in point.edges for point in answer.points], bool)
+    _logarithmic(ax, answer.batch_sizes)
     ax.set(xlabel="batch size", ylabel=f"best {learning_rate}" + (f" / (1 − {momentum})" if momentum else ""))
     if np.isfinite(rates).sum() >= 3:
         along = np.geomspace(sizes[0], sizes[-1], 200)
         styles = {"linear": (GREY, "--"), "square root": (ORANGE, "-."), "surge": (RED, "-")}
-        for fit in study.fit_rates(learning_rate, momentum):
+        for fit in answer.fit_rates(learning_rate, momentum):
             color, dashes = styles[fit.law]
             ax.plot(along, fit.rate(along), color=color, linestyle=dashes, linewidth=1.2, label=fit.law)
     ax.plot(sizes, rates, "o", color=BLUE, markersize=4)
@@ -94,7 +115,7 @@ def draw_rates(
 
 
 def _logarithmic(ax: "Axes", batch_sizes: Sequence[int]) -> None:
-    """Both axes, with plain numbers: the batch sizes, or as many of them as there is room for, and 1, 2, 5, 10, …"""
+    """Makes both axes logarithmic, with ticks at batch sizes, six at most, and at 1, 2, 5, 10, … steps."""
     from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
     ax.set_xscale("log")

@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -172,59 +173,70 @@ def supervised(
 
 
 def _program(training: Training, data: Data, steps: Any, eval_every: Any, describe: Mapping[str, object]) -> Program:
-    """The program of a training, with what checks its hyperparameters."""
+    """Returns the program of a training."""
 
-    def validate(trials: Sequence[tuple[Hparams, TrialLength]]) -> None:
-        if training.batch_size is not None:
-            validate_sizes(trials, training.batch_size)
-        _check_settings(training, trials)
+    @cache  # equal objects are the same, as Batches promises
+    def fields(microbatch: int | None) -> dict[str, Any]:
+        own, batches = replace(training, microbatch=microbatch), None
+        if own.batch_size is not None:
+            batches = Batches(own.batch_size, microbatch, fields, alike=own.augment is None)
+        return {
+            "init": own.init,
+            "step": own.step,
+            "batch": own.batch,
+            "microsteps": 1 if microbatch is None else own.microsteps,
+            "validate": partial(_validate, own, data),
+            "batches": batches,
+        }
 
-    def validate_sizes(trials: Sequence[tuple[Hparams, TrialLength]], batch_size: Callable[[Hparams], Any]) -> None:
-        folds = next((h.folds for h, _ in trials if "folds" in h), None)
-        pooled = training.examples + examples_in(data.valid)
-        most = training.examples if folds is None else pooled - ceil_div(pooled, folds)
-        sizes = {_check_batch_size(batch_size(h), most) for h, _ in trials}
-        if training.microbatch is not None and all(size % training.microbatch for size in sizes):
-            raise InputError(
-                "supervised.microbatch",
-                training.microbatch,
-                f"divides no batch size; there are {', '.join(map(str, sorted(sizes)))}",
-                f"Use {math.gcd(*sizes)}.",
-            )
-        if OF_PARTS in training.monitors and training.microbatch is not None and min(sizes) <= training.microbatch:
-            allowed = f"cannot tell noise from gradient where a batch, of {min(sizes)}, is one microbatch"
-            raise InputError("supervised.monitor", OF_PARTS, allowed, f"Use a microbatch below {min(sizes)}.")
-        for h, schedule in trials:
-            size = int(batch_size(h))
-            if (schedule.steps + 1) * size >= 2**32:
-                raise InputError(
-                    "steps × batch_size", schedule.steps * size, "must stay below 2**32", "Use fewer steps."
-                )
-
-    def remade(microbatch: int | None) -> Program:
-        return _program(replace(training, microbatch=microbatch), data, steps, eval_every, describe)
-
-    batches = None
-    if training.batch_size is not None:
-        batches = Batches(training.batch_size, training.microbatch, remade, alike=training.augment is None)
+    finish: dict[str, Any] = {} if training.stopping is None else {"finish": training.finish}
     return Program(
-        training.init,
-        training.step,
-        training.evaluate,
-        data,
-        training.batch,
+        evaluate=training.evaluate,
+        data=data,
         test=training.measure,
         react=training.react,
-        **({} if training.stopping is None else {"finish": training.finish}),
         steps=steps,
-        microsteps=training.microsteps if training.microbatch is not None else 1,
         eval_every=eval_every,
-        validate=validate,
         parameters=lambda state: state["params"],
         predict=training.predict,
-        batches=batches,
         describe=describe,
+        **fields(training.microbatch),
+        **finish,
     )
+
+
+def _validate(training: Training, data: Data, trials: Sequence[tuple[Hparams, TrialLength]]) -> None:
+    """Raises unless a training can run with the hyperparameters of these trials."""
+    if training.batch_size is not None:
+        _validate_sizes(training, data, trials, training.batch_size)
+    _check_settings(training, trials)
+
+
+def _validate_sizes(
+    training: Training,
+    data: Data,
+    trials: Sequence[tuple[Hparams, TrialLength]],
+    batch_size: Callable[[Hparams], Any],
+) -> None:
+    """Raises unless the data has as many examples as each batch, and the microbatch fits the batches."""
+    folds = next((h.folds for h, _ in trials if "folds" in h), None)
+    pooled = training.examples + examples_in(data.valid)
+    most = training.examples if folds is None else pooled - ceil_div(pooled, folds)
+    sizes = {_check_batch_size(batch_size(h), most) for h, _ in trials}
+    if training.microbatch is not None and all(size % training.microbatch for size in sizes):
+        raise InputError(
+            "supervised.microbatch",
+            training.microbatch,
+            f"divides no batch size; there are {', '.join(map(str, sorted(sizes)))}",
+            f"Use {math.gcd(*sizes)}.",
+        )
+    if OF_PARTS in training.monitors and training.microbatch is not None and min(sizes) <= training.microbatch:
+        allowed = f"cannot tell noise from gradient where a batch, of {min(sizes)}, is one microbatch"
+        raise InputError("supervised.monitor", OF_PARTS, allowed, f"Use a microbatch below {min(sizes)}.")
+    for h, schedule in trials:
+        size = int(batch_size(h))
+        if (schedule.steps + 1) * size >= 2**32:
+            raise InputError("steps × batch_size", schedule.steps * size, "must stay below 2**32", "Use fewer steps.")
 
 
 def _number(name: str, value: Any) -> Callable[[Hparams], Any]:

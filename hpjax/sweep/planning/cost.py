@@ -75,16 +75,19 @@ def compare_batches(
     if len(set(sizes)) == 1:
         return ""
     microbatch = batches.microbatch or math.gcd(*sizes)
-    whole, parts = (tracer._replace(program=batches.remade(m)) for m in (None, microbatch))
+    in_wholes, in_parts = (tracer.program.with_microbatch(m) for m in (None, microbatch))
+    if in_wholes is None or in_parts is None:
+        return ""
+    whole, parts = (tracer._replace(program=program) for program in (in_wholes, in_parts))
     shown = _few(sorted(set(sizes)))
     apart = [whole.shapes(points[sizes.index(size)], set(traced) - set(sized)) for size in shown]
     one = parts.shapes(points[0], {*traced, *sized})
     steps = [schedule.steps for schedule in schedules]
-    programs = [
+    groups = [
         [(_static(point, {*traced, *sized}), each) for point, each in zip(points, own, strict=True)]
         for own in (sizes, [0] * len(sizes))
     ]
-    alone, together = (len(set(each)) for each in programs)
+    alone, together = (len(set(each)) for each in groups)
     seconds = np.interp(sizes, shown, [each.step.seconds(platform) for each in apart])
     many = float(np.dot(steps, seconds)) / devices + alone * sum(each.compile_seconds for each in apart) / len(apart)
     calls = float(np.dot(steps, [ceil_div(size, microbatch) for size in sizes]))

@@ -1,4 +1,4 @@
-"""The gradient noise scale: the batch size at which the noise of a gradient is as large as the gradient."""
+"""The gradient noise scale: the batch size at which the noise of a gradient is as large as the gradient itself."""
 
 from typing import NamedTuple
 
@@ -13,13 +13,17 @@ SIGNAL, TRACE, WHOLE = (f"train/gradient_noise/{name}" for name in ("signal", "t
 
 
 class NoiseScale(NamedTuple):
-    """The noise of gradients beside their size; arrays, or numbers.
+    """The noise of gradients and their size; arrays of one shape.
 
     S. McCandlish et al., "An Empirical Model of Large-Batch Training", 2018, arXiv 1812.06162.
 
     Attributes:
       signal: ‖G‖², the squared norm of the expected gradient.
-      trace: tr Σ, the summed variance of the gradient of one example.
+      trace: tr Σ, the variance of the gradient of one example, summed over parameters.
+
+    Example:
+      >>> float(NoiseScale(signal=np.array(0.5), trace=np.array(16.0)).simple)
+      32.0
     """
 
     signal: Floats
@@ -27,7 +31,7 @@ class NoiseScale(NamedTuple):
 
     @property
     def simple(self) -> Floats:
-        """B_simple = tr Σ / ‖G‖², in examples; infinite where the estimate of ‖G‖² is not positive."""
+        """B_simple = tr Σ / ‖G‖², in examples; infinite if the estimate of ‖G‖² is not positive."""
         signal, trace = np.asarray(self.signal, float), np.asarray(self.trace, float)
         with np.errstate(divide="ignore", invalid="ignore"):
             found: Floats = np.where(signal > 0, trace / signal, np.where(np.isnan(signal), np.nan, np.inf))
@@ -35,19 +39,19 @@ class NoiseScale(NamedTuple):
 
 
 def noise_scale(result: Result, window: int = 1) -> NoiseScale:
-    """The gradient noise scale of every lane over time, from microbatches that a sweep accumulated anyway.
+    """Returns the gradient noise scale of every replicate over time, from the microbatches that a sweep accumulated.
 
     Args:
-      result: of a program of ``hpx.supervised(microbatch=m, monitor=["gradient_noise"], ...)``.
-      window: evaluations, this one and those before it, over which ‖G‖² and tr Σ are averaged, each for itself: their
-        ratio at single steps is far too noisy, and its mean is biased.
+      result: the result of a program of ``hpx.supervised(microbatch=m, monitor=["gradient_noise"], ...)``.
+      window: how many evaluations, up to the present one, ‖G‖² and tr Σ are averaged over. Each is averaged for itself,
+        since their ratio at single steps is far too noisy, and the mean of that ratio is biased.
 
     Returns:
-      Arrays (trials, replicates, evaluations), padded with NaN; each averages the steps since the evaluation before,
-      NaN where no batch became whole since then.
+      Float arrays (trials, replicates, evaluations), padded with NaN. Each evaluation has the average over the steps
+      since the one before; NaN if no batch was completed in between.
 
     Raises:
-      InputError: the result has none.
+      InputError: the result has no gradient noise.
 
     Example:
       >>> program = hpx.supervised(
@@ -60,8 +64,8 @@ def noise_scale(result: Result, window: int = 1) -> NoiseScale:
     """
     window = check_int("noise_scale.window", window)
     if SIGNAL not in result.metrics:
-        allowed = "has no gradient noise"
-        remedy = 'Give hpx.supervised microbatch=... and monitor=["gradient_noise"].'
+        allowed = "must have train/gradient_noise"
+        remedy = 'Write hpx.supervised(..., microbatch=8, monitor=["gradient_noise"]).'
         raise InputError("noise_scale.result", ", ".join(result.metrics), allowed, remedy)
     signal, trace, batches = (_sums(result.curves(name), window) for name in (SIGNAL, TRACE, WHOLE))
     with np.errstate(invalid="ignore"):
@@ -69,11 +73,17 @@ def noise_scale(result: Result, window: int = 1) -> NoiseScale:
 
 
 def noise_scale_of(small: float, big: float, small_squares: ArrayLike, big_squares: ArrayLike) -> NoiseScale:
-    """The gradient noise scale from squared norms of gradients at two batch sizes.
+    """Returns the gradient noise scale from squared norms of gradients at two batch sizes.
+
+    S. McCandlish et al., "An Empirical Model of Large-Batch Training", 2018, arXiv 1812.06162, appendix A.1.
 
     Args:
       small, big: the batch sizes, in examples.
-      small_squares, big_squares: squared norms of mean gradients over batches of these sizes, of any shape; averaged.
+      small_squares, big_squares: squared norms of the mean gradients of batches of these sizes, of any shape; they are
+        averaged.
+
+    Returns:
+      Arrays ().
 
     Raises:
       InputError: the batch sizes are equal, or not positive.
@@ -85,7 +95,8 @@ def noise_scale_of(small: float, big: float, small_squares: ArrayLike, big_squar
     for name, size in (("small", small), ("big", big)):
         check_float(f"noise_scale_of.{name}", size, 0)
     if small == big or min(small, big) == 0:
-        raise InputError("noise_scale_of.big", big, f"must differ from {small}", "Use two batch sizes.")
+        remedy = "Write noise_scale_of(8, 64, squares_of_8, squares_of_64)."
+        raise InputError("noise_scale_of.big", big, f"must differ from {small}, and both be above 0", remedy)
     at_small, at_big = (float(np.mean(np.asarray(squares, float))) for squares in (small_squares, big_squares))
     signal = (big * at_big - small * at_small) / (big - small)
     trace = (at_small - at_big) / (1 / small - 1 / big)
@@ -93,7 +104,7 @@ def noise_scale_of(small: float, big: float, small_squares: ArrayLike, big_squar
 
 
 def _sums(values: Floats, window: int) -> Floats:
-    """Sums over the last ``window`` values of the last axis, fewer at its beginning."""
+    """Returns sums over the last ``window`` values of the last axis, over fewer at its beginning."""
     sums = np.cumsum(values, axis=-1, dtype=float)
     sums[..., window:] = sums[..., window:] - sums[..., :-window]
     return sums

@@ -1,0 +1,46 @@
+"""A search for each batch size, independent of the others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpjax.core.space import Point, Space
+from hpjax.samplers import Observation, Sampler
+
+
+@dataclass(frozen=True)
+class SearchPerBatchSize(Sampler):
+    """A sampler with an independent search for each batch size; trial ``i`` has number ``i % len(batch_sizes)``.
+
+    Args:
+      name: the hyperparameter that is the batch size.
+      batch_sizes: its values.
+      space: the other hyperparameters.
+      sampler: proposes these, for each batch size with a seed of its own.
+    """
+
+    name: str
+    batch_sizes: tuple[int, ...]
+    space: Space
+    sampler: Sampler
+
+    def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
+        """Returns the points of trials ``start`` to ``start + n``; ``space`` holds the batch size too."""
+        many = len(self.batch_sizes)
+        found = []
+        for i, size in enumerate(self.batch_sizes):
+            seen = [each._replace(point=self._without_size(each.point)) for each in history[i::many]]
+            # How many of the trials asked for have this batch size.
+            count = len(range(start + (i - start) % many, start + n, many))
+            own_seed = int(np.random.SeedSequence((seed, size)).generate_state(1)[0])
+            found.append(iter(self.sampler.ask(self.space, seen, count, own_seed)))
+        numbers = [trial % many for trial in range(start, start + n)]
+        return [{**next(found[i]), self.name: self.batch_sizes[i]} for i in numbers]
+
+    def ask(self, space: Space, history: Sequence[Observation], n: int, seed: int) -> list[Point]:
+        """Returns the next ``n`` points. Each of the searches puts its baseline first, so that this one adds none."""
+        return self.propose(space, history, len(history), n, seed)
+
+    def _without_size(self, point: Point) -> Point:
+        return {name: value for name, value in point.items() if name != self.name}

@@ -1,0 +1,80 @@
+"""Steps to a target: of each trial, and how uncertain their minimum is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hpjax.core.arrays import Floats
+from hpjax.results.result import Result
+
+# The share of a domain, on its own scale, that counts as an edge.
+EDGE = 0.05
+
+
+def steps_to_target(result: Result, target: float) -> Floats:
+    """Returns the step of each trial's first evaluation that is strictly better than the target.
+
+    Args:
+      result: a result with one replicate a trial.
+      target: a value of the objective's metric.
+
+    Returns:
+      Float (trials,), infinite for a trial that has no such evaluation.
+    """
+    values = result.curves(result.objective.metric)[:, 0]
+    # Compared in the type of the values, as lanes do: so a lane ends at the very evaluation that is found here.
+    better = result.objective.scores(values) < result.objective.scores(np.array(target, values.dtype))
+    steps = result.curves("step")[:, 0]
+    if better.shape[1] == 0:
+        return np.full(len(result), np.inf)
+    first = np.take_along_axis(steps, better.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return np.where(better.any(axis=1), first, np.inf)
+
+
+def bootstrap_of_minimum(values: Sequence[float] | Floats, level: float = 0.95) -> tuple[float, float]:
+    """Returns the bootstrap interval of the minimum of values, computed exactly, without drawing.
+
+    The minimum of ``n`` draws with replacement is above number ``j`` of the sorted values with probability (1 − j/n)ⁿ.
+
+    B. Efron and R. Tibshirani, "An Introduction to the Bootstrap", 1993.
+
+    Args:
+      values: (n,), at least one; they may be infinite.
+      level: the probability of the interval.
+
+    Returns:
+      The low and the high end, each one of the values.
+    """
+    ordered = np.sort(np.asarray(values, float))
+    n = len(ordered)
+    at_most = 1 - (1 - np.arange(1, n + 1) / n) ** n
+    low, high = ((1 - level) / 2, (1 + level) / 2)
+    return float(ordered[np.argmax(at_most >= low)]), float(ordered[np.argmax(at_most >= high)])
+
+
+def edges_of(result: Result, trial: int, without: str) -> dict[str, str]:
+    """Returns the hyperparameters of a trial that lie within a twentieth of their domain from one of its ends.
+
+    Args:
+      result: a result.
+      trial: an id.
+      without: a hyperparameter to leave out, the one that a study varies.
+
+    Returns:
+      ``"lowest"`` or ``"highest"`` for each.
+    """
+    found = {}
+    for name, (low, high, scale) in result.ranges(trial).items():
+        if name == without:
+            continue
+        margin = 0.0 if scale == "category" else EDGE
+        first, last, own = _on_scale(scale, np.array([low, high, float(result.hparams[trial][name])]))
+        place = (own - first) / (last - first)
+        if not margin < place < 1 - margin:
+            found[name] = "lowest" if place < 0.5 else "highest"
+    return found
+
+
+def _on_scale(scale: str, values: Floats) -> Floats:
+    """Returns values on the scale on which their domain is uniform."""
+    return np.log(values) if scale == "log" else -np.log1p(-values) if scale == "reverse log" else values
