@@ -8,8 +8,7 @@ import jax
 import numpy as np
 
 from hpjax.core.errors import InputError
-from hpjax.engine import layout
-from hpjax.engine import sharding as spread
+from hpjax.engine import layout, sharding
 from hpjax.engine.device_lanes import rng_groups
 from hpjax.engine.machine import fingerprint, processor
 from hpjax.sweep.planning import width
@@ -71,7 +70,7 @@ def widened(settings: Settings, plan: Plan, others: Mapping[int, tuple[int, str]
 
 def key_of(settings: Settings, plan: Plan, group: Group) -> str:
     """The fingerprint under which the widths of a group are remembered."""
-    platform = spread.devices(settings.devices)[0].platform
+    platform = sharding.devices(settings.devices)[0].platform
     most = width.most(platform, together_at_most(settings, group), plan.devices[0])
     given = settings.kernels
     kernels = given[group.number] if isinstance(given, tuple) and group.number < len(given) else given
@@ -97,8 +96,8 @@ def _fit(settings: Settings, plan: Plan, group: Group, most: int | None) -> int:
     lanes, devices = together_at_most(settings, group), plan.devices[0]
     if most is not None:
         return width.balanced(most, lanes, devices)
-    platform = spread.devices(settings.devices)[0].platform
-    return width.by_rule(platform, lanes, devices, plan.shapes[group.number].lane_bytes, spread.memory())
+    platform = sharding.devices(settings.devices)[0].platform
+    return width.by_rule(platform, lanes, devices, plan.shapes[group.number].lane_bytes, sharding.memory())
 
 
 def with_waves(settings: Settings, plan: Plan, first: int) -> Plan:
@@ -117,7 +116,7 @@ def with_waves(settings: Settings, plan: Plan, first: int) -> Plan:
 
 def _fitting(settings: Settings, plan: Plan, group: Group) -> int | None:
     """How many chunks of a group fit on a device, None for any number."""
-    chunk, memory = plan.width_of(group.number) * plan.shapes[group.number].lane_bytes, spread.memory()
+    chunk, memory = plan.width_of(group.number) * plan.shapes[group.number].lane_bytes, sharding.memory()
     if memory is None and settings.scheduler is None:  # of which all waves are there together, and fit no better
         return width.chunks_that_fit(HOST // plan.devices[0], 0, chunk)
     return width.chunks_that_fit(memory, plan.data_bytes, chunk)
@@ -141,7 +140,7 @@ def _sized(settings: Settings, plan: Plan, waves: Sequence[tuple[tuple[int, ...]
         else max((chunks_of(settings, plan, number, len(wave)) for wave in own), default=1)
         for number, own in enumerate(waves)
     ]
-    memory = spread.memory()
+    memory = sharding.memory()
     states = sum(
         sum(wave[0] >= first for wave in own) * size * plan.width_of(number) * plan.shapes[number].lane_bytes
         for number, (own, size) in enumerate(zip(waves, sizes, strict=True))

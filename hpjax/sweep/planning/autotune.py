@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from hpjax.engine import sharding as spread
+from hpjax.engine import sharding
 from hpjax.engine.device_errors import OutOfMemoryError, translating_device_errors
-from hpjax.engine.device_lanes import Cohort, DeviceLanes
+from hpjax.engine.device_lanes import DeviceLanes, LaneTable
 from hpjax.engine.distributed import several
 from hpjax.results.store.validation import memory
 from hpjax.sweep.planning import width
@@ -53,7 +53,7 @@ def tuned(settings: Settings, prepared: Prepared, whatever: bool = False) -> Pre
 
     unknown = [g for g in plan.own_groups if not recall(key_of(settings, plan, g)).whole]
     if unknown:
-        mesh = spread.mesh(spread.devices(settings.devices))
+        mesh = sharding.mesh(sharding.devices(settings.devices))
         splits = splits_on(settings, mesh)
         for group in sorted(unknown, key=lambda g: -plan.group_seconds(g)):
             if affordable(0.0):
@@ -123,15 +123,15 @@ def _speed(
     everyone = cohort(settings, prepared, group, trials, points)
     # A chunk a device: of one replicate, unless lanes of several may stand in it.
     count = min(wide * plan.devices[0], together_at_most(settings, group))
-    first: Cohort = jax.tree.map(lambda array: array[:count], everyone)
+    first: LaneTable = jax.tree.map(lambda array: array[:count], everyone)
     first = first._replace(budget=np.full(count, FOREVER, np.int32))
     block = None
     if stream is not None:
-        block = spread.put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), stream.shapes), mesh, spread.WHOLE)
+        block = sharding.put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), stream.shapes), mesh, sharding.WHOLE)
     try:
         with translating_device_errors(group.number):
             compiled = compiled_of(settings, plan, group.number, first.h, mesh, splits).result()
-            if (compiled.bytes or 0) > (spread.memory() or memory() // plan.devices[0]):  # of CPUs the host's
+            if (compiled.bytes or 0) > (sharding.memory() or memory() // plan.devices[0]):  # of CPUs the host's
                 return None
             lanes = DeviceLanes(recipe_of(settings, plan, group.number), compiled, first, settings.seed, *splits)
             steps, at = 1, 1

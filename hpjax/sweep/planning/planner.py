@@ -13,10 +13,10 @@ from hpjax.core.format import size
 from hpjax.core.hparams import Hparams, reading, with_fold
 from hpjax.core.program import TrialLength
 from hpjax.core.space import Point
-from hpjax.engine import sharding as spread
+from hpjax.engine import sharding
 from hpjax.engine.probe import DERIVED
 from hpjax.engine.shapes import ProgramShapes
-from hpjax.engine.tracing import Tracer, Verdict, blamed, judge, resolve_traced, shapes_of
+from hpjax.engine.tracing import Tracer, Verdict, judge, resolve_traced, shapes_of, with_user_lines
 from hpjax.samplers import Observation
 from hpjax.sweep.planning import cost
 from hpjax.sweep.planning import value_checks as computed
@@ -108,7 +108,7 @@ def _first(settings: Settings) -> Prepared:
             "must be threefry2x32: under vmap rbg makes a lane's random numbers depend on its neighbours",
             'Call jax.config.update("jax_default_prng_impl", "threefry2x32").',
         )
-    devices = spread.devices(settings.devices)
+    devices = sharding.devices(settings.devices)
     if settings.spread == "pmap" and jax.process_count() > 1:
         allowed = f"is for one host, and there are {jax.process_count()}"
         raise InputError("Sweep.spread", settings.spread, allowed, 'Use "shard_map".')
@@ -335,5 +335,5 @@ def _scheduled(settings: Settings, points: list[Point]) -> list[TrialLength]:
         schedules = [settings.program.length(h) for h in hparams]
         settings.program.validate(list(zip(hparams, schedules, strict=True)))
     except Exception as error:
-        raise blamed(error) from None
+        raise with_user_lines(error) from None
     return schedules

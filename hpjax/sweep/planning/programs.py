@@ -9,9 +9,9 @@ import numpy as np
 
 from hpjax.core.hparams import Hparams
 from hpjax.core.space import Point
-from hpjax.engine import sharding as spread
+from hpjax.engine import sharding
 from hpjax.engine.compile import Compiled, compiling
-from hpjax.engine.device_lanes import Cohort
+from hpjax.engine.device_lanes import LaneTable
 from hpjax.engine.segment import SegmentConfig
 from hpjax.engine.tracing import shapes_of, stack_hparams
 from hpjax.sweep.planning.plan import Group, Plan
@@ -22,8 +22,8 @@ from hpjax.sweep.spec import Settings
 def splits_on(settings: Settings, mesh: jax.sharding.Mesh) -> tuple[Any, Any]:
     """The train and valid splits, whole on each device; of a stream nothing in place of the first."""
     train, valid = settings.splits
-    once = None if settings.stream is not None else spread.put(train, mesh, spread.WHOLE)
-    return once, once if valid is train else spread.put(valid, mesh, spread.WHOLE)
+    once = None if settings.stream is not None else sharding.put(train, mesh, sharding.WHOLE)
+    return once, once if valid is train else sharding.put(valid, mesh, sharding.WHOLE)
 
 
 def compiled_of(
@@ -54,7 +54,7 @@ def recipe_of(settings: Settings, plan: Plan, group: int) -> SegmentConfig:
 
 def cohort(
     settings: Settings, prepared: Prepared, group: Group, trials: Collection[int], points: Mapping[int, Point]
-) -> Cohort:
+) -> LaneTable:
     """The lanes of trials of a group, which have these hyperparameters."""
     budgets = prepared.plan.budgets
     # Lanes that end late stand together, so that a chunk ends when all of its lanes do.
@@ -63,6 +63,6 @@ def cohort(
     replicate = np.repeat(np.arange(settings.lanes_a_trial, dtype=np.int32), len(ordered))
     own = [points[int(t)] for t in trial]
     budget = np.array([budgets[t] for t in trial], np.int32)
-    return Cohort(
+    return LaneTable(
         trial, replicate, budget, stack_hparams(tracer(settings).kinds, own, own[0].keys() - group.static.keys())
     )

@@ -14,10 +14,10 @@ from hpjax.core.arrays import Ints, ceil_div
 from hpjax.core.errors import RunError
 from hpjax.core.space import Point
 from hpjax.data.stream import Position
-from hpjax.engine import sharding as spread
-from hpjax.engine.compile import AT_ONCE, Compiled
+from hpjax.engine import sharding
+from hpjax.engine.compile import COMPILE_THREADS, Compiled
 from hpjax.engine.device_errors import translating_device_errors
-from hpjax.engine.device_lanes import Cohort, DeviceLanes, SegmentResult
+from hpjax.engine.device_lanes import DeviceLanes, LaneTable, SegmentResult
 from hpjax.engine.lane import HEALTHY
 from hpjax.engine.shapes import Lane, lane_shapes
 from hpjax.engine.tracing import stack_hparams
@@ -77,7 +77,7 @@ class InFlight(NamedTuple):
 
 def run_context(settings: Settings, plan: Plan, store: Store, ahead: Callable[[], bool] = lambda: False) -> RunContext:
     """The devices of a sweep with its data on them, and nothing scored yet; its feeds are to be closed."""
-    mesh = spread.mesh(spread.devices(settings.devices))
+    mesh = sharding.mesh(sharding.devices(settings.devices))
     splits = splits_on(settings, mesh)
     standing = Scores(settings.objective, plan.rounds, settings.lanes_a_trial)
     return RunContext(mesh, splits, store, standing, set(), {}, ExitStack(), ahead)
@@ -329,7 +329,7 @@ class Wave:
             # Before the program is compiled, so that the first block is drawn meanwhile.
             self._feed = BlockPrefetcher(stream, place.mesh, self._step, self._shared["steps"], self._position)
             place.feeds.callback(self._feed.close)
-        for wave in islice(self._following(), AT_ONCE):
+        for wave in islice(self._following(), COMPILE_THREADS):
             wave.prepare()
         assert self._compiled is not None
         with translating_device_errors(number):
@@ -429,7 +429,9 @@ def part_of(cut: Cut, trials: Collection[int]) -> Cut:
     return Cut(cut.about, arrays | {"lost": lost[np.isin(lost, list(trials))]})
 
 
-def _changes(cohort: Cohort, report: SegmentResult, taken: Ints, lost_at: Ints, evaluated: bool) -> dict[int, Change]:
+def _changes(
+    cohort: LaneTable, report: SegmentResult, taken: Ints, lost_at: Ints, evaluated: bool
+) -> dict[int, Change]:
     """The lanes that diverged or came to their end, with the optimizer step at which they did."""
     lost = report.diverged != HEALTHY
     done = ((report.step >= cohort.budget[report.lanes]) & evaluated | report.done) & ~lost
