@@ -67,7 +67,9 @@ def extend(path: Path, settings: Settings, prepared: Prepared, about: dict[str, 
     for _ in range(KEPT):  # one may be damaged
         checkpoints.save(cut, 0.0)
     checkpoints.close()
-    write_manifest(path, about | {"created": there["created"], "extended": there["extended"] + 1})
+    began = {name: there[name] for name in ("created", "command")}
+    commands = [*there["extended_by"], about["command"]]
+    write_manifest(path, about | began | {"extended": there["extended"] + 1, "extended_by": commands})
 
 
 def _check_steps(

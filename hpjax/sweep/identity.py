@@ -37,6 +37,7 @@ def manifest(settings: Settings, prepared: Prepared, recorded: bool) -> dict[str
     return {
         "format": FORMAT,
         "extended": 0,
+        "extended_by": [],
         **origin(),
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
         "devices": {"count": plan.devices[0], "kind": plan.devices[1]},
