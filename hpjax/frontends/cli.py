@@ -23,6 +23,7 @@ from hpjax.sweep.shard import Shard
 if TYPE_CHECKING:
     from hpjax.results.result import Result
     from hpjax.studies import BatchScaling
+    from hpjax.sweep.sweep import Sweep
 
 EXIT_DIFFERS, EXIT_INTERRUPTED = 1, 130
 # The key under which a context holds the command as it was typed.
@@ -115,13 +116,12 @@ def run(
     directory: Path | None,
     top: int,
     test: bool,
-    quiet: bool,
     extend: bool,
     distributed: bool,
     **changes: Any,
 ) -> None:
     """Train the sweep in FILE and print the best trials."""
-    begun = time.perf_counter()
+    begun, quiet = time.perf_counter(), changes.pop("quiet")
     if extend and directory is None:
         raise InputError("--extend", True, "needs --dir, the finished run", "Add --dir DIR.")
     if distributed:
@@ -130,27 +130,19 @@ def run(
         initialize()
     sweep = load_sweep(file, **changes)
     from hpjax.engine.distributed import broadcast_json, is_writer
-    from hpjax.results.store.manifest import MANIFEST
 
     if directory is None:
         part = "" if sweep.shard is None else "-shard-{}-of-{}".format(*sweep.shard)
         directory = Path("runs") / f"{file.absolute().parent.name}-{time.strftime('%Y%m%d-%H%M%S')}{part}"
+    # The name holds the time, which differs between hosts.
     directory = Path(broadcast_json(str(directory)))
-    if test and sweep.shard is not None:
-        raise RunError("--test needs all trials, to test the best: merge the shards, then run FILE --dir OUT --test.")
-    if test and (sweep.program.data is None or sweep.program.data.test is None):
-        raise RunError("--test needs a test split, and the program's data has none.")
+    if test:
+        _check_test(sweep)
     new = not directory.exists()
     plan = sweep.plan()
     if is_writer():
         click.echo(f"{plan}\n")
-    try:
-        result = sweep.run(directory, progress=not quiet, extend=extend)
-    except KeyboardInterrupt as interrupt:
-        there = (directory / MANIFEST).exists()
-        message = f"{interrupt or 'interrupted, without a checkpoint.'} What was found so far: hpjax show {directory}"
-        click.echo(message if there else "interrupted before anything was recorded", err=True)
-        raise SystemExit(EXIT_INTERRUPTED) from None
+    result = _train(sweep, directory, progress=not quiet, extend=extend)
     if not is_writer():
         return
     click.echo(_study(result) or result.summary(top))
@@ -158,9 +150,33 @@ def run(
         values = ", ".join(f"{name} {value:.4f}" for name, value in result.test().items())
         click.echo(f"trial {result.best.id} on the test split: {values}")
     seconds = time.perf_counter() - begun
-    # Of a resumed run the seconds include those before, and would not fit this command's.
+    # The compile seconds of a resumed run include those of earlier commands, so they are not part of these.
     compiling = f", {result.compile_seconds:.0f} s of them compiling" if new else ""
     click.echo(f"{seconds:.0f} s in all{compiling}; recorded in {directory}")
+
+
+def _check_test(sweep: "Sweep") -> None:
+    """Raises unless the best trial of a sweep can be tested."""
+    if sweep.shard is not None:
+        raise RunError("--test needs all trials, to test the best: merge the shards, then run FILE --dir OUT --test.")
+    if sweep.program.data is None or sweep.program.data.test is None:
+        raise RunError(
+            "--test needs a test split, and the program's data has none. Write data=hpx.Data(train, valid, test), or "
+            "leave --test out."
+        )
+
+
+def _train(sweep: "Sweep", directory: Path, progress: bool, extend: bool) -> "Result":
+    """Runs a sweep; where the user interrupts it, says what is recorded and exits."""
+    from hpjax.results.store.manifest import MANIFEST
+
+    try:
+        return sweep.run(directory, progress=progress, extend=extend)
+    except KeyboardInterrupt as interrupt:
+        there = (directory / MANIFEST).exists()
+        message = f"{interrupt or 'interrupted, without a checkpoint.'} What was found so far: hpjax show {directory}"
+        click.echo(message if there else "interrupted before anything was recorded", err=True)
+        raise SystemExit(EXIT_INTERRUPTED) from None
 
 
 @main.command()

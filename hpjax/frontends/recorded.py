@@ -14,9 +14,9 @@ from hpjax.core.errors import InputError, RunError
 
 @contextmanager
 def as_argv(command: list[str]) -> Iterator[None]:
-    """Has ``sys.argv`` be another command, for scripts that read it: resumed, they see what they saw when they began.
+    """Replaces ``sys.argv`` in its body, for scripts that read it: resumed, they read what they read at the start.
 
-    The manifest does not read it: see ``recording_command``.
+    Manifests record the command that was typed all the same; see ``recording_command``.
     """
     before, sys.argv = sys.argv, command
     try:
@@ -53,17 +53,17 @@ def recorded_run(directory: Path, run: click.Command, resume: click.Command) -> 
             changes = {name: options[name] for name in ("trials", "steps") if options[name] is not None}
             command = extended(command, changes, extend=True)
         else:
-            command = _run_of(directory, extension)
+            command = _run_of(directory, extension, "extended")
     return command, _parsed(directory, run, command)
 
 
-def _run_of(directory: Path, command: list[str]) -> list[str]:
-    """Returns a recorded command. Raises unless it is one of ``hpjax run``."""
+def _run_of(directory: Path, command: list[str], done: str = "begun") -> list[str]:
+    """Returns a recorded command. Raises unless it is one of ``hpjax run``; ``done`` says what it did."""
     if command[:2] != ["hpjax", "run"]:
         if command[1:2] == ["merge"]:
             raise RunError(f"{str(directory)!r} was merged, and is finished. Look at it with hpjax show {directory}.")
         raise RunError(
-            f"{str(directory)!r} was not begun by hpjax run, but by {shlex.join(command)!r}. Start that again: it "
+            f"{str(directory)!r} was not {done} by hpjax run, but by {shlex.join(command)!r}. Start that again: it "
             "goes on from the last checkpoint."
         )
     return command
@@ -96,6 +96,6 @@ def trusted_file(directory: Path, file: Path) -> Path:
             "--file",
             str(file),
             "is what the run directory names, and only files below the current folder are taken from there",
-            f"If it is the sweep that you began, say so: --file {file}.",
+            f"If it is the sweep that you began, say so: --file {shlex.quote(str(file))}.",
         )
     return file
