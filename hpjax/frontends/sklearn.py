@@ -158,7 +158,10 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         )
         last = again.run(progress=False)
         if last.best.status == "diverged":
-            raise RunError(f"the best trial, {self.best_params_}, diverged when it trained on all data.")
+            raise RunError(
+                f"the best trial, {self.best_params_}, diverged when it trained on all data. Give SweepCV a space "
+                "without such values."
+            )
         self._traced = tuple(verdict.name for verdict in again.plan().verdicts if verdict.traced)
         self._leaves = [leaf for _, leaf in last.leaves(0)]
         self._predictor = self._predicting()
