@@ -90,7 +90,9 @@ def test_a_preempted_run_is_resumed_and_then_extended(here):
     program = dataclasses.replace(spec["program"], steps=2_100)
     sweep = hpx.Sweep(program, spec["space"], trials=3, width=2, seed=5)
     assert same_bits(curves(hpx.load(here / "run")), curves(sweep.run(progress=False)))
-    assert hpx.load(here / "run").manifest["command"][-3:] == ["--steps", "2100", "--extend"]
+    manifest = hpx.load(here / "run").manifest
+    assert manifest["command"] == ["hpjax", "run", "sweep.py", *map(str, options), "--dir", "run"]
+    assert manifest["extended_by"] == [["hpjax", "resume", "run", "--extend", "--steps", "2100"]]
 
 
 def test_resume_takes_no_file_from_elsewhere(here, monkeypatch):

@@ -8,10 +8,9 @@ import pytest
 from helpers import SPACE, classifier, same_bits
 
 import hpjax as hpx
-from hpjax.engine import layout
-from hpjax.engine import sharding as spread
+from hpjax.engine import layout, sharding
 from hpjax.engine.compile import compiling
-from hpjax.engine.device_lanes import Cohort, DeviceLanes
+from hpjax.engine.device_lanes import DeviceLanes, LaneTable
 from hpjax.engine.segment import SegmentConfig
 from hpjax.engine.tracing import shapes_of
 
@@ -108,22 +107,22 @@ def test_every_trial_alone_in_one_program(randomness):
     program = PROGRAM
     sweep = hpx.Sweep(program, SPACE, sampler=hpx.Manual(POINTS), seed=SEED, width=WIDTH, randomness=randomness)
     shapes = sweep.plan().shapes[0]
-    recipe = SegmentConfig(program, shapes, WIDTH, independent=randomness == "independent", own_budget=False)
+    config = SegmentConfig(program, shapes, WIDTH, independent=randomness == "independent", own_budget=False)
     splits = program.data.train, program.data.valid
-    mesh = spread.mesh(spread.devices(2))
+    mesh = sharding.mesh(sharding.devices(2))
 
-    def cohort(trials):
+    def table(trials):
         values = {n: np.array([POINTS[t][n] for t in trials], np.float32) for n in SPACE.names}
         h = hpx.Hparams(values, SPACE.names)
-        return Cohort(
+        return LaneTable(
             np.array(trials, np.int32), np.zeros(len(trials), np.int32), np.full(len(trials), 21, np.int32), h
         )
 
     chunks = layout.chunks_needed(np.zeros(40, np.int32), WIDTH, 2)
-    compiled = compiling(recipe, cohort(range(40)).h, *map(shapes_of, splits), mesh, chunks).result()
+    compiled = compiling(config, table(range(40)).h, *map(shapes_of, splits), mesh, chunks).result()
 
     def train(trials):
-        lanes = DeviceLanes(recipe, compiled, cohort(trials), SEED, *splits)
+        lanes = DeviceLanes(config, compiled, table(trials), SEED, *splits)
         reports = [lanes.advance(step, True) for step in (7, 14, 21)]
         return reports, lanes.snapshot().state
 

@@ -8,10 +8,9 @@ import pytest
 from helpers import RATES, SPACE, Net, blobs, classifier, compilations, quadratic, rates, same_bits
 
 import hpjax as hpx
-from hpjax.engine import layout
-from hpjax.engine import sharding as spread
+from hpjax.engine import layout, sharding
 from hpjax.engine.compile import compiling
-from hpjax.engine.device_lanes import Cohort, DeviceLanes
+from hpjax.engine.device_lanes import DeviceLanes, LaneTable
 from hpjax.engine.lane import HEALTHY
 from hpjax.engine.segment import SegmentConfig
 from hpjax.engine.tracing import shapes_of
@@ -102,15 +101,15 @@ def lanes_of(program, count, width, devices=1, replicates=1, space=RATES):
     h = hpx.Hparams({n: np.full(count * replicates, v, np.float32) for n, v in point.items()}, space.names)
     data = program.data
     splits = (None, None) if data is None else (data.train, data.valid)
-    recipe = SegmentConfig(program, shapes, width, independent=False, own_budget=False)
+    config = SegmentConfig(program, shapes, width, independent=False, own_budget=False)
     replicate = np.repeat(np.arange(replicates, dtype=np.int32), count)
-    cohort = Cohort(
+    table = LaneTable(
         np.tile(np.arange(count, dtype=np.int32), replicates), replicate, np.full(len(replicate), 99, np.int32), h
     )
     chunks = layout.chunks_needed(replicate, width, devices)
-    mesh = spread.mesh(spread.devices(devices))
-    compiled = compiling(recipe, h, *map(shapes_of, splits), mesh, chunks).result()
-    return DeviceLanes(recipe, compiled, cohort, 0, *splits), compiled
+    mesh = sharding.mesh(sharding.devices(devices))
+    compiled = compiling(config, h, *map(shapes_of, splits), mesh, chunks).result()
+    return DeviceLanes(config, compiled, table, 0, *splits), compiled
 
 
 def test_one_of_64_chunks_alive_is_one_64th_of_the_work():
@@ -243,7 +242,7 @@ def test_data_is_not_copied_per_lane():
     def used(count):
         lanes, compiled = lanes_of(program, count, width=16, space=SPACE)
         analysis = compiled.segment.memory_analysis()
-        state = sum(x.nbytes for x in jax.tree.leaves((lanes._lanes, lanes._slots)))
+        state = sum(x.nbytes for x in jax.tree.leaves((lanes._lanes, lanes._inputs)))
         return analysis.temp_size_in_bytes + analysis.argument_size_in_bytes - state
 
     few, many = used(16), used(512)

@@ -13,7 +13,7 @@ from helpers import same_bits
 from killed import SWEEPS
 
 import hpjax as hpx
-from hpjax.engine import sharding as spread
+from hpjax.engine import sharding
 from hpjax.engine.device_lanes import DeviceLanes
 from hpjax.sweep.planning import arrangement
 from hpjax.sweep.planning import programs as groups
@@ -56,8 +56,8 @@ def short(monkeypatch):
         launch, calls = DeviceLanes.dispatch, []
 
         def limited(self, *arguments):
-            if self._compiled.lanes.state["w"].shape[-1] == size and self._recipe.width > width:
-                calls.append(self._recipe.width)
+            if self._compiled.lanes.state["w"].shape[-1] == size and self._config.width > width:
+                calls.append(self._config.width)
                 if len(calls) > after:
                     raise FULL
             return launch(self, *arguments)
@@ -96,8 +96,8 @@ def test_a_population_that_runs_out_of_memory_begins_anew(short, tmp_path):
 def test_memory_short_at_compile_time(monkeypatch):
     expected, compiling = at(1).run(progress=False), groups.compiling
 
-    def limited(recipe, *arguments):
-        return failed() if recipe.width > 1 else compiling(recipe, *arguments)
+    def limited(config, *arguments):
+        return failed() if config.width > 1 else compiling(config, *arguments)
 
     monkeypatch.setattr(groups, "compiling", limited)
     events = list(at(WIDE).events())
@@ -156,7 +156,7 @@ def test_a_group_that_narrows_in_a_later_round_leaves_the_earlier_ones(tmp_path,
     launch, calls = DeviceLanes.dispatch, []
 
     def full(self, *arguments):
-        calls.append(self._recipe.width)
+        calls.append(self._config.width)
         if len(calls) == 15:  # of twelve segments a round
             raise FULL
         return launch(self, *arguments)
@@ -169,7 +169,7 @@ def test_a_group_that_narrows_in_a_later_round_leaves_the_earlier_ones(tmp_path,
 
 
 def limited(monkeypatch, bytes):
-    monkeypatch.setattr(spread, "memory", lambda: bytes)
+    monkeypatch.setattr(sharding, "memory", lambda: bytes)
 
 
 @pytest.mark.parametrize(

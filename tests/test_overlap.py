@@ -67,7 +67,7 @@ def test_a_lane_that_ended_does_nothing_in_a_segment_launched_before_it_was_know
     from test_laws_of_the_engine import lanes_of
 
     lanes, _ = lanes_of(quadratic(), count=3, width=1)
-    lanes._cohort.h["rate"][:] = 0.1, 1e6, 0.2
+    lanes._table.h["rate"][:] = 0.1, 1e6, 0.2
     lanes._arrange()
     lanes.dispatch(5, False)
     lanes.dispatch(9, True)
@@ -93,12 +93,12 @@ def groups():
 def test_the_next_groups_compile_while_one_trains(calls, monkeypatch):
     asked, compile_one = [], compiling.compiling
 
-    def noted(recipe, h, *args):
+    def noted(config, h, *args):
         asked.append(("compile", h.hidden, len(calls)))
-        return compile_one(recipe, h, *args)
+        return compile_one(config, h, *args)
 
     monkeypatch.setattr("hpjax.sweep.planning.programs.compiling", noted)
-    monkeypatch.setattr("hpjax.sweep.running.wave.AT_ONCE", 2)
+    monkeypatch.setattr("hpjax.sweep.running.wave.COMPILE_THREADS", 2)
     with compilations() as programs:
         groups().run(progress=False)
     assert len(programs) == 3, "nothing twice"

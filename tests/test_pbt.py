@@ -10,7 +10,7 @@ from flax import linen as nn
 from helpers import example, ran, same_bits
 
 import hpjax as hpx
-from hpjax.engine import sharding as spread
+from hpjax.engine import sharding
 from hpjax.engine.device_lanes import DeviceLanes
 from hpjax.schedulers import Race
 
@@ -158,7 +158,7 @@ def test_packing_changes_no_bit_of_a_population(result):
 @pytest.mark.parametrize(("memory", "waves"), [(200, 2), (60, 12)])
 def test_waves_are_one_population(result, monkeypatch, memory, waves):
     """Where memory is short, members take over the states of members that wait on the host."""
-    monkeypatch.setattr(spread, "memory", lambda: memory)
+    monkeypatch.setattr(sharding, "memory", lambda: memory)
     small = sweep(devices=1)
     assert len(small.plan().arrangements[0].waves) == waves
     other = ran(small)
@@ -174,7 +174,7 @@ def test_a_wave_of_which_all_diverged_runs_again(monkeypatch, every):
     points = hpx.Manual([{"rate": rate} for rate in (0.01, 0.02, 0.03, 0.04, 500.0, 600.0, 700.0, 800.0)])
     arguments = {"sampler": points, "replicates": 1, "devices": 1, "scheduler": hpx.PBT(every, share=0.25)}
     whole = sweep(**arguments).run(progress=False)
-    monkeypatch.setattr(spread, "memory", lambda: 60)
+    monkeypatch.setattr(sharding, "memory", lambda: 60)
     small = sweep(**arguments)
     assert [list(trials) for trials in small.plan().arrangements[0].waves] == [[0, 1, 2, 3], [4, 5, 6, 7]]
     parts = small.run(progress=False)

@@ -9,7 +9,7 @@ import pytest
 from helpers import RATES, quadratic, ran, rates, same_bits
 
 import hpjax as hpx
-from hpjax.engine import sharding as spread
+from hpjax.engine import sharding
 
 
 def survivors(scheduler, scores, budget):
@@ -133,7 +133,7 @@ def test_all_groups_are_in_one_race(halved):
 @pytest.mark.parametrize(("memory", "waves"), [(40, [2, 2, 2]), (100, [1, 2, 2])])
 def test_waves_decide_as_all_at_once(halved, monkeypatch, memory, waves):
     """With little memory a group's trials are on the devices in turn, and wait on the host."""
-    monkeypatch.setattr(spread, "memory", lambda: memory)
+    monkeypatch.setattr(sharding, "memory", lambda: memory)
     sweep = grouped(devices=2)
     plan = sweep.plan()
     assert plan.offloads

@@ -19,7 +19,7 @@ from plain import SEED, train_alone
 
 import hpjax as hpx
 from hpjax.data.stream import Pass, Position, Stream
-from hpjax.engine import sharding as spread
+from hpjax.engine import sharding
 from hpjax.sweep.running.prefetch import BlockPrefetcher
 
 STEPS, EPOCH, BLOCK = 24, 10, 5
@@ -198,7 +198,7 @@ def test_neighbours_change_no_bit(reference):
 
 
 def test_each_wave_has_a_pass_of_its_own(reference, monkeypatch):
-    monkeypatch.setattr(spread, "memory", lambda: 1500)
+    monkeypatch.setattr(sharding, "memory", lambda: 1500)
     source = Source()
     waves = sweep(program=program(source), devices=1)
     assert len(waves.plan().arrangements[0].waves) == 3
@@ -228,7 +228,7 @@ def test_a_race_of_groups_changes_no_bit(halved):
 
 @pytest.mark.parametrize("memory", [500, 1500])
 def test_waves_that_wait_on_the_host_change_no_bit(halved, monkeypatch, memory):
-    monkeypatch.setattr(spread, "memory", lambda: memory)
+    monkeypatch.setattr(sharding, "memory", lambda: memory)
     short = halving(devices=1)
     assert short.plan().offloads
     assert_same(halved, short.run(progress=False), replicates=1)
@@ -239,7 +239,7 @@ def test_waves_that_wait_on_the_host_change_no_bit(halved, monkeypatch, memory):
 
 def fed(step=0, position=Position(), source=None, steps=STEPS):
     stream = Stream(source or Source(), block=BLOCK)
-    return BlockPrefetcher(stream, spread.mesh(spread.devices(2)), step, steps, position)
+    return BlockPrefetcher(stream, sharding.mesh(sharding.devices(2)), step, steps, position)
 
 
 def test_a_feed_gives_blocks_whole_on_each_device_and_knows_its_position():

@@ -7,7 +7,7 @@ import pytest
 from helpers import RATES, blobs, classifier, compilations, quadratic, rates, same_bits
 
 import hpjax as hpx
-from hpjax.engine import sharding as spread
+from hpjax.engine import sharding
 from hpjax.engine.compile import Compiled
 from hpjax.sweep.planning import autotune as tuning
 from hpjax.sweep.planning import programs as groups
@@ -217,7 +217,7 @@ def test_a_program_that_needs_more_memory_than_there_is_is_not_tried(monkeypatch
 
     analyzed = Compiled.bytes.fget
     monkeypatch.setattr(Compiled, "bytes", property(bytes_of))
-    monkeypatch.setattr(spread, "memory", lambda: 3000)
+    monkeypatch.setattr(sharding, "memory", lambda: 3000)
     mine = hpx.Sweep(quadratic(20, 5), RATES, sampler=rates(*[0.1] * 16), devices=1)
     assert {rate.width for rate in mine.plan(measure=True).arrangements[0].rates} == {1, 2}
     lanes = 16 * mine.plan().shapes[0].lane_bytes

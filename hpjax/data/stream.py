@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.core import user_code as blame
+from hpjax.core import user_code
 from hpjax.core.errors import InputError, RunError, check_int
 from hpjax.data.examples import Examples, tidy_examples
 
@@ -127,8 +127,8 @@ class Pass:
         except (InputError, RunError):
             raise
         except Exception as error:
-            where = "".join(f"\n  {line}" for line in blame.user_lines(error))
-            raise RunError(f"{self._name} fails:{where}\n  {blame.first_line(error)}") from error
+            where = "".join(f"\n  {line}" for line in user_code.user_lines(error))
+            raise RunError(f"{self._name} fails:{where}\n  {user_code.first_line(error)}") from error
         batch = _tidy(self._name, batch)
         if checked:
             self._compare(batch)

@@ -1,4 +1,13 @@
-"""Compiled groups: each is traced and compiled once, in the background where nobody waits for it yet."""
+"""Compiled segments: each group is traced and compiled once, in the background while other groups train.
+
+Parts of JAX used here that its documentation does not promise, as they are in jax 0.10.2 (the oldest that hpjax takes)
+to 0.12:
+
+- ``Compiled.memory_analysis()`` and its ``*_size_in_bytes`` fields. Fallback: where it gives None, ``Compiled.bytes``
+  is None, and the planner goes by the size of the lanes alone.
+- The names in ``TRACING_OPTIONS`` as attributes of ``jax.config``. No fallback: with an option left out of the key, two
+  different programs would share one entry, so a missing name must raise.
+"""
 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +22,7 @@ from jax import lax
 
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Arrays, Program
-from hpjax.engine import sharding as spread
+from hpjax.engine import sharding
 from hpjax.engine.lowering import lowering
 from hpjax.engine.segment import SegmentConfig, SegmentInputs, segment
 from hpjax.engine.shapes import Lane, float_type, lane_shapes
@@ -21,13 +30,13 @@ from hpjax.engine.shapes import Lane, float_type, lane_shapes
 
 @dataclass(frozen=True)
 class Compiled:
-    """A group's program, compiled for lanes of one arrangement.
+    """The program of a group, compiled for a fixed number of devices, chunks and lanes a chunk.
 
     Attributes:
-      segment: the executable.
-      mesh: the devices.
-      spread: how lanes are spread over them.
-      lanes: shapes of the lanes that it carries, (devices, chunks, width, ...).
+      segment: the executable; see ``hpjax.engine.segment.segment`` for its arguments.
+      mesh: the devices that it runs on.
+      spread: how lanes are spread over the devices, ``"shard_map"`` or ``"pmap"``.
+      lanes: ``ShapeDtypeStruct``s of the lanes that it carries, (devices, chunks, width, ...).
     """
 
     segment: Any
@@ -37,98 +46,119 @@ class Compiled:
 
     @property
     def bytes(self) -> int | None:
-        """What a device needs for it by XLA's own analysis: its arguments, what it gives and what it computes with."""
+        """Returns the bytes of device memory that a call needs, by XLA's analysis; None where XLA gives none.
+
+        They are those of the arguments, the outputs and the intermediate values, without outputs that reuse the memory
+        of an argument.
+        """
         found = self.segment.memory_analysis()
         if found is None:
             return None
-        whole = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
-        return int(whole - found.alias_size_in_bytes)
+        total = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+        return int(total - found.alias_size_in_bytes)
 
     @cached_property
     def permute(self) -> Any:
-        """The executable that moves lanes between slots: compiled when lanes first retire, never again.
+        """Returns the executable that moves lanes between slots; it is compiled when lanes first move, and once.
 
-        ``permute(lanes, source)`` has in slot i what was in flat slot ``source[i]``.
+        ``permute(lanes, source)`` gives lanes of the same shape; flat slot ``i`` of the result holds what was in flat
+        slot ``source[i]``. ``source`` is int32 (devices, chunks, width).
         """
         grid = self.lanes.step.shape
 
         def move(lanes: Lane, source: jax.Array) -> Lane:
             def moved(x: jax.Array) -> jax.Array:
-                # Gathered whole, not by a masked sum over devices, which would lose the sign of zero.
-                x = lax.all_gather(x, spread.AXIS)
+                # An all-gather rather than a masked sum over devices: adding 0.0 turns -0.0 into 0.0, and lanes
+                # must keep every bit when they move.
+                x = lax.all_gather(x, sharding.AXIS)
                 return x.reshape(-1, *x.shape[3:])[source]
 
             result: Lane = jax.tree.map(moved, lanes)
             return result
 
-        function = spread.per_device(move, self.mesh, (spread.SPLIT, spread.SPLIT), self.spread)
+        function = sharding.per_device(move, self.mesh, (sharding.SPLIT, sharding.SPLIT), self.spread)
         source = jax.ShapeDtypeStruct(grid, jnp.int32)
-        return function.lower(*spread.structs((self.lanes, source), self.mesh, spread.SPLIT)).compile()
+        return function.lower(*sharding.structs((self.lanes, source), self.mesh, sharding.SPLIT)).compile()
 
 
-def _slot_structs(h: Hparams, grid: tuple[int, ...]) -> SegmentInputs:
-    whole = jax.ShapeDtypeStruct(grid, jnp.int32)
+def _input_structs(h: Hparams, grid: tuple[int, ...]) -> SegmentInputs:
+    """Returns the shapes of a segment's inputs for a grid of (devices, chunks, width)."""
+    integers = jax.ShapeDtypeStruct(grid, jnp.int32)
     return SegmentInputs(
-        jax.tree.map(lambda x: jax.ShapeDtypeStruct(grid, x.dtype), h),
-        whole,
-        jax.ShapeDtypeStruct(grid, jnp.bool_),
-        whole,
-        whole,
-        jax.ShapeDtypeStruct(grid[:1], jnp.int32),
+        h=jax.tree.map(lambda x: jax.ShapeDtypeStruct(grid, x.dtype), h),
+        trial=integers,
+        alive=jax.ShapeDtypeStruct(grid, jnp.bool_),
+        budget=integers,
+        replicate=integers,
+        live_chunks=jax.ShapeDtypeStruct(grid[:1], jnp.int32),
     )
 
 
-# What each program was compiled to, for as long as the program lives: a second sweep of it compiles nothing.
+# Weak in the program, so that a second sweep of the same program compiles nothing, and a program that nobody holds any
+# more takes its executables along.
 _compiled: WeakKeyDictionary[Program, dict[Any, Future[Compiled]]] = WeakKeyDictionary()
 
-# What users may set of JAX that changes how a program is traced.
-SETTINGS = (
+# The options of JAX that users may set and that change how a program is traced; they belong to the cache's key.
+TRACING_OPTIONS = (
     "jax_default_matmul_precision",
     "jax_default_prng_impl",
     "jax_numpy_dtype_promotion",
     "jax_threefry_partitionable",
 )
 
-# So many compile at once: that of the group which is waited for, and those of the next.
-AT_ONCE = min(4, os.cpu_count() or 1)
+# How many programs compile in parallel: that of the group which trains next and those of the groups after it. XLA
+# compiles one program on one core for most of the time, so more threads than cores gain nothing.
+COMPILE_THREADS = min(4, os.cpu_count() or 1)
 
 
 @cache
-def _compilers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(AT_ONCE, "hpjax compiles")
+def _compile_pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(COMPILE_THREADS, "hpjax compiles")
 
 
 def compiling(
-    recipe: SegmentConfig, h: Hparams, train: Arrays, valid: Arrays, mesh: jax.sharding.Mesh, chunks: int
+    config: SegmentConfig, h: Hparams, train: Arrays, valid: Arrays, mesh: jax.sharding.Mesh, chunks: int
 ) -> Future[Compiled]:
-    """The segment of a group, traced here and compiled in the background, ahead of time: no later call can retrace.
+    """Traces the segment of a group in this thread and compiles it in a background thread.
+
+    It is compiled ahead of time for exact shapes, so that no later call can retrace. An equal request gets the same
+    future again, unless it failed.
 
     Args:
-      recipe: what the lanes do.
-      h: hyperparameters of the group whose leaves have a dtype.
-      train, valid: the splits, or their shapes; of a stream those of a block.
+      config: what decides the compiled program besides shapes.
+      h: the hyperparameters of the group; traced ones are leaves that have a dtype, of any shape.
+      train, valid: the splits, as arrays or ``ShapeDtypeStruct``s; in place of a train split that is a stream, one
+        block of batches.
       mesh: the devices.
       chunks: chunks a device.
+
+    Returns:
+      The future; what XLA raises, such as an error of memory, comes out of its ``result()``.
+
+    Raises:
+      Exception: whatever the user's functions raise while they are traced.
     """
-    # Equal keys mean equal programs: what else the shapes depend on follows from the program and these.
+    # Without config.program, which is the outer key, and config.shapes, which follow from the program, the kinds of its
+    # hyperparameters and the data: equal keys mean equal programs.
     types = tuple(leaf.dtype for leaf in jax.tree.leaves(h))
-    traced_by = tuple(getattr(jax.config, name) for name in SETTINGS)
-    key = (recipe[2:], jax.tree.structure(h), types, mesh, chunks, float_type(), traced_by)
-    known = _compiled.setdefault(recipe.program, {})
+    options = tuple(getattr(jax.config, name) for name in TRACING_OPTIONS)
+    key = (config[2:], jax.tree.structure(h), types, mesh, chunks, float_type(), options)
+    known = _compiled.setdefault(config.program, {})
     if key in known and not (known[key].done() and known[key].exception()):
         return known[key]
-    grid = (mesh.devices.size, chunks, recipe.width)
-    many = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*grid, *x.shape), x.dtype), lane_shapes(recipe.shapes))
-    scalar = jax.ShapeDtypeStruct((), jnp.int32)
-    split, whole = spread.SPLIT, spread.WHOLE
-    specs = (split, split, whole, whole, whole, whole, whole)
-    function = spread.per_device(partial(segment, recipe), mesh, specs, recipe.spread)
-    arguments = (
-        *spread.structs((many, _slot_structs(h, grid)), mesh, split),
-        *spread.structs((scalar, jax.ShapeDtypeStruct((), jnp.bool_), scalar, train, valid), mesh, whole),
+    grid = (mesh.devices.size, chunks, config.width)
+    lanes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*grid, *x.shape), x.dtype), lane_shapes(config.shapes))
+    integer, flag = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.bool_)
+    split, whole = sharding.SPLIT, sharding.WHOLE
+    function = sharding.per_device(
+        partial(segment, config), mesh, (split, split, whole, whole, whole, whole), config.spread
     )
-    # Traced in this thread, which has the user's settings of JAX.
-    with lowering(recipe.lowered):
+    arguments = (
+        *sharding.structs((lanes, _input_structs(h, grid)), mesh, split),
+        *sharding.structs((integer, flag, integer, (train, valid)), mesh, whole),
+    )
+    # Traced in this thread, because the user's settings of JAX may be local to it.
+    with lowering(config.lowered):
         traced = function.lower(*arguments)
-    known[key] = _compilers().submit(lambda: Compiled(traced.compile(), mesh, recipe.spread, many))
+    known[key] = _compile_pool().submit(lambda: Compiled(traced.compile(), mesh, config.spread, lanes))
     return known[key]

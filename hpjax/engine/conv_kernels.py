@@ -1,8 +1,14 @@
-"""Convolution and pooling as matrix products, slices and reshapes, which ``vmap`` gives one more axis and no more.
+"""Convolution and pooling as matrix products, slices and reshapes, to which ``vmap`` only adds an axis.
 
-A vmapped convolution is a grouped one, which is slow everywhere, and on a CPU pooling is a loop over single numbers.
-Everything here can be differentiated as often as what it stands for, and gives None where that is better left alone.
-The arguments are those of the primitives that it stands for, ``lax.conv_general_dilated`` and ``lax.reduce_window``.
+Under ``vmap`` a convolution with a kernel a lane becomes a grouped convolution, which is slow on every platform, and on
+a CPU XLA's pooling is a loop over single numbers. The functions here compute the same values, and can be differentiated
+as often as the originals.
+
+Each takes the operands of a primitive and its parameters: ``conv_general_dilated``, ``reduce_window_sum``,
+``reduce_window_max`` and ``select_and_scatter_add``. The names of these parameters are internals of JAX; those used
+here are the same in jax 0.10.2 (the oldest that hpjax takes) to 0.12. Fallback: where one is missing, ``params[...]``
+raises KeyError, and ``lowering`` leaves the operation unchanged, as it does where a function returns None because the
+original is faster or the case is rare.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,18 +21,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# With more slices than this a program takes longer to compile than it saves.
+# The most slices that an operation is written in: with more, a program takes longer to compile than it saves.
 MOST_SLICES = 64
 
 
 class Windows(NamedTuple):
-    """Windows that slide over an array, with one number for each of its axes.
+    """Windows that slide over an array; each attribute has one entry for each axis of the array.
 
     Attributes:
-      shape: of a window.
-      strides: from one window to the next.
-      padding: before and behind the array.
-      dilation: from one place of a window to the next.
+      shape: the number of places in a window.
+      strides: the distance from one window to the next.
+      padding: the numbers of elements added before and behind the array.
+      dilation: the distance from one place of a window to the next.
     """
 
     shape: tuple[int, ...]
@@ -35,19 +41,19 @@ class Windows(NamedTuple):
     dilation: tuple[int, ...]
 
     def counts(self, sizes: Sequence[int]) -> tuple[int, ...]:
-        """How many there are along each axis of an array of these sizes."""
+        """Returns the number of windows along each axis of an array of these sizes."""
         return tuple(
             max((size + low + high - (k - 1) * d - 1) // stride + 1, 0)
             for size, k, stride, (low, high), d in zip(sizes, *self, strict=True)
         )
 
     def tile(self, count: Sequence[int]) -> bool:
-        """Whether so many of them stand side by side."""
+        """Returns whether ``count`` windows along each axis lie side by side, without gaps or overlaps."""
         each = zip(self.shape, self.strides, self.dilation, count, strict=True)
         return all((k == stride or n == 1) and (k == 1 or d == 1) for k, stride, d, n in each)
 
     def slices(self, x: jax.Array, fill: Any, count: Sequence[int]) -> list[jax.Array]:
-        """For each place of a window, the last axis fastest, what stands there in all windows; each (count)."""
+        """Returns for each place of a window, the last axis fastest, its elements in all windows, (count)."""
         x = _padded(x, fill, [(low, high, 0) for low, high in self.padding])
         found = []
         for place in product(*map(range, self.shape)):
@@ -57,7 +63,7 @@ class Windows(NamedTuple):
         return found
 
     def tiles(self, x: jax.Array, fill: Any, count: Sequence[int]) -> jax.Array:
-        """The array cut into windows that tile it: for each axis their count and their size."""
+        """Returns the array cut into windows that tile it: each axis becomes two, their count and their size."""
         borders = [
             (low, n * k - size - low, 0)
             for size, n, k, (low, _) in zip(x.shape, count, self.shape, self.padding, strict=True)
@@ -66,11 +72,14 @@ class Windows(NamedTuple):
 
 
 def _padded(x: jax.Array, fill: Any, borders: Sequence[tuple[int, int, int]]) -> jax.Array:
+    """Returns ``lax.pad``'s result: borders are low, high and interior for each axis, and may be negative."""
     return lax.pad(x, jnp.asarray(fill, x.dtype), borders) if any(map(any, borders)) else x
 
 
 def convolution(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]) -> jax.Array | None:
-    """A convolution of any number of axes: strided, padded, dilated, grouped, depthwise or transposed."""
+    """Returns a convolution over any number of axes: strided, padded, dilated, grouped, depthwise or transposed."""
+    # Channels last, (examples, ..., channels), and the kernel as (..., channels / groups, outputs): then the product
+    # over channels is a matrix product without a transpose.
     axes, groups = params["dimension_numbers"], params["feature_group_count"]
     x = lhs.transpose(axes.lhs_spec[0], *axes.lhs_spec[2:], axes.lhs_spec[1])
     kernel = rhs.transpose(*axes.rhs_spec[2:], axes.rhs_spec[1], axes.rhs_spec[0])
@@ -88,19 +97,22 @@ def convolution(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]) -> jax.A
     dot = partial(_product, groups=groups, precision=params["precision"], dtype=dtype)
     flat = kernel.reshape(-1, *kernel.shape[-2:])
     if max(gaps) > 1 and max(windows.strides) == 1 and len(flat) <= MOST_SLICES:
-        y = _landed(x, flat, windows, gaps, count, dot)
+        y = _transposed(x, flat, windows, gaps, count, dot)
     else:
         x = _padded(x, 0, [(0, 0, gap - 1) for gap in gaps])
         if windows.tile(count) and groups == 1:
+            # Patches that do not overlap, as in the stem of a vision transformer: a reshape and one product.
             tiles = windows.tiles(x, 0, count)
-            # From (examples, 1, count, window, ..., channels, 1) to the windows, one behind the other.
+            # Counts first, then the places of a window, one behind the other, and the channels last.
             tiles = tiles.transpose(*range(0, tiles.ndim, 2), *range(1, tiles.ndim, 2))
             tiles = jnp.moveaxis(tiles.reshape(*count[:-1], x.shape[-1], -1), -1, -2)
             y = dot([tiles.reshape(*count[:-1], -1)], flat.reshape(1, -1, flat.shape[-1]))
         elif len(flat) <= MOST_SLICES:
+            # The usual case: for each place of the kernel a slice of the image, (places, channels) in one product.
             y = dot(windows.slices(x, 0, (*count[:-1], x.shape[-1])), flat)
         elif prod(count[1:-1]) <= MOST_SLICES and groups == 1:
-            # The gradient of a kernel is a convolution with few windows, as large as the image: a product for each.
+            # The gradient with respect to a kernel is a convolution with few windows, each as large as the image: one
+            # product for each window.
             turned = windows._replace(shape=(1, *count[1:-1], 1), strides=windows.dilation, dilation=windows.strides)
             parts = turned.slices(x, 0, (len(x), *kernel.shape[:-1]))
             whole = flat.reshape(1, -1, flat.shape[-1])
@@ -108,11 +120,12 @@ def convolution(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]) -> jax.A
         else:
             return None
     y = y.reshape(*count[:-1], -1)
+    # Back to the order of axes that the primitive was asked for.
     places = (axes.out_spec[0], *axes.out_spec[2:], axes.out_spec[1])
     return y.transpose(sorted(range(y.ndim), key=places.__getitem__))
 
 
-def _landed(
+def _transposed(
     x: jax.Array,
     flat: jax.Array,
     windows: Windows,
@@ -120,7 +133,10 @@ def _landed(
     count: tuple[int, ...],
     dot: Callable[..., Any],
 ) -> jax.Array:
-    """Transposed: the products first, which then land beside and upon each other. No zero is multiplied."""
+    """Returns a convolution of an input with gaps: products first, each then added at its place in the output.
+
+    The zeros in the gaps are never multiplied.
+    """
     sizes = (*count[:-1], flat.shape[-1])
     total: Any = 0
     for place, part in zip(product(*map(range, windows.shape)), flat, strict=True):
@@ -131,19 +147,19 @@ def _landed(
             for b, size, had, gap in zip(begin, sizes, y.shape, gaps, strict=True)
         ]
         total += _padded(y, 0, borders)
-    landed: jax.Array = total
-    return landed
+    result: jax.Array = total
+    return result
 
 
 def _product(parts: list[jax.Array], kernel: jax.Array, groups: int, precision: Any, dtype: Any) -> jax.Array:
-    """The sum over parts of each times its own entry of a kernel.
+    """Returns the sum over parts of the product of a part and its entry of a kernel.
 
     Args:
-      parts: each (..., channels).
+      parts: arrays of shape (..., channels).
       kernel: (parts, channels / groups, outputs).
-      groups: channels and outputs are in so many, which have nothing to do with each other.
-      precision: of the product.
-      dtype: of the result.
+      groups: the number of groups of channels and outputs; each output depends on the channels of its group alone.
+      precision: the precision of the product, as for ``jnp.matmul``.
+      dtype: the dtype of the result.
 
     Returns:
       (..., outputs).
@@ -153,7 +169,8 @@ def _product(parts: list[jax.Array], kernel: jax.Array, groups: int, precision: 
     if groups == 1:
         joined = jnp.concatenate(parts, -1) if len(parts) > 1 else parts[0]
         y = jnp.matmul(joined, kernel.reshape(-1, outputs), precision=precision, preferred_element_type=dtype)
-    elif inputs == 1:  # depthwise: nothing to add up but the parts
+    elif inputs == 1:  # depthwise: there is one channel a group, so only the parts are summed
+        # In float32, since a sum in bfloat16 would lose what the accumulator of a matrix product keeps.
         wide = jnp.promote_types(dtype, jnp.float32) if jnp.issubdtype(dtype, jnp.floating) else dtype
         total: Any = 0
         for part, weights in zip(parts, kernel.reshape(-1, channels, outputs // channels), strict=True):
@@ -169,7 +186,7 @@ def _product(parts: list[jax.Array], kernel: jax.Array, groups: int, precision: 
 
 
 def sum_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array | None:
-    """The sum of each window."""
+    """Returns the sum of each window."""
     windows = _pooling(x, params)
     if windows is None:
         return None
@@ -181,7 +198,7 @@ def sum_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array | None:
 
 
 def max_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array | None:
-    """The largest number of each window; of equal ones the first has the gradient."""
+    """Returns the largest number of each window; of equal ones the first gets the gradient, as in XLA."""
     windows = _pooling(x, params)
     if windows is None or not jnp.issubdtype(x.dtype, jnp.floating) or prod(windows.shape) > MOST_SLICES:
         return None
@@ -190,7 +207,8 @@ def max_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array | None:
 
 
 def max_pool_gradient(source: jax.Array, x: jax.Array, params: dict[str, Any]) -> jax.Array | None:
-    """``lax.select_and_scatter_add``: of the gradients ``source`` of windows, those of ``x``."""
+    """Returns the gradient of ``max_pool`` with respect to ``x``, from ``source``, that with respect to its result."""
+    # Only the choice of the largest number is known here.
     if params["select_prim"].name != "ge":
         return None
     ones = (1,) * x.ndim
@@ -202,6 +220,7 @@ def max_pool_gradient(source: jax.Array, x: jax.Array, params: dict[str, Any]) -
 
 
 def _pooling(x: jax.Array, params: dict[str, Any]) -> Windows | None:
+    """Returns the windows of a pooling, or None where the original is better."""
     names = ("window_dimensions", "window_strides", "padding", "window_dilation")
     shape, strides, padding, dilation = (tuple(params[name]) for name in names)
     windows = Windows(shape, strides, padding, dilation)
@@ -211,10 +230,11 @@ def _pooling(x: jax.Array, params: dict[str, Any]) -> Windows | None:
 
 
 def _inner(axes: int) -> tuple[int, ...]:
-    """Of an array that was cut into tiles the axes within them."""
+    """Returns the axes within the windows of an array that ``Windows.tiles`` cut, which had ``axes`` axes."""
     return tuple(range(1, 2 * axes, 2))
 
 
+# A derivative of its own, because that of max splits the gradient between equal numbers, and XLA's pooling does not.
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _max_pool(windows: Windows, x: jax.Array) -> jax.Array:
     tile = windows.tile(windows.counts(x.shape))
@@ -235,8 +255,9 @@ def _(windows: Windows, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -
 
 
 def _largest_of_tiles(windows: Windows, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The largest number of each window, the first place where it stands, and the numbers of the places."""
-    # Reductions, since XLA computes what is cheaper anew for every slice that a convolution takes of the result.
+    """Returns the largest number of each window, the first place where it is, and the numbers of the places."""
+    # By reductions: XLA would fuse elementwise operations into each of the many slices that a following convolution
+    # takes of the result, and compute them anew for each.
     tiles, inner = windows.tiles(x, -jnp.inf, windows.counts(x.shape)), _inner(x.ndim)
     largest, count = tiles.max(inner), prod(windows.shape)
     places = jnp.arange(count, dtype=x.dtype).reshape([n for k in windows.shape for n in (1, k)])
@@ -245,7 +266,7 @@ def _largest_of_tiles(windows: Windows, x: jax.Array) -> tuple[jax.Array, jax.Ar
 
 
 def _largest_of_slices(windows: Windows, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The largest number of each window, and the first place where it stands."""
+    """Returns the largest number of each window, and the first place where it is."""
     largest, *rest = windows.slices(x, -jnp.inf, windows.counts(x.shape))
     which = jnp.zeros(largest.shape, jnp.int8)
     for at, part in enumerate(rest, 1):

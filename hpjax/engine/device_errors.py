@@ -1,4 +1,4 @@
-"""What went wrong inside a compiled program, in words for its user."""
+"""Errors of compiled programs, translated into words for their user."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,11 @@ OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 
 class OutOfMemoryError(Exception):
-    """A device has no memory left for the program of a group."""
+    """An error of a device that has too little memory for the program of a group.
+
+    Attributes:
+      group: the number of the group.
+    """
 
     def __init__(self, group: int) -> None:
         self.group = group
@@ -22,22 +26,27 @@ class OutOfMemoryError(Exception):
 
 @contextmanager
 def translating_device_errors(group: int) -> Iterator[None]:
-    """Errors of device calls that are made for a group as ``translate_device_error`` has them."""
+    """Raises errors of device calls made in its body as ``translate_device_error`` has them."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         raise translate_device_error(error, group) from None
 
 
+# XLA passes on an error in a callback as text alone: this line, and then the traceback.
 TRACEBACK = "callback: Traceback (most recent call last):\n"
 
 
 def translate_device_error(error: Exception, group: int) -> Exception:
-    """The error in other words, of a function of the user's that a program called on the host or of memory; else as is.
+    """Returns a clearer error for one that a device call raised.
 
     Args:
-      error: what a segment raised; of an error in a callback XLA keeps the text alone.
-      group: whose program it is.
+      error: the error that the call raised.
+      group: the number of the group that it was made for.
+
+    Returns:
+      ``OutOfMemoryError`` where memory was short; ``RunError`` with the user's line where a function that the program
+      calls on the host failed; any other error unchanged.
     """
     _, found, text = str(error).rpartition(TRACEBACK)
     if not found:

@@ -1,4 +1,4 @@
-"""Lanes of one group on their devices, as the host has them: which are live, where they stand, what they bring."""
+"""The lanes of one group on their devices, as the host handles them: which are live, their slots, their results."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,32 +10,31 @@ from numpy.typing import NDArray
 from hpjax.core.arrays import Ints
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Arrays
-from hpjax.engine import layout
-from hpjax.engine import sharding as spread
+from hpjax.engine import layout, sharding
 from hpjax.engine.compile import Compiled
 from hpjax.engine.segment import SegmentConfig, SegmentInputs, SegmentOutputs
 from hpjax.engine.shapes import Lane
 
 
 class InFlight(NamedTuple):
-    """A segment that was launched, and may still be computed.
+    """A segment that was dispatched, and that the devices may still be computing.
 
     Attributes:
-      emitted: what it tells, on the devices.
+      outputs: its outputs, on the devices.
       evaluate: whether it ends with an evaluation.
     """
 
-    emitted: SegmentOutputs
+    outputs: SegmentOutputs
     evaluate: bool
 
 
-class Cohort(NamedTuple):
-    """The lanes that enter a group together: arrays of shape (lanes,).
+class LaneTable(NamedTuple):
+    """The lanes that train together in one group, one row a lane.
 
     Attributes:
-      trial: int32 trial ids.
-      replicate: int32.
-      budget: int32, the call of ``step`` after which each ends.
+      trial: int32 (lanes,), trial ids.
+      replicate: int32 (lanes,).
+      budget: int32 (lanes,), the number of calls of ``Program.step`` after which each lane ends.
       h: the hyperparameters; leaves of shape (lanes,).
     """
 
@@ -46,15 +45,15 @@ class Cohort(NamedTuple):
 
 
 class SegmentResult(NamedTuple):
-    """What a segment brought, for the lanes that were live when it began; arrays of shape (live,).
+    """The results of a segment for the lanes that were live when it began, on the host.
 
     Attributes:
-      lanes: their numbers in the cohort.
-      step: steps taken.
-      diverged: the step of divergence, or ``HEALTHY``.
-      done: bool, whether the program calls its trial complete.
-      metrics: name to values, empty where the segment ended without an evaluation.
-      iterations: chunks computed by all devices.
+      lanes: int32 (live,), their rows in the ``LaneTable``.
+      step: int32 (live,), steps taken.
+      diverged: int32 (live,), the step of divergence or ``HEALTHY``.
+      done: bool (live,), whether the program calls the trial complete.
+      metrics: name to values, (live,); empty where the segment ended without an evaluation.
+      iterations: how many chunks all devices computed together.
     """
 
     lanes: Ints
@@ -66,54 +65,71 @@ class SegmentResult(NamedTuple):
 
 
 def rng_groups(replicate: Ints, independent: bool) -> Ints:
-    """Equal numbers for lanes that may stand in one chunk: those of a replicate, or where each draws for itself all."""
+    """Returns int32 (lanes,), equal numbers for lanes that may stand in one chunk.
+
+    They are the replicates where lanes of a replicate share their random numbers, and all 0 where each lane draws its
+    own.
+    """
     return np.zeros_like(replicate) if independent else replicate
 
 
 class DeviceLanes:
-    """The lanes of one group on their devices; ``train`` and ``valid`` are there already, whole on each.
+    """The lanes of one group on their devices.
 
-    Where the train split is a stream, each segment brings a block of it in its place.
+    Live lanes stand in front, and a segment computes only the chunks that hold them; finished lanes keep their state in
+    the slots behind.
 
-    Finished lanes keep their state behind the live ones, which stand in front: a segment computes the
-    chunks of the live ones and no others.
+    Args:
+      config: what the program was compiled for.
+      compiled: the compiled program.
+      table: the lanes.
+      seed: the sweep's seed.
+      train, valid: the splits, on the devices, whole on each. Where the train split is a stream it is not used: each
+        segment brings a block of batches.
+
+    Attributes:
+      live: bool (lanes,), which lanes train; ``retire`` and ``clone`` change it.
     """
 
     def __init__(
-        self, recipe: SegmentConfig, compiled: Compiled, cohort: Cohort, seed: int, train: Arrays, valid: Arrays
+        self, config: SegmentConfig, compiled: Compiled, table: LaneTable, seed: int, train: Arrays, valid: Arrays
     ):
-        self._recipe, self._compiled, self._cohort = recipe, compiled, cohort
+        self._config, self._compiled, self._table = config, compiled, table
         self._mesh = compiled.mesh
-        self._fixed = (spread.put(np.int32(seed), self._mesh, spread.WHOLE), train, valid)
-        self._rng_group = rng_groups(cohort.replicate, recipe.independent)
-        self.live = np.ones(len(cohort.trial), bool)
+        self._seed, self._splits = sharding.put(np.int32(seed), self._mesh, sharding.WHOLE), (train, valid)
+        self._rng_group = rng_groups(table.replicate, config.independent)
+        self.live = np.ones(len(table.trial), bool)
         self._in_flight: list[InFlight] = []
         self._arrange()
+        # Lanes at step 0 are initialized by the first segment; until then only their shapes and steps matter.
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), compiled.lanes)
-        self._lanes: Lane = spread.put(zeros, self._mesh, spread.SPLIT)
+        self._lanes: Lane = sharding.put(zeros, self._mesh, sharding.SPLIT)
 
     def _arrange(self) -> None:
-        cohort, self._stale = self._cohort, False
+        """Lays out the lanes anew and puts the inputs of each slot on the devices. The state is left where it is."""
+        table, self._stale = self._table, False
         devices, chunks, width = self._compiled.lanes.step.shape
         self._layout = layout.arrange(self._rng_group, self.live, width, devices, chunks)
         slots = self._layout.slots
+        # An empty slot gets the inputs of lane 0. It is computed along with its chunk, but it is not alive, and its
+        # result is dropped.
         filled = np.where(slots == layout.EMPTY, 0, slots)
-        self._slots = spread.put(
+        self._inputs = sharding.put(
             SegmentInputs(
-                jax.tree.map(lambda x: x[filled], cohort.h),
-                cohort.trial[filled],
-                (slots != layout.EMPTY) & self.live[filled],
-                cohort.budget[filled],
-                cohort.replicate[filled],
-                self._layout.live_chunks,
+                h=jax.tree.map(lambda x: x[filled], table.h),
+                trial=table.trial[filled],
+                alive=(slots != layout.EMPTY) & self.live[filled],
+                budget=table.budget[filled],
+                replicate=table.replicate[filled],
+                live_chunks=self._layout.live_chunks,
             ),
             self._mesh,
-            spread.SPLIT,
+            sharding.SPLIT,
         )
 
     def offload(self) -> None:
         """Moves the state to the host, until it is needed on the devices again."""
-        self._lanes = spread.fetch(self._lanes, self._mesh)
+        self._lanes = sharding.fetch(self._lanes, self._mesh)
 
     def advance(self, stop: int, evaluate: bool, block: Arrays = None) -> SegmentResult:
         """Takes the live lanes to step ``stop``, or to their own end before it, in one device call.
@@ -121,60 +137,67 @@ class DeviceLanes:
         Args:
           stop: the step.
           evaluate: whether they are evaluated there.
-          block: of a stream the batches of these steps, on the devices.
+          block: where the train split is a stream, the batches of these steps, (block, ...), on the devices.
         """
         self.dispatch(stop, evaluate, block)
         return self.collect()
 
     def dispatch(self, stop: int, evaluate: bool, block: Arrays = None) -> None:
-        """Begins what ``advance`` does, and does not wait for it; one more may be launched unless ``moves``.
+        """Begins what ``advance`` does without waiting for it.
 
-        Lanes that end in a segment do nothing in the next, whether or not the host knows by then.
+        One more segment may be dispatched before the first is collected, unless ``moves``: lanes that end in a segment
+        do nothing in the next, whether or not the host knows of it by then.
         """
         self._to_devices()
         if self._in_flight:
-            slots = self._slots._replace(alive=self._in_flight[-1].emitted.alive)
+            # The host has not seen the last segment yet. The devices have, and say themselves which lanes go on.
+            inputs = self._inputs._replace(alive=self._in_flight[-1].outputs.alive)
         else:
             self._sync_live()
-            slots = self._slots
-        seed, train, valid = self._fixed
-        self._lanes, emitted = self._compiled.segment(
+            inputs = self._inputs
+        train, valid = self._splits
+        self._lanes, outputs = self._compiled.segment(
+            # Donated: the old lanes' memory is that of the new ones.
             self._lanes,
-            slots,
+            inputs,
             np.int32(stop),
             np.bool_(evaluate),
-            seed,
-            train if self._recipe.block is None else block,
-            valid,
+            self._seed,
+            (train if self._config.block is None else block, valid),
         )
-        self._in_flight.append(InFlight(emitted, evaluate))
+        self._in_flight.append(InFlight(outputs, evaluate))
 
     def collect(self) -> SegmentResult:
-        """Waits for what was launched first, and what it brought to the lanes that are live."""
-        emitted, evaluate = self._in_flight.pop(0)
-        found: SegmentOutputs = spread.fetch(emitted._replace(alive=None), self._mesh)
+        """Waits for the segment that was dispatched first, and returns its results for the live lanes."""
+        outputs, evaluate = self._in_flight.pop(0)
+        # Without ``alive``: the next segment, dispatched already, may still need it on the devices.
+        found: SegmentOutputs = sharding.fetch(outputs._replace(alive=None), self._mesh)
         lanes = np.flatnonzero(self.live).astype(np.int32)
+        # No lane has moved since it was dispatched (see ``moves``), so the layout is still that of the outputs.
         at = self._layout.positions(len(self.live))[lanes]
         return SegmentResult(
-            lanes,
-            found.step.reshape(-1)[at],
-            found.diverged.reshape(-1)[at],
-            found.evaluation.done.reshape(-1)[at],
-            {name: values.reshape(-1)[at] for name, values in found.evaluation.metrics.items()} if evaluate else {},
-            int(found.iterations.sum()),
+            lanes=lanes,
+            step=found.step.reshape(-1)[at],
+            diverged=found.diverged.reshape(-1)[at],
+            done=found.evaluation.done.reshape(-1)[at],
+            metrics={n: values.reshape(-1)[at] for n, values in found.evaluation.metrics.items()} if evaluate else {},
+            iterations=int(found.iterations.sum()),
         )
 
     def retire(self, lanes: Sequence[int] | Ints) -> None:
         """Ends lanes: they keep their state and cost nothing from the next segment on."""
         if len(lanes) > 0:
             self.live[np.asarray(lanes)] = False
+            # The devices are told before the next segment, not here: with one in flight nothing may move.
             self._stale = True
 
     @property
     def moves(self) -> bool:
-        """Whether lanes change places before the next segment, for which all that is launched must have landed.
+        """Returns whether lanes change slots before the next segment; all segments must be collected before.
 
-        A chunk without a live lane would still be visited, and an uneven device would keep the others waiting.
+        They do where that spares time: a chunk without a live lane would still be visited, and a device with more live
+        chunks than the others would keep them waiting. Moving every time that a lane ends would cost a copy of the
+        state for nothing.
         """
         if not self._stale or not self.live.any():
             return False
@@ -183,7 +206,7 @@ class DeviceLanes:
         return bool(fewer) or layout.idle_chunks(self._layout, self.live) > 0
 
     def _sync_live(self) -> None:
-        """Has the devices know which lanes are live, and these stand in front."""
+        """Brings the devices up to date with ``live``: moves lanes where that spares time, else masks them."""
         if self.moves:
             before = self._layout
             self._arrange()
@@ -191,59 +214,71 @@ class DeviceLanes:
         elif self._stale:
             slots = self._layout.slots
             alive = (slots != layout.EMPTY) & self.live[np.where(slots == layout.EMPTY, 0, slots)]
-            self._slots = self._slots._replace(alive=spread.put(alive, self._mesh, spread.SPLIT))
+            self._inputs = self._inputs._replace(alive=sharding.put(alive, self._mesh, sharding.SPLIT))
             self._stale = False
 
     def _to_devices(self) -> None:
+        """Puts the state back on the devices after ``offload``."""
         if not isinstance(self._lanes.step, jax.Array):
-            self._lanes = spread.put(self._lanes, self._mesh, spread.SPLIT)
+            self._lanes = sharding.put(self._lanes, self._mesh, sharding.SPLIT)
 
     def lane(self, number: int) -> Lane:
-        """One lane of those that are parked."""
+        """Returns a copy of one lane's state; on the host where the lanes are offloaded."""
         at = np.unravel_index(self._layout.positions(len(self.live))[number], self._lanes.step.shape)
+        # A copy, because a view would keep the arrays of all lanes alive.
         found: Lane = jax.tree.map(lambda x: x[at].copy(), self._lanes)
         return found
 
     def clone(self, sources: Mapping[int, int | Lane], points: Hparams) -> None:
-        """Lanes go on, or run again, from the state of others.
+        """Makes lanes live with the state of others and new hyperparameters.
 
         Args:
-          sources: lane to the lane whose state it takes over, all at once; or that state itself, where it comes from
-            elsewhere.
-          points: the hyperparameters that they go on with; leaves of shape (lanes that take over,), in that order.
+          sources: for each lane that takes over a state, the lane that it takes it from, as it was before this call; or
+            the state itself, where it comes from another wave.
+          points: the new hyperparameters; leaves of shape (lanes that take over,), in the order of ``sources``.
         """
         targets = np.fromiter(sources, np.int32, len(sources))
-        for whole, new in zip(jax.tree.leaves(self._cohort.h), jax.tree.leaves(points), strict=True):
+        for whole, new in zip(jax.tree.leaves(self._table.h), jax.tree.leaves(points), strict=True):
             whole[targets] = new
         self.live[targets] = True
         before = self._layout.positions(len(self.live))
         self._arrange()
+        # One permutation serves both: every lane moves to its new slot, and targets get their source's state. As it
+        # gathers from the old slots, a lane may be a source and a target at the same time.
         source = np.arange(len(self.live))
         source[targets] = [lane if isinstance(lane, int) else target for target, lane in sources.items()]
         self._move(before[source])
         foreign = {target: lane for target, lane in sources.items() if not isinstance(lane, int)}
         if foreign:
-            self._lanes = jax.tree.map(np.array, spread.fetch(self._lanes, self._mesh))
+            # np.array copies: what is fetched may share the memory of device buffers, which must not be written to.
+            self._lanes = jax.tree.map(np.array, sharding.fetch(self._lanes, self._mesh))
             after = self._layout.positions(len(self.live))
             for target, lane in foreign.items():
                 at = np.unravel_index(after[target], self._lanes.step.shape)
                 jax.tree.map(lambda x, new, at=at: x.__setitem__(at, new), self._lanes, lane)
 
     def _move(self, positions: Ints) -> None:
-        """Takes each lane's state from that flat slot to where the layout now wants it."""
+        """Moves states to the slots of the layout: the state of lane ``i`` comes from flat slot ``positions[i]``."""
         self._to_devices()
         slots = self._layout.slots
         wanted = np.where(slots == layout.EMPTY, 0, positions[slots]).astype(np.int32)
-        self._lanes = self._compiled.permute(self._lanes, spread.put(wanted, self._mesh, spread.SPLIT))
+        self._lanes = self._compiled.permute(self._lanes, sharding.put(wanted, self._mesh, sharding.SPLIT))
 
     def snapshot(self) -> Lane:
-        """Every lane of the cohort, on the host; leaves of shape (lanes, ...)."""
+        """Returns the state of every lane, on the host, in the order of the table; leaves of shape (lanes, ...)."""
         at = self._layout.positions(len(self.live))
-        found: Lane = jax.tree.map(lambda x: spread.fetch(x, self._mesh).reshape(-1, *x.shape[3:])[at], self._lanes)
+        found: Lane = jax.tree.map(lambda x: sharding.fetch(x, self._mesh).reshape(-1, *x.shape[3:])[at], self._lanes)
         return found
 
     def restore(self, lanes: Lane, live: NDArray[np.bool_]) -> None:
-        """Makes every lane what it was when ``snapshot`` was called, wherever it then stood; ``live`` as then."""
+        """Gives every lane the state that ``snapshot`` returned.
+
+        The layout may differ from that at the time of the snapshot: slots change no bit (law 2).
+
+        Args:
+          lanes: the states; leaves of shape (lanes, ...).
+          live: bool (lanes,), ``live`` at the time of the snapshot.
+        """
         self.live = live.copy()
         self._arrange()
         at = self._layout.positions(len(self.live))
@@ -254,4 +289,4 @@ class DeviceLanes:
             return whole
 
         host = jax.tree.map(placed, self._compiled.lanes, lanes)
-        self._lanes = spread.put(host, self._mesh, spread.SPLIT)
+        self._lanes = sharding.put(host, self._mesh, sharding.SPLIT)

@@ -1,4 +1,4 @@
-"""Several hosts: the same script runs on each, they share all devices, and the first one writes."""
+"""Sweeps on several hosts: the same script runs on each, they share all devices, and the first one writes."""
 
 import atexit
 import json
@@ -24,21 +24,25 @@ def initialize(
     process_id: int | None = None,
     **options: Any,
 ) -> None:
-    """Joins the hosts of a cluster, before the first use of JAX; ``jax.distributed.initialize`` with clear errors.
+    """Joins the hosts of a cluster; call it on each of them, before the first use of JAX.
 
-    On a TPU pod, under Slurm, Open MPI and Kubernetes JAX finds out the arguments. Elsewhere give them, or set
+    It calls ``jax.distributed.initialize`` and says what to do where that fails. On a TPU pod, and under Slurm, Open
+    MPI and Kubernetes, JAX finds out the arguments. Elsewhere give them, or set the environment variables
     ``JAX_COORDINATOR_ADDRESS``, ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID``.
 
     Args:
       coordinator_address: ``"host:port"`` of the first process.
-      num_processes: how many there are.
-      process_id: the number of this one, from 0.
-      **options: what else ``jax.distributed.initialize`` takes, such as ``heartbeat_timeout_seconds``: after how long
-        without a sign of life a host is taken for lost.
+      num_processes: the number of processes.
+      process_id: the number of this process, from 0.
+      **options: further arguments of ``jax.distributed.initialize``, such as ``heartbeat_timeout_seconds``, the
+        seconds without a sign of life after which a host counts as lost.
 
     Raises:
-      InputError: they cannot be found out.
-      RunError: the others do not answer, or JAX is in use already.
+      InputError: an argument is not given and cannot be found out, or an environment variable is no number.
+      RunError: the other processes do not answer, or JAX is in use already.
+
+    Example:
+      >>> hpx.distributed.initialize("10.0.0.1:1234", num_processes=2, process_id=0)  # doctest: +SKIP
     """
     environment = os.environ
     coordinator_address = coordinator_address or environment.get("JAX_COORDINATOR_ADDRESS")
@@ -53,11 +57,12 @@ def initialize(
             "distributed.initialize",
             coordinator_address,
             f"cannot find out which hosts there are ({error})",
-            "Outside of Slurm, Open MPI, Kubernetes and TPU pods give all three arguments.",
+            "Outside of Slurm, Open MPI, Kubernetes and TPU pods give all three arguments, as in "
+            'hpx.distributed.initialize("10.0.0.1:1234", num_processes=2, process_id=0).',
         ) from None
     except RuntimeError as error:
         raise RunError(f"the hosts cannot be joined: {str(error).splitlines()[0]}") from None
-    _leave_last_words()
+    _start_watchdog()
 
 
 def _number(variable: str, least: int) -> int:
@@ -65,8 +70,9 @@ def _number(variable: str, least: int) -> int:
     return check_int(variable, int(value) if value.isdecimal() else value, least)
 
 
-# Where a host is lost JAX aborts all others from a thread of its own, in which no Python runs.
-LAST_WORDS = """\
+# Where a host is lost, JAX aborts the processes of all others from a thread in which no Python runs, so that this
+# process cannot say why it ends. A second one can: its standard input ends together with this process.
+WATCHDOG = """\
 import signal, sys
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
@@ -76,33 +82,35 @@ if not sys.stdin.buffer.read():
 """
 
 
-def _leave_last_words() -> None:
-    """Has a process of its own say what happened, should this one end without a word."""
-    script = LAST_WORDS.format(os.getpid(), platform.node())
-    heir = subprocess.Popen([sys.executable, "-S", "-c", script], stdin=subprocess.PIPE)
+def _start_watchdog() -> None:
+    """Starts a watchdog process that reports if this process is killed."""
+    script = WATCHDOG.format(os.getpid(), platform.node())
+    watchdog = subprocess.Popen([sys.executable, "-S", "-c", script], stdin=subprocess.PIPE)
 
-    def farewell() -> None:
-        heir.communicate(b"in order")
+    def stop_watchdog() -> None:
+        # Any input tells it that this process ends in order.
+        watchdog.communicate(b"in order")
 
-    atexit.register(farewell)
+    atexit.register(stop_watchdog)
 
 
 def several() -> bool:
-    """Whether there is more than one host."""
+    """Returns whether there is more than one host."""
     return bool(jax.process_count() > 1)
 
 
 def is_writer() -> bool:
-    """Whether this is the host that writes: the first."""
+    """Returns whether this is the host that prints and writes: the first."""
     return bool(jax.process_index() == 0)
 
 
 @contextmanager
 def holding_together() -> Iterator[None]:
-    """Says that another host was lost, where a device call fails for that."""
+    """Raises ``RunError`` where a device call in its body fails because another host was lost."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
+        # JAX has no error of its own for this. These words are in the messages of its transports.
         if not several() or not any(word in str(error) for word in ("Gloo", "peer", "heartbeat", "UNAVAILABLE")):
             raise
         who = f"host {jax.process_index()} of {jax.process_count()}"
@@ -113,12 +121,22 @@ def holding_together() -> Iterator[None]:
 
 
 def broadcast_json(value: Any) -> Any:
-    """The value of the writer, as JSON has it, on every host; all of them must ask."""
-    return value if not several() else json.loads(_sent(json.dumps(value).encode()))
+    """Returns the writer's value on every host, after a round trip through JSON where there are several.
+
+    All hosts must call it.
+    """
+    return value if not several() else json.loads(_broadcast(json.dumps(value).encode()))
 
 
 def on_writer(function: Callable[[], Any]) -> Any:
-    """What a function gives that only the writer runs, as JSON has it, on every host; where it fails all of them do."""
+    """Calls a function on the writer alone, and returns its value on every host as ``broadcast_json`` does.
+
+    All hosts must call it.
+
+    Raises:
+      Exception: on the writer, what the function raised.
+      RunError: on the other hosts, where the function raised on the writer.
+    """
     if not several():
         return function()
     found: dict[str, Any] = {}
@@ -128,6 +146,7 @@ def on_writer(function: Callable[[], Any]) -> Any:
             found = {"value": function()}
         except Exception as error:
             found, failed = {"error": str(error)}, error
+    # The error is sent before it is raised: the other hosts wait for an answer, and would wait forever.
     found = broadcast_json(found)
     if failed is not None:
         raise failed
@@ -146,34 +165,41 @@ def broadcast_arrays(arrays: Mapping[str, Array] | None) -> dict[str, Array] | N
         return None
     found = {}
     for name, (shape, dtype) in shapes.items():
-        content = _sent(b"" if arrays is None else np.ascontiguousarray(arrays[name]).tobytes())
+        content = _broadcast(b"" if arrays is None else np.ascontiguousarray(arrays[name]).tobytes())
         found[name] = np.frombuffer(content, dtype).reshape(shape).copy()
     return found
 
 
 def check_same(what: str, value: str, remedy: str) -> None:
-    """Checks that every host has the same.
+    """Raises unless every host has the same value. All hosts must call it.
+
+    Args:
+      what: the name of the value in the message.
+      value: the text to compare, of which 64 bytes count: a digest.
+      remedy: the sentence that ends the message.
 
     Raises:
-      RunError: on the hosts that differ from the first, and on the first.
+      RunError: on every host, where one differs from the first.
     """
     if not several():
         return
+    # Padded, because an all-gather takes arrays of one shape.
     mine = np.frombuffer(value.encode()[:64].ljust(64), np.uint8)
-    every = multihost_utils.process_allgather(mine)
-    other = [host for host, their in enumerate(every) if not np.array_equal(their, every[0])]
+    values = multihost_utils.process_allgather(mine)
+    other = [host for host, theirs in enumerate(values) if not np.array_equal(theirs, values[0])]
     if other:
         hosts = ", ".join(map(str, other))
         raise RunError(f"{what} of host {hosts} is not that of host 0. {remedy}")
 
 
-def _sent(content: bytes) -> bytes:
-    """The writer's bytes on every host. As bytes: a sum over hosts, as which JAX sends, would lose the sign of zero."""
+def _broadcast(content: bytes) -> bytes:
+    """Returns the writer's bytes on every host."""
 
     def broadcast(mine: bytes) -> bytes:
+        # As bytes, because JAX broadcasts by a sum over hosts, in which floating-point numbers lose the sign of zero.
         found = multihost_utils.broadcast_one_to_all(np.frombuffer(mine, np.uint8))
         return np.asarray(found, np.uint8).tobytes()
 
-    # The length as bytes, too: that of a large array is no int32.
+    # The other hosts need the length first. It is sent as bytes, too, because that of a large array is no int32.
     length = int.from_bytes(broadcast(len(content).to_bytes(8, "little")), "little")
     return broadcast(content if is_writer() else bytes(length))

@@ -13,91 +13,99 @@ from hpjax.core.program import Arrays, Metrics, Program
 from hpjax.engine.lowering import lowered
 from hpjax.engine.shapes import Lane, ProgramShapes, as_array, float_type, unwrap_keys, wrap_keys
 
+# The value of ``Lane.diverged`` as long as every value was finite.
 HEALTHY = -1
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation finds.
+    """The values that an evaluation gives.
 
     Attributes:
-      metrics: by the names under which they are reported; train ones averaged since the last evaluation.
-      done: bool, whether the program calls its trial complete.
+      metrics: name to value, (), under the names ``train/...``, averaged since the last evaluation, and ``valid/...``.
+      done: bool (), whether the program calls its trial complete.
     """
 
     metrics: dict[str, Any]
     done: Any
 
 
-def start(program: Program, shapes: ProgramShapes, key: jax.Array, h: Hparams) -> Lane:
-    """A lane before its first step."""
+def start_lane(program: Program, shapes: ProgramShapes, key: jax.Array, h: Hparams) -> Lane:
+    """Returns a lane before its first step; ``key`` is the lane's, and leaves of ``h`` are ()."""
     zero = jnp.zeros((), jnp.int32)
     state = jax.tree.map(as_array, program.init(purpose_key(key, "init"), h))
     return Lane(
-        unwrap_keys(state),
-        {name: jnp.zeros((), float_type()) for name in shapes.train},
-        zero,
-        zero,
-        jnp.full_like(zero, HEALTHY),
+        state=unwrap_keys(state),
+        totals={name: jnp.zeros((), float_type()) for name in shapes.train},
+        counted=zero,
+        step=zero,
+        diverged=jnp.full_like(zero, HEALTHY),
     )
 
 
-def advance(
+def advance_lane(
     program: Program, shapes: ProgramShapes, key: jax.Array, t: jax.Array, lane: Lane, train: Arrays, h: Hparams
 ) -> Lane:
-    """A lane after optimizer step ``t``, counted from 0."""
+    """Returns a lane after optimizer step ``t``, int32 (), counted from 0; ``train`` is the split or, of a stream, the
+    batch.
+    """
     batch = program.batch(purpose_key(key, "batch"), t, train, h)
     state, metrics = lowered(program.step)(
         step_key(purpose_key(key, "step"), t), wrap_keys(lane.state, shapes), batch, h
     )
     values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.train}
     return Lane(
-        unwrap_keys(jax.tree.map(as_array, state)),
-        {name: lane.totals[name] + value for name, value in values.items()},
-        lane.counted + 1,
-        t + 1,
-        _first_bad(lane.diverged, values.values(), t + 1),
+        state=unwrap_keys(jax.tree.map(as_array, state)),
+        totals={name: lane.totals[name] + value for name, value in values.items()},
+        counted=lane.counted + 1,
+        step=t + 1,
+        diverged=_first_bad_step(lane.diverged, values.values(), t + 1),
     )
 
 
-def evaluate(
+def evaluate_lane(
     program: Program, shapes: ProgramShapes, key: jax.Array, lane: Lane, budget: jax.Array, valid: Arrays, h: Hparams
 ) -> tuple[Lane, Evaluation]:
-    """What an evaluation finds; and the lane after the program's reaction, its averages begun anew.
+    """Returns the lane after the program's reaction to an evaluation, its averages begun anew, and the evaluation.
 
-    The program finishes one that is done, or at ``budget``, the step at which it ends, int32 ().
+    The program's ``finish`` is applied to a lane that is done, or that has reached ``budget``, int32 ().
     """
     state = wrap_keys(lane.state, shapes)
     metrics = lowered(program.evaluate)(step_key(purpose_key(key, "evaluate"), lane.step), state, valid, h)
     values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.valid}
+    # A lane that took no step since the last evaluation has 0 / 1, not 0 / 0: NaN means divergence.
     means = {name: total / jnp.maximum(lane.counted, 1) for name, total in lane.totals.items()}
-    reported = _reported(means, values)
-    looked_at = [*values.values(), *(_inexact(program.parameters(state)) if program.names_parameters else ())]
-    state, done = program.react(state, reported, h)
+    metrics_seen = reported_metrics(means, values)
+    # Parameters are looked at here and not in each step, where that would read all of them once more.
+    checked = [*values.values(), *(_inexact(program.parameters(state)) if program.names_parameters else ())]
+    state, done = program.react(state, metrics_seen, h)
     after, done = unwrap_keys(jax.tree.map(as_array, state)), jnp.asarray(done)
     if program.finishes:
+        # Both are computed and one is selected: under vmap a condition would compute both as well.
         finished = unwrap_keys(jax.tree.map(as_array, program.finish(state, h)))
         after = jax.tree.map(lambda new, old: lax.select(done | (lane.step >= budget), new, old), finished, after)
-        looked_at += _inexact(program.parameters(wrap_keys(after, shapes))) if program.names_parameters else []
+        checked += _inexact(program.parameters(wrap_keys(after, shapes))) if program.names_parameters else []
     fresh = Lane(
-        after,
-        jax.tree.map(jnp.zeros_like, lane.totals),
-        jnp.zeros_like(lane.counted),
-        lane.step,
-        _first_bad(lane.diverged, looked_at, lane.step),
+        state=after,
+        totals=jax.tree.map(jnp.zeros_like, lane.totals),
+        counted=jnp.zeros_like(lane.counted),
+        step=lane.step,
+        diverged=_first_bad_step(lane.diverged, checked, lane.step),
     )
-    return fresh, Evaluation(reported, done)
+    return fresh, Evaluation(metrics_seen, done)
 
 
-def _reported(train: Metrics, valid: Metrics) -> dict[str, jax.Array]:
+def reported_metrics(train: Metrics, valid: Metrics) -> dict[str, jax.Array]:
+    """Returns the metrics of steps and of an evaluation under the names by which they are reported."""
     return {**{f"train/{name}": v for name, v in train.items()}, **{f"valid/{name}": v for name, v in valid.items()}}
 
 
 def _inexact(tree: Any) -> list[jax.Array]:
-    """The leaves that can hold NaN."""
+    """Returns the leaves that can hold NaN."""
     return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
 
 
-def _first_bad(diverged: jax.Array, values: Iterable[jax.Array], step: jax.Array) -> jax.Array:
+def _first_bad_step(diverged: jax.Array, values: Iterable[jax.Array], step: jax.Array) -> jax.Array:
+    """Returns ``diverged``, or ``step`` where it is ``HEALTHY`` and one of ``values`` is not finite."""
     finite = jnp.array(True)
     for value in values:
         finite &= jnp.isfinite(value).all()

@@ -1,4 +1,4 @@
-"""Which lane stands in which slot: live lanes in front, lanes that share random numbers in one chunk. Pure."""
+"""The layout of lanes in slots: live lanes in front, lanes that share random numbers in one chunk. Pure functions."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ EMPTY = -1
 
 
 class Layout(NamedTuple):
-    """Where the lanes of a group stand.
+    """The slot of each lane of a group.
 
     Attributes:
       slots: int32 (devices, chunks, width), the number of the lane in each slot, or ``EMPTY``.
@@ -23,7 +23,7 @@ class Layout(NamedTuple):
     live_chunks: Ints
 
     def positions(self, lanes: int) -> Ints:
-        """int32 (lanes,): the flat slot of each lane."""
+        """Returns the flat slot of each of ``lanes`` lanes, int32 (lanes,); ``EMPTY`` for one that has none."""
         flat = self.slots.reshape(-1)
         where = np.full(lanes, EMPTY, np.int32)
         taken = np.flatnonzero(flat != EMPTY)
@@ -32,18 +32,24 @@ class Layout(NamedTuple):
 
 
 def chunks_needed(rng_group: Ints, width: int, devices: int) -> int:
-    """How many chunks each device needs so that every lane has a slot in a chunk of its rng_group."""
+    """Returns how many chunks each device needs so that every lane has a slot in a chunk of its RNG group.
+
+    Args:
+      rng_group: int32 (lanes,), as for ``arrange``.
+      width: lanes a chunk.
+      devices: devices that share the lanes.
+    """
     counts = np.unique(rng_group, return_counts=True)[1]
     return ceil_div(int(np.sum(ceil_div(counts, width))), devices)
 
 
 def most_trials(chunks: Callable[[int], int], fitting: int | None, trials: int) -> int:
-    """How many of so many trials to compute together, in as few and as equal waves as ``fitting`` chunks allow.
+    """Returns how many trials to train together, so that the waves are as few as memory allows, and of equal size.
 
     Args:
-      chunks: of a number of trials, how many chunks a device they need.
+      chunks: a function from a number of trials to the chunks that each device needs for them.
       fitting: how many chunks fit on a device, None for any number.
-      trials: how many there are.
+      trials: how many trials there are.
     """
     waves = 1
     while fitting is not None and waves < trials and chunks(ceil_div(trials, waves)) > fitting:
@@ -52,14 +58,14 @@ def most_trials(chunks: Callable[[int], int], fitting: int | None, trials: int) 
 
 
 def arrange(rng_group: Ints, live: NDArray[np.bool_], width: int, devices: int, chunks: int) -> Layout:
-    """Places live lanes in front, balanced over the devices; the rest fills what is left.
+    """Returns a layout with live lanes in front, balanced over the devices; the others fill the remaining slots.
 
-    The live lanes of a chunk have the same rng_group, so that they share their noise and their batch. Lanes
-    keep their given order among those of their rng_group.
+    The live lanes of a chunk are of one RNG group, so that they can share their noise and their batch. Lanes of one
+    group keep their order.
 
     Args:
-      rng_group: int32 (lanes,), equal numbers for lanes that share their rng_group: the replicate of each, or all equal
-        where every lane draws for itself.
+      rng_group: int32 (lanes,), equal numbers for lanes that may stand in one chunk: the replicate of each where trials
+        share their random numbers, all equal where every lane draws its own.
       live: bool (lanes,).
       width: lanes a chunk.
       devices: devices that share the lanes.
@@ -71,18 +77,20 @@ def arrange(rng_group: Ints, live: NDArray[np.bool_], width: int, devices: int, 
         front += [lanes[at : at + width].tolist() for at in range(0, len(lanes), width)]
     slots = np.full((devices, chunks, width), EMPTY, np.int32)
     live_chunks = np.zeros(devices, np.int32)
+    # Dealt out in turn, so that no device has more than one live chunk more than another.
     for i, members in enumerate(front):
         device, chunk = i % devices, i // devices
         slots[device, chunk, : len(members)] = members
         live_chunks[device] += 1
     flat = slots.reshape(-1)
+    # Ended lanes may stand in any slot, beside live ones too, because their state is kept whatever the chunk computes.
     rest = np.flatnonzero(~live)
     flat[np.flatnonzero(flat == EMPTY)[: len(rest)]] = rest
     return Layout(slots, live_chunks)
 
 
 def idle_chunks(layout: Layout, live: NDArray[np.bool_]) -> int:
-    """How many of the chunks that devices compute hold no live lane any more."""
+    """Returns how many of the chunks that devices compute hold no live lane; ``live`` is bool (lanes,)."""
     filled = (layout.slots != EMPTY) & live[np.where(layout.slots == EMPTY, 0, layout.slots)]
     computed = np.arange(layout.slots.shape[1]) < layout.live_chunks[:, None]
     return int((computed & ~filled.any(axis=2)).sum())

@@ -1,6 +1,18 @@
-"""Rewrites what collapses under ``vmap``: re-evaluates a function's jaxpr with other kernels for a few primitives.
+"""Rewrites functions that are slow under ``vmap``: evaluates their jaxprs with other kernels for a few primitives.
 
-This is the one file that takes jaxprs apart and builds them anew. What it does not know stays as it was.
+This is the only file that takes jaxprs apart and builds them anew, so that a new JAX changes this file alone.
+It relies on, as they are in jax 0.10.2 (the oldest that hpjax takes) to 0.12:
+
+- ``jax.extend.core``: ``ClosedJaxpr`` (in 0.12 the same class as ``Jaxpr``), ``Literal``, ``jaxpr_as_fun``,
+  ``jaxprs_in_params``, and ``Jaxpr.replace`` and ``debug_info.with_unknown_names``, which are not documented.
+  No fallback: without them the import or the first rewritten call raises. Until this file is mended,
+  ``Sweep(kernels="xla")`` avoids the call.
+- the names of primitives, the keys of ``KERNELS`` and ``CALLS``. ``jit`` is so called since jax 0.7 (before, ``pjit``).
+  Fallback: a primitive of another name is evaluated unchanged.
+- the parameters of these primitives. Fallback: where one is missing, the operation is evaluated unchanged.
+  ``num_consts`` of ``scan`` is missing since jax 0.12, so that there convolutions in a user's scan are not rewritten.
+
+Whatever a kernel returns must have the shapes and dtypes of the original; else that is evaluated unchanged, too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,14 +24,14 @@ import jax
 from jax import lax
 from jax.extend import core
 
-from hpjax.engine import conv_kernels as kernels
+from hpjax.engine import conv_kernels
 
 _on: ContextVar[bool] = ContextVar("lowering", default=False)
 
 
 @contextmanager
 def lowering(on: bool) -> Iterator[None]:
-    """Whether what is traced meanwhile is rewritten where ``lowered`` asks for it."""
+    """Switches rewriting on or off for all that is traced in its body, in this thread."""
     before = _on.set(on)
     try:
         yield
@@ -28,23 +40,26 @@ def lowering(on: bool) -> Iterator[None]:
 
 
 def lowered(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` of arrays with convolutions and pooling as matrix products, where ``lowering`` is on.
+    """Returns ``function`` with convolutions and pooling as matrix products, while ``lowering`` is on.
 
-    To have gradients of the rewritten kernels, it must stand within ``jax.grad``.
+    Args:
+      function: a function of pytrees of arrays. Where it takes gradients, the operations within ``jax.grad`` are
+        rewritten after they were differentiated; to have the rewritten kernels differentiated instead, put ``lowered``
+        within ``jax.grad``.
     """
 
     def rewritten(*args: Any) -> Any:
         if not _on.get():
             return function(*args)
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-        found = _evaluated(closed, jax.tree.leaves(args))
+        found = _evaluate(closed, jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shapes), found)
 
     return rewritten
 
 
 def has_windows(closed: core.ClosedJaxpr) -> bool:
-    """Whether anything in it can be rewritten."""
+    """Returns whether a jaxpr, or one within it, has an operation that can be rewritten."""
     return _has_windows(closed.jaxpr)
 
 
@@ -56,8 +71,9 @@ def _has_windows(jaxpr: core.Jaxpr) -> bool:
     )
 
 
-def _evaluated(closed: core.ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
-    """What a jaxpr gives for arguments, rewritten."""
+def _evaluate(closed: core.ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
+    """Returns the outputs of a jaxpr for arguments, with its operations rewritten."""
+    # Most functions have nothing to rewrite. They keep their jaxpr, which also spares tracing it again.
     if not has_windows(closed):
         return list(core.jaxpr_as_fun(closed)(*args))
     values = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], [*closed.consts, *args], strict=True))
@@ -67,11 +83,12 @@ def _evaluated(closed: core.ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
 
     for equation in closed.jaxpr.eqns:
         given = [value(atom) for atom in equation.invars]
-        values.update(zip(equation.outvars, _rewritten(closed.jaxpr, equation, given), strict=True))
+        values.update(zip(equation.outvars, _evaluate_equation(closed.jaxpr, equation, given), strict=True))
     return [value(atom) for atom in closed.jaxpr.outvars]
 
 
-def _rewritten(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[Any]) -> list[Any]:
+def _evaluate_equation(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[Any]) -> list[Any]:
+    """Returns the outputs of one equation of a jaxpr, rewritten where that is possible."""
     name = equation.primitive.name
     found: Any = None
     try:
@@ -80,16 +97,19 @@ def _rewritten(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[Any]) -> l
             found = None if one is None else [one]
         elif name in CALLS and any(map(_has_windows, core.jaxprs_in_params(equation.params))):
             found = CALLS[name](equation.params, args)
-    except (AttributeError, KeyError):  # of a JAX that calls the parameters otherwise
+    except (AttributeError, KeyError):  # a parameter that this version of JAX calls otherwise
         found = None
+    # A kernel may also give None, where the original is better, as for very large windows.
     wanted: list[Any] = [v.aval for v in equation.outvars]
     if found is None or [(x.shape, x.dtype) for x in found] != [(a.shape, a.dtype) for a in wanted]:
-        found = _untouched(jaxpr, equation, args)
+        found = _evaluate_unchanged(jaxpr, equation, args)
     return list(found)
 
 
-def _untouched(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[Any]) -> list[Any]:
-    """One equation of a jaxpr as it was: as a jaxpr of its own, so that primitives need not be known."""
+def _evaluate_unchanged(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[Any]) -> list[Any]:
+    """Returns the outputs of one equation of a jaxpr, evaluated as it is."""
+    # As a jaxpr of its own, whose evaluation is JAX's business: how a primitive is bound to its parameters differs
+    # between primitives and between versions (``Primitive.get_bind_params``).
     inputs = list(dict.fromkeys(atom for atom in equation.invars if not isinstance(atom, core.Literal)))
     alone = jaxpr.replace(
         constvars=(),
@@ -104,15 +124,16 @@ def _untouched(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[Any]) -> l
 
 
 def _jit(params: dict[str, Any], args: list[Any]) -> list[Any]:
-    return _evaluated(params["jaxpr"], args)
+    return _evaluate(params["jaxpr"], args)
 
 
 def _remat(params: dict[str, Any], args: list[Any]) -> list[Any] | None:
+    # Within a gradient the jaxpr is that of the backward pass already, with barriers that must stay.
     if params["differentiated"]:
         return None
     inner = core.ClosedJaxpr(params["jaxpr"], ())
     again = jax.checkpoint(
-        lambda *args: _evaluated(inner, args), prevent_cse=params["prevent_cse"], policy=params["policy"]
+        lambda *args: _evaluate(inner, args), prevent_cse=params["prevent_cse"], policy=params["policy"]
     )
     return list(again(*args))
 
@@ -125,7 +146,7 @@ def _scan(params: dict[str, Any], args: list[Any]) -> list[Any]:
     fixed, first, each = args[:consts], args[consts : consts + carried], args[consts + carried :]
 
     def body(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
-        found = _evaluated(params["jaxpr"], [*fixed, *carry, *x])
+        found = _evaluate(params["jaxpr"], [*fixed, *carry, *x])
         return found[:carried], found[carried:]
 
     last, stacked = lax.scan(body, first, each, params["length"], params["reverse"], params["unroll"])
@@ -133,7 +154,7 @@ def _scan(params: dict[str, Any], args: list[Any]) -> list[Any]:
 
 
 def _cond(params: dict[str, Any], args: list[Any]) -> list[Any]:
-    branches = [lambda *args, branch=branch: _evaluated(branch, args) for branch in params["branches"]]
+    branches = [lambda *args, branch=branch: _evaluate(branch, args) for branch in params["branches"]]
     return list(lax.switch(args[0], branches, *args[1:]))
 
 
@@ -142,20 +163,21 @@ def _while(params: dict[str, Any], args: list[Any]) -> list[Any]:
     asked, done, first = args[:a], args[a : a + b], args[a + b :]
     return list(
         lax.while_loop(
-            lambda carry: _evaluated(params["cond_jaxpr"], [*asked, *carry])[0],
-            lambda carry: _evaluated(params["body_jaxpr"], [*done, *carry]),
+            lambda carry: _evaluate(params["cond_jaxpr"], [*asked, *carry])[0],
+            lambda carry: _evaluate(params["body_jaxpr"], [*done, *carry]),
             first,
         )
     )
 
 
 KERNELS: dict[str, Callable[..., jax.Array | None]] = {
-    "conv_general_dilated": kernels.convolution,
-    "reduce_window_sum": kernels.sum_pool,
-    "reduce_window_max": kernels.max_pool,
-    "select_and_scatter_add": kernels.max_pool_gradient,
+    "conv_general_dilated": conv_kernels.convolution,
+    "reduce_window_sum": conv_kernels.sum_pool,
+    "reduce_window_max": conv_kernels.max_pool,
+    "select_and_scatter_add": conv_kernels.max_pool_gradient,
 }
-# What holds other jaxprs; those with derivatives of their own are left alone.
+# The primitives that hold other jaxprs. Functions with derivatives of their own (custom_jvp, custom_vjp) are not among
+# them: rewritten, they would lose these.
 CALLS: dict[str, Callable[..., list[Any] | None]] = {
     "jit": _jit,
     "remat2": _remat,

@@ -1,4 +1,4 @@
-"""What a process should set of JAX before it sweeps: a CPU device a core, and compiled programs that are kept."""
+"""This machine: its cores, settings of JAX that suit it, and the folder for what is kept between runs."""
 
 import os
 import platform
@@ -14,47 +14,49 @@ from hpjax.core.hashing import digest
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Returns how many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def setup() -> None:
-    """One CPU device a core, which is faster for small models, and compiled programs kept for the next run.
+    """Sets up JAX for sweeps: one CPU device a core, which is faster for small models, and a compilation cache on disk.
 
-    What the command line does by itself: in a script of your own call it before the first use of JAX. It leaves alone
-    what you have set: ``jax_num_cpu_devices``, by the environment too, and ``jax_compilation_cache_dir``. Where
-    JAX is in use already the number of devices stays as it is; accelerators do not mind it. Programs are kept in
-    ``$XDG_CACHE_HOME/hpjax``, by default ``~/.cache/hpjax``.
+    The command line does this by itself. In a script of your own call it before the first use of JAX; where JAX is in
+    use already, the number of devices stays as it is. It changes neither ``jax_num_cpu_devices`` nor
+    ``jax_compilation_cache_dir`` where you have set them, and has no effect on accelerators but the cache. Compiled
+    programs are kept in ``$XDG_CACHE_HOME/hpjax``, by default ``~/.cache/hpjax``, for the next run.
 
     Example:
       >>> hpx.setup()  # doctest: +SKIP
     """
+    # getattr, because mypy does not know options of JAX, and an option that is gone shall not stop a run.
     given = getattr(jax.config, "jax_num_cpu_devices", -1)
     flags = os.environ.get("XLA_FLAGS", "")
     if given == -1 and "JAX_NUM_CPU_DEVICES" not in os.environ and "host_platform_device_count" not in flags:
-        with suppress(RuntimeError):  # JAX is in use already: a plan hints at the cores
+        with suppress(RuntimeError):  # JAX is in use already; then the plan advises to call this earlier
             jax.config.update("jax_num_cpu_devices", cores())
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-        # A folder for each kind of processor: a program for another one may not run.
+        # One folder for each kind of processor: home directories are shared between machines, and a program compiled
+        # for another processor may crash.
         jax.config.update("jax_compilation_cache_dir", str(folder() / "xla" / fingerprint(processor())))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def folder() -> Path:
-    """Where hpjax keeps what can be had again: ``$XDG_CACHE_HOME/hpjax``, by default ``~/.cache/hpjax``."""
+    """Returns the folder of caches, ``$XDG_CACHE_HOME/hpjax`` or ``~/.cache/hpjax``; it may be deleted any time."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpjax"
 
 
-def fingerprint(*what: Any) -> str:
-    """Of a program and where it runs; speeds are those of these versions of JAX and hpjax."""
-    return digest(repr((*what, version("jax"), version("jaxlib"), version("hpjax"))))
+def fingerprint(*values: Any) -> str:
+    """Returns a digest of the values' ``repr`` and the versions of jax, jaxlib and hpjax, as a key for caches."""
+    return digest(repr((*values, version("jax"), version("jaxlib"), version("hpjax"))))
 
 
 @cache
 def processor() -> str:
-    """The kind of processor of this machine: homes are shared, and what is right for one is not for another."""
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else [platform.processor()]
+    """Returns a digest of this machine's kind of processor: its model and its instruction sets."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [platform.processor()]
     return digest(
         repr(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))} or lines))
     )

@@ -1,4 +1,4 @@
-"""What a program carries, as shapes and dtypes; its state with and without typed keys."""
+"""The shapes and dtypes of a program's values, and its state with and without typed PRNG keys."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
@@ -12,15 +12,15 @@ from hpjax.engine.flops import Work
 
 
 class Lane(NamedTuple):
-    """What a lane carries from step to step; the engine's arrays hold many, along leading axes.
+    """The state of one lane between steps. The engine's arrays hold many lanes, along leading axes.
 
     Attributes:
-      state: the program's state, typed PRNG keys as their raw data.
+      state: the program's state, with typed PRNG keys as their raw data.
       totals: the sum of each train metric since the last evaluation, ().
-      counted: steps in ``totals``, int32 ().
-      step: optimizer steps taken, int32 ().
-      diverged: the number of the first step, from 1, that gave a value that is not finite, or after which an evaluation
-        found one among metrics or parameters, else ``HEALTHY``; int32 ().
+      counted: how many steps are in ``totals``, int32 ().
+      step: how many calls of ``Program.step`` were made, int32 ().
+      diverged: the number, from 1, of the first step that gave a metric that is not finite, or after which an
+        evaluation found such a value among metrics or parameters; else ``HEALTHY``. int32 ().
     """
 
     state: State
@@ -31,19 +31,19 @@ class Lane(NamedTuple):
 
 
 class ProgramShapes(NamedTuple):
-    """What a program gives, as shapes and dtypes.
+    """What abstract tracing finds out about a program.
 
     Attributes:
-      state: of its state.
+      state: ``ShapeDtypeStruct``s of the state.
       keys: for each leaf of the state that is a typed PRNG key its generator, else None.
-      train, valid: names of the metrics of ``step`` and ``evaluate``.
-      parameters: how many numbers its parameters are.
-      reads: the hyperparameters that it makes use of.
-      lapack: whether it decomposes matrices, which on a CPU is LAPACK's work.
-      windows: whether it has convolutions or pooling, for which there are other kernels.
-      checks: per traced hyperparameter what its numbers must be, as the code that uses it says.
-      step, evaluation: what these compute.
-      fingerprint: of all that it computes; equal ones are as fast.
+      train, valid: the names of the metrics that ``step`` and ``evaluate`` return, sorted.
+      parameters: how many numbers the parameters are.
+      reads: the hyperparameters that the program uses.
+      lapack: whether it decomposes matrices, which LAPACK does on a CPU.
+      windows: whether it has convolutions or pooling, for which ``conv_kernels`` has other kernels.
+      checks: pairs of a traced hyperparameter's name and a condition on its values, from the code that uses it.
+      step, evaluation: how much these compute.
+      fingerprint: a digest of the traced program; programs with equal ones run equally fast.
     """
 
     state: State
@@ -61,39 +61,40 @@ class ProgramShapes(NamedTuple):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The names under which the metrics are reported."""
+        """Returns the names under which the metrics are reported."""
         return (*(f"train/{name}" for name in self.train), *(f"valid/{name}" for name in self.valid))
 
     @property
     def compile_seconds(self) -> float:
-        """What compiling the program takes, to an order of magnitude."""
+        """Returns the seconds that compiling the program takes, to an order of magnitude."""
         return 1.0 + 0.004 * (self.step.equations + self.evaluation.equations)
 
     @property
     def lane_bytes(self) -> int:
-        """Size of one lane's state."""
+        """Returns the bytes of one lane's state."""
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(unwrap_keys(self.state)))
 
 
-def _is_key(x: Any) -> bool:
+def is_key(x: Any) -> bool:
+    """Returns whether an array, or a ``ShapeDtypeStruct``, is one of typed PRNG keys."""
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def unwrap_keys(state: State) -> State:
-    """``state`` with typed PRNG keys as plain arrays, which can be stored, gathered and compared."""
-    if not any(_is_key(x) for x in jax.tree.leaves(state)):
+    """Returns ``state`` with typed PRNG keys as plain arrays, which can be stored, gathered and compared."""
+    if not any(is_key(x) for x in jax.tree.leaves(state)):
         return state
     convert = jax.random.key_data
     return jax.tree.map(
         lambda x: (
-            (jax.eval_shape(convert, x) if isinstance(x, jax.ShapeDtypeStruct) else convert(x)) if _is_key(x) else x
+            (jax.eval_shape(convert, x) if isinstance(x, jax.ShapeDtypeStruct) else convert(x)) if is_key(x) else x
         ),
         state,
     )
 
 
 def wrap_keys(state: State, shapes: ProgramShapes) -> State:
-    """The inverse of ``unwrap_keys``."""
+    """Returns ``state`` with plain arrays as typed PRNG keys again: the inverse of ``unwrap_keys``."""
     if not any(shapes.keys):
         return state
     leaves, tree = jax.tree.flatten(state)
@@ -107,23 +108,23 @@ def wrap_keys(state: State, shapes: ProgramShapes) -> State:
 
 
 def state_from_leaves(leaves: Sequence[Any], shapes: ProgramShapes) -> State:
-    """The state whose raw leaves these are."""
+    """Returns a program's state from the leaves of ``unwrap_keys(state)``, in their order."""
     return wrap_keys(jax.tree.unflatten(jax.tree.structure(shapes.state), leaves), shapes)
 
 
 def float_type() -> Any:
-    """The dtype of metrics and of traced real hyperparameters: float32, or float64 under ``jax_enable_x64``."""
+    """Returns the dtype of metrics and of traced real hyperparameters: float32, or float64 under ``jax_enable_x64``."""
     return jnp.result_type(float)
 
 
 def as_array(value: Any) -> jax.Array:
-    """A leaf of the user's state as an array: Python numbers become arrays of JAX's default types."""
+    """Returns a leaf of the user's state as an array: Python numbers become arrays of JAX's default dtypes."""
     return value if isinstance(value, jax.Array) else jnp.asarray(value)
 
 
 def lane_shapes(shapes: ProgramShapes) -> Lane:
-    """The shapes of a ``Lane`` of the program."""
+    """Returns the ``ShapeDtypeStruct``s of a ``Lane`` of the program."""
     number: Any
-    whole: Any
-    number, whole = jax.ShapeDtypeStruct((), float_type()), jax.ShapeDtypeStruct((), jnp.int32)
-    return Lane(unwrap_keys(shapes.state), dict.fromkeys(shapes.train, number), whole, whole, whole)
+    integer: Any
+    number, integer = jax.ShapeDtypeStruct((), float_type()), jax.ShapeDtypeStruct((), jnp.int32)
+    return Lane(unwrap_keys(shapes.state), dict.fromkeys(shapes.train, number), integer, integer, integer)

@@ -1,4 +1,4 @@
-"""Traced or static? Found out by tracing the program abstractly, one hyperparameter at a time."""
+"""Decides which hyperparameters are traced and which are static, by tracing the program abstractly."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hpjax.core import user_code as blame
+from hpjax.core import user_code
 from hpjax.core.domains import Kind, Selection
 from hpjax.core.errors import InputError, ProgramError, UnknownHyperparameterError
 from hpjax.core.hparams import Hparams, Selected, reading, with_fold
@@ -18,7 +18,13 @@ from hpjax.engine.shapes import ProgramShapes, float_type
 
 
 class Verdict(NamedTuple):
-    """Whether one hyperparameter is traced, and why (not)."""
+    """The decision on one hyperparameter.
+
+    Attributes:
+      name: of the hyperparameter.
+      traced: whether it is traced; else it is static.
+      reason: why, in words that the plan prints.
+    """
 
     name: str
     traced: bool
@@ -26,12 +32,12 @@ class Verdict(NamedTuple):
 
 
 class Tracer(NamedTuple):
-    """What abstract tracing needs to know of a sweep.
+    """The parts of a sweep that abstract tracing needs.
 
     Attributes:
       program: the program.
-      kinds: name to the kind of number that its values are, None where they are no numbers.
-      train, valid: shapes of the splits.
+      kinds: hyperparameter to the kind of its values, None where they are no numbers.
+      train, valid: ``ShapeDtypeStruct``s of the splits.
       folds: how many folds there are, None for none.
     """
 
@@ -42,42 +48,42 @@ class Tracer(NamedTuple):
     folds: int | None = None
 
     def hparams(self, point: Point, traced: Iterable[str]) -> Hparams:
-        """``point`` with the shapes of arrays in place of its traced values."""
+        """Returns ``point`` with ``ShapeDtypeStruct``s, (), in place of its traced values."""
         names = [name for name in traced if name in point]
         shapes = {n: leaf(self.kinds[n], jax.ShapeDtypeStruct((), dtype(self.kinds[n]))) for n in names}
         h = Hparams({**point, **shapes}, names)
         return h if self.folds is None else with_fold(h, jax.ShapeDtypeStruct((), jnp.int32), self.folds)
 
     def shapes(self, point: Point, traced: Iterable[str]) -> ProgramShapes:
-        """What the program gives where the hyperparameters ``traced`` are tracers."""
+        """Returns what tracing shows of the program at ``point``, with the hyperparameters ``traced`` as tracers."""
         return trace_program(self.program, self.hparams(point, traced), self.train, self.valid)
 
 
 def dtype(kind: Kind) -> Any:
-    """The dtype of a traced hyperparameter of that kind."""
+    """Returns the dtype of a traced hyperparameter of that kind; that of a choice is its index's."""
     assert kind is not None, "only numbers can be traced"
     return float_type() if kind is float else jnp.bool_ if kind is bool else jnp.int32
 
 
 def leaf(kind: Kind, array: Any) -> Any:
-    """What stands for a traced hyperparameter in ``Hparams``: an array, or a choice by an array of indices."""
+    """Returns the leaf of ``Hparams`` for a traced hyperparameter: the array, or a choice that the array indexes."""
     return Selected(array, kind.options) if isinstance(kind, Selection) else array
 
 
 def numbers(kind: Kind, values: Sequence[Any]) -> Any:
-    """Values of a traced hyperparameter as a leaf of shape (values,)."""
+    """Returns values of a traced hyperparameter as a leaf of ``Hparams`` of shape (values,)."""
     found = [kind.options.index(value) for value in values] if isinstance(kind, Selection) else values
     return leaf(kind, np.array(found, dtype(kind)))
 
 
 def stack_hparams(kinds: Mapping[str, Kind], points: Sequence[Point], traced: Iterable[str]) -> Hparams:
-    """Points of one group as one ``Hparams``, whose leaves have shape (points,)."""
+    """Returns points of one group as one ``Hparams``, whose leaves have shape (points,)."""
     own = {n: numbers(kinds[n], [point[n] for point in points]) for n in traced if n in points[0]}
     return Hparams({**points[0], **own}, own)
 
 
 def lane_hparams(kinds: Mapping[str, Kind], point: Point, traced: Iterable[str]) -> Hparams:
-    """One point as its lane has it; leaves have shape ()."""
+    """Returns one point as ``Hparams`` whose leaves have shape (), as the program of its lane reads it."""
     h: Hparams = jax.tree.map(lambda array: array[0], stack_hparams(kinds, [point], traced))
     return h
 
@@ -88,15 +94,20 @@ def kinds_of(space: Space) -> dict[str, Kind]:
 
 
 def shapes_of(tree: Any) -> Any:
-    """Shapes and dtypes of a pytree of arrays, on the host or not."""
+    """Returns the ``ShapeDtypeStruct``s of a pytree of arrays or numbers."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), tree)
 
 
 def judge(tracer: Tracer, space: Space, points: Sequence[Point]) -> dict[str, Verdict]:
-    """A verdict for every hyperparameter, from one representative point of each alternative of the space.
+    """Returns a verdict for every hyperparameter.
+
+    Args:
+      tracer: the program and its data.
+      space: the space.
+      points: one point of each alternative of the space that has trials.
 
     Raises:
-      InputError: ``traced=True`` for one that cannot be.
+      InputError: a hyperparameter with ``traced=True`` cannot be traced.
       ProgramError: the program does not trace even with plain numbers.
     """
     verdicts = {name: _declared(space, name, tracer.kinds[name]) for name in space.names}
@@ -107,20 +118,27 @@ def judge(tracer: Tracer, space: Space, points: Sequence[Point]) -> dict[str, Ve
 
 
 def resolve_traced(tracer: Tracer, space: Space, point: Point, verdicts: dict[str, Verdict]) -> ProgramShapes | None:
-    """What the program gives at ``point``; None where a verdict did not hold there and was turned into a static one.
+    """Traces the program at ``point`` with the hyperparameters that ``verdicts`` calls traced.
 
-    Raises: as ``judge``.
+    Returns:
+      What tracing shows; None where a hyperparameter turned out to be static, which ``verdicts`` then says: call again.
+
+    Raises:
+      InputError, ProgramError: as for ``judge``.
     """
     candidates = [name for name in point if verdicts[name].traced]
+    # All at once first, which is one trace in the common case.
     try:
         return tracer.shapes(point, candidates)
     except Exception as error:
         if not candidates:
-            raise blamed(error) from None
+            raise with_user_lines(error) from None
+    # Without tracers: an error here is a fault of the program, whatever is traced.
     try:
         tracer.shapes(point, ())
     except Exception as error:
-        raise blamed(error) from None
+        raise with_user_lines(error) from None
+    # One more at a time, on top of those that work, so that the first failure names its hyperparameter.
     accepted: list[str] = []
     for name in candidates:
         failure = _failure(tracer, point, [*accepted, name], name)
@@ -133,22 +151,23 @@ def resolve_traced(tracer: Tracer, space: Space, point: Point, verdicts: dict[st
                 f"Space.{name}.{insists}",
                 True,
                 f"cannot be: its value is needed while the program is traced, {failure}",
-                f"Drop {insists}=True; each value then has a program of its own.",
+                f"Leave {insists}=True out; each value then has a program of its own.",
             )
         verdicts[name] = Verdict(name, False, failure)
     return None
 
 
-def blamed(error: Exception) -> Exception:
-    """The error as users should see it: our own as it is, any other with its place in their code."""
+def with_user_lines(error: Exception) -> Exception:
+    """Returns an error of ours unchanged, and any other as a ``ProgramError`` with the lines of the user's code."""
     if isinstance(error, InputError | ProgramError | UnknownHyperparameterError):
         return error
     notes = getattr(error, "__notes__", [])
-    where = "".join(f"\n  {line}" for line in blame.user_lines(error))
-    return ProgramError(f"{notes[0] if notes else 'the program'} fails:{where}\n  {blame.first_line(error)}")
+    where = "".join(f"\n  {line}" for line in user_code.user_lines(error))
+    return ProgramError(f"{notes[0] if notes else 'the program'} fails:{where}\n  {user_code.first_line(error)}")
 
 
 def _declared(space: Space, name: str, kind: Kind) -> Verdict:
+    """Returns the verdict before anything was traced: static where the space says so, else traced."""
     if kind is None:
         return Verdict(name, False, "values are no numbers")
     if any(domain.static for domain in space.domains(name)):
@@ -159,14 +178,15 @@ def _declared(space: Space, name: str, kind: Kind) -> Verdict:
 
 
 def _failure(tracer: Tracer, point: Point, traced: Sequence[str], name: str) -> str | None:
-    """Why the program cannot be traced with these as tracers, the last being new, or None where it can."""
+    """Returns why the program cannot be traced with these as tracers, the newest being ``name``; None if it can."""
     with reading() as read:
         try:
             tracer.shapes(point, traced)
         except (InputError, ProgramError) as error:
-            place = blame.own_line(read.get(name))
+            place = user_code.own_line(read.get(name))
             return f"{place}: {error}" if place else str(error)
         except Exception as error:
-            # A library may fail long after the user's line that gave it the hyperparameter: where that was read.
-            return blame.model_line(error, read.get(name)) or blame.first_line(error)
+            # A library may fail long after the line of the user that gave it the hyperparameter, so the line that read
+            # it is named as well.
+            return user_code.model_line(error, read.get(name)) or user_code.first_line(error)
     return None

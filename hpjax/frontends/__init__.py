@@ -1,1 +1,1 @@
-"""Front ends: the command line, scikit-learn, Optuna, Slurm, and tools for tests."""
+"""Front ends: the command line, scikit-learn, Optuna, Slurm, and checks for samplers and schedulers of your own."""

@@ -1,11 +1,10 @@
-"""The command line: plan, run, resume, replay, merge, show, plot, export. Argument parsing only."""
+"""The command line: plan, run, resume, replay, merge, show, plot, export.
 
-import dataclasses
-import importlib.util
-import shlex
-import sys
+It reads arguments, calls the Python interface and prints. hpjax is imported inside the commands, because ``--help``
+must not wait for JAX.
+"""
+
 import time
-import traceback
 from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
@@ -18,7 +17,9 @@ except ImportError:
 
     raise SystemExit(str(missing("the command line", "click"))) from None
 
-from hpjax.core.errors import InputError, ProgramError, RunError, UnknownHyperparameterError, missing
+from hpjax.core.errors import InputError, RunError
+from hpjax.frontends.recorded import as_argv, extended, recorded_run, trusted_file
+from hpjax.frontends.script import EXIT_USER_ERROR, USER_ERRORS, load_sweep
 from hpjax.sweep.shard import Shard
 
 if TYPE_CHECKING:
@@ -26,17 +27,24 @@ if TYPE_CHECKING:
     from hpjax.studies import BatchScalingResult
     from hpjax.sweep.sweep import Sweep
 
-# hpjax itself is imported inside the commands: --help must not wait for JAX.
-USER_ERRORS = (InputError, ProgramError, RunError, UnknownHyperparameterError, ImportError, OSError)
-EXIT_DIFFERS, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_DIFFERS, EXIT_INTERRUPTED = 1, 130
+# The key under which a context holds the command as it was typed.
+TYPED = "hpjax.typed"
 
 
 class _Commands(click.Group):
-    """A group of commands whose user errors come as one message without a traceback."""
+    """A group of commands that prints a user's error as one message, and has manifests record the command as typed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[TYPED] = ["hpjax", *args]
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        from hpjax.results.store.manifest import recording_command
+
         try:
-            return super().invoke(ctx)
+            with recording_command(ctx.meta[TYPED]):
+                return super().invoke(ctx)
         except USER_ERRORS as error:
             notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
             click.echo(f"error: {error}{notes}", err=True)
@@ -63,7 +71,7 @@ def _shard(ctx: click.Context, option: click.Parameter, value: str | None) -> Sh
 
 
 def _all(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """One decorator of several options or arguments, in their order."""
+    """Returns one decorator that adds several options or arguments, in their order."""
     return lambda command: reduce(lambda done, option: option(done), reversed(options), command)
 
 
@@ -89,54 +97,12 @@ _top = click.option(
 )
 
 
-def _load(file: Path, **changes: Any) -> "Sweep":
-    """The ``sweep`` of a Python file, with what the command line changes."""
-    from hpjax.engine.machine import setup
-    from hpjax.sweep.sweep import Sweep
-
-    setup()
-
-    if not file.is_file():
-        raise InputError("FILE", str(file), "must be a Python file", f"From here it means {file.absolute()}.")
-    sys.path.insert(0, str(file.parent.absolute()))
-    spec = importlib.util.spec_from_file_location("hpjax_sweep_file", file.absolute())
-    if spec is None or spec.loader is None:
-        raise InputError("FILE", str(file), "must be a Python file", "Its name must end in .py.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except USER_ERRORS as error:
-        from hpjax.core.user_code import user_lines
-
-        error.add_note("\n  ".join(f"at {line}" for line in user_lines(error)))
-        raise
-    except Exception as error:
-        # The user's own bug: a traceback that begins in their file.
-        trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename != str(file.absolute()):
-            trace = trace.tb_next
-        traceback.print_exception(type(error), error, trace)
-        raise SystemExit(EXIT_USER_ERROR) from None
-    sweep = getattr(module, "sweep", None)
-    if not isinstance(sweep, Sweep):
-        raise InputError(
-            "FILE",
-            str(file),
-            "must define sweep" if sweep is None else f"defines sweep as {type(sweep).__name__}, not hpx.Sweep",
-            "Write sweep = hpx.Sweep(program, space, trials=64) at its top level.",
-        )
-    of_program = {name: changes.pop(name) for name in ("steps", "eval_every")}
-    program = dataclasses.replace(sweep.program, **{n: v for n, v in of_program.items() if v is not None})
-    return dataclasses.replace(sweep, program=program, **{n: v for n, v in changes.items() if v is not None})
-
-
 @main.command()
 @_sweep_options
 @click.option("--measure", is_flag=True, help="Measure first how many lanes are best at once, and remember it.")
 def plan(file: Path, measure: bool, **changes: Any) -> None:
     """Print what the sweep in FILE will do, before anything trains."""
-    click.echo(str(_load(file, **changes).plan(measure)))
+    click.echo(str(load_sweep(file, **changes).plan(measure)))
 
 
 @main.command()
@@ -152,42 +118,33 @@ def run(
     directory: Path | None,
     top: int,
     test: bool,
-    quiet: bool,
     extend: bool,
     distributed: bool,
     **changes: Any,
 ) -> None:
     """Train the sweep in FILE and print the best trials."""
-    begun = time.perf_counter()
+    begun, quiet = time.perf_counter(), changes.pop("quiet")
     if extend and directory is None:
-        raise InputError("--extend", True, "needs --dir, the finished run", "Name it.")
+        raise InputError("--extend", True, "needs --dir, the finished run", "Add --dir DIR.")
     if distributed:
         from hpjax.engine.distributed import initialize
 
         initialize()
-    sweep = _load(file, **changes)
+    sweep = load_sweep(file, **changes)
     from hpjax.engine.distributed import broadcast_json, is_writer
-    from hpjax.results.store.manifest import MANIFEST
 
     if directory is None:
         part = "" if sweep.shard is None else "-shard-{}-of-{}".format(*sweep.shard)
         directory = Path("runs") / f"{file.absolute().parent.name}-{time.strftime('%Y%m%d-%H%M%S')}{part}"
+    # The name holds the time, which differs between hosts.
     directory = Path(broadcast_json(str(directory)))
-    if test and sweep.shard is not None:
-        raise RunError("--test needs all trials, to test the best: merge the shards, then run FILE --dir OUT --test.")
-    if test and (sweep.program.data is None or sweep.program.data.test is None):
-        raise RunError("--test needs a test split, and the program's data has none.")
+    if test:
+        _check_test(sweep)
     new = not directory.exists()
     plan = sweep.plan()
     if is_writer():
         click.echo(f"{plan}\n")
-    try:
-        result = sweep.run(directory, progress=not quiet, extend=extend)
-    except KeyboardInterrupt as interrupt:
-        there = (directory / MANIFEST).exists()
-        told = f"{interrupt or 'interrupted, without a checkpoint.'} What was found so far: hpjax show {directory}"
-        click.echo(told if there else "interrupted before anything was recorded", err=True)
-        raise SystemExit(EXIT_INTERRUPTED) from None
+    result = _train(sweep, directory, progress=not quiet, extend=extend)
     if not is_writer():
         return
     click.echo(_answer(result) or result.summary(top))
@@ -195,8 +152,33 @@ def run(
         values = ", ".join(f"{name} {value:.4f}" for name, value in result.test().items())
         click.echo(f"trial {result.best.id} on the test split: {values}")
     seconds = time.perf_counter() - begun
-    compiling = f", {result.compile_seconds:.0f} s of them compiling" if new else ""  # else before, too
+    # The compile seconds of a resumed run include those of earlier commands, so they are not part of these.
+    compiling = f", {result.compile_seconds:.0f} s of them compiling" if new else ""
     click.echo(f"{seconds:.0f} s in all{compiling}; recorded in {directory}")
+
+
+def _check_test(sweep: "Sweep") -> None:
+    """Raises unless the best trial of a sweep can be tested."""
+    if sweep.shard is not None:
+        raise RunError("--test needs all trials, to test the best: merge the shards, then run FILE --dir OUT --test.")
+    if sweep.program.data is None or sweep.program.data.test is None:
+        raise RunError(
+            "--test needs a test split, and the program's data has none. Write data=hpx.Data(train, valid, test), or "
+            "leave --test out."
+        )
+
+
+def _train(sweep: "Sweep", directory: Path, progress: bool, extend: bool) -> "Result":
+    """Runs a sweep; where the user interrupts it, says what is recorded and exits."""
+    from hpjax.results.store.manifest import MANIFEST
+
+    try:
+        return sweep.run(directory, progress=progress, extend=extend)
+    except KeyboardInterrupt as interrupt:
+        there = (directory / MANIFEST).exists()
+        message = f"{interrupt or 'interrupted, without a checkpoint.'} What was found so far: hpjax show {directory}"
+        click.echo(message if there else "interrupted before anything was recorded", err=True)
+        raise SystemExit(EXIT_INTERRUPTED) from None
 
 
 @main.command()
@@ -217,61 +199,27 @@ def resume(
     """Go on with the run in DIR, as it was begun by hpjax run; or extend it."""
     changes = {name: value for name, value in (("trials", trials), ("steps", steps)) if value is not None}
     for name, value in changes.items() if not extend else ():
-        raise InputError(f"--{name}", value, "changes a run only together with --extend", "Add that.")
-    command, options = _recorded_command(directory)
+        raise InputError(f"--{name}", value, "changes a run only together with --extend", "Add --extend.")
+    command, options = recorded_run(directory, run, resume)
     if file is None:
-        file = _trusted(directory, options["file"])
-    given = [word for name, value in changes.items() for word in (f"--{name}", str(value))]
-    sys.argv = [*command, *given, *(["--extend"] if extend and not options["extend"] else [])]  # for the manifest
+        file = trusted_file(directory, options["file"])
+    command = extended(command, changes, extend or options["extend"])
     options |= {"file": file, "directory": directory, "quiet": quiet, "distributed": distributed}
     options |= changes | {"extend": extend or options["extend"]}
-    click.get_current_context().invoke(run, **options)
+    with as_argv(command):
+        click.get_current_context().invoke(run, **options)
 
 
-def _recorded_command(directory: Path) -> tuple[list[str], dict[str, Any]]:
-    """The command that began the run in a directory, and its options."""
-    from hpjax.results.store.manifest import read_manifest
-
-    command = read_manifest(directory)["command"]
-    if command[:1] not in (["hpjax"], ["__main__.py"]) or command[1:2] != ["run"]:
-        if command[1:2] == ["merge"]:
-            raise RunError(f"{str(directory)!r} was merged, and is finished. Look at it with hpjax show.")
-        raise RunError(
-            f"{str(directory)!r} was not begun by hpjax run, but by {shlex.join(command)!r}. Start that again: it "
-            "goes on from the last checkpoint."
-        )
-    try:
-        options = run.make_context("run", command[2:]).params
-    except (click.ClickException, click.exceptions.Exit):
-        options = {}
-    if "file" not in options:
-        raise RunError(f"the command in {directory / 'manifest.json'} cannot be read: {shlex.join(command)!r}.")
-    return command, options
-
-
-def _trusted(directory: Path, file: Path) -> Path:
-    """The sweep's file as a run directory names it. A directory is data: it must not have any file executed."""
-    here, wanted = Path.cwd().resolve(), file.resolve()
-    if not wanted.is_relative_to(here) or wanted.is_relative_to(directory.resolve()):
-        raise InputError(
-            "--file",
-            str(file),
-            "is what the run directory names, and only files below the current folder are taken from there",
-            "If it is the sweep that you began, say so: --file FILE.",
-        )
-    return file
-
-
-@main.command()
+@main.command("merge")
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where to: a new or an empty directory.")
 @_top
-def merge(directories: tuple[Path, ...], out: Path, top: int) -> None:
+def merge_shards(directories: tuple[Path, ...], out: Path, top: int) -> None:
     """Join the finished shards of a sweep to one run, and print its best trials."""
     from hpjax.core.format import count
-    from hpjax.results import merge as merging
+    from hpjax.results.merge import merge
 
-    result = merging.merge(directories, out)
+    result = merge(directories, out)
     click.echo(result.summary(top))
     elsewhere = int((result.statuses == "elsewhere").sum())
     more = f"; {count(elsewhere, 'trial')} are elsewhere: merge {out} with the other shards" if elsewhere else ""
@@ -287,7 +235,7 @@ def replay(file: Path, directory: Path, trial: int | None, **changes: int | None
     from hpjax.results.result import load
 
     result = load(directory)
-    again = _load(file, **changes).replay(result.best if trial is None else result[trial])
+    again = load_sweep(file, **changes).replay(result.best if trial is None else result[trial])
     click.echo(str(again))
     raise SystemExit(0 if again.agrees else EXIT_DIFFERS)
 
@@ -346,7 +294,7 @@ def export(directory: Path, kind: str, params: Path | None, trial: int | None, o
         click.echo(str(params))
         return
     if trial is not None:
-        raise InputError("--trial", trial, "needs --params, where it goes", "Add --params best.safetensors.")
+        raise InputError("--trial", trial, "needs --params, the file to write", "Add --params best.safetensors.")
     out = out or directory / ("results.csv" if kind == "csv" else "optuna.log")
     (result.to_csv if kind == "csv" else result.to_optuna)(out)
     click.echo(str(out))

@@ -1,4 +1,4 @@
-"""Adapters: a sweep as what other tools call."""
+"""A sweep as the objective of another search, such as a study of Optuna that asks for many points at a time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,16 +11,19 @@ from hpjax.sweep.sweep import Sweep
 
 
 def as_objective(sweep: Sweep) -> Callable[[Sequence[Point]], list[float]]:
-    """A function that trains a pack of points as one program, for loops that ask for many and tell many.
+    """Returns a function that trains a list of points as one program, for search loops that ask for many at a time.
 
-    Equally many points of the same static hyperparameters compile nothing after the first time.
+    A call with as many points, and the same static hyperparameters, as an earlier one compiles nothing.
 
     Args:
-      sweep: what trains; its sampler, trials, rounds and shard do not matter.
+      sweep: the sweep to train with; its sampler, trials, rounds and shard are not used.
 
     Returns:
-      ``objective(points) -> values``: of each point the objective's metric, over all replicates; infinite, on the bad
-      side, where one diverged.
+      ``objective(points) -> values``, one float a point: the objective's metric, aggregated over replicates; infinite,
+      with the sign of a bad value, where a replicate diverged.
+
+    Raises:
+      InputError, ProgramError: when the function is called, where the sweep cannot run at these points.
 
     Example:
       >>> objective = as_objective(hpx.Sweep(program, space, trials=1))

@@ -1,4 +1,4 @@
-"""SweepCV: a sweep as an estimator of scikit-learn."""
+"""``SweepCV``: a sweep as an estimator of scikit-learn."""
 
 from collections.abc import Callable
 from typing import Any, Literal, Self
@@ -38,34 +38,34 @@ def _classifies(estimator: Any) -> bool:
 
 
 class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Cross-validates all trials of a sweep in one program, and trains the best on all data.
+    """An estimator that cross-validates all trials of a sweep in one program, and trains the best on all data.
 
-    Like ``GridSearchCV``, but that no trial is trained alone.
+    It is used like ``GridSearchCV``, and trains no trial alone.
 
     Args:
-      program: ``program(data) -> hpx.Program`` with ``predict``, as ``hpx.supervised`` has it. ``data.train`` and
-        ``data.valid`` are ``Examples(x, y)``; labels are numbered from 0 in their order. It is called twice: with
-        the part that folds leave for training, and for the last training with all data as both splits, so that what
-        looks at validation metrics, as early stopping, then looks at training examples.
-      space: the hyperparameters.
-      cv: how many folds.
-      trials, rounds, replicates, sampler, scheduler, objective, seed: as for ``hpx.Sweep``; Sobol points, and the
-        lowest validation loss, by default.
-      task: ``"classification"``: outputs are logits, (examples, classes); or ``"regression"``: outputs are the
-        predictions, (examples,) or (examples, targets).
+      program: a function ``program(data) -> hpx.Program``, whose result has ``predict``, as that of ``hpx.supervised``
+        has. ``data.train`` and ``data.valid`` are ``Examples(x, y)``; labels are numbered from 0 in their order. The
+        function is called twice: for the cross-validation, and for the last training, where both splits are all data.
+        Early stopping, and whatever else reads validation metrics, reads training examples there.
+      space: the space of the hyperparameters.
+      cv: the number of folds, 2 or more.
+      trials, rounds, replicates, sampler, scheduler, objective, seed: as for ``hpx.Sweep``; by default Sobol points,
+        and the lowest validation loss.
+      task: ``"classification"``, where the model's outputs are logits, (examples, classes); or ``"regression"``, where
+        they are the predictions, (examples,) or (examples, targets).
 
     Attributes:
-      best_params_: the hyperparameters of the best trial.
-      best_score_: its cross-validated objective; a loss is negative, so that greater is better.
-      best_index_: its number.
+      best_params_: dict, the hyperparameters of the best trial.
+      best_score_: float, its cross-validated objective; a loss is negated, so that greater is better.
+      best_index_: int, its trial id.
       cv_results_: dict of columns, each (trials,), named as those of ``GridSearchCV``: ``params``, ``param_<name>``,
-        ``split<fold>_test_score``, ``mean_test_score``, ``std_test_score`` and ``rank_test_score``; NaN and last
-        where a trial diverged. There are no times: all trials train together.
-      result_: the ``hpx.Result`` of the cross-validation; not pickled.
-      classes_: the labels, for classification.
-      n_features_in_: the size of the second axis of the inputs.
+        ``split<fold>_test_score``, ``mean_test_score``, ``std_test_score`` and ``rank_test_score``. Trials that
+        diverged have NaN and the last rank. There are no times, because all trials train together.
+      result_: the ``hpx.Result`` of the cross-validation; it is not pickled.
+      classes_: (classes,), the labels, for classification.
+      n_features_in_: int, the size of the second axis of the inputs.
 
-    A fitted estimator pickles with its training data, from which ``program`` rebuilds the model.
+    A fitted estimator is pickled with its training data, from which ``program`` rebuilds the model.
 
     Example:
       >>> from sklearn.datasets import load_iris
@@ -107,20 +107,20 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         self.task = task
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Searches, and trains the best on all examples.
+        """Searches by cross-validation, trains the best trial on all examples, and returns this estimator.
 
         Args:
-          X: inputs, (examples, ...).
-          y: labels, (examples,), or targets, (examples,) or (examples, targets).
+          X: inputs, numbers, (examples, ...).
+          y: labels, (examples,), or targets, floats, (examples,) or (examples, targets).
 
         Raises:
           InputError, ProgramError: the sweep cannot run.
           RunError: every trial diverged, or the best one did on all data.
         """
-        self.__dict__.pop("_predictor", None)  # should this fit fail, there is none
+        self.__dict__.pop("_predictor", None)  # a fit that fails leaves an estimator that is not fitted
         if self.task not in TASKS:
-            raise InputError("SweepCV.task", self.task, f"must be one of {TASKS}", "Spell it so.")
-        several = not _classifies(self)  # targets an example
+            raise InputError("SweepCV.task", self.task, f"must be one of {TASKS}", 'Write task="classification".')
+        several = not _classifies(self)  # whether an example may have several targets
         X, y = validate_data(
             self, X, y, allow_nd=True, multi_output=several, y_numeric=several, ensure_min_samples=2, dtype="numeric"
         )
@@ -148,7 +148,7 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
             seed=self.seed,
         )
         self.result_ = sweep.run(progress=False)
-        self._tell(sweep, folds)
+        self._set_results(sweep, folds)
         again = Sweep(
             self._program(self._data),
             self.space,
@@ -158,31 +158,36 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         )
         last = again.run(progress=False)
         if last.best.status == "diverged":
-            raise RunError(f"the best trial, {self.best_params_}, diverged when it trained on all data.")
+            raise RunError(
+                f"the best trial, {self.best_params_}, diverged when it trained on all data. Give SweepCV a space "
+                "without such values."
+            )
         self._traced = tuple(verdict.name for verdict in again.plan().verdicts if verdict.traced)
         self._leaves = [leaf for _, leaf in last.leaves(0)]
         self._predictor = self._predicting()
         return self
 
     def _program(self, data: Data) -> Program:
+        """Returns the user's program for these splits. Raises unless it can predict."""
         program = self.program(data) if callable(self.program) else None
         if not isinstance(program, Program) or program.predict is None:
             raise InputError(
                 "SweepCV.program",
                 self.program,
                 "must give an hpx.Program with predict",
-                "Return hpx.supervised(...), or give Program(predict=...).",
+                "Return hpx.supervised(...), or hpx.Program(..., predict=...).",
             )
         return program
 
     def _predicting(self) -> Predictor:
+        """Returns the predictor of the best trial's model, from what is pickled of it."""
         program = self._program(self._data)
         kinds = {name: self.space.kind(name) for name in self._traced}
         h = lane_hparams(kinds, self.best_params_, self._traced)
         return Predictor(program, h, [state_from_leaves(self._leaves, trace_program(program, h, *program.splits))])
 
-    def _tell(self, sweep: Sweep, folds: int) -> None:
-        """Sets what was found."""
+    def _set_results(self, sweep: Sweep, folds: int) -> None:
+        """Sets the attributes that describe the cross-validation."""
         result, objective = self.result_, sweep.objective
         values = -objective.scores(result.last(objective.metric))  # greater is better
         splits = values.reshape(len(result), -1, folds).mean(axis=1)
@@ -207,13 +212,18 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         }
 
     def _outputs(self, X: Any) -> NDArray[Any]:
+        """Returns the model's outputs, (examples, ...)."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, allow_nd=True, dtype="numeric")
         outputs: NDArray[Any] = self._predictor(tidy_examples("predict", X, np.zeros(len(X))).x)[0]
         return outputs
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The label of each example, or its targets; (examples,) or (examples, targets)."""
+        """Returns the label of each example, (examples,), or its targets, (examples,) or (examples, targets).
+
+        Args:
+          X: inputs, as in ``fit``.
+        """
         outputs = self._outputs(X)
         if _classifies(self):
             labels: NDArray[Any] = self.classes_[outputs[:, : len(self.classes_)].argmax(axis=1)]
@@ -223,14 +233,24 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
 
     @available_if(_classifies)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> NDArray[Any]:
-        """The softmax of the outputs, (examples, classes)."""
+        """Returns the probability of each class by the softmax of the outputs, float64 (examples, classes).
+
+        Args:
+          X: inputs, as in ``fit``.
+        """
         from scipy.special import softmax
 
         shares: NDArray[Any] = softmax(self._outputs(X)[:, : len(self.classes_)].astype(np.float64), axis=1)
         return shares
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy, or the coefficient of determination for regression."""
+        """Returns the accuracy, or for regression the coefficient of determination, R².
+
+        Args:
+          X: inputs, as in ``fit``.
+          y: the true labels or targets, as in ``fit``.
+          sample_weight: weights, (examples,), or None for equal ones.
+        """
         measure = accuracy_score if _classifies(self) else r2_score
         return float(measure(y, self.predict(X), sample_weight=sample_weight))
 

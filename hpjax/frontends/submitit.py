@@ -1,9 +1,11 @@
-"""On clusters: sweeps as jobs of submitit, which comes with the extra ``submitit``."""
+"""Sweeps as jobs on a cluster, ``hpx.cluster``; submitit is in an extra: ``pip install 'hpjax[submitit]'``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpjax.core.errors import RunError, missing
+from hpjax.frontends.script import EXIT_USER_ERROR
+from hpjax.results.store.manifest import recording_command
 from hpjax.sweep.shard import Shard
 
 try:
@@ -19,18 +21,21 @@ CALLED = "hpjax run"
 
 
 class Job:
-    """What ``hpjax run FILE --dir DIRECTORY`` does, as a callable that submitit can submit, and submit again.
+    """A callable for submitit that does what ``hpjax run FILE --dir DIRECTORY`` does.
 
-    A job that is preempted or runs out of its time is queued again and goes on from its last checkpoint.
+    A job that is preempted or runs out of time is queued again, and goes on from its last checkpoint.
 
     Args:
       file: a Python file that defines ``sweep``.
-      directory: of the run, where all nodes see it.
-      shard: ``(1, 4)`` for the first of four parts; ``hpx.merge`` joins them.
-      **changes: options of the command line: ``trials=64, seed=1, quiet=True``.
+      directory: the run directory, on a file system that all nodes share.
+      shard: ``(1, 4)`` for the first of four parts of the trials; ``hpx.merge`` joins the finished parts.
+      **changes: options of ``hpjax run``, such as ``trials=64, seed=1, quiet=True``.
+
+    Attributes:
+      directory: the run directory, absolute.
 
     Raises:
-      InputError, click.UsageError: the command line has no such option, or takes no such value.
+      InputError, click.UsageError: ``hpjax run`` has no such option, or takes no such value.
 
     Example:
       >>> jobs = [Job("sweep.py", f"runs/{i}", shard=(i, 4), seed=1) for i in range(1, 5)]
@@ -45,11 +50,11 @@ class Job:
     ) -> None:
         self._file, self.directory = Path(file).absolute(), Path(directory).absolute()
         self._options = changes if shard is None else {"shard": Shard.read(shard)} | changes
-        cli.run.make_context(CALLED, self.arguments)  # where it is submitted, not in the job
+        cli.run.make_context(CALLED, self.arguments)  # fails here, where it is submitted, and not in the job
 
     @property
     def arguments(self) -> list[str]:
-        """Those of ``hpjax run``."""
+        """Returns the arguments of ``hpjax run``."""
         found = [str(self._file), f"--dir={self.directory}"]
         for name, value in self._options.items():
             if value is not None and value is not False:
@@ -57,18 +62,23 @@ class Job:
         return found
 
     def __call__(self) -> Path:
-        """Trains, or goes on, and returns the run directory."""
+        """Trains, or goes on, and returns the run directory.
+
+        Raises:
+          RunError: the script failed; the job's log says how.
+        """
         try:
-            cli.run.main(self.arguments, prog_name=CALLED, standalone_mode=False)
+            with recording_command([*CALLED.split(), *self.arguments]):
+                cli.run.main(self.arguments, prog_name=CALLED, standalone_mode=False)
         except SystemExit as ended:
-            # The command line has told why. submitit ends jobs in this way too, which is not ours to stop.
-            if ended.code == cli.EXIT_USER_ERROR:
-                raise RunError(f"{str(self._file)!r} cannot be run; the job's log says why.") from None
+            # The script's error was printed. As submitit itself ends jobs by SystemExit, any other passes through.
+            if ended.code == EXIT_USER_ERROR:
+                raise RunError(f"{str(self._file)!r} cannot be run: read the error in the job's log.") from None
             raise
         return self.directory
 
     def checkpoint(self) -> "DelayedSubmission":
-        """What submitit asks for when the job has to end: this very job, which goes on from its directory."""
+        """Returns the job that submitit queues when this one has to end: the same, which goes on from its directory."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)

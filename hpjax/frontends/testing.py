@@ -1,4 +1,4 @@
-"""What every sampler and scheduler promises, as checks to run on your own."""
+"""Checks of what every sampler and scheduler promises, to run on your own ones."""
 
 import copy
 import math
@@ -25,29 +25,31 @@ ALTERNATIVES = Space(optimizer="sgd", rate=LogUniform(1e-3, 1.0), momentum=Unifo
 
 
 def check_sampler(sampler: Sampler, *spaces: Space, n: int = 6) -> None:
-    """Asks a sampler for three rounds in several spaces, and checks what it proposes.
+    """Asks a sampler for three rounds of points in several spaces, and checks what it proposes.
 
-    Points lie in the space; the same question has the same answer, and asking changes nothing; ``n`` are asked for and
-    given; what came of earlier rounds is taken in, infinite scores among it; the baseline comes first and only once.
+    It checks that as many points come as were asked for, that they lie in the space, that the space's baseline comes
+    first and only once, that the same question has the same answer, that asking changes neither the sampler nor the
+    history, and that infinite scores, those of diverged trials, do no harm.
 
     Args:
-      sampler: with settings that suit ``n``.
-      *spaces: by default one of numbers, one with choices, and one of alternatives.
+      sampler: the sampler, with settings that suit ``n``.
+      *spaces: the spaces; by default one of numbers, one with choices, and one of alternatives.
       n: points a round.
 
     Raises:
-      AssertionError: a promise that is not kept.
+      InputError: ``sampler`` is no instance of ``Sampler``.
+      AssertionError: a promise is not kept.
 
     Example:
       >>> import hpjax.testing
       >>> hpjax.testing.check_sampler(hpx.Sobol())
     """
     if not isinstance(sampler, Sampler):
-        raise InputError("check_sampler.sampler", sampler, "must be a Sampler", "Give an instance.")
+        raise InputError("check_sampler.sampler", sampler, "must be a Sampler", "Write check_sampler(hpx.Sobol()).")
     for space in spaces or (SPACE, CHOICES, ALTERNATIVES):
         history: list[Observation] = []
         for number in range(3):
-            before, told = copy.deepcopy(history), copy.deepcopy(sampler)
+            before, copied = copy.deepcopy(history), copy.deepcopy(sampler)
             points = sampler.ask(space, history, n, seed=1)
             assert len(points) == n, f"asked for {n} points, got {len(points)}"
             baseline = space.baseline()
@@ -58,7 +60,7 @@ def check_sampler(sampler: Sampler, *spaces: Space, n: int = 6) -> None:
                 space.branch_of(point)
             assert history == before, "the history is not the sampler's to change"
             assert sampler.ask(space, history, n, seed=1) == points, "the same question must have the same answer"
-            assert told.ask(space, history, n, seed=1) == points, "a copy must answer as the sampler itself"
+            assert copied.ask(space, history, n, seed=1) == points, "a copy must answer as the sampler itself"
             history += [Observation(p, _scores(len(history) + i, p), 10, number) for i, p in enumerate(points)]
         assert sampler.ask(space, [], 0, seed=1) == []
         hopeless = [seen._replace(scores=(math.inf, math.inf)) for seen in history]
@@ -66,33 +68,36 @@ def check_sampler(sampler: Sampler, *spaces: Space, n: int = 6) -> None:
 
 
 def _scores(number: int, point: Point) -> tuple[float, float]:
-    """Of two replicates, one of which diverges now and then."""
+    """Returns the scores of two replicates, the second of which diverges in every seventh trial."""
     size = sum(math.sin(3 * value) for value in point.values() if isinstance(value, int | float))
     return size, math.inf if number % 7 == 3 else size + 0.1
 
 
 def check_scheduler(scheduler: Scheduler, trials: int = 27, budget: int = 81, eval_every: int = 1) -> None:
-    """Runs races with a scheduler, and checks its decisions.
+    """Runs made-up races with a scheduler, and checks its decisions.
 
-    It decides on live trials only, and at steps that go forward; the same race has the same decisions, whatever was
-    asked in between; somebody reaches the end, and not those that diverged; a trial takes over the state of a live one
-    of its group, with values of the space, and keeps what is static.
+    It checks that only live trials are stopped, that the steps of decisions go forward, that the same race has the same
+    decisions, that some trial reaches the end, and that a trial takes over the state of a live one of its own group,
+    with a point of the space that keeps the static hyperparameters.
 
     Args:
-      scheduler: one that can schedule so many trials.
-      trials: that start together.
-      budget: steps of each.
-      eval_every: steps between evaluations.
+      scheduler: the scheduler, with settings that suit ``trials`` and ``budget``.
+      trials: how many trials start together.
+      budget: the steps of each.
+      eval_every: the steps between evaluations.
 
     Raises:
-      AssertionError: a promise that is not kept.
+      InputError: ``scheduler`` is no instance of ``Scheduler``, or cannot schedule these trials.
+      AssertionError: a promise is not kept.
 
     Example:
       >>> import hpjax.testing
       >>> hpjax.testing.check_scheduler(hpx.Halving(factor=3))
     """
     if not isinstance(scheduler, Scheduler):
-        raise InputError("check_scheduler.scheduler", scheduler, "must be a Scheduler", "Give an instance.")
+        raise InputError(
+            "check_scheduler.scheduler", scheduler, "must be a Scheduler", "Write check_scheduler(hpx.Halving())."
+        )
     scheduler.check(trials, budget, eval_every)
     for seed in range(3):
         first = _raced(scheduler, trials, budget, eval_every, seed)
@@ -102,7 +107,11 @@ def check_scheduler(scheduler: Scheduler, trials: int = 27, budget: int = 81, ev
 
 
 def _raced(scheduler: Scheduler, trials: int, budget: int, eval_every: int, seed: int) -> list[list[int]]:
-    """Who was live after each decision, in a race whose scores fall, as the seed decides; one in nine diverges."""
+    """Runs a race whose scores fall with the steps, and in which one trial in nine diverges.
+
+    Returns:
+      The ids of the live trials after each decision and, as the last entry, at the end.
+    """
     rng = np.random.default_rng(seed)
     level, live, lost = rng.random(trials), set(range(trials)), set[int]()
     points = dict(enumerate(SPACE.from_unit(u) for u in rng.random((trials, len(SPACE.dimensions)))))

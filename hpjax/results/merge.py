@@ -168,6 +168,7 @@ def _manifest(parts: Sequence[ShardRun]) -> dict[str, Any]:
     return manifests[0] | {
         **origin(),
         "extended": 0,
+        "extended_by": [],
         "sweep": sweep | {"shard": None if whole else shards},
         "plan": [line for each in manifests for line in (*each["plan"], "")],
         "merged": [run for each in manifests for run in each.get("merged", [_run(each)])],

@@ -61,7 +61,9 @@ def extend(path: Path, spec: SweepSpec, plan: Plan, manifest: dict[str, Any]) ->
     for _ in range(KEPT):  # one may be damaged
         checkpoints.save(arrays, 0.0)
     checkpoints.close()
-    write_manifest(path, manifest | {"created": there["created"], "extended": there["extended"] + 1})
+    began = {name: there[name] for name in ("created", "command")}
+    commands = [*there["extended_by"], manifest["command"]]
+    write_manifest(path, manifest | began | {"extended": there["extended"] + 1, "extended_by": commands})
 
 
 def _check_steps(spec: SweepSpec, plan: Plan, was: dict[str, Any], now: dict[str, Any], changed: set[str]) -> None:

@@ -37,6 +37,7 @@ def manifest(spec: SweepSpec, plan: Plan, recorded: bool) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "extended": 0,
+        "extended_by": [],
         **origin(),
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
         "devices": {"count": plan.devices[0], "kind": plan.devices[1]},

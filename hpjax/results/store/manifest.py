@@ -4,7 +4,9 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,28 @@ MANIFEST, FORMAT = "manifest.json", 2
 FOLLOWING = ("ranges", "options", "scales")
 
 
+_command: ContextVar[Sequence[str] | None] = ContextVar("command", default=None)
+
+
+@contextmanager
+def recording_command(words: Sequence[str]) -> Iterator[None]:
+    """Has manifests that are written in its body record this command.
+
+    Without it they record ``sys.argv``, which is another command where the command line runs within a program.
+    """
+    before = _command.set(words)
+    try:
+        yield
+    finally:
+        _command.reset(before)
+
+
 def origin() -> dict[str, Any]:
-    """When and by which command something is written, for its manifest."""
-    return {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else [],
-    }
+    """Returns when and by which command something is written, for its manifest."""
+    command, argv = _command.get(), sys.argv
+    if command is None:
+        command = [Path(argv[0]).name, *argv[1:]] if argv else []
+    return {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "command": [*command]}
 
 
 def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
@@ -91,6 +109,10 @@ FIELDS = {
     "versions": Field(lambda v: _is_dict(v, is_text), "a version for each package"),
     "plan": Field(lambda v: isinstance(v, list) and all(isinstance(line, str) for line in v), "a list of lines"),
     "extended": Field(is_whole, "a whole number, 0 or more"),
+    "extended_by": Field(
+        lambda v: isinstance(v, list) and all(isinstance(c, list) and all(isinstance(w, str) for w in c) for c in v),
+        "a list of lists of words",
+    ),
     "sweep.names": Field(list_of(lambda v: is_text(v) and v.isidentifier()), "a list of names"),
     "sweep.metrics": Field(list_of(is_text), "a list of names"),
     "sweep.scales": Field(

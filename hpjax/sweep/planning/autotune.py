@@ -9,7 +9,7 @@ import numpy as np
 
 from hpjax.engine import sharding
 from hpjax.engine.device_errors import OutOfMemoryError, translating_device_errors
-from hpjax.engine.device_lanes import Cohort
+from hpjax.engine.device_lanes import LaneTable
 from hpjax.engine.distributed import several
 from hpjax.results.store.validation import memory
 from hpjax.sweep.planning import width
@@ -111,7 +111,7 @@ def _speed(programs: GroupPrograms, plan: Plan, group: Group, wide: int, kernels
     everyone = programs.cohort(plan, group, trials, dict(enumerate(plan.points)))
     # A chunk a device: of one replicate, unless lanes of several may stand in it.
     count = min(wide * devices, capacity_of(spec, plan).lanes_together(len(group.trials)))
-    cohort: Cohort = jax.tree.map(lambda array: array[:count], everyone)
+    cohort: LaneTable = jax.tree.map(lambda array: array[:count], everyone)
     cohort = cohort._replace(budget=np.full(count, FOREVER, np.int32))
     block = None
     if spec.stream is not None:

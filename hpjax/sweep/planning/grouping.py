@@ -9,7 +9,7 @@ from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.program import TrialLength
 from hpjax.core.space import Point
 from hpjax.engine.shapes import ProgramShapes
-from hpjax.engine.tracing import Tracer, Verdict, blamed, kinds_of, resolve_traced, shapes_of
+from hpjax.engine.tracing import Tracer, Verdict, kinds_of, resolve_traced, shapes_of
 from hpjax.sweep.planning.plan import Group
 from hpjax.sweep.spec import SweepSpec
 
@@ -112,5 +112,5 @@ def lengths_of(spec: SweepSpec, points: Sequence[Point]) -> list[TrialLength]:
         lengths = [spec.program.length(h) for h in hparams]
         spec.program.validate(list(zip(hparams, lengths, strict=True)))
     except Exception as error:
-        raise blamed(error) from None
+        raise with_user_lines(error) from None
     return lengths

@@ -11,7 +11,7 @@ from hpjax.core.hparams import Hparams
 from hpjax.core.space import Point
 from hpjax.engine import sharding
 from hpjax.engine.compile import Compiled, compiling
-from hpjax.engine.device_lanes import Cohort, DeviceLanes
+from hpjax.engine.device_lanes import DeviceLanes, LaneTable
 from hpjax.engine.segment import SegmentConfig
 from hpjax.engine.tracing import kinds_of, shapes_of, stack_hparams
 from hpjax.sweep.planning.plan import Group, Plan
@@ -61,11 +61,11 @@ class GroupPrograms(NamedTuple):
             train = self.spec.stream.shapes
         return compiling(self.config(plan, group), h, train, valid, self.mesh, plan.arrangements[group].chunks)
 
-    def lanes(self, plan: Plan, group: int, compiled: Compiled, cohort: Cohort) -> DeviceLanes:
+    def lanes(self, plan: Plan, group: int, compiled: Compiled, cohort: LaneTable) -> DeviceLanes:
         """Returns the lanes of a cohort on the devices, before their first step."""
         return DeviceLanes(self.config(plan, group), compiled, cohort, self.spec.seed, *self.splits)
 
-    def cohort(self, plan: Plan, group: Group, trials: Collection[int], points: Mapping[int, Point]) -> Cohort:
+    def cohort(self, plan: Plan, group: Group, trials: Collection[int], points: Mapping[int, Point]) -> LaneTable:
         """Returns the lanes of trials of a group, which have these hyperparameters."""
         # Lanes that end late stand together, so that a chunk ends when all of its lanes do.
         ordered = sorted(trials, key=lambda t: (-plan.budgets[t], t))
@@ -74,4 +74,4 @@ class GroupPrograms(NamedTuple):
         own = [points[int(t)] for t in trial]
         budget = np.array([plan.budgets[t] for t in trial], np.int32)
         h = stack_hparams(kinds_of(self.spec.space), own, own[0].keys() - group.static.keys())
-        return Cohort(trial, replicate, budget, h)
+        return LaneTable(trial, replicate, budget, h)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hpjax.core.arrays import Ints, ceil_div
-from hpjax.engine.device_lanes import Cohort, SegmentResult
+from hpjax.engine.device_lanes import LaneTable, SegmentResult
 from hpjax.engine.lane import HEALTHY
 from hpjax.results.store.rows import Change
 
@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
     changes: dict[int, Change]
 
     @classmethod
-    def of(cls, cohort: Cohort, microsteps: Ints, result: SegmentResult, evaluated: bool) -> "Outcome":
+    def of(cls, cohort: LaneTable, microsteps: Ints, result: SegmentResult, evaluated: bool) -> "Outcome":
         """Returns the outcome for the lanes of a cohort.
 
         Args:

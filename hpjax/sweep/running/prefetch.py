@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from hpjax.data.stream import Pass, Position, Stream
-from hpjax.engine import sharding as spread
+from hpjax.engine import sharding
 
 # Seconds that closing waits for a batch that is being drawn, and then for the iterator to end its own threads and
 # processes.
@@ -132,7 +132,7 @@ class BlockPrefetcher:
         return Block(begin, jax.block_until_ready(self._put(whole)), before, draws.position())
 
     def _put(self, arrays: Any) -> Any:
-        return spread.put(arrays, self._mesh, spread.WHOLE)
+        return sharding.put(arrays, self._mesh, sharding.WHOLE)
 
 
 def _on_host(block: Block) -> Block:

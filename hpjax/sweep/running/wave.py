@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from hpjax.data.stream import Position
-from hpjax.engine.compile import AT_ONCE, Compiled
+from hpjax.engine.compile import COMPILE_THREADS, Compiled
 from hpjax.engine.device_errors import translating_device_errors
 from hpjax.engine.device_lanes import DeviceLanes, SegmentResult
 from hpjax.engine.shapes import Lane
@@ -268,7 +268,7 @@ class Wave:
             position, steps = Position.unpacked(self._state.stream), int(self._cohort.budget.max())
             self._blocks = BlockPrefetcher(stream, context.programs.mesh, self._state.step, steps, position)
             context.streams.callback(self._blocks.close)
-        for wave in islice(self._following(), AT_ONCE):
+        for wave in islice(self._following(), COMPILE_THREADS):
             wave.prepare()
         assert self._compiled is not None
         with translating_device_errors(number):
