@@ -11,11 +11,12 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers import RATES, SPACE, Net, blobs, classifier, compilations, quadratic, rates
 
 import hpjax as hpx
 from hpjax.data import Examples
 from hpjax.space import Space
+from tests.support.counting import compilations
+from tests.support.programs import RATES, SPACE, Net, blobs, classifier, quadratic, rates
 
 
 def planned(**changes):
@@ -123,7 +124,7 @@ MISTAKES = {
             SPACE & Space(hidden=hpx.Choice(4, 8, traced=True)),
             trials=2,
         ).plan(),
-        "Space.hidden.traced = True: cannot be: its value is needed while the program is traced, helpers.py:",
+        "Space.hidden.traced = True: cannot be: its value is needed while the program is traced, programs.py:",
     ),
     "model as class": (lambda: trained(model=Net), "must be a Linen module, a function of h, or for NNX"),
     "a metric called loss": (

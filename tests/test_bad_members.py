@@ -8,9 +8,11 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers import blobs, classifier, compilations, same_bits
 
 import hpjax as hpx
+from tests.support.compare import same_bits
+from tests.support.counting import compilations
+from tests.support.programs import blobs, classifier
 
 WIDTH = 4
 KINDS = ("fine", "loss", "gradient", "unread", "metric NaN", "metric Inf", "batch", "train metric", "unlucky")

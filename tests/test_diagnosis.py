@@ -6,11 +6,11 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers import blobs
 
 import hpjax as hpx
 from hpjax.data import batch_indices
 from hpjax.keys import lane_key, purpose_key
+from tests.support.programs import blobs
 
 MONITORS = ["gradient_norm", "update_ratio", "dead_units", "sparsity"]
 

@@ -10,9 +10,9 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers import quadratic
 
 import hpjax as hpx
+from tests.support.programs import quadratic
 
 MODULES = [m.name for m in pkgutil.walk_packages(hpx.__path__, "hpjax.")]
 

@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import optax
 import pytest
-from helpers import RATES, classifier, quadratic, rates, same_bits
-from killed import SWEEPS
 
 import hpjax as hpx
+from tests.support.compare import same_bits
+from tests.support.killed import SWEEPS
+from tests.support.programs import RATES, classifier, quadratic, rates
 
 SPACE = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e9), momentum=hpx.Uniform(0.5, 0.9))
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from helpers import same_bits
 
 import hpjax as hpx
 from hpjax.cli import main
+from tests.support.compare import same_bits
 
 FILE = """
 import time

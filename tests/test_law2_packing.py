@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from helpers import SPACE, classifier, same_bits
 
 import hpjax as hpx
 from hpjax.engine import layout, spread
@@ -13,6 +12,8 @@ from hpjax.engine.compiled import compiling
 from hpjax.engine.lanes import Cohort, Lanes
 from hpjax.engine.segment import Recipe
 from hpjax.engine.trace import shapes_of
+from tests.support.compare import same_bits
+from tests.support.programs import SPACE, classifier
 
 WIDTH, SEED = 4, 3
 DIVERGING = 1e8

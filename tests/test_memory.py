@@ -9,13 +9,13 @@ from concurrent.futures import Future
 import jax
 import numpy as np
 import pytest
-from helpers import same_bits
-from killed import SWEEPS
 
 import hpjax as hpx
 from hpjax import groups, sizing
 from hpjax.engine import spread
 from hpjax.engine.lanes import Lanes
+from tests.support.compare import same_bits
+from tests.support.killed import SWEEPS
 
 FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1099511627776 bytes.")
 WIDE = 4

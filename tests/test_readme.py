@@ -30,7 +30,7 @@ def test_the_conditional_space():
 
 
 def test_the_search():
-    from helpers import quadratic
+    from tests.support.programs import quadratic
 
     names = {"hpx": hpx, "program": quadratic(800, 50), "space": hpx.Space(rate=hpx.LogUniform(1e-3, 0.4))}
     exec(BLOCKS[2].replace("trials=256, rounds=8", "trials=16, rounds=2"), names)
@@ -40,7 +40,8 @@ def test_the_search():
 
 def test_the_loop_of_optuna():
     import optuna
-    from helpers import quadratic
+
+    from tests.support.programs import quadratic
 
     program = quadratic()
 
@@ -102,7 +103,7 @@ def test_the_job_array(tmp_path, monkeypatch):
 
 
 def test_the_program_of_ones_own(tmp_path, monkeypatch):
-    from helpers import RATES, quadratic
+    from tests.support.programs import RATES, quadratic
 
     monkeypatch.chdir(tmp_path)
     toy = quadratic()

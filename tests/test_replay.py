@@ -8,10 +8,11 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers import RATES, blobs, classifier, compilations, quadratic, rates
-from killed import SWEEPS as INTERRUPTED
 
 import hpjax as hpx
+from tests.support.counting import compilations
+from tests.support.killed import SWEEPS as INTERRUPTED
+from tests.support.programs import RATES, blobs, classifier, quadratic, rates
 
 SPACE = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e-1), momentum=hpx.Uniform(0, 0.9))
 NOISY = classifier(steps=12, eval_every=4)

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import RATES, quadratic, ran, rates, same_bits
 
 import hpjax as hpx
 from hpjax.engine import spread
+from tests.support.compare import same_bits
+from tests.support.counting import ran
+from tests.support.programs import RATES, quadratic, rates
 
 
 def survivors(scheduler, scores, budget):

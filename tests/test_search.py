@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import optuna
 import pytest
-from helpers import RATES, compilations, quadratic
 
 import hpjax as hpx
 from hpjax import testing
 from hpjax.samplers import Observation
+from tests.support.counting import compilations
+from tests.support.programs import RATES, quadratic
 
 OPTUNA = {
     "TPE": lambda kinds: kinds.TPESampler(n_startup_trials=6),

@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers import compilations
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
@@ -18,6 +17,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 import hpjax as hpx
 from hpjax.data import Examples
+from tests.support.counting import compilations
 
 
 def labels(data):

@@ -14,13 +14,15 @@ import optax
 import pytest
 from flax import linen as nn
 from grain import samplers, transforms
-from helpers import SPACE, Net, blobs, classifier, compilations, ran, same_bits
-from plain import SEED, train_alone
 
 import hpjax as hpx
 from hpjax.engine import spread
 from hpjax.feed import Feed
 from hpjax.stream import Pass, Position, Stream
+from tests.support.compare import same_bits
+from tests.support.counting import compilations, ran
+from tests.support.plain import SEED, train_alone
+from tests.support.programs import SPACE, Net, blobs, classifier
 
 STEPS, EPOCH, BLOCK = 24, 10, 5
 

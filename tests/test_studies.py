@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import pytest
 from click.testing import CliRunner
-from helpers import blobs, compilations
 from matplotlib.figure import Figure
 
 import hpjax as hpx
@@ -19,6 +18,8 @@ from hpjax.engine.width import Rate
 from hpjax.studies import NoisyQuadratic, fit_rates, fit_steps, noise_scale, noise_scale_of, scaling
 from hpjax.studies.batch_size import _estimated
 from hpjax.studies.scaling import bootstrap_of_least, recorded
+from tests.support.counting import compilations
+from tests.support.programs import blobs
 
 SIZES = 2 ** np.arange(6, 15)
 

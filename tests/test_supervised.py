@@ -7,11 +7,13 @@ import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
-from helpers import Net, classifier, compilations, same_bits
 
 import hpjax as hpx
 from hpjax.data import Examples, batch_indices
 from hpjax.keys import lane_key, purpose_key
+from tests.support.compare import same_bits
+from tests.support.counting import compilations
+from tests.support.programs import Net, classifier
 
 ONE = hpx.Space(learning_rate=0.1, momentum=0.9)
 RATE = hpx.Hparams({"learning_rate": 0.1, "momentum": 0.9})

@@ -9,25 +9,14 @@ import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
-from helpers import compilations, ran, same_bits
-from plain import SEED, cross_entropy, train_alone
 from sklearn.model_selection import KFold
-from test_axes import (
-    BATCH,
-    MLP,
-    Dense,
-    Masked,
-    Small,
-    difference,
-    make_data,
-    points,
-)
 
 import hpjax as hpx
-import hpjax.hparams
 from hpjax.data import Examples
-
-REAL = float  # float64 where it is enabled
+from tests.support.compare import same_bits
+from tests.support.counting import compilations, ran
+from tests.support.networks import BATCH, MLP, Dense, Masked, Small, difference, make_data, points
+from tests.support.plain import SEED, cross_entropy, train_alone
 
 
 def program_of(data, **changes):

@@ -4,12 +4,14 @@ import json
 
 import flax.linen as nn
 import pytest
-from helpers import RATES, blobs, classifier, compilations, quadratic, rates, same_bits
 
 import hpjax as hpx
 from hpjax import groups, remembered, tuning
 from hpjax.engine import spread
 from hpjax.engine.compiled import Compiled
+from tests.support.compare import same_bits
+from tests.support.counting import compilations
+from tests.support.programs import RATES, blobs, classifier, quadratic, rates
 
 
 @pytest.fixture(autouse=True)

@@ -15,14 +15,15 @@ import jax
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import same_bits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from killed import SWEEPS
-from test_resume import abandon, whole
 
 import hpjax as hpx
+from hpjax import checkpoint
 from hpjax.cli import main
+from tests.support.compare import same_bits
+from tests.support.interrupted import abandon, whole
+from tests.support.killed import SWEEPS
 
 SWEEP = SWEEPS["halving"]
 CASES = int(os.environ.get("HPJAX_DAMAGES", "1"))
@@ -433,7 +434,7 @@ def test_a_cut_that_is_ahead_of_its_database_is_refused(interrupted):
 
 def test_a_cut_larger_than_memory_is_not_restored(interrupted, monkeypatch):
     """Its shapes are looked at before anything is allocated: here more is promised than a host has."""
-    monkeypatch.setattr("hpjax.checkpoint.memory", lambda: 100)
+    monkeypatch.setattr(checkpoint, "memory", lambda: 100)
     with (
         pytest.warns(UserWarning, match="its arrays take .*, more than the memory of this host"),
         pytest.raises(hpx.RunError, match="none of the checkpoints"),
@@ -644,10 +645,17 @@ def examine(runs, tmp_path_factory, cases, kinds, act):
 BOTH = ["finished", "interrupted"]
 
 
-def test_show(runs, tmp_path_factory, counted):
-    commanded(runs, tmp_path_factory, counted, 140 * CASES, BOTH, "show")
+def few_and(many):
+    """Few damaged directories in `make test`, many in the rest."""
+    return pytest.mark.parametrize("cases", [10, pytest.param(many * CASES, marks=pytest.mark.slow)])
 
 
+@few_and(140)
+def test_show(runs, tmp_path_factory, counted, cases):
+    commanded(runs, tmp_path_factory, counted, cases, BOTH, "show")
+
+
+@pytest.mark.slow
 def test_plot(runs, tmp_path_factory, monkeypatch, counted):
     # At full size drawing would be all of the time.
     from hpjax import plot
@@ -656,16 +664,18 @@ def test_plot(runs, tmp_path_factory, monkeypatch, counted):
     commanded(runs, tmp_path_factory, counted, 10 * CASES, BOTH, "plot")
 
 
-def test_export(runs, tmp_path_factory, counted):
-    commanded(runs, tmp_path_factory, counted, 100 * CASES, BOTH, "export", "--csv")
+@few_and(100)
+def test_export(runs, tmp_path_factory, counted, cases):
+    commanded(runs, tmp_path_factory, counted, cases, BOTH, "export", "--csv")
 
 
+@pytest.mark.slow
 def test_export_to_optuna(runs, tmp_path_factory, counted):
-    pytest.importorskip("optuna")
     commanded(runs, tmp_path_factory, counted, 40 * CASES, BOTH, "export", "--optuna")
 
 
-def test_restore(runs, tmp_path_factory, counted):
+@few_and(40)
+def test_restore(runs, tmp_path_factory, counted, cases):
     outcomes = []
 
     def act(directory):
@@ -675,9 +685,9 @@ def test_restore(runs, tmp_path_factory, counted):
         except (hpx.RunError, hpx.InputError):
             outcomes.append(None)
 
-    examine(runs, tmp_path_factory, 40 * CASES, ["finished"], act)
+    examine(runs, tmp_path_factory, cases, ["finished"], act)
     counted(f"{len(outcomes)} damaged run directories tried with restore: {outcomes.count(None)} refused")
-    assert len(outcomes) >= 40
+    assert len(outcomes) >= cases
     assert 0 < outcomes.count(None) < len(outcomes)
 
 
@@ -686,7 +696,8 @@ def expected():
     return whole("halving")[0]
 
 
-def test_resume(runs, tmp_path_factory, counted):
+@few_and(40)
+def test_resume(runs, tmp_path_factory, counted, cases):
     outcomes = []
 
     def act(directory):
@@ -704,9 +715,9 @@ def test_resume(runs, tmp_path_factory, counted):
             assert found.hparams == expected().hparams
 
     sqlite_of_original = sqlite_of(runs / "interrupted")
-    examine(runs, tmp_path_factory, 40 * CASES, ["interrupted"], act)
+    examine(runs, tmp_path_factory, cases, ["interrupted"], act)
     counted(f"{len(outcomes)} damaged run directories tried with resume: {len(outcomes) - sum(outcomes)} refused")
-    assert len(outcomes) >= 40
+    assert len(outcomes) >= cases
     assert 0 < sum(outcomes) < len(outcomes)
 
 
