@@ -19,7 +19,7 @@ settings.load_profile("steady")
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(request):
-    """What was compiled for one test serves the next, in other processes and sessions too: most that tests do is compile.
+    """What was compiled for one test serves the next, in other processes and sessions too: tests do little else.
 
     Not for the laws, whose programs are compiled as users have them compiled, nor in processes that tests start.
     """

@@ -22,6 +22,7 @@ import hpjax as hpx
 from hpjax.engine.trace import numbers
 from hpjax.keys import lane_key, purpose_key, step_key
 from tests.support.counting import ran
+from tests.support.marks import few_of
 from tests.support.networks import BATCH, MLP, REAL, Dense, Masked, Small, difference, make_data, points
 from tests.support.plain import SEED, FromNnx, cross_entropy, learn_alone, search_alone, train_alone
 from tests.support.programs import example
@@ -646,6 +647,24 @@ ROWS = {
 }  # fmt: skip
 
 
+# Those of `make test`: one of each kind.
+FEW = {
+    "learning rate",
+    "schedule: warmup-cosine",
+    "momentum and Nesterov",
+    "weight decay and its mask",
+    "dropout rate",
+    "dropout rate in NNX",
+    "activation by selection",
+    "steps",
+    "early stopping",
+    "microbatches",
+    "units and layers by masks",
+    "cross-validation fold",
+    "exploration in Q-learning",
+}
+
+
 def initializer(function):
     return getattr(nn.initializers, function.__name__.replace("zeros", "zeros_init"))()
 
@@ -673,7 +692,7 @@ def initial(init, point, replicate):
     return init(purpose_key(lane_key(SEED, replicate), "init"), h)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", few_of(ROWS, FEW))
 def test_trials_equal_plain_loops(name):
     row = ROWS[name]
     with jax.enable_x64(True):

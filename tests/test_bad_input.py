@@ -1,7 +1,6 @@
 """Every mistake gives one clear error before any compile: the field, the value, what is allowed, the remedy."""
 
 import dataclasses
-import subprocess
 import sys
 import traceback
 
@@ -10,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from click.testing import CliRunner
 from flax import linen as nn
 
 import hpjax as hpx
+from hpjax.cli import main
 from hpjax.data import Examples
 from hpjax.space import Space
 from tests.support.counting import compilations
@@ -330,12 +331,11 @@ def test_what_an_interrupted_start_leaves_is_no_other_run(tmp_path):
         ("import hpjax\nsweep = hpjax.Uniform(1, 0)", "at sweep.py:2: sweep = hpjax.Uniform(1, 0)"),
     ],
 )
-def test_a_file_without_a_sweep(tmp_path, text, message):
+def test_a_file_without_a_sweep(tmp_path, monkeypatch, text, message):
     (tmp_path / "sweep.py").write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-m", "hpjax", "plan", str(tmp_path / "sweep.py")], capture_output=True, text=True
-    )
-    assert done.returncode == 2
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    done = CliRunner().invoke(main, ["plan", str(tmp_path / "sweep.py")])
+    assert done.exit_code == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -13,6 +13,7 @@ from hpjax.engine.lanes import Cohort, Lanes
 from hpjax.engine.segment import Recipe
 from hpjax.engine.trace import shapes_of
 from tests.support.compare import same_bits
+from tests.support.marks import slow
 from tests.support.programs import SPACE, classifier
 
 WIDTH, SEED = 4, 3
@@ -66,7 +67,7 @@ def assert_same(reference, other, trials):
     assert compared
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [1, slow(2)])
 def test_number_of_devices(reference, devices):
     assert_same(reference, run(POINTS, devices=devices), range(40))
 
@@ -77,6 +78,7 @@ def test_length_of_segments(reference, segment):
     assert_same(reference, run(POINTS, segment=segment), range(40))
 
 
+@pytest.mark.slow
 def test_all_steps_in_one_segment():
     once = dataclasses.replace(PROGRAM, eval_every=21)
     sweep = hpx.Sweep(once, SPACE, sampler=hpx.Manual(POINTS), seed=SEED, width=WIDTH)
@@ -102,7 +104,7 @@ def test_a_trial_in_a_sweep_of_its_own(reference, trial):
     assert_same(reference, run([POINTS[trial]], devices=1), [trial])
 
 
-@pytest.mark.parametrize("randomness", ["shared", "independent"])
+@pytest.mark.parametrize("randomness", ["shared", slow("independent")])
 def test_every_trial_alone_in_one_program(randomness):
     """Each of 40 trials alone in the very program that trains all 40, on every device and in any company."""
     program = PROGRAM

@@ -4,9 +4,13 @@ import signal
 import socket
 import warnings
 
+import pytest
+
 from tests.support.interrupted import check
 from tests.support.killed import SWEEPS
 from tests.support.processes import started
+
+pytestmark = pytest.mark.slow
 
 PREEMPTED = 143
 

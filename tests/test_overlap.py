@@ -10,7 +10,7 @@ from hpjax.engine.lanes import Lanes
 from tests.support.compare import same_bits
 from tests.support.counting import compilations
 from tests.support.lanes import lanes_of
-from tests.support.programs import RATES, Net, classifier, quadratic, rates
+from tests.support.programs import RATES, quadratic, rates
 
 
 @pytest.fixture
@@ -88,15 +88,15 @@ def test_a_lane_that_ended_does_nothing_in_a_segment_launched_before_it_was_know
 
 
 def in_groups():
-    space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e-1), momentum=0.9, hidden=hpx.Choice(2, 3, 4))
-    return hpx.Sweep(classifier(model=lambda h: Net(h.hidden), steps=4, eval_every=2), space, trials=6)
+    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1e-1), size=hpx.Choice(2, 3, 4))
+    return hpx.Sweep(quadratic(4, 2, size=lambda h: h.size), space, trials=6)
 
 
 def test_the_next_groups_compile_while_one_trains(calls, monkeypatch):
     asked, compile_one = [], compiling.compiling
 
     def noted(recipe, h, *args):
-        asked.append(("compile", h.hidden, len(calls)))
+        asked.append(("compile", h.size, len(calls)))
         return compile_one(recipe, h, *args)
 
     monkeypatch.setattr(groups, "compiling", noted)
@@ -106,7 +106,7 @@ def test_the_next_groups_compile_while_one_trains(calls, monkeypatch):
     assert len(programs) == 3, "nothing twice"
     # Two before anything trains, and each time that a group begins the one after the next.
     assert [before for _, _, before in asked] == [0, 0, 4]
-    assert len({hidden for _, hidden, _ in asked}) == 3
+    assert len({size for _, size, _ in asked}) == 3
 
 
 def test_a_group_whose_compilation_fails_says_so_when_it_is_its_turn(monkeypatch):

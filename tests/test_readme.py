@@ -112,6 +112,7 @@ def test_the_program_of_ones_own(tmp_path, monkeypatch):
     assert hpx.load("runs/mine").statuses.shape == (64,)
 
 
+@pytest.mark.slow
 def test_the_study_of_the_batch_size(tmp_path, monkeypatch):
     import optax
 

@@ -19,6 +19,7 @@ from hpjax.checkpoint import Checkpoints
 from tests.support.compare import same_bits
 from tests.support.interrupted import abandon, check, whole
 from tests.support.killed import SWEEPS
+from tests.support.marks import few_of, slow
 from tests.support.processes import started
 from tests.support.programs import ROOT
 
@@ -27,7 +28,10 @@ KILLS = int(os.environ.get("HPJAX_KILLS", "1"))
 KILLED_KINDS = ["halving", "population", *(["groups", "early stopping"] if KILLS > 1 else [])]
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize(
+    "name",
+    few_of(SWEEPS, ("halving", "population")),
+)
 def test_an_abandoned_run_goes_on(name, tmp_path):
     _, events = whole(name)
     for after in (events // 3, 2 * events // 3):
@@ -40,6 +44,7 @@ def test_an_abandoned_run_goes_on(name, tmp_path):
         assert len(rest) - 1 < events, "it went on, and did not begin anew"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KILLED_KINDS)
 def test_a_killed_run_goes_on(name, tmp_path, counted):
     """SIGKILL at random instants, that often, and then to the end here; what was saved never goes back."""
@@ -69,6 +74,7 @@ def test_a_killed_run_goes_on(name, tmp_path, counted):
 UNWRITTEN = re.compile("^hpjax.errors.RunError: .*(cannot|could not) be written: ", re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_notice_of_preemption_writes_a_checkpoint(number, tmp_path):
     """SIGTERM: the event that is under way ends, a checkpoint is written, and the exit code is 143 = 128 + SIGTERM.
@@ -94,6 +100,7 @@ def test_a_notice_of_preemption_writes_a_checkpoint(number, tmp_path):
     check(directory, "groups")
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_very_first_checkpoint_is_written(tmp_path):
     directory = tmp_path / "run"
     with started("killed", "halving", directory) as process:
@@ -109,6 +116,7 @@ def test_a_kill_while_the_very_first_checkpoint_is_written(tmp_path):
     check(directory, "halving")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["limit", "read-only"])
 def test_what_can_be_written_no_more_is_an_error_and_what_was_saved_restores(how, tmp_path):
     directory = tmp_path / "run"
@@ -124,6 +132,7 @@ def test_what_can_be_written_no_more_is_an_error_and_what_was_saved_restores(how
     check(directory, "halving")
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_really_full(tmp_path):
     """A file system of 4 MiB of its own, where the system lets us mount one."""
     disk, saved = tmp_path / "disk", tmp_path / "saved"
@@ -162,6 +171,7 @@ def test_a_flipped_byte_is_found_and_the_cut_before_is_used(tmp_path):
     check(tmp_path / "run", "halving")
 
 
+@pytest.mark.slow
 @damaged
 def test_where_no_cut_is_whole_nothing_is_deleted(tmp_path):
     abandon("groups", tmp_path / "run", 8)
@@ -178,6 +188,7 @@ def test_where_no_cut_is_whole_nothing_is_deleted(tmp_path):
     check(tmp_path / "run", "groups")
 
 
+@pytest.mark.slow
 def test_other_versions_are_told_of(tmp_path):
     abandon("groups", tmp_path, 8)
     manifest = tmp_path / "manifest.json"
@@ -208,7 +219,7 @@ def test_checkpoints_take_no_more_than_their_share_of_the_time(tmp_path):
     checkpoints.close()
 
 
-@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("devices", [1, slow(4)])
 def test_it_goes_on_with_other_devices(devices, tmp_path):
     abandon("halving", tmp_path / "run", 12, devices=3)
     dataclasses.replace(SWEEPS["halving"], devices=devices).run(tmp_path / "run", progress=False)

@@ -12,6 +12,7 @@ import hpjax as hpx
 from hpjax import testing
 from hpjax.samplers import Observation
 from tests.support.counting import compilations
+from tests.support.marks import slow
 from tests.support.programs import RATES, quadratic
 
 OPTUNA = {
@@ -24,7 +25,11 @@ OPTUNA = {
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 
-@pytest.mark.parametrize("sampler", [hpx.Sobol(), hpx.Random(), hpx.Refine(), hpx.Bayes(initial=6)], ids=repr)
+@pytest.mark.parametrize(
+    "sampler",
+    [hpx.Sobol(), hpx.Random(), hpx.Refine(), slow(hpx.Bayes(initial=6))],
+    ids=repr,
+)
 def test_samplers(sampler):
     testing.check_sampler(sampler)
 

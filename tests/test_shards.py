@@ -402,6 +402,7 @@ def test_a_job_says_what_is_wrong(hpjax, tmp_path):
         hpx.cluster.Job("wrong.py", tmp_path / "a")()
 
 
+@pytest.mark.slow
 def test_jobs_of_submitit(hpjax, tmp_path):
     executor = submitit.LocalExecutor(tmp_path / "logs")
     executor.update_parameters(timeout_min=5)

@@ -58,6 +58,7 @@ def search(task, **changes):
     return hpx.sklearn.SweepCV(**(settings | changes))
 
 
+@pytest.mark.slow
 @parametrize_with_checks([search("classification")])
 def test_scikit_learn_s_own_checks(estimator, check):
     check(estimator)
@@ -70,6 +71,7 @@ REGRESSION = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("estimator", "check"), REGRESSION, ids=[str(check.func.__name__) for _, check in REGRESSION])
 def test_scikit_learn_s_checks_of_regressors(estimator, check):
     """What does not depend on the task is checked above."""

@@ -7,6 +7,7 @@ from tests.support.processes import started
 from tests.support.programs import RATES, quadratic
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["spreading", "elsewhere"])
 def test_over_eight_devices(what, tmp_path, counted):
     # That no segment has a collective holds for programs as users compile them.

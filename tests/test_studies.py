@@ -236,6 +236,7 @@ def test_the_noise_of_microbatches_is_that_of_exact_gradients():
         assert found.simple[trial, 0, last] == pytest.approx(trace / signal, rel=0.1), size
 
 
+@pytest.mark.slow
 def test_noise_where_evaluations_fall_between_batches():
     """A batch of five parts, an evaluation every two: two of five see no batch, and the others one."""
     program = linear(batch_size=20, steps=10, eval_every=2)
@@ -440,6 +441,7 @@ def test_a_target_that_is_no_float32_is_compared_as_lanes_do():
     assert len(scaling(result, 0.79999).points) > 0
 
 
+@pytest.mark.slow
 def test_alternatives_and_tuples_are_told_and_drawn():
     space = (hpx.Space(optimizer="a", learning_rate=hpx.LogUniform(0.1, 2)) | hpx.Space(optimizer="b")) & hpx.Space(
         batch_size=hpx.Choice(4, 16, 64), layers=hpx.Choice((8,), (8, 8))
@@ -503,6 +505,7 @@ def test_what_a_study_cannot_tell_it_does_not(study):
     assert any("the interval of the critical batch size reaches beyond" in warning for warning in found.warnings)
 
 
+@pytest.mark.slow
 def test_edges_of_the_space_are_told_whatever_was_tried(tmp_path):
     sizes = hpx.Space(batch_size=hpx.Choice(4, 16, 64, 256))
     space = sizes & (
@@ -536,6 +539,7 @@ def classified(**changes):
     )
 
 
+@pytest.mark.slow
 def test_it_takes_microbatches_where_one_program_is_done_earlier():
     sweep = hpx.studies.batch_scaling_sweep(classified(), SPACE, [4, 8, 16], 0.3, trials=4, seed=1)
     assert sweep.program.batches.microbatch == 4
@@ -553,6 +557,7 @@ def test_it_takes_microbatches_where_one_program_is_done_earlier():
     assert same[0] == pytest.approx(same[1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_study_of_a_directory_goes_on_and_is_read_again(tmp_path):
     given = (classified(), SPACE, [4, 8, 16], 0.3, tmp_path / "run")
     first, again = (hpx.studies.batch_scaling(*given, trials=4, complete=2, progress=False) for _ in range(2))

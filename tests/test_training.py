@@ -13,6 +13,7 @@ from sklearn.model_selection import KFold
 
 import hpjax as hpx
 from hpjax.data import Examples
+from hpjax.hparams import Selected
 from tests.support.compare import same_bits
 from tests.support.counting import compilations, ran
 from tests.support.networks import BATCH, MLP, Dense, Masked, Small, difference, make_data, points
@@ -97,13 +98,17 @@ def test_masked_kernels_are_drawn_at_the_scale_of_the_small_network():
 
 @pytest.mark.parametrize("how", ["selected", "scaled"])
 def test_selected_initializers_are_drawn_at_the_scale_of_the_small_network_too(how):
-    def kernel(index):
-        scheme = hpx.hparams.Selected(index, (hpx.nn.he_normal, hpx.nn.zeros, hpx.nn.orthogonal))
+    @jax.jit
+    def drawn(index):
+        scheme = Selected(index, (hpx.nn.he_normal, hpx.nn.zeros, hpx.nn.orthogonal))
         init = scheme if how == "selected" else hpx.nn.scaled(scheme, 3.0)
         layer = hpx.nn.Dense(
             400, jnp.int32(300), inputs=jnp.int32(100), kernel_init=init, bias_init=nn.initializers.ones
         )
-        params = layer.init(jax.random.key(0), jnp.zeros((1, 800)))["params"]
+        return layer.init(jax.random.key(0), jnp.zeros((1, 800)))["params"]
+
+    def kernel(index):
+        params = drawn(index)
         assert not params["kernel"][100:].any()
         assert not params["kernel"][:, 300:].any()
         assert params["bias"].sum() == 300
@@ -166,6 +171,8 @@ def test_a_number_in_place_of_a_mask_is_the_small_network_itself():
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, small)
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_folds_and_seeds_equal_plain_loops_on_the_same_parts():
     """Against scikit-learn's KFold; every example is in the validation split of one fold, and never in its batches."""
     examples = 91  # which four folds do not divide
@@ -435,6 +442,8 @@ def test_numbers_are_traced_where_parameters_are_bfloat16(optimizer):
     assert all(leaf.dtype in (jnp.bfloat16, jnp.int32) for leaf in jax.tree.leaves(sweep.plan().shapes[0].state))
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_a_large_batch_takes_the_memory_of_a_microbatch():
     data = hpx.data.from_arrays(np.ones((4096, 100), np.float32), np.zeros(4096, np.int32))
 
@@ -537,6 +546,8 @@ def test_a_plan_of_many_trials_looks_at_every_number_and_once_at_what_they_share
         plan([0.9] * 99 + [1.5])
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_sums_of_microbatches_report_the_mean_of_the_whole_batch():
     """At rate 0 the loss of a step is that of its batch, whichever way it is cut."""
     data = make_data("blobs")
@@ -548,6 +559,8 @@ def test_sums_of_microbatches_report_the_mean_of_the_whole_batch():
     assert loss(eval_every=3) == pytest.approx(loss(eval_every=9, microbatch=10), rel=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_packing_changes_no_bit_of_these_axes_either():
     """Microbatches, early stopping, averages, selections, masks and folds together: devices, order, segments."""
     data = make_data("blobs")

@@ -114,6 +114,7 @@ def test_only_as_long_as_it_may_take_and_then_the_next_run_goes_on(speeds, monke
     assert len(speeds["asked"]) == 4, "nothing is left"
 
 
+@pytest.mark.slow
 def test_lanes_with_luck_of_their_own_are_measured_as_many_as_there_are(monkeypatch):
     monkeypatch.setattr(tuning, "TIMES", 1)
     monkeypatch.setattr(tuning, "EACH", 0.0)
@@ -175,6 +176,7 @@ def test_each_group_has_kernels_of_its_own(speeds):
         hpx.Sweep(program, space, sampler=sampler, kernels=("xla",)).plan()
 
 
+@pytest.mark.slow
 def test_either_kernels_train_alike_and_only_one_has_convolutions(monkeypatch):
     texts, compile_one = [], groups.compiling
 
@@ -224,6 +226,7 @@ def test_a_program_that_needs_more_memory_than_there_is_is_not_tried(monkeypatch
     assert all(lanes < need < lanes + 100_000 for need in needed)
 
 
+@pytest.mark.slow
 def test_streams_are_measured_on_blocks_of_nothing(monkeypatch):
     monkeypatch.setattr(tuning, "TIMES", 1)
     monkeypatch.setattr(tuning, "EACH", 0.0)

@@ -24,6 +24,7 @@ from hpjax.cli import main
 from tests.support.compare import same_bits
 from tests.support.interrupted import abandon, whole
 from tests.support.killed import SWEEPS
+from tests.support.marks import slow
 
 SWEEP = SWEEPS["halving"]
 CASES = int(os.environ.get("HPJAX_DAMAGES", "1"))
@@ -128,13 +129,15 @@ def attempts(world):
     yield str(caught.value)
 
 
-@pytest.mark.parametrize("name", KNOWN)
-@pytest.mark.parametrize("kind", [os.symlink, os.link], ids=["symbolic", "hard"])
+FOLDERS = ("states", "states/wave-0", "checkpoints", "checkpoints/99")
+FEW = [(os.symlink, "results.sqlite"), (os.link, "manifest.json"), (os.symlink, "states/wave-0")]
+LINKS = [(os.symlink, name) for name in KNOWN] + [(os.link, name) for name in KNOWN if name not in FOLDERS]
+
+
+@pytest.mark.parametrize(("kind", "name"), [link if link in FEW else slow(*link) for link in LINKS])
 def test_no_link_is_followed(finished, name, kind):
     path = finished.run / name
-    folder = path.is_dir() or name.startswith("checkpoints")
-    if folder and kind is os.link:
-        pytest.skip("folders have no hard links")
+    folder = name in FOLDERS
     if path.is_dir():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
@@ -403,7 +406,10 @@ CRAFTED = [
 ]
 
 
-@pytest.mark.parametrize("change", CRAFTED, ids=[message for _, message in CRAFTED])
+@pytest.mark.parametrize(
+    "change",
+    [(slow if number % 5 else pytest.param)(each, id=each[1]) for number, each in enumerate(CRAFTED)],
+)
 def test_a_crafted_cut_is_not_used(interrupted, change):
     rewritten(interrupted.run / "checkpoints", change[0])
     with (
@@ -424,6 +430,7 @@ def test_a_cut_of_other_lanes_is_refused(interrupted):
     interrupted.refused(message, resume)
 
 
+@pytest.mark.slow
 def test_a_cut_that_is_ahead_of_its_database_is_refused(interrupted):
     def change(arrays, meta):
         meta["about"]["takeovers"] = 3
@@ -647,7 +654,7 @@ BOTH = ["finished", "interrupted"]
 
 def few_and(many):
     """Few damaged directories in `make test`, many in the rest."""
-    return pytest.mark.parametrize("cases", [10, pytest.param(many * CASES, marks=pytest.mark.slow)])
+    return pytest.mark.parametrize("cases", [10, slow(many * CASES)])
 
 
 @few_and(140)
