@@ -659,7 +659,7 @@ FEW = {
     "steps",
     "early stopping",
     "microbatches",
-    "units and layers by masks",
+    "latent size by a mask",
     "cross-validation fold",
     "exploration in Q-learning",
 }

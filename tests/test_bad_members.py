@@ -12,7 +12,6 @@ from flax import linen as nn
 import hpjax as hpx
 from tests.support.compare import same_bits
 from tests.support.counting import compilations
-from tests.support.marks import slow
 from tests.support.programs import blobs, classifier
 
 WIDTH = 4
@@ -230,7 +229,8 @@ def test_a_metric_of_numpy_is_what_jax_computes():
             assert same_bits(own, result.curves(f"{split}/accuracy"))
 
 
-@pytest.mark.parametrize("dtype", [slow(jnp.float32), jnp.bfloat16])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_large_batches_do_not_hang(dtype):
     """jax.pure_callback copies arguments of more than 100 KiB with threads that may all be waiting in a callback."""
     made = classifier(

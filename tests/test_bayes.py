@@ -188,6 +188,7 @@ def test_a_finite_space_is_tried_whole_before_anything_is_tried_twice():
     assert sorted(seen.point["n"] for seen in history) == list(range(1, 31))
 
 
+@pytest.mark.slow
 def test_a_sweep_in_rounds_with_it():
     def step(key, w, batch, h):
         w = w - h.rate * 2 * (w - 1)

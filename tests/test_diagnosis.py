@@ -41,8 +41,8 @@ def test_monitors_are_what_the_gradients_say(changes):
     small = []
 
     def loss(params, index):
-        logits = model.apply({"params": params}, data.train.x[index])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, data.train.y[index]).mean()
+        logits = model.apply({"params": params}, jnp.asarray(data.train.x)[index])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(data.train.y)[index]).mean()
 
     gradient = jax.jit(jax.grad(loss))
     for t in range(2):

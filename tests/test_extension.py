@@ -9,7 +9,7 @@ import pytest
 import hpjax as hpx
 from tests.support.compare import same_bits
 from tests.support.killed import SWEEPS
-from tests.support.marks import few_of, slow
+from tests.support.marks import few_of
 from tests.support.programs import RATES, classifier, quadratic, rates
 
 SPACE = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e9), momentum=hpx.Uniform(0.5, 0.9))
@@ -54,7 +54,8 @@ def test_more_steps(longer, tmp_path):
     assert list(short(28).events(tmp_path)) == [], "and it is finished"
 
 
-@pytest.mark.parametrize("after", [slow(2), 5])
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [2, 5])
 def test_an_extension_that_is_interrupted_goes_on(longer, after, tmp_path):
     short().run(tmp_path, progress=False)
     *_, events = short(28)._begin(tmp_path, 0.0, True)

@@ -392,6 +392,7 @@ def test_grain_goes_on_from_its_state(tmp_path, build):
     assert records.read <= 2 * (STEPS - 15 + BLOCK), "of 24 batches the first 15 are not read again"
 
 
+@pytest.mark.slow
 def test_grain_loaders_are_given_as_they_are():
     """A DataLoader and datasets of pairs, as ``supervised`` has them."""
     data = blobs()

@@ -587,15 +587,15 @@ def test_samplers_with_an_end_give_all_of_their_points():
 
 
 def test_budgets():
-    def steps(**given):
-        sweep = hpx.studies.batch_scaling_sweep(classified(), SPACE, [4, 8, 16], 0.3, trials=1, **given)
+    def steps(program=None, **given):
+        sweep = hpx.studies.batch_scaling_sweep(program or decay(40), SPACE, [4, 8, 16], 0.3, trials=1, **given)
         return list(sweep.plan().steps)
 
-    examples = len(classified().data.train.y)
+    examples = len(blobs().train.y)
     assert steps() == [40] * 3
     assert steps(steps=17) == [17] * 3
     assert steps(steps=lambda size: 100 // size) == [25, 12, 6]
-    assert steps(epochs=2) == [-(-2 * examples // size) for size in (4, 8, 16)]
+    assert steps(classified(), epochs=2) == [-(-2 * examples // size) for size in (4, 8, 16)]
 
 
 @pytest.mark.parametrize(

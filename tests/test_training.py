@@ -16,6 +16,7 @@ from hpjax.data import Examples
 from hpjax.hparams import Selected
 from tests.support.compare import same_bits
 from tests.support.counting import compilations, ran
+from tests.support.marks import slow
 from tests.support.networks import BATCH, MLP, Dense, Masked, Small, difference, make_data, points
 from tests.support.plain import SEED, cross_entropy, train_alone
 
@@ -96,7 +97,7 @@ def test_masked_kernels_are_drawn_at_the_scale_of_the_small_network():
     assert not kernel[:, 300:].any()
 
 
-@pytest.mark.parametrize("how", ["selected", "scaled"])
+@pytest.mark.parametrize("how", [slow("selected"), "scaled"])
 def test_selected_initializers_are_drawn_at_the_scale_of_the_small_network_too(how):
     @jax.jit
     def drawn(index):
@@ -129,6 +130,7 @@ def test_an_initializer_of_unknown_scale_makes_units_a_group():
     assert "must be an initializer of hpx.nn where units are masked" in verdict.reason
 
 
+@pytest.mark.slow
 def test_an_optimizer_is_told_the_loss_of_the_whole_batch():
     seen = optax.GradientTransformationExtraArgs(
         lambda params: jnp.zeros(()),

@@ -207,6 +207,7 @@ def test_what_was_compiled_to_measure_then_trains(monkeypatch):
     assert (result.statuses == "complete").all()
 
 
+@pytest.mark.slow
 def test_a_program_that_needs_more_memory_than_there_is_is_not_tried(monkeypatch):
     monkeypatch.setattr(tuning, "TIMES", 1)
     monkeypatch.setattr(tuning, "EACH", 0.0)

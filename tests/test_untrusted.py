@@ -654,7 +654,7 @@ BOTH = ["finished", "interrupted"]
 
 def few_and(many):
     """Few damaged directories in `make test`, many in the rest."""
-    return pytest.mark.parametrize("cases", [10, slow(many * CASES)])
+    return pytest.mark.parametrize("cases", [20, slow(many * CASES)])
 
 
 @few_and(140)
