@@ -13,15 +13,15 @@ sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a
 # Nearly all that tests do is compile, which these settings halve.
 QUICK_FLAGS := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_prefer_vector_width=128
 QUICKLY := JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$(QUICK_FLAGS)"
-PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n auto
 LAWS := $(wildcard tests/test_law*.py)
 
 test: $(READY)  ## The tests, in a few minutes: all that is promised, in a short form.
-	$(QUICKLY) $(PYTEST) -m "not slow"
+	$(QUICKLY) $(PYTEST) --dist loadfile -m "not slow"
 
 test-all: test  ## And what they leave out; the laws once more, compiled as users compile.
-	$(PYTEST) $(LAWS)
-	$(QUICKLY) $(PYTEST) -m slow $(addprefix --ignore=,$(LAWS))
+	$(PYTEST) --dist worksteal $(LAWS)
+	$(QUICKLY) $(PYTEST) --dist worksteal -m slow $(addprefix --ignore=,$(LAWS))
 
 soak: $(READY)  ## Kills runs again and again, compares what they end with, and damages run directories.
 	HPJAX_KILLS=7 $(BIN)/python -m pytest -k killed_run tests/test_resume.py

@@ -1,6 +1,5 @@
 """A strict session on four CPU devices: what would pass by luck on one device or by a cast fails here."""
 
-import gc
 import os
 import tempfile
 
@@ -12,9 +11,6 @@ from hypothesis import settings
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-# Of the many objects that tracing makes hardly one is in a circle: looking for these took a tenth of the time.
-gc.set_threshold(200_000)
 
 # The same examples at every run, and no failing because the machine is busy.
 settings.register_profile("steady", derandomize=True, deadline=None, database=None)

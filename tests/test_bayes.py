@@ -14,7 +14,6 @@ import hpjax as hpx
 from hpjax import gp
 from hpjax.samplers import Bayes, Observation, Random, Sobol
 from hpjax.samplers.bayes import Columns, standardized
-from tests.support.marks import slow
 
 LENGTHS, NOISE = np.array([0.3, 1.2, 0.7]), 0.05
 
@@ -114,7 +113,8 @@ def searched(sampler, space, function, rounds, batch=16, seed=0):
 SQUARE = hpx.Space(x=hpx.Uniform(0, 1), y=hpx.Uniform(0, 1))
 
 
-@pytest.mark.parametrize("seed", [0, slow(1)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
 def test_it_finds_the_minimum_of_branin(seed):
     best = min(seen.score for seen in searched(Bayes(), SQUARE, branin, 5, seed=seed))
     assert best < 0.397887 + 0.01

@@ -115,6 +115,7 @@ def test_export_of_parameters(directory, tmp_path):
     assert alone.stderr.startswith("error: --trial = 5: needs --params")
 
 
+@pytest.mark.slow
 def test_replay(directory, tmp_path):
     done = hpjax("replay", DIGITS, directory, *SMALL, "--trial", 3)
     assert (done.exit_code, done.stderr) == (0, "")

@@ -35,6 +35,7 @@ def test_permutations_are_equally_likely():
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_positions_and_neighbours_are_uniform():
     n = 100
     orders = np.asarray(jax.vmap(lambda s: batch_indices(jax.random.key(s), 0, n, n))(jnp.arange(20_000))).astype(int)

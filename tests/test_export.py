@@ -107,6 +107,7 @@ def stacks():
     return hpx.Sweep(program, SPACE, trials=2).run(progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["safetensors", "msgpack"])
 def test_an_nnx_model_takes_what_was_exported(suffix, stacks, tmp_path):
     result = stacks

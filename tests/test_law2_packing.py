@@ -72,7 +72,7 @@ def test_number_of_devices(reference, devices):
     assert_same(reference, run(POINTS, devices=devices), range(40))
 
 
-@pytest.mark.parametrize("segment", [1, 5])
+@pytest.mark.parametrize("segment", [slow(1), 5])
 def test_length_of_segments(reference, segment):
     # The reference makes segments of 7 steps, from one evaluation to the next.
     assert_same(reference, run(POINTS, segment=segment), range(40))

@@ -175,11 +175,12 @@ def limited(monkeypatch, bytes):
     monkeypatch.setattr(spread, "memory", lambda: bytes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "before", "after"),
     [
-        slow("groups", 130, None),
-        slow("halving", None, 130),
+        ("groups", 130, None),
+        ("halving", None, 130),
         ("population", 260, 130),
     ],
 )
@@ -228,6 +229,7 @@ REAL = """
 """
 
 
+@pytest.mark.slow
 def test_a_host_takes_waves_of_bounded_size(monkeypatch):
     """Of CPUs, which have no memory of their own: in as many waves as it takes, with the same bits."""
     whole, halving = (at(2, name, devices=1) for name in ("groups", "halving"))

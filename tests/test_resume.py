@@ -19,7 +19,7 @@ from hpjax.checkpoint import Checkpoints
 from tests.support.compare import same_bits
 from tests.support.interrupted import abandon, check, whole
 from tests.support.killed import SWEEPS
-from tests.support.marks import few_of, slow
+from tests.support.marks import few_of
 from tests.support.processes import started
 from tests.support.programs import ROOT
 
@@ -219,7 +219,8 @@ def test_checkpoints_take_no_more_than_their_share_of_the_time(tmp_path):
     checkpoints.close()
 
 
-@pytest.mark.parametrize("devices", [1, slow(4)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 4])
 def test_it_goes_on_with_other_devices(devices, tmp_path):
     abandon("halving", tmp_path / "run", 12, devices=3)
     dataclasses.replace(SWEEPS["halving"], devices=devices).run(tmp_path / "run", progress=False)

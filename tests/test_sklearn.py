@@ -142,6 +142,7 @@ def test_it_finds_what_grid_search_finds():
         np.testing.assert_allclose(mine, other, rtol=1e-9, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_default_is_tried_and_the_best_is_kept():
     X, y = load_iris(return_X_y=True)
     space = hpx.Space(rate=hpx.LogUniform(1e-6, 1.0, default=1e-6))

@@ -215,6 +215,7 @@ def halved():
     return result
 
 
+@pytest.mark.slow
 def test_a_race_of_groups_changes_no_bit(halved):
     """Each trial as if alone, from the batches that it saw."""
     alone = hpx.Sweep(PROGRAM, SIZED, sampler=hpx.Manual(halved.hparams), width=2, devices=1).run(progress=False)
@@ -228,7 +229,8 @@ def test_a_race_of_groups_changes_no_bit(halved):
             assert same_bits(halved.curves(metric)[trial, 0, :many], alone.curves(metric)[trial, 0, :many])
 
 
-@pytest.mark.parametrize("memory", [500, slow(1500)])
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", [500, 1500])
 def test_waves_that_wait_on_the_host_change_no_bit(halved, monkeypatch, memory):
     monkeypatch.setattr(spread, "memory", lambda: memory)
     short = halving(devices=1)
@@ -311,7 +313,8 @@ def test_an_abandoned_run_goes_on(reference, tmp_path, after):
     assert again.drawn == 1 + STEPS, "a generator draws anew what it gave before"
 
 
-@pytest.mark.parametrize("after", [slow(4), 14])
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [4, 14])
 def test_an_abandoned_race_goes_on(halved, tmp_path, after):
     abandon(halving(), tmp_path / "run", after)
     abandon(halving(), tmp_path / "run", 1)

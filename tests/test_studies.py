@@ -488,6 +488,7 @@ def test_batch_sizes_whose_target_was_not_reached_have_no_point():
     str(nothing)
 
 
+@pytest.mark.slow
 def test_what_a_study_cannot_tell_it_does_not(study):
     with pytest.raises(hpx.InputError, match=r"scaling.target = 0.001: is beyond that at which the trials ended, 0.01"):
         scaling(study.result, 0.001)

@@ -163,6 +163,7 @@ def test_metrics_of_h_with_a_default_argument():
     assert "valid/top" in hpx.Sweep(classifier(metrics=metrics), ONE, sampler=hpx.Grid()).plan().shapes[0].metrics
 
 
+@pytest.mark.slow
 def test_every_argument_is_a_constant_or_a_function_of_h():
     constant = classifier(
         model=Net(8),

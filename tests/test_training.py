@@ -45,6 +45,7 @@ def test_early_stopping_may_maximize():
     assert len(curve) == np.argmax(curve) + 3, "two evaluations after the best"
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best_at_whatever_step_a_trial_ends():
     """The steps of a program may be changed after it was made, as ``hpjax run --steps`` does."""
     arguments = {"model": nn.Dense(3), "optimizer": optax.sgd(5.0), "eval_every": 1}
@@ -97,7 +98,8 @@ def test_masked_kernels_are_drawn_at_the_scale_of_the_small_network():
     assert not kernel[:, 300:].any()
 
 
-@pytest.mark.parametrize("how", [slow("selected"), "scaled"])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["selected", "scaled"])
 def test_selected_initializers_are_drawn_at_the_scale_of_the_small_network_too(how):
     @jax.jit
     def drawn(index):
@@ -145,6 +147,7 @@ def test_an_optimizer_is_told_the_loss_of_the_whole_batch():
     np.testing.assert_allclose(values[1:], values[0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_monitors_leave_out_what_masks_leave_out():
     program = program_of(
         make_data("blobs"),
@@ -503,7 +506,7 @@ def test_the_plan_says_what_masks_and_selections_cost():
     assert len(selected.groups) == 1
 
 
-@pytest.mark.parametrize("microbatch", [None, 10])
+@pytest.mark.parametrize("microbatch", [slow(None), 10])
 def test_the_plan_says_what_batch_sizes_cost_otherwise(microbatch):
     """Compiling is most of a short run: one program; and work of a long one, where updates are for whole batches."""
     data = make_data("blobs")

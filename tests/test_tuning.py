@@ -144,6 +144,7 @@ def images(**changes):
     return hpx.Sweep(program, space, trials=8, devices=1, **changes)
 
 
+@pytest.mark.slow
 def test_kernels_are_measured_too_and_belong_to_the_run(speeds, tmp_path):
     speeds["batched"], speeds["xla"] = {8: 1.0}, {8: 2.0}
     assert images().plan().kernels == ("batched",)

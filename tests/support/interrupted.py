@@ -41,3 +41,4 @@ def abandon(name, directory, after, **changes):
     for number, _ in enumerate(events, start=1):
         if number == after:
             break
+    events.close()  # which else waits for the garbage collection
