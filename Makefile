@@ -4,22 +4,26 @@ BIN := .venv/bin
 READY := .venv/.ready
 RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: sweep test soak lint type check smoke dist quality bench docs format clean
+.PHONY: sweep test test-all soak lint type check smoke dist quality bench docs format clean
 
 sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a run directory and a picture.
 	$(BIN)/hpjax run experiments/digits/sweep.py --dir $(RUN) --test
 	$(BIN)/hpjax plot $(RUN)
 
-# Nearly all that tests do is compile, which these settings halve. The laws are tested as users run them.
+# Nearly all that tests do is compile, which these settings halve.
 # XLA aborts at a flag that it does not know: the first one is gone in jaxlib 0.12.
 EMITTERS = $(shell $(BIN)/python -c "from importlib.metadata import version; print('--xla_cpu_use_fusion_emitters=false' if version('jaxlib') < '0.12' else '')")
 QUICK_FLAGS = $(EMITTERS) --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_prefer_vector_width=128
 QUICKLY = JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$(QUICK_FLAGS)"
+PYTEST = $(BIN)/python -m pytest -n auto
 LAWS := $(wildcard tests/test_law*.py)
 
-test: $(READY)  ## The tests.
-	$(BIN)/python -m pytest -n auto --dist worksteal $(LAWS)
-	$(QUICKLY) $(BIN)/python -m pytest -n auto --dist worksteal $(filter-out $(LAWS),$(wildcard tests/test_*.py))
+test: $(READY)  ## The tests, in a few minutes: all that is promised, in a short form.
+	$(QUICKLY) $(PYTEST) --dist loadfile -m "not slow"
+
+test-all: test  ## And what they leave out; the laws once more, compiled as users compile.
+	$(PYTEST) --dist worksteal $(LAWS)
+	$(QUICKLY) $(PYTEST) --dist worksteal -m slow $(addprefix --ignore=,$(LAWS))
 
 soak: $(READY)  ## Kills runs again and again, compares what they end with, and damages run directories.
 	HPJAX_KILLS=7 $(BIN)/python -m pytest -k killed_run tests/test_resume.py
@@ -59,14 +63,14 @@ dist: $(READY)  ## Builds the wheel and the source distribution into dist/, and 
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/python -m twine check --strict dist/*
 
-check: lint type test smoke docs dist  ## All of it.
+check: lint type test-all smoke docs dist  ## All of it.
 
 format: $(READY)  ## Mends style and format.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## Removes the environments and every run.
-	rm -rf .venv .peers runs build dist docs/_build *.egg-info
+	rm -rf .venv .peers .pytest_cache runs build dist docs/_build *.egg-info
 
 # Compiled here, on all cores, as pip does on one; some packages have templates that are no Python, which may fail.
 # constraints.txt pins the tools, and on Python 3.11 jax and what it works with; later Pythons have the newest of these.

@@ -18,20 +18,17 @@ settings.load_profile("steady")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_once(request, tmp_path_factory):
-    """What was compiled for one test serves the next in the same process: nearly all that tests do is compile.
+def compiled_once(request):
+    """What was compiled for one test serves the next, in other processes and sessions too: tests do little else.
 
     Not for the laws, whose programs are compiled as users have them compiled, nor in processes that tests start.
     """
-    if request.module.__name__.startswith("test_law"):
+    if request.path.name.startswith("test_law"):
         yield
         return
     from jax.experimental.compilation_cache import compilation_cache
 
-    base = tmp_path_factory.getbasetemp()
-    # The checks of scikit-learn fit the same many times, in whichever of pytest's processes.
-    shared = request.module.__name__ == "test_sklearn" and base.name.startswith("popen")
-    compilation_cache.set_cache_dir(str((base.parent if shared else base) / "compiled"))
+    compilation_cache.set_cache_dir(str(request.config.cache.mkdir("compiled")))
     before = jax.config.jax_persistent_cache_min_compile_time_secs
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     compilation_cache.reset_cache()

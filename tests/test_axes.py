@@ -16,17 +16,18 @@ import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
-from helpers import example, ran
-from plain import SEED, FromNnx, cross_entropy, learn_alone, search_alone, train_alone
 from sklearn.model_selection import KFold
 
 import hpjax as hpx
 from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.engine.tracing import numbers
+from tests.support.counting import ran
+from tests.support.marks import few_of
+from tests.support.networks import BATCH, MLP, REAL, Dense, Masked, Small, difference, make_data, points
+from tests.support.plain import SEED, FromNnx, cross_entropy, learn_alone, search_alone, train_alone
+from tests.support.programs import example
 
-REAL = float  # float64 where it is enabled
-STEPS, EVERY, BATCH = 12, 4, 16
-Dense = functools.partial(nn.Dense, param_dtype=REAL)
+STEPS, EVERY = 12, 4
 
 
 class Row(NamedTuple):
@@ -61,20 +62,6 @@ class Row(NamedTuple):
     tolerance: float = 1e-9
 
 
-class MLP(nn.Module):
-    units: int = 6
-    act: Any = nn.tanh
-    depth: int = 1
-    classes: int = 3
-    kernel_init: Any = nn.initializers.lecun_normal()
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        for _ in range(self.depth):
-            x = self.act(Dense(self.units, kernel_init=self.kernel_init)(x))
-        return Dense(self.classes)(x)
-
-
 class Dropping(nn.Module):
     rate: Any
     layer: Any = nn.Dropout
@@ -93,32 +80,6 @@ class Attending(nn.Module):
     def __call__(self, x, train=False):
         x = self.layer(num_heads=2, dropout_rate=self.rate, deterministic=not train, param_dtype=REAL)(x)
         return Dense(3)(x.mean(-2))
-
-
-class Masked(nn.Module):
-    units: Any
-    depth: Any = 2
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        dense = functools.partial(hpx.nn.Dense, param_dtype=REAL)
-        x = nn.sigmoid(dense(8, self.units)(x))
-        block = [nn.sigmoid, lambda x: dense(8, self.units, inputs=self.units)(x)]
-        x = hpx.nn.layers(lambda i, x: block[0](block[1](x)), x, self.depth, most=3)
-        return dense(3, inputs=self.units)(x)
-
-
-class Small(nn.Module):
-    """What a masked lane must equal."""
-
-    units: int
-    depth: int = 2
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        for _ in range(1 + self.depth):
-            x = nn.sigmoid(Dense(self.units)(x))
-        return Dense(3)(x)
 
 
 class Precise(nn.Module):
@@ -202,12 +163,6 @@ class Recurrent(nn.Module):
     @nn.compact
     def __call__(self, x, train=False):
         return Dense(3)(nn.RNN(nn.SimpleCell(6, param_dtype=REAL))(x)[:, -1])
-
-
-def points(**values):
-    """One point for each position of the lists; a single value stands for all."""
-    count = max(len(v) for v in values.values() if isinstance(v, list))
-    return [{n: v[i] if isinstance(v, list) else v for n, v in values.items()} for i in range(count)]
 
 
 def optimizers(values, ours, alone=None, **more):
@@ -692,16 +647,24 @@ ROWS = {
 }  # fmt: skip
 
 
+# Those of `make test`: one of each kind.
+FEW = {
+    "learning rate",
+    "schedule: warmup-cosine",
+    "momentum and Nesterov",
+    "weight decay and its mask",
+    "dropout rate",
+    "dropout rate in NNX",
+    "activation by selection",
+    "early stopping",
+    "latent size by a mask",
+    "cross-validation fold",
+    "exploration in Q-learning",
+}
+
+
 def initializer(function):
     return getattr(nn.initializers, function.__name__.replace("zeros", "zeros_init"))()
-
-
-def make_data(kind):
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 90)
-    shape = {"images": (6, 6, 1), "sequences": (20, 4)}.get(kind, (5,))
-    x = rng.normal(size=(90, *shape)) + y.reshape(-1, *[1] * len(shape)) * 0.5
-    return hpx.data.from_arrays(x, x if kind == "reconstruction" else y)
 
 
 def space_of(row):
@@ -721,19 +684,13 @@ def sweep_of(row, data):
     return hpx.Sweep(program, space_of(row), sampler=hpx.Manual(row.points), seed=SEED, width=2, devices=1, **row.sweep)
 
 
-def difference(a, b):
-    """The largest difference of two trees, relative to the largest value of the leaf, or to 1 where that is tiny."""
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return max(float(np.max(np.abs(np.asarray(x) - y)) / max(np.max(np.abs(y)), 1e-3)) for x, y in pairs)
-
-
 def initial(init, point, replicate):
     """The state that a lane begins with."""
     h = hpx.Hparams({name: numbers(type(value), [value])[0] for name, value in point.items()}, point)
     return init(purpose_key(lane_key(SEED, replicate), "init"), h)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", few_of(ROWS, FEW))
 def test_trials_equal_plain_loops(name):
     row = ROWS[name]
     with jax.enable_x64(True):

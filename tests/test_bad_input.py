@@ -1,7 +1,6 @@
 """Every mistake gives one clear error before any compile: the field, the value, what is allowed, the remedy."""
 
 import dataclasses
-import subprocess
 import sys
 import traceback
 
@@ -10,12 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from click.testing import CliRunner
 from flax import linen as nn
-from helpers import RATES, SPACE, Net, blobs, classifier, compilations, quadratic, rates
 
 import hpjax as hpx
 from hpjax.core.space import Space
 from hpjax.data.loaders import Examples
+from hpjax.frontends.cli import main
+from tests.support.counting import compilations
+from tests.support.programs import RATES, SPACE, Net, blobs, classifier, quadratic, rates
 
 
 def planned(**changes):
@@ -123,7 +125,7 @@ MISTAKES = {
             SPACE & Space(hidden=hpx.Choice(4, 8, traced=True)),
             trials=2,
         ).plan(),
-        "Space.hidden.traced = True: cannot be: its value is needed while the program is traced, helpers.py:",
+        "Space.hidden.traced = True: cannot be: its value is needed while the program is traced, programs.py:",
     ),
     "model as class": (lambda: trained(model=Net), "must be a Linen module, a function of h, or for NNX"),
     "a metric called loss": (
@@ -329,12 +331,11 @@ def test_what_an_interrupted_start_leaves_is_no_other_run(tmp_path):
         ("import hpjax\nsweep = hpjax.Uniform(1, 0)", "at sweep.py:2: sweep = hpjax.Uniform(1, 0)"),
     ],
 )
-def test_a_file_without_a_sweep(tmp_path, text, message):
+def test_a_file_without_a_sweep(tmp_path, monkeypatch, text, message):
     (tmp_path / "sweep.py").write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-m", "hpjax", "plan", str(tmp_path / "sweep.py")], capture_output=True, text=True
-    )
-    assert done.returncode == 2
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    done = CliRunner().invoke(main, ["plan", str(tmp_path / "sweep.py")])
+    assert done.exit_code == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -8,9 +8,11 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers import blobs, classifier, compilations, same_bits
 
 import hpjax as hpx
+from tests.support.compare import same_bits
+from tests.support.counting import compilations
+from tests.support.programs import blobs, classifier
 
 WIDTH = 4
 KINDS = ("fine", "loss", "gradient", "unread", "metric NaN", "metric Inf", "batch", "train metric", "unlucky")
@@ -227,6 +229,7 @@ def test_a_metric_of_numpy_is_what_jax_computes():
             assert same_bits(own, result.curves(f"{split}/accuracy"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_large_batches_do_not_hang(dtype):
     """jax.pure_callback copies arguments of more than 100 KiB with threads that may all be waiting in a callback."""
@@ -356,6 +359,7 @@ def called_back():
     return program(step=step)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_error_of_a_callback_of_the_user_s_own_is_told_and_the_run_goes_on_once_it_is_mended(tmp_path, caplog):
     made, points = called_back(), hpx.Manual([{"rate": 0.05 * (i + 1), "bad": 0} for i in range(6)])

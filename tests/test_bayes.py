@@ -69,6 +69,7 @@ def test_replicates_lower_the_noise(data):
     np.testing.assert_allclose(believed.variance, deviation**2, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # a length at its bound
 def test_the_fit_is_as_likely_as_scikit_learn_s(data):
     """Theirs maximizes the likelihood alone; ours may lose what the prior gains it."""
@@ -112,13 +113,15 @@ def searched(sampler, space, function, rounds, batch=16, seed=0):
 SQUARE = hpx.Space(x=hpx.Uniform(0, 1), y=hpx.Uniform(0, 1))
 
 
-def test_it_finds_the_minimum_of_branin():
-    for seed in (0, 1):
-        best = min(seen.score for seen in searched(Bayes(), SQUARE, branin, 5, seed=seed))
-        assert best < 0.397887 + 0.01
-        assert min(seen.score for seen in searched(Random(), SQUARE, branin, 5, seed=seed)) > 0.397887 + 0.05
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_it_finds_the_minimum_of_branin(seed):
+    best = min(seen.score for seen in searched(Bayes(), SQUARE, branin, 5, seed=seed))
+    assert best < 0.397887 + 0.01
+    assert min(seen.score for seen in searched(Random(), SQUARE, branin, 5, seed=seed)) > 0.397887 + 0.05
 
 
+@pytest.mark.slow
 def test_a_large_batch_has_no_near_duplicates():
     space = hpx.Space(**{f"x{i}": hpx.Uniform(0, 1) for i in range(5)})
 
@@ -154,6 +157,7 @@ def test_conditional_and_unordered_hyperparameters():
     assert np.linalg.norm(columns[0] - columns[1]) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_diverged_trials_are_bad_news():
     """The minimum lies next to rates at which everything diverges."""
 
@@ -184,6 +188,7 @@ def test_a_finite_space_is_tried_whole_before_anything_is_tried_twice():
     assert sorted(seen.point["n"] for seen in history) == list(range(1, 31))
 
 
+@pytest.mark.slow
 def test_a_sweep_in_rounds_with_it():
     def step(key, w, batch, h):
         w = w - h.rate * 2 * (w - 1)

@@ -111,6 +111,7 @@ def test_a_crash_is_told_and_the_others_go_on(play, bench):
     assert "the last word" in line[-1]
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_ended(play):
     measured, order = play({"A": (1.0, laps(1, 1)), "B": (1.0, ["hang"])}, 2, seconds=2.0)
     assert order == "ABA"

@@ -19,95 +19,120 @@ from hpjax.results import analysis
 DIGITS = Path(__file__).parents[1] / "experiments" / "digits" / "sweep.py"
 
 
-def hpjax(*arguments, cwd=None):
-    command = [sys.executable, "-m", "hpjax", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+SMALL = ("--trials", 8, "--steps", 20, "--eval-every", 10, "--seed", 1)
 
 
-def here(*arguments):
-    """The same in this process, which need not import JAX again."""
-    return CliRunner().invoke(main, [str(each) for each in arguments])
+def hpjax(*arguments):
+    """What a command printed, and its exit code, in this process, which need not import JAX again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path])
+        return CliRunner().invoke(main, [str(each) for each in arguments])
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory):
+def ran():
+    """What `hpjax run` printed."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory, ran):
     directory = tmp_path_factory.mktemp("runs") / "run"
-    small = ("--trials", 8, "--steps", 20, "--eval-every", 10, "--seed", 1)
-    done = hpjax("run", DIGITS, *small, "--dir", directory, "--test", "--top", 3)
-    assert done.returncode == 0, done.stderr
-    directory.with_suffix(".out").write_text(done.stdout)
-    directory.with_suffix(".err").write_text(done.stderr)
+    ran.append(hpjax("run", DIGITS, *SMALL, "--dir", directory, "--test", "--top", 3))
     return directory
 
 
-def test_run_prints_the_plan_the_best_trials_and_the_test(directory):
-    out, err = directory.with_suffix(".out").read_text(), directory.with_suffix(".err").read_text()
+def check_run(out, err):
     assert "8 trials × 1 replicate = 8 lanes" in out
-    assert f"{len(os.sched_getaffinity(0))} cpu device" in out
     assert "8 trials: 8 complete; best by minimize valid/loss" in out
     assert "on the test split: test/accuracy 0." in out
     assert "sweep.py:" in out
     assert "compiled in" in err
     assert "0/3 lanes" in err or "0/2 lanes" in err
     assert "\r" not in err, "plain lines where there is no terminal"
+
+
+def test_run_prints_the_plan_the_best_trials_and_the_test(directory, ran):
+    (done,) = ran
+    assert done.exit_code == 0, done.output
+    check_run(done.stdout, done.stderr)
     result = hpx.load(directory)
     assert result.manifest["sweep"]["seed"] == 1
     assert result.curves("valid/loss").shape == (8, 1, 2)
     assert result.tested.keys() == {result.best.id}
 
 
-def test_plan_trains_nothing(tmp_path):
-    done = hpjax("plan", DIGITS, "--trials", 5, cwd=tmp_path)
+@pytest.mark.slow
+def test_in_a_process_of_its_own(tmp_path):
+    """With a device a core; and what it found is replayed by another, to the bit."""
+
+    def call(*arguments):
+        command = [sys.executable, "-m", "hpjax", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    done = call("run", DIGITS, *SMALL, "--dir", "run", "--test", "--top", 3)
+    assert f"{len(os.sched_getaffinity(0))} cpu device" in done.stdout
+    check_run(done.stdout, done.stderr)
+    again = call("replay", DIGITS, "run", *SMALL, "--trial", 3)
+    assert again.stderr == ""
+    assert again.stdout.startswith("trial 3: every bit agrees: 1 replicate × 2 evaluations of 4 metrics, ")
+
+
+def test_plan_trains_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = hpjax("plan", DIGITS, "--trials", 5)
     assert "5 trials × 1 replicate = 5 lanes, 10,000 lane-steps" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
 def test_show(directory):
-    done = here("show", directory, "--top", 2, "--sort", "valid/accuracy")
+    done = hpjax("show", directory, "--top", 2, "--sort", "valid/accuracy")
     lines = done.stdout.splitlines()
     assert len(lines) == 4
     accuracies = hpx.load(directory).table()["valid/accuracy"]
     assert f"{accuracies.max():.4g}" in lines[1]
-    assert "Did you mean 'valid/accuracy'" in here("show", directory, "--sort", "valid/accurac").stderr
+    assert "Did you mean 'valid/accuracy'" in hpjax("show", directory, "--sort", "valid/accurac").stderr
 
 
 def test_export(directory, tmp_path):
-    assert here("export", directory, "--csv", "--out", tmp_path / "a.csv").exit_code == 0
+    assert hpjax("export", directory, "--csv", "--out", tmp_path / "a.csv").exit_code == 0
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 9
     missing = hpjax("export", directory, "--out", tmp_path / "nowhere" / "a.csv")
-    assert missing.returncode == 2
+    assert missing.exit_code == 2
     assert missing.stderr.startswith("error: ")
 
 
 def test_export_of_parameters(directory, tmp_path):
     for arguments, trial in (((), hpx.load(directory).best.id), (("--trial", 5), 5)):
-        done = here("export", directory, "--params", tmp_path / "a.safetensors", *arguments)
+        done = hpjax("export", directory, "--params", tmp_path / "a.safetensors", *arguments)
         assert done.stdout == f"{tmp_path / 'a.safetensors'}\n"
         with safe_open(tmp_path / "a.safetensors", "numpy") as file:
             assert file.metadata()["trial"] == str(trial)
-    alone = here("export", directory, "--trial", 5)
+    alone = hpjax("export", directory, "--trial", 5)
     assert alone.exit_code == 2
     assert alone.stderr.startswith("error: --trial = 5: needs --params")
 
 
+@pytest.mark.slow
 def test_replay(directory, tmp_path):
-    small = ("--trials", 8, "--steps", 20, "--eval-every", 10, "--seed", 1)
-    done = hpjax("replay", DIGITS, directory, *small, "--trial", 3)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = hpjax("replay", DIGITS, directory, *SMALL, "--trial", 3)
+    assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.startswith("trial 3: every bit agrees: 1 replicate × 2 evaluations of 4 metrics, ")
     shutil.copytree(directory, tmp_path / "run")
     for states in (tmp_path / "run" / "states").glob("wave-*/0.npy"):
         np.save(states, -np.load(states))
-    best = here("replay", DIGITS, tmp_path / "run", *small)
+    best = hpjax("replay", DIGITS, tmp_path / "run", *SMALL)
     assert best.exit_code == 1
     assert best.stdout.startswith(f"trial {hpx.load(directory).best.id}: does not agree, of 1 replicate")
-    other = here("replay", DIGITS, directory, "--trial", 3)
+    other = hpjax("replay", DIGITS, directory, "--trial", 3)
     assert other.exit_code == 2
     assert "trials: 8 there, 256 here" in other.stderr
 
 
 def test_plot(directory, tmp_path):
-    assert hpjax("plot", directory, "--out", tmp_path / "a").returncode == 0
+    assert hpjax("plot", directory, "--out", tmp_path / "a").exit_code == 0
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["map.png", "overview.png"]
     for name in ("map", "overview"):
         image = Image.open(tmp_path / "a" / f"{name}.png").convert("L")
@@ -145,15 +170,15 @@ def test_help_does_not_wait_for_jax():
 
 def test_a_bug_in_the_users_file_shows_their_lines_alone(tmp_path):
     (tmp_path / "sweep.py").write_text("import hpjax\n\nsweep = undefined\n")
-    done = hpjax("plan", "sweep.py", cwd=tmp_path)
-    assert done.returncode == 2
+    done = hpjax("plan", tmp_path / "sweep.py")
+    assert done.exit_code == 2
     assert "sweep = undefined" in done.stderr
     assert "hpjax/cli.py" not in done.stderr
 
 
 def test_not_a_directory_of_a_run(tmp_path):
     for command in (["show"], ["plot"], ["export", "--csv"]):
-        done = here(command[0], tmp_path, *command[1:])
+        done = hpjax(command[0], tmp_path, *command[1:])
         assert done.exit_code == 2
         assert done.stderr.startswith("error: ")
         assert "is no run directory" in done.stderr

@@ -35,6 +35,7 @@ def test_permutations_are_equally_likely():
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_positions_and_neighbours_are_uniform():
     n = 100
     orders = np.asarray(jax.vmap(lambda s: batch_indices(jax.random.key(s), 0, n, n))(jnp.arange(20_000))).astype(int)
@@ -55,12 +56,17 @@ def test_keys_come_from_names_alone():
 
 
 def test_keys_of_different_names_differ():
-    names = [(s, r, t, p, n) for s in (0, 1) for r in (0, 1) for t in (None, 0, 1) for p in PURPOSES for n in (0, 1)]
-    keys = {
-        tuple(np.asarray(jax.random.key_data(step_key(purpose_key(lane_key(s, r, t), p), n))))
-        for s, r, t, p, n in names
-    }
-    assert len(keys) == len(names)
+
+    @jax.jit
+    def drawn(seed, replicate, number, trial):
+        keys = [step_key(purpose_key(lane_key(seed, replicate, t), p), number) for t in (None, trial) for p in PURPOSES]
+        return [jax.random.key_data(key) for key in keys]
+
+    both = np.indices((2, 2, 2, 2)).reshape(4, -1)
+    keys = np.concatenate([data.reshape(-1, 2) for data in jax.vmap(drawn)(*both)])
+    names = 2 * 2 * 2 * len(PURPOSES) * 3
+    assert len(keys) == names + names // 3, "those of no trial come twice"
+    assert len(np.unique(keys, axis=0)) == names
 
 
 def test_splits_are_disjoint_and_of_the_size_asked_for():

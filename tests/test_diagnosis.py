@@ -6,11 +6,12 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers import blobs
 
 import hpjax as hpx
 from hpjax.core.keys import lane_key, purpose_key
 from hpjax.data.batches import batch_indices
+from tests.support.marks import slow
+from tests.support.programs import blobs
 
 MONITORS = ["gradient_norm", "update_ratio", "dead_units", "sparsity"]
 
@@ -31,7 +32,7 @@ def program(**changes):
     return hpx.supervised(loss=loss, data=blobs(), monitor=MONITORS, **(arguments | changes))
 
 
-@pytest.mark.parametrize("changes", [{}, {"microbatch": 4, "eval_every": 4}])
+@pytest.mark.parametrize("changes", [{}, slow({"microbatch": 4, "eval_every": 4})])
 def test_monitors_are_what_the_gradients_say(changes):
     result = hpx.Sweep(program(**changes), hpx.Space(x=1), sampler=hpx.Grid()).run(progress=False)
     data, model, key = blobs(), HalfDead(), lane_key(0, 0)
@@ -40,12 +41,13 @@ def test_monitors_are_what_the_gradients_say(changes):
     small = []
 
     def loss(params, index):
-        logits = model.apply({"params": params}, data.train.x[index])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, data.train.y[index]).mean()
+        logits = model.apply({"params": params}, jnp.asarray(data.train.x)[index])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(data.train.y)[index]).mean()
 
+    gradient = jax.jit(jax.grad(loss))
     for t in range(2):
         index = batch_indices(purpose_key(key, "batch"), t, len(data.train.y), 8)
-        grads = jax.grad(loss)(params, index)
+        grads = gradient(params, index)
         kernels = [params[layer]["kernel"] for layer in params]
         small.append(np.mean(np.concatenate([np.ravel(np.abs(k) < 1e-3) for k in kernels])))
         for layer in ("Dense_0", "Dense_1"):
@@ -62,6 +64,7 @@ def test_monitors_are_what_the_gradients_say(changes):
     assert result.best.metrics["train/sparsity"] == pytest.approx(np.mean(small), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_an_l1_penalty_shows_as_sparsity():
     swept = program(
         penalty=lambda params, h: h.l1 * hpx.losses.l1(params), steps=2000, eval_every=500, optimizer=optax.sgd(0.005)

@@ -10,14 +10,19 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers import quadratic
 
 import hpjax as hpx
+from tests.support.marks import slow
+from tests.support.programs import quadratic
 
 MODULES = [m.name for m in pkgutil.walk_packages(hpx.__path__, "hpjax.")]
 
 
-@pytest.mark.parametrize("name", MODULES)
+# Their examples train longest.
+LONG = ("batch_size", "sklearn", "bayes", "noise_scale")
+
+
+@pytest.mark.parametrize("name", [slow(name) if name.endswith(LONG) else name for name in MODULES])
 def test_examples_run(name):
     space = hpx.Space(rate=hpx.LogUniform(1e-3, 0.4))
     known = {"hpx": hpx, "jax": jax, "jnp": jnp, "np": np, "optax": optax, "nn": nn}

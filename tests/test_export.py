@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from flax import nnx
 from flax.serialization import msgpack_restore
-from helpers import RATES, Net, blobs, classifier, quadratic, rates, same_bits
 from safetensors import safe_open
 from safetensors.flax import load_file as load_jax
 from safetensors.numpy import load_file
 
 import hpjax as hpx
+from tests.support.compare import same_bits
+from tests.support.programs import RATES, Net, blobs, classifier, quadratic, rates
 
 SPACE = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e-1), momentum=hpx.Uniform(0, 0.9))
 X = blobs().valid.x
@@ -106,6 +107,7 @@ def stacks():
     return hpx.Sweep(program, SPACE, trials=2).run(progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["safetensors", "msgpack"])
 def test_an_nnx_model_takes_what_was_exported(suffix, stacks, tmp_path):
     result = stacks

@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 import optax
 import pytest
-from helpers import RATES, classifier, quadratic, rates, same_bits
-from killed import SWEEPS
 
 import hpjax as hpx
+from tests.support.compare import same_bits
+from tests.support.killed import SWEEPS
+from tests.support.marks import few_of
+from tests.support.programs import RATES, classifier, quadratic, rates
 
 SPACE = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e9), momentum=hpx.Uniform(0.5, 0.9))
 
@@ -40,6 +42,7 @@ def longer():
     return short(28).run(progress=False)
 
 
+@pytest.mark.slow
 def test_more_steps(longer, tmp_path):
     first = short().run(tmp_path, progress=False)
     assert first.test()
@@ -51,6 +54,7 @@ def test_more_steps(longer, tmp_path):
     assert list(short(28).events(tmp_path)) == [], "and it is finished"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [2, 5])
 def test_an_extension_that_is_interrupted_goes_on(longer, after, tmp_path):
     short().run(tmp_path, progress=False)
@@ -66,7 +70,7 @@ def test_an_extension_that_is_interrupted_goes_on(longer, after, tmp_path):
     assert_same(short(28).run(tmp_path, progress=False), longer)
 
 
-@pytest.mark.parametrize("name", ["groups", "halving", "rounds"])
+@pytest.mark.parametrize("name", few_of(("groups", "halving", "rounds"), ("halving",)))
 def test_more_trials_are_a_round_of_their_own(name, tmp_path):
     sweep = SWEEPS[name]
     before = sweep.run(tmp_path, progress=False)
@@ -107,6 +111,7 @@ def test_an_extended_run_is_what_its_own_file_says(tmp_path):
         dataclasses.replace(sweep, trials=13).run(tmp_path, progress=False, extend=True)
 
 
+@pytest.mark.slow
 def test_trials_with_microbatches_of_several_batch_sizes(tmp_path):
     """Where calls of step differ between trials: no evaluation is lost."""
     space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 0.1), batch=hpx.Choice(8, 32))
@@ -196,6 +201,7 @@ def test_steps_that_a_longer_run_would_not_have_taken_so(tmp_path):
         extended(tmp_path / "unfinished", unfinished)
 
 
+@pytest.mark.slow
 def test_early_stopping_took_what_more_steps_would_begin_with(tmp_path):
     """A complete trial has the parameters of its best evaluation, and not those of its last step any more."""
     sweep = dataclasses.replace(

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from helpers import same_bits
 
 import hpjax as hpx
 from hpjax.frontends.cli import main
+from tests.support.compare import same_bits
 
 FILE = """
 import time
@@ -50,9 +50,19 @@ def hpjax(here, *arguments):
     return process.returncode, out, err
 
 
-def refused(here, monkeypatch, *arguments):
-    """What is said of a command in this process, which need not import JAX again."""
+@pytest.fixture
+def begun(here, monkeypatch):
+    """A short run, begun in this process, which need not import JAX again."""
+    command = ["run", "sweep.py", "--steps", "5", "--trials", "2", "--dir", "run", "--quiet"]
     monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["hpjax", *command])
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+
+
+def refused(*arguments):
+    """What is said of a command."""
     done = CliRunner().invoke(main, [str(each) for each in arguments])
     assert done.exit_code == 2, done.output
     assert done.stderr.startswith("error: "), done.stderr
@@ -63,6 +73,7 @@ def curves(result):
     return result.curves("valid/loss")
 
 
+@pytest.mark.slow
 def test_a_preempted_run_is_resumed_and_then_extended(here):
     """SIGTERM, resume, more trials, more steps: as one run that had them all."""
     options = ("--trials", 3, "--steps", 2_000, "--seed", 5)
@@ -95,9 +106,7 @@ def test_a_preempted_run_is_resumed_and_then_extended(here):
     assert manifest["extended_by"] == [["hpjax", "resume", "run", "--extend", "--steps", "2100"]]
 
 
-def test_resume_takes_no_file_from_elsewhere(here, monkeypatch):
-    code, _, err = hpjax(here, "run", "sweep.py", "--steps", 5, "--trials", 2, "--dir", "run", "--quiet")
-    assert code == 0, err
+def test_resume_takes_no_file_from_elsewhere(here, begun):
     manifest = here / "run" / "manifest.json"
     recorded = json.loads(manifest.read_text())
     shutil.copy(here / "sweep.py", here / "run" / "sweep.py")
@@ -105,27 +114,25 @@ def test_resume_takes_no_file_from_elsewhere(here, monkeypatch):
     outside.write_text("raise SystemExit('executed')")
     for file in ("run/sweep.py", str(outside), f"../{outside.name}"):
         manifest.write_text(json.dumps(recorded | {"command": ["hpjax", "run", file, "--dir", "run"]}))
-        err = refused(here, monkeypatch, "resume", "run")
+        err = refused("resume", "run")
         assert "executed" not in err
         assert "only files below the current folder are taken from there. If it is the sweep that you began" in err
     for command in (["python", "train.py"], ["hpjax", "run", "--bogus"], ["hpjax", "run", "--help"], []):
         manifest.write_text(json.dumps(recorded | {"command": command}))
-        refused(here, monkeypatch, "resume", "run")
+        refused("resume", "run")
     manifest.write_text(json.dumps(recorded | {"command": ["python", "train.py"]}))
-    assert "by 'python train.py'. Start that again: it goes on" in refused(here, monkeypatch, "resume", "run")
+    assert "by 'python train.py'. Start that again: it goes on" in refused("resume", "run")
 
 
-def test_what_changed_is_named(here, monkeypatch):
-    assert hpjax(here, "run", "sweep.py", "--steps", 5, "--trials", 2, "--dir", "run", "--quiet")[0] == 0
+def test_what_changed_is_named(here, begun):
     (here / "sweep.py").write_text(FILE.replace("h.rate * (w - 1)", "h.rate * (w - 2)").replace("0.5)", "0.4)"))
-    err = refused(here, monkeypatch, "run", "sweep.py", "--steps", 6, "--trials", 3, "--dir", "run", "--quiet")
+    err = refused("run", "sweep.py", "--steps", 6, "--trials", 3, "--dir", "run", "--quiet")
     for name in ("space.alternative 0.rate", "trials: 2 there, 3 here", "steps: 5 there, 6 here", "code: "):
         assert name in err
-    assert "--trials = 4: changes a run only together with --extend" in refused(
-        here, monkeypatch, "resume", "run", "--trials", 4
-    )
+    assert "--trials = 4: changes a run only together with --extend" in refused("resume", "run", "--trials", 4)
 
 
+@pytest.mark.slow
 def test_hosts_from_the_command_line(here):
     """The same command on each; the first one prints and writes."""
     import socket
@@ -145,6 +152,7 @@ def test_hosts_from_the_command_line(here):
     assert hpx.load(here / "run").manifest["devices"]["count"] == devices
 
 
+@pytest.mark.slow
 def test_hosts_that_cannot_be_found_out(here):
     code, _, err = hpjax(here, "run", "sweep.py", "--distributed")
     assert code == 2
@@ -152,6 +160,7 @@ def test_hosts_that_cannot_be_found_out(here):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_hosts_with_different_sweeps_are_told(here):
     import socket
 

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 from flax import linen as nn
-from helpers import example
 
 import hpjax as hpx
+from tests.support.programs import example
 
 
 @pytest.mark.parametrize("shape", [(5, 8), (8, 5), (2, 3, 4)])

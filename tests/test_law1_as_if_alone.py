@@ -14,6 +14,7 @@ from flax import nnx
 import hpjax as hpx
 from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.data.batches import batch_indices
+from tests.support.marks import slow
 
 STEPS, BATCH, SEED, FEATURES, CLASSES = 100, 16, 7, 12, 4
 RATES = (1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
@@ -151,7 +152,7 @@ def relative(a, b):
 
 
 # tests/test_axes.py compares many more models, all in float64.
-@pytest.mark.parametrize(("kind", "precision"), [("linen", "float32"), ("nnx", "float64")])
+@pytest.mark.parametrize(("kind", "precision"), [("linen", "float32"), slow("nnx", "float64")])
 def test_twelve_trials_equal_twelve_loops(kind, precision):
     make_model, loop = MODELS[kind]
     dtype = np.dtype(precision).type

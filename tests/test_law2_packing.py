@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from helpers import SPACE, classifier, same_bits
 
 import hpjax as hpx
 from hpjax.engine import layout, sharding
@@ -13,6 +12,9 @@ from hpjax.engine.compile import compiling
 from hpjax.engine.device_lanes import DeviceLanes, LaneTable
 from hpjax.engine.segment import SegmentConfig
 from hpjax.engine.tracing import shapes_of
+from tests.support.compare import same_bits
+from tests.support.marks import slow
+from tests.support.programs import SPACE, classifier
 
 WIDTH, SEED = 4, 3
 DIVERGING = 1e8
@@ -65,17 +67,18 @@ def assert_same(reference, other, trials):
     assert compared
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [1, slow(2)])
 def test_number_of_devices(reference, devices):
     assert_same(reference, run(POINTS, devices=devices), range(40))
 
 
-@pytest.mark.parametrize("segment", [1, 5])
+@pytest.mark.parametrize("segment", [slow(1), 5])
 def test_length_of_segments(reference, segment):
     # The reference makes segments of 7 steps, from one evaluation to the next.
     assert_same(reference, run(POINTS, segment=segment), range(40))
 
 
+@pytest.mark.slow
 def test_all_steps_in_one_segment():
     once = dataclasses.replace(PROGRAM, eval_every=21)
     sweep = hpx.Sweep(once, SPACE, sampler=hpx.Manual(POINTS), seed=SEED, width=WIDTH)
@@ -101,7 +104,7 @@ def test_a_trial_in_a_sweep_of_its_own(reference, trial):
     assert_same(reference, run([POINTS[trial]], devices=1), [trial])
 
 
-@pytest.mark.parametrize("randomness", ["shared", "independent"])
+@pytest.mark.parametrize("randomness", ["shared", slow("independent")])
 def test_every_trial_alone_in_one_program(randomness):
     """Each of 40 trials alone in the very program that trains all 40, on every device and in any company."""
     program = PROGRAM

@@ -1,17 +1,17 @@
 """Law 9 on several hosts: two processes of two CPU devices each, on loopback."""
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
-from killed import SWEEPS
-from test_resume import check
+import pytest
 
-PROCESS = [sys.executable, str(Path(__file__).with_name("killed.py"))]
+from tests.support.interrupted import check
+from tests.support.killed import SWEEPS
+from tests.support.processes import started
+
+pytestmark = pytest.mark.slow
+
 PREEMPTED = 143
 
 
@@ -26,16 +26,7 @@ class Hosts:
 
     def __init__(self, name, directory):
         where = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
-        self.processes = [
-            subprocess.Popen(
-                [*PROCESS, name, str(directory)],
-                env=os.environ | where | {"JAX_PROCESS_ID": str(host)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for host in (0, 1)
-        ]
+        self.processes = [started("killed", name, directory, **where, JAX_PROCESS_ID=str(host)) for host in (0, 1)]
 
     def after(self, event):
         """Waits until the second host told of that event."""

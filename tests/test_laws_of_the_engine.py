@@ -5,15 +5,14 @@ from contextlib import nullcontext
 import jax
 import numpy as np
 import pytest
-from helpers import RATES, SPACE, Net, blobs, classifier, compilations, quadratic, rates, same_bits
+from flax import linen as nn
 
 import hpjax as hpx
-from hpjax.engine import layout, sharding
-from hpjax.engine.compile import compiling
-from hpjax.engine.device_lanes import DeviceLanes, LaneTable
 from hpjax.engine.lane import HEALTHY
-from hpjax.engine.segment import SegmentConfig
-from hpjax.engine.tracing import shapes_of
+from tests.support.compare import same_bits
+from tests.support.counting import compilations
+from tests.support.lanes import lanes_of
+from tests.support.programs import RATES, SPACE, blobs, classifier, quadratic, rates
 
 
 class Halve(hpx.Scheduler):
@@ -40,7 +39,7 @@ def test_ten_and_a_thousand_trials_compile_one_program():
 
 
 def test_a_setting_of_jax_that_changes_programs_compiles_them_anew():
-    mine = hpx.Sweep(classifier(steps=2, eval_every=2), SPACE, trials=2, devices=1)
+    mine = hpx.Sweep(quadratic(2, 2), RATES, trials=2, devices=1)
     precise = jax.default_matmul_precision("highest")
     for setting, least in ((nullcontext(), 1), (precise, 1), (nullcontext(), 0), (precise, 0)):
         with setting, compilations() as programs:
@@ -69,8 +68,8 @@ def test_new_values_of_one_program_compile_nothing():
 
 
 def test_one_program_a_group():
-    space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e-1), momentum=0.9, hidden=hpx.Choice(2, 3))
-    groups = hpx.Sweep(classifier(model=lambda h: Net(h.hidden), steps=2, eval_every=2), space, trials=6)
+    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1e-1), size=hpx.Choice(2, 3))
+    groups = hpx.Sweep(quadratic(2, 2, size=lambda h: h.size), space, trials=6)
     with compilations() as programs:
         groups.run(progress=False)
     assert len(programs) == len(groups.plan().groups) == 2
@@ -92,24 +91,6 @@ def test_another_kind_of_number_is_another_program():
 
 
 # Law 4
-
-
-def lanes_of(program, count, width, devices=1, replicates=1, space=RATES):
-    """Lanes of one point, many times over, and what they were compiled to."""
-    point = dict.fromkeys(space.names, 0.1)
-    shapes = hpx.Sweep(program, space, sampler=hpx.Manual([point])).plan().shapes[0]
-    h = hpx.Hparams({n: np.full(count * replicates, v, np.float32) for n, v in point.items()}, space.names)
-    data = program.data
-    splits = (None, None) if data is None else (data.train, data.valid)
-    config = SegmentConfig(program, shapes, width, independent=False, own_budget=False)
-    replicate = np.repeat(np.arange(replicates, dtype=np.int32), count)
-    table = LaneTable(
-        np.tile(np.arange(count, dtype=np.int32), replicates), replicate, np.full(len(replicate), 99, np.int32), h
-    )
-    chunks = layout.chunks_needed(replicate, width, devices)
-    mesh = sharding.mesh(sharding.devices(devices))
-    compiled = compiling(config, h, *map(shapes_of, splits), mesh, chunks).result()
-    return DeviceLanes(config, compiled, table, 0, *splits), compiled
 
 
 def test_one_of_64_chunks_alive_is_one_64th_of_the_work():
@@ -237,7 +218,7 @@ def test_independent_lanes_of_many_replicates_share_chunks():
 def test_data_is_not_copied_per_lane():
     data = blobs(examples=20_000, features=40)
     size = sum(a.nbytes for a in jax.tree.leaves((data.train, data.valid)))
-    program = classifier(data=data, eval_batch_size=100)
+    program = classifier(model=nn.Dense(3), data=data, eval_batch_size=100)
 
     def used(count):
         lanes, compiled = lanes_of(program, count, width=16, space=SPACE)
@@ -252,7 +233,7 @@ def test_data_is_not_copied_per_lane():
 
 def test_devices_hold_one_copy_of_the_data_each():
     data = blobs(examples=4000, features=30)
-    program = classifier(data=data, steps=2, eval_every=2)
+    program = classifier(model=nn.Dense(3), data=data, steps=2, eval_every=2)
     before = {id(a) for a in jax.live_arrays()}
     space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e-1), momentum=hpx.Uniform(0, 1))
     for event in hpx.Sweep(program, space, trials=512, width=8, devices=2).events():

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.support.marks import slow
+
 SCRIPT = """
 import json, os, jax, hpjax as hpx
 {before}
@@ -37,9 +39,9 @@ def test_a_device_a_core_and_programs_are_kept(tmp_path):
     ("before", "environment"),
     [
         ('jax.config.update("jax_num_cpu_devices", 3)', {}),
-        ("", {"JAX_NUM_CPU_DEVICES": "3"}),
-        ("", {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}),
-        ('jax.config.update("jax_num_cpu_devices", 3); jax.devices()', {}),
+        slow("", {"JAX_NUM_CPU_DEVICES": "3"}),
+        slow("", {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}),
+        slow('jax.config.update("jax_num_cpu_devices", 3); jax.devices()', {}),
     ],
 )
 def test_what_the_user_has_set_stays(tmp_path, before, environment):

@@ -9,14 +9,15 @@ from concurrent.futures import Future
 import jax
 import numpy as np
 import pytest
-from helpers import same_bits
-from killed import SWEEPS
 
 import hpjax as hpx
 from hpjax.engine import sharding
 from hpjax.engine.device_lanes import DeviceLanes
 from hpjax.sweep.planning import arrangement
 from hpjax.sweep.planning import programs as groups
+from tests.support.compare import same_bits
+from tests.support.killed import SWEEPS
+from tests.support.marks import slow
 
 FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1099511627776 bytes.")
 WIDE = 4
@@ -67,7 +68,7 @@ def short(monkeypatch):
     return begin
 
 
-@pytest.mark.parametrize("name", ["groups", "halving"])
+@pytest.mark.parametrize("name", [slow("groups"), "halving"])
 def test_a_group_that_runs_out_of_memory_begins_anew_at_half_its_width(name, short, tmp_path):
     wide, narrow = (at(width, name).run(progress=False) for width in (WIDE, 2))
     assert (wide.statuses == narrow.statuses).all()
@@ -111,6 +112,7 @@ def test_one_lane_alone_does_not_fit(monkeypatch):
         at(WIDE).run(progress=False)
 
 
+@pytest.mark.slow
 def test_a_narrowed_run_goes_on_at_its_width(short, tmp_path):
     narrow = at(2).run(progress=False)
     short(size=at(WIDE).plan().groups[0].static["size"], width=2)
@@ -126,7 +128,7 @@ def test_a_narrowed_run_goes_on_at_its_width(short, tmp_path):
     assert_bits(found, narrow, of_group(found, 0))
 
 
-@pytest.mark.parametrize("name", ["groups", "halving"])
+@pytest.mark.parametrize("name", ["groups", slow("halving")])
 def test_a_kill_right_after_narrowing(name, short, tmp_path, monkeypatch):
     """Where memory is enough again when it goes on: at the width at which it began anew."""
     narrow = at(2, name).run(progress=False)
@@ -151,6 +153,7 @@ def test_a_kill_right_after_narrowing(name, short, tmp_path, monkeypatch):
     assert set(found.widths[found.groups != group]) == {WIDE}
 
 
+@pytest.mark.slow
 def test_a_group_that_narrows_in_a_later_round_leaves_the_earlier_ones(tmp_path, monkeypatch):
     sweep = at(WIDE, "rounds")
     launch, calls = DeviceLanes.dispatch, []
@@ -172,8 +175,14 @@ def limited(monkeypatch, bytes):
     monkeypatch.setattr(sharding, "memory", lambda: bytes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "before", "after"), [("groups", 130, None), ("halving", None, 130), ("population", 260, 130)]
+    ("name", "before", "after"),
+    [
+        ("groups", 130, None),
+        ("halving", None, 130),
+        ("population", 260, 130),
+    ],
 )
 def test_a_run_goes_on_where_memory_is_other(name, before, after, monkeypatch, tmp_path):
     """Waves that were made for other devices are cut up where they do not fit, and kept where they do."""
@@ -220,6 +229,7 @@ REAL = """
 """
 
 
+@pytest.mark.slow
 def test_a_host_takes_waves_of_bounded_size(monkeypatch):
     """Of CPUs, which have no memory of their own: in as many waves as it takes, with the same bits."""
     whole, halving = (at(2, name, devices=1) for name in ("groups", "halving"))
@@ -233,6 +243,7 @@ def test_a_host_takes_waves_of_bounded_size(monkeypatch):
     assert {len(each.waves) for each in racing} == {1}, "a race has all of them"
 
 
+@pytest.mark.slow
 def test_a_machine_that_really_has_no_more_memory(tmp_path):
     script = tmp_path / "full.py"
     script.write_text(textwrap.dedent(REAL))

@@ -5,11 +5,11 @@ import sys
 from importlib import import_module, metadata
 
 import pytest
-from helpers import RATES, quadratic, rates
 from packaging.requirements import Requirement
 
 import hpjax as hpx
 from hpjax.core.errors import REQUIREMENTS
+from tests.support.programs import RATES, quadratic, rates
 
 EXTRAS = [Requirement(line) for line in metadata.requires("hpjax")]
 

@@ -2,11 +2,16 @@
 
 import numpy as np
 import pytest
-from helpers import RATES, Net, classifier, compilations, quadratic, rates, same_bits
 
 import hpjax as hpx
 from hpjax.engine import compile as compiling
 from hpjax.engine.device_lanes import DeviceLanes
+from hpjax.sweep.planning import programs as groups
+from hpjax.sweep.running import wave
+from tests.support.compare import same_bits
+from tests.support.counting import compilations
+from tests.support.lanes import lanes_of
+from tests.support.programs import RATES, quadratic, rates
 
 
 @pytest.fixture
@@ -64,8 +69,6 @@ def test_lanes_that_end_while_the_next_segment_is_on_its_way(tmp_path):
 
 
 def test_a_lane_that_ended_does_nothing_in_a_segment_launched_before_it_was_known():
-    from test_laws_of_the_engine import lanes_of
-
     lanes, _ = lanes_of(quadratic(), count=3, width=1)
     lanes._table.h["rate"][:] = 0.1, 1e6, 0.2
     lanes._arrange()
@@ -85,26 +88,26 @@ def test_a_lane_that_ended_does_nothing_in_a_segment_launched_before_it_was_know
     assert lanes.advance(10, False).iterations == 2
 
 
-def groups():
-    space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e-1), momentum=0.9, hidden=hpx.Choice(2, 3, 4))
-    return hpx.Sweep(classifier(model=lambda h: Net(h.hidden), steps=4, eval_every=2), space, trials=6)
+def in_groups():
+    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1e-1), size=hpx.Choice(2, 3, 4))
+    return hpx.Sweep(quadratic(4, 2, size=lambda h: h.size), space, trials=6)
 
 
 def test_the_next_groups_compile_while_one_trains(calls, monkeypatch):
     asked, compile_one = [], compiling.compiling
 
-    def noted(config, h, *args):
-        asked.append(("compile", h.hidden, len(calls)))
-        return compile_one(config, h, *args)
+    def noted(recipe, h, *args):
+        asked.append(("compile", h.size, len(calls)))
+        return compile_one(recipe, h, *args)
 
-    monkeypatch.setattr("hpjax.sweep.planning.programs.compiling", noted)
-    monkeypatch.setattr("hpjax.sweep.running.wave.COMPILE_THREADS", 2)
+    monkeypatch.setattr(groups, "compiling", noted)
+    monkeypatch.setattr(wave, "AT_ONCE", 2)
     with compilations() as programs:
-        groups().run(progress=False)
+        in_groups().run(progress=False)
     assert len(programs) == 3, "nothing twice"
     # Two before anything trains, and each time that a group begins the one after the next.
     assert [before for _, _, before in asked] == [0, 0, 4]
-    assert len({hidden for _, hidden, _ in asked}) == 3
+    assert len({size for _, size, _ in asked}) == 3
 
 
 def test_a_group_whose_compilation_fails_says_so_when_it_is_its_turn(monkeypatch):

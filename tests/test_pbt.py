@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from helpers import example, ran, same_bits
 
 import hpjax as hpx
 from hpjax.engine import sharding
 from hpjax.engine.device_lanes import DeviceLanes
 from hpjax.schedulers import Race
+from tests.support.compare import same_bits
+from tests.support.counting import ran
+from tests.support.programs import example
 
 SPACE = hpx.Space(
     rate=hpx.LogUniform(1e-3, 1.0),

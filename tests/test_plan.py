@@ -10,7 +10,6 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers import RATES, classifier, compilations, quadratic, rates
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,8 @@ import hpjax as hpx
 from hpjax.engine.layout import EMPTY, arrange, chunks_needed, idle_chunks
 from hpjax.sweep.planning.grouping import group
 from hpjax.sweep.planning.width import Rate, balanced, best, by_rule, search
+from tests.support.counting import compilations
+from tests.support.programs import RATES, classifier, quadratic, rates
 
 
 class Deep(nn.Module):

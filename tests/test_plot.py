@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import quadratic, rates
 from matplotlib.figure import Figure
 
 import hpjax as hpx
 from hpjax import plot
 from hpjax.results import analysis
+from tests.support.programs import quadratic, rates
 
 SPACE = hpx.Space(rate=hpx.LogUniform(1e-3, 10), size=2, scale=hpx.Uniform(0, 1))
 

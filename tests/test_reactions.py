@@ -5,9 +5,11 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import compilations, quadratic, same_bits
 
 import hpjax as hpx
+from tests.support.compare import same_bits
+from tests.support.counting import compilations
+from tests.support.programs import quadratic
 
 SPACE = hpx.Space(rate=hpx.Uniform(0, 1), patience=hpx.Int(1, 9))
 POINTS = [{"rate": rate, "patience": patience} for rate, patience in ((0.1, 2), (0.2, 1), (0.3, 9), (0.05, 3))]

@@ -8,10 +8,12 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers import RATES, blobs, classifier, compilations, quadratic, rates
-from killed import SWEEPS as INTERRUPTED
 
 import hpjax as hpx
+from tests.support.counting import compilations
+from tests.support.killed import SWEEPS as INTERRUPTED
+from tests.support.marks import few_of, slow
+from tests.support.programs import RATES, blobs, classifier, quadratic, rates
 
 SPACE = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e-1), momentum=hpx.Uniform(0, 0.9))
 NOISY = classifier(steps=12, eval_every=4)
@@ -27,6 +29,9 @@ SWEEPS = {
 }
 
 
+FEW = ("plain", "halving", "diverging", "population", "early stopping")
+
+
 @pytest.fixture(scope="module")
 def results():
     found = {}
@@ -39,7 +44,7 @@ def results():
     return of
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize("name", few_of(SWEEPS, FEW))
 def test_every_bit_of_every_trial_agrees_and_no_segment_compiles(name, results):
     result = results(name)
     with compilations() as programs:
@@ -72,7 +77,14 @@ def test_it_says_what_it_compared(results):
     assert str(lost).endswith("2 replicates × 0 evaluations of 2 metrics, 0 arrays of final state, diverged at step 5")
 
 
-@pytest.mark.parametrize("changes", [{"devices": 1}, {"segment": 2}, {"devices": 3, "width": 2}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        slow({"devices": 1}),
+        {"segment": 2},
+        slow({"devices": 3, "width": 2}),
+    ],
+)
 def test_devices_and_segments_are_those_of_the_sweep_now_and_the_width_that_of_the_result(changes, results):
     replayed = dataclasses.replace(SWEEPS["halving"], **changes).replay(results("halving")[1])
     assert str(replayed).startswith("trial 1: every bit agrees: 2 replicates")
@@ -185,6 +197,7 @@ def accumulating(every):
     return hpx.Sweep(program, space, sampler=points, scheduler=hpx.PBT(every=every), width=2)
 
 
+@pytest.mark.slow
 def test_decisions_amid_accumulated_gradients():
     """A decision after 4 calls, where 3 make a step: half of the next step's gradients are taken over too."""
     sweep = accumulating(4)
@@ -193,6 +206,7 @@ def test_decisions_amid_accumulated_gradients():
     assert all(sweep.replay(trial).agrees for trial in result)
 
 
+@pytest.mark.slow
 def test_two_decisions_within_a_step_are_refused():
     sweep = accumulating(1)
     result = sweep.run(progress=False)

@@ -14,11 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from flax import linen as nn
-from helpers import RATES, compilations, quadratic, rates, same_bits
 
 import hpjax as hpx
-import hpjax.results.analysis
 from hpjax.core.objective import Objective
+from hpjax.results import analysis
+from hpjax.sweep.running.progress import Progress
+from tests.support.compare import same_bits
+from tests.support.counting import compilations
+from tests.support.programs import RATES, quadratic, rates
 
 RATE_LIST = [0.05, 0.15, 0.2, 1e6, 0.1]
 
@@ -146,7 +149,7 @@ def test_the_directory(directory):
 def test_it_loads_where_the_model_is_unknown(directory):
     code = (
         "import sys, hpjax; r = hpjax.load(sys.argv[1]); r.best.restore(); r.summary(); r.table();"
-        "assert not {'flax', 'optax', 'helpers'} & set(sys.modules), sorted(sys.modules); print(r.best.id)"
+        "assert not {'flax', 'optax', 'tests'} & set(sys.modules), sorted(sys.modules); print(r.best.id)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(directory)], capture_output=True, text=True)
     assert done.stdout.strip() == "2", done.stderr
@@ -196,7 +199,7 @@ def test_what_changes_the_bits_is_refused(tmp_path):
 
 def test_the_directory_is_free_again_when_something_else_than_an_event_fails(tmp_path, monkeypatch):
     sweep = hpx.Sweep(quadratic(), RATES, sampler=rates(0.1, 0.2))
-    monkeypatch.setattr("hpjax.sweep.running.progress.Progress.update", lambda *_: 1 / 0)
+    monkeypatch.setattr(Progress, "update", lambda *_: 1 / 0)
     try:
         sweep.run(tmp_path / "run", progress=False)
     except ZeroDivisionError as error:
@@ -355,7 +358,7 @@ def test_tuples_and_choices_come_back_as_they_were(tmp_path):
     assert len(again.run(progress=False)) == len(result) == 6
     assert result.best.restore().shape == ()
     assert result.table()["units"].tolist().count(None) == 3, "an option, not a missing value"
-    axis = hpjax.results.analysis.axis(result, "units", "valid/loss")
+    axis = analysis.axis(result, "units", "valid/loss")
     assert (sorted(axis.categories), len(axis.trials)) == (["(128,)", "(64, 64)", "None"], 6)
     result.plot()
 

@@ -1,7 +1,6 @@
 """Law 9. What is interrupted goes on from its last checkpoint and ends with the bits of what was not."""
 
 import dataclasses
-import functools
 import os
 import re
 import shutil
@@ -9,55 +8,30 @@ import signal
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from helpers import same_bits
-from killed import SWEEPS
 
 import hpjax as hpx
 from hpjax.results.store import checkpoints as checkpoint
 from hpjax.results.store.checkpoints import Checkpoints
+from tests.support.compare import same_bits
+from tests.support.interrupted import abandon, check, whole
+from tests.support.killed import SWEEPS
+from tests.support.marks import few_of
+from tests.support.processes import started
+from tests.support.programs import ROOT
 
 # How often each kind of sweep is killed: `make soak` asks for more, and of more kinds.
 KILLS = int(os.environ.get("HPJAX_KILLS", "1"))
 KILLED_KINDS = ["halving", "population", *(["groups", "early stopping"] if KILLS > 1 else [])]
 
 
-@functools.cache
-def whole(name):
-    """The result of a sweep that nothing interrupted, and how many events there were."""
-    sweep = SWEEPS[name]
-    return sweep.run(progress=False), sum(1 for _ in sweep.events())
-
-
-def check(directory, name):
-    """A directory holds what an uninterrupted run finds: no trial is missing or doubled, and every bit is the same."""
-    found, (expected, _) = hpx.load(directory), whole(name)
-    for field in ("hparams", "first_hparams", "lineage", "ranking"):
-        assert getattr(found, field) == getattr(expected, field)
-    assert np.array_equal(found.lane_status, expected.lane_status)
-    assert np.array_equal(found.lane_step, expected.lane_step)
-    for metric in ("step", *expected.metrics):
-        assert same_bits(found.curves(metric), expected.curves(metric))
-    for trial in np.flatnonzero(expected.statuses != "diverged").tolist():
-        for replicate in range(expected.lane_status.shape[1]):
-            a, b = (jax.tree.leaves(each[trial].restore(replicate)) for each in (found, expected))
-            assert all(map(same_bits, a, b))
-    assert not (Path(directory) / "checkpoints").exists(), "of no use any more"
-
-
-def abandon(name, directory, after, **changes):
-    """Stops listening after so many events."""
-    events = dataclasses.replace(SWEEPS[name], **changes).events(directory, checkpoint_seconds=0.0)
-    for number, _ in enumerate(events, start=1):
-        if number == after:
-            break
-
-
-@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize(
+    "name",
+    few_of(SWEEPS, ("halving", "population")),
+)
 def test_an_abandoned_run_goes_on(name, tmp_path):
     _, events = whole(name)
     for after in (events // 3, 2 * events // 3):
@@ -70,14 +44,14 @@ def test_an_abandoned_run_goes_on(name, tmp_path):
         assert len(rest) - 1 < events, "it went on, and did not begin anew"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KILLED_KINDS)
 def test_a_killed_run_goes_on(name, tmp_path, counted):
     """SIGKILL at random instants, that often, and then to the end here; what was saved never goes back."""
     rng = np.random.default_rng(len(name))
     directory, saved = tmp_path / "run", -1
-    command = [sys.executable, str(Path(__file__).with_name("killed.py")), name, str(directory)]
     for _ in range(KILLS):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with started("killed", name, directory) as process:
             lines = iter(process.stdout.readline, "")
             for _line in zip(range(int(rng.integers(1, 8))), lines):
                 pass
@@ -96,16 +70,11 @@ def test_a_killed_run_goes_on(name, tmp_path, counted):
     counted(f"{name}: {KILLS} kills survived, {saved + 1} checkpoints written")
 
 
-def child(*arguments):
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 # Orbax may grumble after it.
 UNWRITTEN = re.compile("^hpjax.core.errors.RunError: .*(cannot|could not) be written: ", re.MULTILINE)
-KILLED, STARVED = (Path(__file__).with_name(name) for name in ("killed.py", "starved.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_notice_of_preemption_writes_a_checkpoint(number, tmp_path):
     """SIGTERM: the event that is under way ends, a checkpoint is written, and the exit code is 143 = 128 + SIGTERM.
@@ -113,7 +82,7 @@ def test_a_notice_of_preemption_writes_a_checkpoint(number, tmp_path):
     And Ctrl-C, the first of them, of which Python makes an exception that nobody catches here.
     """
     directory = tmp_path / "run"
-    with child(KILLED, "groups", directory) as process:
+    with started("killed", "groups", directory) as process:
         lines = 0
         for line in process.stdout:
             lines += line.startswith("segment")
@@ -131,9 +100,10 @@ def test_a_notice_of_preemption_writes_a_checkpoint(number, tmp_path):
     check(directory, "groups")
 
 
+@pytest.mark.slow
 def test_a_kill_while_the_very_first_checkpoint_is_written(tmp_path):
     directory = tmp_path / "run"
-    with child(KILLED, "halving", directory) as process:
+    with started("killed", "halving", directory) as process:
         while process.poll() is None:
             # Orbax writes beside, and renames at the end.
             names = [path.name for path in (directory / "checkpoints").glob("*")]
@@ -146,10 +116,11 @@ def test_a_kill_while_the_very_first_checkpoint_is_written(tmp_path):
     check(directory, "halving")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["limit", "read-only"])
 def test_what_can_be_written_no_more_is_an_error_and_what_was_saved_restores(how, tmp_path):
     directory = tmp_path / "run"
-    with child(STARVED, how, directory) as process:
+    with started("starved", how, directory) as process:
         _, told = process.communicate()
     assert process.returncode == 1
     assert UNWRITTEN.search(told), told
@@ -161,6 +132,7 @@ def test_what_can_be_written_no_more_is_an_error_and_what_was_saved_restores(how
     check(directory, "halving")
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_really_full(tmp_path):
     """A file system of 4 MiB of its own, where the system lets us mount one."""
     disk, saved = tmp_path / "disk", tmp_path / "saved"
@@ -168,10 +140,11 @@ def test_a_disk_that_is_really_full(tmp_path):
     mount = f"mount -t tmpfs -o size=4m none {disk}"
     if subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True).returncode:
         pytest.skip("this system lets users mount nothing; the limit on the size of files is tested instead")
-    train = (
-        f"{sys.executable} {STARVED} full {disk}/run; code=$?; rm {disk}/filler; cp -r {disk}/run {saved}; exit $code"
+    train = f"{sys.executable} -m tests.support.starved full {disk}/run; code=$?"
+    keep = f"rm {disk}/filler; cp -r {disk}/run {saved}; exit $code"
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", f"{mount}; {train}; {keep}"], capture_output=True, text=True, cwd=ROOT
     )
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", f"{mount}; {train}"], capture_output=True, text=True)
     assert done.returncode == 1
     assert UNWRITTEN.search(done.stderr), done.stderr
     assert next(iter(SWEEPS["halving"].events(saved))).kind == "resumed"
@@ -198,6 +171,7 @@ def test_a_flipped_byte_is_found_and_the_cut_before_is_used(tmp_path):
     check(tmp_path / "run", "halving")
 
 
+@pytest.mark.slow
 @damaged
 def test_where_no_cut_is_whole_nothing_is_deleted(tmp_path):
     abandon("groups", tmp_path / "run", 8)
@@ -214,6 +188,7 @@ def test_where_no_cut_is_whole_nothing_is_deleted(tmp_path):
     check(tmp_path / "run", "groups")
 
 
+@pytest.mark.slow
 def test_other_versions_are_told_of(tmp_path):
     abandon("groups", tmp_path, 8)
     manifest = tmp_path / "manifest.json"
@@ -244,6 +219,7 @@ def test_checkpoints_take_no_more_than_their_share_of_the_time(tmp_path):
     checkpoints.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 4])
 def test_it_goes_on_with_other_devices(devices, tmp_path):
     abandon("halving", tmp_path / "run", 12, devices=3)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import optuna
 import pytest
-from helpers import RATES, compilations, quadratic, same_bits
 
 import hpjax as hpx
 from hpjax.samplers import Observation
+from tests.support.compare import same_bits
+from tests.support.counting import compilations
+from tests.support.programs import RATES, quadratic
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import RATES, quadratic, ran, rates, same_bits
 
 import hpjax as hpx
 from hpjax.engine import sharding
+from tests.support.compare import same_bits
+from tests.support.counting import ran
+from tests.support.marks import slow
+from tests.support.programs import RATES, quadratic, rates
 
 
 def survivors(scheduler, scores, budget):
@@ -130,7 +133,7 @@ def test_all_groups_are_in_one_race(halved):
     assert np.array_equal(ran(sweep, programs=3).lane_step, halved.lane_step)
 
 
-@pytest.mark.parametrize(("memory", "waves"), [(40, [2, 2, 2]), (100, [1, 2, 2])])
+@pytest.mark.parametrize(("memory", "waves"), [slow(40, [2, 2, 2]), (100, [1, 2, 2])])
 def test_waves_decide_as_all_at_once(halved, monkeypatch, memory, waves):
     """With little memory a group's trials are on the devices in turn, and wait on the host."""
     monkeypatch.setattr(sharding, "memory", lambda: memory)

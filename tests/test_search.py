@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optuna
 import pytest
-from helpers import RATES, compilations, quadratic
 
 import hpjax as hpx
 from hpjax import testing
 from hpjax.samplers import Observation
+from tests.support.counting import compilations
+from tests.support.marks import slow
+from tests.support.programs import RATES, quadratic
 
 OPTUNA = {
     "TPE": lambda kinds: kinds.TPESampler(n_startup_trials=6),
@@ -23,7 +25,11 @@ OPTUNA = {
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 
-@pytest.mark.parametrize("sampler", [hpx.Sobol(), hpx.Random(), hpx.Refine(), hpx.Bayes(initial=6)], ids=repr)
+@pytest.mark.parametrize(
+    "sampler",
+    [hpx.Sobol(), hpx.Random(), hpx.Refine(), slow(hpx.Bayes(initial=6))],
+    ids=repr,
+)
 def test_samplers(sampler):
     testing.check_sampler(sampler)
 

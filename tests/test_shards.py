@@ -15,14 +15,16 @@ import optuna
 import pytest
 import submitit
 from click.testing import CliRunner
-from helpers import compilations, same_bits
 from hypothesis import given
 from hypothesis import strategies as st
-from killed import program
 
 import hpjax as hpx
 from hpjax.frontends import cli
+from hpjax.results import merge as merging
 from hpjax.sweep.shard import Shard
+from tests.support.compare import same_bits
+from tests.support.counting import compilations
+from tests.support.killed import program
 
 SPACE = hpx.Space(rate=hpx.LogUniform(1e-3, 1e3), size=hpx.Choice(2, 3))
 # Each trial has noise of its own, which derives from its id.
@@ -296,7 +298,7 @@ def test_what_fails_on_the_way_leaves_nothing(runs, tmp_path, monkeypatch):
         if len(copied) == 3:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hpjax.results.merge.shutil.copytree", copytree)
+    monkeypatch.setattr(merging.shutil, "copytree", copytree)
     refused(runs, tmp_path / "out", r"out' cannot be written: .* No space left")
     assert copied[2].name == "wave-2"
 
@@ -401,6 +403,7 @@ def test_a_job_says_what_is_wrong(hpjax, tmp_path):
         hpx.cluster.Job("wrong.py", tmp_path / "a")()
 
 
+@pytest.mark.slow
 def test_jobs_of_submitit(hpjax, tmp_path):
     executor = submitit.LocalExecutor(tmp_path / "logs")
     executor.update_parameters(timeout_min=5)

@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers import compilations
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
@@ -18,6 +17,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 import hpjax as hpx
 from hpjax.data.loaders import Examples
+from tests.support.counting import compilations
 
 
 def labels(data):
@@ -58,6 +58,7 @@ def search(task, **changes):
     return hpx.sklearn.SweepCV(**(settings | changes))
 
 
+@pytest.mark.slow
 @parametrize_with_checks([search("classification")])
 def test_scikit_learn_s_own_checks(estimator, check):
     check(estimator)
@@ -70,6 +71,7 @@ REGRESSION = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("estimator", "check"), REGRESSION, ids=[str(check.func.__name__) for _, check in REGRESSION])
 def test_scikit_learn_s_checks_of_regressors(estimator, check):
     """What does not depend on the task is checked above."""
@@ -140,6 +142,7 @@ def test_it_finds_what_grid_search_finds():
         np.testing.assert_allclose(mine, other, rtol=1e-9, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_default_is_tried_and_the_best_is_kept():
     X, y = load_iris(return_X_y=True)
     space = hpx.Space(rate=hpx.LogUniform(1e-6, 1.0, default=1e-6))

@@ -14,13 +14,16 @@ import optax
 import pytest
 from flax import linen as nn
 from grain import samplers, transforms
-from helpers import SPACE, Net, blobs, classifier, compilations, ran, same_bits
-from plain import SEED, train_alone
 
 import hpjax as hpx
 from hpjax.data.stream import Pass, Position, Stream
 from hpjax.engine import sharding
 from hpjax.sweep.running.prefetch import BlockPrefetcher
+from tests.support.compare import same_bits
+from tests.support.counting import compilations, ran
+from tests.support.marks import slow
+from tests.support.plain import SEED, train_alone
+from tests.support.programs import SPACE, Net, blobs, classifier
 
 STEPS, EPOCH, BLOCK = 24, 10, 5
 
@@ -179,14 +182,13 @@ def test_all_lanes_see_the_batches_in_their_order_and_each_is_drawn_once():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"devices": 1},
-        {"devices": 2},
-        {"segment": 1},
-        {"segment": 4},
-        {"program": program(Source(), block=1)},
-        {"program": program(Source(), block=64)},
+        pytest.param({"devices": 1}, id="1 device"),
+        slow({"devices": 2}, id="2 devices"),
+        slow({"segment": 1}, id="segments of 1"),
+        pytest.param({"segment": 4}, id="segments of 4"),
+        slow({"program": program(Source(), block=1)}, id="blocks of 1"),
+        pytest.param({"program": program(Source(), block=64)}, id="blocks of 64"),
     ],
-    ids=["1 device", "2 devices", "segments of 1", "segments of 4", "blocks of 1", "blocks of 64"],
 )
 def test_packing_changes_no_bit(reference, changes):
     assert_same(reference, sweep(**changes).run(progress=False))
@@ -213,6 +215,7 @@ def halved():
     return result
 
 
+@pytest.mark.slow
 def test_a_race_of_groups_changes_no_bit(halved):
     """Each trial as if alone, from the batches that it saw."""
     alone = hpx.Sweep(PROGRAM, SIZED, sampler=hpx.Manual(halved.hparams), width=2, devices=1).run(progress=False)
@@ -226,6 +229,7 @@ def test_a_race_of_groups_changes_no_bit(halved):
             assert same_bits(halved.curves(metric)[trial, 0, :many], alone.curves(metric)[trial, 0, :many])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [500, 1500])
 def test_waves_that_wait_on_the_host_change_no_bit(halved, monkeypatch, memory):
     monkeypatch.setattr(sharding, "memory", lambda: memory)
@@ -300,7 +304,7 @@ def abandon(sweep, directory, after):
             break
 
 
-@pytest.mark.parametrize("after", [2, 5])
+@pytest.mark.parametrize("after", [2, slow(5)])
 def test_an_abandoned_run_goes_on(reference, tmp_path, after):
     abandon(sweep(), tmp_path / "run", after)
     again = Source()
@@ -309,6 +313,7 @@ def test_an_abandoned_run_goes_on(reference, tmp_path, after):
     assert again.drawn == 1 + STEPS, "a generator draws anew what it gave before"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [4, 14])
 def test_an_abandoned_race_goes_on(halved, tmp_path, after):
     abandon(halving(), tmp_path / "run", after)
@@ -371,7 +376,7 @@ class Tidied:
         self.iterator.set_state(state)
 
 
-@pytest.mark.parametrize("build", [data_loader, map_dataset])
+@pytest.mark.parametrize("build", [data_loader, slow(map_dataset)])
 def test_grain_goes_on_from_its_state(tmp_path, build):
     records = Records()
 
@@ -390,6 +395,7 @@ def test_grain_goes_on_from_its_state(tmp_path, build):
     assert records.read <= 2 * (STEPS - 15 + BLOCK), "of 24 batches the first 15 are not read again"
 
 
+@pytest.mark.slow
 def test_grain_loaders_are_given_as_they_are():
     """A DataLoader and datasets of pairs, as ``supervised`` has them."""
     data = blobs()

@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import pytest
 from click.testing import CliRunner
-from helpers import blobs, compilations
 from matplotlib.figure import Figure
 
 import hpjax as hpx
@@ -30,6 +29,8 @@ from hpjax.studies.plot import draw_rates, draw_scaling
 from hpjax.studies.record import StudyRecord, recorded_study
 from hpjax.studies.to_target import bootstrap_of_minimum
 from hpjax.sweep.planning.width import Rate
+from tests.support.counting import compilations
+from tests.support.programs import blobs
 
 SIZES = 2 ** np.arange(6, 15)
 
@@ -246,6 +247,7 @@ def test_the_noise_of_microbatches_is_that_of_exact_gradients():
         assert found.simple[trial, 0, last] == pytest.approx(trace / signal, rel=0.1), size
 
 
+@pytest.mark.slow
 def test_noise_where_evaluations_fall_between_batches():
     """A batch of five parts, an evaluation every two: two of five see no batch, and the others one."""
     program = linear(batch_size=20, steps=10, eval_every=2)
@@ -460,6 +462,7 @@ def test_a_target_that_is_no_float32_is_compared_as_lanes_do():
     assert len(BatchScalingResult.read(result, 0.79999).points) > 0
 
 
+@pytest.mark.slow
 def test_alternatives_and_tuples_are_told_and_drawn():
     space = (hpx.Space(optimizer="a", learning_rate=hpx.LogUniform(0.1, 2)) | hpx.Space(optimizer="b")) & hpx.Space(
         batch_size=hpx.Choice(4, 16, 64), layers=hpx.Choice((8,), (8, 8))
@@ -506,6 +509,7 @@ def test_batch_sizes_whose_target_was_not_reached_have_no_point():
     str(nothing)
 
 
+@pytest.mark.slow
 def test_what_a_study_cannot_tell_it_does_not(study):
     with pytest.raises(
         hpx.InputError, match=r"read.target = 0.001: is harder than the target at which the trials ended, 0.01"
@@ -527,6 +531,7 @@ def test_what_a_study_cannot_tell_it_does_not(study):
     assert any("reaches beyond the batch sizes. Add" in doubt for doubt in found.doubts)
 
 
+@pytest.mark.slow
 def test_edges_of_the_space_are_told_whatever_was_tried(tmp_path):
     sizes = hpx.Space(batch_size=hpx.Choice(4, 16, 64, 256))
     space = sizes & (
@@ -560,6 +565,7 @@ def classified(**changes):
     )
 
 
+@pytest.mark.slow
 def test_it_takes_microbatches_where_one_program_is_done_earlier():
     sweep = BatchScaling(classified(), SPACE, [4, 8, 16], 0.3, trials=4, seed=1).sweep
     assert sweep.program.batches.microbatch == 4
@@ -577,6 +583,7 @@ def test_it_takes_microbatches_where_one_program_is_done_earlier():
     assert same[0] == pytest.approx(same[1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_study_of_a_directory_goes_on_and_is_read_again(tmp_path):
     first = BatchScaling(classified(), SPACE, [4, 8, 16], 0.3, trials=4, complete=2).run(tmp_path, progress=False)
     again = BatchScaling(classified(), SPACE, [4, 8, 16], 0.3, trials=4, complete=2)
@@ -636,14 +643,14 @@ def test_samplers_with_an_end_give_all_of_their_points():
 
 
 def test_budgets():
-    def steps(**given):
-        return list(BatchScaling(classified(), SPACE, [4, 8, 16], 0.3, trials=1, **given).plan().steps)
+    def steps(program=None, **given):
+        return list(BatchScaling(program or decay(40), SPACE, [4, 8, 16], 0.3, trials=1, **given).plan().steps)
 
-    examples = len(classified().data.train.y)
+    examples = len(blobs().train.y)
     assert steps() == [40] * 3
     assert steps(steps=17) == [17] * 3
     assert steps(steps=lambda size: 100 // size) == [25, 12, 6]
-    assert steps(epochs=2) == [-(-2 * examples // size) for size in (4, 8, 16)]
+    assert steps(classified(), epochs=2) == [-(-2 * examples // size) for size in (4, 8, 16)]
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
-from helpers import Net, classifier, compilations, same_bits
 
 import hpjax as hpx
 from hpjax.core.keys import lane_key, purpose_key
 from hpjax.data.batches import batch_indices
 from hpjax.data.loaders import Examples
+from tests.support.compare import same_bits
+from tests.support.counting import compilations
+from tests.support.programs import Net, classifier
 
 ONE = hpx.Space(learning_rate=0.1, momentum=0.9)
 RATE = hpx.Hparams({"learning_rate": 0.1, "momentum": 0.9})
@@ -162,6 +164,7 @@ def test_metrics_of_h_with_a_default_argument():
     assert "valid/top" in hpx.Sweep(classifier(metrics=metrics), ONE, sampler=hpx.Grid()).plan().shapes[0].metrics
 
 
+@pytest.mark.slow
 def test_every_argument_is_a_constant_or_a_function_of_h():
     constant = classifier(
         model=Net(8),

@@ -9,25 +9,16 @@ import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
-from helpers import compilations, ran, same_bits
-from plain import SEED, cross_entropy, train_alone
 from sklearn.model_selection import KFold
-from test_axes import (
-    BATCH,
-    MLP,
-    Dense,
-    Masked,
-    Small,
-    difference,
-    make_data,
-    points,
-)
 
 import hpjax as hpx
-import hpjax.core.hparams
+from hpjax.core.hparams import Selected
 from hpjax.data.loaders import Examples
-
-REAL = float  # float64 where it is enabled
+from tests.support.compare import same_bits
+from tests.support.counting import compilations, ran
+from tests.support.marks import slow
+from tests.support.networks import BATCH, MLP, Dense, Masked, Small, difference, make_data, points
+from tests.support.plain import SEED, cross_entropy, train_alone
 
 
 def program_of(data, **changes):
@@ -54,6 +45,7 @@ def test_early_stopping_may_maximize():
     assert len(curve) == np.argmax(curve) + 3, "two evaluations after the best"
 
 
+@pytest.mark.slow
 def test_early_stopping_keeps_the_best_at_whatever_step_a_trial_ends():
     """The steps of a program may be changed after it was made, as ``hpjax run --steps`` does."""
     arguments = {"model": nn.Dense(3), "optimizer": optax.sgd(5.0), "eval_every": 1}
@@ -106,15 +98,20 @@ def test_masked_kernels_are_drawn_at_the_scale_of_the_small_network():
     assert not kernel[:, 300:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["selected", "scaled"])
 def test_selected_initializers_are_drawn_at_the_scale_of_the_small_network_too(how):
-    def kernel(index):
-        scheme = hpx.hparams.Selected(index, (hpx.nn.he_normal, hpx.nn.zeros, hpx.nn.orthogonal))
+    @jax.jit
+    def drawn(index):
+        scheme = Selected(index, (hpx.nn.he_normal, hpx.nn.zeros, hpx.nn.orthogonal))
         init = scheme if how == "selected" else hpx.nn.scaled(scheme, 3.0)
         layer = hpx.nn.Dense(
             400, jnp.int32(300), inputs=jnp.int32(100), kernel_init=init, bias_init=nn.initializers.ones
         )
-        params = layer.init(jax.random.key(0), jnp.zeros((1, 800)))["params"]
+        return layer.init(jax.random.key(0), jnp.zeros((1, 800)))["params"]
+
+    def kernel(index):
+        params = drawn(index)
         assert not params["kernel"][100:].any()
         assert not params["kernel"][:, 300:].any()
         assert params["bias"].sum() == 300
@@ -135,6 +132,7 @@ def test_an_initializer_of_unknown_scale_makes_units_a_group():
     assert "must be an initializer of hpx.nn where units are masked" in verdict.reason
 
 
+@pytest.mark.slow
 def test_an_optimizer_is_told_the_loss_of_the_whole_batch():
     seen = optax.GradientTransformationExtraArgs(
         lambda params: jnp.zeros(()),
@@ -149,6 +147,7 @@ def test_an_optimizer_is_told_the_loss_of_the_whole_batch():
     np.testing.assert_allclose(values[1:], values[0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_monitors_leave_out_what_masks_leave_out():
     program = program_of(
         make_data("blobs"),
@@ -177,6 +176,8 @@ def test_a_number_in_place_of_a_mask_is_the_small_network_itself():
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, small)
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_folds_and_seeds_equal_plain_loops_on_the_same_parts():
     """Against scikit-learn's KFold; every example is in the validation split of one fold, and never in its batches."""
     examples = 91  # which four folds do not divide
@@ -446,6 +447,8 @@ def test_numbers_are_traced_where_parameters_are_bfloat16(optimizer):
     assert all(leaf.dtype in (jnp.bfloat16, jnp.int32) for leaf in jax.tree.leaves(sweep.plan().shapes[0].state))
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_a_large_batch_takes_the_memory_of_a_microbatch():
     data = hpx.data.from_arrays(np.ones((4096, 100), np.float32), np.zeros(4096, np.int32))
 
@@ -503,7 +506,7 @@ def test_the_plan_says_what_masks_and_selections_cost():
     assert len(selected.groups) == 1
 
 
-@pytest.mark.parametrize("microbatch", [None, 10])
+@pytest.mark.parametrize("microbatch", [slow(None), 10])
 def test_the_plan_says_what_batch_sizes_cost_otherwise(microbatch):
     """Compiling is most of a short run: one program; and work of a long one, where updates are for whole batches."""
     data = make_data("blobs")
@@ -548,6 +551,8 @@ def test_a_plan_of_many_trials_looks_at_every_number_and_once_at_what_they_share
         plan([0.9] * 99 + [1.5])
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_sums_of_microbatches_report_the_mean_of_the_whole_batch():
     """At rate 0 the loss of a step is that of its batch, whichever way it is cut."""
     data = make_data("blobs")
@@ -559,6 +564,8 @@ def test_sums_of_microbatches_report_the_mean_of_the_whole_batch():
     assert loss(eval_every=3) == pytest.approx(loss(eval_every=9, microbatch=10), rel=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_packing_changes_no_bit_of_these_axes_either():
     """Microbatches, early stopping, averages, selections, masks and folds together: devices, order, segments."""
     data = make_data("blobs")

@@ -4,7 +4,6 @@ import json
 
 import flax.linen as nn
 import pytest
-from helpers import RATES, blobs, classifier, compilations, quadratic, rates, same_bits
 
 import hpjax as hpx
 from hpjax.engine import sharding
@@ -12,6 +11,9 @@ from hpjax.engine.compile import Compiled
 from hpjax.sweep.planning import autotune as tuning
 from hpjax.sweep.planning import programs as groups
 from hpjax.sweep.planning import rate_cache as remembered
+from tests.support.compare import same_bits
+from tests.support.counting import compilations
+from tests.support.programs import RATES, blobs, classifier, quadratic, rates
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +116,7 @@ def test_only_as_long_as_it_may_take_and_then_the_next_run_goes_on(speeds, monke
     assert len(speeds["asked"]) == 4, "nothing is left"
 
 
+@pytest.mark.slow
 def test_lanes_with_luck_of_their_own_are_measured_as_many_as_there_are(monkeypatch):
     monkeypatch.setattr(tuning, "TIMES", 1)
     monkeypatch.setattr(tuning, "EACH", 0.0)
@@ -143,6 +146,7 @@ def images(**changes):
     return hpx.Sweep(program, space, trials=8, devices=1, **changes)
 
 
+@pytest.mark.slow
 def test_kernels_are_measured_too_and_belong_to_the_run(speeds, tmp_path):
     speeds["batched"], speeds["xla"] = {8: 1.0}, {8: 2.0}
     assert images().plan().kernels == ("batched",)
@@ -175,6 +179,7 @@ def test_each_group_has_kernels_of_its_own(speeds):
         hpx.Sweep(program, space, sampler=sampler, kernels=("xla",)).plan()
 
 
+@pytest.mark.slow
 def test_either_kernels_train_alike_and_only_one_has_convolutions(monkeypatch):
     texts, compile_one = [], groups.compiling
 
@@ -205,6 +210,7 @@ def test_what_was_compiled_to_measure_then_trains(monkeypatch):
     assert (result.statuses == "complete").all()
 
 
+@pytest.mark.slow
 def test_a_program_that_needs_more_memory_than_there_is_is_not_tried(monkeypatch):
     monkeypatch.setattr(tuning, "TIMES", 1)
     monkeypatch.setattr(tuning, "EACH", 0.0)
@@ -224,6 +230,7 @@ def test_a_program_that_needs_more_memory_than_there_is_is_not_tried(monkeypatch
     assert all(lanes < need < lanes + 100_000 for need in needed)
 
 
+@pytest.mark.slow
 def test_streams_are_measured_on_blocks_of_nothing(monkeypatch):
     monkeypatch.setattr(tuning, "TIMES", 1)
     monkeypatch.setattr(tuning, "EACH", 0.0)

@@ -15,14 +15,16 @@ import jax
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import same_bits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from killed import SWEEPS
-from test_resume import abandon, whole
 
 import hpjax as hpx
 from hpjax.frontends.cli import main
+from hpjax.results.store import checkpoints as checkpoint
+from tests.support.compare import same_bits
+from tests.support.interrupted import abandon, whole
+from tests.support.killed import SWEEPS
+from tests.support.marks import slow
 
 SWEEP = SWEEPS["halving"]
 CASES = int(os.environ.get("HPJAX_DAMAGES", "1"))
@@ -127,13 +129,15 @@ def attempts(world):
     yield str(caught.value)
 
 
-@pytest.mark.parametrize("name", KNOWN)
-@pytest.mark.parametrize("kind", [os.symlink, os.link], ids=["symbolic", "hard"])
+FOLDERS = ("states", "states/wave-0", "checkpoints", "checkpoints/99")
+FEW = [(os.symlink, "results.sqlite"), (os.link, "manifest.json"), (os.symlink, "states/wave-0")]
+LINKS = [(os.symlink, name) for name in KNOWN] + [(os.link, name) for name in KNOWN if name not in FOLDERS]
+
+
+@pytest.mark.parametrize(("kind", "name"), [link if link in FEW else slow(*link) for link in LINKS])
 def test_no_link_is_followed(finished, name, kind):
     path = finished.run / name
-    folder = path.is_dir() or name.startswith("checkpoints")
-    if folder and kind is os.link:
-        pytest.skip("folders have no hard links")
+    folder = name in FOLDERS
     if path.is_dir():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
@@ -403,7 +407,10 @@ CRAFTED = [
 ]
 
 
-@pytest.mark.parametrize("change", CRAFTED, ids=[message for _, message in CRAFTED])
+@pytest.mark.parametrize(
+    "change",
+    [(slow if number % 5 else pytest.param)(each, id=each[1]) for number, each in enumerate(CRAFTED)],
+)
 def test_a_crafted_cut_is_not_used(interrupted, change):
     rewritten(interrupted.run / "checkpoints", change[0])
     with (
@@ -424,6 +431,7 @@ def test_a_cut_of_other_lanes_is_refused(interrupted):
     interrupted.refused(message, resume)
 
 
+@pytest.mark.slow
 def test_a_cut_that_is_ahead_of_its_database_is_refused(interrupted):
     def change(arrays, meta):
         arrays["clones"] = np.int64(3)
@@ -434,7 +442,7 @@ def test_a_cut_that_is_ahead_of_its_database_is_refused(interrupted):
 
 def test_a_cut_larger_than_memory_is_not_restored(interrupted, monkeypatch):
     """Its shapes are looked at before anything is allocated: here more is promised than a host has."""
-    monkeypatch.setattr("hpjax.results.store.checkpoints.memory", lambda: 100)
+    monkeypatch.setattr(checkpoint, "memory", lambda: 100)
     with (
         pytest.warns(UserWarning, match="its arrays take .*, more than the memory of this host"),
         pytest.raises(hpx.RunError, match="none of the checkpoints"),
@@ -645,10 +653,17 @@ def examine(runs, tmp_path_factory, cases, kinds, act):
 BOTH = ["finished", "interrupted"]
 
 
-def test_show(runs, tmp_path_factory, counted):
-    commanded(runs, tmp_path_factory, counted, 140 * CASES, BOTH, "show")
+def few_and(many):
+    """Few damaged directories in `make test`, many in the rest."""
+    return pytest.mark.parametrize("cases", [20, slow(many * CASES)])
 
 
+@few_and(140)
+def test_show(runs, tmp_path_factory, counted, cases):
+    commanded(runs, tmp_path_factory, counted, cases, BOTH, "show")
+
+
+@pytest.mark.slow
 def test_plot(runs, tmp_path_factory, monkeypatch, counted):
     # At full size drawing would be all of the time.
     from hpjax import plot
@@ -657,16 +672,18 @@ def test_plot(runs, tmp_path_factory, monkeypatch, counted):
     commanded(runs, tmp_path_factory, counted, 10 * CASES, BOTH, "plot")
 
 
-def test_export(runs, tmp_path_factory, counted):
-    commanded(runs, tmp_path_factory, counted, 100 * CASES, BOTH, "export", "--csv")
+@few_and(100)
+def test_export(runs, tmp_path_factory, counted, cases):
+    commanded(runs, tmp_path_factory, counted, cases, BOTH, "export", "--csv")
 
 
+@pytest.mark.slow
 def test_export_to_optuna(runs, tmp_path_factory, counted):
-    pytest.importorskip("optuna")
     commanded(runs, tmp_path_factory, counted, 40 * CASES, BOTH, "export", "--optuna")
 
 
-def test_restore(runs, tmp_path_factory, counted):
+@few_and(40)
+def test_restore(runs, tmp_path_factory, counted, cases):
     outcomes = []
 
     def act(directory):
@@ -676,9 +693,9 @@ def test_restore(runs, tmp_path_factory, counted):
         except (hpx.RunError, hpx.InputError):
             outcomes.append(None)
 
-    examine(runs, tmp_path_factory, 40 * CASES, ["finished"], act)
+    examine(runs, tmp_path_factory, cases, ["finished"], act)
     counted(f"{len(outcomes)} damaged run directories tried with restore: {outcomes.count(None)} refused")
-    assert len(outcomes) >= 40
+    assert len(outcomes) >= cases
     assert 0 < outcomes.count(None) < len(outcomes)
 
 
@@ -687,7 +704,8 @@ def expected():
     return whole("halving")[0]
 
 
-def test_resume(runs, tmp_path_factory, counted):
+@few_and(40)
+def test_resume(runs, tmp_path_factory, counted, cases):
     outcomes = []
 
     def act(directory):
@@ -705,9 +723,9 @@ def test_resume(runs, tmp_path_factory, counted):
             assert found.hparams == expected().hparams
 
     sqlite_of_original = sqlite_of(runs / "interrupted")
-    examine(runs, tmp_path_factory, 40 * CASES, ["interrupted"], act)
+    examine(runs, tmp_path_factory, cases, ["interrupted"], act)
     counted(f"{len(outcomes)} damaged run directories tried with resume: {len(outcomes) - sum(outcomes)} refused")
-    assert len(outcomes) >= 40
+    assert len(outcomes) >= cases
     assert 0 < sum(outcomes) < len(outcomes)
 
 

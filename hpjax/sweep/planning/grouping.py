@@ -9,7 +9,7 @@ from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.program import TrialLength
 from hpjax.core.space import Point
 from hpjax.engine.shapes import ProgramShapes
-from hpjax.engine.tracing import Tracer, Verdict, kinds_of, resolve_traced, shapes_of
+from hpjax.engine.tracing import Tracer, Verdict, kinds_of, resolve_traced, shapes_of, with_user_lines
 from hpjax.sweep.planning.plan import Group
 from hpjax.sweep.spec import SweepSpec
 

@@ -1,10 +1,8 @@
-"""Small programs, and a counter of compilations."""
+"""Small programs that many tests train, and the sweeps of experiments/."""
 
 import importlib.util
-from contextlib import contextmanager
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -12,45 +10,15 @@ from flax import linen as nn
 
 import hpjax as hpx
 
-COMPILED = "/jax/core/compile/backend_compile_duration"
-_listening: list[list[str]] = []
-
-
-def _listen(event, duration, **details):
-    if event == COMPILED:
-        for names in _listening:
-            names.append(str(details.get("fun_name", "?")))
-
-
-jax.monitoring.register_event_duration_secs_listener(_listen)
-
-
-@contextmanager
-def compilations():
-    """A list that grows by one with every program that XLA compiles."""
-    names: list[str] = []
-    _listening.append(names)
-    try:
-        yield names
-    finally:
-        _listening.remove(names)
+ROOT = Path(__file__).parents[2]
 
 
 def example(name):
     """A file of experiments/, as a module."""
-    path = Path(__file__).parent.parent / "experiments" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name.replace("/", "_"), path)
+    spec = importlib.util.spec_from_file_location(name.replace("/", "_"), ROOT / "experiments" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def ran(sweep, programs=1):
-    """The result of a sweep, of which so many programs were compiled."""
-    with compilations() as names:
-        result = sweep.run(progress=False)
-    assert sum("segment" in name for name in names) == programs
-    return result
 
 
 class Net(nn.Module):
@@ -117,9 +85,3 @@ RATES = hpx.Space(rate=hpx.LogUniform(1e-3, 1e6))
 def rates(*values):
     """A sampler of these very rates."""
     return hpx.Manual([{"rate": value} for value in values])
-
-
-def same_bits(a, b):
-    """Whether two arrays agree in every bit; any NaN equals any NaN."""
-    a, b = np.asarray(a), np.asarray(b)
-    return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")

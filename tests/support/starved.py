@@ -1,4 +1,4 @@
-"""A process that trains a sweep and, on the way, can write no more: python starved.py HOW DIRECTORY."""
+"""A process that trains a sweep and, on the way, can write no more: python -m tests.support.starved HOW DIRECTORY."""
 
 import ctypes
 import os
@@ -12,7 +12,7 @@ if HOW == "read-only":
     header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
     ctypes.CDLL(None).capset(header, none)
 
-from killed import SWEEPS  # noqa: E402
+from tests.support.killed import SWEEPS  # noqa: E402
 
 AFTER = 10
 

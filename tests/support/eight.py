@@ -9,11 +9,12 @@ import jax
 import numpy as np
 import optax
 from flax import linen as nn
-from helpers import same_bits
-from killed import SWEEPS
 
 import hpjax as hpx
 from hpjax.engine.compile import compiling
+from hpjax.sweep.planning import programs as groups
+from tests.support.compare import same_bits
+from tests.support.killed import SWEEPS
 
 jax.config.update("jax_num_cpu_devices", 8)
 
@@ -70,8 +71,6 @@ def assert_same(a, b):
 
 def watched(sweep):
     """The result, and the text of every program that its lanes ran."""
-    import hpjax.sweep.planning.programs
-
     texts = []
 
     def compile(*arguments):
@@ -79,9 +78,9 @@ def watched(sweep):
         texts.append(compiled.result().segment.as_text())
         return compiled
 
-    hpjax.sweep.planning.programs.compiling = compile
+    groups.compiling = compile
     result = sweep.run(progress=False)
-    hpjax.sweep.planning.programs.compiling = compiling
+    groups.compiling = compiling
     return result, texts
 
 

@@ -1,4 +1,4 @@
-"""Sweeps to interrupt, and a process that trains one of them slowly: python killed.py NAME DIRECTORY.
+"""Sweeps to interrupt, and a process that trains one of them slowly: python -m tests.support.killed NAME DIRECTORY.
 
 Where the environment names other processes it is one of several hosts, of two devices each.
 """

@@ -1,0 +1,29 @@
+"""Lanes without a sweep around them."""
+
+import numpy as np
+
+import hpjax as hpx
+from hpjax.engine import layout, sharding
+from hpjax.engine.compile import compiling
+from hpjax.engine.device_lanes import DeviceLanes, LaneTable
+from hpjax.engine.segment import SegmentConfig
+from hpjax.engine.tracing import shapes_of
+from tests.support.programs import RATES
+
+
+def lanes_of(program, count, width, devices=1, replicates=1, space=RATES):
+    """Lanes of one point, many times over, and what they were compiled to."""
+    point = dict.fromkeys(space.names, 0.1)
+    shapes = hpx.Sweep(program, space, sampler=hpx.Manual([point])).plan().shapes[0]
+    h = hpx.Hparams({n: np.full(count * replicates, v, np.float32) for n, v in point.items()}, space.names)
+    data = program.data
+    splits = (None, None) if data is None else (data.train, data.valid)
+    config = SegmentConfig(program, shapes, width, independent=False, own_budget=False)
+    replicate = np.repeat(np.arange(replicates, dtype=np.int32), count)
+    table = LaneTable(
+        np.tile(np.arange(count, dtype=np.int32), replicates), replicate, np.full(len(replicate), 99, np.int32), h
+    )
+    chunks = layout.chunks_needed(replicate, width, devices)
+    mesh = sharding.mesh(sharding.devices(devices))
+    compiled = compiling(config, h, *map(shapes_of, splits), mesh, chunks).result()
+    return DeviceLanes(config, compiled, table, 0, *splits), compiled
