@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from hpjax.core.arrays import Floats
 from hpjax.core.errors import InputError, RunError, check_float, check_int, did_you_mean
 from hpjax.core.format import count, metric, show, table
-from hpjax.results.result import Result, column
+from hpjax.results.columns import column
+from hpjax.results.result import Result
+from hpjax.results.store.rows import Status
+from hpjax.results.table import TrialTable
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps, slopes
 
 # The share of a domain, on its own scale, that counts as an edge.
@@ -312,10 +315,10 @@ def scaling(result: Result, target: float, *, complete: int | None = None, name:
         own = np.flatnonzero(sizes == size)
         statuses = result.statuses[own]
         # By what it is called, and not by whether it reached the target: one that diverged later does not count.
-        done = own[statuses == "complete"][:complete]
+        done = own[statuses == Status.COMPLETE][:complete]
         steps = to_target[done]
-        diverged = int((statuses == "diverged").sum())
-        incomplete = int((~np.isin(statuses, ["complete", "diverged"])).sum())
+        diverged = int((statuses == Status.DIVERGED).sum())
+        incomplete = int((~np.isin(statuses, [Status.COMPLETE, Status.DIVERGED])).sum())
         ended.append(Ended(len(done), diverged, incomplete, int(np.isfinite(steps).sum())))
         tried.append(steps)
         if np.isfinite(steps).any():
@@ -339,7 +342,7 @@ def recorded(result: Result) -> BatchScaling | None:
         raise RunError(f"the manifest does not say what the batch-scaling study is of: {error}") from None
 
 
-def steps_to(result: Result, target: float) -> Floats:
+def steps_to(result: TrialTable, target: float) -> Floats:
     """Per trial, the step of its first evaluation that is strictly better than the target, else infinite: (trials,)."""
     values = result.curves(result.objective.metric)[:, 0]
     # In the type of the values: a lane that compares there ends at the very evaluation that is found here.
@@ -365,7 +368,7 @@ def bootstrap_of_least(values: Sequence[float] | Floats, level: float = 0.95) ->
     return float(ordered[np.argmax(at_most >= low)]), float(ordered[np.argmax(at_most >= high)])
 
 
-def _edges(result: Result, trial: int, name: str) -> dict[str, str]:
+def _edges(result: TrialTable, trial: int, name: str) -> dict[str, str]:
     """The hyperparameters of a trial that stand within a twentieth of their domain of its ends."""
     found = {}
     for each, (low, high, scale) in result.ranges(trial).items():

@@ -8,34 +8,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.hashing import digest
-from hpjax.core.hparams import Hparams
-from hpjax.core.keys import lane_key, purpose_key, step_key
-from hpjax.core.program import State
-from hpjax.core.space import Point
 from hpjax.engine.distributed import check_same, is_writer, on_writer
-from hpjax.engine.shapes import state_from_leaves
-from hpjax.engine.tracing import lane_hparams
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import recorded_manifest
 from hpjax.results.trial import Trial
 from hpjax.sweep import extend as extension
 from hpjax.sweep.identity import manifest
-from hpjax.sweep.models import Predictor
+from hpjax.sweep.models import TrainedModels
 from hpjax.sweep.planning.autotune import tuned
 from hpjax.sweep.planning.plan import Plan
-from hpjax.sweep.planning.planner import Prepared, prepare, tracer
+from hpjax.sweep.planning.planner import Prepared, prepare
 from hpjax.sweep.replay import Replay, check_result, replay
 from hpjax.sweep.running.events import Event
 from hpjax.sweep.running.preemption import Preempted
 from hpjax.sweep.running.progress import Progress
 from hpjax.sweep.running.recorder import Record, opened
 from hpjax.sweep.running.runner import train
-from hpjax.sweep.running.scores import observed
 from hpjax.sweep.spec import Settings
 
 
@@ -143,7 +133,7 @@ class Sweep(Settings):
             raise
         finally:  # also where something else than an event fails, while a traceback keeps the events alive
             record.store.unlock()
-        return Result(record.store, about, sweep)
+        return Result(record.store, about, sweep.models)
 
     def events(self, directory: str | Path | None = None, *, checkpoint_seconds: float = 60.0) -> Iterator[Event]:
         """Trains like ``run``, and yields what happens: an event for each compilation and segment.
@@ -177,7 +167,7 @@ class Sweep(Settings):
         result = trial.result
         sweep = self._as_recorded(result.manifest, extending=False, exactly=True)
         check_result(sweep, sweep._prepared, result)
-        return replay(sweep, sweep._prepared, sweep._prepared_of(result, trial.id), trial)
+        return replay(sweep, sweep._prepared, sweep.models(result).prepared(trial.id), trial)
 
     def _begin(
         self, directory: str | Path | None, seconds: float, extending: bool = False
@@ -220,48 +210,12 @@ class Sweep(Settings):
             changes["kernels"] = kernels
         return replace(sweep, **changes) if changes else sweep
 
-    def test_metrics(self, result: Result, trial: int) -> dict[str, float]:
-        """The metrics of a trial's final states on the test split, averaged over replicates."""
-        data = self.program.data
-        if data is None or data.test is None:
-            raise RunError("there is no test split. Give Data(train, valid, test).")
-        plan, h = self._prepared_of(result, trial).plan, self._hparams(result, trial)
-        evaluate = jax.jit(self.program.test or self.program.evaluate)
-        found = []
-        for replicate, state in enumerate(self._states(result, trial)):
-            luck = lane_key(
-                self.seed, replicate // (self.folds or 1), trial if self.randomness == "independent" else None
-            )
-            calls = int(result.lane_step[trial, replicate]) * plan.lengths[trial].microsteps
-            key = step_key(purpose_key(luck, "evaluate"), calls)
-            found.append(evaluate(key, state, data.test, h))
-        return {f"test/{name}": float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
+    def models(self, result: Result) -> TrainedModels:
+        """Returns the trained models of a result of this sweep, also of one that ``hpx.load`` returned.
 
-    def points(self, result: Result) -> list[Point]:
-        """The hyperparameters of every trial of this sweep's result, at its end, as values: a result has only names."""
-        points = self._prepared_of(result, len(result) - 1).points
-        return [self.space.recalled(point, shown) for point, shown in zip(points, result.hparams, strict=True)]
-
-    def predictor(self, result: Result, trial: int) -> Predictor:
-        """The final states of a trial as a function of inputs."""
-        return Predictor(self.program, self._hparams(result, trial), self._states(result, trial))
-
-    def _hparams(self, result: Result, trial: int) -> Hparams:
-        """The hyperparameters of a trial at its end as its lanes had them: arrays where they are traced."""
-        traced = {v.name for v in self._prepared_of(result, trial).plan.verdicts if v.traced}
-        return lane_hparams(tracer(self).kinds, self.points(result)[trial], traced)
-
-    def _states(self, result: Result, trial: int) -> list[State]:
-        """The final state of each of a trial's replicates, as the program has it."""
-        shapes = self._prepared_of(result, trial).plan.shapes[int(result.groups[trial])]
-        return [state_from_leaves([x for _, x in result.leaves(trial, r)], shapes) for r in range(self.lanes_a_trial)]
-
-    def _prepared_of(self, result: Result, trial: int) -> Prepared:
-        """What was prepared for the round of a trial; what its sampler was told follows from the result."""
-        prepared = self._prepared
-        while len(prepared.points) <= trial:
-            values, steps = result.last(self.objective.metric), result.curves("step")
-            taken = np.nan_to_num(steps).max(axis=(1, 2), initial=0)
-            points = [self.space.recalled(point, result.hparams[t]) for t, point in enumerate(prepared.points)]
-            prepared = prepare(self, prepared, observed(self.objective, prepared.plan.rounds, points, values, taken))
-        return prepared
+        Example:
+          >>> sweep = hpx.Sweep(program, space, trials=4)
+          >>> [sorted(point) for point in sweep.models(sweep.run(progress=False)).points()]
+          [['rate'], ['rate'], ['rate'], ['rate']]
+        """
+        return TrainedModels(self, self._prepared, result)
