@@ -16,7 +16,7 @@ from hpjax.engine.shapes import Lane, ProgramShapes, lane_shapes
 from hpjax.results.result import Result
 from hpjax.results.store.checkpoints import KEPT, Checkpoints, Cut, forget
 from hpjax.results.store.manifest import read_manifest, write_manifest
-from hpjax.results.store.rows import NO_WAVE, STATUSES
+from hpjax.results.store.rows import NO_WAVE, STATUSES, Status
 from hpjax.results.store.run_store import Store
 from hpjax.sweep.planning.planner import Prepared
 from hpjax.sweep.running.scores import Scores
@@ -101,13 +101,13 @@ def _cut(settings: Settings, prepared: Prepared, store: Store, result: Result, m
     plan, last = prepared.plan, int(result.rounds.max())
     # All alike where steps are added; and for trials that have ended it does not matter any more.
     calls = plan.lengths[0].microsteps
-    again = (result.lane_status == "complete") & (result.lane_step == result.lane_step.max()) & more_steps
-    status = np.vectorize(STATUSES.index, otypes=[np.int64])(np.where(again, "running", result.lane_status))
+    again = (result.lane_status == Status.COMPLETE) & (result.lane_step == result.lane_step.max()) & more_steps
+    status = np.vectorize(STATUSES.index, otypes=[np.int64])(np.where(again, Status.RUNNING, result.lane_status))
     trial, replicate = np.indices(status.shape)
     changes = np.stack([trial, replicate, status, np.where(again, 0, result.lane_step)], axis=-1).reshape(-1, 4)
     standing = Scores(settings.objective, plan.rounds, settings.lanes_a_trial)
     taken = np.nan_to_num(result.curves("step")).max(axis=(1, 2), initial=0).astype(np.int64)
-    stopped = (result.lane_status == "stopped").any(axis=1)
+    stopped = (result.lane_status == Status.STOPPED).any(axis=1)
     standing.recall(result.last(settings.objective.metric), taken, stopped)
     parts = {"lanes": Cut({}, {"changes": changes}), "standing": standing.cut()}
     waves = sorted(set(result.waves[result.rounds == last].tolist()) - {NO_WAVE})

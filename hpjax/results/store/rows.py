@@ -50,7 +50,7 @@ MOST_LEVELS = 8
 
 
 class Change(NamedTuple):
-    """A lane whose status changed, and the step at which it did."""
+    """A lane whose status changed, and the step at which it did; read from a database, ``status`` is a plain string."""
 
     trial: int
     replicate: int

@@ -8,7 +8,7 @@ import numpy as np
 from hpjax.core.objective import Objective
 from hpjax.core.space import Point
 from hpjax.results.store.checkpoints import Cut
-from hpjax.results.store.rows import Change
+from hpjax.results.store.rows import Change, Status
 from hpjax.samplers import Observation
 from hpjax.schedulers import Race
 
@@ -32,9 +32,9 @@ class Scores:
     def changed(self, changes: Iterable[Change]) -> None:
         """Takes in which lanes diverged or were stopped."""
         for change in changes:
-            if change.status == "diverged":
+            if change.status == Status.DIVERGED:
                 self._values[change.trial, change.replicate] = np.nan
-            elif change.status == "stopped":
+            elif change.status == Status.STOPPED:
                 self._stopped[change.trial] = True
 
     def measured(

@@ -22,7 +22,7 @@ from hpjax.engine.lane import HEALTHY
 from hpjax.engine.shapes import Lane, lane_shapes
 from hpjax.engine.tracing import stack_hparams
 from hpjax.results.store.checkpoints import Cut
-from hpjax.results.store.rows import Change
+from hpjax.results.store.rows import Change, Status
 from hpjax.results.store.run_store import Store
 from hpjax.schedulers import Clone
 from hpjax.sweep.planning.plan import Group, Plan, next_stop
@@ -254,7 +254,7 @@ class Wave:
             if self._plan.offloads:
                 self._lanes.offload()
         ids = self._ids() if ended else []
-        return {lane: Change(*ids[lane], "stopped", int(self._taken[lane])) for lane in ended}
+        return {lane: Change(*ids[lane], Status.STOPPED, int(self._taken[lane])) for lane in ended}
 
     def lanes_of(self, trial: int) -> dict[int, Snapshot]:
         """What a trial's lanes hold while they wait on the host, by replicate."""
@@ -296,7 +296,7 @@ class Wave:
         self.lost -= own.keys()
         if self._plan.offloads:
             self._lanes.offload()
-        return [Change(*ids[lane], "running", int(self._taken[lane])) for lane in again]
+        return [Change(*ids[lane], Status.RUNNING, int(self._taken[lane])) for lane in again]
 
     def taken(self, trial: int) -> int:
         """Optimizer steps that a trial took."""
@@ -398,7 +398,7 @@ class Wave:
             standing.measured((trials, replicates), taken[healthy], values, evaluated)
         lanes.retire(list(changes))
         self.live = lanes.live
-        self.lost |= {change.trial for change in changes.values() if change.status == "diverged"}
+        self.lost |= {change.trial for change in changes.values() if change.status == Status.DIVERGED}
         with self._store.transaction():
             if evaluate:
                 where = {"trial": trials, "replicate": replicates, "step": taken[healthy]}
@@ -434,7 +434,7 @@ def _changes(cohort: Cohort, report: SegmentResult, taken: Ints, lost_at: Ints, 
     lost = report.diverged != HEALTHY
     done = ((report.step >= cohort.budget[report.lanes]) & evaluated | report.done) & ~lost
     changes = {}
-    for status, which, steps in (("diverged", lost, lost_at), ("complete", done, taken)):
+    for status, which, steps in ((Status.DIVERGED, lost, lost_at), (Status.COMPLETE, done, taken)):
         for at in np.flatnonzero(which):
             lane = int(report.lanes[at])
             changes[lane] = Change(int(cohort.trial[lane]), int(cohort.replicate[lane]), status, int(steps[at]))
