@@ -1,6 +1,11 @@
 """Pictures of a sweep, drawn with matplotlib from the numbers that ``analysis`` computes.
 
-Each ``draw_*`` function draws into axes that it is given and returns them. matplotlib is imported when first needed.
+Each ``draw_*`` function draws into axes that it is given, and returns them:
+
+  >>> from matplotlib.figure import Figure
+  >>> result = hpx.Sweep(program, space, trials=4).run(progress=False)
+  >>> hpx.plot.draw_axis(result, "rate", "valid/loss", Figure().subplots()).get_xscale()
+  'log'
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +86,16 @@ def new_figure(columns: int, rows: int) -> "Iterator[tuple[Figure, list[Axes]]]"
 
 
 def draw_curves(table: TrialTable, metric: str, ax: "Axes") -> "Axes":
-    """Draws a metric over the steps: all lanes as thin lines, those of the best trial in front."""
+    """Draws a metric over the steps: all lanes as thin lines, those of the best trial in front.
+
+    Args:
+      table: the trials.
+      metric: its name.
+      ax: where to draw.
+
+    Raises:
+      InputError: there is no such metric.
+    """
     trials, steps, values = analysis.curves(table, metric)
     shown = np.isin(trials, trials[:: table.lane_status.shape[1] * max(1, len(trials) // SHOWN_CURVES)])
     shown &= ~np.isin(trials, table.ranking[:1])
@@ -112,6 +126,15 @@ def draw_axis(table: TrialTable, name: str, metric: str, ax: "Axes") -> "Axes":
     """Draws a metric against one hyperparameter; crosses mark diverged trials, triangles values beyond the limits.
 
     The objective's metric is shown at its best over training, others at the end.
+
+    Args:
+      table: the trials.
+      name: of the hyperparameter.
+      metric: its name.
+      ax: where to draw.
+
+    Raises:
+      InputError: there is no such metric.
     """
     trials, x, y, diverged, categories, scale = analysis.axis(table, name, metric)
     x, diverged = _placed(x, scale), _placed(diverged, scale)
@@ -165,6 +188,15 @@ def draw_map(table: TrialTable, across: str, up: str, metric: str, ax: "Axes") -
     """Draws a metric over two numeric hyperparameters, such as learning rate and weight decay.
 
     Crosses are diverged trials, the star is the best trial.
+
+    Args:
+      table: the trials.
+      across, up: the hyperparameters on the horizontal and the vertical axis.
+      metric: its name.
+      ax: where to draw.
+
+    Raises:
+      InputError: there is no such metric.
     """
     found = analysis.map_of(table, across, up, metric)
     x, y = (_placed(values, scale) for values, scale in zip((found.x, found.y), found.scales, strict=True))
@@ -192,6 +224,10 @@ def draw_rungs(table: TrialTable, ax: "Axes") -> "Axes":
     """Draws the curves of an early-stopping race, those of stopped trials grey.
 
     Vertical lines are rungs, each with the number of trials that trained up to it.
+
+    Args:
+      table: the trials, some of which a scheduler stopped.
+      ax: where to draw.
     """
     trials, steps, values = analysis.curves(table, table.objective.metric)
     found, last = analysis.rungs(table), table.last(table.objective.metric)
@@ -221,6 +257,10 @@ def draw_lineage(table: TrialTable, ax: "Axes") -> "Axes":
     """Draws a population: one row per trial, the best at the bottom; lines lead from a cloned trial to its clone.
 
     The ancestry of the best trial is red.
+
+    Args:
+      table: the trials, some of which went on from the states of others.
+      ax: where to draw.
     """
     order = [*table.ranking, *(t for t in range(len(table)) if t not in set(table.ranking))]
     row = {trial: number for number, trial in enumerate(order)}
@@ -244,6 +284,9 @@ def pictures(table: TrialTable) -> "dict[str, Figure]":
     """Returns all figures that apply to a sweep, by name: ``overview``, ``map``, ``rungs`` and ``lineage``.
 
     The map is of learning rate and weight decay where the sweep has them, else of the first two numbers that vary.
+
+    Raises:
+      ImportError: matplotlib is missing.
     """
     found = {"overview": overview(table)}
     names = sorted(analysis.numbers(table), key=lambda name: name not in ("learning_rate", "weight_decay"))
