@@ -105,9 +105,7 @@ def test_a_grid_by_its_axes(tmp_path):
     alone = hpx.Sweep(quadratic(10, 5), RATES, sampler=rates(0.1)).run(progress=False)
     assert alone.grid() == ((), 0)
     fewer = hpx.Sweep(quadratic(10, 5), space, sampler=hpx.Manual(points[1:])).run(progress=False)
-    with pytest.raises(
-        hpx.InputError, match=r"no trial with rate=0.4, kind=a, size=2. Train the whole grid: hpx.Sweep"
-    ):
+    with pytest.raises(hpx.InputError, match=r"no trial with rate=0.4, kind=a, size=2. Train the whole grid: hpx"):
         fewer.grid()
 
 
