@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from hpjax import schedulers as schedulers
     from hpjax import studies as studies
     from hpjax.core import keys as keys
-    from hpjax.core.domains import Choice as Choice
-    from hpjax.core.domains import Int as Int
-    from hpjax.core.domains import LogInt as LogInt
-    from hpjax.core.domains import LogUniform as LogUniform
-    from hpjax.core.domains import ReverseLogUniform as ReverseLogUniform
-    from hpjax.core.domains import Uniform as Uniform
+    from hpjax.core.choice import Choice as Choice
     from hpjax.core.errors import InputError as InputError
     from hpjax.core.errors import ProgramError as ProgramError
     from hpjax.core.errors import RunError as RunError
     from hpjax.core.errors import UnknownHyperparameterError as UnknownHyperparameterError
     from hpjax.core.hparams import Hparams as Hparams
+    from hpjax.core.intervals import Int as Int
+    from hpjax.core.intervals import LogInt as LogInt
+    from hpjax.core.intervals import LogUniform as LogUniform
+    from hpjax.core.intervals import ReverseLogUniform as ReverseLogUniform
+    from hpjax.core.intervals import Uniform as Uniform
     from hpjax.core.objective import maximize as maximize
     from hpjax.core.objective import minimize as minimize
     from hpjax.core.program import Data as Data
@@ -102,7 +102,8 @@ _HOME = {
     "hpjax.results.result": ["Result", "load"],
     "hpjax.samplers": ["Bayes", "Grid", "Manual", "Observation", "Optuna", "Random", "Refine", "Sampler", "Sobol"],
     "hpjax.schedulers": ["PBT", "Clone", "EarlyStop", "Halving", "Hyperband", "MedianStop", "Race", "Scheduler"],
-    "hpjax.core.domains": ["Choice", "Int", "LogInt", "LogUniform", "ReverseLogUniform", "Uniform"],
+    "hpjax.core.choice": ["Choice"],
+    "hpjax.core.intervals": ["Int", "LogInt", "LogUniform", "ReverseLogUniform", "Uniform"],
     "hpjax.core.space": ["Space"],
     "hpjax.training.early_stopping": ["EarlyStopping"],
     "hpjax.training.builder": ["supervised"],

@@ -150,7 +150,7 @@ def test_the_numbers_behind_the_picture(directory):
     assert axis.categories == ("32", "64", "128")
     assert analysis.axis(result, "learning_rate", "valid/loss").scale == "log"
     assert analysis.axis(result, "momentum", "valid/loss").categories == ()
-    assert analysis.varied(result) == ["learning_rate", "momentum", "weight_decay", "hidden"]
+    assert result.varied == ["learning_rate", "momentum", "weight_decay", "hidden"]
     figure = result.plot("learning_rate")
     assert [panel.get_xlabel() for panel in figure.axes] == ["step", "learning_rate"]
     with pytest.raises(hpx.InputError, match="Did you mean 'momentum'"):

@@ -103,12 +103,12 @@ def test_a_grid_by_its_axes(tmp_path):
     with pytest.raises(hpx.InputError, match=r"must differ. Name each hyperparameter once"):
         found.grid("rate", "rate")
     twice = hpx.Sweep(quadratic(10, 5), RATES, sampler=rates(0.1, 0.1)).run(progress=False)
-    with pytest.raises(hpx.InputError, match=r"do not tell trials 0 and 1 apart. They are of the same hyperparameters"):
+    with pytest.raises(hpx.InputError, match=r"do not tell trials 0 and 1 apart. Their hyperparameters are the same"):
         twice.grid()
     alone = hpx.Sweep(quadratic(10, 5), RATES, sampler=rates(0.1)).run(progress=False)
     assert alone.grid() == ((), 0)
     fewer = hpx.Sweep(quadratic(10, 5), space, sampler=hpx.Manual(points[1:])).run(progress=False)
-    with pytest.raises(hpx.InputError, match=r"there is no trial with rate=0.4, kind=a, size=2. Use hpx.Grid"):
+    with pytest.raises(hpx.InputError, match=r"no trial with rate=0.4, kind=a, size=2. Train the whole grid: hpx"):
         fewer.grid()
 
 

@@ -72,12 +72,13 @@ def test_groups_are_those_of_all_rounds(capsys):
     assert sum("segment" in name for name in programs) == 2
     assert "group 1, 2 of 2: compiled" in capsys.readouterr().err
     assert result.groups.tolist() == [0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0]
-    alone = hpx.Sweep(program, space, sampler=hpx.Manual(result.hparams), width=2).run(progress=False)
+    listed = hpx.Sweep(program, space, sampler=hpx.Manual(result.hparams), width=2)
+    alone = listed.run(progress=False)
     assert same_bits(alone.curves("valid/loss"), result.curves("valid/loss"))
     # Also of a trial that the first plan does not know.
     assert result[11].hparams["rate"] == 0.12
-    assert set(sweep.test_metrics(result, 11)) == {"test/loss"}
-    assert sweep.test_metrics(result, 11) == alone._sweep.test_metrics(alone, 11)
+    assert set(sweep.models(result).test_metrics(11)) == {"test/loss"}
+    assert sweep.models(result).test_metrics(11) == listed.models(alone).test_metrics(11)
 
 
 def test_every_round_is_a_race_of_its_own():

@@ -68,7 +68,7 @@ def same(found, expected, trials):
 
 
 def own(result):
-    return np.flatnonzero(result.statuses != "elsewhere").tolist()
+    return np.flatnonzero(result.statuses != "other_shard").tolist()
 
 
 # What belongs to which shard.
@@ -99,7 +99,7 @@ def test_the_period_of_a_grid_does_not_decide():
 # What a shard is.
 
 
-def test_a_shard_has_all_trials_and_those_of_others_are_elsewhere(runs):
+def test_a_shard_has_all_trials_and_knows_which_are_in_others(runs):
     results = [hpx.load(path) for path in runs]
     assert [len(result) for result in results] == [13, 13, 13]
     assert [len(own(result)) for result in results] == SIZES
@@ -109,14 +109,14 @@ def test_a_shard_has_all_trials_and_those_of_others_are_elsewhere(runs):
     assert set(first.ranking) <= set(own(first))
     assert first.best.id in own(first)
     assert first.summary().splitlines()[-1].startswith("13 trials: ")
-    assert "8 elsewhere" in first.summary()
-    assert first[there].status == "elsewhere"
+    assert "8 in other shards" in first.summary()
+    assert first[there].status == "other_shard"
     assert first[there].step == 0
     assert np.isnan(first.curves("valid/loss")[there]).all()
-    assert first.table()["status"].tolist().count("elsewhere") == 8
-    with pytest.raises(hpx.RunError, match=rf"trial {there} is elsewhere: this run is shard 1/3 .* hpjax merge"):
+    assert first.table()["status"].tolist().count("other_shard") == 8
+    with pytest.raises(hpx.RunError, match=rf"trial {there} is in another shard: this run is shard 1/3 .* hpjax merge"):
         first[there].restore()
-    with pytest.raises(hpx.RunError, match="8 trials are elsewhere, of which one may be better"):
+    with pytest.raises(hpx.RunError, match="8 trials are in other shards, and one of them may be better"):
         first.test()
     assert all(finding.trial in own(first) for finding in hpx.diagnose(first))
     with sqlite3.connect(runs[0] / "results.sqlite") as database:
@@ -126,7 +126,7 @@ def test_a_shard_has_all_trials_and_those_of_others_are_elsewhere(runs):
     assert {wave for (wave,) in waves} == {-1, 0, 1}
 
 
-def test_in_optuna_what_is_elsewhere_waits(runs, tmp_path):
+def test_in_optuna_trials_of_other_shards_wait(runs, tmp_path):
     first = hpx.load(runs[0])
     first.to_optuna(tmp_path / "a.log")
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "a.log")))
@@ -167,13 +167,13 @@ def test_the_plan_tells_of_the_shard_and_the_progress_ends_with_it(capsys):
     assert sum(event.lane_steps + event.spared for event in events if event.kind == "segment") == 240
 
 
-def test_a_group_that_is_elsewhere_is_not_compiled(capsys):
+def test_a_group_of_other_shards_is_not_compiled(capsys):
     points = [{"rate": 0.1, "size": 2}, {"rate": 0.1, "size": 3}, {"rate": 0.2, "size": 3}]
     sweep = dataclasses.replace(SWEEP, trials=None, sampler=hpx.Manual(points), replicates=1)
     with compilations() as names:
         result = shard(2, 2, sweep).run()
     assert sum("segment" in name for name in names) == 1
-    assert result.statuses.tolist() == ["elsewhere", "complete", "elsewhere"]
+    assert result.statuses.tolist() == ["other_shard", "complete", "other_shard"]
     assert "group 1 (size=3), 1 of 1: compiled" in capsys.readouterr().err
     assert "1 compiled program, one a group" in str(shard(2, 2, sweep).plan())
 
@@ -240,10 +240,10 @@ def test_in_two_stages_and_shards_of_other_sizes(runs, whole, tmp_path):
     shutil.copytree(runs[0], tmp_path / "a")
     some = hpx.merge([runs[2], runs[0]], tmp_path / "some")
     assert some.manifest["sweep"]["shard"] == ["1/3", "3/3"]
-    assert int((some.statuses == "elsewhere").sum()) == 4
+    assert int((some.statuses == "other_shard").sum()) == 4
     same(some, whole, own(some))
     there = next(trial for trial in range(13) if trial not in own(some))
-    with pytest.raises(hpx.RunError, match=rf"trial {there} is elsewhere: this run is shard 1/3, 3/3"):
+    with pytest.raises(hpx.RunError, match=rf"trial {there} is in another shard: this run is shard 1/3, 3/3"):
         some[there].restore()
     (tmp_path / "out").mkdir()  # an empty one will do
     hpx.merge([runs[1], tmp_path / "some"], tmp_path / "out")
@@ -343,13 +343,13 @@ def test_on_the_command_line(hpjax, tmp_path):
     for number in (1, 2):
         done = hpjax("run", "sweep.py", "--shard", f"{number}/2", "--quiet")
         assert done.exit_code == 0, done.output
-        assert f"5 trials: {4 - number} complete, {1 + number} elsewhere" in done.output
+        assert f"5 trials: {4 - number} complete, {1 + number} in other shards" in done.output
     first, second = sorted((tmp_path / "runs").iterdir(), key=lambda path: path.name.partition("shard")[2])
     assert first.name.endswith("-shard-1-of-2")
     assert second.name.endswith("-shard-2-of-2")
     half = hpjax("merge", second, "--out", "half")
-    assert "5 trials: 2 complete, 3 elsewhere" in half.output
-    assert half.output.endswith("recorded in half; 3 trials are elsewhere: merge half with the other shards\n")
+    assert "5 trials: 2 complete, 3 in other shards" in half.output
+    assert half.output.endswith("recorded in half; 3 trials are in other shards: merge half with them\n")
     done = hpjax("merge", "half", first, "--out", "runs/out", "--top", 2)
     lines = done.output.splitlines()
     assert len(lines) == 5

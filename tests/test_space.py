@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import hpjax as hpx
-from hpjax.core.domains import RESOLUTION
 from hpjax.core.format import show
+from hpjax.core.intervals import RESOLUTION
 
 DOMAINS = [
     hpx.Uniform(-2, 3),

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from hpjax.core.domains import Constant, Domain, Kind, Selection
+from hpjax.core.choice import Constant
+from hpjax.core.domains import Domain, Kind, Selection
 from hpjax.core.errors import InputError, did_you_mean
 from hpjax.core.format import show
 

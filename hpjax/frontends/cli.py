@@ -218,11 +218,12 @@ def merge_shards(directories: tuple[Path, ...], out: Path, top: int) -> None:
     """Join the finished shards of a sweep to one run, and print its best trials."""
     from hpjax.core.format import count
     from hpjax.results.merge import merge
+    from hpjax.results.store.rows import Status
 
     result = merge(directories, out)
     click.echo(result.summary(top))
-    elsewhere = int((result.statuses == "elsewhere").sum())
-    more = f"; {count(elsewhere, 'trial')} are elsewhere: merge {out} with the other shards" if elsewhere else ""
+    others = int((result.statuses == Status.OTHER_SHARD).sum())
+    more = f"; {count(others, 'trial')} are in other shards: merge {out} with them" if others else ""
     click.echo(f"recorded in {out}{more}")
 
 

@@ -15,6 +15,7 @@ from hpjax.data.examples import Examples, tidy_examples
 from hpjax.engine.probe import trace_program
 from hpjax.engine.shapes import state_from_leaves
 from hpjax.engine.tracing import lane_hparams
+from hpjax.results.store.rows import Status
 from hpjax.samplers import Manual, Sampler, Sobol
 from hpjax.schedulers import Scheduler
 from hpjax.sweep.models import Predictor
@@ -157,7 +158,7 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
             seed=self.seed,
         )
         last = again.run(progress=False)
-        if last.best.status == "diverged":
+        if last.best.status == Status.DIVERGED:
             raise RunError(
                 f"the best trial, {self.best_params_}, diverged when it trained on all data. Give SweepCV a space "
                 "without such values."
@@ -192,7 +193,7 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         values = -objective.scores(result.last(objective.metric))  # greater is better
         splits = values.reshape(len(result), -1, folds).mean(axis=1)
         self.best_index_ = result.best.id
-        points = sweep.points(result)
+        points = sweep.models(result).points()
         self.best_params_, self.best_score_ = points[self.best_index_], float(splits[self.best_index_].mean())
         place = np.full(len(result), len(result.ranking) + 1, np.int32)
         place[result.ranking] = np.arange(1, len(result.ranking) + 1)

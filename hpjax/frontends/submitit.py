@@ -1,4 +1,4 @@
-"""Sweeps as jobs on a cluster, ``hpx.cluster``; submitit is in an extra: ``pip install 'hpjax[submitit]'``."""
+"""Sweeps as jobs on a cluster, ``hpx.cluster``; needs the package submitit."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -6,8 +6,9 @@ import math
 import numpy as np
 
 from hpjax.core.arrays import ceil_div
-from hpjax.core.domains import Choice, Int, LogUniform, ReverseLogUniform, Uniform
+from hpjax.core.choice import Choice
 from hpjax.core.errors import InputError
+from hpjax.core.intervals import Int, LogUniform, ReverseLogUniform, Uniform
 from hpjax.core.space import Point, Space
 from hpjax.samplers import Observation, Sampler
 from hpjax.schedulers import Race, Scheduler

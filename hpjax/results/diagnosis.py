@@ -1,34 +1,33 @@
-"""Diagnosis: what the curves of a trial say about its hyperparameters, in sentences."""
+"""Diagnosis: sentences on what the curves of each trial say about its hyperparameters."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpjax.core.errors import InputError
-
-if TYPE_CHECKING:
-    from hpjax.results.result import Result
+from hpjax.results.store.rows import Status
+from hpjax.results.table import TrialTable
 
 # L. Prechelt, "Early Stopping — But When?", 1998: generalization loss above 5 %, the criterion GL₅.
 OVERFIT = 1.05
-# Our own lines, for want of published ones: a trial is behind where its lowest training loss is twice that of the
-# best trial; its loss has not arrived where it still falls by 10 % over the last quarter of the run; it oscillates
-# where it rises at every third evaluation, means since the one before, which a falling loss does not do.
+# Thresholds of our own, for want of published ones. A trial is behind if its lowest training loss is twice that of the
+# best trial. Its loss has not converged if it still falls by 10 % over the last quarter of the run. It oscillates if
+# the training loss, a mean over the steps between two evaluations, rises at every third evaluation.
 BEHIND, FALLING, RISING = 2.0, 0.9, 1 / 3
 # Stanford CS231n, notes 3: updates should be about 1e-3 of the weights.
 SMALL_UPDATE, LARGE_UPDATE = 1e-5, 1e-1
-# What vanishing and exploding are: R. Pascanu et al., "On the difficulty of training recurrent neural networks",
-# ICML 2013. The lines are ours: a thousandth of the largest layer's norm, and a norm of a thousand.
+# R. Pascanu et al., "On the difficulty of training recurrent neural networks", ICML 2013, define vanishing and
+# exploding gradients. The thresholds are ours: a thousandth of the largest layer's norm, and a norm of a thousand.
 VANISHING, EXPLODING = 1e-3, 1e3
 # Stanford CS231n, notes 1: with too high a rate as much as 40 % of a network's ReLUs may be dead.
 DEAD = 0.4
-# So many layers are named at most.
+# How many layers a sentence names at most.
 NAMED = 3
 
 
 class Finding(NamedTuple):
-    """One thing that the curves of a trial show.
+    """One observation on the curves of a trial.
 
     Attributes:
       trial: its id.
@@ -45,8 +44,8 @@ class Finding(NamedTuple):
         return f"trial {self.trial}: {self.what}. {self.sentence}"
 
 
-def diagnose(result: "Result") -> list[Finding]:
-    """What the curves of each trial show, by thresholds that this module names with their sources.
+def diagnose(result: TrialTable) -> list[Finding]:
+    """Returns what the curves of each trial show, by thresholds that this module names with their sources.
 
     Losses are averaged over replicates. Gradients, updates and dead units need ``supervised(monitor=...)``.
 
@@ -54,25 +53,25 @@ def diagnose(result: "Result") -> list[Finding]:
       result: of a sweep whose program reports ``train/loss`` and ``valid/loss``, as ``supervised`` does.
 
     Returns:
-      Findings in the order of the trials; several of one trial, none of a healthy one.
+      Findings in the order of the trials: any number per trial, none for a healthy one.
 
     Raises:
-      InputError: it is none.
+      InputError: ``result`` is no result.
 
     Example:
       >>> result = hpx.Sweep(program, space, trials=4).run(progress=False)
       >>> all(finding.trial < 4 for finding in diagnose(result))
       True
     """
-    if not hasattr(result, "curves"):
-        raise InputError(
-            "diagnose.result", result, "must be a result", "Give what sweep.run() or hpx.load(dir) returns."
-        )
+    if not isinstance(result, TrialTable):
+        remedy = "Write hpx.diagnose(sweep.run()) or hpx.diagnose(hpx.load(directory))."
+        raise InputError("diagnose.result", result, "must be a result", remedy)
     return [Finding(trial, *found) for trial in range(len(result)) for found in _of(result, trial)]
 
 
-def _of(result: "Result", trial: int) -> list[tuple[str, str]]:
-    lost = result.lane_status[trial] == "diverged"
+def _of(result: TrialTable, trial: int) -> list[tuple[str, str]]:
+    """Returns ``what`` and ``sentence`` of each finding of a trial."""
+    lost = result.lane_status[trial] == Status.DIVERGED
     if lost.any():
         step = int(result.lane_step[trial][lost].min())
         many = f"{int(lost.sum())} of {len(lost)} replicates were" if len(lost) > 1 else "A value was"
@@ -86,6 +85,12 @@ def _of(result: "Result", trial: int) -> list[tuple[str, str]]:
 
 
 def _losses(train: NDArray[np.floating], valid: NDArray[np.floating], best: float) -> list[tuple[str, str]]:
+    """Returns what the losses of a trial show.
+
+    Args:
+      train, valid: (evaluations,), the losses of the trial.
+      best: the lowest training loss of all trials.
+    """
     found = []
     quarter = max(len(train) // 4, 1)
     rose = float(np.mean(np.diff(train) > 0)) if len(train) > 3 else 0.0
@@ -123,9 +128,10 @@ def _losses(train: NDArray[np.floating], valid: NDArray[np.floating], best: floa
     return found
 
 
-def _layers(result: "Result", trial: int) -> list[tuple[str, str]]:
+def _layers(result: TrialTable, trial: int) -> list[tuple[str, str]]:
+    """Returns what the monitors of the layers of a trial show."""
     found = []
-    # A layer that a mask skips has no gradient at all; one whose units are all dead has none either.
+    # A gradient of zero is no vanishing one: a mask over the depth skips the layer, or all its units are dead.
     norms = {layer: norm for layer, norm in _by_layer(result, "gradient_norm", trial).items() if norm > 0}
     if norms:
         largest, smallest = max(norms, key=norms.__getitem__), min(norms, key=norms.__getitem__)
@@ -153,20 +159,20 @@ def _layers(result: "Result", trial: int) -> list[tuple[str, str]]:
                 ("too slow", f"Updates are {ratio:.2g} of the weights in {layer}, where 1e-3 is usual: raise the rate.")
             )
             break
-    # Those that are dead altogether come last: a mask over the depth may skip them.
+    # Layers without any live unit come last, since a mask over the depth may skip them.
     dead = [(share, layer) for layer, share in _by_layer(result, "dead_units", trial).items() if share > DEAD]
     dead.sort(key=lambda each: (each[0] == 1, -each[0]))
     if dead:
-        told = ", ".join(f"{share:.0%} of {layer}" for share, layer in dead[:NAMED])
+        named = ", ".join(f"{share:.0%} of {layer}" for share, layer in dead[:NAMED])
         others = f" and of {len(dead) - NAMED} more layers" if len(dead) > NAMED else ""
         skipped = " A layer of which it is 100% may be one that a mask skips." if dead[-1][0] == 1 else ""
-        seen = f"{told}{others} get no gradient: lower the learning rate, or use leaky units.{skipped}"
+        seen = f"{named}{others} get no gradient: lower the learning rate, or use leaky units.{skipped}"
         found.append(("dead units", seen))
     return found
 
 
-def _by_layer(result: "Result", monitor: str, trial: int) -> dict[str, float]:
-    """The last value of a monitor in each layer."""
+def _by_layer(result: TrialTable, monitor: str, trial: int) -> dict[str, float]:
+    """Returns the last value of a monitor in each layer, by the layer's name."""
     prefix = f"train/{monitor}/"
     curves = {
         name.removeprefix(prefix): _curve(result, name, trial) for name in result.metrics if name.startswith(prefix)
@@ -174,14 +180,14 @@ def _by_layer(result: "Result", monitor: str, trial: int) -> dict[str, float]:
     return {layer: float(curve[-1]) for layer, curve in curves.items() if len(curve)}
 
 
-def _curve(result: "Result", name: str, trial: int) -> NDArray[np.floating]:
-    """A metric of a trial over its evaluations, averaged over replicates."""
+def _curve(result: TrialTable, name: str, trial: int) -> NDArray[np.floating]:
+    """Returns a metric of a trial over the evaluations that all its replicates have, averaged: (evaluations,)."""
     values = result.curves(name)[trial]
     curve: NDArray[np.floating] = values[:, ~np.isnan(values).any(axis=0)].mean(axis=0)
     return curve
 
 
-def _best(result: "Result") -> float:
-    """The lowest training loss of any healthy trial."""
-    values = result.curves("train/loss").mean(axis=1)[result.statuses != "diverged"]
+def _best(result: TrialTable) -> float:
+    """Returns the lowest training loss of any trial that did not diverge, 0 if there is none."""
+    values = result.curves("train/loss").mean(axis=1)[result.statuses != Status.DIVERGED]
     return float(np.nanmin(values)) if np.isfinite(values).any() else 0.0

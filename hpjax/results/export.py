@@ -1,77 +1,99 @@
 """Export: the parameters of one trained lane, by name, as a file that other tools read."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hpjax.core.errors import InputError, RunError, missing
-from hpjax.core.format import show
 from hpjax.results.store.files import write_bytes
 
-if TYPE_CHECKING:
-    from hpjax.results.trial import Trial
+Writer = Callable[[dict[str, Any], dict[str, str]], bytes]
 
 
-def write(trial: "Trial", path: Path, replicate: int) -> None:
-    """Writes what ``Trial.export`` says.
+def write(path: Path, tree: dict[str, Any], header: Mapping[str, str]) -> None:
+    """Writes nested dicts of arrays to a file, in the format that its suffix names.
 
-    Raises: as there.
+    Args:
+      path: of the file.
+      tree: name to array, or to such a dict.
+      header: texts that describe the arrays; a ``.msgpack`` file has no place for them.
+
+    Raises:
+      ImportError: the format needs a package that is not installed.
+      InputError: the suffix is another one.
+      RunError: two arrays would have one name.
     """
+    write_bytes(path, _writer(path)(tree, {"hpjax": version("hpjax"), **header}))
+
+
+def check_path(path: Path) -> None:
+    """Raises ``InputError`` unless the suffix of a file names a format."""
+    _writer(path)
+
+
+def _writer(path: Path) -> Writer:
     if path.suffix not in WRITERS:
-        raise InputError("Trial.export.path", str(path), f"must end in {' or '.join(WRITERS)}", "Name it so.")
-    write_bytes(path, WRITERS[path.suffix](_exported(trial, replicate), _about(trial, replicate)))
+        allowed = f"must end in {' or '.join(WRITERS)}"
+        raise InputError("Trial.export.path", str(path), allowed, 'Write trial.export("model.safetensors").')
+    return WRITERS[path.suffix]
 
 
-def _exported(trial: "Trial", replicate: int) -> dict[str, Any]:
-    """What evaluation uses of a supervised program's state, of others the whole of it, as nested dicts."""
-    state = trial.restore(replicate)
+def exported(state: Any, supervised: bool) -> dict[str, Any]:
+    """Returns what to export of a final state, as nested dicts of arrays whose keys are strings.
+
+    Args:
+      state: as ``Trial.restore`` returns it.
+      supervised: whether it is of a supervised program, of which only what evaluation uses is exported.
+
+    Raises:
+      RunError: a collection of the model has the name of the parameters.
+    """
     if not isinstance(state, dict):
         return {"state": state}
-    if trial.result.manifest["sweep"]["program"].get("kind") != "supervised":
+    if not supervised:
         return dict(_by_name(state))
     stats = _by_name(state.get("stats", {}))
     if "params" in stats:
-        raise RunError("the model has a part called params, which the parameters would hide: use restore().")
+        raise RunError(
+            "the model has a collection called params, which the parameters would hide. "
+            "Read both by trial.restore()['stats'] and trial.restore()['params']."
+        )
     return {"params": _by_name(state.get("average", state.get("params", {}))), **stats}
 
 
 def _by_name(tree: Any) -> Any:
-    """Nested dicts whose keys are strings: positions in lists become those."""
+    """Returns nested dicts with strings as keys; positions in lists become strings."""
     return {str(name): _by_name(part) for name, part in tree.items()} if isinstance(tree, dict) else tree
 
 
-def _about(trial: "Trial", replicate: int) -> dict[str, str]:
-    hparams = {f"hparams.{name}": show(value) for name, value in trial.hparams.items()}
-    return {"hpjax": version("hpjax"), "trial": str(trial.id), "replicate": str(replicate)} | hparams
-
-
-def _named(tree: dict[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the arrays of nested dicts, each with its path joined by dots."""
     for name, part in tree.items():
         if isinstance(part, dict):
-            yield from _named(part, f"{within}{name}.")
+            yield from _flat(part, f"{prefix}{name}.")
         else:
-            yield f"{within}{name}", np.asarray(part, order="C")
+            yield f"{prefix}{name}", np.asarray(part, order="C")
 
 
-def _safetensors(tree: dict[str, Any], about: dict[str, str]) -> bytes:
+def _safetensors(tree: dict[str, Any], header: dict[str, str]) -> bytes:
     try:
         from safetensors.numpy import save
     except ImportError:
         raise missing("a .safetensors file", "safetensors") from None
-    arrays = list(_named(tree))
+    arrays = list(_flat(tree))
     if len(dict(arrays)) < len(arrays):
         raise RunError("two arrays would have one name, since names hold dots: write a .msgpack file.")
-    return save(dict(arrays), about)
+    return save(dict(arrays), header)
 
 
-def _msgpack(tree: dict[str, Any], about: dict[str, str]) -> bytes:
+def _msgpack(tree: dict[str, Any], header: dict[str, str]) -> bytes:
     from flax.serialization import msgpack_serialize
 
     content: bytes = msgpack_serialize(tree)
     return content
 
 
-WRITERS = {".safetensors": _safetensors, ".msgpack": _msgpack}
+WRITERS: dict[str, Writer] = {".safetensors": _safetensors, ".msgpack": _msgpack}

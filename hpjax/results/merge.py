@@ -42,7 +42,7 @@ def merge(directories: Iterable[str | Path], out: str | Path) -> Result:
     Args:
       directories: the run directories of the shards, in any order; merged ones too.
       out: where to write, a new or an empty directory. It is there as a whole or not at all, and
-        ``sweep.run(out)`` of the sweep without shards reads it, once no trial is elsewhere any more.
+        ``sweep.run(out)`` of the sweep without shards reads it, once no trial is in another shard any more.
 
     Returns:
       The result of ``out``.
@@ -56,7 +56,7 @@ def merge(directories: Iterable[str | Path], out: str | Path) -> Result:
       >>> for number in (1, 2):
       ...     half = hpx.Sweep(program, space, trials=4, shard=(number, 2)).run(f"{runs}/{number}", progress=False)
       >>> half.statuses.tolist()
-      ['elsewhere', 'complete', 'elsewhere', 'complete']
+      ['other_shard', 'complete', 'other_shard', 'complete']
       >>> hpx.merge([f"{runs}/1", f"{runs}/2"], f"{runs}/whole").statuses.tolist()
       ['complete', 'complete', 'complete', 'complete']
     """

@@ -1,57 +1,46 @@
 """Results: what a sweep found, read from its store. Needs no model code."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
-from itertools import chain
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hpjax.core.arrays import Array
-from hpjax.core.domains import Range
-from hpjax.core.errors import InputError, RunError, check_int, did_you_mean, missing
-from hpjax.core.format import count, show, size
+from hpjax.core.errors import InputError, RunError, check_int, missing
+from hpjax.core.format import count, show
 from hpjax.core.format import metric as number
 from hpjax.core.format import table as text_table
 from hpjax.core.objective import Objective
+from hpjax.results import plot
+from hpjax.results.reading import read_table
 from hpjax.results.store.manifest import read_manifest
+from hpjax.results.store.rows import Status
 from hpjax.results.store.run_store import Store
-from hpjax.results.store.validation import memory
+from hpjax.results.table import TrialTable
 from hpjax.results.trial import Trial
 
 
-class Takeover(NamedTuple):
-    """That a trial went on from the state of another.
+class Models(Protocol):
+    """The trained models of a result, which only its sweep can build: a result knows no program."""
+
+    def test_metrics(self, trial: int) -> dict[str, float]:
+        """Returns a trial's metrics on the test split, by name, averaged over replicates."""
+
+    def predictor(self, trial: int) -> Callable[[Any], Any]:
+        """Returns a trial's models as one function: inputs (examples, ...) to outputs (replicates, examples, ...)."""
+
+
+class Result(TrialTable):
+    """What a sweep found: its trials as arrays, and what reads their states, tests, predicts, draws and exports.
 
     Attributes:
-      trial: its id.
-      step: after so many optimizer steps.
-      source: the id of the other.
-      hparams: what it went on with, name to value.
-    """
-
-    trial: int
-    step: int
-    source: int
-    hparams: dict[str, Any]
-
-
-class Result:
-    """What a sweep found.
-
-    Attributes:
-      names: the hyperparameters of the space.
-      hparams: per trial, name to value; callables by their names. Those at its end, where a scheduler changed them.
-      first_hparams: those at its beginning.
-      lineage: which trials went on from the states of others, in the order in which it happened.
-      rounds, groups, waves: int (trials,), the round, the group and the wave of each.
-      widths: int (trials,), lanes that a device computed at once; less than the manifest's where memory was short.
-      lane_status, lane_step: (trials, replicates), each lane's status and the step at which it last changed.
-      metrics: the names of the metrics.
       manifest: versions, devices, seed, space, plan and command of the run.
+
+    Beside these it has all attributes of a table of trials: ``names``, ``metrics``, ``hparams`` (per trial, name to
+    value; where a scheduler changed them, the last ones), ``first_hparams``, ``lineage``; the int arrays (trials,)
+    ``rounds``, ``groups``, ``waves``, ``widths``; ``lane_status`` and ``lane_step``, (trials, replicates).
 
     ``len(result)`` is the number of trials, ``result[7]`` one of them, and iterating gives them all.
 
@@ -61,180 +50,59 @@ class Result:
       (4, (4, 1, 2))
     """
 
-    def __init__(self, store: Store, manifest: dict[str, Any], sweep: Any = None) -> None:
-        self._store, self.manifest, self._sweep = store, manifest, sweep
-        self._predictors: dict[int, Any] = {}
-        sweeping = manifest["sweep"]
-        self.lane_step: Array
-        self.objective = Objective(*sweeping["objective"])
-        self.names: tuple[str, ...] = tuple(sweeping["names"])
-        with store.snapshot():
-            store.check(sweeping["replicates"])
-            self._read_trials(store)
-            segments = store.curves(sweeping["metrics"], self.lane_status.shape)
-        self._read_curves(segments)
-        # What is still running was last heard of at its last evaluation.
-        heard = np.nan_to_num(self._curves["step"]).max(axis=-1, initial=0).astype(np.int64)
-        self.lane_step = np.where(self.lane_status == "running", heard, self.lane_step)
-
-    def _read_trials(self, store: Store) -> None:
-        rows = store.trials()
-        self.hparams = [hparams for *_, hparams in rows]
-        self.first_hparams = list(self.hparams)
-        self.lineage = [Takeover(*row) for row in store.clones()]
-        unknown = {*chain(*self.hparams, *(takeover.hparams for takeover in self.lineage))} - {*self.names}
-        if unknown:
-            raise RunError(f"the database has hyperparameters {sorted(unknown)}, and the manifest has none such.")
-        for takeover in self.lineage:
-            self.hparams[takeover.trial] = takeover.hparams
-        self.rounds, self.groups, self.waves, self.widths = (
-            np.array([row[i] for row in rows], np.int32) for i in range(1, 5)
-        )
-        shape = (len(rows), self.manifest["sweep"]["replicates"])
-        self.lane_status = np.full(shape, "running", "<U9")
-        self.lane_step = np.zeros(shape, np.int64)
-        for trial, replicate, status, step in store.lanes():
-            self.lane_status[trial, replicate], self.lane_step[trial, replicate] = status, step
-
-    def _read_curves(self, segments: Mapping[tuple[int, int], Mapping[str, Array]]) -> None:
-        evaluations = max((segment + 1 for _, segment in segments), default=0)
-        self.metrics: tuple[str, ...] = tuple(self.manifest["sweep"]["metrics"])
-        names, shape = ("step", *self.metrics), self.lane_status.shape
-        needed = 8 * len(names) * shape[0] * shape[1] * evaluations
-        if needed > memory():
-            raise RunError(f"the curves take {size(needed)}, more than the memory of this host. Read them elsewhere.")
-        self._curves: dict[str, Array] = {name: np.full((*shape, evaluations), np.nan) for name in names}
-        for (_, segment), arrays in segments.items():
-            where = (arrays["trial"], arrays["replicate"], segment)
-            for name, values in arrays.items():
-                if name in ("trial", "replicate"):
-                    continue
-                if name != "step" and self._curves[name].dtype != values.dtype:
-                    self._curves[name] = self._curves[name].astype(values.dtype)
-                self._curves[name][where] = values
-
-    def __len__(self) -> int:
-        return len(self.hparams)
+    def __init__(
+        self, store: Store, manifest: dict[str, Any], models: "Callable[[Result], Models] | None" = None
+    ) -> None:
+        super().__init__(**vars(read_table(store, manifest)))
+        self._store, self.manifest, self._models_of = store, manifest, models
+        self._predictors: dict[int, Callable[[Any], Any]] = {}
 
     def __iter__(self) -> Iterator[Trial]:
         return (Trial(self, trial) for trial in range(len(self)))
 
     def __getitem__(self, trial: int) -> Trial:
         if not 0 <= trial < len(self):
-            raise InputError("trial", trial, f"must lie in 0 … {len(self) - 1}", "See result.table().")
+            raise InputError("trial", trial, f"must lie in 0 … {len(self) - 1}", "Print result.table()['trial'].")
         return Trial(self, int(trial))
 
     @property
-    def statuses(self) -> NDArray[np.str_]:
-        """(trials,), the worst status of each trial's replicates: elsewhere, diverged, running, stopped, complete."""
-        worst = np.full(len(self), "complete", "<U9")
-        for status in ("stopped", "running", "diverged", "elsewhere"):
-            worst[(self.lane_status == status).any(axis=1)] = status
-        return worst
-
-    def curves(self, metric: str) -> Array:
-        """A metric over all evaluations: (trials, replicates, evaluations), padded with NaN.
-
-        ``curves("step")`` gives the step of each. Evaluations count within a trial, from 0.
-
-        Raises:
-          InputError: no such metric.
-        """
-        if metric not in self._curves:
-            raise InputError("metric", metric, "must be a metric of the run", did_you_mean(metric, self._curves))
-        return self._curves[metric]
-
-    def last(self, metric: str) -> Array:
-        """The value at each lane's last evaluation, (trials, replicates); NaN for diverged lanes."""
-        steps = self._curves["step"]
-        values = self.curves(metric)
-        if values.shape[-1] == 0:
-            return np.full(self.lane_status.shape, np.nan)
-        index = np.maximum(steps.shape[-1] - 1 - np.argmax(~np.isnan(steps[..., ::-1]), axis=-1), 0)
-        last = np.take_along_axis(values, index[..., None], axis=-1)[..., 0]
-        return np.where(self.lane_status == "diverged", np.nan, last)
-
-    @cached_property
-    def ranking(self) -> list[int]:
-        """Trial ids from best to worst by the objective; diverged trials are left out."""
-        return self.objective.rank(self.last(self.objective.metric), self.lane_status, self.lane_step)
-
-    @property
     def best(self) -> Trial:
-        """The best trial.
+        """The best trial by the objective.
 
         Raises:
           RunError: every trial diverged, or none was evaluated yet.
         """
         if not self.ranking:
-            lost, here = self.statuses == "diverged", int((self.statuses != "elsewhere").sum())
-            diverged = int(lost.sum())
+            lost = self.statuses == Status.DIVERGED
+            diverged, here = int(lost.sum()), int((self.statuses != Status.OTHER_SHARD).sum())
             if diverged == here > 0:
                 first = int(self.lane_step[lost].min())
                 raise RunError(
                     f"there is no best trial: all {diverged} diverged, the first at step {first}. "
                     "Lower the learning rates, or clip the gradients."
                 )
-            raise RunError(f"there is no best trial yet: {diverged} of {here} diverged, none is evaluated.")
+            raise RunError(
+                f"there is no best trial yet: {diverged} of {here} diverged, none is evaluated. "
+                "Wait for the first evaluation, and load the result again."
+            )
         return Trial(self, self.ranking[0])
 
     def top(self, k: int = 10, by: Objective | None = None) -> list[Trial]:
-        """The ``k`` best trials, by the objective of the sweep or another: ``by=hpx.maximize("valid/accuracy")``."""
-        k = check_int("top.k", k)
-        if by is None or by == self.objective:
-            return [Trial(self, trial) for trial in self.ranking[:k]]
-        return [Trial(self, t) for t in by.rank(self.last(by.metric), self.lane_status, self.lane_step)[:k]]
-
-    def table(self) -> dict[str, Array]:
-        """A column per hyperparameter and metric, and trial, round, group, status and step; each (trials,).
-
-        Metrics are averaged over replicates. A hyperparameter that a trial lacks is NaN in a column of
-        numbers, None in others. ``gap`` is the objective's metric on the valid split less that on the train split,
-        where both are there. Metrics on the test split have columns once a trial was tested, NaN for the others.
-        """
-        columns: dict[str, Array] = {"trial": np.arange(len(self))}
-        for name in self.names:
-            columns[name] = column(name, self.hparams)
-        columns |= {name: self.last(name).mean(axis=1) for name in self.metrics}
-        at, train = self.objective.metric, self.objective.metric.replace("valid/", "train/")
-        if at != train and train in self.metrics:
-            columns["gap"] = columns[at] - columns[train]
-        for trial, metrics in self.tested.items():
-            for name, value in metrics.items():
-                columns.setdefault(name, np.full(len(self), np.nan))[trial] = value
-        return columns | {
-            "round": self.rounds,
-            "group": self.groups,
-            "status": self.statuses,
-            "step": self.lane_step.min(axis=1),
-        }
-
-    def grid(self, *names: str) -> tuple[tuple[list[Any], ...], Array]:
-        """The trials of a grid by their hyperparameters, to index whatever has an entry a trial.
+        """Returns the best trials, from the best on.
 
         Args:
-          *names: hyperparameters that tell all trials apart; by default all that vary.
-
-        Returns:
-          The values of each, numbers ascending, others in the order of the trials; and trial ids, int, with an axis
-          for each.
+          k: how many at most.
+          by: the objective to rank by, such as ``hpx.maximize("valid/accuracy")``; by default the sweep's own.
 
         Raises:
-          InputError: two trials have the same values, or a combination has no trial.
-
-        Example:
-          >>> space = hpx.Space(rate=hpx.LogUniform(1e-3, 0.1, num=3), scale=hpx.Choice(1.0, 0.5))
-          >>> result = hpx.Sweep(program, space, sampler=hpx.Grid()).run(progress=False)
-          >>> (rates, scales), trials = result.grid("rate", "scale")
-          >>> rates, scales, result.last("valid/loss")[trials].shape
-          ([0.001, 0.01, 0.1], [0.5, 1.0], (3, 2, 1))
+          InputError: ``k`` is no positive integer, or there is no such metric.
         """
-        from hpjax.results import analysis
-
-        return analysis.grid(self, names or analysis.varied(self))
+        k = check_int("top.k", k)
+        ranking = self.ranking if by is None else self.ranked(by)
+        return [Trial(self, trial) for trial in ranking[:k]]
 
     def to_pandas(self) -> Any:
-        """``table()`` as a ``pandas.DataFrame``; needs pandas."""
+        """Returns ``table()`` as a ``pandas.DataFrame``; needs pandas."""
         try:
             import pandas
         except ImportError:
@@ -242,121 +110,122 @@ class Result:
         return pandas.DataFrame(self.table())
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes ``table()`` as a CSV file, one row a trial; what is missing is an empty cell."""
-        columns = self.table()
+        """Writes ``table()`` as a CSV file, one row per trial; missing values are empty cells."""
+        table = self.table()
         with open(path, "w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(columns)
-            for row in zip(*columns.values(), strict=True):
-                writer.writerow(["" if cell is None or cell != cell else _plain(cell) for cell in row])
+            writer.writerow(table)
+            for row in zip(*table.values(), strict=True):
+                writer.writerow(["" if cell is None or cell != cell else _text(cell) for cell in row])
 
     def to_optuna(self, path: str | Path, name: str = "hpjax") -> None:
-        """Writes the trials as a study of Optuna, a JournalStorage in a file, which ``optuna-dashboard`` opens.
+        """Writes the trials as a study of Optuna into a journal file, which ``optuna-dashboard`` opens.
 
-        Complete trials are complete there too, stopped ones pruned, diverged ones failed. Needs Optuna.
+        Complete trials are complete in Optuna, stopped ones pruned, diverged ones failed. Needs Optuna.
 
         Args:
-          path: of the journal; a study is added where it exists.
+          path: of the journal, ``optuna.storages.JournalStorage``; to one that exists, the study is added.
           name: of the study.
-        """
-        from hpjax.results import optuna_export as journal
 
-        journal.write(self, path, name)
+        Raises:
+          InputError: the journal has a study of this name.
+          RunError: the file is no journal.
+        """
+        # Imports the sampler for Optuna and with it JAX, which nothing else here needs.
+        from hpjax.results import optuna_export
+
+        optuna_export.write(self, path, name)
 
     def plot(self, *names: str, path: str | Path | None = None) -> Any:
-        """Draws the objective's curves and its best value against hyperparameters, all by default.
+        """Draws the objective's curves, and its best value against each hyperparameter.
 
         Args:
-          *names: hyperparameters.
-          path: where to save the picture, if anywhere.
+          *names: hyperparameters; by default all that vary.
+          path: where to save the picture; by default nowhere.
 
         Returns:
           The figure of matplotlib, which this needs.
-        """
-        from hpjax.results import plot
 
+        Raises:
+          InputError: there is no such hyperparameter.
+        """
         figure = plot.overview(self, names or None)
         if path is not None:
             figure.savefig(path, dpi=150)
         return figure
 
     def leaves(self, trial: int, replicate: int = 0) -> list[tuple[tuple[str | int, ...], Array]]:
-        """Path and array of every leaf of one lane's final state."""
-        if self.lane_status[trial, replicate] == "elsewhere":
+        """Returns path and array of every leaf of one lane's final state.
+
+        Raises:
+          RunError: the trial is still running, or another shard has it.
+        """
+        status = self.lane_status[trial, replicate]
+        if status == Status.OTHER_SHARD:
             shards = ", ".join(self.manifest["sweep"].get("shard") or "?")
             raise RunError(
-                f"trial {trial} is elsewhere: this run is shard {shards} of its sweep. "
-                "Load the run directory of its own shard, or join them with hpjax merge."
+                f"trial {trial} is in another shard: this run is shard {shards} of its sweep. "
+                "Load the run directory of the trial's own shard, or join all: hpjax merge DIR... --out WHOLE."
             )
-        if self.lane_status[trial, replicate] == "running":
-            raise RunError(f"trial {trial} is still running, or was interrupted: it has no final state.")
+        if status == Status.RUNNING:
+            raise RunError(
+                f"trial {trial} is still running, or was interrupted: it has no final state. "
+                "Finish the run: sweep.run(directory)."
+            )
         return self._store.states.lane(int(self.waves[trial]), trial, replicate)
 
     def test(self) -> dict[str, float]:
         """Evaluates the best trial on the test split, averaged over replicates, and records that it was used.
 
-        Select by validation metrics, and look at the test split once: its value is then an honest estimate. Asked
-        again, it gives what was recorded.
+        Select by validation metrics, and look at the test split once: its value is then an honest estimate. A second
+        call returns what the first one recorded.
+
+        Returns:
+          Metric to value, ``{"test/loss": 0.3, ...}``.
 
         Raises:
-          RunError: the result was loaded without its sweep, there is no best trial or no test split, or trials are
-            elsewhere, of which one may be better.
+          RunError: the result was loaded without its sweep; there is no best trial, or no test split; or there are
+            trials in other shards, and one of them may be better.
         """
-        if elsewhere := int((self.statuses == "elsewhere").sum()):
+        if others := int((self.statuses == Status.OTHER_SHARD).sum()):
             raise RunError(
-                f"{count(elsewhere, 'trial')} are elsewhere, of which one may be better than the best here. "
-                "Merge the shards, and test what sweep.run(directory) returns of the merged directory."
+                f"{count(others, 'trial')} are in other shards, and one of them may be better than the best here. "
+                "Join the shards, hpjax merge DIR... --out WHOLE, and test the whole: sweep.run('WHOLE').test()."
             )
         best = self.best
-        if best.id in self.tested:
-            return self.tested[best.id]
-        metrics: dict[str, float] = self._with_sweep("test").test_metrics(self, best.id)
-        self._store.add_test(best.id, metrics)
-        return metrics
+        if best.id not in self.tested:
+            metrics = self._models("test").test_metrics(best.id)
+            self._store.add_test(best.id, metrics)
+            self.tested[best.id] = metrics
+        return self.tested[best.id]
 
-    def predictor(self, trial: int) -> Any:
-        """What ``trial.predict`` calls; kept, so that it compiles once."""
+    def predictor(self, trial: int) -> Callable[[Any], Any]:
+        """Returns the function that ``trial.predict`` calls; it is kept, so that it compiles once."""
         if trial not in self._predictors:
-            self._predictors[trial] = self._with_sweep("predict").predictor(self, trial)
+            self._predictors[trial] = self._models("predict").predictor(trial)
         return self._predictors[trial]
 
-    def _with_sweep(self, what: str) -> Any:
-        if self._sweep is None:
-            raise RunError(f"{what}() needs the program: call it on what sweep.run(directory) returns.")
-        return self._sweep
+    def _models(self, method: str) -> Models:
+        """Returns the trained models, for a method of this name."""
+        if self._models_of is None:
+            raise RunError(f"{method}() needs the program: call it on the result that sweep.run(directory) returns.")
+        return self._models_of(self)
 
     @property
     def compile_seconds(self) -> float:
-        """Seconds that the run waited for compilations; others went on while groups trained."""
+        """Seconds that the run waited for compilations; some more overlapped with training."""
         return sum(self._store.compilations().values())
 
-    @property
-    def scales(self) -> dict[str, str]:
-        """Per hyperparameter ``"linear"``, ``"log"``, ``"reverse log"`` or ``"category"``."""
-        return dict(self.manifest["sweep"]["scales"])
-
-    def ranges(self, trial: int) -> dict[str, Range]:
-        """Between which numbers each hyperparameter of a trial could lie at its beginning, for those that are numbers.
-
-        In a union of spaces those of the alternative that the trial is of.
-        """
-        mine, sweeping = self.first_hparams[trial], self.manifest["sweep"]
-        for domains, ranges, options in zip(
-            sweeping["space"].values(), sweeping["ranges"], sweeping["options"], strict=True
-        ):
-            ends = {name: Range(*found) for name, found in ranges.items()}
-            if domains.keys() == mine.keys() and all(_lies(mine[n], options.get(n), ends.get(n)) for n in mine):
-                return ends
-        return {}
-
-    @property
-    def tested(self) -> dict[int, dict[str, float]]:
-        """Trial to its test metrics, for those evaluated on the test split so far."""
-        return self._store.tests()
-
     def summary(self, k: int = 10, by: Objective | None = None) -> str:
-        """The ``k`` best trials as a table, and how many trials ended how."""
-        trials = self.top(k, by)
+        """Returns the best trials as a table of text, and below it how many trials ended how.
+
+        Args:
+          k: how many trials.
+          by: as for ``top``.
+
+        Raises:
+          InputError: as for ``top``.
+        """
         header = ["trial", *self.names, *self.metrics, "status", "step"]
         rows = [
             [
@@ -366,10 +235,10 @@ class Result:
                 trial.status,
                 str(trial.step),
             ]
-            for trial in trials
+            for trial in self.top(k, by)
         ]
         names, counts = np.unique(self.statuses, return_counts=True)
-        ended = ", ".join(f"{many:,} {name}" for name, many in zip(names, counts, strict=True))
+        ended = ", ".join(f"{many:,} {Status(name).text}" for name, many in zip(names, counts, strict=True))
         return f"{text_table(header, rows)}\n{count(len(self), 'trial')}: {ended}; best by {by or self.objective}"
 
     def __repr__(self) -> str:
@@ -377,33 +246,24 @@ class Result:
 
 
 def load(directory: str | Path) -> Result:
-    """The result of a run directory, finished or still running. Needs no model code.
+    """Returns the result of a run directory, finished or still running. Needs no model code.
+
+    Args:
+      directory: that ``sweep.run(directory)`` or ``hpx.merge(..., out)`` wrote.
 
     Raises:
       RunError: it is no run directory, or cannot be read.
+
+    Example:
+      >>> import tempfile
+      >>> directory = tempfile.mkdtemp()
+      >>> result = hpx.Sweep(program, space, trials=4).run(directory, progress=False)
+      >>> hpx.load(directory).best.id == result.best.id
+      True
     """
     directory = Path(directory)
     return Result(Store.open(directory), read_manifest(directory))
 
 
-def column(name: str, hparams: Sequence[Mapping[str, Any]]) -> Array:
-    """A hyperparameter as a column: numbers, NaN where it is missing; or objects, None where it is."""
-    present = [each[name] for each in hparams if name in each]
-    if present and all(isinstance(v, int | float) and not isinstance(v, bool) for v in present):
-        if len(present) == len(hparams) and all(isinstance(v, int) for v in present):
-            return np.array(present, np.int64)
-        return np.array([each.get(name, np.nan) for each in hparams], np.float64)
-    column = np.empty(len(hparams), object)
-    column[:] = [each.get(name) for each in hparams]
-    return column
-
-
-def _lies(value: Any, options: Sequence[str] | None, ends: Range | None) -> bool:
-    """Whether a value is one of the options, or where there are none lies between the ends."""
-    if options is not None:
-        return show(value) in options
-    return ends is not None and isinstance(value, int | float) and ends.low <= value <= ends.high
-
-
-def _plain(cell: Any) -> str:
+def _text(cell: Any) -> str:
     return show(cell.item() if isinstance(cell, np.generic) else cell)

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from hpjax.core.arrays import Floats
-from hpjax.core.domains import Choice, Domain
+from hpjax.core.choice import Choice
+from hpjax.core.domains import Domain
 from hpjax.core.errors import check_int
 from hpjax.core.space import Point, Space
 from hpjax.samplers import gaussian_process as gp

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hpjax.core.domains import Constant
+from hpjax.core.choice import Constant
 from hpjax.core.errors import InputError
 from hpjax.core.space import Point, Space
 from hpjax.samplers.base import Observation, Sampler

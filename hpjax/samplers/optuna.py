@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from hpjax.core.domains import Choice, Domain, Int, LogInt, LogUniform, ReverseLogUniform
+from hpjax.core.choice import Choice
+from hpjax.core.domains import Domain
 from hpjax.core.errors import InputError, missing
+from hpjax.core.intervals import Int, LogInt, LogUniform, ReverseLogUniform
 from hpjax.core.space import Point, Space
 from hpjax.samplers.base import Observation, Sampler
 

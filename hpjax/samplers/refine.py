@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpjax.core.domains import Choice
+from hpjax.core.choice import Choice
 from hpjax.core.errors import InputError
 from hpjax.core.space import Point, Space
 from hpjax.samplers.base import Observation, Sampler

@@ -7,8 +7,10 @@ from typing import Any, Literal
 import numpy as np
 
 from hpjax.core.arrays import ceil_div
-from hpjax.core.domains import Choice, Domain, ReverseLogUniform
+from hpjax.core.choice import Choice
+from hpjax.core.domains import Domain
 from hpjax.core.errors import InputError, check_float, check_int
+from hpjax.core.intervals import ReverseLogUniform
 from hpjax.core.space import Point
 from hpjax.schedulers.base import Clone, Race, Scheduler
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from hpjax.core.arrays import ceil_div
-from hpjax.core.domains import Choice
+from hpjax.core.choice import Choice
 from hpjax.core.errors import InputError, check_float, check_int
 from hpjax.core.format import show
 from hpjax.core.hparams import Hparams

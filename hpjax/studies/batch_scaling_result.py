@@ -11,7 +11,8 @@ import numpy as np
 from hpjax.core.arrays import Array, Floats, Ints
 from hpjax.core.errors import InputError, RunError, check_float, check_int, did_you_mean
 from hpjax.core.format import show
-from hpjax.results.result import Result, column, load
+from hpjax.results.columns import column
+from hpjax.results.result import Result, load
 from hpjax.studies import plot
 from hpjax.studies.doubts import doubts_of
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps, slopes

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from hpjax.core.arrays import Floats
 from hpjax.core.errors import InputError, check_float, check_int
-from hpjax.results.result import Result
+from hpjax.results.table import TrialTable
 
 SIGNAL, TRACE, WHOLE = (f"train/gradient_noise/{name}" for name in ("signal", "trace", "batches"))
 
@@ -38,7 +38,7 @@ class NoiseScale(NamedTuple):
         return found
 
 
-def noise_scale(result: Result, window: int = 1) -> NoiseScale:
+def noise_scale(result: TrialTable, window: int = 1) -> NoiseScale:
     """Returns the gradient noise scale of every replicate over time, from the microbatches that a sweep accumulated.
 
     Args:

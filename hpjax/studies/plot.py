@@ -7,7 +7,7 @@ import numpy as np
 
 from hpjax.core.arrays import ceil_div
 from hpjax.core.format import metric
-from hpjax.results.plot import _DOTS, BLUE, GREY, ORANGE, RED, _figure, _plain
+from hpjax.results.plot import BLUE, DOTS, GREY, ORANGE, RED, literal, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ def scaling(answer: "BatchScalingResult", learning_rate: str = "learning_rate", 
     """
     names = answer.result.names
     momenta = [None, *([momentum] if momentum in names else [])] if learning_rate in names else []
-    with _figure(1 + len(momenta), 1) as (figure, panels):
+    with new_figure(1 + len(momenta), 1) as (figure, panels):
         draw_scaling(answer, panels[0])
         for each, panel in zip(momenta, panels[1:], strict=True):
             draw_rates(answer, panel, learning_rate, each)
@@ -53,7 +53,7 @@ def draw_scaling(answer: "BatchScalingResult", ax: "Axes") -> "Axes":
       ``ax``.
     """
     _logarithmic(ax, answer.batch_sizes)
-    ax.set(xlabel="batch size", ylabel=_plain(f"steps to {answer.goal}"))
+    ax.set(xlabel="batch size", ylabel=literal(f"steps to {answer.goal}"))
     sizes, steps = (np.array([getattr(p, name) for p in answer.points], float) for name in ("batch_size", "steps"))
     ends = np.array([answer.batch_sizes[0] / 1.5, answer.batch_sizes[-1] * 1.5])
     ax.set_xlim(*ends)
@@ -61,9 +61,9 @@ def draw_scaling(answer: "BatchScalingResult", ax: "Axes") -> "Axes":
         high = np.array([point.interval[1] for point in answer.points])
         finite = np.isfinite(high)
         ax.plot(ends, steps[0] * sizes[0] / ends, "--", color=GREY, linewidth=1, label="perfect scaling")
-        ax.errorbar(sizes[finite], steps[finite], [0 * steps[finite], (high - steps)[finite]], **_DOTS)
+        ax.errorbar(sizes[finite], steps[finite], [0 * steps[finite], (high - steps)[finite]], **DOTS)
         if not finite.all():
-            ax.errorbar(sizes[~finite], steps[~finite], 0.3 * steps[~finite], lolims=True, **_DOTS)
+            ax.errorbar(sizes[~finite], steps[~finite], 0.3 * steps[~finite], lolims=True, **DOTS)
         ax.set_ylim(steps.min() / 1.8, max(steps.max(), high[finite].max(initial=0)) * 1.8)
     if len(steps) >= 3:
         along, fit = np.geomspace(ends[0], ends[1], 200), answer.fit

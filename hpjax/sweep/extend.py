@@ -15,7 +15,7 @@ from hpjax.engine.shapes import Lane, ProgramShapes, lane_shapes
 from hpjax.results.result import Result
 from hpjax.results.store.checkpoints import KEPT, Checkpoints, forget
 from hpjax.results.store.manifest import read_manifest, write_manifest
-from hpjax.results.store.rows import NO_WAVE, STATUSES
+from hpjax.results.store.rows import NO_WAVE, STATUSES, Status
 from hpjax.results.store.run_store import Store
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.running.scores import Scores
@@ -93,14 +93,14 @@ def _check_steps(spec: SweepSpec, plan: Plan, was: dict[str, Any], now: dict[str
 def _state(spec: SweepSpec, plan: Plan, store: Store, result: Result, more_steps: bool) -> RunState:
     """Returns the state of a finished run: at the end of its last round, or for more steps at its last step."""
     sizes, known, last = (plan.trials, plan.replicates), len(result), int(result.rounds.max())
-    again = (result.lane_status == "complete") & (result.lane_step == result.lane_step.max()) & more_steps
+    again = (result.lane_status == Status.COMPLETE) & (result.lane_step == result.lane_step.max()) & more_steps
     status, lane_step = np.zeros(sizes, np.int8), np.zeros(sizes, np.int64)
-    indices = np.vectorize(STATUSES.index, otypes=[np.int8])(np.where(again, "running", result.lane_status))
+    indices = np.vectorize(STATUSES.index, otypes=[np.int8])(np.where(again, Status.RUNNING, result.lane_status))
     status[:known], lane_step[:known] = indices, np.where(again, 0, result.lane_step)
     scores = Scores.none(*sizes, racing=spec.scheduler is not None)
     scores.values[:known] = result.last(spec.objective.metric)
     scores.steps[:known] = np.nan_to_num(result.curves("step")).max(axis=(1, 2), initial=0)
-    scores.stopped[:known] = (result.lane_status == "stopped").any(axis=1)
+    scores.stopped[:known] = (result.lane_status == Status.STOPPED).any(axis=1)
     widths = list(plan.widths)
     for group in set(result.groups.tolist()):
         widths[group] = int(result.widths[result.groups == group].min())

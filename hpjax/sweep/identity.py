@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hpjax.core.domains import Choice
+from hpjax.core.choice import Choice
 from hpjax.core.format import show
 from hpjax.core.hashing import digest, without_addresses
 from hpjax.core.hparams import Hparams

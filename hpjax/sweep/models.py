@@ -1,4 +1,4 @@
-"""Prediction: trained states as a function of inputs."""
+"""The trained models of a result: their metrics on the test split, and their predictions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,15 +8,99 @@ import numpy as np
 
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.hparams import Hparams
+from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.core.program import Program, State
+from hpjax.core.space import Point
 from hpjax.data.examples import Examples
 from hpjax.data.stream import first_batch_of
+from hpjax.engine.shapes import state_from_leaves
+from hpjax.engine.tracing import kinds_of, lane_hparams
+from hpjax.results.result import Result
+from hpjax.sweep.planning.plan import Plan
+from hpjax.sweep.planning.planner import plan_next_round
+from hpjax.sweep.running.scores import observed
+from hpjax.sweep.spec import SweepSpec
 
-BLOCK = 512  # examples at once
+# Examples that one call computes: as many as fit any device, enough to keep it busy.
+BLOCK = 512
+
+
+class TrainedModels:
+    """The trained models of a result, rebuilt from its states by the sweep that trained them.
+
+    A result holds numbers, and names of callables; the sweep has the program and the callables.
+
+    Args:
+      spec: what the sweep was asked for.
+      first: the plan of its first round.
+      result: of this sweep, from ``run`` or from ``hpx.load``.
+    """
+
+    def __init__(self, spec: SweepSpec, first: Plan, result: Result) -> None:
+        self._spec, self._first, self._result = spec, first, result
+
+    def test_metrics(self, trial: int) -> dict[str, float]:
+        """Returns a trial's metrics on the test split, ``{"test/loss": 0.3, ...}``, averaged over replicates.
+
+        Raises:
+          RunError: the program has no test split, or the trial has no final state.
+        """
+        spec, data = self._spec, self._spec.program.data
+        if data is None or data.test is None:
+            raise RunError("there is no test split. Write data=hpx.Data(train, valid, test).")
+        plan, h = self.plan_of(trial), self._hparams(trial)
+        evaluate = jax.jit(spec.program.test or spec.program.evaluate)
+        found = []
+        for replicate, state in enumerate(self._states(trial)):
+            own = trial if spec.independent else None
+            lane = lane_key(spec.seed, replicate // (spec.folds or 1), own)
+            # The key that the trial's next evaluation would have had.
+            steps = int(self._result.lane_step[trial, replicate]) * plan.lengths[trial].microsteps
+            found.append(evaluate(step_key(purpose_key(lane, "evaluate"), steps), state, data.test, h))
+        return {f"test/{name}": float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
+
+    def predictor(self, trial: int) -> "Predictor":
+        """Returns a trial's final states as one function of inputs.
+
+        Raises:
+          RunError: the program cannot predict, or the trial has no final state.
+        """
+        return Predictor(self._spec.program, self._hparams(trial), self._states(trial))
+
+    def points(self) -> list[Point]:
+        """Returns the hyperparameters of every trial at its end as values: callables where the result has names."""
+        points = self.plan_of(len(self._result) - 1).points
+        return [self._spec.space.recalled(point, own) for point, own in zip(points, self._result.hparams, strict=True)]
+
+    def plan_of(self, trial: int) -> Plan:
+        """Returns the plan up to the round that a trial belongs to.
+
+        What the sampler saw before that round follows from the result, and so does what it proposed.
+        """
+        spec, result, plan = self._spec, self._result, self._first
+        while len(plan.points) <= trial:
+            values, steps = result.last(spec.objective.metric), result.curves("step")
+            taken = np.nan_to_num(steps).max(axis=(1, 2), initial=0)
+            points = [spec.space.recalled(point, result.hparams[t]) for t, point in enumerate(plan.points)]
+            history = observed(spec.objective, plan.rounds, points, values, taken)
+            plan = plan_next_round(spec, plan, history)
+        return plan
+
+    def _hparams(self, trial: int) -> Hparams:
+        """Returns the hyperparameters of a trial at its end as its lanes had them: arrays where they are traced."""
+        traced = {v.name for v in self.plan_of(trial).verdicts if v.traced}
+        return lane_hparams(kinds_of(self._spec.space), self.points()[trial], traced)
+
+    def _states(self, trial: int) -> list[State]:
+        """Returns the final state of each replicate of a trial, in the structure that the program gave it."""
+        result = self._result
+        shapes = self.plan_of(trial).shapes[int(result.groups[trial])]
+        replicates = range(self._spec.lanes_a_trial)
+        return [state_from_leaves([leaf for _, leaf in result.leaves(trial, r)], shapes) for r in replicates]
 
 
 class Predictor:
-    """What a trial's trained states make of inputs; compiles once for each power of two of examples.
+    """The trained states of a trial as a function of inputs; compiles once for each power of two of examples.
 
     Args:
       program: with ``predict``.
@@ -24,19 +108,25 @@ class Predictor:
       states: the final state of each replicate.
 
     Raises:
-      RunError: the program does not say how to predict.
+      RunError: the program cannot predict.
     """
 
     def __init__(self, program: Program, h: Hparams, states: Sequence[State]) -> None:
         if program.predict is None:
-            raise RunError("the program does not say how to predict. Give Program(predict=...): see its help.")
+            raise RunError(
+                "the program does not say how to predict. "
+                "Write hpx.Program(..., predict=lambda state, x, h: outputs), or use hpx.supervised(...)."
+            )
         self._states, self._h = states, h
         train = first_batch_of(program.splits[0])
         self._example = train.x if isinstance(train, Examples) else None
         self._predict = jax.jit(program.predict)
 
     def __call__(self, x: Any) -> Any:
-        """The outputs of every replicate for inputs (examples, ...): arrays (replicates, examples, ...).
+        """Returns the outputs of every replicate, arrays (replicates, examples, ...).
+
+        Args:
+          x: array or pytree of arrays, each (examples, ...).
 
         Raises:
           InputError: there are no inputs, or arrays of different lengths.
@@ -45,28 +135,29 @@ class Predictor:
         counts = {leaf.shape[:1] for leaf in jax.tree.leaves(x)}
         if len(counts) != 1 or counts <= {(), (0,)}:
             shapes = [leaf.shape for leaf in jax.tree.leaves(x)]
-            raise InputError("predict.x", shapes, "must have one row an example, and at least one", "Give x[None].")
+            allowed = "must have one row an example, and at least one"
+            raise InputError("predict.x", shapes, allowed, "Write predict(x[None]) for one example.")
         ((count,),) = counts
         self._check(x)
         blocks = [self._block(x, range(start, min(start + BLOCK, count))) for start in range(0, count, BLOCK)]
         return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *blocks)
 
     def _check(self, x: Any) -> None:
-        """Raises ``InputError`` where an example has another shape than those of the training split."""
+        """Raises ``InputError`` unless examples have the shape of those in the training split."""
         if self._example is not None:
             found, wanted = (jax.tree.map(lambda leaf: leaf.shape[1:], tree) for tree in (x, self._example))
             if found != wanted:
-                raise InputError("predict.x", found, f"must have examples of shape {wanted}", "Reshape it.")
+                remedy = "Write predict(x.reshape(len(x), ...)), or predict(x[None]) for one example."
+                raise InputError("predict.x", found, f"must have examples of shape {wanted}", remedy)
 
     def _block(self, x: Any, rows: range) -> Any:
-        # The first row fills up to a power of two, so that few sizes compile.
+        """Returns the outputs for some rows of the inputs, (replicates, rows, ...)."""
+        # Copies of the first row fill the block up to a power of two, so that few sizes compile.
         padded = [*rows, *[rows[0]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]
         some = jax.tree.map(lambda leaf: leaf[padded], x)
         outputs = [self._predict(state, some, self._h) for state in self._states]
         if any(leaf.shape[:1] != (len(padded),) for leaf in jax.tree.leaves(outputs)):
             shapes = [leaf.shape[1:] for leaf in jax.tree.leaves(x)]
-            raise InputError("predict.x", shapes, "gives outputs that have no row an example", "Give x[None].")
+            allowed = "gives outputs that have no row an example"
+            raise InputError("predict.x", shapes, allowed, "Keep the examples' axis in Program.predict.")
         return jax.tree.map(lambda *each: np.stack([np.asarray(a)[: len(rows)] for a in each]), *outputs)
-
-
-__all__ = ["Predictor"]

@@ -12,7 +12,7 @@ from hpjax.core.errors import RunError
 from hpjax.core.format import count
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import differences
-from hpjax.results.store.rows import Planned
+from hpjax.results.store.rows import Planned, Status
 from hpjax.results.store.run_store import Store
 from hpjax.results.trial import Trial
 from hpjax.sweep.identity import description, digests, manifest
@@ -176,7 +176,7 @@ def _trained(spec: SweepSpec, plan: Plan, trial: Trial) -> tuple[Result, int]:
                 decisions = [step for step in decisions if step > until]
                 _run(wave, until)
                 handed = wave.state()
-        stopped = result.lane_status[trial.id] == "stopped"
+        stopped = result.lane_status[trial.id] == Status.STOPPED
         if stopped.any():
             step = int(result.lane_step[trial.id][stopped].max())
             _run(wave, _call(decisions, step, plan.lengths[trial.id].microsteps, trial.id))
@@ -220,7 +220,7 @@ def _states(result: Result, trial: int) -> dict[int, list[tuple[str, NDArray[Any
     status = result.lane_status[trial]
     return {
         replicate: [("/".join(map(str, path)), leaf) for path, leaf in result.leaves(trial, replicate)]
-        for replicate in np.flatnonzero(status != "diverged").tolist()
+        for replicate in np.flatnonzero(status != Status.DIVERGED).tolist()
     }
 
 

@@ -8,19 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import jax
-import numpy as np
-
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.hashing import digest
-from hpjax.core.hparams import Hparams
-from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.core.objective import Objective, minimize
-from hpjax.core.program import Program, State
-from hpjax.core.space import Point, Space
+from hpjax.core.program import Program
+from hpjax.core.space import Space
 from hpjax.engine.distributed import check_same, is_writer, on_writer
-from hpjax.engine.shapes import state_from_leaves
-from hpjax.engine.tracing import kinds_of, lane_hparams
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import recorded_manifest
 from hpjax.results.trial import Trial
@@ -28,18 +21,17 @@ from hpjax.samplers import Sampler, Sobol
 from hpjax.schedulers import Scheduler
 from hpjax.sweep.extend import extend as extend_run
 from hpjax.sweep.identity import manifest
-from hpjax.sweep.models import Predictor
+from hpjax.sweep.models import TrainedModels
 from hpjax.sweep.planning.arrange import rearranged
 from hpjax.sweep.planning.autotune import tuned
 from hpjax.sweep.planning.plan import Plan
-from hpjax.sweep.planning.planner import plan_first_round, plan_next_round
+from hpjax.sweep.planning.planner import plan_first_round
 from hpjax.sweep.replay import Replay, check_result, replay
 from hpjax.sweep.running.events import Event
 from hpjax.sweep.running.preemption import Preempted
 from hpjax.sweep.running.progress import Progress
 from hpjax.sweep.running.recorder import Record, open_record
 from hpjax.sweep.running.runner import train
-from hpjax.sweep.running.scores import observed
 from hpjax.sweep.running.state import RunSizes
 from hpjax.sweep.spec import SweepSpec
 
@@ -186,7 +178,7 @@ class Sweep:
             raise
         finally:  # also where something else than an event fails, while a traceback keeps the events alive
             run.record.store.unlock()
-        return Result(run.record.store, run.manifest, run.sweep)
+        return Result(run.record.store, run.manifest, run.sweep.models)
 
     def events(
         self, directory: str | Path | None = None, *, checkpoint_seconds: float = 60.0, extend: bool = False
@@ -222,7 +214,7 @@ class Sweep:
         result = trial.result
         sweep = self._as_recorded(result.manifest, extending=False, exactly=True)
         notes = check_result(sweep.spec, sweep.plan(), result)
-        return replay(sweep.spec, sweep._plan_of(result, trial.id), trial, notes)
+        return replay(sweep.spec, sweep.models(result).plan_of(trial.id), trial, notes)
 
     def _start(self, directory: str | Path | None, seconds: float, extending: bool = False) -> _Started:
         """Opens the record of a run, as it is in the directory or new."""
@@ -265,46 +257,12 @@ class Sweep:
             changes["kernels"] = kernels
         return replace(sweep, **changes) if changes else sweep
 
-    def test_metrics(self, result: Result, trial: int) -> dict[str, float]:
-        """The metrics of a trial's final states on the test split, averaged over replicates."""
-        data = self.program.data
-        if data is None or data.test is None:
-            raise RunError("there is no test split. Give Data(train, valid, test).")
-        plan, h = self._plan_of(result, trial), self._hparams(result, trial)
-        evaluate = jax.jit(self.program.test or self.program.evaluate)
-        found = []
-        for replicate, state in enumerate(self._states(result, trial)):
-            key = lane_key(self.seed, replicate // (self.folds or 1), trial if self.spec.independent else None)
-            calls = int(result.lane_step[trial, replicate]) * plan.lengths[trial].microsteps
-            found.append(evaluate(step_key(purpose_key(key, "evaluate"), calls), state, data.test, h))
-        return {f"test/{name}": float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
+    def models(self, result: Result) -> TrainedModels:
+        """Returns the trained models of a result of this sweep, also of one that ``hpx.load`` returned.
 
-    def points(self, result: Result) -> list[Point]:
-        """The hyperparameters of every trial of this sweep's result, at its end, as values: a result has only names."""
-        points = self._plan_of(result, len(result) - 1).points
-        return [self.space.recalled(point, shown) for point, shown in zip(points, result.hparams, strict=True)]
-
-    def predictor(self, result: Result, trial: int) -> Predictor:
-        """The final states of a trial as a function of inputs."""
-        return Predictor(self.program, self._hparams(result, trial), self._states(result, trial))
-
-    def _hparams(self, result: Result, trial: int) -> Hparams:
-        """The hyperparameters of a trial at its end as its lanes had them: arrays where they are traced."""
-        traced = {v.name for v in self._plan_of(result, trial).verdicts if v.traced}
-        return lane_hparams(kinds_of(self.space), self.points(result)[trial], traced)
-
-    def _states(self, result: Result, trial: int) -> list[State]:
-        """The final state of each of a trial's replicates, as the program has it."""
-        shapes = self._plan_of(result, trial).shapes[int(result.groups[trial])]
-        replicates = range(self.spec.lanes_a_trial)
-        return [state_from_leaves([x for _, x in result.leaves(trial, r)], shapes) for r in replicates]
-
-    def _plan_of(self, result: Result, trial: int) -> Plan:
-        """Returns the plan up to the round of a trial; what its sampler was told follows from the result."""
-        plan = self.plan()
-        while len(plan.points) <= trial:
-            values, steps = result.last(self.objective.metric), result.curves("step")
-            taken = np.nan_to_num(steps).max(axis=(1, 2), initial=0)
-            points = [self.space.recalled(point, result.hparams[t]) for t, point in enumerate(plan.points)]
-            plan = plan_next_round(self.spec, plan, observed(self.objective, plan.rounds, points, values, taken))
-        return plan
+        Example:
+          >>> sweep = hpx.Sweep(program, space, trials=4)
+          >>> [sorted(point) for point in sweep.models(sweep.run(progress=False)).points()]
+          [['rate'], ['rate'], ['rate'], ['rate']]
+        """
+        return TrainedModels(self.spec, self.plan(), result)

@@ -70,7 +70,7 @@ def _whole(most: str = "2147483647", least: str = "0") -> str:
 
 
 def _one_of(names: Collection[str]) -> str:
-    return f"{{0}} IN ({', '.join(map(repr, names))})"
+    return f"{{0}} IN ({', '.join(repr(str(name)) for name in names)})"
 
 
 _TRIAL, _REPLICATE = _whole(":trials - 1"), _whole(":replicates - 1")

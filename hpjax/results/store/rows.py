@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -9,7 +10,34 @@ from numpy.typing import NDArray
 from hpjax.core.errors import RunError
 from hpjax.results.store.validation import is_text, is_whole
 
-STATUSES = ("running", "complete", "stopped", "diverged", "elsewhere")
+
+class Status(StrEnum):
+    """The status of a lane, or of a trial; equal to its plain string.
+
+    Attributes:
+      RUNNING: it trains, or was interrupted.
+      COMPLETE: it took all its steps, or reached what its program asks for.
+      STOPPED: the scheduler stopped it.
+      DIVERGED: a metric or a part of its state was not finite.
+      OTHER_SHARD: another shard of the sweep trains it.
+    """
+
+    RUNNING = "running"
+    COMPLETE = "complete"
+    STOPPED = "stopped"
+    DIVERGED = "diverged"
+    OTHER_SHARD = "other_shard"
+
+    @property
+    def text(self) -> str:
+        """The status as a sentence has it, after a number of trials: ``"3 complete"``, ``"2 in other shards"``."""
+        return "in other shards" if self is Status.OTHER_SHARD else self.value
+
+
+# In the order of their numbers in checkpoints.
+STATUSES = tuple(Status)
+# The type of NumPy arrays of them: plain strings.
+STATUS_DTYPE = "<U11"
 DTYPES = ("<i4", "<f4", "<f8")
 # The arrays of a segment that say whose values the others hold.
 OWNERS = ("trial", "replicate", "step")
@@ -22,7 +50,7 @@ MOST_LEVELS = 8
 
 
 class Change(NamedTuple):
-    """A lane whose status changed, and the step at which it did."""
+    """A lane whose status changed, and the step at which it did; read from a database, ``status`` is a plain string."""
 
     trial: int
     replicate: int

@@ -17,7 +17,7 @@ from hpjax.results.store.files import guard, locked, remove
 from hpjax.results.store.final_states import States
 from hpjax.results.store.manifest import read_manifest, write_manifest
 from hpjax.results.store.reader import RunReader
-from hpjax.results.store.rows import NO_WAVE, Change, Planned
+from hpjax.results.store.rows import NO_WAVE, Change, Planned, Status
 
 STATES = "states"
 
@@ -147,7 +147,9 @@ class Store(RunReader):
             (clones,),
         )
         self.add_changes(lanes)
-        self._db.execute("DELETE FROM tests WHERE trial IN (SELECT trial FROM lanes WHERE status = 'running')")
+        self._db.execute(
+            "DELETE FROM tests WHERE trial IN (SELECT trial FROM lanes WHERE status = ?)", (Status.RUNNING,)
+        )
 
     @classmethod
     def open(cls, directory: Path) -> "Store":
@@ -195,7 +197,7 @@ class Store(RunReader):
             raise RunError(f"{self.directory or 'the database'} cannot be written: {error}.") from None
 
     def add_trials(self, rows: Iterable[Planned], replicates: int) -> None:
-        """Adds trials with running lanes; those without a wave are elsewhere."""
+        """Adds trials with running lanes; those without a wave are in other shards."""
         rows = list(rows)
         self._db.executemany(
             "INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?)", ((*ids, json.dumps(h, default=str)) for *ids, h in rows)
@@ -203,7 +205,7 @@ class Store(RunReader):
         self._db.executemany(
             "INSERT INTO lanes VALUES (?, ?, ?, 0)",
             (
-                (t, r, "elsewhere" if wave == NO_WAVE else "running")
+                (t, r, Status.OTHER_SHARD if wave == NO_WAVE else Status.RUNNING)
                 for t, _, _, wave, *_ in rows
                 for r in range(replicates)
             ),
@@ -223,7 +225,9 @@ class Store(RunReader):
         """Forgets what some waves did, which have these trials."""
         self._db.executemany("DELETE FROM curves WHERE wave = ?", ((wave,) for wave in waves))
         rows = [(trial,) for trial in trials]
-        self._db.executemany("UPDATE lanes SET status = 'running', step = 0 WHERE trial = ?", rows)
+        self._db.executemany(
+            "UPDATE lanes SET status = ?, step = 0 WHERE trial = ?", ((Status.RUNNING, *row) for row in rows)
+        )
         self._db.executemany("DELETE FROM clones WHERE trial = ?", rows)
 
     def add_curves(self, wave: int, segment: int, arrays: Mapping[str, Array]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from hpjax.core.arrays import Ints, ceil_div
 from hpjax.engine.device_lanes import LaneTable, SegmentResult
 from hpjax.engine.lane import HEALTHY
-from hpjax.results.store.rows import Change
+from hpjax.results.store.rows import Change, Status
 
 
 class Outcome(NamedTuple):
@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
         taken, lost_at = result.step // own, ceil_div(result.diverged, own)
         done = ((result.step >= cohort.budget[result.lanes]) & evaluated | result.done) & healthy
         changes = {}
-        for status, which, steps in (("diverged", ~healthy, lost_at), ("complete", done, taken)):
+        for status, which, steps in ((Status.DIVERGED, ~healthy, lost_at), (Status.COMPLETE, done, taken)):
             for at in np.flatnonzero(which):
                 lane = int(result.lanes[at])
                 trial, replicate = int(cohort.trial[lane]), int(cohort.replicate[lane])

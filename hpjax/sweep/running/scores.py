@@ -8,7 +8,7 @@ import numpy as np
 from hpjax.core.arrays import Array, Bools, Floats
 from hpjax.core.objective import Objective
 from hpjax.core.space import Point
-from hpjax.results.store.rows import Change
+from hpjax.results.store.rows import Change, Status
 from hpjax.samplers import Observation
 from hpjax.schedulers import Race
 
@@ -40,9 +40,9 @@ class Scores(NamedTuple):
         """Returns those after some lanes diverged or were stopped."""
         values, stopped = self.values.copy(), self.stopped.copy()
         for change in changes:
-            if change.status == "diverged":
+            if change.status == Status.DIVERGED:
                 values[change.trial, change.replicate] = np.nan
-            elif change.status == "stopped":
+            elif change.status == Status.STOPPED:
                 stopped[change.trial] = True
         return self._replace(values=values, stopped=stopped)
 

@@ -15,7 +15,7 @@ from hpjax.engine.device_errors import translating_device_errors
 from hpjax.engine.device_lanes import DeviceLanes, SegmentResult
 from hpjax.engine.shapes import Lane
 from hpjax.engine.tracing import kinds_of, stack_hparams
-from hpjax.results.store.rows import Change
+from hpjax.results.store.rows import Change, Status
 from hpjax.schedulers import Clone
 from hpjax.sweep.planning.plan import Group, next_stop
 from hpjax.sweep.running.context import RunContext
@@ -189,7 +189,7 @@ class Wave:
             if self._plan.offloads:
                 self._lanes.offload()
         ids = self._ids() if ended else []
-        return {lane: Change(*ids[lane], "stopped", int(self._state.taken[lane])) for lane in ended}
+        return {lane: Change(*ids[lane], Status.STOPPED, int(self._state.taken[lane])) for lane in ended}
 
     def lanes_of(self, trial: int) -> dict[int, Snapshot]:
         """Returns what a trial's lanes hold while they wait on the host, by replicate."""
@@ -231,7 +231,7 @@ class Wave:
         self._state = self._state._replace(taken=taken, live=self._lanes.live.copy(), lost=lost)
         if self._plan.offloads:
             self._lanes.offload()
-        return [Change(*ids[lane], "running", int(taken[lane])) for lane in again]
+        return [Change(*ids[lane], Status.RUNNING, int(taken[lane])) for lane in again]
 
     def spared(self, lanes: Collection[int]) -> int:
         """Returns the calls that lanes which just ended, by their numbers, will not take."""
