@@ -51,7 +51,7 @@ def test_run_prints_the_plan_the_best_trials_and_the_test(directory):
     assert "0/3 lanes" in err or "0/2 lanes" in err
     assert "\r" not in err, "plain lines where there is no terminal"
     result = hpx.load(directory)
-    assert result.manifest["sweep"]["seed"] == 1
+    assert result.manifest.sweep.seed == 1
     assert result.curves("valid/loss").shape == (8, 1, 2)
     assert result.tested.keys() == {result.best.id}
 

@@ -90,7 +90,7 @@ def test_a_preempted_run_is_resumed_and_then_extended(here):
     program = dataclasses.replace(spec["program"], steps=2_100)
     sweep = hpx.Sweep(program, spec["space"], trials=3, width=2, seed=5)
     assert same_bits(curves(hpx.load(here / "run")), curves(sweep.run(progress=False)))
-    assert hpx.load(here / "run").manifest["command"][-3:] == ["--steps", "2100", "--extend"]
+    assert hpx.load(here / "run").manifest.command[-3:] == ("--steps", "2100", "--extend")
 
 
 def test_resume_takes_no_file_from_elsewhere(here, monkeypatch):
@@ -140,7 +140,7 @@ def test_hosts_from_the_command_line(here):
     assert f"{devices} cpu devices" in told[0][0]
     assert "4 trials: 4 complete" in told[0][0]
     assert "trials" not in told[1][0]
-    assert hpx.load(here / "run").manifest["devices"]["count"] == devices
+    assert hpx.load(here / "run").manifest.devices.count == devices
 
 
 def test_hosts_that_cannot_be_found_out(here):

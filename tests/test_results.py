@@ -259,10 +259,10 @@ def keeping(k):
     ],
 )
 def test_schedulers_that_differ_are_told_apart_however_deep(make):
-    from hpjax.sweep.identity import _told
+    from hpjax.sweep.identity import _described
 
-    assert _told(make(1)) == _told(make(1)) != _told(make(2))
-    assert "0x" not in _told(make(1))
+    assert _described(make(1)) == _described(make(1)) != _described(make(2))
+    assert "0x" not in _described(make(1))
 
 
 def test_a_state_whose_group_still_runs_is_not_there_yet(tmp_path):

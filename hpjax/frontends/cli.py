@@ -49,7 +49,7 @@ def main() -> None:
 
 def _study(result: "Result") -> "BatchScaling | None":
     """The batch-scaling study that a result is of; of others JAX is not imported for nothing."""
-    if "study" not in result.manifest["sweep"].get("program", {}):
+    if "study" not in result.manifest.sweep.program:
         return None
     from hpjax.studies.batch_scaling_result import recorded
 
@@ -230,7 +230,7 @@ def _recorded_command(directory: Path) -> tuple[list[str], dict[str, Any]]:
     """The command that began the run in a directory, and its options."""
     from hpjax.results.store.manifest import read_manifest
 
-    command = read_manifest(directory)["command"]
+    command = list(read_manifest(directory).command)
     if command[:1] not in (["hpjax"], ["__main__.py"]) or command[1:2] != ["run"]:
         if command[1:2] == ["merge"]:
             raise RunError(f"{str(directory)!r} was merged, and is finished. Look at it with hpjax show.")

@@ -30,7 +30,7 @@ def _exported(trial: "Trial", replicate: int) -> dict[str, Any]:
     state = trial.restore(replicate)
     if not isinstance(state, dict):
         return {"state": state}
-    if trial.result.manifest["sweep"]["program"].get("kind") != "supervised":
+    if trial.result.manifest.sweep.program.get("kind") != "supervised":
         return dict(_by_name(state))
     stats = _by_name(state.get("stats", {}))
     if "params" in stats:

@@ -17,7 +17,7 @@ from hpjax.core.format import count, show, size
 from hpjax.core.format import metric as number
 from hpjax.core.format import table as text_table
 from hpjax.core.objective import Objective
-from hpjax.results.store.manifest import read_manifest
+from hpjax.results.store.manifest import Manifest, read_manifest
 from hpjax.results.store.run_store import Store
 from hpjax.results.store.validation import memory
 from hpjax.results.trial import Trial
@@ -51,7 +51,7 @@ class Result:
       widths: int (trials,), lanes that a device computed at once; less than the manifest's where memory was short.
       lane_status, lane_step: (trials, replicates), each lane's status and the step at which it last changed.
       metrics: the names of the metrics.
-      manifest: versions, devices, seed, space, plan and command of the run.
+      manifest: versions, devices, command and plan of the run, and its sweep: ``result.manifest.sweep.seed``.
 
     ``len(result)`` is the number of trials, ``result[7]`` one of them, and iterating gives them all.
 
@@ -61,17 +61,17 @@ class Result:
       (4, (4, 1, 2))
     """
 
-    def __init__(self, store: Store, manifest: dict[str, Any], sweep: Any = None) -> None:
+    def __init__(self, store: Store, manifest: Manifest, sweep: Any = None) -> None:
         self._store, self.manifest, self._sweep = store, manifest, sweep
         self._predictors: dict[int, Any] = {}
-        sweeping = manifest["sweep"]
+        sweeping = manifest.sweep
         self.lane_step: Array
-        self.objective = Objective(*sweeping["objective"])
-        self.names: tuple[str, ...] = tuple(sweeping["names"])
+        self.objective = Objective(*sweeping.objective)
+        self.names: tuple[str, ...] = sweeping.names
         with store.snapshot():
-            store.check(sweeping["replicates"])
+            store.check(sweeping.replicates)
             self._read_trials(store)
-            segments = store.curves(sweeping["metrics"], self.lane_status.shape)
+            segments = store.curves(sweeping.metrics, self.lane_status.shape)
         self._read_curves(segments)
         # What is still running was last heard of at its last evaluation.
         heard = np.nan_to_num(self._curves["step"]).max(axis=-1, initial=0).astype(np.int64)
@@ -90,7 +90,7 @@ class Result:
         self.rounds, self.groups, self.waves, self.widths = (
             np.array([row[i] for row in rows], np.int32) for i in range(1, 5)
         )
-        shape = (len(rows), self.manifest["sweep"]["replicates"])
+        shape = (len(rows), self.manifest.sweep.replicates)
         self.lane_status = np.full(shape, "running", "<U9")
         self.lane_step = np.zeros(shape, np.int64)
         for trial, replicate, status, step in store.lanes():
@@ -98,7 +98,7 @@ class Result:
 
     def _read_curves(self, segments: Mapping[tuple[int, int], Mapping[str, Array]]) -> None:
         evaluations = max((segment + 1 for _, segment in segments), default=0)
-        self.metrics: tuple[str, ...] = tuple(self.manifest["sweep"]["metrics"])
+        self.metrics: tuple[str, ...] = self.manifest.sweep.metrics
         names, shape = ("step", *self.metrics), self.lane_status.shape
         needed = 8 * len(names) * shape[0] * shape[1] * evaluations
         if needed > memory():
@@ -284,7 +284,7 @@ class Result:
     def leaves(self, trial: int, replicate: int = 0) -> list[tuple[tuple[str | int, ...], Array]]:
         """Path and array of every leaf of one lane's final state."""
         if self.lane_status[trial, replicate] == "elsewhere":
-            shards = ", ".join(self.manifest["sweep"].get("shard") or "?")
+            shards = ", ".join(self.manifest.sweep.shard or "?")
             raise RunError(
                 f"trial {trial} is elsewhere: this run is shard {shards} of its sweep. "
                 "Load the run directory of its own shard, or join them with hpjax merge."
@@ -334,17 +334,15 @@ class Result:
     @property
     def scales(self) -> dict[str, str]:
         """Per hyperparameter ``"linear"``, ``"log"``, ``"reverse log"`` or ``"category"``."""
-        return dict(self.manifest["sweep"]["scales"])
+        return dict(self.manifest.sweep.scales)
 
     def ranges(self, trial: int) -> dict[str, Range]:
         """Between which numbers each hyperparameter of a trial could lie at its beginning, for those that are numbers.
 
         In a union of spaces those of the alternative that the trial is of.
         """
-        mine, sweeping = self.first_hparams[trial], self.manifest["sweep"]
-        for domains, ranges, options in zip(
-            sweeping["space"].values(), sweeping["ranges"], sweeping["options"], strict=True
-        ):
+        mine, sweeping = self.first_hparams[trial], self.manifest.sweep
+        for domains, ranges, options in zip(sweeping.space.values(), sweeping.ranges, sweeping.options, strict=True):
             ends = {name: Range(*found) for name, found in ranges.items()}
             if domains.keys() == mine.keys() and all(_lies(mine[n], options.get(n), ends.get(n)) for n in mine):
                 return ends

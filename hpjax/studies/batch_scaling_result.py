@@ -294,7 +294,7 @@ def scaling(result: Result, target: float, *, complete: int | None = None, name:
     check_float("scaling.target", target, -np.inf)
     if complete is not None:
         check_int("scaling.complete", complete)
-    ended_at = result.manifest["sweep"].get("program", {}).get("target")
+    ended_at = result.manifest.sweep.program.get("target")
     score = result.objective.value  # of a value as of a score, since one is the other or its opposite
     if ended_at is not None and score(target) < score(float(ended_at)):
         allowed = f"is beyond that at which the trials ended, {ended_at}: most had no time to reach it"
@@ -329,7 +329,7 @@ def scaling(result: Result, target: float, *, complete: int | None = None, name:
 
 def recorded(result: Result) -> BatchScaling | None:
     """The study that a result is of, as its manifest says; None where it is of none."""
-    about = result.manifest["sweep"].get("program", {})
+    about = result.manifest.sweep.program
     if about.get("study") != "batch scaling":
         return None
     try:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace as changed
 from numpy.typing import NDArray
 
 from hpjax.core.arrays import ceil_div
@@ -105,12 +106,11 @@ def check_result(settings: Settings, first: Prepared, result: Result) -> None:
       result: which.
     """
     # A shard, or what is merged of some, has the trials of the whole sweep.
-    there, here = result.manifest["sweep"] | {"shard": None}, description(settings, first) | {"shard": None}
-    if "data" in there:  # recorded in a directory
-        here |= digests(settings, first)
+    there, here = (changed(each, shard=None) for each in (result.manifest.sweep, description(settings, first)))
+    if there.data is not None:  # recorded in a directory
+        here = changed(here, **digests(settings, first))
     if any(name in OF_CODE for name, *_ in _versions(settings, first, result)):
-        for each in (there, here):
-            each.pop("code", None)
+        there, here = changed(there, code=None), changed(here, code=None)
     lines = differences(there, here)
     if lines:
         raise RunError(
@@ -123,11 +123,11 @@ def check_result(settings: Settings, first: Prepared, result: Result) -> None:
 def _versions(settings: Settings, first: Prepared, result: Result) -> Iterator[tuple[str, str, str]]:
     """What other versions and devices there were: name, there, here."""
     about = manifest(settings, first, recorded=False)
-    for name, here in about["versions"].items():
-        there = result.manifest["versions"].get(name)
+    for name, here in about.versions.items():
+        there = result.manifest.versions.get(name)
         if there != here:
             yield name, str(there), str(here)
-    there, here = (each["devices"]["kind"] for each in (result.manifest, about))
+    there, here = (each.devices.kind for each in (result.manifest, about))
     if there != here:
         yield "devices", there, here
 

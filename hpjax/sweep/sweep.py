@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import msgspec
 import numpy as np
 
 from hpjax.core.errors import InputError, RunError
@@ -21,7 +22,7 @@ from hpjax.engine.distributed import check_same, is_writer, on_writer
 from hpjax.engine.shapes import state_from_leaves
 from hpjax.engine.tracing import lane_hparams
 from hpjax.results.result import Result
-from hpjax.results.store.manifest import recorded_manifest
+from hpjax.results.store.manifest import Manifest, recorded_manifest
 from hpjax.results.trial import Trial
 from hpjax.sweep import extend as extension
 from hpjax.sweep.identity import manifest
@@ -181,22 +182,23 @@ class Sweep(Settings):
 
     def _begin(
         self, directory: str | Path | None, seconds: float, extending: bool = False
-    ) -> "tuple[Sweep, Record, dict[str, Any], Iterator[Event]]":
+    ) -> "tuple[Sweep, Record, Manifest, Iterator[Event]]":
         """The sweep as the directory records it, its record, its manifest, and the events that fill it."""
         path = None if directory is None else Path(directory)
-        there = None if path is None else on_writer(lambda: recorded_manifest(path))
+        found = None if path is None else on_writer(lambda: msgspec.to_builtins(recorded_manifest(path)))
+        there = None if found is None else msgspec.convert(found, Manifest)
         if there is None:
             self._tune()
         sweep = self if there is None else self._as_recorded(there, extending)
         about = manifest(sweep, sweep._prepared, recorded=path is not None)
-        same = digest(json.dumps(about["sweep"]))
+        same = digest(json.dumps(msgspec.to_builtins(about.sweep)))
         check_same("the sweep", same, "Give every host the same script, data and versions.")
         if path is not None and there is not None and extending:
             on_writer(lambda: extension.extend(path, sweep, sweep._prepared, about))
         record, about = opened(path, about, seconds)
         return sweep, record, about, iter(()) if record.over else train(sweep, sweep._prepared, record)
 
-    def _as_recorded(self, there: dict[str, Any], extending: bool, exactly: bool = False) -> "Sweep":
+    def _as_recorded(self, there: Manifest, extending: bool, exactly: bool = False) -> "Sweep":
         """This sweep at the width of a recorded one and, of one that was or is to be extended, with its rounds first.
 
         Args:
@@ -204,10 +206,10 @@ class Sweep(Settings):
           extending: whether more trials are to be added.
           exactly: whether to take the width that is recorded although this sweep has one of its own.
         """
-        recorded, sweep = there["sweep"], self
-        width, kernels, rounds = (tuple(recorded[name]) for name in ("width", "kernels", "rounds"))
+        sweep = self
+        width, kernels, rounds = there.sweep.width, there.sweep.kernels, there.sweep.rounds
         more = self.plan().trials - sum(rounds)
-        if rounds != self.plan().rounds and ((there["extended"] and more == 0) or (extending and more >= 0)):
+        if rounds != self.plan().rounds and ((there.extended and more == 0) or (extending and more >= 0)):
             if self.shard is not None:
                 raise RunError("a shard cannot have more trials. Merge all shards, and extend what is merged.")
             sweep = replace(sweep, rounds=(*rounds, more) if more else rounds)

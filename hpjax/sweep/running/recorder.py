@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
+
 from hpjax.core.errors import RunError
 from hpjax.engine import distributed
 from hpjax.results.store.checkpoints import FOLDER, Checkpoints, Cut, forget
-from hpjax.results.store.manifest import differences, read_manifest, recorded, write_manifest
+from hpjax.results.store.manifest import Manifest, differences, read_manifest, recorded, write_manifest
 from hpjax.results.store.rows import STATUSES, Change
 from hpjax.results.store.run_store import Store
 from hpjax.sweep.running.state import check_cut
@@ -54,7 +57,7 @@ class Record:
     def amend(self, plan: str) -> None:
         """Has the manifest tell of another plan."""
         if self.directory is not None and distributed.is_writer():
-            write_manifest(self.directory, read_manifest(self.directory) | {"plan": plan.splitlines()})
+            write_manifest(self.directory, replace(read_manifest(self.directory), plan=tuple(plan.splitlines())))
 
     def finish(self, seconds: float) -> None:
         """Records that the run is complete; its checkpoints are of no use any more."""
@@ -72,7 +75,7 @@ class Record:
             self.store.unlock()
 
 
-def opened(path: Path | None, about: dict[str, Any], seconds: float) -> tuple[Record, dict[str, Any]]:
+def opened(path: Path | None, about: Manifest, seconds: float) -> tuple[Record, Manifest]:
     """The record of a run directory and its manifest: finished, rolled back to the last cut where there is one, or new.
 
     With several hosts only the first one looks at the directory, and tells the others.
@@ -93,32 +96,32 @@ def opened(path: Path | None, about: dict[str, Any], seconds: float) -> tuple[Re
         nonlocal record
         record, there = _opened(path, about, seconds)
         content = record.store.dump() if distributed.several() else None
-        return {"about": there, "content": content, "over": record.over}
+        return {"about": msgspec.to_builtins(there), "content": content, "over": record.over}
 
     told = distributed.on_writer(here)
     cut = distributed.broadcast_state(None if record is None else record.cut)
     if record is None:
         record = Record(Store.following(path, told["content"]), path, over=told["over"])
     record.cut = None if cut is None else Cut(*cut)
-    return record, told["about"]
+    return record, msgspec.convert(told["about"], Manifest)
 
 
-def _opened(path: Path, about: dict[str, Any], seconds: float) -> tuple[Record, dict[str, Any]]:
+def _opened(path: Path, about: Manifest, seconds: float) -> tuple[Record, Manifest]:
     there = recorded(path, about)
     if there is not None:
         here, about = about, there
-        store = Store.finished(path, about["extended"])
+        store = Store.finished(path, about.extended)
         if store is not None:
             forget(path)  # it may have been interrupted before it could
             return Record(store, path, over=True), about
         store = Store.resume(path) if (path / FOLDER).exists() else None
         if store is not None:
             try:
-                store.check(about["sweep"]["replicates"])
+                store.check(about.sweep.replicates)
                 checkpoints = Checkpoints(path, seconds)
-                cut = checkpoints.latest(lambda cut: check_cut(cut, about["sweep"]))
+                cut = checkpoints.latest(lambda cut: check_cut(cut, about.sweep))
                 if cut is not None:
-                    _warn_of_versions(path, about["versions"], here["versions"])
+                    _warn_of_versions(path, about.versions, here.versions)
                     _roll_back(store, cut)
                     return Record(store, path, checkpoints, cut), about
                 unusable = checkpoints.numbers()

@@ -1,6 +1,6 @@
 """Whether a cut is one of the sweep that shall go on from it: whoever wrote it, it is checked before use."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from hpjax.core.errors import RunError
 from hpjax.data.stream import Position
 from hpjax.results.store.checkpoints import Cut
+from hpjax.results.store.manifest import SweepRecord
 from hpjax.results.store.rows import STATUSES
 from hpjax.results.store.validation import Field, check, is_real, is_whole, list_of
 
@@ -24,13 +25,13 @@ def _pairs(value: Any) -> bool:
     )
 
 
-def check_cut(cut: Cut, sweep: Mapping[str, Any]) -> None:
+def check_cut(cut: Cut, sweep: SweepRecord) -> None:
     """Makes sure that a cut has what the sweep of a manifest needs of it, all but the states of lanes.
 
     Raises:
       RunError: it has not.
     """
-    trials, replicates, rounds = sweep["trials"], sweep["replicates"], len(sweep["rounds"])
+    trials, replicates, rounds = sweep.trials, sweep.replicates, len(sweep.rounds)
     about = {
         "reached": Field(lambda v: isinstance(v, dict) and v.keys() == REACHED, f"of {', '.join(sorted(REACHED))}"),
         "reached.round": Field(lambda v: is_whole(v, 0, rounds - 1), f"a whole number, 0 … {rounds - 1}"),
