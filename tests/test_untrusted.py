@@ -334,7 +334,7 @@ def header(shape, dtype):
         ("0.npy", header((1, 3), "<f8") + bytes(24), "0.npy is float64 .*, and must be int32 of shape"),
         ("0.npy", b"", "cannot be read"),
         ("tree.json", b'[{"path": ["../../../x"], "dtype": "object"}]', "'object' is no dtype of a state"),
-        ("tree.json", b'[{"path": [["w"]], "dtype": "float32"}]', r"\[0\].path\[0\] = .'w'.: Expected `int \\| str`"),
+        ("tree.json", b'[{"path": [["w"]], "dtype": "float32"}]', r"\[0\].path\[0\] = .'w'.: Expected `int \| str`"),
         ("tree.json", b'[{"path": "w", "dtype": "float32"}]', r"\[0\].path = 'w': Expected `array`, got `str`"),
         (
             "tree.json",

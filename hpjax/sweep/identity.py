@@ -59,7 +59,7 @@ def description(settings: Settings, prepared: Prepared) -> SweepRecord:
     return SweepRecord(
         space={f"alternative {i}": {n: str(d) for n, d in b.items()} for i, b in enumerate(branches)},
         names=tuple(settings.space.names),
-        ranges=tuple({n: tuple(r) for n, d in b.items() if (r := d.range()) is not None} for b in branches),
+        ranges=tuple({n: r for n, d in b.items() if (r := d.range()) is not None} for b in branches),
         options=tuple(
             {n: tuple(map(show, d.options)) for n, d in b.items() if isinstance(d, Choice)} for b in branches
         ),

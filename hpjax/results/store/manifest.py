@@ -21,7 +21,8 @@ FOLLOWING = ("ranges", "options", "scales")
 # These fields may be printed to a terminal, and hold no character that steers it.
 PRINTED = ("created", "versions", "devices.kind", "sweep.metrics", "sweep.space", "sweep.options", "sweep.objective")
 
-Scale = Literal["linear", "log", "reverse log", "category"]
+Scale = Annotated[str, Meta(pattern=r"\A(linear|log|reverse log|category)\Z")]
+Kernels = Annotated[str, Meta(pattern=r"\A(batched|xla)\Z")]
 Numbers = Annotated[tuple[Positive, ...], Meta(min_length=1)]
 Shards = tuple[Annotated[str, Meta(pattern=r"\A[0-9]{1,9}/[0-9]{1,9}\Z")], ...]
 
@@ -96,7 +97,7 @@ class SweepRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     seed: int
     randomness: Literal["shared", "independent"]
     width: Numbers
-    kernels: Annotated[tuple[Literal["batched", "xla"], ...], Meta(min_length=1)]
+    kernels: Annotated[tuple[Kernels, ...], Meta(min_length=1)]
     steps: int | str
     eval_every: tuple[int, ...]
     program: dict[str, str]
