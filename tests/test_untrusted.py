@@ -204,7 +204,7 @@ FAR = "CAST(x'7fffffff' || substr(data, 5) AS BLOB)"
         ("UPDATE curves SET segment = 1000000 WHERE segment = 0", "12 evaluations, and one has the number 1000000"),
         ("UPDATE curves SET segment = -1 WHERE segment = 0", "curves.segment is -1 in a row"),
         ("UPDATE curves SET dtype = '|O8'", "curves.dtype is '|O8' in a row"),
-        ("UPDATE curves SET data = x'00'", r"curves.data is b'\\x00' in a row"),
+        ("UPDATE curves SET data = x'00'", "curves.data is X'00' in a row"),
         ("UPDATE curves SET data = zeroblob(400) WHERE metric = 'step'", "the arrays of wave 0, segment 0, do not fit"),
         (
             "UPDATE curves SET data = CAST(x'7fffffff' || substr(data, 5) AS BLOB) WHERE metric = 'trial'",

@@ -1,9 +1,9 @@
-"""Connections to a run's database, its schema, and the check that its rows are what a run writes."""
+"""Connections to a run's database, its schema, and the check that its rows obey it, whoever wrote them."""
 
-import reprlib
 import sqlite3
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 from hpjax.core.errors import RunError
 from hpjax.results.store.rows import DTYPES, NO_WAVE, OWNERS, STATUSES
@@ -57,59 +57,75 @@ def for_reading(directory: Path) -> sqlite3.Connection:
         return opened(directory, "mode=ro&immutable=1")
 
 
-# ---- The schema. Each constraint has the name of its column, which SQLite's errors then tell. The tables are not
-# STRICT, which SQLite knows since 3.37: the Python of long-lived clusters links older ones.
+class Column(NamedTuple):
+    """A column of a table: its type, and as SQL the rule that each of its values obeys."""
+
+    kind: str
+    rule: str
 
 
-def _column(name: str, kind: str, rule: str) -> str:
-    return f"{name} {kind} NOT NULL CONSTRAINT {name} CHECK (typeof({name}) = '{kind.lower()}' AND {rule})"
+def _column(kind: str, rule: str = "") -> Column:
+    return Column(kind, " AND ".join(filter(None, (f"typeof({{0}}) = '{kind.lower()}'", rule))))
 
 
-def _whole(name: str, least: int = 0) -> str:
-    return _column(name, "INTEGER", f"{name} BETWEEN {least} AND {2**31 - 1}")
+def _whole(least: int = 0) -> Column:
+    return _column("INTEGER", f"{{0}} BETWEEN {least} AND {2**31 - 1}")
 
 
-def _trial(name: str) -> str:
-    return f"{_whole(name)} REFERENCES trials ON DELETE CASCADE"
+def _one_of(allowed: Collection[str]) -> Column:
+    return _column("TEXT", f"{{0}} IN ({', '.join(repr(str(each)) for each in allowed)})")
 
 
-def _text(name: str) -> str:
-    return _column(name, "TEXT", "1")
+_SIZE = "CASE dtype WHEN '<f8' THEN 8 ELSE 4 END"
+_WHOLE, _TEXT, _SECONDS = _whole(), _column("TEXT"), _column("REAL", "{0} BETWEEN 0 AND 1e15")
+_OF_TRIAL = "FOREIGN KEY ({}) REFERENCES trials ON DELETE CASCADE"
+
+COLUMNS: dict[str, dict[str, Column]] = {
+    "trials": {
+        "trial": _WHOLE,
+        "round": _WHOLE,
+        "grp": _WHOLE,
+        "wave": _whole(least=NO_WAVE),
+        "width": _whole(least=1),
+        "hparams": _TEXT,
+    },
+    "lanes": {"trial": _WHOLE, "replicate": _WHOLE, "status": _one_of(STATUSES), "step": _WHOLE},
+    "curves": {
+        "wave": _WHOLE,
+        "segment": _WHOLE,
+        "metric": _TEXT,
+        "dtype": _one_of(DTYPES),
+        "data": _column("BLOB", f"length({{0}}) % {_SIZE} = 0"),
+    },
+    "clones": {"trial": _WHOLE, "step": _WHOLE, "source": _WHOLE, "hparams": _TEXT},
+    "compilations": {"grp": _WHOLE, "seconds": _SECONDS},
+    "tests": {"trial": _WHOLE, "metrics": _TEXT},
+    "finished": {"seconds": _SECONDS},
+}
+KEYS = {
+    "trials": ["PRIMARY KEY (trial)"],
+    "lanes": ["PRIMARY KEY (trial, replicate)", _OF_TRIAL.format("trial")],
+    "curves": ["PRIMARY KEY (wave, segment, metric)"],
+    "clones": [_OF_TRIAL.format("trial"), _OF_TRIAL.format("source")],
+    "compilations": ["PRIMARY KEY (grp)"],
+    "tests": ["PRIMARY KEY (trial)", _OF_TRIAL.format("trial")],
+    "finished": [],
+}
 
 
-def _one_of(name: str, allowed: Collection[str]) -> str:
-    listed = ", ".join(f"'{each}'" for each in allowed)
-    return _column(name, "TEXT", f"{name} IN ({listed})")
+def _create(table: str) -> str:
+    # The tables are not STRICT, since the Python of long-lived clusters links an SQLite from before 3.37.
+    columns = [f"{n} {each.kind} NOT NULL CHECK ({each.rule.format(n)})" for n, each in COLUMNS[table].items()]
+    rowids = " WITHOUT ROWID" if table in ("lanes", "curves") else ""
+    return f"CREATE TABLE {table} ({', '.join(columns + KEYS[table])}){rowids}"
 
 
-_SECONDS = _column("seconds", "REAL", "seconds BETWEEN 0 AND 1e15")
-_NUMBERS = "length(data) / CASE dtype WHEN '<f8' THEN 8 ELSE 4 END"
-_DATA = _column("data", "BLOB", "length(data) % CASE dtype WHEN '<f8' THEN 8 ELSE 4 END = 0")
-
-SCHEMA = (
-    f"""CREATE TABLE trials ({_whole("trial")} PRIMARY KEY, {_whole("round")}, {_whole("grp")},
-        {_whole("wave", least=NO_WAVE)}, {_whole("width", least=1)}, {_text("hparams")})""",
-    f"""CREATE TABLE lanes ({_trial("trial")}, {_whole("replicate")}, {_one_of("status", STATUSES)}, {_whole("step")},
-        PRIMARY KEY (trial, replicate)) WITHOUT ROWID""",
-    f"""CREATE TABLE curves ({_whole("wave")}, {_whole("segment")}, {_text("metric")}, {_one_of("dtype", DTYPES)},
-        {_DATA}, PRIMARY KEY (wave, segment, metric)) WITHOUT ROWID""",
-    f"CREATE TABLE clones ({_trial('trial')}, {_whole('step')}, {_trial('source')}, {_text('hparams')})",
-    f"CREATE TABLE compilations ({_whole('grp')} PRIMARY KEY, {_SECONDS})",
-    f"CREATE TABLE tests ({_trial('trial')} PRIMARY KEY, {_text('metrics')})",
-    f"CREATE TABLE finished ({_SECONDS})",
-)
+SCHEMA = tuple(map(_create, COLUMNS))
 
 _UNEVEN = f"""SELECT wave, segment FROM curves GROUP BY wave, segment
-  HAVING sum(metric IN {OWNERS} AND dtype = '<i4') <> {len(OWNERS)} OR min({_NUMBERS}) <> max({_NUMBERS}) LIMIT 1"""
+  HAVING sum(metric IN {OWNERS} AND dtype = '<i4') <> {len(OWNERS)}
+  OR min(length(data) / {_SIZE}) <> max(length(data) / {_SIZE}) LIMIT 1"""
 _OBJECTS = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name"
-
-
-def _empty() -> sqlite3.Connection:
-    """Returns a database in memory with the tables of a run and no rows."""
-    model = sqlite3.connect(":memory:")
-    for statement in SCHEMA:
-        model.execute(statement)
-    return model
 
 
 def check_schema(database: sqlite3.Connection, where: str) -> None:
@@ -123,7 +139,9 @@ def check_schema(database: sqlite3.Connection, where: str) -> None:
       sqlite3.Error: the database cannot be read, or has no tables, as after a run that was killed right away.
       RunError: the database holds something else.
     """
-    model = _empty()
+    model = sqlite3.connect(":memory:")
+    for statement in SCHEMA:
+        model.execute(statement)
     wanted, found = model.execute(_OBJECTS).fetchall(), database.execute(_OBJECTS).fetchall()
     model.close()
     if not found:
@@ -151,9 +169,15 @@ def check_rows(database: sqlite3.Connection, where: str, replicates: int) -> Non
 
     (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
     if found != "ok":
-        if broken := _broken(database):
-            raise wrong(f"{broken} in a row, which no run writes")
-        raise sqlite3.DatabaseError(f"it is malformed ({found})")
+        raise sqlite3.DatabaseError(f"it is malformed ({' '.join(found.split())})")
+    # SQLite skips CHECK constraints on connections that only read, even in integrity_check: queries test the rules.
+    for table, columns in COLUMNS.items():
+        odd = {name: f"({column.rule.format(name)}) IS NOT 1" for name, column in columns.items()}
+        if database.execute(f"SELECT 1 FROM {table} WHERE {' OR '.join(odd.values())} LIMIT 1").fetchone():
+            for name, rule in odd.items():
+                query = f"SELECT substr(quote({name}), 1, 60) FROM {table} WHERE {rule} LIMIT 1"
+                if row := database.execute(query).fetchone():
+                    raise wrong(f"{table}.{name} is {row[0]} in a row, which no run writes")
     trials, last = database.execute("SELECT count(*), max(trial) FROM trials").fetchone()
     if trials and last != trials - 1:
         raise wrong(f"trials.trial is {last} in a row, of {trials} trials")
@@ -172,20 +196,3 @@ def check_rows(database: sqlite3.Connection, where: str, replicates: int) -> Non
     many, last = database.execute("SELECT count(DISTINCT segment), max(segment) FROM curves").fetchone()
     if many and last + 1 != many:
         raise wrong(f"there are {many} evaluations, and one has the number {last}")
-
-
-def _broken(database: sqlite3.Connection) -> str | None:
-    """Returns the first value that breaks a rule of its column, with the names of both; None where none does."""
-    # SQLite's integrity_check names the table alone; inserting the rows elsewhere finds the row and the column.
-    model = _empty()
-    for (table,) in model.execute("SELECT name FROM sqlite_master").fetchall():
-        rows = database.execute(f"SELECT * FROM {table}")
-        names = [description[0] for description in rows.description]
-        for row in rows:
-            try:
-                model.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
-            except sqlite3.IntegrityError as error:
-                column = str(error).split(": ")[-1].split(".")[-1]
-                return f"{table}.{column} is {reprlib.repr(row[names.index(column)])}"
-            model.rollback()  # so that not even the rows of a large database fill the memory
-    return None
