@@ -167,10 +167,11 @@ def check_rows(database: sqlite3.Connection, where: str, replicates: int) -> Non
     def wrong(what: str) -> RunError:
         return RunError(f"{where}: {what}. It is damaged: restore it from a copy, or delete it to begin anew.")
 
-    (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+    # quick_check is integrity_check without comparing indexes, of which there are none, in half the time.
+    (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
     if found != "ok":
         raise sqlite3.DatabaseError(f"it is malformed ({' '.join(found.split())})")
-    # SQLite skips CHECK constraints on connections that only read, even in integrity_check: queries test the rules.
+    # SQLite skips CHECK constraints on connections that only read, even in quick_check: queries test the rules.
     for table, columns in COLUMNS.items():
         odd = {name: f"({column.rule.format(name)}) IS NOT 1" for name, column in columns.items()}
         if database.execute(f"SELECT 1 FROM {table} WHERE {' OR '.join(odd.values())} LIMIT 1").fetchone():
