@@ -58,5 +58,5 @@ if __name__ == "__main__":
         address = os.environ["JAX_COORDINATOR_ADDRESS"]
         hpx.distributed.initialize(heartbeat_timeout_seconds=10, coordinator_bind_address=address)
     for event in SWEEPS[name].events(directory, checkpoint_seconds=0.0):
-        print(event.kind, event.group, event.step, flush=True)
+        print(event.kind, getattr(event, "group", -1), getattr(event, "step", 0), flush=True)
         time.sleep(0.05)

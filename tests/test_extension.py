@@ -54,7 +54,7 @@ def test_more_steps(longer, tmp_path):
 @pytest.mark.parametrize("after", [2, 5])
 def test_an_extension_that_is_interrupted_goes_on(longer, after, tmp_path):
     short().run(tmp_path, progress=False)
-    *_, events = short(28)._begin(tmp_path, 0.0, True)
+    events = short(28).events(tmp_path, checkpoint_seconds=0.0, extend=True)
     for number, event in enumerate(events):
         assert number or event.kind == "resumed"
         if number == after:

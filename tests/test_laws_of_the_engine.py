@@ -226,7 +226,7 @@ def test_a_group_without_numbers_trains():
 
 def test_independent_lanes_of_many_replicates_share_chunks():
     plan = hpx.Sweep(quadratic(), RATES, trials=1, replicates=64, randomness="independent", devices=2).plan()
-    assert (plan.widths, plan.chunks) == ((8,), (4,))
+    assert [(each.width, each.chunks) for each in plan.arrangements] == [(8, 4)]
     assert any(
         "replicates outnumber" in hint for hint in hpx.Sweep(quadratic(), RATES, trials=1, replicates=2).plan().hints
     )

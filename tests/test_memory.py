@@ -15,7 +15,7 @@ from killed import SWEEPS
 import hpjax as hpx
 from hpjax.engine import sharding as spread
 from hpjax.engine.device_lanes import DeviceLanes
-from hpjax.sweep.planning import arrange as sizing
+from hpjax.sweep.planning import arrangement
 from hpjax.sweep.planning import programs as groups
 
 FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1099511627776 bytes.")
@@ -74,7 +74,7 @@ def test_a_group_that_runs_out_of_memory_begins_anew_at_half_its_width(name, sho
     group = 2
     short(size=at(WIDE, name).plan().groups[group].static["size"], width=2)
     events = list(at(WIDE, name).events(tmp_path / "run"))
-    assert [(e.group, e.lane_steps < 0) for e in events if e.kind == "narrowed"] == [(group, True)]
+    assert [(e.group, e.lost > 0) for e in events if e.kind == "width_halved"] == [(group, True)]
     found = hpx.load(tmp_path / "run")
     assert_bits(found, narrow, of_group(found, group))
     assert_bits(found, wide, of_group(found, 0, 1))
@@ -101,7 +101,7 @@ def test_memory_short_at_compile_time(monkeypatch):
 
     monkeypatch.setattr(groups, "compiling", limited)
     events = list(at(WIDE).events())
-    assert sum(event.kind == "narrowed" for event in events) == 2 * 3, "three groups, twice each"
+    assert sum(event.kind == "width_halved" for event in events) == 2 * 3, "three groups, twice each"
     assert_bits(at(WIDE).run(progress=False), expected, list(range(12)))
 
 
@@ -117,11 +117,11 @@ def test_a_narrowed_run_goes_on_at_its_width(short, tmp_path):
     kinds = []
     for event in at(WIDE).events(tmp_path, checkpoint_seconds=0.0):
         kinds.append(event.kind)
-        if "narrowed" in kinds[:-4]:
+        if "width_halved" in kinds[:-4]:
             break
     rest = [event.kind for event in at(WIDE).events(tmp_path)]
     assert rest[0] == "resumed"
-    assert "narrowed" not in rest
+    assert "width_halved" not in rest
     found = at(WIDE).run(tmp_path, progress=False)
     assert_bits(found, narrow, of_group(found, 0))
 
@@ -141,11 +141,10 @@ def test_a_kill_right_after_narrowing(name, short, tmp_path, monkeypatch):
 
         context.setattr(DeviceLanes, "dispatch", full)
         for event in at(WIDE, name).events(tmp_path, checkpoint_seconds=0.0):
-            if event.kind == "narrowed":
+            if event.kind == "width_halved":
                 group = event.group
                 break
-    for event in at(WIDE, name).events(tmp_path):
-        assert event.lane_steps >= 0
+    assert not any(event.kind == "width_halved" for event in at(WIDE, name).events(tmp_path))
     found = hpx.load(tmp_path)
     assert_bits(found, narrow, of_group(found, group))
     assert set(found.widths[found.groups == group]) == {2}
@@ -180,12 +179,12 @@ def test_a_run_goes_on_where_memory_is_other(name, before, after, monkeypatch, t
     """Waves that were made for other devices are cut up where they do not fit, and kept where they do."""
     expected = at(2, name).run(progress=False)
     limited(monkeypatch, before)
-    waves = [len(each) for each in at(2, name, devices=1).plan().waves]
+    waves = [len(each.waves) for each in at(2, name, devices=1).plan().arrangements]
     for number, _ in enumerate(at(2, name, devices=1).events(tmp_path, checkpoint_seconds=0.0), start=1):
         if number == 9:
             break
     limited(monkeypatch, after)
-    assert [len(each) for each in at(2, name, devices=1).plan().waves] != waves
+    assert [len(each.waves) for each in at(2, name, devices=1).plan().arrangements] != waves
     for number, event in enumerate(at(2, name, devices=1).events(tmp_path, checkpoint_seconds=0.0)):
         assert number or event.kind == "resumed"
         if number == 3:
@@ -217,7 +216,7 @@ REAL = """
             used = int(line.split()[1]) * 1024
     resource.setrlimit(resource.RLIMIT_AS, (used + 400_000_000, resource.RLIM_INFINITY))
     events = [event.kind for event in sweep.events()]
-    print(events.count("narrowed"), events[-1])
+    print(events.count("width_halved"), events[-1])
 """
 
 
@@ -225,12 +224,13 @@ def test_a_host_takes_waves_of_bounded_size(monkeypatch):
     """Of CPUs, which have no memory of their own: in as many waves as it takes, with the same bits."""
     whole, halving = (at(2, name, devices=1) for name in ("groups", "halving"))
     expected = whole.run(progress=False)
-    assert {len(waves) for waves in whole.plan().waves} == {1}
-    monkeypatch.setattr(sizing, "HOST", 1)  # a chunk at least, of two trials
+    assert {len(each.waves) for each in whole.plan().arrangements} == {1}
+    monkeypatch.setattr(arrangement, "HOST_BYTES", 1)  # a chunk at least, of two trials
     small = dataclasses.replace(whole)
-    assert {len(wave) for waves in small.plan().waves for wave in waves} <= {1, 2}
+    assert {len(wave) for each in small.plan().arrangements for wave in each.waves} <= {1, 2}
     assert_bits(small.run(progress=False), expected, list(range(len(expected))))
-    assert {len(waves) for waves in dataclasses.replace(halving).plan().waves} == {1}, "a race has all of them"
+    racing = dataclasses.replace(halving).plan().arrangements
+    assert {len(each.waves) for each in racing} == {1}, "a race has all of them"
 
 
 def test_a_machine_that_really_has_no_more_memory(tmp_path):

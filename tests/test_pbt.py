@@ -160,9 +160,9 @@ def test_waves_are_one_population(result, monkeypatch, memory, waves):
     """Where memory is short, members take over the states of members that wait on the host."""
     monkeypatch.setattr(spread, "memory", lambda: memory)
     small = sweep(devices=1)
-    assert len(small.plan().waves[0]) == waves
+    assert len(small.plan().arrangements[0].waves) == waves
     other = ran(small)
-    home = {t: w for w, trials in enumerate(small.plan().waves[0]) for t in trials}
+    home = {t: w for w, trials in enumerate(small.plan().arrangements[0].waves) for t in trials}
     assert any(home[takeover.trial] != home[takeover.source] for takeover in other.lineage)
     assert other.lineage == result.lineage
     assert same_bits(other.curves("valid/loss"), result.curves("valid/loss"))
@@ -176,7 +176,7 @@ def test_a_wave_of_which_all_diverged_runs_again(monkeypatch, every):
     whole = sweep(**arguments).run(progress=False)
     monkeypatch.setattr(spread, "memory", lambda: 60)
     small = sweep(**arguments)
-    assert [list(trials) for trials in small.plan().waves[0]] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [list(trials) for trials in small.plan().arrangements[0].waves] == [[0, 1, 2, 3], [4, 5, 6, 7]]
     parts = small.run(progress=False)
     assert (parts.statuses == "complete").all()
     assert parts.lineage == whole.lineage

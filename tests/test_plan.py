@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import hpjax as hpx
 from hpjax.engine.layout import EMPTY, arrange, chunks_needed, idle_chunks
-from hpjax.sweep.planning.plan import group
+from hpjax.sweep.planning.grouping import group
 from hpjax.sweep.planning.width import Rate, balanced, best, by_rule, search
 
 

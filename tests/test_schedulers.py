@@ -137,8 +137,9 @@ def test_waves_decide_as_all_at_once(halved, monkeypatch, memory, waves):
     sweep = grouped(devices=2)
     plan = sweep.plan()
     assert plan.offloads
-    assert [len(each) for each in plan.waves] == waves
-    assert all(sorted(t for wave in each for t in wave) == list(g.trials) for each, g in zip(plan.waves, plan.groups))
+    assert [len(each.waves) for each in plan.arrangements] == waves
+    both = zip(plan.arrangements, plan.groups, strict=True)
+    assert all(sorted(t for wave in each.waves for t in wave) == list(g.trials) for each, g in both)
     result = ran(sweep, programs=3)
     monkeypatch.undo()
     assert np.array_equal(result.lane_step, halved.lane_step)

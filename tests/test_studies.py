@@ -567,7 +567,9 @@ def test_a_study_of_a_directory_goes_on_and_is_read_again(tmp_path):
 def test_what_is_measured_does_not_decide_how_batches_are_taken(monkeypatch):
     sweep = hpx.studies.batch_scaling_sweep(classified(), SPACE, [4, 8, 16], 0.3, trials=4)
     before = _estimated(sweep)
-    slow = dataclasses.replace(sweep.plan(), rates=((Rate(2, "batched", 1e-6),),))
+    plan = sweep.plan()
+    (own,) = plan.arrangements
+    slow = dataclasses.replace(plan, arrangements=(dataclasses.replace(own, rates=(Rate(2, "batched", 1e-6),)),))
     monkeypatch.setattr(type(sweep), "plan", lambda self: slow)
     assert slow.run_seconds > 1e6
     assert _estimated(sweep) == before

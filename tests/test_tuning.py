@@ -27,7 +27,7 @@ def speeds(monkeypatch):
     """Has a width be as fast as it says there, by kernels; what was asked for stands in ``asked``."""
     asked, table = [], {}
 
-    def speed(settings, prepared, group, wide, kernels, mesh, splits):
+    def speed(made, plan, group, wide, kernels):
         asked.append((group.number, wide, kernels))
         return table[kernels].get(wide, 1.0)
 
@@ -118,8 +118,8 @@ def test_lanes_with_luck_of_their_own_are_measured_as_many_as_there_are(monkeypa
     monkeypatch.setattr(tuning, "TIMES", 1)
     monkeypatch.setattr(tuning, "EACH", 0.0)
     monkeypatch.setattr(tuning, "SHARE", 1e9)
-    begun, lanes_of = [], tuning.Lanes
-    monkeypatch.setattr(tuning, "Lanes", lambda *given: begun.append(len(given[2].trial)) or lanes_of(*given))
+    begun, lanes_of = [], groups.DeviceLanes
+    monkeypatch.setattr(groups, "DeviceLanes", lambda *given: begun.append(len(given[2].trial)) or lanes_of(*given))
     for randomness, most in (("shared", 2), ("independent", 8)):
         mine = hpx.Sweep(
             quadratic(20, 5), RATES, sampler=rates(0.1, 0.1), replicates=4, randomness=randomness, devices=1
@@ -197,8 +197,8 @@ def test_what_was_compiled_to_measure_then_trains(monkeypatch):
     monkeypatch.setattr(tuning, "SHARE", 1e9)
     with compilations() as programs:
         plan = mine.plan(measure=True)
-    assert len(programs) == len(plan.rates[0]) >= 2
-    assert all(rate.speed > 0 for rate in plan.rates[0])
+    assert len(programs) == len(plan.arrangements[0].rates) >= 2
+    assert all(rate.speed > 0 for rate in plan.arrangements[0].rates)
     with compilations() as programs:
         result = mine.run(progress=False)
     assert programs == []
@@ -219,7 +219,7 @@ def test_a_program_that_needs_more_memory_than_there_is_is_not_tried(monkeypatch
     monkeypatch.setattr(Compiled, "bytes", property(bytes_of))
     monkeypatch.setattr(spread, "memory", lambda: 3000)
     mine = hpx.Sweep(quadratic(20, 5), RATES, sampler=rates(*[0.1] * 16), devices=1)
-    assert {rate.width for rate in mine.plan(measure=True).rates[0]} == {1, 2}
+    assert {rate.width for rate in mine.plan(measure=True).arrangements[0].rates} == {1, 2}
     lanes = 16 * mine.plan().shapes[0].lane_bytes
     assert all(lanes < need < lanes + 100_000 for need in needed)
 
@@ -231,7 +231,7 @@ def test_streams_are_measured_on_blocks_of_nothing(monkeypatch):
     stream = hpx.data.stream(lambda: [(data.train.x[:4], data.train.y[:4])], valid=data.valid, block=3)
     space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e-1), momentum=0.9)
     drawn = hpx.Sweep(classifier(data=stream, batch_size=None), space, trials=2, devices=1)
-    assert drawn.plan(measure=True).rates[0][0].speed > 0
+    assert drawn.plan(measure=True).arrangements[0].rates[0].speed > 0
 
 
 def test_the_command_prints_and_keeps_what_it_compiles(tmp_path, monkeypatch):

@@ -391,24 +391,25 @@ def rewritten(folder, change):
 
 
 CRAFTED = [
-    (lambda a, m: a.pop("standing/values"), "values is missing"),
+    (lambda a, m: a.pop("scores/values"), "scores/values is missing"),
     (
-        lambda a, m: a.update({"standing/values": np.zeros((3, 1))}),
-        r"values is float64 \(3, 1\), and must be float64 \(12, 1\)",
+        lambda a, m: a.update({"scores/values": np.zeros((3, 1))}),
+        r"scores/values is float64 \(3, 1\), and must be float64 \(12, 1\)",
     ),
-    (lambda a, m: a.update({"standing/lengths": np.full(12, 99, np.int32)}), "lengths has numbers outside 0 … 4"),
-    (lambda a, m: a.update({"lanes/changes": a["lanes/changes"] + 9}), "its lanes go beyond 12 trials"),
-    (lambda a, m: m["about"]["reached"].update(round=7), "reached.round = 7: must be a whole number, 0 … 0"),
-    (lambda a, m: m["about"].update(seconds="long"), "seconds = 'long': must be a number, 0 or more"),
-    (lambda a, m: m["about"]["parts"].pop("standing"), "its parts are"),
-    (lambda a, m: m["about"]["parts"].update({"wave-0": 1}), "its wave-0: step = None: must be a whole number"),
-    (lambda a, m: m["about"]["parts"].update({"wave-99": m["about"]["parts"]["wave-0"]}), "its parts are"),
-    (lambda a, m: a.update({"wave-0/lanes/0": np.zeros((1, 7))}), "lanes/0 of its wave-0 has 1 rows for"),
-    (lambda a, m: a.update({"wave-0/stream": np.frombuffer(b'["x",null]', np.uint8)}), "its position in the data"),
-    (lambda a, m: a.update({"wave-0/stream": np.frombuffer(b"\xff\xfe", np.uint8)}), "its position in the data"),
-    (lambda a, m: m["about"]["waves"].append(99), "must have numbers in a row"),
-    (lambda a, m: m["empty"].update({"wave-0/lost": [[10**12], "int32"]}), "an empty array has the shape"),
-    (lambda a, m: m.update(about=[]), "it cannot be read"),
+    (lambda a, m: a.update({"scores/steps": np.full(12, -9)}), "its scores/steps has numbers outside 0 … 2147483647"),
+    (lambda a, m: a.update({"status": np.full((12, 1), 9, np.int8)}), "its status has numbers outside 0 … 4"),
+    (lambda a, m: a.update({"progress/round": np.int64(7)}), "its progress/round has numbers outside 0 … 0"),
+    (lambda a, m: a.update({"seconds": np.float64("nan")}), "its seconds are nan, and must be 0 or more"),
+    (lambda a, m: a.update({"seconds": np.zeros(2)}), r"seconds is float64 \(2,\), and must be float64 \(\)"),
+    (lambda a, m: a.pop("waves/0/trial"), "waves/0/trial is missing"),
+    (lambda a, m: a.update({"waves/0/trial": a["waves/0/trial"] + 99}), "its waves/0/trial has numbers outside 0 … 11"),
+    (lambda a, m: a.update({"waves/99/trial": a["waves/0/trial"]}), "waves/3/number is missing"),
+    (lambda a, m: a.update({"waves/0/lanes/0": np.zeros((1, 7))}), r"waves/0/lanes/0 is float64 \(1, 7\)"),
+    (lambda a, m: a.update({"waves/0/stream": np.zeros(3, np.uint8)}), "waves/0/stream is nothing that a run"),
+    (lambda a, m: a.update({"waves/1/number": np.int64(7)}), "its waves are .*, and must have numbers in a row"),
+    (lambda a, m: a.update({"waves/0/number": np.int64(-1)}), "its waves are .-1"),
+    (lambda a, m: m["empty"].update({"waves/0/lost": [[10**12], "bool"]}), "an empty array has the shape"),
+    (lambda a, m: m.update(empty=[]), "it cannot be read"),
 ]
 
 
@@ -425,8 +426,8 @@ def test_a_crafted_cut_is_not_used(interrupted, change):
 
 def test_a_cut_of_other_lanes_is_refused(interrupted):
     def change(arrays, meta):
-        lanes = len(arrays["wave-0/live"])
-        arrays["wave-0/lanes/0"] = np.zeros((lanes, 7), np.float32)
+        lanes = len(arrays["waves/0/live"])
+        arrays["waves/0/lanes/0"] = np.zeros((lanes, 7), np.float32)
 
     rewritten(interrupted.run / "checkpoints", change)
     message = r"is not of this sweep: lanes/0 is float32 \(\d+, 7\).* Delete the newest folder"
@@ -435,7 +436,7 @@ def test_a_cut_of_other_lanes_is_refused(interrupted):
 
 def test_a_cut_that_is_ahead_of_its_database_is_refused(interrupted):
     def change(arrays, meta):
-        meta["about"]["clones"] = 3
+        arrays["clones"] = np.int64(3)
 
     rewritten(interrupted.run / "checkpoints", change)
     interrupted.refused("lacks what its checkpoint was made of", resume)

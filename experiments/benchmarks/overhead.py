@@ -38,28 +38,24 @@ def whole(workload, arrays):
 
 def bare(workload, arrays):
     """The device calls of the same run, each launched before the one before it is read, and nothing between them."""
-    from hpjax.engine import sharding as spread
-    from hpjax.engine.device_lanes import DeviceLanes
-    from hpjax.sweep.planning.programs import cohort, compiled_of, recipe_of, splits_on
+    from hpjax.sweep.planning.programs import GroupPrograms
 
     sweep = _sweep(workload, arrays)
-    prepared = sweep._prepared
-    plan, (group,) = prepared.plan, prepared.plan.own_groups
-    mesh = spread.mesh(spread.devices(sweep.devices))
-    splits = splits_on(sweep, mesh)
-    members = cohort(sweep, prepared, group, range(len(prepared.points)), dict(enumerate(prepared.points)))
-    compiled = compiled_of(sweep, plan, group.number, members.h, mesh, splits).result()
+    plan, programs = sweep.plan(), GroupPrograms.of(sweep.spec)
+    (group,) = plan.own_groups
+    members = programs.cohort(plan, group, range(len(plan.points)), dict(enumerate(plan.points)))
+    compiled = programs.compile(plan, group.number, members.h).result()
 
     def run():
         begun = time.perf_counter()
-        lanes = DeviceLanes(recipe_of(sweep, plan, group.number), compiled, members, sweep.seed, *splits)
-        lanes.launch(EVERY, evaluate=True)
+        lanes = programs.lanes(plan, group.number, compiled, members)
+        lanes.dispatch(EVERY, evaluate=True)
         for stop in range(2 * EVERY, workload.steps + 1, EVERY):
-            lanes.launch(stop, evaluate=True)
-            lanes.land()
-        report = lanes.land()
+            lanes.dispatch(stop, evaluate=True)
+            lanes.collect()
+        result = lanes.collect()
         seconds = time.perf_counter() - begun
-        losses = dict(zip(members.trial[report.lanes].tolist(), report.metrics["valid/loss"].tolist(), strict=True))
-        return [losses.get(trial, float("nan")) for trial in range(len(prepared.points))], seconds
+        losses = dict(zip(members.trial[result.lanes].tolist(), result.metrics["valid/loss"].tolist(), strict=True))
+        return [losses.get(trial, float("nan")) for trial in range(len(plan.points))], seconds
 
     return Prepared(run, warm=False)

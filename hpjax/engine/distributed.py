@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError, RunError, check_int
 
 
@@ -135,19 +136,19 @@ def on_writer(function: Callable[[], Any]) -> Any:
     return found["value"]
 
 
-def broadcast_state(cut: tuple[dict[str, Any], dict[str, Any]] | None) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """JSON and arrays that the writer has, on every host."""
+def broadcast_arrays(arrays: Mapping[str, Array] | None) -> dict[str, Array] | None:
+    """Returns the writer's arrays, by name, on every host; all of them must ask."""
     if not several():
-        return cut
-    shapes = None if cut is None else {n: [list(a.shape), str(a.dtype)] for n, a in cut[1].items()}
-    about, shapes = broadcast_json([None if cut is None else cut[0], shapes])
-    if about is None:
+        return None if arrays is None else dict(arrays)
+    mine = None if arrays is None else {name: [list(a.shape), str(a.dtype)] for name, a in arrays.items()}
+    shapes = broadcast_json(mine)
+    if shapes is None:
         return None
-    arrays = {}
+    found = {}
     for name, (shape, dtype) in shapes.items():
-        content = _sent(b"" if cut is None else np.ascontiguousarray(cut[1][name]).tobytes())
-        arrays[name] = np.frombuffer(content, dtype).reshape(shape).copy()
-    return about, arrays
+        content = _sent(b"" if arrays is None else np.ascontiguousarray(arrays[name]).tobytes())
+        found[name] = np.frombuffer(content, dtype).reshape(shape).copy()
+    return found
 
 
 def check_same(what: str, value: str, remedy: str) -> None:

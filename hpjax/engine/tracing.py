@@ -82,6 +82,11 @@ def lane_hparams(kinds: Mapping[str, Kind], point: Point, traced: Iterable[str])
     return h
 
 
+def kinds_of(space: Space) -> dict[str, Kind]:
+    """Returns the kind of number that the values of each hyperparameter are, None where they are no numbers."""
+    return {name: space.kind(name) for name in space.names}
+
+
 def shapes_of(tree: Any) -> Any:
     """Shapes and dtypes of a pytree of arrays, on the host or not."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), tree)

@@ -285,7 +285,8 @@ def _estimated(sweep: Sweep) -> float:
     directory is gone on with as it was begun.
     """
     plan = sweep.plan()
-    alone = replace(plan, rates=((),) * len(plan.groups), devices=(1, plan.devices[1]))
+    arrangements = tuple(replace(each, rates=()) for each in plan.arrangements)
+    alone = replace(plan, arrangements=arrangements, devices=(1, plan.devices[1]))
     return alone.run_seconds + alone.compile_seconds
 
 
@@ -293,7 +294,7 @@ def _check_start(sweep: Sweep, target: float) -> None:
     """Raises where the first trial meets the target without a step."""
     program, objective = sweep.program, sweep.objective
     h = Hparams(sweep.sampler.ask(sweep.space, [], 1, sweep.seed)[0], ())
-    _, valid = sweep.splits
+    _, valid = sweep.spec.splits
 
     def look(key: jax.Array, valid: Any) -> Any:
         state = program.init(purpose_key(key, "init"), h)

@@ -24,80 +24,79 @@ from hpjax.core.keys import lane_key
 from hpjax.core.program import Program
 from hpjax.data.stream import Stream, first_batch_of
 from hpjax.results.store.manifest import Devices, Manifest, SweepRecord, origin
-from hpjax.sweep.planning.planner import Prepared, tracer
-from hpjax.sweep.spec import Settings
+from hpjax.sweep.planning.grouping import tracer_of
+from hpjax.sweep.planning.plan import Plan
+from hpjax.sweep.spec import SweepSpec
 
 # Longer descriptions of samplers are cut to so many characters and a digest.
 LONG = 2000
 PACKAGES = ("hpjax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
 
 
-def manifest(settings: Settings, prepared: Prepared, recorded: bool) -> Manifest:
+def manifest(spec: SweepSpec, plan: Plan, recorded: bool) -> Manifest:
     """Returns the manifest of a run.
 
     Args:
-      settings: the sweep.
-      prepared: its plan and points.
+      spec: the sweep.
+      plan: its first round.
       recorded: whether the run is recorded in a directory; only then code and data are digested, which takes long.
     """
-    plan, sweep = prepared.plan, description(settings, prepared)
+    sweep = description(spec, plan)
     return Manifest(
         format=2,
         extended=0,
         **origin(),
         versions={"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
         devices=Devices(*plan.devices),
-        sweep=replace(sweep, **digests(settings, prepared)) if recorded else sweep,
+        sweep=replace(sweep, **digests(spec, plan)) if recorded else sweep,
         plan=tuple(str(plan).splitlines()),
     )
 
 
-def description(settings: Settings, prepared: Prepared) -> SweepRecord:
+def description(spec: SweepSpec, plan: Plan) -> SweepRecord:
     """Returns what the sweep is, without the digests of code and data, which take long."""
-    plan, points = prepared
-    branches, objective = settings.space.branches, settings.objective
+    branches, objective = spec.space.branches, spec.objective
     return SweepRecord(
         space={f"alternative {i}": {n: str(d) for n, d in b.items()} for i, b in enumerate(branches)},
-        names=tuple(settings.space.names),
+        names=tuple(spec.space.names),
         ranges=tuple({n: r for n, d in b.items() if (r := d.range()) is not None} for b in branches),
         options=tuple(
             {n: tuple(map(show, d.options)) for n, d in b.items() if isinstance(d, Choice)} for b in branches
         ),
-        scales={name: settings.space.scale(name) for name in settings.space.names},
+        scales={name: spec.space.scale(name) for name in spec.space.names},
         metrics=tuple(sorted({name for shapes in plan.shapes for name in shapes.metrics})),
         trials=plan.trials,
         shard=None if plan.shard is None else (str(plan.shard),),
         rounds=plan.rounds,
         replicates=plan.replicates,
         folds=plan.folds,
-        sampler=_abridged(_described(settings.sampler)),
-        points=digest(repr([{n: show(v) for n, v in point.items()} for point in points])),
-        scheduler=None if settings.scheduler is None else _described(settings.scheduler),
+        sampler=_abridged(_described(spec.sampler)),
+        points=digest(repr([{n: show(v) for n, v in point.items()} for point in plan.points])),
+        scheduler=None if spec.scheduler is None else _described(spec.scheduler),
         objective=(objective.metric, objective.direction, objective.quantile),
-        seed=settings.seed,
-        randomness=settings.randomness,
+        seed=spec.seed,
+        randomness=spec.randomness,
         width=plan.widths,
         kernels=plan.kernels,
         steps=digest(repr(plan.lengths)) if len(set(plan.lengths)) > 1 else plan.steps[0],
         eval_every=tuple(sorted({g.eval_every for g in plan.groups})),
-        program={name: str(value) for name, value in settings.program.describe.items()},
-        study=getattr(settings, "study", None),
+        program={name: str(value) for name, value in spec.program.describe.items()},
+        study=getattr(spec, "study", None),
     )
 
 
-def digests(settings: Settings, prepared: Prepared) -> dict[str, Any]:
+def digests(spec: SweepSpec, plan: Plan) -> dict[str, Any]:
     """Returns ``code`` and ``data`` of a ``SweepRecord``, which with ``description`` decide the bits of the sweep."""
-    plan, points = prepared
-    tracing = tracer(settings)
+    tracing = tracer_of(spec)
     traced = [v.name for v in plan.verdicts if v.traced]
     code = hashlib.sha256()
     for group in plan.groups:
-        h = tracing.hparams(points[group.trials[0]], traced)
-        program = jax.make_jaxpr(_life(settings.program))(h, tracing.train, tracing.valid)
+        h = tracing.hparams(plan.points[group.trials[0]], traced)
+        program = jax.make_jaxpr(_life(spec.program))(h, tracing.train, tracing.valid)
         code.update(without_addresses(str(program)).encode())
         for constant in program.consts:
             _add(code, constant)
-    data = settings.program.data
+    data = spec.program.data
     splits = {} if data is None else {name: getattr(data, name) for name in ("train", "valid", "test")}
     of_data = {name: hashlib.sha256() for name in splits}
     for name, split in splits.items():

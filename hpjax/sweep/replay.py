@@ -1,6 +1,6 @@
 """Replay: one trial of a result trained again, alone, to see whether every bit agrees."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,12 @@ from hpjax.results.store.rows import Planned
 from hpjax.results.store.run_store import Store
 from hpjax.results.trial import Trial
 from hpjax.sweep.identity import description, digests, manifest
-from hpjax.sweep.planning.arrange import narrowed
-from hpjax.sweep.planning.planner import Prepared
-from hpjax.sweep.running.wave import Wave, run_context
-from hpjax.sweep.spec import Settings
+from hpjax.sweep.planning.arrange import with_widths
+from hpjax.sweep.planning.plan import Plan
+from hpjax.sweep.running.context import RunContext
+from hpjax.sweep.running.state import WaveState
+from hpjax.sweep.running.wave import Wave
+from hpjax.sweep.spec import SweepSpec
 
 SHOWN = 10  # differences in the text
 # Another version of one of these may write the same program in other words.
@@ -68,27 +70,30 @@ class Replay:
         return f"trial {self.trial}: does not agree, of {compared}:{lines}{rest}{notes}"
 
 
-def replay(settings: Settings, first: Prepared, prepared: Prepared, trial: Trial) -> Replay:
+def replay(spec: SweepSpec, plan: Plan, trial: Trial, notes: Sequence[str] = ()) -> Replay:
     """Trains a trial again with the programs and the width of its sweep.
 
     Args:
-      settings: the sweep, with the width of the result.
-      first, prepared: the plan of its first round, and that of the trial's round.
+      spec: the sweep, with the width of the result.
+      plan: the plan up to the trial's round.
       trial: which.
+      notes: what else is different, which the answer tells.
 
     Raises:
       RunError: the trial has not ended, or what happened to it cannot be told from the record.
     """
     result, id = trial.result, trial.id
     there = _states(result, id)  # first, since it may not be there yet
-    again, start = _trained(settings, _at(settings, prepared, result, id), trial)
+    # The trial's group at the width that it had, which may be less than was planned.
+    plan = with_widths(spec, plan, {int(result.groups[id]): int(result.widths[id])})
+    again, start = _trained(spec, plan, trial)
     apart = [*_of_status(result, again, id), *_of_curves(result, again, id, start)]
     apart += _of_states(there, _states(again, id))
     evaluations = (~np.isnan(result.curves("step")[id, :, start:])).sum(axis=-1)
     return Replay(
         trial=id,
         differences=tuple(apart),
-        notes=tuple(_notes(settings, first, result)),
+        notes=tuple(notes),
         replicates=len(result.lane_status[id]),
         evaluations=int(evaluations.max(initial=0)),
         metrics=len(result.metrics),
@@ -97,19 +102,26 @@ def replay(settings: Settings, first: Prepared, prepared: Prepared, trial: Trial
     )
 
 
-def check_result(settings: Settings, first: Prepared, result: Result) -> None:
-    """Raises ``RunError`` where a result is not one of this sweep.
+def check_result(spec: SweepSpec, plan: Plan, result: Result) -> list[str]:
+    """Checks that a result is one of this sweep.
 
     Args:
-      settings: the sweep, with the width of the result.
-      first: the plan of its first round.
+      spec: the sweep, with the width of the result.
+      plan: its first round.
       result: which.
+
+    Returns:
+      What else is different, versions and the kind of device: a line each.
+
+    Raises:
+      RunError: it is the result of another sweep.
     """
     # A shard, or what is merged of some, has the trials of the whole sweep.
-    there, here = (changed(each, shard=None) for each in (result.manifest.sweep, description(settings, first)))
+    there, here = (changed(each, shard=None) for each in (result.manifest.sweep, description(spec, plan)))
     if there.data is not None:  # recorded in a directory
-        here = changed(here, **digests(settings, first))
-    if any(name in OF_CODE for name, *_ in _versions(settings, first, result)):
+        here = changed(here, **digests(spec, plan))
+    versions = list(_versions(spec, plan, result))
+    if any(name in OF_CODE for name, *_ in versions):
         there, here = changed(there, code=None), changed(here, code=None)
     lines = differences(there, here)
     if lines:
@@ -118,34 +130,24 @@ def check_result(settings: Settings, first: Prepared, result: Result) -> None:
             + "\n  ".join(lines)
             + "\nReplay it with the sweep that it came from."
         )
+    return [f"{name}: {there} there, {here} here, which may decide the last bits" for name, there, here in versions]
 
 
-def _versions(settings: Settings, first: Prepared, result: Result) -> Iterator[tuple[str, str, str]]:
-    """What other versions and devices there were: name, there, here."""
-    about = manifest(settings, first, recorded=False)
-    for name, here in about.versions.items():
+def _versions(spec: SweepSpec, plan: Plan, result: Result) -> Iterator[tuple[str, str, str]]:
+    """Yields what other versions and devices there were: name, there, here."""
+    own = manifest(spec, plan, recorded=False)
+    for name, here in own.versions.items():
         there = result.manifest.versions.get(name)
         if there != here:
             yield name, str(there), str(here)
-    there, here = (each.devices.kind for each in (result.manifest, about))
+    there, here = (each.devices.kind for each in (result.manifest, own))
     if there != here:
         yield "devices", there, here
 
 
-def _notes(settings: Settings, first: Prepared, result: Result) -> Iterator[str]:
-    for name, there, here in _versions(settings, first, result):
-        yield f"{name}: {there} there, {here} here, which may decide the last bits"
-
-
-def _at(settings: Settings, prepared: Prepared, result: Result, trial: int) -> Prepared:
-    """The plan with the trial's group at the width that it had."""
-    widths = {int(result.groups[trial]): int(result.widths[trial])}
-    return prepared._replace(plan=narrowed(settings, prepared.plan, widths))
-
-
-def _trained(settings: Settings, prepared: Prepared, trial: Trial) -> tuple[Result, int]:
-    """The trial trained again, as a result in memory; and the evaluations that passed before its own state began."""
-    result, plan = trial.result, prepared.plan
+def _trained(spec: SweepSpec, plan: Plan, trial: Trial) -> tuple[Result, int]:
+    """Retrains the trial, as a result in memory; also returns the index of its first own evaluation."""
+    result = trial.result
     group = plan.groups[int(result.groups[trial.id])]
     store = Store.create(None, result.manifest)
     descent = trial.descent
@@ -155,24 +157,25 @@ def _trained(settings: Settings, prepared: Prepared, trial: Trial) -> tuple[Resu
         for t, h in enumerate(result.hparams)
     ]
     with store.transaction():
-        store.add_trials(rows, settings.lanes_a_trial)
-    place = run_context(settings, plan, store)
-    decisions = list(_decisions(settings, prepared, trial.id))
-    cut, start = None, 0
-    with place.feeds:
+        store.add_trials(rows, plan.replicates)
+    context = RunContext.of(spec, plan, store)
+    decisions = list(_decisions(spec, plan, trial.id))
+    handed, start = None, 0
+    with context.streams:
         for number, (id, _, hparams) in enumerate(descent):
-            place.points[id] = settings.space.recalled(prepared.points[id], hparams)
-            wave = Wave(settings, prepared, number, group, (id,), place)
-            if cut is not None:
-                # What a takeover hands on: where the other was, with all lanes running.
-                start = cut.about["evaluations"]
-                handed = {"live": np.ones(wave.size, bool), "lost": np.zeros(0, np.int32)}
-                wave.resume(cut._replace(arrays=cut.arrays | handed))
+            context.points[id] = spec.space.recalled(plan.points[id], hparams)
+            own = np.full(plan.replicates, id, np.int32)
+            state = WaveState.begin(number, own, streaming=spec.stream is not None)
+            if handed is not None:
+                # A clone goes on where its source was, with all lanes running.
+                start = handed.evaluations
+                state = handed._replace(number=number, trial=own, live=state.live, lost=state.lost)
+            wave = Wave(context, group, state)
             if number < last:
                 until = _call(decisions, descent[number + 1][1], plan.lengths[id].microsteps, id)
                 decisions = [step for step in decisions if step > until]
                 _run(wave, until)
-                cut = wave.cut()
+                handed = wave.state()
         stopped = result.lane_status[trial.id] == "stopped"
         if stopped.any():
             step = int(result.lane_step[trial.id][stopped].max())
@@ -190,21 +193,20 @@ def _run(wave: Wave, until: int | None) -> None:
         pass
 
 
-def _decisions(settings: Settings, prepared: Prepared, trial: int) -> Iterator[int]:
-    """The calls of ``step`` at which the scheduler decided, in the round of a trial."""
-    plan = prepared.plan
-    if settings.scheduler is None:
+def _decisions(spec: SweepSpec, plan: Plan, trial: int) -> Iterator[int]:
+    """Yields the calls of ``step`` at which the scheduler decided, in the round of a trial."""
+    if spec.scheduler is None:
         return
     number, every, step = plan.round_of(trial), plan.groups[0].eval_every, 0
     begin, end = sum(plan.rounds[:number]), sum(plan.rounds[: number + 1])
     while step < max(plan.budgets[begin:end]):
-        step = ceil_div(settings.scheduler.next(step), every) * every
+        step = ceil_div(spec.scheduler.next(step), every) * every
         yield step
 
 
-def _call(decisions: list[int], step: int, calls: int, trial: int) -> int:
-    """The decision at which a trial had taken so many optimizer steps, of so many calls each."""
-    found = [at for at in decisions if at // calls == step]
+def _call(decisions: list[int], step: int, microsteps: int, trial: int) -> int:
+    """Returns the decision at which a trial had taken so many optimizer steps, of so many calls each."""
+    found = [at for at in decisions if at // microsteps == step]
     if len(found) != 1:
         raise RunError(
             f"trial {trial} cannot be replayed: the scheduler decided {count(len(found), 'time')} at its step {step}, "

@@ -1,17 +1,18 @@
 """What the user asked of a sweep, checked as far as that needs no tracing."""
 
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, Literal, TypeVar
 
 from hpjax.core.errors import InputError, check_int
-from hpjax.core.objective import Objective, minimize
+from hpjax.core.objective import Objective
 from hpjax.core.program import Program
 from hpjax.core.space import Space
 from hpjax.data.batches import pool
 from hpjax.data.examples import examples_in
 from hpjax.data.stream import Stream, first_batch_of
-from hpjax.samplers import Sampler, Sobol
+from hpjax.samplers import Sampler
 from hpjax.schedulers import Scheduler
 from hpjax.sweep.shard import FIELD, Shard
 
@@ -19,98 +20,109 @@ RANDOMNESS = ("shared", "independent")
 KERNELS = ("batched", "xla")
 SPREAD = ("shard_map", "pmap")
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
-class Settings:
-    """The arguments of ``Sweep``; see there."""
+class SweepSpec:
+    """The arguments of ``Sweep``, which documents them, as plain ints and tuples.
+
+    Raises:
+      InputError: one of them cannot be used.
+    """
 
     program: Program
     space: Space
-    trials: int | None = None
-    rounds: int | tuple[int, ...] = 1
-    replicates: int = 1
-    folds: int | None = None
-    sampler: Sampler = field(default_factory=Sobol)
-    scheduler: Scheduler | None = None
-    objective: Objective = field(default_factory=lambda: minimize("valid/loss"))
-    seed: int = 0
-    randomness: Literal["shared", "independent"] = "shared"
-    width: int | tuple[int, ...] | None = None
-    kernels: str | tuple[str, ...] | None = None
-    devices: int | None = None
-    spread: Literal["shard_map", "pmap"] = "shard_map"
-    segment: int | None = None
-    shard: tuple[int, int] | None = None
+    trials: int | None
+    rounds: int | tuple[int, ...]
+    replicates: int
+    folds: int | None
+    sampler: Sampler
+    scheduler: Scheduler | None
+    objective: Objective
+    seed: int
+    randomness: Literal["shared", "independent"]
+    width: int | tuple[int, ...] | None
+    kernels: str | tuple[str, ...] | None
+    devices: int | None
+    spread: Literal["shard_map", "pmap"]
+    segment: int | None
+    shard: Shard | None
 
     def __post_init__(self) -> None:
-        for name, kind, make in (
-            ("program", Program, "Program or hpx.supervised(...)"),
-            ("space", Space, "Space(learning_rate=...)"),
-            ("sampler", Sampler, "Sobol()"),
+        for name, kind, example in (
+            ("program", Program, "hpx.Program(...) or hpx.supervised(...)"),
+            ("space", Space, "hpx.Space(learning_rate=...)"),
+            ("sampler", Sampler, "hpx.Sobol()"),
             ("objective", Objective, 'hpx.minimize("valid/loss")'),
         ):
             value = getattr(self, name)
             if not isinstance(value, kind):
-                raise InputError(f"Sweep.{name}", value, f"must be of type {kind.__name__}", f"Give {make}.")
-        if isinstance(self.rounds, tuple | list) and self.rounds:
-            object.__setattr__(self, "rounds", tuple(check_int("Sweep.rounds", each) for each in self.rounds))
-        else:
-            object.__setattr__(self, "rounds", check_int("Sweep.rounds", self.rounds))
-        if isinstance(self.width, tuple | list) and self.width:
-            object.__setattr__(self, "width", tuple(check_int("Sweep.width", each) for each in self.width))
-        elif self.width is not None:
-            object.__setattr__(self, "width", check_int("Sweep.width", self.width))
-        for name in ("trials", "replicates", "segment", "devices"):
-            if getattr(self, name) is not None or name == "replicates":
-                object.__setattr__(self, name, check_int(f"Sweep.{name}", getattr(self, name)))
-        self._check_stream()
-        if self.folds is not None:
-            pool = self.splits[0]
-            examples = 0 if pool is None else examples_in(pool)
-            if examples == 0:
-                raise InputError("Sweep.folds", self.folds, "needs a program with data", "Leave folds out.")
-            object.__setattr__(self, "folds", check_int("Sweep.folds", self.folds, least=2, most=examples))
-        object.__setattr__(self, "seed", check_int("Sweep.seed", self.seed, least=0))
-        if isinstance(self.kernels, list):
-            object.__setattr__(self, "kernels", tuple(self.kernels))
-        for each in self.kernels if isinstance(self.kernels, tuple) else (self.kernels,):
-            if each not in (None, *KERNELS):
-                raise InputError("Sweep.kernels", self.kernels, f"must be one of {KERNELS}, or None", "Spell it so.")
-        for name, allowed in (("randomness", RANDOMNESS), ("spread", SPREAD)):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"Sweep.{name}", getattr(self, name), f"must be one of {allowed}", "Spell it so.")
+                allowed = f"must be of type {kind.__name__}"
+                raise InputError(f"Sweep.{name}", value, allowed, f"Write {name}={example}.")
+        for name in ("rounds", "replicates"):
+            self._set(name, _each(getattr(self, name), partial(check_int, f"Sweep.{name}")))
+        for name in ("trials", "width", "segment", "devices"):
+            if getattr(self, name) is not None:
+                self._set(name, _each(getattr(self, name), partial(check_int, f"Sweep.{name}")))
+        self._set("seed", check_int("Sweep.seed", self.seed, least=0))
+        if self.kernels is not None:
+            self._set("kernels", _each(self.kernels, partial(_one_of, "kernels", KERNELS)))
+        _one_of("randomness", RANDOMNESS, self.randomness)
+        _one_of("spread", SPREAD, self.spread)
         if self.scheduler is not None and not isinstance(self.scheduler, Scheduler):
-            raise InputError("Sweep.scheduler", self.scheduler, "must be a Scheduler", "Give Halving(min_steps=100).")
+            allowed = "must be a Scheduler or None"
+            raise InputError("Sweep.scheduler", self.scheduler, allowed, "Write scheduler=hpx.Halving(min_steps=100).")
+        self._check_stream()
+        self._check_folds()
         if self.shard is not None:
-            object.__setattr__(self, "shard", self._sharded(Shard.read(self.shard)))
+            self._set("shard", Shard.read(self.shard))
+            self._check_shard()
 
-    def _sharded(self, shard: Shard) -> Shard:
-        """``shard``, where the sweep decides nothing on the way: jobs that do not see each other could not."""
-        remedy = "Leave {} out, or run the whole sweep as one program, on several hosts where one is too small."
-        if self.scheduler is not None:
-            name = type(self.scheduler).__name__
-            allowed = f"cannot go with {name}, which would compare the trials of each job without seeing the others"
-            raise InputError(FIELD, str(shard), allowed, remedy.format("the scheduler"))
-        if self.rounds not in (1, (self.trials,)):
-            allowed = f"cannot go with {self.rounds} rounds, since no job would see what the others found in the first"
-            raise InputError(FIELD, str(shard), allowed, remedy.format("rounds"))
-        return shard
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
     def _check_stream(self) -> None:
         if self.stream is None:
             return
         shared = "cannot be with a data stream: one batch feeds all lanes, so that they share its order"
         if self.randomness == "independent":
-            remedy = 'Leave it "shared", or give the data as arrays.'
+            remedy = 'Write randomness="shared", or give the data as arrays: hpx.data.from_arrays(x, y).'
             raise InputError("Sweep.randomness", self.randomness, shared, remedy)
         if self.folds is not None:
-            raise InputError("Sweep.folds", self.folds, f"{shared}, and all of it", "Give the data as arrays.")
+            remedy = "Leave folds out, or give the data as arrays: hpx.data.from_arrays(x, y)."
+            raise InputError("Sweep.folds", self.folds, f"{shared}, and all of it", remedy)
+
+    def _check_folds(self) -> None:
+        if self.folds is None:
+            return
+        together = self.splits[0]
+        examples = 0 if together is None else examples_in(together)
+        if examples == 0:
+            raise InputError("Sweep.folds", self.folds, "needs a program with data", "Leave folds out.")
+        self._set("folds", check_int("Sweep.folds", self.folds, least=2, most=examples))
+
+    def _check_shard(self) -> None:
+        """Raises ``InputError`` where the sweep decides something on the way, which jobs apart could not agree on."""
+        remedy = "Leave {} out, or run the whole sweep as one program, on several hosts where one is too small."
+        if self.scheduler is not None:
+            name = type(self.scheduler).__name__
+            allowed = f"cannot go with {name}, which would compare the trials of each job without seeing the others"
+            raise InputError(FIELD, str(self.shard), allowed, remedy.format("the scheduler"))
+        if self.rounds not in (1, (self.trials,)):
+            allowed = f"cannot go with {self.rounds} rounds, since no job would see what the others found in the first"
+            raise InputError(FIELD, str(self.shard), allowed, remedy.format("rounds"))
 
     @property
     def stream(self) -> Stream | None:
-        """What the host draws batches from, None where the train split is on the devices."""
+        """The stream that the host draws batches from, None where the train split is on the devices."""
         train = self.program.splits[0]
         return train if isinstance(train, Stream) else None
+
+    @property
+    def independent(self) -> bool:
+        """Whether each trial draws random numbers of its own."""
+        return self.randomness == "independent"
 
     @property
     def lanes_a_trial(self) -> int:
@@ -128,3 +140,22 @@ class Settings:
             return first_batch_of(train), valid
         together = pool(self.program.data)
         return together, together
+
+
+def of_group(asked: T | tuple[T, ...] | None, group: int) -> T | None:
+    """Returns what was asked for a group, by one value for all or by a tuple; None leaves it to the plan."""
+    if isinstance(asked, tuple):
+        return asked[group] if group < len(asked) else None
+    return asked
+
+
+def _each(value: Any, check: Callable[[Any], Any]) -> Any:
+    """Returns a checked value, or for a tuple or a list a tuple of checked values."""
+    return tuple(map(check, value)) if isinstance(value, tuple | list) and value else check(value)
+
+
+def _one_of(name: str, allowed: tuple[str, str], value: Any) -> Any:
+    if value not in allowed:
+        remedy = f"Write {name}={allowed[0]!r}, or leave it out."
+        raise InputError(f"Sweep.{name}", value, f"must be one of {allowed}", remedy)
+    return value

@@ -3,10 +3,10 @@
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import msgspec
@@ -16,32 +16,55 @@ from hpjax.core.errors import InputError, RunError
 from hpjax.core.hashing import digest
 from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key, purpose_key, step_key
-from hpjax.core.program import State
-from hpjax.core.space import Point
+from hpjax.core.objective import Objective, minimize
+from hpjax.core.program import Program, State
+from hpjax.core.space import Point, Space
 from hpjax.engine.distributed import check_same, is_writer, on_writer
 from hpjax.engine.shapes import state_from_leaves
-from hpjax.engine.tracing import lane_hparams
+from hpjax.engine.tracing import kinds_of, lane_hparams
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import Manifest, recorded_manifest
 from hpjax.results.trial import Trial
-from hpjax.sweep import extend as extension
+from hpjax.samplers import Sampler, Sobol
+from hpjax.schedulers import Scheduler
+from hpjax.sweep.extend import extend as extend_run
 from hpjax.sweep.identity import manifest
 from hpjax.sweep.models import Predictor
+from hpjax.sweep.planning.arrange import rearranged
 from hpjax.sweep.planning.autotune import tuned
 from hpjax.sweep.planning.plan import Plan
-from hpjax.sweep.planning.planner import Prepared, prepare, tracer
+from hpjax.sweep.planning.planner import plan_first_round, plan_next_round
 from hpjax.sweep.replay import Replay, check_result, replay
 from hpjax.sweep.running.events import Event
 from hpjax.sweep.running.preemption import Preempted
 from hpjax.sweep.running.progress import Progress
-from hpjax.sweep.running.recorder import Record, opened
+from hpjax.sweep.running.recorder import Record, open_record
 from hpjax.sweep.running.runner import train
 from hpjax.sweep.running.scores import observed
-from hpjax.sweep.spec import Settings
+from hpjax.sweep.running.state import RunSizes
+from hpjax.sweep.spec import SweepSpec
+
+
+class _Started(NamedTuple):
+    """A run that is about to train, or to be read.
+
+    Attributes:
+      sweep: the sweep as its directory records it.
+      plan: its first round.
+      record: where it is recorded.
+      manifest: of its record.
+      events: train it.
+    """
+
+    sweep: "Sweep"
+    plan: Plan
+    record: Record
+    manifest: Manifest
+    events: Iterator[Event]
 
 
 @dataclass(frozen=True)
-class Sweep(Settings):
+class Sweep:
     """A program, a space, and how to search it. Nothing compiles or trains before ``run`` or ``events``.
 
     Args:
@@ -85,12 +108,36 @@ class Sweep(Settings):
       'complete'
     """
 
+    program: Program
+    space: Space
+    trials: int | None = None
+    rounds: int | tuple[int, ...] = 1
+    replicates: int = 1
+    folds: int | None = None
+    sampler: Sampler = field(default_factory=Sobol)
+    scheduler: Scheduler | None = None
+    objective: Objective = field(default_factory=lambda: minimize("valid/loss"))
+    seed: int = 0
+    randomness: Literal["shared", "independent"] = "shared"
+    width: int | tuple[int, ...] | None = None
+    kernels: str | tuple[str, ...] | None = None
+    devices: int | None = None
+    spread: Literal["shard_map", "pmap"] = "shard_map"
+    segment: int | None = None
+    shard: tuple[int, int] | str | None = None
+    spec: SweepSpec = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        asked = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+        object.__setattr__(self, "spec", SweepSpec(**asked))
+
     @cached_property
-    def _prepared(self) -> Prepared:
-        return prepare(self)
+    def _traced(self) -> Plan:
+        """The plan of the first round, whose widths go by what had been measured when it was made."""
+        return plan_first_round(self.spec)
 
     def plan(self, measure: bool = False) -> Plan:
-        """What the sweep will do: groups, traced and static hyperparameters and why, widths, devices, memory, time.
+        """Returns what the sweep will do: groups, traced and static hyperparameters and why, widths, memory, time.
 
         Args:
           measure: whether to measure first how many lanes are best at once, for 5 seconds or 5 % of the run. ``run``
@@ -101,12 +148,8 @@ class Sweep(Settings):
           InputError, ProgramError, UnknownHyperparameterError: the sweep cannot run.
         """
         if measure:
-            self._tune(whatever=True)
-        return self._prepared.plan
-
-    def _tune(self, whatever: bool = False) -> None:
-        """Measures widths, where that pays: from then on they are those of this sweep."""
-        self.__dict__["_prepared"] = tuned(self, self._prepared, whatever)
+            return tuned(self.spec, self._traced, always=True)
+        return rearranged(self.spec, self._traced)
 
     def run(
         self,
@@ -133,25 +176,27 @@ class Sweep(Settings):
           RunError: the directory holds another sweep, or cannot be written; or another host was lost.
           Preempted: the process got SIGTERM, and wrote a checkpoint first; it exits with status 143.
         """
-        sweep, record, about, events = self._begin(directory, checkpoint_seconds, extend)
+        run = self._start(directory, checkpoint_seconds, extend)
         try:
-            with Progress(sweep.plan(), progress and is_writer()) as shown:
-                for event in events:
+            with Progress(run.plan, progress and is_writer()) as shown:
+                for event in run.events:
                     shown.update(event)
         except Preempted as notice:
             if is_writer():
                 print(notice, file=sys.stderr)
             raise
         finally:  # also where something else than an event fails, while a traceback keeps the events alive
-            record.store.unlock()
-        return Result(record.store, about, sweep)
+            run.record.store.unlock()
+        return Result(run.record.store, run.manifest, run.sweep)
 
-    def events(self, directory: str | Path | None = None, *, checkpoint_seconds: float = 60.0) -> Iterator[Event]:
+    def events(
+        self, directory: str | Path | None = None, *, checkpoint_seconds: float = 60.0, extend: bool = False
+    ) -> Iterator[Event]:
         """Trains like ``run``, and yields what happens: an event for each compilation and segment.
 
         Of a directory that holds this very sweep, finished, there are none. ``hpx.load(directory)`` has the result.
         """
-        return self._begin(directory, checkpoint_seconds)[-1]
+        return self._start(directory, checkpoint_seconds, extend).events
 
     def replay(self, trial: Trial) -> Replay:
         """Trains one trial of a result of this sweep again, alone, and says whether every bit agrees.
@@ -177,48 +222,48 @@ class Sweep(Settings):
             raise InputError("Sweep.replay.trial", trial, "must be a trial of a result", "Give result[7].")
         result = trial.result
         sweep = self._as_recorded(result.manifest, extending=False, exactly=True)
-        check_result(sweep, sweep._prepared, result)
-        return replay(sweep, sweep._prepared, sweep._prepared_of(result, trial.id), trial)
+        notes = check_result(sweep.spec, sweep.plan(), result)
+        return replay(sweep.spec, sweep._plan_of(result, trial.id), trial, notes)
 
-    def _begin(
-        self, directory: str | Path | None, seconds: float, extending: bool = False
-    ) -> "tuple[Sweep, Record, Manifest, Iterator[Event]]":
-        """The sweep as the directory records it, its record, its manifest, and the events that fill it."""
+    def _start(self, directory: str | Path | None, seconds: float, extending: bool = False) -> _Started:
+        """Opens the record of a run, as it is in the directory or new."""
         path = None if directory is None else Path(directory)
         found = None if path is None else on_writer(lambda: msgspec.to_builtins(recorded_manifest(path)))
         there = None if found is None else msgspec.convert(found, Manifest)
-        if there is None:
-            self._tune()
         sweep = self if there is None else self._as_recorded(there, extending)
-        about = manifest(sweep, sweep._prepared, recorded=path is not None)
-        same = digest(json.dumps(msgspec.to_builtins(about.sweep)))
+        plan = tuned(self.spec, self._traced) if there is None else sweep.plan()
+        own = manifest(sweep.spec, plan, recorded=path is not None)
+        same = digest(json.dumps(msgspec.to_builtins(own.sweep)))
         check_same("the sweep", same, "Give every host the same script, data and versions.")
         if path is not None and there is not None and extending:
-            on_writer(lambda: extension.extend(path, sweep, sweep._prepared, about))
-        record, about = opened(path, about, seconds)
-        return sweep, record, about, iter(()) if record.over else train(sweep, sweep._prepared, record)
+            on_writer(lambda: extend_run(path, sweep.spec, plan, own))
+        spec = sweep.spec
+        sizes = RunSizes(plan.trials, plan.replicates, plan.rounds, spec.scheduler is not None, spec.stream is not None)
+        record, recorded = open_record(path, own, sizes, seconds)
+        return _Started(sweep, plan, record, recorded, iter(()) if record.over else train(spec, plan, record))
 
     def _as_recorded(self, there: Manifest, extending: bool, exactly: bool = False) -> "Sweep":
-        """This sweep at the width of a recorded one and, of one that was or is to be extended, with its rounds first.
+        """Returns this sweep at the width of a recorded one and, of one that is extended, with its rounds first.
 
         Args:
           there: the manifest.
           extending: whether more trials are to be added.
           exactly: whether to take the width that is recorded although this sweep has one of its own.
         """
-        sweep = self
+        sweep, plan = self, self.plan()
         width, kernels, rounds = there.sweep.width, there.sweep.kernels, there.sweep.rounds
-        more = self.plan().trials - sum(rounds)
-        if rounds != self.plan().rounds and ((there.extended and more == 0) or (extending and more >= 0)):
+        more = plan.trials - sum(rounds)
+        if rounds != plan.rounds and ((there.extended and more == 0) or (extending and more >= 0)):
             if self.shard is not None:
                 raise RunError("a shard cannot have more trials. Merge all shards, and extend what is merged.")
             sweep = replace(sweep, rounds=(*rounds, more) if more else rounds)
-        if len(width) != len(sweep.plan().widths):
+            plan = sweep.plan()
+        if len(width) != len(plan.widths):
             return sweep  # another one, as will be told
         changes: dict[str, Any] = {}
-        if (exactly or self.width is None) and width != sweep.plan().widths:
+        if (exactly or self.width is None) and width != plan.widths:
             changes["width"] = width
-        if (exactly or self.kernels is None) and kernels != sweep.plan().kernels:
+        if (exactly or self.kernels is None) and kernels != plan.kernels:
             changes["kernels"] = kernels
         return replace(sweep, **changes) if changes else sweep
 
@@ -227,21 +272,18 @@ class Sweep(Settings):
         data = self.program.data
         if data is None or data.test is None:
             raise RunError("there is no test split. Give Data(train, valid, test).")
-        plan, h = self._prepared_of(result, trial).plan, self._hparams(result, trial)
+        plan, h = self._plan_of(result, trial), self._hparams(result, trial)
         evaluate = jax.jit(self.program.test or self.program.evaluate)
         found = []
         for replicate, state in enumerate(self._states(result, trial)):
-            luck = lane_key(
-                self.seed, replicate // (self.folds or 1), trial if self.randomness == "independent" else None
-            )
+            key = lane_key(self.seed, replicate // (self.folds or 1), trial if self.spec.independent else None)
             calls = int(result.lane_step[trial, replicate]) * plan.lengths[trial].microsteps
-            key = step_key(purpose_key(luck, "evaluate"), calls)
-            found.append(evaluate(key, state, data.test, h))
+            found.append(evaluate(step_key(purpose_key(key, "evaluate"), calls), state, data.test, h))
         return {f"test/{name}": float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
 
     def points(self, result: Result) -> list[Point]:
         """The hyperparameters of every trial of this sweep's result, at its end, as values: a result has only names."""
-        points = self._prepared_of(result, len(result) - 1).points
+        points = self._plan_of(result, len(result) - 1).points
         return [self.space.recalled(point, shown) for point, shown in zip(points, result.hparams, strict=True)]
 
     def predictor(self, result: Result, trial: int) -> Predictor:
@@ -250,20 +292,21 @@ class Sweep(Settings):
 
     def _hparams(self, result: Result, trial: int) -> Hparams:
         """The hyperparameters of a trial at its end as its lanes had them: arrays where they are traced."""
-        traced = {v.name for v in self._prepared_of(result, trial).plan.verdicts if v.traced}
-        return lane_hparams(tracer(self).kinds, self.points(result)[trial], traced)
+        traced = {v.name for v in self._plan_of(result, trial).verdicts if v.traced}
+        return lane_hparams(kinds_of(self.space), self.points(result)[trial], traced)
 
     def _states(self, result: Result, trial: int) -> list[State]:
         """The final state of each of a trial's replicates, as the program has it."""
-        shapes = self._prepared_of(result, trial).plan.shapes[int(result.groups[trial])]
-        return [state_from_leaves([x for _, x in result.leaves(trial, r)], shapes) for r in range(self.lanes_a_trial)]
+        shapes = self._plan_of(result, trial).shapes[int(result.groups[trial])]
+        replicates = range(self.spec.lanes_a_trial)
+        return [state_from_leaves([x for _, x in result.leaves(trial, r)], shapes) for r in replicates]
 
-    def _prepared_of(self, result: Result, trial: int) -> Prepared:
-        """What was prepared for the round of a trial; what its sampler was told follows from the result."""
-        prepared = self._prepared
-        while len(prepared.points) <= trial:
+    def _plan_of(self, result: Result, trial: int) -> Plan:
+        """Returns the plan up to the round of a trial; what its sampler was told follows from the result."""
+        plan = self.plan()
+        while len(plan.points) <= trial:
             values, steps = result.last(self.objective.metric), result.curves("step")
             taken = np.nan_to_num(steps).max(axis=(1, 2), initial=0)
-            points = [self.space.recalled(point, result.hparams[t]) for t, point in enumerate(prepared.points)]
-            prepared = prepare(self, prepared, observed(self.objective, prepared.plan.rounds, points, values, taken))
-        return prepared
+            points = [self.space.recalled(point, result.hparams[t]) for t, point in enumerate(plan.points)]
+            plan = plan_next_round(self.spec, plan, observed(self.objective, plan.rounds, points, values, taken))
+        return plan

@@ -5,9 +5,9 @@ import math
 import os
 import re
 import reprlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -108,18 +108,6 @@ def memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-class Field(NamedTuple):
-    """What a field of a JSON value must be.
-
-    Attributes:
-      fits: whether a value is so.
-      allowed: the same in words.
-    """
-
-    fits: Callable[[Any], bool]
-    allowed: str
-
-
 def is_whole(value: Any, least: int = 0, most: int = 2**31 - 1) -> bool:
     """Returns whether a JSON value is a whole number in a range."""
     return type(value) is int and least <= value <= most
@@ -128,22 +116,3 @@ def is_whole(value: Any, least: int = 0, most: int = 2**31 - 1) -> bool:
 def is_real(value: Any) -> bool:
     """Returns whether a JSON value is a finite number."""
     return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
-
-
-def list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """Returns a check that a JSON value is a list of values that fit, without doubles."""
-    return lambda value: isinstance(value, list) and all(map(fits, value)) and len(set(value)) == len(value)
-
-
-def check(where: str, value: Any, fields: Mapping[str, Field]) -> None:
-    """Raises unless fields of a JSON value, named with dots as in ``sweep.width``, fit.
-
-    Raises:
-      RunError: a field is missing, or is not what it must be.
-    """
-    for name, field in fields.items():
-        found = value
-        for part in name.split("."):
-            found = found.get(part) if isinstance(found, dict) else None
-        if not field.fits(found):
-            raise damaged(where, name, found, f"must be {field.allowed}")

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 from hpjax.core.format import duration
 from hpjax.engine.machine import cores
 from hpjax.engine.probe import DERIVED
-from hpjax.engine.shapes import ProgramShapes
-from hpjax.engine.tracing import Verdict
-from hpjax.sweep.planning.arrange import chunks_of
-from hpjax.sweep.planning.plan import Group, Plan
-from hpjax.sweep.spec import Settings
+from hpjax.sweep.planning.arrange import capacity_of
+from hpjax.sweep.planning.grouping import Grouping
+from hpjax.sweep.planning.plan import Plan
+from hpjax.sweep.spec import SweepSpec
 
 # With more programs than this a continuous hyperparameter that is static is worth a hint.
 FEW_GROUPS = 8
@@ -21,15 +20,18 @@ LONG_CALL, SHORT_CALL = 30.0, 10.0
 
 
 def hints(
-    settings: Settings,
-    devices: list[jax.Device],
-    groups: list[Group],
-    shapes: list[ProgramShapes],
-    verdicts: dict[str, Verdict],
-    read: set[str],
-    unseen: set[str],
+    spec: SweepSpec, devices: list[jax.Device], found: Grouping, read: set[str], unseen: set[str]
 ) -> Iterator[str]:
-    """What would make the sweep faster, or is likely a mistake."""
+    """Yields what would make a sweep faster, or is likely a mistake.
+
+    Args:
+      spec: the sweep.
+      devices: where it trains.
+      found: its groups, and what their programs give.
+      read: the hyperparameters that the program reads.
+      unseen: the fields whose numbers could not be checked.
+    """
+    groups, shapes, verdicts = found.groups, found.shapes, found.verdicts
     for field in sorted(unseen):
         yield f"{field} is computed inside a loop or a jitted function, where its numbers cannot be checked beforehand."
     for name in verdicts.keys() - read:
@@ -41,19 +43,19 @@ def hints(
                 f"{name} masks units, but no layer behind takes them as inputs: it starts at the scale of the widest. "
                 f"Write hpx.nn.Dense(..., inputs=h.{name})."
             )
-    best = settings.objective.metric.replace("valid/", "valid/best_")
-    if settings.program.finishes and all(best in given.metrics for given in shapes):
+    best = spec.objective.metric.replace("valid/", "valid/best_")
+    if spec.program.finishes and all(best in given.metrics for given in shapes):
         yield (
-            f"trials keep the parameters of their best evaluation, and rank by the last {settings.objective.metric}: "
-            f"objective=hpx.{settings.objective.direction}({best!r}) ranks by what they keep."
+            f"trials keep the parameters of their best evaluation, and rank by the last {spec.objective.metric}: "
+            f"objective=hpx.{spec.objective.direction}({best!r}) ranks by what they keep."
         )
-    many = [n for n, v in verdicts.items() if not v.traced and any(d.grid() is None for d in settings.space.domains(n))]
+    many = [n for n, v in verdicts.items() if not v.traced and any(d.grid() is None for d in spec.space.domains(n))]
     if many and len(groups) > FEW_GROUPS:
         yield (
             f"{len(groups)} programs to compile, since {', '.join(many)} is continuous and cannot be traced. "
             "Give it few values with Choice(...), or make the program trace it."
         )
-    if settings.randomness == "shared" and max(len(g.trials) for g in groups) < settings.lanes_a_trial:
+    if not spec.independent and max(len(g.trials) for g in groups) < spec.lanes_a_trial:
         yield (
             "replicates outnumber trials, and lanes that compute together share a replicate: few do. "
             'randomness="independent" lets all of them.'
@@ -77,9 +79,9 @@ def hints(
 
 
 def hints_of_calls(plan: Plan) -> Iterator[str]:
-    """That the steps of a device call take long, which nothing interrupts."""
+    """Warns if a device call is too long to interrupt; of one group, since the others are likely alike."""
     for group in plan.own_groups:
-        waves = plan.waves[group.number]
+        waves = plan.arrangements[group.number].waves
         seconds = plan.split_seconds(group)[0] / (plan.segments(group) * len(waves))
         longest = max(plan.budgets[trial] for wave in waves for trial in wave)
         steps = min(longest, group.eval_every, plan.segment or longest, plan.block or longest)
@@ -93,22 +95,19 @@ def hints_of_calls(plan: Plan) -> Iterator[str]:
             return
 
 
-def hints_of_shard(settings: Settings, plan: Plan) -> Iterator[str]:
-    """That the width must be that of the other shards, and whether the lanes of this one fill little of it."""
-    if plan.shard is None or settings.width is not None:
+def hints_of_shard(spec: SweepSpec, plan: Plan) -> Iterator[str]:
+    """Warns that shards must have one width, and if the lanes of this shard fill little of it."""
+    if plan.shard is None or spec.width is not None:
         return
-    wide = max(plan.widths)
+    wide, capacity = max(plan.widths), capacity_of(spec, plan)
     yield (
         f"this machine makes the width {wide}, and shards of different widths are not merged. Where they run on "
         "different machines, give all of them the same."
     )
-    whole, own = (
-        sum(chunks_of(settings, plan, number, trials) for number, trials in enumerate(each) if trials)
-        for each in (
-            [len(g.trials) for g in plan.groups],
-            [sum(map(len, waves)) for waves in plan.waves],
-        )
-    )
+    whole = own = 0
+    for g, arrangement in zip(plan.groups, plan.arrangements, strict=True):
+        whole += capacity.chunks(len(g.trials), arrangement.width)
+        own += capacity.chunks(arrangement.trials, arrangement.width) if arrangement.trials else 0
     if own * plan.shard.of > 2 * whole:
         yield (
             f"this shard takes about {own / whole:.0%} of the time of the whole sweep, whose width it has, "

@@ -2,24 +2,23 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from hpjax.engine import sharding as spread
+from hpjax.engine import sharding
 from hpjax.engine.device_errors import OutOfMemoryError, translating_device_errors
-from hpjax.engine.device_lanes import Cohort, DeviceLanes
+from hpjax.engine.device_lanes import Cohort
 from hpjax.engine.distributed import several
 from hpjax.results.store.validation import memory
 from hpjax.sweep.planning import width
-from hpjax.sweep.planning.arrange import key_of, together_at_most, widened
-from hpjax.sweep.planning.plan import Group
-from hpjax.sweep.planning.planner import Prepared
-from hpjax.sweep.planning.programs import cohort, compiled_of, recipe_of, splits_on
+from hpjax.sweep.planning.arrange import capacity_of, rate_key, rearranged
+from hpjax.sweep.planning.plan import Group, Plan
+from hpjax.sweep.planning.programs import GroupPrograms
 from hpjax.sweep.planning.rate_cache import Measured, recall, remember
 from hpjax.sweep.planning.width import Rate
-from hpjax.sweep.spec import Settings
+from hpjax.sweep.spec import SweepSpec
 
 # A measurement costs so many seconds, or this share of a run that is longer.
 SECONDS, SHARE = 5.0, 0.05
@@ -30,121 +29,117 @@ WORTH = 30.0
 FOREVER = 1 << 30
 
 
-def tuned(settings: Settings, prepared: Prepared, whatever: bool = False) -> Prepared:
-    """The plan with widths that were measured, where that pays: for the groups that take longest, while time allows.
+class Budget(NamedTuple):
+    """How long measuring may take.
 
-    With several hosts or of a shard widths are by rule, since all must have the same.
+    Attributes:
+      begun: when it began, by ``time.monotonic``.
+      seconds: how long it may take.
+    """
+
+    begun: float
+    seconds: float
+
+    def affords(self, more: float) -> bool:
+        """Returns whether so many seconds more are left."""
+        return time.monotonic() - self.begun + more < self.seconds
+
+
+def tuned(spec: SweepSpec, plan: Plan, always: bool = False) -> Plan:
+    """Returns the plan with measured widths, where that pays: for the groups that take longest, while time allows.
+
+    With several hosts, or of a shard, widths are by rule, since all must have the same.
 
     Args:
-      settings, prepared: the sweep.
-      whatever: whether to measure also where the run is short.
+      spec: the sweep.
+      plan: its first round.
+      always: whether to measure also where the run is short.
     """
-    plan = prepared.plan
+    if spec.width is not None or plan.shard is not None or several():
+        return plan
     run = plan.run_seconds
-    if settings.width is not None or plan.shard is not None or several() or not (whatever or run >= WORTH):
-        return prepared
-    # Another sweep of the same program may have measured it since.
-    prepared = _again(settings, prepared)
-    plan = prepared.plan
-    begun, allowed = time.monotonic(), max(SECONDS, SHARE * run)
-
-    def affordable(more: float) -> bool:
-        return time.monotonic() - begun + more < allowed
-
-    unknown = [g for g in plan.own_groups if not recall(key_of(settings, plan, g)).whole]
-    if unknown:
-        mesh = spread.mesh(spread.devices(settings.devices))
-        splits = splits_on(settings, mesh)
-        for group in sorted(unknown, key=lambda g: -plan.group_seconds(g)):
-            if affordable(0.0):
-                _measure(settings, prepared, group, mesh, splits, affordable)
-        prepared = _again(settings, prepared)
-    return prepared
+    # Another sweep of the same program may have measured it since this one was planned.
+    plan = rearranged(spec, plan)
+    unknown = [g for g in plan.own_groups if not recall(rate_key(spec, plan, g)).whole]
+    if not unknown or not (always or run >= WORTH):
+        return plan
+    programs, budget = GroupPrograms.of(spec), Budget(time.monotonic(), max(SECONDS, SHARE * run))
+    for group in sorted(unknown, key=lambda g: -plan.group_seconds(g)):
+        if budget.affords(0.0):
+            _measure(programs, plan, group, budget)
+    return rearranged(spec, plan)
 
 
-def _again(settings: Settings, prepared: Prepared) -> Prepared:
-    """The plan with what is remembered by now."""
-    return Prepared(widened(settings, prepared.plan, {}), prepared.points)
-
-
-def _measure(
-    settings: Settings,
-    prepared: Prepared,
-    group: Group,
-    mesh: jax.sharding.Mesh,
-    splits: tuple[Any, Any],
-    affordable: Callable[[float], bool],
-) -> None:
+def _measure(programs: GroupPrograms, plan: Plan, group: Group, budget: Budget) -> None:
     """Measures widths of a group that are not known yet, and remembers what it found, and whether time was up."""
-    plan, key = prepared.plan, key_of(settings, prepared.plan, group)
-    lanes, devices = together_at_most(settings, group), plan.devices[0]
-    platform = mesh.devices.flat[0].platform
-    most = width.most(platform, lanes, devices)
-    begin, took, whole = min(1 << (plan.widths[group.number] - 1).bit_length(), most), 0.0, True
+    spec, capacity, key = programs.spec, capacity_of(programs.spec, plan), rate_key(programs.spec, plan, group)
+    lanes, arrangement = capacity.lanes_together(len(group.trials)), plan.arrangements[group.number]
+    most = width.most(capacity.platform, lanes, capacity.devices)
+    begin = min(1 << (arrangement.planned_width - 1).bit_length(), most)
+    took, whole = 0.0, True
     found: dict[tuple[int, str], float | None] = {(rate.width, rate.kernels): rate.speed for rate in recall(key).rates}
 
     def time_left() -> bool:
         nonlocal whole
-        whole = whole and affordable(took)
+        whole = whole and budget.affords(took)
         return whole
 
     def speed(wide: int, kernels: str) -> float | None:
         nonlocal took
         if (wide, kernels) not in found:
-            begun, each = time.monotonic(), width.balanced(wide, lanes, devices)
-            found[wide, kernels] = _speed(settings, prepared, group, each, kernels, mesh, splits)
+            begun, each = time.monotonic(), width.balanced(wide, lanes, capacity.devices)
+            found[wide, kernels] = _speed(programs, plan, group, each, kernels)
             took = time.monotonic() - begun
         return found[wide, kernels]
 
-    kernels = [plan.kernels[group.number]]
-    if plan.shapes[group.number].windows and settings.kernels is None:
+    kernels = [arrangement.kernels]
+    if plan.shapes[group.number].windows and spec.kernels is None:
         kernels = [each for each in ("batched", "xla") if not took or time_left() if speed(begin, each)] or kernels
     fastest = max(kernels, key=lambda each: speed(begin, each) or 0.0)
-    factor = 2 if platform == "cpu" else 4
+    factor = 2 if capacity.platform == "cpu" else 4
     width.search(lambda wide: speed(wide, fastest), begin, most, factor, time_left)
     rates = sorted(Rate(wide, each, value) for (wide, each), value in found.items() if value is not None)
     if rates:
         remember(key, Measured(tuple(rates), whole))
 
 
-def _speed(
-    settings: Settings,
-    prepared: Prepared,
-    group: Group,
-    wide: int,
-    kernels: str,
-    mesh: jax.sharding.Mesh,
-    splits: tuple[Any, Any],
-) -> float | None:
-    """Lane-steps a second of all devices at a width, of whose chunks each computes one; None where it does not fit."""
-    plan = widened(settings, prepared.plan, {group.number: (wide, kernels)})
-    trials, stream = group.trials[: wide * plan.devices[0]], settings.stream
-    points = dict(enumerate(prepared.points))
-    everyone = cohort(settings, prepared, group, trials, points)
+def _speed(programs: GroupPrograms, plan: Plan, group: Group, wide: int, kernels: str) -> float | None:
+    """Returns lane-steps a second of all devices at a width, at one chunk a device; None where that does not fit."""
+    spec, devices = programs.spec, plan.devices[0]
+    plan = rearranged(spec, plan, {group.number: (wide, kernels)})
+    trials = group.trials[: wide * devices]
+    everyone = programs.cohort(plan, group, trials, dict(enumerate(plan.points)))
     # A chunk a device: of one replicate, unless lanes of several may stand in it.
-    count = min(wide * plan.devices[0], together_at_most(settings, group))
-    first: Cohort = jax.tree.map(lambda array: array[:count], everyone)
-    first = first._replace(budget=np.full(count, FOREVER, np.int32))
+    count = min(wide * devices, capacity_of(spec, plan).lanes_together(len(group.trials)))
+    cohort: Cohort = jax.tree.map(lambda array: array[:count], everyone)
+    cohort = cohort._replace(budget=np.full(count, FOREVER, np.int32))
     block = None
-    if stream is not None:
-        block = spread.put(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), stream.shapes), mesh, spread.WHOLE)
+    if spec.stream is not None:
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), spec.stream.shapes)
+        block = sharding.put(zeros, programs.mesh, sharding.WHOLE)
     try:
         with translating_device_errors(group.number):
-            compiled = compiled_of(settings, plan, group.number, first.h, mesh, splits).result()
-            if (compiled.bytes or 0) > (spread.memory() or memory() // plan.devices[0]):  # of CPUs the host's
+            compiled = programs.compile(plan, group.number, cohort.h).result()
+            if (compiled.bytes or 0) > (sharding.memory() or memory() // devices):  # of CPUs the host's
                 return None
-            lanes = DeviceLanes(recipe_of(settings, plan, group.number), compiled, first, settings.seed, *splits)
-            steps, at = 1, 1
-            lanes.advance(at, False, block)  # the first states, and the first touch of memory
-            times: list[float] = []
-            while len(times) < TIMES:
-                begun, at = time.perf_counter(), at + steps
-                lanes.advance(at, False, block)
-                took = time.perf_counter() - begun
-                if took < EACH and not times:
-                    steps *= 2
-                else:
-                    times.append(took)
+            lanes = programs.lanes(plan, group.number, compiled, cohort)
+            lanes.advance(1, False, block)  # the first states, and the first touch of memory
+            seconds = _seconds_a_step(lambda stop: lanes.advance(stop, False, block))
     except OutOfMemoryError:
         return None
-    return count * steps / min(times)
+    return count / seconds
+
+
+def _seconds_a_step(advance: Callable[[int], object]) -> float:
+    """Returns the seconds of a step, as the fastest of some device calls that are long enough to time."""
+    steps, at = 1, 1
+    times: list[float] = []
+    while len(times) < TIMES:
+        begun, at = time.perf_counter(), at + steps
+        advance(at)
+        took = time.perf_counter() - begun
+        if took < EACH and not times:
+            steps *= 2
+        else:
+            times.append(took)
+    return min(times) / steps

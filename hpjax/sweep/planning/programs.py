@@ -1,68 +1,77 @@
-"""Of a group of a plan what the engine needs: its program, its lanes, the data."""
+"""What the engine needs of the groups of a plan: their programs, their lanes, and the data."""
 
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from hpjax.core.hparams import Hparams
 from hpjax.core.space import Point
-from hpjax.engine import sharding as spread
+from hpjax.engine import sharding
 from hpjax.engine.compile import Compiled, compiling
-from hpjax.engine.device_lanes import Cohort
+from hpjax.engine.device_lanes import Cohort, DeviceLanes
 from hpjax.engine.segment import SegmentConfig
-from hpjax.engine.tracing import shapes_of, stack_hparams
+from hpjax.engine.tracing import kinds_of, shapes_of, stack_hparams
 from hpjax.sweep.planning.plan import Group, Plan
-from hpjax.sweep.planning.planner import Prepared, tracer
-from hpjax.sweep.spec import Settings
+from hpjax.sweep.spec import SweepSpec
 
 
-def splits_on(settings: Settings, mesh: jax.sharding.Mesh) -> tuple[Any, Any]:
-    """The train and valid splits, whole on each device; of a stream nothing in place of the first."""
-    train, valid = settings.splits
-    once = None if settings.stream is not None else spread.put(train, mesh, spread.WHOLE)
-    return once, once if valid is train else spread.put(valid, mesh, spread.WHOLE)
+class GroupPrograms(NamedTuple):
+    """Programs and lanes of the groups of a sweep, on its devices.
 
+    Attributes:
+      spec: the sweep.
+      mesh: the devices.
+      splits: the train and valid splits, whole on each device; None in place of a train split that is a stream.
+    """
 
-def compiled_of(
-    settings: Settings, plan: Plan, group: int, h: Hparams, mesh: jax.sharding.Mesh, splits: tuple[Any, Any]
-) -> Future[Compiled]:
-    """The program of a group, compiled in the background."""
-    train, valid = map(shapes_of, splits)
-    if settings.stream is not None:
-        train = settings.stream.shapes
-    return compiling(recipe_of(settings, plan, group), h, train, valid, mesh, plan.chunks[group])
+    spec: SweepSpec
+    mesh: jax.sharding.Mesh
+    splits: tuple[Any, Any]
 
+    @classmethod
+    def of(cls, spec: SweepSpec) -> "GroupPrograms":
+        """Puts the data of a sweep on its devices."""
+        mesh = sharding.mesh(sharding.devices(spec.devices))
+        train, valid = spec.splits
+        once = None if spec.stream is not None else sharding.put(train, mesh, sharding.WHOLE)
+        return cls(spec, mesh, (once, once if valid is train else sharding.put(valid, mesh, sharding.WHOLE)))
 
-def recipe_of(settings: Settings, plan: Plan, group: int) -> SegmentConfig:
-    """What the program of a group is made of."""
-    stream = settings.stream
-    return SegmentConfig(
-        settings.program,
-        plan.shapes[group],
-        plan.width_of(group),
-        independent=settings.randomness == "independent",
-        own_budget=callable(settings.program.steps) or callable(settings.program.microsteps),
-        spread=settings.spread,
-        lowered=plan.shapes[group].windows and plan.kernels[group] == "batched",
-        folds=settings.folds or 1,
-        block=None if stream is None else stream.block,
-    )
+    def config(self, plan: Plan, group: int) -> SegmentConfig:
+        """Returns what decides the program of a group."""
+        spec, arrangement = self.spec, plan.arrangements[group]
+        return SegmentConfig(
+            spec.program,
+            plan.shapes[group],
+            arrangement.width,
+            independent=spec.independent,
+            own_budget=callable(spec.program.steps) or callable(spec.program.microsteps),
+            spread=spec.spread,
+            lowered=plan.shapes[group].windows and arrangement.kernels == "batched",
+            folds=spec.folds or 1,
+            block=None if spec.stream is None else spec.stream.block,
+        )
 
+    def compile(self, plan: Plan, group: int, h: Hparams) -> Future[Compiled]:
+        """Compiles the program of a group in the background, for hyperparameters of these shapes."""
+        train, valid = map(shapes_of, self.splits)
+        if self.spec.stream is not None:
+            train = self.spec.stream.shapes
+        return compiling(self.config(plan, group), h, train, valid, self.mesh, plan.arrangements[group].chunks)
 
-def cohort(
-    settings: Settings, prepared: Prepared, group: Group, trials: Collection[int], points: Mapping[int, Point]
-) -> Cohort:
-    """The lanes of trials of a group, which have these hyperparameters."""
-    budgets = prepared.plan.budgets
-    # Lanes that end late stand together, so that a chunk ends when all of its lanes do.
-    ordered = sorted(trials, key=lambda t: (-budgets[t], t))
-    trial = np.tile(np.array(ordered, np.int32), settings.lanes_a_trial)
-    replicate = np.repeat(np.arange(settings.lanes_a_trial, dtype=np.int32), len(ordered))
-    own = [points[int(t)] for t in trial]
-    budget = np.array([budgets[t] for t in trial], np.int32)
-    return Cohort(
-        trial, replicate, budget, stack_hparams(tracer(settings).kinds, own, own[0].keys() - group.static.keys())
-    )
+    def lanes(self, plan: Plan, group: int, compiled: Compiled, cohort: Cohort) -> DeviceLanes:
+        """Returns the lanes of a cohort on the devices, before their first step."""
+        return DeviceLanes(self.config(plan, group), compiled, cohort, self.spec.seed, *self.splits)
+
+    def cohort(self, plan: Plan, group: Group, trials: Collection[int], points: Mapping[int, Point]) -> Cohort:
+        """Returns the lanes of trials of a group, which have these hyperparameters."""
+        # Lanes that end late stand together, so that a chunk ends when all of its lanes do.
+        ordered = sorted(trials, key=lambda t: (-plan.budgets[t], t))
+        trial = np.tile(np.array(ordered, np.int32), plan.replicates)
+        replicate = np.repeat(np.arange(plan.replicates, dtype=np.int32), len(ordered))
+        own = [points[int(t)] for t in trial]
+        budget = np.array([plan.budgets[t] for t in trial], np.int32)
+        h = stack_hparams(kinds_of(self.spec.space), own, own[0].keys() - group.static.keys())
+        return Cohort(trial, replicate, budget, h)

@@ -1,4 +1,4 @@
-"""Events: what a sweep says of itself while it runs."""
+"""Events: what a sweep says of itself while it runs. Told apart by ``kind``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,42 +7,126 @@ from typing import Any, Literal
 from hpjax.results.store.rows import Change
 
 
-@dataclass(frozen=True)
-class Event:
-    """What happened while a sweep runs: a group began to compile, a segment was computed, a scheduler decided.
+@dataclass(frozen=True, kw_only=True)
+class _OfGroup:
+    """What events of one group have in common.
 
     Attributes:
-      kind: ``"compile"``, ``"compiled"``, ``"segment"`` or ``"decision"``; ``"resumed"`` where a run goes on from a
-        checkpoint, with the lane-steps computed and spared before it; ``"narrowed"`` where a group ran out of memory
-        and begins anew at half its width, with the lane-steps that are lost, as a negative number.
-      group, groups: the number of the group, and how many are trained; a decision is on all of them, and has group -1.
+      group: the number of the group.
+      groups: how many groups are trained.
       round: the number of the round.
-      step, steps: calls of ``step`` that the longest-running lanes took, and those they will take; each is
-        an optimizer step, unless the program accumulates gradients over several.
-      live, lanes: lanes still running, and all of them: of the wave, or in a decision of all waves.
-      lane_steps: calls that all lanes took in this segment.
-      spared: calls that lanes which ended, before their budget, will not take.
-      evaluated: the lanes that this evaluation measured, as trial ids and replicates, each (lanes,).
-      metrics: name to values of these lanes; empty where the segment ended without an evaluation.
-      changes: lanes whose status changed.
-      best: trial id and objective of the best trial so far, or None.
-      seconds: what the compilation or the segment took.
-      waited: how many of them the segment waited for the batches of a stream.
+      lanes: how many lanes the wave has.
     """
 
-    kind: Literal["resumed", "narrowed", "compile", "compiled", "segment", "decision"]
     group: int
     groups: int
+    round: int
+    lanes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed(_OfGroup):
+    """The run goes on from a checkpoint.
+
+    Attributes:
+      step: calls of ``step`` that the wave's longest-running lanes took before.
+      live: lanes of the wave that still run.
+      lane_steps: calls of ``step`` that all lanes of the run took before.
+      spared: calls that lanes which ended early will not take.
+    """
+
+    kind: Literal["resumed"] = field(default="resumed", init=False)
+    step: int
+    live: int
+    lane_steps: int
+    spared: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WidthHalved(_OfGroup):
+    """A group ran out of memory, and begins anew at half its width.
+
+    Attributes:
+      lost: lane-steps that have to be computed again.
+    """
+
+    kind: Literal["width_halved"] = field(default="width_halved", init=False)
+    lost: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileStarted(_OfGroup):
+    """The run waits until the program of a group is compiled."""
+
+    kind: Literal["compile"] = field(default="compile", init=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileFinished(_OfGroup):
+    """The program of a group is compiled.
+
+    Attributes:
+      seconds: how long the run waited for it.
+    """
+
+    kind: Literal["compiled"] = field(default="compiled", init=False)
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentFinished(_OfGroup):
+    """A device call ended.
+
+    Attributes:
+      step, steps: calls of ``step`` that the longest-running lanes took, and those they will take; each is an
+        optimizer step, unless the program accumulates gradients over several.
+      live: lanes still running.
+      lane_steps: calls that all lanes took in this segment.
+      spared: calls that lanes which ended before their budget will not take.
+      evaluated: the lanes that this evaluation measured, as trial ids and replicates, each int (lanes,).
+      metrics: name to values of these lanes, float (lanes,); empty where the segment ended without an evaluation.
+      changes: lanes whose status changed.
+      best: trial id and objective of the best trial so far, or None.
+      seconds: how long the segment took.
+      waited: how many of these it waited for the batches of a data stream.
+    """
+
+    kind: Literal["segment"] = field(default="segment", init=False)
+    step: int
+    steps: int
+    live: int
+    lane_steps: int
+    spared: int
+    evaluated: tuple[Any, Any]
+    metrics: Mapping[str, Any]
+    changes: tuple[Change, ...]
+    best: tuple[int, float] | None
+    seconds: float
+    waited: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A scheduler decided on all trials of a round.
+
+    Attributes:
+      round: the number of the round.
+      step, steps: calls of ``step`` at which it decided, and those that a complete trial takes.
+      live, lanes: lanes still running, and all of the round.
+      spared: calls that stopped lanes will not take.
+      changes: lanes that were stopped, or run again from the state of another.
+      best: trial id and objective of the best trial so far, or None.
+    """
+
+    kind: Literal["decision"] = field(default="decision", init=False)
     round: int
     step: int
     steps: int
     live: int
     lanes: int
-    lane_steps: int = 0
-    spared: int = 0
-    evaluated: tuple[Any, Any] = ((), ())
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    changes: tuple[Change, ...] = ()
-    best: tuple[int, float] | None = None
-    seconds: float = 0.0
-    waited: float = 0.0
+    spared: int
+    changes: tuple[Change, ...]
+    best: tuple[int, float] | None
+
+
+Event = Resumed | WidthHalved | CompileStarted | CompileFinished | SegmentFinished | Decision

@@ -6,7 +6,7 @@ from types import TracebackType
 
 from hpjax.core import format as text
 from hpjax.sweep.planning.plan import Plan
-from hpjax.sweep.running.events import Event
+from hpjax.sweep.running.events import CompileFinished, CompileStarted, Event, SegmentFinished
 
 QUIET_SECONDS = 5.0
 # Waiting for the batches of a stream is worth a word where it is more than this share of the time.
@@ -66,8 +66,8 @@ class Progress:
             return
         # Of a group that only a later round brought the plan knows nothing.
         static = "".join(f" ({g})" for g in self._plan.groups if g.number == event.group)
-        if event.kind == "narrowed":
-            self._left -= event.lane_steps
+        if event.kind == "width_halved":
+            self._left += event.lost
             self._keep(f"group {event.group}: out of memory, it begins anew with half as many lanes at once")
             return
         group = f"group {event.group}{static}, {self._nth(event)} of {event.groups}"
@@ -84,11 +84,11 @@ class Progress:
             self._left = max(self._left - event.lane_steps - event.spared, 0)
             (self._show if event.live else self._keep)(self._line(event))
 
-    def _nth(self, event: Event) -> int:
+    def _nth(self, event: CompileStarted | CompileFinished | SegmentFinished) -> int:
         """The place of an event's group among those that are trained here, from 1."""
-        return 1 + event.group - sum(not waves for waves in self._plan.waves[: event.group])
+        return 1 + event.group - sum(not each.waves for each in self._plan.arrangements[: event.group])
 
-    def _line(self, event: Event) -> str:
+    def _line(self, event: SegmentFinished) -> str:
         rate = self._done / self._training if self._training else 0.0
         to_compile = self._compile * (event.groups - self._compiled)
         left = text.duration(self._left / rate + to_compile) if rate else "?"

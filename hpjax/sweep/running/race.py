@@ -1,8 +1,7 @@
 """A race: the waves of a round side by side, from one decision of a scheduler to the next."""
 
 import operator
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,132 +9,136 @@ import numpy as np
 from hpjax.core.arrays import ceil_div
 from hpjax.core.errors import InputError
 from hpjax.core.format import show
+from hpjax.results.store.rows import Change
 from hpjax.schedulers import Clone, Race, Scheduler
-from hpjax.sweep.planning.planner import Prepared, check_point
-from hpjax.sweep.running.events import Event
-from hpjax.sweep.running.wave import RunContext, Wave
-from hpjax.sweep.spec import Settings
+from hpjax.sweep.planning.planner import check_point
+from hpjax.sweep.running.context import RunContext
+from hpjax.sweep.running.events import Decision, Event
+from hpjax.sweep.running.state import RunProgress
+from hpjax.sweep.running.wave import Wave
 
 
-@dataclass
-class RunProgress:
-    """How far a run is.
+class RoundRace:
+    """The waves of a round that a scheduler decides on.
+
+    Args:
+      context: what the waves share.
+      scheduler: decides.
+      waves: of the round.
+      progress: where the last decision was.
 
     Attributes:
-      round: its number.
-      step: of the last decision in it.
-      done: lane-steps that were computed.
-      spared: those that lanes which ended early will not take.
+      progress: where the last decision is now.
     """
 
-    round: int = 0
-    step: int = 0
-    done: int = 0
-    spared: int = 0
+    def __init__(self, context: RunContext, scheduler: Scheduler, waves: list[Wave], progress: RunProgress) -> None:
+        self._context, self._scheduler, self._waves, self.progress = context, scheduler, waves, progress
+        self._trials = sorted(set[int]().union(*(wave.trials for wave in waves)))
+        self._budget = max(context.plan.budgets[trial] for trial in self._trials)
+        self._home = {trial: wave for wave in waves for trial in wave.trials}
 
+    def events(self) -> Iterator[Event]:
+        """Trains the waves to the end, and yields what happens."""
+        every = self._context.plan.groups[0].eval_every
+        while any(wave.live.any() for wave in self._waves):
+            step = self.progress.step
+            wanted = self._scheduler.next(step)
+            if wanted <= step:
+                remedy = f"Return {step} + the steps until the next decision."
+                raise InputError("Scheduler.next", wanted, f"must be above the step, {step}", remedy)
+            step = ceil_div(wanted, every) * every
+            # Where each lane stops on its own is known; that all stop here makes their scores comparable.
+            for wave in self._waves:
+                yield from wave.advance(step)
+            if not any(wave.live.any() for wave in self._waves):
+                self._finish()
+                break
+            yield self._decide(step)
+        for wave in self._waves:  # those that a resumed run finds at their end
+            yield from wave.advance()
+        self._finish()
 
-def raced(
-    settings: Settings,
-    scheduler: Scheduler,
-    waves: list[Wave],
-    prepared: Prepared,
-    reached: RunProgress,
-    place: RunContext,
-) -> Iterator[Event]:
-    """Trains the waves of a round, and says what happens; ``reached`` is where the last decision was."""
-    trials = sorted(set[int]().union(*(wave.trials for wave in waves)))
-    every, budget = prepared.plan.groups[0].eval_every, max(prepared.plan.budgets[t] for t in trials)
-    while any(wave.live.any() for wave in waves):
-        step = reached.step
-        wanted = scheduler.next(step)
-        if wanted <= step:
-            raise InputError("Scheduler.next", wanted, f"must be above the step, {step}", "Mend it.")
-        step = ceil_div(wanted, every) * every
-        for wave in waves:
-            yield from wave.advance(step)
-        live = set[int]().union(*(wave.live_trials for wave in waves))
-        if not live:
-            _finish(waves)
-            break
-        race = place.scores.race(step, budget, live, trials)._replace(
-            points=dict(place.points),
-            groups={trial: wave.group.number for wave in waves for trial in wave.trials},
-            free=frozenset(verdict.name for verdict in prepared.plan.verdicts if verdict.traced),
-            space=settings.space,
-            seed=settings.seed,
+    def _decide(self, step: int) -> Decision:
+        """Has the scheduler stop trials, and then replace some by clones of others."""
+        context, live = self._context, set[int]().union(*(wave.live_trials for wave in self._waves))
+        race = context.scores.race(step, self._budget, live, self._trials)._replace(
+            points=dict(context.points),
+            groups={trial: wave.group.number for trial, wave in self._home.items()},
+            free=frozenset(verdict.name for verdict in context.plan.verdicts if verdict.traced),
+            space=context.spec.space,
+            seed=context.spec.seed,
         )
-        stopped = _decided(scheduler, race)
-        changes = [(wave, wave.stop(stopped)) for wave in waves]
+        stopped = _decided(self._scheduler, race)
+        changes = [(wave, wave.stop(stopped)) for wave in self._waves]
         ended = [change for _, own in changes for change in own.values()]
-        running = {wave.group.number for wave in waves if wave.live.any()}
-        lost = set[int]().union(*(wave.lost for wave in waves if wave.group.number in running))
+        spared = sum(wave.spared(own) for wave, own in changes)
         live -= stopped
-        clones = scheduler.replace(race._replace(live=tuple(sorted(live)), population=tuple(sorted(live | lost))))
+        # A group none of whose lanes runs has its final states, and no trial of it can run again.
+        running = {wave.group.number for wave in self._waves if wave.live.any()}
+        lost = set[int]().union(*(wave.lost_trials for wave in self._waves if wave.group.number in running))
+        population = tuple(sorted(live | lost))
+        clones = self._scheduler.replace(race._replace(live=tuple(sorted(live)), population=population))
         for trial, clone in clones.items():
-            _check_clone(settings, prepared, race, live, lost, trial, clone)
-        home = {trial: wave for wave in waves for trial in wave.trials}
+            self._check_clone(race, live, lost, trial, clone)
+        again = self._clone(clones, ended)
+        self._finish()
+        self.progress = self.progress._replace(step=step)
+        return Decision(
+            round=self.progress.round,
+            step=step,
+            steps=self._budget,
+            live=sum(int(wave.live.sum()) for wave in self._waves),
+            lanes=sum(wave.size for wave in self._waves),
+            spared=spared,
+            changes=(*ended, *again),
+            best=context.best,
+        )
+
+    def _clone(self, clones: Mapping[int, Clone], ended: list[Change]) -> list[Change]:
+        """Has trials go on from the states of others, and records that with what ended before."""
+        context, home = self._context, self._home
         steps = {trial: home[clone.source].taken(clone.source) for trial, clone in clones.items()}
-        # Before any of them takes over another's state. Of one group, two waves are never on the devices.
-        elsewhere = {
+        # Read before any of them is overwritten. Two waves of one group are never on the devices together.
+        from_others = {
             clone.source: home[clone.source].lanes_of(clone.source)
             for trial, clone in clones.items()
             if home[trial] is not home[clone.source]
         }
-        again = [change for wave in waves for change in wave.clone(clones, elsewhere)]
-        _finish(waves)
-        place.points.update({trial: clone.point for trial, clone in clones.items()})
-        place.scores.changed(ended)
-        with place.store.transaction():
-            place.store.add_changes([*ended, *again])
-            place.store.add_clones(
+        again = [change for wave in self._waves for change in wave.clone(clones, from_others)]
+        context.points.update({trial: clone.point for trial, clone in clones.items()})
+        context.scores = context.scores.with_changes(ended)
+        with context.store.transaction():
+            context.store.add_changes([*ended, *again])
+            context.store.add_clones(
                 (trial, steps[trial], clone.source, {name: jsonable(value) for name, value in clone.point.items()})
                 for trial, clone in sorted(clones.items())
             )
-        reached.step = step
-        yield Event(
-            "decision",
-            group=-1,
-            groups=len(prepared.plan.groups),
-            round=reached.round,
-            step=step,
-            steps=budget,
-            live=sum(int(wave.live.sum()) for wave in waves),
-            lanes=sum(wave.size for wave in waves),
-            spared=sum(wave.spared(own) for wave, own in changes),
-            changes=(*ended, *again),
-            best=place.scores.best(),
-        )
+        return again
 
-    for wave in waves:  # those that a resumed run finds at their end
-        yield from wave.advance()
-    _finish(waves)
+    def _finish(self) -> None:
+        """Records the states of groups that ended; until then any of their trials may run again as another's clone."""
+        running = {wave.group.number for wave in self._waves if wave.live.any()}
+        for wave in self._waves:
+            if wave.group.number not in running:
+                wave.finish()
 
-
-def _finish(waves: list[Wave]) -> None:
-    """Records the states of groups that ended; until then any of their trials may run again as another's clone."""
-    running = {wave.group.number for wave in waves if wave.live.any()}
-    for wave in waves:
-        if wave.group.number not in running:
-            wave.finish()
-
-
-def _check_clone(
-    settings: Settings, prepared: Prepared, race: Race, live: set[int], lost: set[int], trial: int, clone: Clone
-) -> None:
-    """Raises ``InputError`` where a trial cannot go on so."""
-    if trial not in live | lost or clone.source not in live or race.groups[trial] != race.groups[clone.source]:
-        allowed = "must clone a live trial of the same group into a live or a diverged one"
-        raise InputError("Scheduler.replace", (trial, clone.source), allowed, "Look at race.groups.")
-    settings.space.branch_of(clone.point)
-    before = race.points[trial]
-    for name in clone.point:
-        if name not in race.free and clone.point[name] != before.get(name, None):
-            raise InputError("Scheduler.replace", name, "is static and cannot change while trials run", "Keep it.")
-    check_point(settings, prepared, trial, clone.point)
+    def _check_clone(self, race: Race, live: set[int], lost: set[int], trial: int, clone: Clone) -> None:
+        """Raises ``InputError`` unless a trial can go on so."""
+        if trial not in live | lost or clone.source not in live or race.groups[trial] != race.groups[clone.source]:
+            allowed = "must clone a live trial of the same group into a live or a diverged one"
+            remedy = "Choose both among the trials of one group in race.groups."
+            raise InputError("Scheduler.replace", (trial, clone.source), allowed, remedy)
+        self._context.spec.space.branch_of(clone.point)
+        before = race.points[trial]
+        for name in clone.point:
+            if name not in race.free and clone.point[name] != before.get(name, None):
+                remedy = f"Keep {name}={show(before.get(name, None))}, or change names in race.free only."
+                raise InputError("Scheduler.replace", name, "is static and cannot change while trials run", remedy)
+        check_point(self._context.spec, self._context.plan, trial, clone.point)
 
 
 def _decided(scheduler: Scheduler, race: Race) -> set[int]:
-    """The trials that the scheduler stops now."""
+    """Returns the trials that the scheduler stops now."""
     answer = scheduler.decide(race)
     try:
         decided = list(answer)
@@ -149,7 +152,7 @@ def _decided(scheduler: Scheduler, race: Race) -> set[int]:
 
 
 def jsonable(value: Any) -> Any:
-    """A hyperparameter as JSON has it."""
+    """Returns a hyperparameter as JSON has it."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, tuple):

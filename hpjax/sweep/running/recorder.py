@@ -12,11 +12,10 @@ from msgspec.structs import replace
 
 from hpjax.core.errors import RunError
 from hpjax.engine import distributed
-from hpjax.results.store.checkpoints import FOLDER, Checkpoints, Cut, forget
+from hpjax.results.store.checkpoints import FOLDER, Checkpoints, forget
 from hpjax.results.store.manifest import Manifest, differences, read_manifest, recorded, write_manifest
-from hpjax.results.store.rows import STATUSES, Change
 from hpjax.results.store.run_store import Store
-from hpjax.sweep.running.state import check_cut
+from hpjax.sweep.running.state import RunSizes, RunState
 
 
 @dataclass
@@ -27,30 +26,39 @@ class Record:
       store: its database and its final states.
       directory: where they are; None keeps all in memory.
       checkpoints: those of the directory, on the host that writes.
-      cut: where to go on, None for a new run.
+      state: where to go on, None for a new run.
       over: whether the run is finished.
     """
 
     store: Store
     directory: Path | None = None
     checkpoints: Checkpoints | None = None
-    cut: Cut | None = None
+    state: RunState | None = None
     over: bool = False
 
     def due(self, decided: bool) -> bool:
-        """Whether it is time for a checkpoint; ``decided`` where a scheduler just did. The same on every host."""
+        """Returns whether it is time for a checkpoint; the same on every host.
+
+        Args:
+          decided: whether a scheduler just decided, which is a good moment.
+        """
         if self.directory is None:
             return False
         return bool(distributed.broadcast_json(self.checkpoints is not None and self.checkpoints.due(decided)))
 
-    def save(self, make: Callable[[], Cut], at_once: bool = False) -> None:
-        """Writes a checkpoint, in the background or at once; ``make`` gives it, which takes every host."""
+    def save(self, state: Callable[[], RunState], at_once: bool = False) -> None:
+        """Writes a checkpoint.
+
+        Args:
+          state: gives what to write; called on every host, all of which take part in gathering it.
+          at_once: whether to wait until it is written.
+        """
         if self.directory is None:
             return
         begun = time.monotonic()
-        cut = make()
+        arrays = state().arrays()
         if self.checkpoints is not None:
-            self.checkpoints.save(cut, time.monotonic() - begun)
+            self.checkpoints.save(arrays, time.monotonic() - begun)
             if at_once:
                 self.checkpoints.wait()
 
@@ -60,7 +68,7 @@ class Record:
             write_manifest(self.directory, replace(read_manifest(self.directory), plan=tuple(plan.splitlines())))
 
     def finish(self, seconds: float) -> None:
-        """Records that the run is complete; its checkpoints are of no use any more."""
+        """Records that the run is complete, and deletes its checkpoints, which are of no use any more."""
         with self.store.transaction():
             self.store.finish(seconds)
         if self.checkpoints is not None:
@@ -75,73 +83,86 @@ class Record:
             self.store.unlock()
 
 
-def opened(path: Path | None, about: Manifest, seconds: float) -> tuple[Record, Manifest]:
-    """The record of a run directory and its manifest: finished, rolled back to the last cut where there is one, or new.
+def open_record(path: Path | None, manifest: Manifest, sizes: RunSizes, seconds: float) -> tuple[Record, Manifest]:
+    """Opens the record of a run: finished, rolled back to its last checkpoint, or new; returns its manifest too.
 
     With several hosts only the first one looks at the directory, and tells the others.
 
     Args:
-      path: the directory, None to keep all in memory.
-      about: the manifest of the run.
+      path: the run directory, None to keep all in memory.
+      manifest: of the run.
+      sizes: what the sizes of its state follow from.
       seconds: between checkpoints.
 
     Raises:
       RunError: the directory holds something else or cannot be written, or another process writes to it.
     """
     if path is None:
-        return Record(Store.create(None, about)), about
+        return Record(Store.create(None, manifest)), manifest
     record: Record | None = None
 
     def here() -> dict[str, Any]:
         nonlocal record
-        record, there = _opened(path, about, seconds)
+        record, there = _open(path, manifest, sizes, seconds)
         content = record.store.dump() if distributed.several() else None
-        return {"about": msgspec.to_builtins(there), "content": content, "over": record.over}
+        return {"manifest": msgspec.to_builtins(there), "content": content, "over": record.over}
 
-    told = distributed.on_writer(here)
-    cut = distributed.broadcast_state(None if record is None else record.cut)
-    if record is None:
-        record = Record(Store.following(path, told["content"]), path, over=told["over"])
-    record.cut = None if cut is None else Cut(*cut)
-    return record, msgspec.convert(told["about"], Manifest)
+    found = distributed.on_writer(here)
+    if distributed.several():
+        state = None if record is None or record.state is None else record.state.arrays()
+        arrays = distributed.broadcast_arrays(state)
+        if record is None:
+            record = Record(Store.following(path, found["content"]), path, over=found["over"])
+        record.state = None if arrays is None else sizes.read(arrays)
+    assert record is not None
+    return record, msgspec.convert(found["manifest"], Manifest)
 
 
-def _opened(path: Path, about: Manifest, seconds: float) -> tuple[Record, Manifest]:
-    there = recorded(path, about)
+def _open(path: Path, manifest: Manifest, sizes: RunSizes, seconds: float) -> tuple[Record, Manifest]:
+    there = recorded(path, manifest)
     if there is not None:
-        here, about = about, there
-        store = Store.finished(path, about.extended)
+        store = Store.finished(path, there.extended)
         if store is not None:
             forget(path)  # it may have been interrupted before it could
-            return Record(store, path, over=True), about
-        store = Store.resume(path) if (path / FOLDER).exists() else None
-        if store is not None:
-            try:
-                store.check(about.sweep.replicates)
-                checkpoints = Checkpoints(path, seconds)
-                cut = checkpoints.latest(lambda cut: check_cut(cut, about.sweep))
-                if cut is not None:
-                    _warn_of_versions(path, about.versions, here.versions)
-                    _roll_back(store, cut)
-                    return Record(store, path, checkpoints, cut), about
-                unusable = checkpoints.numbers()
-                checkpoints.close()
-                if unusable:
-                    raise RunError(
-                        f"none of the checkpoints {unusable} in {path / FOLDER} can be used, as the warnings say. "
-                        "Restore them from a copy; or delete that folder, and the run begins anew."
-                    )
-            except BaseException:
-                store.close()
-                raise
-            store.close()
-    store = Store.create(path, about)
+            return Record(store, path, over=True), there
+        found = _unfinished(path, there, sizes, seconds)
+        if found is not None:
+            _warn_of_versions(path, there.versions, manifest.versions)
+            return found, there
+        manifest = there
+    store = Store.create(path, manifest)
     forget(path)
-    return Record(store, path, Checkpoints(path, seconds)), about
+    return Record(store, path, Checkpoints(path, seconds)), manifest
+
+
+def _unfinished(path: Path, manifest: Manifest, sizes: RunSizes, seconds: float) -> Record | None:
+    """Returns the record of a run that was interrupted, as of its last checkpoint; None where there is none."""
+    store = Store.resume(path) if (path / FOLDER).exists() else None
+    if store is None:
+        return None
+    try:
+        store.check(manifest.sweep.replicates)
+        checkpoints = Checkpoints(path, seconds)
+        state = checkpoints.latest(sizes.check, sizes.read)
+        if state is not None:
+            _roll_back(store, state, sizes)
+            return Record(store, path, checkpoints, state)
+        unusable = checkpoints.numbers()
+        checkpoints.close()
+        if unusable:
+            raise RunError(
+                f"none of the checkpoints {unusable} in {path / FOLDER} can be used, as the warnings say. "
+                "Restore them from a copy; or delete that folder, and the run begins anew."
+            )
+    except BaseException:
+        store.close()
+        raise
+    store.close()
+    return None
 
 
 def _warn_of_versions(path: Path, there: Mapping[str, str], here: Mapping[str, str]) -> None:
-    """Says what is not as it was when a run began that goes on now."""
+    """Warns if a run goes on with other versions than it began with."""
     lines = differences(dict(there), dict(here))
     if lines:
         warnings.warn(
@@ -149,13 +170,14 @@ def _warn_of_versions(path: Path, there: Mapping[str, str], here: Mapping[str, s
         )
 
 
-def _roll_back(store: Store, cut: Cut) -> None:
-    """Has a store forget what was written after a cut."""
-    lanes = [Change(t, r, STATUSES[status], s) for t, r, status, s in cut.part("lanes").arrays["changes"].tolist()]
-    evaluations = {wave: cut.part(f"wave-{wave}").about["evaluations"] for wave in cut.about["waves"]}
+def _roll_back(store: Store, state: RunState, sizes: RunSizes) -> None:
+    """Has a store forget what was written after a checkpoint."""
+    begun = sum(sizes.rounds[: state.progress.round + 1])
+    lanes = state.changes(begun)
+    evaluations = {wave.number: wave.evaluations for wave in state.waves}
     with store.transaction():
-        store.roll_back(cut.about["reached"]["round"] + 1, evaluations, cut.about["clones"], lanes)
-        if store.lanes() != lanes or len(store.clones()) != cut.about["clones"]:
+        store.roll_back(state.progress.round + 1, evaluations, state.clones, lanes)
+        if store.lanes() != lanes or len(store.clones()) != state.clones:
             raise RunError(
                 f"the database in {store.directory} lacks what its checkpoint was made of: one of them is damaged. "
                 "Restore them, or delete the database to begin anew."

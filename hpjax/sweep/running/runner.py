@@ -1,268 +1,277 @@
-"""The loop: every round to its end, wave by wave or as a race. Run → tell → record, and go on where one was cut."""
+"""The runner: trains every round to its end, wave by wave or as a race, and goes on where a run was interrupted."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
 from itertools import count
 
 import jax
 import numpy as np
 
-from hpjax.core.arrays import ceil_div
 from hpjax.core.errors import RunError
 from hpjax.core.space import Point
 from hpjax.engine.device_errors import OutOfMemoryError
 from hpjax.engine.distributed import holding_together, several
-from hpjax.results.store.checkpoints import Cut
-from hpjax.results.store.rows import NO_WAVE, STATUSES, Planned
-from hpjax.sweep.planning.arrange import narrowed, pieces, regrouped
-from hpjax.sweep.planning.plan import Group
-from hpjax.sweep.planning.planner import Prepared, prepare
-from hpjax.sweep.running.events import Event
+from hpjax.results.store.rows import NO_WAVE, Planned
+from hpjax.sweep.planning.arrange import halved, split, with_waves, with_widths
+from hpjax.sweep.planning.plan import Group, Plan
+from hpjax.sweep.planning.planner import plan_next_round
+from hpjax.sweep.running.context import RunContext
+from hpjax.sweep.running.events import Decision, Event, Resumed, SegmentFinished, WidthHalved
 from hpjax.sweep.running.preemption import leave, notices
-from hpjax.sweep.running.race import RunProgress, jsonable, raced
+from hpjax.sweep.running.race import RoundRace, jsonable
 from hpjax.sweep.running.recorder import Record
-from hpjax.sweep.running.wave import Wave, part_of, run_context
-from hpjax.sweep.spec import Settings
+from hpjax.sweep.running.scores import observed
+from hpjax.sweep.running.state import RunProgress, RunState, WaveState, statuses_of
+from hpjax.sweep.running.wave import Wave
+from hpjax.sweep.spec import SweepSpec
 
 
-def train(settings: Settings, prepared: Prepared, record: Record) -> Iterator[Event]:
-    """Trains every trial of a sweep, round after round, and says what happens.
+def train(spec: SweepSpec, plan: Plan, record: Record) -> Iterator[Event]:
+    """Trains every trial of a sweep, round after round, and yields what happens.
 
     Args:
-      settings, prepared: the sweep, and the plan of its first round.
+      spec: the sweep.
+      plan: its first round.
       record: where it is recorded, and where to go on.
 
     Raises:
       Preempted: a notice came, and a checkpoint is written.
       RunError: the record cannot be written, or one lane alone does not fit in memory.
     """
-    run = _Run(settings, prepared, record)
+    run = _Run(spec, plan, record)
     try:
         yield from run.events()
     finally:
         run.close()
 
 
-class _Ahead:
-    """Whether no checkpoint is about to be made, which needs all lanes at the step that was told of.
-
-    Args:
-      record: what says when one is due.
-    """
-
-    def __init__(self, record: Record) -> None:
-        self._record = record
-        self.leaving: Callable[[], int] = lambda: 0
-
-    def __call__(self) -> bool:
-        return not several() and not self.leaving() and not self._record.due(False)
-
-
 class _Run:
-    """A sweep that trains.
+    """A sweep that trains; ``events`` drives it."""
 
-    Args:
-      settings, prepared, record: as for ``train``.
-    """
-
-    def __init__(self, settings: Settings, prepared: Prepared, record: Record) -> None:
-        self._settings, self._prepared, self._record = settings, prepared, record
-        self._store, self._cut = record.store, record.cut
+    def __init__(self, spec: SweepSpec, plan: Plan, record: Record) -> None:
+        self._spec, self._record, self._store = spec, record, record.store
+        self._context = RunContext.of(spec, plan, record.store)
+        self._context.may_run_ahead = self._may_run_ahead
+        self._leaving: Callable[[], int] = lambda: 0
         self._begun = time.perf_counter()
-        self._ahead = _Ahead(record)
-        self._place = run_context(settings, prepared.plan, self._store, self._ahead)
-        self._reached = RunProgress()
-        if self._cut is not None:
-            self._begun -= self._cut.about["seconds"]
-            self._place.scores.resume(self._cut.part("standing"))
-            self._reached = RunProgress(**self._cut.about["reached"])
-            self._prepared = prepared._replace(
-                plan=narrowed(settings, prepared.plan, dict(self._cut.about["narrowed"]))
-            )
+        self._progress = RunProgress()
+        self._saved = record.state
+        if self._saved is not None:
+            self._begun -= self._saved.seconds
+            self._progress, self._context.scores = self._saved.progress, self._saved.scores
         self._waves: list[Wave] = []
-        self._next_wave = 0
+        self._race: RoundRace | None = None
 
     def close(self) -> None:
-        """Ends what goes on beside."""
-        self._place.feeds.close()
+        """Ends the threads that draw from streams or write checkpoints."""
+        self._context.streams.close()
         self._record.close()
 
     def events(self) -> Iterator[Event]:
-        """All that happens."""
-        record, reached, first = self._record, self._reached, self._reached.round
+        """Trains, and yields all that happens."""
+        record = self._record
         heeding = notices() if record.directory is not None else nullcontext(lambda: 0)
         with holding_together(), heeding as leaving:
-            self._ahead.leaving = leaving
-            for number in range(len(self._prepared.plan.rounds)):
-                again = self._cut is not None and number == first
-                self._prepare(number)
+            self._leaving = leaving
+            first = self._progress.round
+            for number in range(len(self._context.plan.rounds)):
+                self._plan_round(number)
                 if number < first:
                     continue
-                if again:
-                    yield self._resume()
+                if self._saved is not None and number == first:
+                    yield self._resume(self._saved)
                 else:
-                    self._begin(number)
-                for event in self._round():
-                    reached.done += max(event.lane_steps, 0)  # what narrowing took back is off already
-                    reached.spared += event.spared
+                    self._begin_round(number)
+                for event in self._train_round():
+                    self._count(event)
                     yield event
-                    if any(wave.ahead for wave in self._waves):
+                    # A checkpoint needs all lanes at the step that was told of.
+                    if any(wave.runs_ahead for wave in self._waves):
                         continue
-                    over = leaving()
-                    if over or record.due(event.kind == "decision"):
-                        record.save(self._here)
-                    if over and record.directory is not None:
+                    notice = leaving()
+                    if notice or record.due(isinstance(event, Decision)):
+                        record.save(self._state)
+                    if notice and record.directory is not None:
                         record.close()
-                        leave(over, record.directory)
+                        leave(notice, record.directory)
         record.finish(time.perf_counter() - self._begun)
 
-    def _prepare(self, number: int) -> None:
-        """Plans a round, from what those before it found."""
-        points = self._place.points
+    def _may_run_ahead(self) -> bool:
+        """Returns whether no checkpoint is about to be made, which needs all lanes at the step that was told of."""
+        return not several() and not self._leaving() and not self._record.due(False)
+
+    def _count(self, event: Event) -> None:
+        if isinstance(event, SegmentFinished):
+            self._advance(done=event.lane_steps, spared=event.spared)
+        elif isinstance(event, Decision):
+            self._advance(spared=event.spared)
+
+    def _advance(self, done: int = 0, spared: int = 0) -> None:
+        now = self._progress
+        self._progress = now._replace(done=now.done + done, spared=now.spared + spared)
+
+    def _plan_round(self, number: int) -> None:
+        """Plans a round, by what those before it found."""
+        context, points = self._context, self._context.points
         if number > 0:
-            history = self._place.scores.history([points[t] for t in sorted(points)])
-            self._prepared = prepare(self._settings, self._prepared, history)
+            known = [points[trial] for trial in sorted(points)]
+            scores, rounds = context.scores, context.plan.rounds
+            history = observed(self._spec.objective, rounds, known, scores.values, scores.steps)
+            context.plan = plan_next_round(self._spec, context.plan, history)
         mine = self._trials_of(number)
-        points.update({trial: self._prepared.points[trial] for trial in mine})
-        if self._cut is not None and number <= self._reached.round:
-            points.update(self._taken_over(mine))
+        points.update({trial: context.plan.points[trial] for trial in mine})
+        if self._saved is not None and number <= self._progress.round:
+            points.update(self._clones_of(mine))
 
     def _trials_of(self, number: int) -> range:
-        rounds = self._prepared.plan.rounds
+        rounds = self._context.plan.rounds
         return range(sum(rounds[:number]), sum(rounds[: number + 1]))
 
-    def _taken_over(self, trials: range) -> dict[int, Point]:
-        """The hyperparameters that trials went on with from the states of others."""
-        points, recalled = self._place.points, self._settings.space.recalled
+    def _clones_of(self, trials: range) -> dict[int, Point]:
+        """Returns the hyperparameters with which trials went on from the states of others."""
+        points, recalled = self._context.points, self._spec.space.recalled
         found = {trial: hparams for trial, _, _, hparams in self._store.clones() if trial in trials}
         return {trial: recalled(points[trial], hparams) for trial, hparams in found.items()}
 
-    def _round_of(self, waves: list[Wave]) -> None:
-        """Has a round of these waves."""
+    def _set_waves(self, waves: list[Wave]) -> None:
+        """Makes these the waves of the round; each has its program compiled while the one before trains."""
         self._waves = waves
         for wave, after in zip(waves, [*waves[1:], None], strict=True):
             wave.next = after
 
     def _wave(self, number: int, group: Group, trials: tuple[int, ...]) -> Wave:
-        self._next_wave = max(self._next_wave, number + 1)
-        return Wave(self._settings, self._prepared, number, group, trials, self._place)
+        """Returns a wave before its first step."""
+        cohort = self._context.programs.cohort(self._context.plan, group, trials, self._context.points)
+        state = WaveState.begin(number, cohort.trial, streaming=self._spec.stream is not None)
+        return Wave(self._context, group, state)
 
-    def _begin(self, number: int) -> None:
+    def _begin_round(self, number: int) -> None:
         """Records the trials of a round, and begins its waves."""
-        plan, mine, first = self._prepared.plan, self._trials_of(number), self._next_wave
-        planned = [(g, trials) for g in plan.groups for trials in plan.waves[g.number] if trials[0] in mine]
-        self._round_of([self._wave(first + i, g, trials) for i, (g, trials) in enumerate(planned)])
-        self._reached.round, self._reached.step = number, 0
+        plan, mine = self._context.plan, self._trials_of(number)
+        planned = [(g, own) for g in plan.groups for own in plan.arrangements[g.number].waves if own[0] in mine]
+        numbers = count(1 + max((wave.number for wave in self._waves), default=-1))
+        self._set_waves([self._wave(next(numbers), group, trials) for group, trials in planned])
+        self._progress = self._progress._replace(round=number, step=0)
         waves = {trial: wave.number for wave in self._waves for trial in wave.trials}
         groups = {trial: g.number for g in plan.groups for trial in g.trials}
-        points = {trial: {n: jsonable(v) for n, v in self._place.points[trial].items()} for trial in mine}
-        rows = [Planned(t, number, groups[t], waves.get(t, NO_WAVE), plan.width_of(groups[t]), points[t]) for t in mine]
+        rows = []
+        for trial in mine:
+            hparams = {name: jsonable(value) for name, value in self._context.points[trial].items()}
+            width, wave = plan.arrangements[groups[trial]].width, waves.get(trial, NO_WAVE)
+            rows.append(Planned(trial, number, groups[trial], wave, width, hparams))
         with self._store.transaction():
-            self._store.add_trials(rows, self._settings.lanes_a_trial)
+            self._store.add_trials(rows, plan.replicates)
 
-    def _resume(self) -> Event:
-        """Goes back to where the cut was made; where a wave does not fit on these devices, as several."""
-        assert self._cut is not None
-        numbers, group_of = self._cut.about["waves"], {t: g for g in self._prepared.plan.groups for t in g.trials}
-        found: list[tuple[int, Group, tuple[int, ...], Cut]] = []
-        new = count(max(numbers) + 1)
-        for number in numbers:
-            part = self._cut.part(f"wave-{number}")
-            trials = tuple(dict.fromkeys(part.arrays["trial"].tolist()))
-            group = group_of[trials[0]]
-            fitting = [trials] if part.about["finished"] else pieces(self._settings, self._prepared.plan, group, trials)
-            for i, own in enumerate(fitting):
-                found.append((number if i == 0 else next(new), group, own, part_of(part, own)))
-        found.sort(key=lambda each: each[0])
-        plan = regrouped(self._settings, self._prepared.plan, [(group, own) for _, group, own, _ in found])
-        self._prepared = self._prepared._replace(plan=plan)
-        self._round_of([self._wave(number, group, own) for number, group, own, _ in found])
-        for wave, (*_, part) in zip(self._waves, found, strict=True):
-            wave.resume(part)
+    def _resume(self, saved: RunState) -> Resumed:
+        """Goes back to a checkpoint; a wave that does not fit on these devices becomes several."""
+        context, group_of = self._context, {t: g for g in self._context.plan.groups for t in g.trials}
+        smaller = {
+            number: int(width)
+            for number, (width, own) in enumerate(zip(saved.widths, context.plan.arrangements, strict=False))
+            if width != own.planned_width
+        }
+        context.plan = with_widths(self._spec, context.plan, smaller)
+        numbers = count(1 + max(wave.number for wave in saved.waves))
+        found: list[tuple[Group, WaveState]] = []
+        for wave in saved.waves:
+            group = group_of[wave.trials[0]]
+            fitting = [wave.trials]
+            if not wave.finished:
+                fitting = list(split(self._spec, context.plan, group.number, wave.trials))
+            found += [
+                (group, wave.of(trials, wave.number if i == 0 else next(numbers))) for i, trials in enumerate(fitting)
+            ]
+        found.sort(key=lambda each: each[1].number)
+        waves = [(group.number, state.trials) for group, state in found]
+        context.plan = with_waves(self._spec, context.plan, waves)
+        self._set_waves([Wave(context, group, state) for group, state in found])
         with self._store.transaction():
             self._store.move(self._places(self._waves))
         at = next((wave for wave in self._waves if not wave.finished), self._waves[-1])
-        return at.resumed(self._reached.done, self._reached.spared)
+        return at.resumed(self._progress.done, self._progress.spared)
 
     def _places(self, waves: list[Wave]) -> dict[int, tuple[int, int]]:
-        """Trial to the number of its wave and its width."""
-        plan = self._prepared.plan
-        return {t: (wave.number, plan.width_of(wave.group.number)) for wave in waves for t in wave.trials}
+        """Returns trial to the number of its wave and its width."""
+        arrangements = self._context.plan.arrangements
+        return {t: (wave.number, arrangements[wave.group.number].width) for wave in waves for t in wave.trials}
 
-    def _round(self) -> Iterator[Event]:
-        """Trains the waves of a round; a group that runs out of memory begins again, of half the width."""
-        settings = self._settings
+    def _train_round(self) -> Iterator[Event]:
+        """Trains the waves of a round; a group that runs out of memory begins anew, at half the width."""
         while True:
             try:
-                if settings.scheduler is None:
+                if self._spec.scheduler is None:
                     for wave in self._waves:
                         yield from wave.advance()
                         wave.finish()
                 else:
-                    yield from raced(
-                        settings, settings.scheduler, self._waves, self._prepared, self._reached, self._place
-                    )
+                    race = RoundRace(self._context, self._spec.scheduler, self._waves, self._progress)
+                    for event in race.events():
+                        self._progress = self._progress._replace(step=race.progress.step)
+                        yield event
                 return
             except OutOfMemoryError as error:
                 group = error.group
-            yield self._narrow(group)
+            yield self._halve(group)
 
-    def _narrow(self, group: int) -> Event:
+    def _halve(self, group: int) -> WidthHalved:
         """Has a group begin anew at half its width; in a race, which compares all of them, all groups."""
-        plan = self._prepared.plan
-        width = plan.width_of(group)
-        if several():
-            raise RunError(
-                f"group {group} runs out of memory at the width {width} on host {jax.process_index()}, and hosts "
-                f"cannot agree on another while they run. Begin anew with width={ceil_div(width, 2)}."
-            )
-        if width == 1:
-            raise RunError(
-                f"group {group} runs out of memory with one lane at a time. Make its model or its batch smaller, let "
-                "evaluations take fewer examples at once, or use fewer trials."
-            )
-        widths = {**plan.narrowed, group: ceil_div(width, 2)}
-        self._prepared = self._prepared._replace(plan=narrowed(self._settings, plan, widths))
-        raced = self._settings.scheduler is not None
-        again = [wave for wave in self._waves if raced or wave.group.number == group]
+        context, width = self._context, self._context.plan.arrangements[group].width
+        _check_can_halve(group, width)
+        context.plan = halved(self._spec, context.plan, group)
+        racing = self._spec.scheduler is not None
+        again = [wave for wave in self._waves if racing or wave.group.number == group]
         trials = set[int]().union(*(wave.trials for wave in again))
+        lost = min(sum(wave.computed for wave in again), self._progress.done)
         for wave in again:
             wave.drop()
-        self._place.points.update({trial: self._prepared.points[trial] for trial in trials})
-        self._place.scores.forget(trials)
-        self._round_of(
+        context.points.update({trial: context.plan.points[trial] for trial in trials})
+        context.scores = context.scores.without(trials)
+        context.compiled.discard(group)
+        self._set_waves(
             [
                 self._wave(wave.number, wave.group, tuple(sorted(wave.trials))) if wave in again else wave
                 for wave in self._waves
             ]
         )
-        self._place.compiled.discard(group)
-        if raced:
-            self._reached.step = 0
-        lost = min(sum(wave.computed for wave in again), self._reached.done)
-        self._reached.done -= lost
+        self._advance(done=-lost)
+        if racing:
+            self._progress = self._progress._replace(step=0)
         with self._store.transaction():
             self._store.forget([wave.number for wave in again], trials)
             self._store.move(self._places([wave for wave in self._waves if wave.trials <= trials]))
             # The checkpoint first: what it does not know of is rolled back, what it needs must not be gone.
-            self._record.save(self._here, at_once=True)
-        self._record.amend(str(self._prepared.plan))
+            self._record.save(self._state, at_once=True)
+        self._record.amend(str(context.plan))
         own = next(wave for wave in again if wave.group.number == group)
-        return own.narrowed(lost)
+        return own.width_halved(lost)
 
-    def _here(self) -> Cut:
-        """All that is needed to go on from here."""
-        store = self._store
-        store.sync()
-        rows = [[c.trial, c.replicate, STATUSES.index(c.status), c.step] for c in store.lanes()]
-        about = {
-            "reached": asdict(self._reached),
-            "narrowed": sorted(self._prepared.plan.narrowed.items()),
-            "waves": [wave.number for wave in self._waves],
-            "seconds": time.perf_counter() - self._begun,
-            "clones": len(store.clones()),
-        }
-        parts = {"lanes": Cut({}, {"changes": np.array(rows, np.int64)}), "standing": self._place.scores.cut()}
-        return Cut.of(about, parts | {f"wave-{wave.number}": wave.cut() for wave in self._waves})
+    def _state(self) -> RunState:
+        """Returns all that is needed to go on from here."""
+        self._store.sync()
+        plan = self._context.plan
+        status, lane_step = statuses_of(self._store.lanes(), plan.trials, plan.replicates)
+        return RunState(
+            progress=self._progress,
+            scores=self._context.scores,
+            status=status,
+            lane_step=lane_step,
+            clones=len(self._store.clones()),
+            seconds=time.perf_counter() - self._begun,
+            widths=np.array([each.width for each in plan.arrangements], np.int64),
+            waves=tuple(wave.state() for wave in self._waves),
+        )
+
+
+def _check_can_halve(group: int, width: int) -> None:
+    """Raises ``RunError`` unless a group that ran out of memory can begin anew at half its width."""
+    if several():
+        raise RunError(
+            f"group {group} runs out of memory at the width {width} on host {jax.process_index()}, and hosts "
+            f"cannot agree on another while they run. Begin anew with width={(width + 1) // 2}."
+        )
+    if width == 1:
+        raise RunError(
+            f"group {group} runs out of memory with one lane at a time. Make its model or its batch smaller, let "
+            "evaluations take fewer examples at once, or use fewer trials."
+        )

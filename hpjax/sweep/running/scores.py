@@ -1,120 +1,116 @@
-"""Standing: what every trial's objective was at each evaluation, and which are out of the race."""
+"""Scores: what every trial's objective was at each evaluation, and which trials are out of the race. Pure."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from hpjax.core.arrays import Array, Bools, Floats
 from hpjax.core.objective import Objective
 from hpjax.core.space import Point
-from hpjax.results.store.checkpoints import Cut
 from hpjax.results.store.rows import Change
 from hpjax.samplers import Observation
 from hpjax.schedulers import Race
 
 
-class Scores:
+class Scores(NamedTuple):
     """The scores of all trials of a sweep.
 
-    Args:
-      objective: what decides.
-      rounds: how many trials each round has.
-      replicates: lanes a trial.
+    Attributes:
+      values: float64 (trials, replicates), the objective's metric at each lane's last evaluation; NaN where the lane
+        diverged or was not evaluated.
+      steps: int64 (trials,), optimizer steps taken by then.
+      stopped: bool (trials,), whether a scheduler stopped the trial.
+      curves: float64 (trials, evaluations), the score of each trial at each of its evaluations, lower is better;
+        infinite once a replicate diverged, NaN after its last one. None where no scheduler compares them.
     """
 
-    def __init__(self, objective: Objective, rounds: Sequence[int], replicates: int) -> None:
-        self._objective, self._rounds, trials = objective, rounds, sum(rounds)
-        self._values = np.full((trials, replicates), np.nan)
-        self._steps = np.zeros(trials, np.int64)
-        self._stopped = np.zeros(trials, bool)
-        self._curves: list[list[float]] = [[] for _ in range(trials)]
+    values: Floats
+    steps: Array
+    stopped: Bools
+    curves: Floats | None
 
-    def changed(self, changes: Iterable[Change]) -> None:
-        """Takes in which lanes diverged or were stopped."""
+    @classmethod
+    def none(cls, trials: int, replicates: int, racing: bool) -> "Scores":
+        """Returns those of trials that are not evaluated yet; ``racing``: whether a scheduler will compare them."""
+        curves = np.full((trials, 0), np.nan) if racing else None
+        return cls(np.full((trials, replicates), np.nan), np.zeros(trials, np.int64), np.zeros(trials, bool), curves)
+
+    def with_changes(self, changes: Iterable[Change]) -> "Scores":
+        """Returns those after some lanes diverged or were stopped."""
+        values, stopped = self.values.copy(), self.stopped.copy()
         for change in changes:
             if change.status == "diverged":
-                self._values[change.trial, change.replicate] = np.nan
+                values[change.trial, change.replicate] = np.nan
             elif change.status == "stopped":
-                self._stopped[change.trial] = True
+                stopped[change.trial] = True
+        return self._replace(values=values, stopped=stopped)
 
-    def measured(
-        self, lanes: tuple[Any, Any], steps: Any, values: Mapping[str, Any], evaluated: Collection[int]
-    ) -> None:
-        """Takes in what an evaluation measured, after the changes that came with it.
+    def with_evaluation(
+        self,
+        objective: Objective,
+        lanes: tuple[Any, Any],
+        steps: Any,
+        metrics: Mapping[str, Any],
+        evaluated: Collection[int],
+    ) -> "Scores":
+        """Returns those after an evaluation, and after the changes that came with it.
 
         Args:
-          lanes: trial ids and replicates of the healthy lanes, each (lanes,).
-          steps: optimizer steps that these took, (lanes,).
-          values: name to what was measured of them, (lanes,).
+          objective: what trials are scored by.
+          lanes: trial ids and replicates of the healthy lanes, each int (lanes,).
+          steps: optimizer steps that these took, int (lanes,).
+          metrics: name to what was measured of them, float (lanes,).
           evaluated: the trials of which a lane was evaluated, healthy or not.
         """
-        self._values[lanes] = values[self._objective.metric]
-        self._steps[lanes[0]] = steps
-        scores = self.scores()
-        for trial in evaluated:
+        values, taken = self.values.copy(), self.steps.copy()
+        values[lanes] = metrics[objective.metric]
+        taken[lanes[0]] = steps
+        curves = self.curves
+        if curves is not None:
+            mine = list(evaluated)
+            at = (~np.isnan(curves[mine])).sum(axis=1)
+            longer = max(int(at.max(initial=-1)) + 1 - curves.shape[1], 0)
+            curves = np.pad(curves, ((0, 0), (0, longer)), constant_values=np.nan)
+            scores = objective.aggregate(values[mine])
             # A trial of which a replicate diverged can win no more: bad news, not missing news.
-            self._curves[trial].append(float(scores[trial]) if np.isfinite(scores[trial]) else np.inf)
+            curves[mine, at] = np.where(np.isfinite(scores), scores, np.inf)
+        return self._replace(values=values, steps=taken, curves=curves)
 
-    def recall(self, values: Any, steps: Any, stopped: Any) -> None:
-        """Takes in what the first trials ended with: (trials, replicates), (trials,) and (trials,)."""
-        known = len(values)
-        self._values[:known], self._steps[:known], self._stopped[:known] = values, steps, stopped
-
-    def forget(self, trials: Collection[int]) -> None:
-        """Takes back all that was measured of some trials."""
-        mine = list(trials)
-        self._values[mine], self._steps[mine], self._stopped[mine] = np.nan, 0, False
-        for trial in mine:
-            self._curves[trial] = []
-
-    def cut(self) -> Cut:
-        """What it holds."""
-        longest = max(map(len, self._curves), default=0)
-        curves = np.full((len(self._curves), longest), np.nan)
-        for trial, curve in enumerate(self._curves):
-            curves[trial, : len(curve)] = curve
-        lengths = np.array([len(curve) for curve in self._curves], np.int32)
-        arrays = {"values": self._values, "steps": self._steps, "stopped": self._stopped}
-        return Cut({}, {name: a.copy() for name, a in arrays.items()} | {"curves": curves, "lengths": lengths})
-
-    def resume(self, cut: Cut) -> None:
-        """Takes in again what it held at a cut."""
-        arrays = cut.arrays
-        self._values, self._steps, self._stopped = (arrays[name] for name in ("values", "steps", "stopped"))
-        self._curves = [
-            row[:length].tolist() for row, length in zip(arrays["curves"], arrays["lengths"].tolist(), strict=True)
-        ]
-
-    def scores(self) -> Any:
-        """(trials,), lower is better; NaN where a replicate diverged or was not evaluated."""
-        return self._objective.aggregate(self._values)
+    def without(self, trials: Collection[int]) -> "Scores":
+        """Returns those with all forgotten that was measured of some trials."""
+        forgotten = np.isin(np.arange(len(self.steps)), list(trials))
+        return Scores(
+            np.where(forgotten[:, None], np.nan, self.values),
+            np.where(forgotten, 0, self.steps),
+            self.stopped & ~forgotten,
+            None if self.curves is None else np.where(forgotten[:, None], np.nan, self.curves),
+        )
 
     def race(self, step: int, budget: int, live: Iterable[int], trials: Iterable[int]) -> Race:
-        """What a scheduler sees of the trials that started together."""
-        return Race(step, budget, tuple(sorted(live)), {trial: tuple(self._curves[trial]) for trial in trials})
+        """Returns what a scheduler sees of the trials that started together, ``live`` of which still run."""
+        assert self.curves is not None
+        curves = {trial: tuple(row[~np.isnan(row)].tolist()) for trial in trials for row in [self.curves[trial]]}
+        return Race(step, budget, tuple(sorted(live)), curves)
 
-    def history(self, points: Sequence[Point]) -> list[Observation]:
-        """What a sampler sees of the first trials, which had these points."""
-        return observed(self._objective, self._rounds, points, self._values, self._steps)
-
-    def best(self) -> tuple[int, float] | None:
-        """Trial id and objective of the best trial so far that was not stopped, or None."""
-        scores = np.where(self._stopped, np.nan, self.scores())
+    def best(self, objective: Objective) -> tuple[int, float] | None:
+        """Returns trial id and objective of the best trial so far that was not stopped, or None."""
+        scores = np.where(self.stopped, np.nan, objective.aggregate(self.values))
         if not np.isfinite(scores).any():
             return None
         trial = int(np.nanargmin(scores))
-        return trial, float(self._objective.value(scores[trial]))
+        return trial, float(objective.value(scores[trial]))
 
 
 def observed(
     objective: Objective, rounds: Sequence[int], points: Sequence[Point], values: Any, steps: Any
 ) -> list[Observation]:
-    """Observations of trials.
+    """Returns what a sampler sees of the first trials.
 
     Args:
-      objective: what decides.
+      objective: what trials are scored by.
       rounds: how many trials each round has.
-      points: of the first trials.
+      points: per trial, its hyperparameters.
       values: (trials, replicates), the objective's metric at each lane's last evaluation, NaN where it diverged.
       steps: (trials,), optimizer steps taken.
     """

@@ -1,119 +1,302 @@
-"""Whether a cut is one of the sweep that shall go on from it: whoever wrote it, it is checked before use."""
+"""The state of a run: all that it needs to go on from where it was, as a pytree of arrays.
 
-from collections.abc import Sequence
-from typing import Any
+A checkpoint is this pytree, flattened to names. Checkpoints are untrusted: names, shapes and dtypes are compared with
+a template before anything is loaded, values before anything is used.
+"""
 
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
 import numpy as np
 
+from hpjax.core.arrays import Array, Bools, Ints
 from hpjax.core.errors import RunError
 from hpjax.data.stream import Position
-from hpjax.results.store.checkpoints import Cut
-from hpjax.results.store.manifest import SweepRecord
-from hpjax.results.store.rows import STATUSES
-from hpjax.results.store.validation import Field, check, is_real, is_whole, list_of
+from hpjax.engine.shapes import ProgramShapes, lane_shapes
+from hpjax.results.store.rows import STATUSES, Change
+from hpjax.sweep.running.scores import Scores
 
-# Arrays of a wave that have no row for each lane.
-OF_WAVE = ("lost", "stream")
-REACHED = {"round", "step", "done", "spared"}
-_COUNT = Field(is_whole, "a whole number, 0 or more")
-WAVE = {"step": _COUNT, "evaluations": _COUNT, "finished": Field(lambda v: isinstance(v, bool), "true or false")}
+Shapes = Mapping[str, jax.ShapeDtypeStruct]
+MOST = 2**31 - 1
 
 
-def _pairs(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(each, list) and len(each) == 2 and is_whole(each[0]) and is_whole(each[1], 1) for each in value
-    )
+class RunProgress(NamedTuple):
+    """How far a run is; each int64 ().
+
+    Attributes:
+      round: the number of its round.
+      step: the step of the last decision of a scheduler in it.
+      done: lane-steps that were computed.
+      spared: lane-steps that lanes which ended early will not take.
+    """
+
+    round: int = 0
+    step: int = 0
+    done: int = 0
+    spared: int = 0
 
 
-def check_cut(cut: Cut, sweep: SweepRecord) -> None:
-    """Makes sure that a cut has what the sweep of a manifest needs of it, all but the states of lanes.
+class WaveState(NamedTuple):
+    """The lanes of a wave between two device calls.
+
+    Attributes:
+      number: of the wave, in the order of all; int64 ().
+      step: calls of ``step`` that its longest-running lanes took; int64 ().
+      evaluations: how many it made; int64 ().
+      finished: whether its final states are recorded; bool ().
+      trial: trial ids, int32 (lanes,).
+      live: which lanes run, bool (lanes,).
+      taken: optimizer steps that each took, int32 (lanes,).
+      lost: whether a lane of the same trial diverged, bool (lanes,).
+      stream: where it is in the data stream, uint8 (bytes,); None without one.
+      lanes: the leaves of the engine's ``Lane``, each (lanes, ...); none before its first step, and once finished.
+    """
+
+    number: int
+    step: int
+    evaluations: int
+    finished: bool
+    trial: Ints
+    live: Bools
+    taken: Ints
+    lost: Bools
+    stream: Array | None
+    lanes: tuple[Array, ...]
+
+    @classmethod
+    def begin(cls, number: int, trial: Ints, streaming: bool) -> "WaveState":
+        """Returns the state of a wave before its first step.
+
+        Args:
+          number: of the wave.
+          trial: the trial of each lane, int32 (lanes,).
+          streaming: whether it trains on a data stream.
+        """
+        lanes = len(trial)
+        return cls(
+            number=number,
+            step=0,
+            evaluations=0,
+            finished=False,
+            trial=trial,
+            live=np.ones(lanes, bool),
+            taken=np.zeros(lanes, np.int32),
+            lost=np.zeros(lanes, bool),
+            stream=Position().packed() if streaming else None,
+            lanes=(),
+        )
+
+    @property
+    def trials(self) -> tuple[int, ...]:
+        """Its trials, each once, in the order of its lanes."""
+        return tuple(dict.fromkeys(self.trial.tolist()))
+
+    def of(self, trials: Collection[int], number: int) -> "WaveState":
+        """Returns the state of some of its trials, as a wave of another number."""
+        mine = np.isin(self.trial, list(trials))
+        rows = {name: getattr(self, name)[mine] for name in ("trial", "live", "taken", "lost")}
+        return self._replace(number=number, lanes=tuple(leaf[mine] for leaf in self.lanes), **rows)
+
+    def check(self, shapes: ProgramShapes) -> None:
+        """Checks that it holds lanes of a program, or none.
+
+        Raises:
+          RunError: it holds others.
+        """
+        wanted = jax.tree.leaves(lane_shapes(shapes)) if self.lanes else []
+        template = {f"lanes/{i}": _struct((len(self.trial), *leaf.shape), leaf.dtype) for i, leaf in enumerate(wanted)}
+        try:
+            _compare(template, {f"lanes/{i}": _struct(leaf.shape, leaf.dtype) for i, leaf in enumerate(self.lanes)})
+        except RunError as error:
+            raise RunError(
+                f"the checkpoint is not of this sweep: {error}. Delete the newest folder in checkpoints/ to go on "
+                "from the one before."
+            ) from None
+
+
+class RunState(NamedTuple):
+    """The state of a run between two events.
+
+    Attributes:
+      progress: how far it is.
+      scores: of all trials.
+      status: index in ``STATUSES`` of each lane, int8 (trials, replicates); of trials to come 0.
+      lane_step: optimizer step at which each lane's status last changed, int64 (trials, replicates).
+      clones: how often a trial went on from the state of another, int64 ().
+      seconds: how long the run took so far, float64 ().
+      widths: lanes that a device computes at once, int64 (groups,).
+      waves: of the current round.
+    """
+
+    progress: RunProgress
+    scores: Scores
+    status: Array
+    lane_step: Array
+    clones: int
+    seconds: float
+    widths: Array
+    waves: tuple[WaveState, ...]
+
+    def changes(self, begun: int) -> list[Change]:
+        """Returns the status of every lane of the first ``begun`` trials, as the database has it."""
+        ids = np.indices((begun, self.status.shape[1])).reshape(2, -1).tolist()
+        rows = (*ids, self.status[:begun].reshape(-1).tolist(), self.lane_step[:begun].reshape(-1).tolist())
+        return [Change(t, r, STATUSES[status], step) for t, r, status, step in zip(*rows, strict=True)]
+
+    def arrays(self) -> dict[str, Array]:
+        """Returns its leaves by name, ``waves/0/trial``."""
+        leaves = jax.tree_util.tree_leaves_with_path(self)
+        return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+
+
+class RunSizes(NamedTuple):
+    """What the sizes of a run's state follow from.
+
+    Attributes:
+      trials: of all rounds.
+      replicates: of a trial.
+      rounds: how many trials each round has.
+      racing: whether a scheduler compares trials.
+      streaming: whether the train split is a data stream.
+    """
+
+    trials: int
+    replicates: int
+    rounds: tuple[int, ...]
+    racing: bool
+    streaming: bool
+
+    def template(self, found: Shapes) -> RunState:
+        """Returns the shapes and dtypes of a state, as ``ShapeDtypeStruct``; what may vary is taken from ``found``.
+
+        Args:
+          found: name to shape and dtype in a checkpoint. How many waves there are, of how many lanes and leaves, and
+            how many groups and evaluations, depends on where and how long it ran.
+        """
+        number, count = _struct((), np.int64), _count(found, "waves/")
+        grid, evaluations = (self.trials, self.replicates), _size(found, "scores/curves", 1)
+        curves = _struct((self.trials, evaluations), np.float64) if self.racing else None
+        scores = Scores(_struct(grid, np.float64), _struct(grid[:1], np.int64), _struct(grid[:1], np.bool_), curves)
+        return RunState(
+            RunProgress(number, number, number, number),
+            scores,
+            status=_struct(grid, np.int8),
+            lane_step=_struct(grid, np.int64),
+            clones=number,
+            seconds=_struct((), np.float64),
+            widths=_struct((_size(found, "widths", 0),), np.int64),
+            waves=tuple(self._wave(found, f"waves/{i}/") for i in range(count)),
+        )
+
+    def _wave(self, found: Shapes, name: str) -> WaveState:
+        lanes, number = _size(found, f"{name}trial", 0), _struct((), np.int64)
+        leaves = [found.get(f"{name}lanes/{i}") for i in range(_count(found, f"{name}lanes/"))]
+        rows: Any = tuple(leaf and _struct((lanes, *leaf.shape[1:]), leaf.dtype) for leaf in leaves)
+        stream = _struct((_size(found, f"{name}stream", 0),), np.uint8) if self.streaming else None
+        whole, flags = _struct((lanes,), np.int32), _struct((lanes,), np.bool_)
+        ends = _struct((), np.bool_)
+        return WaveState(number, number, number, ends, whole, flags, whole, flags, stream, rows)
+
+    def check(self, found: Shapes) -> None:
+        """Checks that arrays of these names, shapes and dtypes are a state of this run.
+
+        Raises:
+          RunError: they are not.
+        """
+        _compare(_named(self.template(found)), found)
+
+    def read(self, arrays: Mapping[str, Array]) -> RunState:
+        """Returns the state whose arrays these are, after ``check``.
+
+        Raises:
+          RunError: a value is not one that a run of these sizes writes.
+        """
+        template = self.template({name: _struct(a.shape, a.dtype) for name, a in arrays.items()})
+        tree = jax.tree.structure(template)
+        state: RunState = jax.tree.unflatten(tree, [arrays[name] for name in _named(template)])
+        self._check_values(state)
+        waves = tuple(
+            wave._replace(
+                number=int(wave.number),
+                step=int(wave.step),
+                evaluations=int(wave.evaluations),
+                finished=bool(wave.finished),
+            )
+            for wave in state.waves
+        )
+        progress = RunProgress(*map(int, state.progress))
+        return state._replace(progress=progress, clones=int(state.clones), seconds=float(state.seconds), waves=waves)
+
+    def _check_values(self, state: RunState) -> None:
+        _within("its progress/round", state.progress.round, len(self.rounds) - 1)
+        for name in ("step", "done", "spared"):
+            _within(f"its progress/{name}", getattr(state.progress, name), 2**63 - 1)
+        _within("its clones", state.clones, MOST)
+        if not (np.isfinite(state.seconds) and state.seconds >= 0):
+            raise RunError(f"its seconds are {state.seconds}, and must be 0 or more")
+        _within("its status", state.status, len(STATUSES) - 1)
+        _within("its lane_step", state.lane_step, MOST)
+        _within("its scores/steps", state.scores.steps, MOST)
+        _within("its widths", state.widths, MOST, least=1)
+        numbers = [int(wave.number) for wave in state.waves]
+        if not numbers or numbers[0] < 0 or numbers != [*range(numbers[0], numbers[0] + len(numbers))]:
+            raise RunError(f"its waves are {numbers[:9]}, and must have numbers in a row")
+        for wave, name in ((wave, f"its waves/{i}") for i, wave in enumerate(state.waves)):
+            if not len(wave.trial):
+                raise RunError(f"{name} has no lanes")
+            _within(f"{name}/trial", wave.trial, self.trials - 1)
+            for field in ("step", "evaluations", "taken"):
+                _within(f"{name}/{field}", getattr(wave, field), MOST)
+            if wave.stream is not None:
+                Position.unpacked(wave.stream)
+
+
+def statuses_of(lanes: Sequence[Change], trials: int, replicates: int) -> tuple[Array, Array]:
+    """Returns the status and the step of each lane as arrays (trials, replicates), int8 and int64."""
+    status, step = np.zeros((trials, replicates), np.int8), np.zeros((trials, replicates), np.int64)
+    for lane in lanes:
+        status[lane.trial, lane.replicate] = STATUSES.index(lane.status)
+        step[lane.trial, lane.replicate] = lane.step
+    return status, step
+
+
+def _struct(shape: Sequence[int], dtype: Any) -> Any:
+    return jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype))
+
+
+def _named(template: RunState) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(template)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _count(found: Shapes, start: str) -> int:
+    """Returns how many numbered parts there are below a name."""
+    return len({name.removeprefix(start).partition("/")[0] for name in found if name.startswith(start)})
+
+
+def _size(found: Shapes, name: str, axis: int) -> int:
+    """Returns a size that may vary; 0 where it is missing, which ``_compare`` then says."""
+    return found[name].shape[axis] if name in found and len(found[name].shape) > axis else 0
+
+
+def _compare(template: Shapes, found: Shapes) -> None:
+    """Checks names, shapes and dtypes.
 
     Raises:
-      RunError: it has not.
+      RunError: one is missing, too many, or not what it must be.
     """
-    trials, replicates, rounds = sweep.trials, sweep.replicates, len(sweep.rounds)
-    about = {
-        "reached": Field(lambda v: isinstance(v, dict) and v.keys() == REACHED, f"of {', '.join(sorted(REACHED))}"),
-        "reached.round": Field(lambda v: is_whole(v, 0, rounds - 1), f"a whole number, 0 … {rounds - 1}"),
-        "reached.step": _COUNT,
-        "reached.done": Field(lambda v: is_whole(v, 0, 2**63 - 1), "a whole number, 0 or more"),
-        "reached.spared": Field(lambda v: is_whole(v, 0, 2**63 - 1), "a whole number, 0 or more"),
-        "narrowed": Field(_pairs, "a list of groups and their widths"),
-        "waves": Field(list_of(is_whole), "a list of numbers"),
-        "seconds": Field(lambda v: is_real(v) and v >= 0, "a number, 0 or more"),
-        "clones": _COUNT,
-        "parts": Field(lambda v: isinstance(v, dict), "of lanes, standing and waves"),
-    }
-    check("its JSON", cut.about, about)
-    numbers = cut.about["waves"]
-    names = [f"wave-{number}" for number in numbers]
-    if not numbers or numbers != [*range(numbers[0], numbers[0] + len(numbers))]:
-        raise RunError(f"its waves are {numbers[:9]}, and must have numbers in a row")
-    if {*names, "lanes", "standing"} != cut.about["parts"].keys():
-        raise RunError(f"its parts are {sorted(cut.about['parts'])[:9]}, and its waves {numbers[:9]}")
-    for name in names:
-        check(f"its {name}", cut.about["parts"][name], WAVE)
-        own = cut.part(name)
-        lanes = len(_array(own, "live", np.bool_, (None,)))
-        if not lanes:
-            raise RunError(f"its {name} has no lanes")
-        _array(own, "trial", np.int32, (lanes,), least=0, most=trials - 1)
-        _array(own, "taken", np.int32, (lanes,), least=0)
-        _array(own, "lost", np.int32, (None,), least=0, most=trials - 1)
-        if "stream" in own.arrays:
-            Position.unpacked(own.arrays["stream"])
-        short = [n for n, a in own.arrays.items() if n not in OF_WAVE and len(a) != lanes]
-        if short:
-            raise RunError(f"{short[0]} of its {name} has {len(own.arrays[short[0]])} rows for {lanes} lanes")
-    lane = _array(cut.part("lanes"), "changes", np.int64, (None, 4), least=0)
-    limits = (trials, replicates, len(STATUSES), 2**31)
-    if not (lane < np.array(limits)).all():
-        raise RunError(f"its lanes go beyond {trials} trials, {replicates} replicates, or what can become of them")
-    standing = cut.part("standing")
-    _array(standing, "values", np.float64, (trials, replicates))
-    _array(standing, "steps", np.int64, (trials,), least=0)
-    _array(standing, "stopped", np.bool_, (trials,))
-    longest = _array(standing, "curves", np.float64, (trials, None)).shape[1]
-    _array(standing, "lengths", np.int32, (trials,), least=0, most=longest)
+    for name, wanted in template.items():
+        if name not in found:
+            raise RunError(f"{name} is missing")
+        there = found[name]
+        if there.shape != wanted.shape or there.dtype != wanted.dtype:
+            raise RunError(f"{name} is {there.dtype} {there.shape}, and must be {wanted.dtype} {wanted.shape}")
+    if more := found.keys() - template.keys():
+        raise RunError(f"{min(more)} is nothing that a run of this sweep writes")
 
 
-def check_lanes(cut: Cut, lanes: int, leaves: Sequence[Any]) -> None:
-    """Makes sure that the part of a wave holds its lanes, or none where these had not begun or are finished.
-
-    Args:
-      cut: the part.
-      lanes: how many there are.
-      leaves: shape and dtype of what a lane carries.
-
-    Raises:
-      RunError: it does not.
-    """
-    try:
-        for name in ("live", "taken"):
-            _array(cut, name, cut.arrays[name].dtype, (lanes,))
-        held = [name for name in cut.arrays if name.startswith("lanes/")]
-        if held:
-            for i, leaf in enumerate(leaves):
-                _array(cut, f"lanes/{i}", leaf.dtype, (lanes, *leaf.shape))
-            if len(held) > len(leaves):
-                raise RunError(f"it has {len(held)} arrays of lanes for {len(leaves)}")
-    except RunError as error:
-        raise RunError(
-            f"the checkpoint is not of this sweep: {error}. Delete the newest folder in checkpoints/ to go on "
-            "from the one before."
-        ) from None
-
-
-def _array(
-    cut: Cut, name: str, dtype: Any, shape: tuple[int | None, ...], least: int | None = None, most: int = 2**31 - 1
-) -> Any:
-    """An array of a cut, which must be so."""
-    array = cut.arrays.get(name)
-    if array is None:
-        raise RunError(f"{name} is missing")
-    sizes = len(array.shape) == len(shape) and all(n in (m, None) for n, m in zip(shape, array.shape, strict=True))
-    if not sizes or array.dtype != dtype:
-        raise RunError(f"{name} is {array.dtype} {array.shape}, and must be {np.dtype(dtype)} {shape}")
-    if least is not None and array.size and not (array.min() >= least and array.max() <= most):
+def _within(name: str, values: Any, most: int, least: int = 0) -> None:
+    values = np.asarray(values)
+    if values.size and not (values.min() >= least and values.max() <= most):
         raise RunError(f"{name} has numbers outside {least} … {most}")
-    return array

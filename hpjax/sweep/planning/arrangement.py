@@ -1,0 +1,126 @@
+"""Arrangements: how many lanes of a group one device computes at once, in which chunks and waves. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from hpjax.core.arrays import ceil_div
+from hpjax.engine import layout
+from hpjax.engine.device_lanes import rng_groups
+from hpjax.sweep.planning.width import Rate, chunks_that_fit
+
+# Bytes of host memory that the states of a wave may take where the devices are CPUs: a longer sweep takes no more.
+HOST_BYTES = 2**30
+
+Waves = tuple[tuple[int, ...], ...]
+
+
+class Capacity(NamedTuple):
+    """What decides how many lanes fit, and which of them may be computed together.
+
+    Attributes:
+      platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``.
+      devices: how many devices share the lanes.
+      memory: bytes of each, None where unknown, as for CPUs.
+      data_bytes: bytes of each that the data takes.
+      replicates: lanes of a trial.
+      independent: whether each trial draws random numbers of its own. Then any lanes may share a chunk; otherwise
+        only those of one replicate, which share theirs.
+      racing: whether a scheduler compares the trials of a round, for which all of its waves are in memory together.
+    """
+
+    platform: str
+    devices: int
+    memory: int | None
+    data_bytes: int
+    replicates: int
+    independent: bool
+    racing: bool
+
+    def lanes_together(self, trials: int) -> int:
+        """Returns how many lanes of so many trials may stand in one chunk."""
+        return trials * (self.replicates if self.independent else 1)
+
+    def chunks(self, trials: int, width: int) -> int:
+        """Returns how many chunks each device needs for the lanes of so many trials."""
+        replicate = np.repeat(np.arange(self.replicates, dtype=np.int32), trials)
+        return layout.chunks_needed(rng_groups(replicate, self.independent), width, self.devices)
+
+    def chunks_that_fit(self, width: int, lane_bytes: int) -> int | None:
+        """Returns how many chunks a device has memory for, None for any number."""
+        if self.memory is None and not self.racing:  # a race has all waves in memory, whatever their size
+            return chunks_that_fit(HOST_BYTES // self.devices, 0, width * lane_bytes)
+        return chunks_that_fit(self.memory, self.data_bytes, width * lane_bytes)
+
+    def waves(self, trials: Sequence[int], width: int, chunks: int | None) -> Waves:
+        """Splits trials into as few and as equal waves as ``chunks`` a device allow, None for any number of them."""
+        if not trials:
+            return ()
+        most = layout.most_trials(lambda count: self.chunks(count, width), chunks, len(trials))
+        return tuple(tuple(trials[i : i + most]) for i in range(0, len(trials), most))
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """One group on its devices.
+
+    Attributes:
+      width: lanes that one device computes at once.
+      kernels: ``"batched"`` where convolutions and pooling are matrix products, ``"xla"`` where they are XLA's own.
+      chunks: chunks of ``width`` lanes on each device, enough for the largest wave.
+      waves: ids of the trials that are on the devices together, a tuple for each wave; of a shard its own trials.
+      rates: speeds that were measured of widths; empty where the width was given, or chosen by rule.
+      planned_width: the width before the group ran out of memory; else ``width``.
+    """
+
+    width: int
+    kernels: str
+    chunks: int
+    waves: Waves
+    rates: tuple[Rate, ...]
+    planned_width: int
+
+    @classmethod
+    def of(
+        cls, capacity: Capacity, lane_bytes: int, trials: Sequence[int], width: int, kernels: str, rates: Sequence[Rate]
+    ) -> "Arrangement":
+        """Returns the arrangement of trials of ``lane_bytes`` a lane, in waves that fit."""
+        waves = capacity.waves(trials, width, capacity.chunks_that_fit(width, lane_bytes))
+        return cls(width, kernels, 1, (), tuple(rates), width).with_waves(capacity, waves)
+
+    @property
+    def trials(self) -> int:
+        """How many trials all waves have."""
+        return sum(map(len, self.waves))
+
+    @property
+    def ran_out_of_memory(self) -> bool:
+        """Whether the group trains at a smaller width than was planned."""
+        return self.width != self.planned_width
+
+    def with_waves(self, capacity: Capacity, waves: Waves) -> "Arrangement":
+        """Returns one of these waves, with as many chunks as the largest needs."""
+        chunks = max((capacity.chunks(len(wave), self.width) for wave in waves), default=1)
+        return replace(self, waves=waves, chunks=chunks)
+
+    def with_trials(self, capacity: Capacity, trials: Sequence[int]) -> "Arrangement":
+        """Returns one with more trials, in waves of their own that fit the chunks that it is compiled for."""
+        return replace(self, waves=(*self.waves, *capacity.waves(trials, self.width, self.chunks)))
+
+    def with_width(self, capacity: Capacity, width: int) -> "Arrangement":
+        """Returns one of another width, whose waves are the same."""
+        return replace(self, width=width).with_waves(capacity, self.waves)
+
+    def halved(self, capacity: Capacity) -> "Arrangement":
+        """Returns one of half the width, for a group that ran out of memory."""
+        return self.with_width(capacity, ceil_div(self.width, 2))
+
+    def split(self, capacity: Capacity, lane_bytes: int, trials: Sequence[int]) -> Waves:
+        """Splits a wave that was made for other devices into waves that fit on these."""
+        return capacity.waves(trials, self.width, capacity.chunks_that_fit(self.width, lane_bytes))
+
+    def state_bytes(self, lane_bytes: int, waves: int) -> int:
+        """Returns the bytes that the states of so many of its waves take on each device."""
+        return waves * self.chunks * self.width * lane_bytes

@@ -1,0 +1,116 @@
+"""Groups trials that share a program, and traces each program abstractly; nothing compiles."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from hpjax.core.hparams import Hparams, with_fold
+from hpjax.core.program import TrialLength
+from hpjax.core.space import Point
+from hpjax.engine.shapes import ProgramShapes
+from hpjax.engine.tracing import Tracer, Verdict, blamed, kinds_of, resolve_traced, shapes_of
+from hpjax.sweep.planning.plan import Group
+from hpjax.sweep.spec import SweepSpec
+
+
+class Grouping(NamedTuple):
+    """What tracing found of the trials so far.
+
+    Attributes:
+      tracer: what traces a program.
+      points: per trial, its hyperparameters.
+      lengths: per trial, how long it takes.
+      verdicts: per hyperparameter, whether it is traced, and why.
+      groups: the trials that share a program.
+      shapes: per group, what its program gives.
+    """
+
+    tracer: Tracer
+    points: tuple[Point, ...]
+    lengths: tuple[TrialLength, ...]
+    verdicts: dict[str, Verdict]
+    groups: tuple[Group, ...]
+    shapes: tuple[ProgramShapes, ...]
+
+    @property
+    def traced(self) -> frozenset[str]:
+        """The names of the traced hyperparameters."""
+        return frozenset(name for name, verdict in self.verdicts.items() if verdict.traced)
+
+
+def group(hparams: Sequence[Hparams], eval_every: Sequence[int], traced: frozenset[str]) -> list[Group]:
+    """Groups trials: two share one exactly when their tree structures and ``eval_every`` are equal.
+
+    Args:
+      hparams: of each trial, in the order of the ids; traced values are leaves.
+      eval_every: of each trial.
+      traced: the names of the traced hyperparameters.
+
+    Returns:
+      Groups in the order of their first trials; each trial stands in exactly one.
+    """
+    members: dict[tuple[Any, int], list[int]] = {}
+    for trial, (h, every) in enumerate(zip(hparams, eval_every, strict=True)):
+        members.setdefault((jax.tree.structure(h), every), []).append(trial)
+    groups = []
+    for number, ((_, every), trials) in enumerate(members.items()):
+        h = hparams[trials[0]]
+        static = {name: h[name] for name in h if name not in traced}
+        groups.append(Group(number, static, every, tuple(trials)))
+    return groups
+
+
+def tracer_of(spec: SweepSpec) -> Tracer:
+    """Returns what traces the program of a sweep, which needs the shapes of its data only."""
+    train, valid = spec.splits
+    return Tracer(spec.program, kinds_of(spec.space), shapes_of(train), shapes_of(valid), spec.folds)
+
+
+def grouped(
+    spec: SweepSpec,
+    points: Sequence[Point],
+    lengths: Sequence[TrialLength],
+    verdicts: dict[str, Verdict],
+    known: Sequence[ProgramShapes] = (),
+) -> Grouping:
+    """Groups trials so that the program of every group is known to trace.
+
+    Args:
+      spec: the sweep.
+      points: per trial, its hyperparameters.
+      lengths: per trial, how long it takes.
+      verdicts: per hyperparameter, whether it is traced. One that fails in a group becomes static, and all are
+        grouped anew.
+      known: what the programs of the first groups give, which were traced in earlier rounds.
+    """
+    tracer, verdicts = tracer_of(spec), dict(verdicts)
+    while True:
+        traced = frozenset(name for name, verdict in verdicts.items() if verdict.traced)
+        hparams = [Hparams(point, traced & point.keys()) for point in points]
+        groups = group(hparams, [length.eval_every for length in lengths], traced)
+        shapes = list(known)
+        for g in groups[len(known) :]:
+            found = resolve_traced(tracer, spec.space, points[g.trials[0]], verdicts)
+            if found is None:
+                break
+            shapes.append(found)
+        else:
+            return Grouping(tracer, tuple(points), tuple(lengths), verdicts, tuple(groups), tuple(shapes))
+
+
+def lengths_of(spec: SweepSpec, points: Sequence[Point]) -> list[TrialLength]:
+    """Returns how long each trial takes, and checks its hyperparameters by what the program says of them.
+
+    Raises:
+      InputError, ProgramError: they cannot be used.
+    """
+    hparams = [Hparams(point) for point in points]
+    if spec.folds is not None:
+        hparams = [with_fold(h, 0, spec.folds) for h in hparams]
+    try:
+        lengths = [spec.program.length(h) for h in hparams]
+        spec.program.validate(list(zip(hparams, lengths, strict=True)))
+    except Exception as error:
+        raise blamed(error) from None
+    return lengths

@@ -1,0 +1,105 @@
+"""Tells a plan as text: what ``print(sweep.plan())`` shows."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hpjax.core import format as text
+from hpjax.sweep.planning.width import Rate
+
+if TYPE_CHECKING:
+    from hpjax.sweep.planning.plan import Plan
+
+COLUMNS = (
+    "group",
+    "static",
+    "trials",
+    "waves",
+    "segments",
+    "width",
+    "chunks a device",
+    "parameters a lane",
+    "memory a device",
+)
+
+
+def report(plan: "Plan") -> str:
+    """Returns what a sweep will do: its size, the hyperparameters, the groups, what was measured, and hints."""
+    hyperparameters = text.table(
+        ("hyperparameter", "domain", "how", "why"),
+        [(v.name, plan.domains[v.name], "traced" if v.traced else "static", v.reason) for v in plan.verdicts],
+    )
+    parts = [
+        *_head(plan),
+        "",
+        hyperparameters,
+        "",
+        f"{text.count(len(plan.own_groups), 'compiled program')}, one a group",
+        text.table(COLUMNS, _groups(plan)),
+        *_measured(plan),
+        *(f"\nhint: {hint}" for hint in (*_out_of_memory(plan), *plan.hints)),
+    ]
+    return "\n".join(parts)
+
+
+def _head(plan: "Plan") -> list[str]:
+    count, kind = plan.devices
+    seeds = plan.replicates // (plan.folds or 1)
+    folds = f" ({text.count(seeds, 'seed')} × {plan.folds} folds)" if plan.folds else ""
+    rounds = f" in {len(plan.rounds)} rounds, of which the first is planned here," if len(plan.rounds) > 1 else ""
+    parts = " of one microbatch" if any(length.microsteps > 1 for length in plan.lengths) else ""
+    work = f", {text.count(plan.lane_steps, 'lane-step')}{parts}"
+    measured = all(each.rates for each in plan.arrangements)
+    return [
+        f"{text.count(plan.trials, 'trial')}{rounds} × {text.count(plan.replicates, 'replicate')}{folds} = "
+        f"{text.count(plan.trials * plan.replicates, 'lane')}{'' if plan.shard else work}",
+        *([f"shard {plan.shard}: {len(plan.own):,} of {plan.trials:,} trials{work}"] if plan.shard else []),
+        f"objective {plan.objective} · seed {plan.seed} · {plan.randomness} randomness",
+        f"{text.count(count, f'{kind} device')}, data {text.size(plan.data_bytes)} a device",
+        *([f"data {plan.stream}"] if plan.stream else []),
+        f"about {text.duration(plan.run_seconds)} to run and {text.duration(plan.compile_seconds)} to compile, "
+        + ("as measured" if measured else "by a rough estimate"),
+    ]
+
+
+def _groups(plan: "Plan") -> list[tuple[str, ...]]:
+    apart = len({g.eval_every for g in plan.own_groups}) > 1
+    rows: list[tuple[str, ...]] = []
+    for g in plan.own_groups:
+        own = plan.arrangements[g.number]
+        rows.append(
+            (
+                str(g.number),
+                f"{g}, eval_every={g.eval_every}" if apart else str(g),
+                f"{own.trials:,}",
+                f"{len(own.waves):,}",
+                f"{plan.segments(g):,}",
+                f"{own.width:,}",
+                f"{own.chunks:,}",
+                f"{plan.shapes[g.number].parameters:,}",
+                text.size(plan.memory(g)),
+            )
+        )
+    return rows
+
+
+def _measured(plan: "Plan") -> list[str]:
+    rates = {g.number: plan.arrangements[g.number].rates for g in plan.own_groups}
+    lines = [f"group {number}: {_speeds(own)}" for number, own in rates.items() if own]
+    unknown = ", ".join(str(number) for number, own in rates.items() if not own)
+    if lines and unknown:
+        lines.append(f"no time was left to measure group {unknown}; the next measurement goes on there")
+    return lines
+
+
+def _speeds(rates: Sequence[Rate]) -> str:
+    either = len({rate.kernels for rate in rates}) > 1
+    each = [f"{rate.width}{f' {rate.kernels}' if either else ''} → {rate.speed:,.0f}" for rate in rates]
+    return f"lane-steps a second by width at most: {', '.join(each)}"
+
+
+def _out_of_memory(plan: "Plan") -> list[str]:
+    return [
+        f"group {number} ran out of memory at the width {each.planned_width}: it trains at {each.width}."
+        for number, each in enumerate(plan.arrangements)
+        if each.ran_out_of_memory
+    ]
