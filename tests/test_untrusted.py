@@ -237,6 +237,24 @@ def test_a_database_that_no_run_wrote(finished, statement, message):
 
 
 @pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE lanes SET status = 'gone'",
+        "UPDATE trials SET wave = -2",
+        "UPDATE curves SET data = x'00'",
+        "UPDATE finished SET seconds = -1",
+        "INSERT INTO tests VALUES (99, '{}')",
+        "INSERT INTO clones VALUES (0, 1, 99, '{}')",
+    ],
+)
+def test_the_database_itself_refuses_rows_that_no_run_writes(finished, statement):
+    with contextlib.closing(sqlite3.connect(finished.run / "results.sqlite")) as database:
+        database.execute("PRAGMA foreign_keys=ON")
+        with pytest.raises(sqlite3.IntegrityError, match="constraint failed"):
+            database.execute(statement)
+
+
+@pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("replicates", 10**12, "sweep.replicates = 1000000000000: Expected `int` <= 2147483647"),
