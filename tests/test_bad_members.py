@@ -222,7 +222,7 @@ def test_a_metric_of_numpy_is_what_jax_computes():
     made = classifier(model=nn.Dense(3), metrics=metrics, eval_batch_size=7)
     for changes in ({"replicates": 2}, {"folds": 2, "randomness": "independent"}):
         result = hpx.Sweep(made, MODEL, trials=5, width=2, **changes).run(progress=False)
-        assert len(result.manifest["plan"]) > 0
+        assert len(result.manifest.plan) > 0
         for split in ("train", "valid"):
             own = result.curves(f"{split}/own")
             assert not np.isnan(own).any()

@@ -57,7 +57,7 @@ def test_run_prints_the_plan_the_best_trials_and_the_test(directory, ran):
     assert done.exit_code == 0, done.output
     check_run(done.stdout, done.stderr)
     result = hpx.load(directory)
-    assert result.manifest["sweep"]["seed"] == 1
+    assert result.manifest.sweep.seed == 1
     assert result.curves("valid/loss").shape == (8, 1, 2)
     assert result.tested.keys() == {result.best.id}
 

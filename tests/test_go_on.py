@@ -102,8 +102,8 @@ def test_a_preempted_run_is_resumed_and_then_extended(here):
     sweep = hpx.Sweep(program, spec["space"], trials=3, width=2, seed=5)
     assert same_bits(curves(hpx.load(here / "run")), curves(sweep.run(progress=False)))
     manifest = hpx.load(here / "run").manifest
-    assert manifest["command"] == ["hpjax", "run", "sweep.py", *map(str, options), "--dir", "run"]
-    assert manifest["extended_by"] == [["hpjax", "resume", "run", "--extend", "--steps", "2100"]]
+    assert manifest.command == ("hpjax", "run", "sweep.py", *map(str, options), "--dir", "run")
+    assert manifest.extended_by == (("hpjax", "resume", "run", "--extend", "--steps", "2100"),)
 
 
 def test_resume_takes_no_file_from_elsewhere(here, begun):
@@ -149,7 +149,7 @@ def test_hosts_from_the_command_line(here):
     assert f"{devices} cpu devices" in told[0][0]
     assert "4 trials: 4 complete" in told[0][0]
     assert "trials" not in told[1][0]
-    assert hpx.load(here / "run").manifest["devices"]["count"] == devices
+    assert hpx.load(here / "run").manifest.devices.count == devices
 
 
 @pytest.mark.slow

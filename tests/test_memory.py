@@ -81,7 +81,7 @@ def test_a_group_that_runs_out_of_memory_begins_anew_at_half_its_width(name, sho
     assert_bits(found, wide, of_group(found, 0, 1))
     assert found.ranking == wide.ranking
     told = f"group {group} ran out of memory at the width {WIDE}: it trains at 2."
-    assert any(told in line for line in found.manifest["plan"])
+    assert any(told in line for line in found.manifest.plan)
     again = at(WIDE, name).replay(found[of_group(found, group)[0]])
     assert again.agrees, "replayed at the width at which its group ran"
 

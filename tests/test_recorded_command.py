@@ -36,7 +36,7 @@ def here(tmp_path, monkeypatch):
 
 
 def command(folder):
-    return hpx.load(folder / "a run").manifest["command"]
+    return list(hpx.load(folder / "a run").manifest.command)
 
 
 def call(*words):
@@ -70,8 +70,8 @@ def test_a_resumed_and_extended_run(here, monkeypatch):
     call(*more)
     result = hpx.load(here / "a run")
     assert result.lane_step.tolist() == [[6]] * 4
-    assert result.manifest["command"] == ["hpjax", *TYPED]
-    assert result.manifest["extended_by"] == [["hpjax", *longer], ["hpjax", *more]]
+    assert list(result.manifest.command) == ["hpjax", *TYPED]
+    assert result.manifest.extended_by == (("hpjax", *longer), ("hpjax", *more))
     assert sys.argv == ["hpjax", *TYPED], "as it was"
 
 

@@ -135,9 +135,9 @@ def test_final_states(result):
 def test_the_directory(directory):
     manifest = json.loads((directory / "manifest.json").read_text())
     assert {"versions", "devices", "command", "created", "sweep", "plan"} <= manifest.keys()
-    assert manifest["versions"]["jax"] == jax.__version__
-    assert manifest["sweep"]["seed"] == 0
-    assert manifest["sweep"]["space"] == {"alternative 0": {"rate": "LogUniform(0.001, 1000000)"}}
+    assert manifest.versions["jax"] == jax.__version__
+    assert manifest.sweep.seed == 0
+    assert manifest.sweep.space == {"alternative 0": {"rate": "LogUniform(0.001, 1000000)"}}
     with sqlite3.connect(directory / "results.sqlite") as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         rows = database.execute("SELECT wave, segment, metric FROM curves ORDER BY 1, 2, 3").fetchall()
@@ -262,10 +262,10 @@ def keeping(k):
     ],
 )
 def test_schedulers_that_differ_are_told_apart_however_deep(make):
-    from hpjax.sweep.identity import _told
+    from hpjax.sweep.identity import _described
 
-    assert _told(make(1)) == _told(make(1)) != _told(make(2))
-    assert "0x" not in _told(make(1))
+    assert _described(make(1)) == _described(make(1)) != _described(make(2))
+    assert "0x" not in _described(make(1))
 
 
 def test_a_state_whose_group_still_runs_is_not_there_yet(tmp_path):

@@ -144,7 +144,7 @@ def test_a_trial_has_the_bits_that_it_has_in_the_whole_sweep(runs, whole):
 
 def test_the_width_is_that_of_the_whole_sweep(whole):
     """Alone five trials would get another."""
-    assert SWEEP.plan().widths == tuple(whole.manifest["sweep"]["width"]) == (4, 3)
+    assert SWEEP.plan().widths == whole.manifest.sweep.width == (4, 3)
     assert dataclasses.replace(SWEEP, trials=5).plan().widths == (2, 1)
     assert {shard(number).plan().widths for number in (1, 2, 3)} == {(4, 3)}
 
@@ -216,7 +216,7 @@ def check_whole(path, whole):
     result = hpx.load(path)
     same(result, whole, range(13))
     assert result.ranking == whole.ranking
-    assert result.manifest["sweep"]["shard"] is None
+    assert result.manifest.sweep.shard is None
     with compilations() as names:
         again = SWEEP.run(path, progress=False)
     assert names == []
@@ -239,7 +239,7 @@ def test_in_two_stages_and_shards_of_other_sizes(runs, whole, tmp_path):
     shard(2, 13).run(tmp_path / "b", progress=False)
     shutil.copytree(runs[0], tmp_path / "a")
     some = hpx.merge([runs[2], runs[0]], tmp_path / "some")
-    assert some.manifest["sweep"]["shard"] == ["1/3", "3/3"]
+    assert some.manifest.sweep.shard == ("1/3", "3/3")
     assert int((some.statuses == "other_shard").sum()) == 4
     same(some, whole, own(some))
     there = next(trial for trial in range(13) if trial not in own(some))

@@ -1,6 +1,7 @@
 """Batch-scaling studies against plain loops, published tables and exact gradients."""
 
 import dataclasses
+import json
 
 import flax.linen as nn
 import jax
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 import hpjax as hpx
 from hpjax import plot
 from hpjax.frontends.cli import main
+from hpjax.results.store.manifest import StudyRecord
 from hpjax.studies import (
     BatchScaling,
     BatchScalingResult,
@@ -26,7 +28,6 @@ from hpjax.studies import (
 from hpjax.studies.batch_scaling import _estimated_seconds
 from hpjax.studies.batch_scaling_result import recorded_answer
 from hpjax.studies.plot import draw_rates, draw_scaling
-from hpjax.studies.record import StudyRecord, recorded_study
 from hpjax.studies.to_target import bootstrap_of_minimum
 from hpjax.sweep.planning.width import Rate
 from tests.support.counting import compilations
@@ -602,11 +603,16 @@ def test_a_study_of_a_directory_goes_on_and_is_read_again(tmp_path):
 def test_the_manifest_says_what_was_asked(tmp_path):
     question = BatchScaling(decay(20), SPACE, [4, 8], 0.1 + 0.2, trials=1, complete=1)
     result = question.run(tmp_path, progress=False).result
-    assert recorded_study(hpx.load(tmp_path)) == StudyRecord("batch scaling", 0.1 + 0.2, 1, "batch_size")
-    for damaged in ("{}", "3", '{"kind": "batch scaling", "target": NaN, "complete": null, "over": "batch_size"}'):
-        result.manifest["sweep"]["program"]["hpjax.study"] = damaged
-        with pytest.raises(hpx.RunError, match="the manifest does not say what study the run belongs to"):
-            recorded_study(result)
+    assert hpx.load(tmp_path).manifest.sweep.study == StudyRecord("batch scaling", 0.1 + 0.2, "batch_size", 1)
+    assert BatchScalingResult.load(tmp_path).points == question.read(result).points
+    with pytest.raises(hpx.RunError, match=r"study.target: 0.30000000000000004 there, 0.2 here"):
+        BatchScaling(decay(20), SPACE, [4, 8], 0.2, trials=1, complete=1).run(tmp_path, progress=False)
+    path = tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["sweep"]["study"]["complete"] = 0
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(hpx.RunError, match=r"sweep.study.complete = 0"):
+        hpx.load(tmp_path)
 
 
 def test_microbatches_keep_what_was_replaced_in_a_program():

@@ -86,7 +86,7 @@ def test_each_group_has_its_own(speeds, monkeypatch):
     assert both.plan(measure=True).widths == (14, 9)  # three chunks of forty; all nine
     assert speeds["asked"][0] == (0, 8, "batched"), "first what takes longest"
     result = both.run(progress=False)
-    assert result.manifest["sweep"]["width"] == [14, 9]
+    assert result.manifest.sweep.width == (14, 9)
     assert set(result.widths[:40]) == {14}
 
 
@@ -154,7 +154,7 @@ def test_kernels_are_measured_too_and_belong_to_the_run(speeds, tmp_path):
     assert plan.kernels == ("xla",)
     assert "8 batched → 1, 8 xla → 2" in str(plan)
     first = images().run(tmp_path / "run", progress=False)
-    assert first.manifest["sweep"]["kernels"] == ["xla"]
+    assert first.manifest.sweep.kernels == ("xla",)
     # On a machine that measured nothing: the directory keeps its kernels, and its bits.
     remembered._here.clear()
     for file in (tmp_path / "cache" / "hpjax" / "widths").iterdir():

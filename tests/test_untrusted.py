@@ -71,6 +71,7 @@ class World:
 
     def sql(self, *statements):
         with contextlib.closing(sqlite3.connect(self.run / "results.sqlite")) as database:
+            database.execute("PRAGMA ignore_check_constraints=ON")
             for statement in statements:
                 database.execute(*((statement,) if isinstance(statement, str) else statement))
             database.commit()
@@ -240,27 +241,54 @@ def test_a_database_that_no_run_wrote(finished, statement, message):
 
 
 @pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE lanes SET status = 'gone'",
+        "UPDATE trials SET wave = -2",
+        "UPDATE curves SET data = x'00'",
+        "UPDATE finished SET seconds = -1",
+        "INSERT INTO tests VALUES (99, '{}')",
+        "INSERT INTO clones VALUES (0, 1, 99, '{}')",
+    ],
+)
+def test_the_database_itself_refuses_rows_that_no_run_writes(finished, statement):
+    with contextlib.closing(sqlite3.connect(finished.run / "results.sqlite")) as database:
+        database.execute("PRAGMA foreign_keys=ON")
+        with pytest.raises(sqlite3.IntegrityError, match="constraint failed"):
+            database.execute(statement)
+
+
+@pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("replicates", 10**12, "sweep.replicates = 1000000000000: must be a whole number, 1 or more"),
+        ("replicates", 10**12, "sweep.replicates = 1000000000000: Expected `int` <= 2147483647"),
         ("replicates", 2**30, "12 trials of 1073741824 replicates have 12 lanes"),
-        ("replicates", "1", "sweep.replicates = '1': must be a whole number"),
-        ("replicates", True, "sweep.replicates = True: must be a whole number"),
-        ("width", None, "sweep.width = None: must be a list of numbers"),
-        ("folds", 0, "sweep.folds = 0: must be null, or a whole number"),
-        ("names", ["../../etc"], "sweep.names = .'../../etc'.: must be a list of names"),
-        ("names", "rate", "sweep.names = 'rate': must be a list of names"),
-        ("metrics", [["valid/loss"]], "sweep.metrics = .*: must be a list of names"),
-        ("scales", {"rate": "log"}, "sweep.scales must have the names in sweep.names"),
-        ("scales", {"rate": []}, "sweep.scales = .*: must be one of linear, log"),
-        ("ranges", [{"rate": [0.1, "1", "log"]}], "sweep.ranges = .*: must be low, high and scale of names"),
-        ("program", ["study"], "sweep.program = .*: must be names with what they are"),
-        ("ranges", [], "sweep.ranges must have the alternatives of sweep.space"),
-        ("options", [{"rate": [1]}], "sweep.options = .*: must be the options of names"),
-        ("options", [{}, {}], "sweep.options must have the alternatives of sweep.space"),
-        ("space", {"alternative 0": []}, "sweep.space = .*: must be a domain for each name"),
-        ("objective", ["valid/loss", "minimise", None], "sweep.objective = .*: must be a metric, minimize or maximize"),
-        ("objective", ["valid/other", "minimize", None], "sweep.objective must be one of sweep.metrics"),
+        ("replicates", "1", "sweep.replicates = '1': Expected `int`, got `str`"),
+        ("replicates", True, "sweep.replicates = True: Expected `int`, got `bool`"),
+        ("width", None, "sweep.width = None: Expected `array`, got `null`"),
+        ("folds", 0, "sweep.folds = 0: Expected `int` >= 1"),
+        ("names", ["../../etc"], r"sweep.names\[0\] = '../../etc': Expected `str` matching regex"),
+        ("names", "rate", "sweep.names = 'rate': Expected `array`, got `str`"),
+        ("metrics", [["valid/loss"]], r"sweep.metrics\[0\] = .'valid/loss'.: Expected `str`, got `array`"),
+        ("scales", {"rate": "log"}, "sweep.scales = .*: must have the names in sweep.names"),
+        ("scales", {"rate": []}, "sweep.scales = .*: Expected `str`, got `array`"),
+        ("ranges", [{"rate": [0.1, "1", "log"]}], r"sweep.ranges\[0\] = .*: Expected `float`, got `str`"),
+        ("program", ["study"], r"sweep.program = .'study'.: Expected `object`, got `array`"),
+        ("ranges", [], r"sweep.ranges = \(\): must have the alternatives of sweep.space"),
+        ("options", [{"rate": [1]}], r"sweep.options\[0\] = .*: Expected `str`, got `int`"),
+        ("options", [{}, {}], "sweep.options = .*: must have the alternatives of sweep.space"),
+        ("space", {"alternative 0": []}, "sweep.space = .*: Expected `object`, got `array`"),
+        ("metrics", ["valid/loss", "valid/\x1b]0;title"], "sweep.metrics = .*: must be printable"),
+        ("metrics", ["valid/loss", "valid/loss"], "sweep.metrics = .*: must have no doubles"),
+        ("rounds", [11], "sweep.rounds = .*: must add up to sweep.trials"),
+        ("study", {"kind": "batch scaling"}, "sweep.study = .*: Object missing required field `target`"),
+        ("other", 1, "sweep = .*: Object contains unknown field `other`"),
+        (
+            "objective",
+            ["valid/loss", "minimise", None],
+            r"sweep.objective\[1\] = 'minimise': Invalid enum value 'minimise'",
+        ),
+        ("objective", ["valid/other", "minimize", None], "sweep.objective = .*: must be one of sweep.metrics"),
     ],
 )
 def test_a_manifest_that_no_run_wrote(finished, name, value, message):
@@ -328,12 +356,12 @@ def header(shape, dtype):
         ("0.npy", header((1, 3), "<f8") + bytes(24), "0.npy is float64 .*, and must be int32 of shape"),
         ("0.npy", b"", "cannot be read"),
         ("tree.json", b'[{"path": ["../../../x"], "dtype": "object"}]', "'object' is no dtype of a state"),
-        ("tree.json", b'[{"path": [["w"]], "dtype": "float32"}]', "must be a list of leaves with a path of their own"),
-        ("tree.json", b'[{"path": "w", "dtype": "float32"}]', "must be a list of leaves with a path of their own"),
+        ("tree.json", b'[{"path": [["w"]], "dtype": "float32"}]', r"\[0\].path\[0\] = .'w'.: Expected `int \| str`"),
+        ("tree.json", b'[{"path": "w", "dtype": "float32"}]', r"\[0\].path = 'w': Expected `array`, got `str`"),
         (
             "tree.json",
             b'[{"path": ["w"], "dtype": "int32"}, {"path": ["w", "x"], "dtype": "int32"}]',
-            "must be a list of leaves with a path of their own",
+            r"\[0\].path = .'w',.: must be of this leaf alone",
         ),
         ("tree.json", json.dumps([{"path": [str(i)], "dtype": "int32"} for i in range(9)]).encode(), "cannot be read"),
     ],

@@ -59,7 +59,7 @@ def main() -> None:
 
 def _answer(result: "Result") -> "BatchScalingResult | None":
     """Returns the answer of the study that a result belongs to, None if it belongs to none."""
-    if "hpjax.study" not in result.manifest["sweep"].get("program", {}):
+    if result.manifest.sweep.study is None:
         return None  # without the import below, which loads JAX and takes a second
     from hpjax.studies.batch_scaling_result import recorded_answer
 

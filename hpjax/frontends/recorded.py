@@ -46,8 +46,8 @@ def recorded_run(directory: Path, run: click.Command, resume: click.Command) -> 
     from hpjax.results.store.manifest import read_manifest
 
     manifest = read_manifest(directory)
-    command = _run_of(directory, manifest["command"])
-    for extension in manifest["extended_by"]:
+    command = _run_of(directory, list(manifest.command))
+    for extension in map(list, manifest.extended_by):
         if extension[:2] == ["hpjax", "resume"]:
             options = _parsed(directory, resume, extension)
             changes = {name: options[name] for name in ("trials", "steps") if options[name] is not None}

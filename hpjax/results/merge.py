@@ -1,20 +1,22 @@
-"""Merging: the run directories of a sweep's shards become one, as if one job had trained all their trials."""
+"""Merging: joins the run directories of a sweep's shards to one, as if one job had trained all their trials."""
 
 import os
 import shutil
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.format import count
 from hpjax.results.result import Result, load
-from hpjax.results.store.manifest import differences, origin, read_manifest
+from hpjax.results.store.manifest import Manifest, ShardRecord, differences, origin, read_manifest
 from hpjax.results.store.rows import NO_WAVE, Change, Planned
 from hpjax.results.store.run_store import STATES, Store
 
-# Of trials that are there twice, so many are named.
+# An error names so many of the trials that two shards have.
 NAMED = 10
 
 
@@ -23,14 +25,14 @@ class ShardRun(NamedTuple):
 
     Attributes:
       path: where it is.
-      manifest: what it says of itself.
+      manifest: of the run.
       store: its database and states.
       rows: every trial of the sweep.
-      own: the trials that it trained.
+      own: ids of the trials that it trained.
     """
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     store: Store
     rows: list[Planned]
     own: set[int]
@@ -41,13 +43,14 @@ def merge(directories: Iterable[str | Path], out: str | Path) -> Result:
 
     Args:
       directories: the run directories of the shards, in any order; merged ones too.
-      out: where to write, a new or an empty directory. It is there as a whole or not at all, and
-        ``sweep.run(out)`` of the sweep without shards reads it, once no trial is in another shard any more.
+      out: where to write, a new or an empty directory. It is written whole or not at all. Once it has every shard,
+        ``sweep.run(out)`` of the sweep without shards reads it.
 
     Returns:
       The result of ``out``.
 
     Raises:
+      InputError: there are no directories.
       RunError: a run is not finished, the sweeps differ, a trial is in two of them, or ``out`` cannot be written.
 
     Example:
@@ -66,9 +69,9 @@ def merge(directories: Iterable[str | Path], out: str | Path) -> Result:
     parts = [_opened(Path(directory)) for directory in directories]
     try:
         if not parts:
-            raise InputError("merge.directories", [], "must be run directories", "Give those of the shards.")
+            raise InputError("merge.directories", [], "must be run directories", 'Write ["runs/1", "runs/2"].')
         _check(parts)
-        # Whatever the order in which they were given, and in how many steps they are merged.
+        # Sorted, so that the order in which they were given, or merged before, does not show in ``out``.
         _write(sorted(parts, key=lambda part: min(part.own)), out)
     finally:
         for part in parts:
@@ -79,27 +82,24 @@ def merge(directories: Iterable[str | Path], out: str | Path) -> Result:
 def _opened(path: Path) -> ShardRun:
     manifest = read_manifest(path)
     store = Store.open(path)
-    try:
-        store.check(manifest["sweep"]["replicates"])
-        rows = store.trials()
-        own = {row.trial for row in rows if row.wave != NO_WAVE}
-        if manifest["sweep"]["shard"] is None:
-            raise RunError(f"{str(path)!r} holds a whole sweep, and no shard of one. Leave it out.")
-        if store.ends() <= manifest["extended"]:
-            raise RunError(f"{str(path)!r} is not finished. Run its shard again: it goes on where it was interrupted.")
-        if not own or [row.trial for row in rows] != list(range(manifest["sweep"]["trials"])):
-            raise RunError(f"{str(path)!r} cannot be read: trials are missing.")
-        for wave in sorted({row.wave for row in rows} - {NO_WAVE}):
-            if not (path / STATES / f"wave-{wave}").is_dir():
-                raise RunError(f"{str(path)!r} cannot be read: the states of wave {wave} are missing.")
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{str(path)!r} cannot be read: damaged, or of another version ({error!r}).") from None
+    store.check(manifest.sweep.replicates)
+    rows = store.trials()
+    own = {row.trial for row in rows if row.wave != NO_WAVE}
+    if manifest.sweep.shard is None:
+        raise RunError(f"{str(path)!r} holds a whole sweep, and no shard of one. Leave it out.")
+    if store.ends() <= manifest.extended:
+        raise RunError(f"{str(path)!r} is not finished. Run its shard again: it goes on where it was interrupted.")
+    if not own or [row.trial for row in rows] != list(range(manifest.sweep.trials)):
+        raise RunError(f"{str(path)!r} cannot be read: trials are missing. Restore it from a copy.")
+    for wave in sorted({row.wave for row in rows} - {NO_WAVE}):
+        if not (path / STATES / f"wave-{wave}").is_dir():
+            raise RunError(f"{str(path)!r} cannot be read: the states of wave {wave} are missing. Restore them.")
     return ShardRun(path, manifest, store, rows, own)
 
 
 def _check(parts: Sequence[ShardRun]) -> None:
-    """Checks that these are shards of one sweep, and that none has a trial of another."""
-    first, *others = ({n: v for n, v in part.manifest["sweep"].items() if n != "shard"} for part in parts)
+    """Raises unless these are shards of one sweep, and no two of them have a trial in common."""
+    first, *others = (replace(part.manifest.sweep, shard=None) for part in parts)
     for part, sweep in zip(parts[1:], others, strict=True):
         if lines := differences(first, sweep):
             raise RunError(
@@ -118,11 +118,11 @@ def _check(parts: Sequence[ShardRun]) -> None:
 
 
 def _write(parts: Sequence[ShardRun], out: Path) -> None:
-    """Writes beside ``out``, and renames at the end."""
+    """Writes a directory beside ``out``, and gives it that name at the end, so that ``out`` is never half written."""
     target = out.absolute()
     beside = target.with_name(f"{target.name}.part-{os.getpid()}")
     if beside.exists():
-        raise RunError(f"{str(beside)!r} is in the way: what is left of a merge that was interrupted. Delete it.")
+        raise RunError(f"{str(beside)!r} is left of a merge that was interrupted. Delete it.")
     try:
         store = Store.create(beside, _manifest(parts))
         try:
@@ -131,13 +131,13 @@ def _write(parts: Sequence[ShardRun], out: Path) -> None:
             store.close()
         beside.rename(target)
     except OSError as error:
-        raise RunError(f"{str(out)!r} cannot be written: {error}.") from None
+        raise RunError(f"{str(out)!r} cannot be written: {error}. Choose another directory.") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
 def _join(parts: Sequence[ShardRun], merged: Store, directory: Path) -> None:
-    """Writes the trials, lanes, curves and states of all parts, with waves numbered anew."""
+    """Writes the trials, lanes, curves and states of all parts, and numbers their waves anew."""
     used = [(number, wave) for number, part in enumerate(parts) for wave in sorted({row.wave for row in part.rows})]
     waves = {each: new for new, each in enumerate(each for each in used if each[1] != NO_WAVE)}
     rows = {row.trial: row for row in parts[0].rows}
@@ -145,7 +145,7 @@ def _join(parts: Sequence[ShardRun], merged: Store, directory: Path) -> None:
     for number, part in enumerate(parts):
         rows |= {row.trial: row._replace(wave=waves[number, row.wave]) for row in part.rows if row.trial in part.own}
         lanes += [lane for lane in part.store.lanes() if lane.trial in part.own]
-    replicates, metrics = (parts[0].manifest["sweep"][name] for name in ("replicates", "metrics"))
+    replicates, metrics = parts[0].manifest.sweep.replicates, parts[0].manifest.sweep.metrics
     with merged.transaction():
         merged.add_trials(rows.values(), replicates)
         merged.add_changes(lanes)
@@ -159,22 +159,23 @@ def _join(parts: Sequence[ShardRun], merged: Store, directory: Path) -> None:
         shutil.copytree(parts[number].path / STATES / f"wave-{wave}", directory / STATES / f"wave-{new}")
 
 
-def _manifest(parts: Sequence[ShardRun]) -> dict[str, Any]:
-    """That of the first part, but for what all of them say; ``merged`` has how each shard ran."""
+def _manifest(parts: Sequence[ShardRun]) -> Manifest:
+    """Returns the manifest of the first part, with the shards and plans of all, and how each of them ran."""
     manifests = [part.manifest for part in parts]
-    sweep = manifests[0]["sweep"]
-    shards = [shard for each in manifests for shard in each["sweep"]["shard"]]
-    whole = sum(len(part.own) for part in parts) == sweep["trials"]
-    return manifests[0] | {
+    first = manifests[0]
+    shards = tuple(shard for each in manifests for shard in each.sweep.shard or ())
+    whole = sum(len(part.own) for part in parts) == first.sweep.trials
+    return replace(
+        first,
         **origin(),
-        "extended": 0,
-        "extended_by": [],
-        "sweep": sweep | {"shard": None if whole else shards},
-        "plan": [line for each in manifests for line in (*each["plan"], "")],
-        "merged": [run for each in manifests for run in each.get("merged", [_run(each)])],
-    }
+        extended=0,
+        extended_by=(),
+        sweep=replace(first.sweep, shard=None if whole else shards),
+        plan=tuple(line for each in manifests for line in (*each.plan, "")),
+        merged=tuple(run for each in manifests for run in each.merged or [_record(each)]),
+    )
 
 
-def _run(manifest: dict[str, Any]) -> dict[str, Any]:
-    names = ("created", "command", "versions", "devices")
-    return {"shard": manifest["sweep"]["shard"][0]} | {name: manifest[name] for name in names}
+def _record(of: Manifest) -> ShardRecord:
+    shard = ", ".join(of.sweep.shard or ())
+    return ShardRecord(shard, of.created, of.command, of.versions, of.devices)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
 
 import numpy as np
 
@@ -11,13 +10,14 @@ from hpjax.core.domains import Range
 from hpjax.core.errors import RunError
 from hpjax.core.format import size
 from hpjax.core.objective import Objective
+from hpjax.results.store.manifest import Manifest, SweepRecord
 from hpjax.results.store.rows import STATUS_DTYPE, Change, Status
 from hpjax.results.store.run_store import Store
 from hpjax.results.store.validation import memory
 from hpjax.results.table import Alternative, Takeover, TrialTable
 
 
-def read_table(store: Store, manifest: Mapping[str, Any]) -> TrialTable:
+def read_table(store: Store, manifest: Manifest) -> TrialTable:
     """Returns the trials in a store as arrays, all of one moment, though a run may be writing to it.
 
     Args:
@@ -27,19 +27,19 @@ def read_table(store: Store, manifest: Mapping[str, Any]) -> TrialTable:
     Raises:
       RunError: the database is damaged, does not fit the manifest, or does not fit into memory.
     """
-    sweep = manifest["sweep"]
-    metrics = tuple(sweep["metrics"])
+    sweep = manifest.sweep
+    metrics = sweep.metrics
     with store.snapshot():
-        store.check(sweep["replicates"])
+        store.check(sweep.replicates)
         rows, lineage = store.trials(), [Takeover(*row) for row in store.clones()]
-        lane_status, lane_step = _lanes(store.lanes(), (len(rows), sweep["replicates"]))
+        lane_status, lane_step = _lanes(store.lanes(), (len(rows), sweep.replicates))
         recorded = _curves(store.curves(metrics, lane_status.shape), metrics, lane_status.shape)
         tested = store.tests()
     first = [row.hparams for row in rows]
     hparams = list(first)
     for takeover in lineage:
         hparams[takeover.trial] = takeover.hparams
-    unknown = {*chain(*first, *(takeover.hparams for takeover in lineage))} - {*sweep["names"]}
+    unknown = {*chain(*first, *(takeover.hparams for takeover in lineage))} - {*sweep.names}
     if unknown:
         raise RunError(
             f"the database has hyperparameters {sorted(unknown)}, and the manifest has none of these names. "
@@ -49,10 +49,10 @@ def read_table(store: Store, manifest: Mapping[str, Any]) -> TrialTable:
     evaluated = np.nan_to_num(recorded["step"]).max(axis=-1, initial=0).astype(np.int64)
     rounds, groups, waves, widths = (np.array([row[i] for row in rows], np.int32) for i in range(1, 5))
     return TrialTable(
-        names=tuple(sweep["names"]),
+        names=sweep.names,
         metrics=metrics,
-        objective=Objective(*sweep["objective"]),
-        scales=dict(sweep["scales"]),
+        objective=Objective(*sweep.objective),
+        scales=dict(sweep.scales),
         alternatives=_alternatives(sweep),
         hparams=hparams,
         first_hparams=first,
@@ -68,7 +68,7 @@ def read_table(store: Store, manifest: Mapping[str, Any]) -> TrialTable:
     )
 
 
-def _alternatives(sweep: Mapping[str, Any]) -> tuple[Alternative, ...]:
+def _alternatives(sweep: SweepRecord) -> tuple[Alternative, ...]:
     """Returns the alternatives of the space that a manifest records."""
     return tuple(
         Alternative(
@@ -76,7 +76,7 @@ def _alternatives(sweep: Mapping[str, Any]) -> tuple[Alternative, ...]:
             {name: Range(*ends) for name, ends in ranges.items()},
             {name: tuple(texts) for name, texts in options.items()},
         )
-        for domains, ranges, options in zip(sweep["space"].values(), sweep["ranges"], sweep["options"], strict=True)
+        for domains, ranges, options in zip(sweep.space.values(), sweep.ranges, sweep.options, strict=True)
     )
 
 

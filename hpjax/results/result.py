@@ -15,7 +15,7 @@ from hpjax.core.format import table as text_table
 from hpjax.core.objective import Objective
 from hpjax.results import plot
 from hpjax.results.reading import read_table
-from hpjax.results.store.manifest import read_manifest
+from hpjax.results.store.manifest import Manifest, read_manifest
 from hpjax.results.store.rows import Status
 from hpjax.results.store.run_store import Store
 from hpjax.results.table import TrialTable
@@ -36,7 +36,7 @@ class Result(TrialTable):
     """What a sweep found: its trials as arrays, and what reads their states, tests, predicts, draws and exports.
 
     Attributes:
-      manifest: versions, devices, seed, space, plan and command of the run.
+      manifest: versions, devices, command and plan of the run, and its sweep: ``result.manifest.sweep.seed``.
 
     Beside these it has all attributes of a table of trials: ``names``, ``metrics``, ``hparams`` (per trial, name to
     value; where a scheduler changed them, the last ones), ``first_hparams``, ``lineage``; the int arrays (trials,)
@@ -50,9 +50,7 @@ class Result(TrialTable):
       (4, (4, 1, 2))
     """
 
-    def __init__(
-        self, store: Store, manifest: dict[str, Any], models: "Callable[[Result], Models] | None" = None
-    ) -> None:
+    def __init__(self, store: Store, manifest: Manifest, models: "Callable[[Result], Models] | None" = None) -> None:
         super().__init__(**vars(read_table(store, manifest)))
         self._store, self.manifest, self._models_of = store, manifest, models
         self._predictors: dict[int, Callable[[Any], Any]] = {}
@@ -162,7 +160,7 @@ class Result(TrialTable):
         """
         status = self.lane_status[trial, replicate]
         if status == Status.OTHER_SHARD:
-            shards = ", ".join(self.manifest["sweep"].get("shard") or "?")
+            shards = ", ".join(self.manifest.sweep.shard or "?")
             raise RunError(
                 f"trial {trial} is in another shard: this run is shard {shards} of its sweep. "
                 "Load the run directory of the trial's own shard, or join all: hpjax merge DIR... --out WHOLE."

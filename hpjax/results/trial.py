@@ -128,7 +128,7 @@ class Trial:
         export.check_path(path)  # before the state is read
         hparams = {f"hparams.{name}": show(value) for name, value in self.hparams.items()}
         header = {"trial": str(self.id), "replicate": str(replicate)} | hparams
-        supervised = self._result.manifest["sweep"]["program"].get("kind") == "supervised"
+        supervised = self._result.manifest.sweep.program.get("kind") == "supervised"
         export.write(path, export.exported(self.restore(replicate), supervised), header)
 
     def predict(self, x: Any) -> Any:

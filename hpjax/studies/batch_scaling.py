@@ -22,10 +22,9 @@ from hpjax.data.examples import Examples, examples_in
 from hpjax.data.stream import Stream
 from hpjax.engine.distributed import on_writer
 from hpjax.results.result import Result
-from hpjax.results.store.manifest import recorded_manifest
+from hpjax.results.store.manifest import StudyRecord, recorded_manifest
 from hpjax.samplers import Sampler, Sobol
 from hpjax.studies.batch_scaling_result import KIND, BatchScalingResult
-from hpjax.studies.record import StudyRecord, description
 from hpjax.studies.search import SearchPerBatchSize
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.sweep import Sweep
@@ -148,7 +147,6 @@ class BatchScaling:
             replace(
                 self.program,
                 react=_until(self.program, self.objective, self.target),
-                describe={**self.program.describe, **description(self.as_record())},
                 steps=self._budget,
             ),
             self.space & Space(**{self.name: Choice(*sizes)}),
@@ -158,6 +156,7 @@ class BatchScaling:
             seed=self.seed,
             width=self.width,
             devices=self.devices,
+            study=self.as_record(),
         )
         if not any(self.name in shapes.reads for shapes in sweep.plan().shapes):
             allowed = "is never read by the program, so that all batch sizes would train the same"
@@ -204,7 +203,7 @@ class BatchScaling:
 
     def as_record(self) -> StudyRecord:
         """Returns what the manifest says of the study."""
-        return StudyRecord(KIND, float(self.target), self.complete, self.name)
+        return StudyRecord(KIND, float(self.target), self.name, self.complete)
 
     def _check_budget(self) -> None:
         """Raises unless ``steps`` and ``epochs`` can be used."""

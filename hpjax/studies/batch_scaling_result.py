@@ -16,7 +16,6 @@ from hpjax.results.result import Result, load
 from hpjax.studies import plot
 from hpjax.studies.doubts import doubts_of
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps, slopes
-from hpjax.studies.record import recorded_study
 from hpjax.studies.report import report_of
 from hpjax.studies.to_target import bootstrap_of_minimum, edges_of, steps_to_target
 
@@ -303,7 +302,7 @@ def recorded_answer(result: Result) -> BatchScalingResult | None:
     Raises:
       RunError: the manifest has a record of the study that cannot be read.
     """
-    record = recorded_study(result)
+    record = result.manifest.sweep.study
     if record is None or record.kind != KIND:
         return None
     return BatchScalingResult.read(result, record.target, complete=record.complete, name=record.over)
@@ -315,7 +314,7 @@ def _check_reading(result: Result, target: float, complete: int | None, name: st
     check_float(f"{field}.target", target, -np.inf, remedy="Write target=0.1.")
     if complete is not None:
         check_int(f"{field}.complete", complete)
-    record = recorded_study(result)
+    record = result.manifest.sweep.study
     score = result.objective.value  # turns a value into a score as well, since one is the other or its negative
     if record is not None and score(target) < score(record.target):
         allowed = f"is harder than the target at which the trials ended, {show(record.target)}"

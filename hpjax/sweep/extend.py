@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from msgspec.structs import replace
 
 from hpjax.core.arrays import Array, Ints
 from hpjax.core.errors import RunError
@@ -14,7 +15,7 @@ from hpjax.engine.lane import HEALTHY
 from hpjax.engine.shapes import Lane, ProgramShapes, lane_shapes
 from hpjax.results.result import Result
 from hpjax.results.store.checkpoints import KEPT, Checkpoints, forget
-from hpjax.results.store.manifest import read_manifest, write_manifest
+from hpjax.results.store.manifest import Manifest, SweepRecord, read_manifest, write_manifest
 from hpjax.results.store.rows import NO_WAVE, STATUSES, Status
 from hpjax.results.store.run_store import Store
 from hpjax.sweep.planning.plan import Plan
@@ -25,7 +26,7 @@ from hpjax.sweep.spec import SweepSpec
 MAY_CHANGE = {"trials", "rounds", "steps"}
 
 
-def extend(path: Path, spec: SweepSpec, plan: Plan, manifest: dict[str, Any]) -> None:
+def extend(path: Path, spec: SweepSpec, plan: Plan, manifest: Manifest) -> None:
     """Makes a finished run of the same sweep, but for fewer trials or steps, one that goes on as this sweep.
 
     Writes a checkpoint from which it goes on, and then the manifest: until that is there it is the finished run.
@@ -41,11 +42,11 @@ def extend(path: Path, spec: SweepSpec, plan: Plan, manifest: dict[str, Any]) ->
       RunError: the run is not finished, or cannot be extended so.
     """
     there = read_manifest(path)
-    was, now = there["sweep"], manifest["sweep"]
-    changed = {name for name in was.keys() | now.keys() if was.get(name) != now.get(name)}
-    if not changed or changed - MAY_CHANGE or now["trials"] < was["trials"]:
+    was, now = there.sweep, manifest.sweep
+    changed = {name for name in was.__struct_fields__ if getattr(was, name) != getattr(now, name)}
+    if not changed or changed - MAY_CHANGE or now.trials < was.trials:
         return
-    store = Store.finished(path, there["extended"])
+    store = Store.finished(path, there.extended)
     if store is None:
         raise RunError(
             f"the run in {str(path)!r} is not finished, and only then can be extended. Run it as it was first."
@@ -61,23 +62,23 @@ def extend(path: Path, spec: SweepSpec, plan: Plan, manifest: dict[str, Any]) ->
     for _ in range(KEPT):  # one may be damaged
         checkpoints.save(arrays, 0.0)
     checkpoints.close()
-    began = {name: there[name] for name in ("created", "command")}
-    commands = [*there["extended_by"], manifest["command"]]
-    write_manifest(path, manifest | began | {"extended": there["extended"] + 1, "extended_by": commands})
+    extended_by = (*there.extended_by, manifest.command)
+    extended = replace(manifest, extended=there.extended + 1, extended_by=extended_by)
+    write_manifest(path, replace(extended, created=there.created, command=there.command))
 
 
-def _check_steps(spec: SweepSpec, plan: Plan, was: dict[str, Any], now: dict[str, Any], changed: set[str]) -> None:
+def _check_steps(spec: SweepSpec, plan: Plan, was: SweepRecord, now: SweepRecord, changed: set[str]) -> None:
     """Raises ``RunError`` unless more steps end with the bits of a run that had them from the beginning."""
-    steps = was["steps"]
+    steps = was.steps
 
     def refused(why: str) -> RunError:
-        return RunError(f"the run cannot be extended from {steps} to {now['steps']} steps: {why}.")
+        return RunError(f"the run cannot be extended from {steps} to {now.steps} steps: {why}.")
 
     if "trials" in changed or len(plan.rounds) > 1:
         raise refused("only a run of one round can, and trials can be added afterwards")
-    if not isinstance(steps, int) or not isinstance(now["steps"], int):
+    if not isinstance(steps, int) or not isinstance(now.steps, int):
         raise refused("its trials take different numbers of steps")
-    if now["steps"] < steps:
+    if now.steps < steps:
         raise refused("that would be fewer")
     if spec.program.finishes:
         raise refused("its program finished what complete trials keep, as early stopping does. Begin a new run")

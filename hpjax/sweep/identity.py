@@ -1,4 +1,4 @@
-"""The manifest: what decides the bits of a run, and where and with what it ran."""
+"""The identity of a sweep: what decides the bits of a run, as its manifest records it."""
 
 import hashlib
 import json
@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from msgspec.structs import replace
 
 from hpjax.core.choice import Choice
 from hpjax.core.format import show
@@ -22,61 +23,71 @@ from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key
 from hpjax.core.program import Program
 from hpjax.data.stream import Stream, first_batch_of
-from hpjax.results.store.manifest import FORMAT, origin
+from hpjax.results.store.manifest import Devices, Manifest, SweepRecord, origin
 from hpjax.sweep.planning.grouping import tracer_of
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.spec import SweepSpec
 
-# Of what samplers and schedulers hold so many characters are told.
+# Longer descriptions of samplers are cut to so many characters and a digest.
 LONG = 2000
+PACKAGES = ("hpjax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
 
 
-def manifest(spec: SweepSpec, plan: Plan, recorded: bool) -> dict[str, Any]:
-    """What a run says of itself, as JSON; digests of code and data only where it is recorded in a directory."""
-    packages = ("hpjax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
-    return {
-        "format": FORMAT,
-        "extended": 0,
-        "extended_by": [],
+def manifest(spec: SweepSpec, plan: Plan, recorded: bool) -> Manifest:
+    """Returns the manifest of a run.
+
+    Args:
+      spec: the sweep.
+      plan: its first round.
+      recorded: whether the run is recorded in a directory; only then code and data are digested, which takes long.
+    """
+    sweep = description(spec, plan)
+    return Manifest(
+        format=2,
+        extended=0,
+        extended_by=(),
         **origin(),
-        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
-        "devices": {"count": plan.devices[0], "kind": plan.devices[1]},
-        "sweep": description(spec, plan) | (digests(spec, plan) if recorded else {}),
-        "plan": str(plan).splitlines(),
-    }
+        versions={"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
+        devices=Devices(*plan.devices),
+        sweep=replace(sweep, **digests(spec, plan)) if recorded else sweep,
+        plan=tuple(str(plan).splitlines()),
+    )
 
 
-def description(spec: SweepSpec, plan: Plan) -> dict[str, Any]:
-    """What the sweep is, as JSON: names and numbers, with nothing that takes long to find out."""
-    branches = spec.space.branches
-    return {
-        "space": {f"alternative {i}": {n: str(d) for n, d in b.items()} for i, b in enumerate(branches)},
-        "names": list(spec.space.names),
-        "ranges": [{n: list(r) for n, d in b.items() if (r := d.range()) is not None} for b in branches],
-        "options": [{n: [*map(show, d.options)] for n, d in b.items() if isinstance(d, Choice)} for b in branches],
-        "scales": {name: spec.space.scale(name) for name in spec.space.names},
-        "metrics": sorted({name for shapes in plan.shapes for name in shapes.metrics}),
-        "trials": plan.trials,
-        "shard": None if plan.shard is None else [str(plan.shard)],
-        "rounds": list(plan.rounds),
-        "replicates": plan.replicates,
-        "folds": plan.folds,
-        "sampler": _abridged(_told(spec.sampler)),
-        "points": digest(repr([{n: show(v) for n, v in point.items()} for point in plan.points])),
-        "scheduler": None if spec.scheduler is None else _told(spec.scheduler),
-        "objective": [spec.objective.metric, spec.objective.direction, spec.objective.quantile],
-        "seed": spec.seed,
-        "randomness": spec.randomness,
-        "width": list(plan.widths),
-        "kernels": list(plan.kernels),
-        "steps": digest(repr(plan.lengths)) if len(set(plan.lengths)) > 1 else plan.steps[0],
-        "eval_every": sorted({g.eval_every for g in plan.groups}),
-        "program": {name: str(value) for name, value in spec.program.describe.items()},
-    }
+def description(spec: SweepSpec, plan: Plan) -> SweepRecord:
+    """Returns what the sweep is, without the digests of code and data, which take long."""
+    branches, objective = spec.space.branches, spec.objective
+    return SweepRecord(
+        space={f"alternative {i}": {n: str(d) for n, d in b.items()} for i, b in enumerate(branches)},
+        names=tuple(spec.space.names),
+        ranges=tuple({n: r for n, d in b.items() if (r := d.range()) is not None} for b in branches),
+        options=tuple(
+            {n: tuple(map(show, d.options)) for n, d in b.items() if isinstance(d, Choice)} for b in branches
+        ),
+        scales={name: spec.space.scale(name) for name in spec.space.names},
+        metrics=tuple(sorted({name for shapes in plan.shapes for name in shapes.metrics})),
+        trials=plan.trials,
+        shard=None if plan.shard is None else (str(plan.shard),),
+        rounds=plan.rounds,
+        replicates=plan.replicates,
+        folds=plan.folds,
+        sampler=_abridged(_described(spec.sampler)),
+        points=digest(repr([{n: show(v) for n, v in point.items()} for point in plan.points])),
+        scheduler=None if spec.scheduler is None else _described(spec.scheduler),
+        objective=(objective.metric, objective.direction, objective.quantile),
+        seed=spec.seed,
+        randomness=spec.randomness,
+        width=plan.widths,
+        kernels=plan.kernels,
+        steps=digest(repr(plan.lengths)) if len(set(plan.lengths)) > 1 else plan.steps[0],
+        eval_every=tuple(sorted({g.eval_every for g in plan.groups})),
+        program={name: str(value) for name, value in spec.program.describe.items()},
+        study=spec.study,
+    )
 
 
 def digests(spec: SweepSpec, plan: Plan) -> dict[str, Any]:
-    """What the code and the data are, as digests: with ``description`` all that decides the bits of the sweep."""
+    """Returns ``code`` and ``data`` of a ``SweepRecord``, which with ``description`` decide the bits of the sweep."""
     tracing = tracer_of(spec)
     traced = [v.name for v in plan.verdicts if v.traced]
     code = hashlib.sha256()
@@ -90,7 +101,7 @@ def digests(spec: SweepSpec, plan: Plan) -> dict[str, Any]:
     splits = {} if data is None else {name: getattr(data, name) for name in ("train", "valid", "test")}
     of_data = {name: hashlib.sha256() for name in splits}
     for name, split in splits.items():
-        if isinstance(split, Stream):  # it cannot be read to its end: what it is called, and its first batch
+        if isinstance(split, Stream):  # a stream has no end: its name and its first batch stand for it
             of_data[name].update(f"stream {split.name}".encode())
         for array in jax.tree.leaves(first_batch_of(split)):
             _add(of_data[name], array)
@@ -98,7 +109,7 @@ def digests(spec: SweepSpec, plan: Plan) -> dict[str, Any]:
 
 
 def _life(program: Program) -> Callable[[Hparams, Any, Any], Any]:
-    """A short life of a lane: what is hashed in place of the user's code."""
+    """Returns a function from initialization to finish, whose trace is hashed in place of the user's code."""
 
     def life(h: Hparams, train: Any, valid: Any) -> Any:
         key = lane_key(0, 0)
@@ -122,34 +133,39 @@ def _short(digest: Any) -> str:
     return str(digest.hexdigest()[:16])
 
 
-def _abridged(told: str) -> str:
-    """It, or of a long one the beginning and a digest of all."""
-    return told if len(told) <= LONG else f"{told[:LONG]}… {digest(told)}"
+def _abridged(text: str) -> str:
+    """Returns a description, or of a long one the beginning and a digest of the whole."""
+    return text if len(text) <= LONG else f"{text[:LONG]}… {digest(text)}"
 
 
-def _told(thing: Any, within: tuple[int, ...] = ()) -> str:
-    """A sampler or a scheduler, or what it holds, by its type and its spec, however deep."""
+def _described(thing: Any, within: tuple[int, ...] = ()) -> str:
+    """Returns a sampler or a scheduler in words: types and settings, those of what it holds among them.
+
+    Args:
+      thing: what to describe.
+      within: ids of the objects that hold it, which end a circle.
+    """
     if id(thing) in within:
         return "..."
     if isinstance(thing, list | dict):
-        with suppress(TypeError, ValueError):  # of plain values; the fast way, since a list of points may be long
-            told = json.dumps(thing)
-            if json.loads(told) == thing:  # which keys that are no strings are not
-                return told
-    tell = partial(_told, within=(*within, id(thing)))
+        with suppress(TypeError, ValueError):  # plain values in one call, since a list of points may be long
+            text = json.dumps(thing)
+            if json.loads(text) == thing:  # JSON turns keys that are no strings into some
+                return text
+    describe = partial(_described, within=(*within, id(thing)))
     if isinstance(thing, Mapping):
-        return "{" + ", ".join(f"{tell(key)}: {tell(value)}" for key, value in thing.items()) + "}"
+        return "{" + ", ".join(f"{describe(key)}: {describe(value)}" for key, value in thing.items()) + "}"
     if isinstance(thing, list | tuple):
-        return f"[{', '.join(map(tell, thing))}]"
+        return f"[{', '.join(map(describe, thing))}]"
     if isinstance(thing, set | frozenset):
-        return f"{{{', '.join(sorted(map(tell, thing)))}}}"
+        return f"{{{', '.join(sorted(map(describe, thing)))}}}"
     if isinstance(thing, partial):
-        return f"{tell(thing.func)}({tell(thing.args)}, {tell(thing.keywords)})"
+        return f"{describe(thing.func)}({describe(thing.args)}, {describe(thing.keywords)})"
     if isinstance(thing, FunctionType):
         code = digest(without_addresses(repr((thing.__code__.co_code, thing.__code__.co_consts))))
-        return f"{thing.__qualname__}({tell([thing.__defaults__, *_cells(thing)])} {code})"
+        return f"{thing.__qualname__}({describe([thing.__defaults__, *_cells(thing)])} {code})"
     names = set(getattr(thing, "__dict__", {}))
-    if is_dataclass(thing):  # what does not decide whether two are equal decides no bit
+    if is_dataclass(thing):  # a field that does not count for equality decides no bit
         names -= {each.name for each in fields(thing) if not each.compare}
     for kind in type(thing).__mro__:
         slots = getattr(kind, "__slots__", ())
@@ -158,10 +174,10 @@ def _told(thing: Any, within: tuple[int, ...] = ()) -> str:
             names.add(f"_{kind.__name__.lstrip('_')}{name}" if private else name)
     if isinstance(thing, type) or not names:
         return without_addresses(show(thing) if isinstance(thing, float) else repr(thing))
-    values = ", ".join(f"{name}={tell(getattr(thing, name))}" for name in sorted(names) if hasattr(thing, name))
+    values = ", ".join(f"{name}={describe(getattr(thing, name))}" for name in sorted(names) if hasattr(thing, name))
     return f"{type(thing).__name__}({values})"
 
 
 def _cells(function: FunctionType) -> list[Any]:
-    """What a function closes over."""
+    """Returns the values that a function closes over."""
     return [cell.cell_contents for cell in function.__closure__ or ()]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace as changed
 from numpy.typing import NDArray
 
 from hpjax.core.arrays import ceil_div
@@ -116,13 +117,12 @@ def check_result(spec: SweepSpec, plan: Plan, result: Result) -> list[str]:
       RunError: it is the result of another sweep.
     """
     # A shard, or what is merged of some, has the trials of the whole sweep.
-    there, here = result.manifest["sweep"] | {"shard": None}, description(spec, plan) | {"shard": None}
-    if "data" in there:  # recorded in a directory
-        here |= digests(spec, plan)
+    there, here = (changed(each, shard=None) for each in (result.manifest.sweep, description(spec, plan)))
+    if there.data is not None:  # recorded in a directory
+        here = changed(here, **digests(spec, plan))
     versions = list(_versions(spec, plan, result))
     if any(name in OF_CODE for name, *_ in versions):
-        for each in (there, here):
-            each.pop("code", None)
+        there, here = changed(there, code=None), changed(here, code=None)
     lines = differences(there, here)
     if lines:
         raise RunError(
@@ -136,11 +136,11 @@ def check_result(spec: SweepSpec, plan: Plan, result: Result) -> list[str]:
 def _versions(spec: SweepSpec, plan: Plan, result: Result) -> Iterator[tuple[str, str, str]]:
     """Yields what other versions and devices there were: name, there, here."""
     own = manifest(spec, plan, recorded=False)
-    for name, here in own["versions"].items():
-        there = result.manifest["versions"].get(name)
+    for name, here in own.versions.items():
+        there = result.manifest.versions.get(name)
         if there != here:
             yield name, str(there), str(here)
-    there, here = (each["devices"]["kind"] for each in (result.manifest, own))
+    there, here = (each.devices.kind for each in (result.manifest, own))
     if there != here:
         yield "devices", there, here
 

@@ -12,6 +12,7 @@ from hpjax.core.space import Space
 from hpjax.data.batches import pool
 from hpjax.data.examples import examples_in
 from hpjax.data.stream import Stream, first_batch_of
+from hpjax.results.store.manifest import StudyRecord
 from hpjax.samplers import Sampler
 from hpjax.schedulers import Scheduler
 from hpjax.sweep.shard import FIELD, Shard
@@ -48,6 +49,7 @@ class SweepSpec:
     spread: Literal["shard_map", "pmap"]
     segment: int | None
     shard: Shard | None
+    study: StudyRecord | None
 
     def __post_init__(self) -> None:
         for name, kind, example in (

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import msgspec
+
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.hashing import digest
 from hpjax.core.objective import Objective, minimize
@@ -15,7 +17,7 @@ from hpjax.core.program import Program
 from hpjax.core.space import Space
 from hpjax.engine.distributed import check_same, is_writer, on_writer
 from hpjax.results.result import Result
-from hpjax.results.store.manifest import recorded_manifest
+from hpjax.results.store.manifest import Manifest, StudyRecord, recorded_manifest
 from hpjax.results.trial import Trial
 from hpjax.samplers import Sampler, Sobol
 from hpjax.schedulers import Scheduler
@@ -50,7 +52,7 @@ class _Started(NamedTuple):
     sweep: "Sweep"
     plan: Plan
     record: Record
-    manifest: dict[str, Any]
+    manifest: Manifest
     events: Iterator[Event]
 
 
@@ -86,6 +88,7 @@ class Sweep:
         to evaluation.
       shard: ``(1, 4)`` trains the first of four parts of the trials, in a job that knows nothing of the others;
         ``hpx.merge`` joins them. Not with a scheduler or rounds, which decide by all trials.
+      study: the study that the sweep answers, for the manifest; ``hpx.studies`` says so of its sweeps.
 
     Raises:
       InputError: a value that cannot be used, here or in ``plan``, before anything compiles.
@@ -116,6 +119,7 @@ class Sweep:
     spread: Literal["shard_map", "pmap"] = "shard_map"
     segment: int | None = None
     shard: tuple[int, int] | str | None = None
+    study: StudyRecord | None = None
     spec: SweepSpec = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -219,11 +223,12 @@ class Sweep:
     def _start(self, directory: str | Path | None, seconds: float, extending: bool = False) -> _Started:
         """Opens the record of a run, as it is in the directory or new."""
         path = None if directory is None else Path(directory)
-        there = None if path is None else on_writer(lambda: recorded_manifest(path))
+        found = None if path is None else on_writer(lambda: msgspec.to_builtins(recorded_manifest(path)))
+        there = None if found is None else msgspec.convert(found, Manifest)
         sweep = self if there is None else self._as_recorded(there, extending)
         plan = tuned(self.spec, self._traced) if there is None else sweep.plan()
         own = manifest(sweep.spec, plan, recorded=path is not None)
-        same = digest(json.dumps(own["sweep"]))
+        same = digest(json.dumps(msgspec.to_builtins(own.sweep)))
         check_same("the sweep", same, "Give every host the same script, data and versions.")
         if path is not None and there is not None and extending:
             on_writer(lambda: extend_run(path, sweep.spec, plan, own))
@@ -232,7 +237,7 @@ class Sweep:
         record, recorded = open_record(path, own, sizes, seconds)
         return _Started(sweep, plan, record, recorded, iter(()) if record.over else train(spec, plan, record))
 
-    def _as_recorded(self, there: dict[str, Any], extending: bool, exactly: bool = False) -> "Sweep":
+    def _as_recorded(self, there: Manifest, extending: bool, exactly: bool = False) -> "Sweep":
         """Returns this sweep at the width of a recorded one and, of one that is extended, with its rounds first.
 
         Args:
@@ -240,10 +245,10 @@ class Sweep:
           extending: whether more trials are to be added.
           exactly: whether to take the width that is recorded although this sweep has one of its own.
         """
-        recorded, sweep, plan = there["sweep"], self, self.plan()
-        width, kernels, rounds = (tuple(recorded[name]) for name in ("width", "kernels", "rounds"))
+        sweep, plan = self, self.plan()
+        width, kernels, rounds = there.sweep.width, there.sweep.kernels, there.sweep.rounds
         more = plan.trials - sum(rounds)
-        if rounds != plan.rounds and ((there["extended"] and more == 0) or (extending and more >= 0)):
+        if rounds != plan.rounds and ((there.extended and more == 0) or (extending and more >= 0)):
             if self.shard is not None:
                 raise RunError("a shard cannot have more trials. Merge all shards, and extend what is merged.")
             sweep = replace(sweep, rounds=(*rounds, more) if more else rounds)

@@ -1,33 +1,39 @@
-"""Connections to a run's database, which holds its tables and nothing that acts by itself."""
+"""Connections to a run's database, its schema, and the check that its rows obey it, whoever wrote them."""
 
 import sqlite3
 from collections.abc import Collection
-from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 from hpjax.core.errors import RunError
-from hpjax.results.store.rows import DTYPES, OWNERS, STATUSES
+from hpjax.results.store.rows import DTYPES, NO_WAVE, OWNERS, STATUSES
 
 DATABASE = "results.sqlite"
-# What SQLite calls the journal that a database in WAL mode has no use for.
+# The file that SQLite names so is of no use to a database in WAL mode.
 JOURNAL = "-journal"
 
 
 def connected(address: str, uri: bool = False) -> sqlite3.Connection:
-    """A connection that commits at once, but within a transaction."""
-    # Used by one thread at a time; but it is whichever thread collects garbage that closes it.
-    return sqlite3.connect(address, uri=uri, isolation_level=None, check_same_thread=False)
+    """Returns a connection that commits every statement outside a transaction, and enforces foreign keys."""
+    # One thread at a time uses it, but whichever thread collects garbage closes it.
+    database = sqlite3.connect(address, uri=uri, isolation_level=None, check_same_thread=False)
+    database.execute("PRAGMA foreign_keys=ON")
+    return database
 
 
 def opened(directory: Path, mode: str) -> sqlite3.Connection:
-    """A connection to the database of a run directory.
+    """Returns a connection to the database of a run directory.
+
+    Args:
+      directory: the run's.
+      mode: options of SQLite's URI, such as ``mode=ro``.
 
     Raises:
-      sqlite3.Error: it cannot be read.
-      RunError: it holds more than the tables of a run.
+      sqlite3.Error: the database cannot be read.
+      RunError: the database holds more than the tables of a run.
     """
     path = directory / DATABASE
-    # Whoever rolls back such a journal deletes a file that it names, wherever that is. In WAL mode there is none.
+    # SQLite rolls such a journal back on opening, and deletes whatever file the journal names, wherever that is.
     if path.with_name(path.name + JOURNAL).exists():
         raise sqlite3.DatabaseError(f"beside it is a {path.name}{JOURNAL}, which no run leaves")
     database = connected(f"{path.absolute().as_uri()}?{mode}", uri=True)
@@ -43,88 +49,101 @@ def opened(directory: Path, mode: str) -> sqlite3.Connection:
 
 
 def for_reading(directory: Path) -> sqlite3.Connection:
-    """The same, without writing; a run may be writing to it."""
+    """Returns a read-only connection to the database of a run directory, to which a run may be writing."""
     try:
         return opened(directory, "mode=ro")
     except sqlite3.OperationalError:
-        # In a directory that cannot be written WAL has nowhere to keep its index; nobody else writes there.
+        # WAL keeps its index beside the database, which a read-only directory forbids; but there nobody writes.
         return opened(directory, "mode=ro&immutable=1")
 
 
-SCHEMA = (
-    """CREATE TABLE trials (trial INTEGER PRIMARY KEY, round INTEGER NOT NULL, grp INTEGER NOT NULL,
-                            wave INTEGER NOT NULL, width INTEGER NOT NULL, hparams TEXT NOT NULL)""",
-    """CREATE TABLE lanes (trial INTEGER, replicate INTEGER, status TEXT NOT NULL, step INTEGER NOT NULL,
-                           PRIMARY KEY (trial, replicate)) WITHOUT ROWID""",
-    """CREATE TABLE curves (wave INTEGER, segment INTEGER, metric TEXT, dtype TEXT NOT NULL, data BLOB NOT NULL,
-                            PRIMARY KEY (wave, segment, metric)) WITHOUT ROWID""",
-    "CREATE TABLE clones (trial INTEGER, step INTEGER, source INTEGER NOT NULL, hparams TEXT NOT NULL)",
-    "CREATE TABLE compilations (grp INTEGER PRIMARY KEY, seconds REAL NOT NULL)",
-    "CREATE TABLE tests (trial INTEGER PRIMARY KEY, metrics TEXT NOT NULL)",
-    "CREATE TABLE finished (seconds REAL NOT NULL)",
-)
+class Column(NamedTuple):
+    """A column of a table: its type, and as SQL the rule that each of its values obeys."""
+
+    kind: str
+    rule: str
 
 
-def _whole(most: str = "2147483647", least: str = "0") -> str:
-    return f"typeof({{0}}) = 'integer' AND {{0}} BETWEEN {least} AND {most}"
+def _column(kind: str, rule: str = "") -> Column:
+    return Column(kind, " AND ".join(filter(None, (f"typeof({{0}}) = '{kind.lower()}'", rule))))
 
 
-def _one_of(names: Collection[str]) -> str:
-    return f"{{0}} IN ({', '.join(repr(str(name)) for name in names)})"
+def _whole(least: int = 0) -> Column:
+    return _column("INTEGER", f"{{0}} BETWEEN {least} AND {2**31 - 1}")
 
 
-_TRIAL, _REPLICATE = _whole(":trials - 1"), _whole(":replicates - 1")
+def _one_of(allowed: Collection[str]) -> Column:
+    return _column("TEXT", f"{{0}} IN ({', '.join(repr(str(each)) for each in allowed)})")
 
 
-_TEXT, _SECONDS = "typeof({0}) = 'text'", "typeof({0}) = 'real' AND {0} BETWEEN 0 AND 1e15"
+_SIZE = "CASE dtype WHEN '<f8' THEN 8 ELSE 4 END"
+_WHOLE, _TEXT, _SECONDS = _whole(), _column("TEXT"), _column("REAL", "{0} BETWEEN 0 AND 1e15")
+_OF_TRIAL = "FOREIGN KEY ({}) REFERENCES trials ON DELETE CASCADE"
 
-
-# For each column what holds of every row, in SQL: checked where the rows are, without a loop in Python.
-RULES: dict[str, dict[str, str]] = {
+COLUMNS: dict[str, dict[str, Column]] = {
     "trials": {
-        "trial": _TRIAL,
-        "round": _whole(),
-        "grp": _whole(),
-        "wave": _whole(least="-1"),
-        "width": _whole(least="1"),
+        "trial": _WHOLE,
+        "round": _WHOLE,
+        "grp": _WHOLE,
+        "wave": _whole(least=NO_WAVE),
+        "width": _whole(least=1),
         "hparams": _TEXT,
     },
-    "lanes": {"trial": _TRIAL, "replicate": _REPLICATE, "status": _one_of(STATUSES), "step": _whole()},
+    "lanes": {"trial": _WHOLE, "replicate": _WHOLE, "status": _one_of(STATUSES), "step": _WHOLE},
     "curves": {
-        "wave": _whole(),
-        "segment": _whole(),
+        "wave": _WHOLE,
+        "segment": _WHOLE,
         "metric": _TEXT,
         "dtype": _one_of(DTYPES),
-        "data": "typeof({0}) = 'blob' AND length({0}) % CASE dtype WHEN '<f8' THEN 8 ELSE 4 END = 0",
+        "data": _column("BLOB", f"length({{0}}) % {_SIZE} = 0"),
     },
-    "clones": {"trial": _TRIAL, "step": _whole(), "source": _TRIAL, "hparams": _TEXT},
-    "compilations": {"grp": _whole(), "seconds": _SECONDS},
-    "tests": {"trial": _TRIAL, "metrics": _TEXT},
+    "clones": {"trial": _WHOLE, "step": _WHOLE, "source": _WHOLE, "hparams": _TEXT},
+    "compilations": {"grp": _WHOLE, "seconds": _SECONDS},
+    "tests": {"trial": _WHOLE, "metrics": _TEXT},
     "finished": {"seconds": _SECONDS},
+}
+KEYS = {
+    "trials": ["PRIMARY KEY (trial)"],
+    "lanes": ["PRIMARY KEY (trial, replicate)", _OF_TRIAL.format("trial")],
+    "curves": ["PRIMARY KEY (wave, segment, metric)"],
+    "clones": [_OF_TRIAL.format("trial"), _OF_TRIAL.format("source")],
+    "compilations": ["PRIMARY KEY (grp)"],
+    "tests": ["PRIMARY KEY (trial)", _OF_TRIAL.format("trial")],
+    "finished": [],
 }
 
 
-UNEVEN = f"""SELECT wave, segment FROM curves GROUP BY wave, segment
-  HAVING sum(metric IN {OWNERS} AND dtype = '<i4') <> 3
-  OR min(length(data) / CASE dtype WHEN '<f8' THEN 8 ELSE 4 END)
-     <> max(length(data) / CASE dtype WHEN '<f8' THEN 8 ELSE 4 END) LIMIT 1"""
+def _create(table: str) -> str:
+    # The tables are not STRICT, since the Python of long-lived clusters links an SQLite from before 3.37.
+    columns = [f"{n} {each.kind} NOT NULL CHECK ({each.rule.format(n)})" for n, each in COLUMNS[table].items()]
+    rowids = " WITHOUT ROWID" if table in ("lanes", "curves") else ""
+    return f"CREATE TABLE {table} ({', '.join(columns + KEYS[table])}){rowids}"
 
 
-OBJECTS = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name"
+SCHEMA = tuple(map(_create, COLUMNS))
+
+_UNEVEN = f"""SELECT wave, segment FROM curves GROUP BY wave, segment
+  HAVING sum(metric IN {OWNERS} AND dtype = '<i4') <> {len(OWNERS)}
+  OR min(length(data) / {_SIZE}) <> max(length(data) / {_SIZE}) LIMIT 1"""
+_OBJECTS = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name"
 
 
 def check_schema(database: sqlite3.Connection, where: str) -> None:
-    """Makes sure that a database holds the tables of a run and nothing else: no trigger, view or index.
+    """Raises unless a database holds the tables of a run and nothing else: no trigger, view or index.
+
+    Args:
+      database: whichever was opened.
+      where: its path, for the error.
 
     Raises:
-      sqlite3.Error: it cannot be read, or is empty, as one is of which the run was killed at once.
-      RunError: it holds something else.
+      sqlite3.Error: the database cannot be read, or has no tables, as after a run that was killed right away.
+      RunError: the database holds something else.
     """
-    with closing(sqlite3.connect(":memory:")) as model:
-        for statement in SCHEMA:
-            model.execute(statement)
-        wanted = model.execute(OBJECTS).fetchall()
-    found = database.execute(OBJECTS).fetchall()
+    model = sqlite3.connect(":memory:")
+    for statement in SCHEMA:
+        model.execute(statement)
+    wanted, found = model.execute(_OBJECTS).fetchall(), database.execute(_OBJECTS).fetchall()
+    model.close()
     if not found:
         raise sqlite3.DatabaseError("it has no tables")
     if found != wanted:
@@ -133,32 +152,48 @@ def check_schema(database: sqlite3.Connection, where: str) -> None:
 
 
 def check_rows(database: sqlite3.Connection, where: str, replicates: int) -> None:
-    """Makes sure that every row is one that a run writes; reads all of them, and keeps none.
+    """Raises unless every row is one that a run writes. Reads all rows, and keeps none.
+
+    Args:
+      database: one with the schema of a run.
+      where: its path, for the error.
+      replicates: how many lanes each trial has.
 
     Raises:
       sqlite3.Error: the database cannot be read.
-      RunError: a row is not.
+      RunError: a row is not one that a run writes.
     """
 
     def wrong(what: str) -> RunError:
-        return RunError(f"{where}: {what}. It is damaged: restore it, or delete it to begin anew.")
+        return RunError(f"{where}: {what}. It is damaged: restore it from a copy, or delete it to begin anew.")
 
-    trials = database.execute("SELECT count(*) FROM trials").fetchone()[0]
-    numbers = {"trials": trials, "replicates": replicates}
-    for table, columns in RULES.items():
-        fit = {name: rule.format(name) for name, rule in columns.items()}
-        odd = " OR ".join(f"({rule}) IS NOT 1" for rule in fit.values())
-        if database.execute(f"SELECT 1 FROM {table} WHERE {odd} LIMIT 1", numbers).fetchone():
-            for name, rule in fit.items():
-                query = f"SELECT substr(quote({name}), 1, 60) FROM {table} WHERE ({rule}) IS NOT 1 LIMIT 1"
-                if row := database.execute(query, numbers).fetchone():
+    # quick_check is integrity_check without comparing indexes, of which there are none, in half the time.
+    (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(f"it is malformed ({' '.join(found.split())})")
+    # SQLite skips CHECK constraints on connections that only read, even in quick_check: queries test the rules.
+    for table, columns in COLUMNS.items():
+        odd = {name: f"({column.rule.format(name)}) IS NOT 1" for name, column in columns.items()}
+        if database.execute(f"SELECT 1 FROM {table} WHERE {' OR '.join(odd.values())} LIMIT 1").fetchone():
+            for name, rule in odd.items():
+                query = f"SELECT substr(quote({name}), 1, 60) FROM {table} WHERE {rule} LIMIT 1"
+                if row := database.execute(query).fetchone():
                     raise wrong(f"{table}.{name} is {row[0]} in a row, which no run writes")
-    lanes = database.execute("SELECT count(*) FROM lanes").fetchone()[0]
+    trials, last = database.execute("SELECT count(*), max(trial) FROM trials").fetchone()
+    if trials and last != trials - 1:
+        raise wrong(f"trials.trial is {last} in a row, of {trials} trials")
+    for table, _, _, key in database.execute("PRAGMA foreign_key_check"):
+        column = {row[0]: row[3] for row in database.execute(f"PRAGMA foreign_key_list({table})")}[key]
+        lost = f"SELECT {column} FROM {table} WHERE {column} NOT IN (SELECT trial FROM trials)"
+        raise wrong(f"{table}.{column} is {database.execute(lost).fetchone()[0]} in a row, of {trials} trials")
+    lanes, last = database.execute("SELECT count(*), max(replicate) FROM lanes").fetchone()
+    if lanes and last >= replicates:
+        raise wrong(f"lanes.replicate is {last} in a row, of {replicates} replicates")
     if lanes != trials * replicates:
         raise wrong(f"{trials} trials of {replicates} replicates have {lanes} lanes")
-    if row := database.execute(UNEVEN).fetchone():
+    if row := database.execute(_UNEVEN).fetchone():
         raise wrong(f"the arrays of wave {row[0]}, segment {row[1]}, do not fit each other")
-    # Every evaluation was recorded by some wave: so no number alone can ask for memory.
+    # Some wave recorded every evaluation: a single large number cannot make the reader allocate memory.
     many, last = database.execute("SELECT count(DISTINCT segment), max(segment) FROM curves").fetchone()
     if many and last + 1 != many:
         raise wrong(f"there are {many} evaluations, and one has the number {last}")

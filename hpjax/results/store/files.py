@@ -1,4 +1,4 @@
-"""Files of a run directory: there as a whole or not at all, and written by one process at a time."""
+"""Files of a run directory: written whole or not at all, by one process at a time, and none of them a link."""
 
 import fcntl
 import os
@@ -13,19 +13,19 @@ LOCK = ".lock"
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes a file so that it is there as a whole, or not at all."""
+    """Writes a text file, whole or not at all."""
     write_bytes(path, content.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there as a whole, or not at all."""
+    """Writes a file, whole or not at all."""
     part = part_of(path)
     part.write_bytes(content)
     os.replace(part, path)
 
 
 def part_of(path: Path) -> Path:
-    """Where ``write_bytes`` writes what is not whole yet."""
+    """Returns where ``write_bytes`` writes what is not whole yet."""
     return path.with_name(path.name + ".part")
 
 
@@ -38,11 +38,15 @@ def remove(path: Path) -> None:
 
 
 def locked(directory: Path) -> IO[str]:
-    """A lock on a run directory, for as long as the file stays open: the system frees it when the process ends."""
+    """Returns a file that locks a run directory while it is open; the system frees the lock when the process ends.
+
+    Raises:
+      RunError: another process holds the lock, or the directory cannot be written.
+    """
     try:
         file = (directory / LOCK).open("w")
     except OSError as error:
-        raise RunError(f"run directory {str(directory)!r} cannot be written: {error}.") from None
+        raise RunError(f"run directory {str(directory)!r} cannot be written: {error}. Choose another.") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -54,10 +58,10 @@ def locked(directory: Path) -> IO[str]:
 
 
 def guard(directory: Path) -> None:
-    """Makes sure that no name inside a run directory leads out of it. The directory itself may be a link.
+    """Raises unless every name inside a run directory stays inside it. The directory itself may be a link.
 
     Raises:
-      RunError: it holds a link, hard or symbolic, a pipe, a device or a socket; or a folder of it cannot be read.
+      RunError: the directory holds a link, hard or symbolic, a pipe, a device or a socket, or cannot be read.
     """
     folders = [os.fspath(directory)]
     while folders:
@@ -80,4 +84,4 @@ def guard(directory: Path) -> None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            raise RunError(f"{folder!r} cannot be read: {error}.") from None
+            raise RunError(f"{folder!r} cannot be read: {error}. Make it readable.") from None

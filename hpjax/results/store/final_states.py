@@ -1,16 +1,30 @@
-"""Final states, in a directory or in memory: read without unpickling, and no more of them than is asked for."""
+"""Final states, in a directory or in memory: read without unpickling, and no more of them than a caller needs."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
+from msgspec import Struct
 
 from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
 from hpjax.results.store.files import write_text
-from hpjax.results.store.validation import Field, check, is_whole, read_json
+from hpjax.results.store.validation import Whole, convert, damaged, read_json
+
+KeyPath = tuple[str | Whole, ...]
+# Path and array of every leaf of a state: of one lane, or stacked, (lanes, ...).
+Leaves = Sequence[tuple[KeyPath, Array]]
+
+TREE, LANES = "tree.json", "lanes.npy"
+
+
+class Leaf(Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``tree.json`` says of a leaf: its path in nested dicts, lists and tuples, and the name of its dtype."""
+
+    path: KeyPath
+    dtype: str
 
 
 class States:
@@ -23,34 +37,37 @@ class States:
 
     def __init__(self, folder: Path | None, follows: bool = False) -> None:
         self._folder, self._follows = folder, follows
-        self._kept: dict[int, tuple[Array, list[tuple[tuple[str | int, ...], Array]]]] = {}
+        self._kept: dict[int, tuple[Array, Leaves]] = {}
 
-    def add(self, wave: int, lanes: Array, leaves: Sequence[tuple[tuple[str | int, ...], Array]]) -> None:
+    def add(self, wave: int, lanes: Array, leaves: Leaves) -> None:
         """Keeps the final states of a wave.
 
         Args:
           wave: its number.
           lanes: int32 (lanes, 2), trial and replicate of each row.
           leaves: path and stacked array, (lanes, ...), of every leaf.
+
+        Raises:
+          RunError: they cannot be written.
         """
         if self._folder is None:
-            self._kept[wave] = (lanes, list(leaves))
+            self._kept[wave] = (lanes, leaves)
             return
         if self._follows:
             return
         folder = self._folder / f"wave-{wave}"
-        tree = [{"path": list(path), "dtype": str(array.dtype)} for path, array in leaves]
+        tree = [Leaf(path, str(array.dtype)) for path, array in leaves]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for i, (_, array) in enumerate(leaves):
                 np.save(folder / f"{i}.npy", array)
-            np.save(folder / "lanes.npy", lanes)
-            write_text(folder / "tree.json", json.dumps(tree, indent=1) + "\n")
+            np.save(folder / LANES, lanes)
+            write_text(folder / TREE, json.dumps(msgspec.to_builtins(tree), indent=1) + "\n")
         except OSError as error:
             raise RunError(f"final states cannot be written: {error}.") from None
 
-    def of(self, wave: int) -> tuple[Array, list[tuple[tuple[str | int, ...], Array]]]:
-        """The final states of a wave in a directory, as ``add`` got them; memory-mapped.
+    def of(self, wave: int) -> tuple[Array, Leaves]:
+        """Returns the final states of a wave in a directory, as ``add`` got them; memory-mapped.
 
         Raises:
           RunError: they cannot be read.
@@ -58,11 +75,11 @@ class States:
         assert self._folder is not None
         return read_states(self._folder / f"wave-{wave}")
 
-    def lane(self, wave: int, trial: int, replicate: int) -> list[tuple[tuple[str | int, ...], Array]]:
-        """Path and array of every leaf of one lane's final state; reads nothing of the others.
+    def lane(self, wave: int, trial: int, replicate: int) -> list[tuple[KeyPath, Array]]:
+        """Returns path and array of every leaf of one lane's final state; reads nothing of the other lanes.
 
         Raises:
-          RunError: it is not there (yet).
+          RunError: the lane has no final state yet, or it cannot be read.
         """
         if self._folder is not None:
             lanes, leaves = self._opened(wave, trial)
@@ -75,10 +92,10 @@ class States:
             raise RunError(f"no final state of trial {trial}, replicate {replicate}.")
         return [(path, np.array(array[row[0]])) for path, array in leaves]
 
-    def _opened(self, wave: int, trial: int) -> tuple[Array, list[tuple[tuple[str | int, ...], Array]]]:
+    def _opened(self, wave: int, trial: int) -> tuple[Array, Leaves]:
         assert self._folder is not None
         folder = self._folder / f"wave-{wave}"
-        if not (folder / "tree.json").exists():
+        if not (folder / TREE).exists():
             raise _running(trial)
         try:
             return read_states(folder)
@@ -90,8 +107,8 @@ def _running(trial: int) -> RunError:
     return RunError(f"the final state of trial {trial} is not there yet: trials that run with it are still running.")
 
 
-def read_states(folder: Path) -> tuple[Array, list[tuple[tuple[str | int, ...], Array]]]:
-    """The final states of a wave, memory-mapped.
+def read_states(folder: Path) -> tuple[Array, Leaves]:
+    """Returns the final states of a wave, memory-mapped.
 
     Returns:
       int32 (lanes, 2), trial and replicate of each row; and path and stacked array, (lanes, ...), of every leaf.
@@ -100,25 +117,24 @@ def read_states(folder: Path) -> tuple[Array, list[tuple[tuple[str | int, ...], 
       RunError: they cannot be read.
     """
     try:
-        tree = read_json(folder / "tree.json")
-        check(str(folder / "tree.json"), {"leaves": tree}, {"leaves": LEAVES})
-        lanes = _memory_mapped(folder / "lanes.npy", "int32", (None, 2))
+        tree = convert(str(folder / TREE), read_json(folder / TREE), tuple[Leaf, ...])
+        _check_paths(str(folder / TREE), tree)
+        lanes = _memory_mapped(folder / LANES, "int32", (None, 2))
         leaves = [
-            (tuple(leaf["path"]), _memory_mapped(folder / f"{i}.npy", leaf["dtype"], (len(lanes),)))
-            for i, leaf in enumerate(tree)
+            (leaf.path, _memory_mapped(folder / f"{i}.npy", leaf.dtype, (len(lanes),))) for i, leaf in enumerate(tree)
         ]
     except RunError:
         raise
-    except Exception as error:  # whatever a damaged file makes NumPy say
-        raise RunError(f"{folder}: {error}.") from None
+    except Exception as error:  # NumPy raises many types for a damaged file
+        raise RunError(f"{folder}: {error}. Restore it from a copy.") from None
     return lanes, leaves
 
 
 def _memory_mapped(path: Path, dtype: str, shape: tuple[int | None, ...]) -> Array:
-    """An array of that dtype whose shape begins so; its numbers stay in the file until they are asked for."""
+    """Returns an array of that dtype and first sizes, None for any; its numbers stay in the file until read."""
     import ml_dtypes
 
-    if dtype not in _kinds():
+    if dtype not in _dtypes():
         raise ValueError(f"{dtype!r} is no dtype of a state")
     wanted = np.dtype(getattr(ml_dtypes, dtype)) if hasattr(ml_dtypes, dtype) else np.dtype(dtype)
     array: Array = np.lib.format.open_memmap(path, mode="r")
@@ -130,24 +146,19 @@ def _memory_mapped(path: Path, dtype: str, shape: tuple[int | None, ...]) -> Arr
     return array if array.dtype == wanted else array.view(wanted)
 
 
-def _kinds() -> set[str]:
-    """The dtypes that states may have: numbers of NumPy, and of ml_dtypes, which NumPy stores as raw bytes."""
+def _dtypes() -> set[str]:
+    """Returns the dtypes that states may have: numbers of NumPy, and of ml_dtypes, which NumPy stores as raw bytes."""
     import ml_dtypes
 
     own = {name for name, kind in vars(ml_dtypes).items() if isinstance(kind, type) and issubclass(kind, np.generic)}
     return own | {np.dtype(code).name for code in "?bhilqBHILQefdFD"}
 
 
-def _is_tree(tree: Any) -> bool:
-    """Whether ``tree.json`` names leaves that can stand side by side in nested dicts."""
-    if not (isinstance(tree, list) and all(isinstance(leaf, dict) for leaf in tree)):
-        return False
-    paths = [leaf.get("path") for leaf in tree]
-    if not all(isinstance(path, list) and all(isinstance(n, str) or is_whole(n) for n in path) for path in paths):
-        return False
-    found = {tuple(path) for path in paths}
-    inner = {path[:i] for path in found for i in range(len(path))}
-    return len(found) == len(paths) and not found & inner and all(isinstance(leaf.get("dtype"), str) for leaf in tree)
-
-
-LEAVES = Field(_is_tree, "a list of leaves with a path of their own and a dtype each")
+def _check_paths(where: str, tree: Sequence[Leaf]) -> None:
+    """Raises unless the leaves can lie side by side in nested dicts: no path twice, and none through another leaf."""
+    found: set[KeyPath] = set()
+    through = {leaf.path[:i] for leaf in tree for i in range(len(leaf.path))}
+    for number, leaf in enumerate(tree):
+        if leaf.path in found or leaf.path in through:
+            raise damaged(where, f"[{number}].path", leaf.path, "must be of this leaf alone, and lead through no other")
+        found.add(leaf.path)

@@ -1,22 +1,149 @@
-"""The manifest of a run directory, which says what the run is: written, read, and compared."""
+"""The manifest of a run directory: what the run is, and where and with what it ran. Written, read, and compared."""
 
 import json
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
 
 from hpjax.core.errors import RunError
 from hpjax.results.store.files import LOCK, guard, part_of, write_text
-from hpjax.results.store.validation import Field, check, is_real, is_text, is_whole, list_of, read_json
+from hpjax.results.store.validation import Name, Positive, Real, Whole, convert, damaged, read_json, texts
 
 MANIFEST, FORMAT = "manifest.json", 2
-# Of what a manifest says of a sweep this follows from the space, and need not be told beside what that differs in.
+# These fields of a sweep follow from its space, and are not reported where the space itself differs.
 FOLLOWING = ("ranges", "options", "scales")
+# These fields may be printed to a terminal, and hold no character that steers it.
+PRINTED = ("created", "versions", "devices.kind", "sweep.metrics", "sweep.space", "sweep.options", "sweep.objective")
+
+Scale = Annotated[str, Meta(pattern=r"\A(linear|log|reverse log|category)\Z")]
+Kernels = Annotated[str, Meta(pattern=r"\A(batched|xla)\Z")]
+Numbers = Annotated[tuple[Positive, ...], Meta(min_length=1)]
+Shards = tuple[Annotated[str, Meta(pattern=r"\A[0-9]{1,9}/[0-9]{1,9}\Z")], ...]
+
+
+class Devices(Struct, frozen=True, forbid_unknown_fields=True):
+    """How many devices a run had, and of which kind."""
+
+    count: Positive
+    kind: str
+
+
+class StudyRecord(Struct, frozen=True, forbid_unknown_fields=True):
+    """The study that a sweep answers.
+
+    Attributes:
+      kind: which study, such as ``"batch scaling"``.
+      target: of the objective's metric.
+      over: the hyperparameter that the study varies.
+      complete: how many complete trials of each of its values count; None for all.
+    """
+
+    kind: str
+    target: Real
+    over: Name
+    complete: Positive | None
+
+
+class SweepRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a sweep is: all that decides its bits. A directory refuses a sweep that differs in any field.
+
+    Attributes:
+      space: per alternative of the space, hyperparameter to its domain in words.
+      names: the hyperparameters.
+      ranges: per alternative, hyperparameter to (low, high, scale), for those that are numbers.
+      options: per alternative, hyperparameter to its options in words, for those that have some.
+      scales: hyperparameter to its scale.
+      metrics: names of the metrics.
+      trials: how many trials there are.
+      shard: which shards of the sweep are in this directory, such as ``("1/4",)``; None for all.
+      rounds: trials of each round.
+      replicates: lanes of each trial; with folds, replicates times folds.
+      folds: of cross-validation, None without.
+      sampler, scheduler: type and settings.
+      points: a digest of the trials' hyperparameters.
+      objective: metric, direction and quantile.
+      seed: of the sweep.
+      randomness: ``"shared"`` or ``"independent"``.
+      width: lanes that a device computes at once, of each group.
+      kernels: of convolutions, of each group.
+      steps: of each trial; a digest where trials differ.
+      eval_every: steps from one evaluation to the next, of all groups.
+      program: what the program says of itself.
+      code, data: digests of the program and of each split, of a run that is recorded in a directory.
+      study: which study the sweep answers, None for none.
+    """
+
+    space: dict[str, dict[str, str]]
+    names: tuple[Name, ...]
+    ranges: tuple[dict[str, tuple[Real, Real, Scale]], ...]
+    options: tuple[dict[str, tuple[str, ...]], ...]
+    scales: dict[str, Scale]
+    metrics: tuple[str, ...]
+    trials: Positive
+    shard: Shards | None
+    rounds: Numbers
+    replicates: Positive
+    folds: Positive | None
+    sampler: str
+    points: str
+    scheduler: str | None
+    objective: tuple[str, Literal["minimize", "maximize"], Annotated[float, Meta(ge=0, le=1)] | None]
+    seed: int
+    randomness: Literal["shared", "independent"]
+    width: Numbers
+    kernels: Annotated[tuple[Kernels, ...], Meta(min_length=1)]
+    steps: int | str
+    eval_every: tuple[int, ...]
+    program: dict[str, str]
+    code: str | None = None
+    data: dict[str, str] | None = None
+    study: StudyRecord | None = None
+
+
+class ShardRecord(Struct, frozen=True, forbid_unknown_fields=True):
+    """When, how, and with what a shard ran that was merged."""
+
+    shard: str
+    created: str
+    command: tuple[str, ...]
+    versions: dict[str, str]
+    devices: Devices
+
+
+class Manifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a run says of itself.
+
+    Attributes:
+      format: of the run directory.
+      extended: how often the run went on after it was finished.
+      extended_by: the commands by which it did.
+      created: when the run began, in UTC.
+      command: which began it, program and arguments.
+      versions: of Python and of packages.
+      devices: on which it ran.
+      sweep: what ran.
+      plan: the plan as lines of text.
+      merged: how each shard ran, of what was merged from shards.
+    """
+
+    format: Literal[2]
+    extended: Whole
+    extended_by: tuple[tuple[str, ...], ...]
+    created: str
+    command: tuple[str, ...]
+    versions: dict[str, str]
+    devices: Devices
+    sweep: SweepRecord
+    plan: tuple[str, ...]
+    merged: tuple[ShardRecord, ...] = ()
 
 
 _command: ContextVar[Sequence[str] | None] = ContextVar("command", default=None)
@@ -40,154 +167,82 @@ def origin() -> dict[str, Any]:
     command, argv = _command.get(), sys.argv
     if command is None:
         command = [Path(argv[0]).name, *argv[1:]] if argv else []
-    return {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "command": [*command]}
+    return {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "command": (*command,)}
 
 
-def write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
+def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Writes the manifest of a run directory."""
-    write_text(directory / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    write_text(directory / MANIFEST, json.dumps(msgspec.to_builtins(manifest), indent=2) + "\n")
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of a run directory.
+def read_manifest(directory: Path) -> Manifest:
+    """Returns the manifest of a run directory.
 
     Raises:
-      RunError: there is none, or it cannot be read.
+      RunError: there is none, or it is not what a run writes; names the field.
     """
     guard(directory)
     path = directory / MANIFEST
     try:
-        manifest = read_json(path)
+        found = read_json(path)
     except FileNotFoundError:
         raise RunError(
             f"{str(directory)!r} is no run directory: it has no {MANIFEST}. Name the folder of a run."
         ) from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise RunError(f"{path} is no manifest of format {FORMAT}.")
-    check_manifest(str(path), manifest)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise RunError(f"{path} is no manifest of format {FORMAT}. Read it with the hpjax that wrote it.")
+    manifest = convert(str(path), found, Manifest)
+    for name, allowed in _contradictions(manifest):
+        raise damaged(str(path), name, attrgetter(name)(manifest), f"must {allowed}")
     return manifest
 
 
-def differences(there: Any, here: Any, at: str = "") -> list[str]:
-    """What differs between two JSON values, a line each: ``trials: 256 there, 128 here``."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        names = dict.fromkeys([*there, *here])
-        lines = [
-            line
-            for name in names
-            for line in differences(there.get(name), here.get(name), f"{at}.{name}" if at else str(name))
-        ]
-        return lines if at else [line for line in lines if not line.startswith(FOLLOWING)] or lines
-    return [] if there == here else [f"{at}: {json.dumps(there)} there, {json.dumps(here)} here"]
-
-
-PART = re.compile("[0-9]{1,9}/[0-9]{1,9}")
-
-
-SCALES = ("linear", "log", "reverse log", "category")
-
-
-def _is_dict(value: Any, fits: Callable[[Any], bool]) -> bool:
-    return isinstance(value, dict) and all(map(fits, value.values()))
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(is_text, value))
-
-
-def _is_range(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(map(is_real, value[:2])) and value[2] in SCALES
-
-
-# Of the manifest all that is read again, and what each must be.
-_NUMBER = Field(lambda v: is_whole(v, 1), "a whole number, 1 or more")
-
-
-FIELDS = {
-    "created": Field(is_text, "a time"),
-    "command": Field(lambda v: isinstance(v, list) and all(isinstance(word, str) for word in v), "a list of words"),
-    "versions": Field(lambda v: _is_dict(v, is_text), "a version for each package"),
-    "plan": Field(lambda v: isinstance(v, list) and all(isinstance(line, str) for line in v), "a list of lines"),
-    "extended": Field(is_whole, "a whole number, 0 or more"),
-    "extended_by": Field(
-        lambda v: isinstance(v, list) and all(isinstance(c, list) and all(isinstance(w, str) for w in c) for c in v),
-        "a list of lists of words",
-    ),
-    "sweep.names": Field(list_of(lambda v: is_text(v) and v.isidentifier()), "a list of names"),
-    "sweep.metrics": Field(list_of(is_text), "a list of names"),
-    "sweep.scales": Field(
-        lambda v: isinstance(v, dict) and all(scale in SCALES for scale in v.values()),
-        f"one of {', '.join(SCALES)} for each name",
-    ),
-    "sweep.space": Field(
-        lambda v: isinstance(v, dict) and all(_is_dict(each, is_text) for each in v.values()),
-        "a domain for each name of each alternative",
-    ),
-    "sweep.ranges": Field(
-        lambda v: isinstance(v, list) and all(_is_dict(each, _is_range) for each in v),
-        "low, high and scale of names of each alternative",
-    ),
-    "sweep.options": Field(
-        lambda v: isinstance(v, list) and all(_is_dict(each, _are_texts) for each in v),
-        "the options of names of each alternative",
-    ),
-    "sweep.program": Field(lambda v: _is_dict(v, lambda each: isinstance(each, str)), "names with what they are"),
-    "sweep.trials": _NUMBER,
-    "sweep.rounds": Field(
-        lambda v: isinstance(v, list) and len(v) > 0 and all(is_whole(n, 1) for n in v), "a list of numbers"
-    ),
-    "sweep.replicates": _NUMBER,
-    "sweep.width": Field(
-        lambda v: isinstance(v, list) and len(v) > 0 and all(is_whole(n, 1) for n in v), "a list of numbers"
-    ),
-    "sweep.kernels": Field(
-        lambda v: isinstance(v, list) and len(v) > 0 and all(each in ("batched", "xla") for each in v),
-        "a list of batched or xla",
-    ),
-    "sweep.folds": Field(lambda v: v is None or is_whole(v, 1), "null, or a whole number, 1 or more"),
-    "sweep.shard": Field(
-        lambda v: v is None or list_of(lambda each: isinstance(each, str) and PART.fullmatch(each) is not None)(v),
-        "null, or a list of shards such as 1/4",
-    ),
-    "sweep.objective": Field(
-        lambda v: (
-            isinstance(v, list)
-            and len(v) == 3
-            and is_text(v[0])
-            and v[1] in ("minimize", "maximize")
-            and (v[2] is None or (is_real(v[2]) and 0 <= v[2] <= 1))
-        ),
-        "a metric, minimize or maximize, and null or a quantile",
-    ),
-}
-
-
-def check_manifest(where: str, manifest: Any) -> None:
-    """Makes sure that all that is read of a manifest is what it must be.
-
-    Raises:
-      RunError: it is not; names the field.
-    """
-    check(where, manifest, FIELDS)
-    sweep = manifest["sweep"]
-    if sweep["scales"].keys() != {*sweep["names"]}:
-        raise RunError(f"{where}: sweep.scales must have the names in sweep.names. It is damaged.")
+def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Yields fields that do not fit the others, and what each must be."""
+    sweep = manifest.sweep
+    for name in PRINTED:
+        if not all(text.isprintable() for text in texts(attrgetter(name)(manifest))):
+            yield name, "be printable"
+    for name in ("names", "metrics", "shard"):
+        values = getattr(sweep, name) or ()
+        if len(set(values)) < len(values):
+            yield f"sweep.{name}", "have no doubles"
+    if sweep.scales.keys() != {*sweep.names}:
+        yield "sweep.scales", "have the names in sweep.names"
     for name in ("ranges", "options"):
-        if len(sweep[name]) != len(sweep["space"]):
-            raise RunError(f"{where}: sweep.{name} must have the alternatives of sweep.space. It is damaged.")
-    if sum(sweep["rounds"]) != sweep["trials"]:
-        raise RunError(f"{where}: sweep.rounds must add up to sweep.trials. It is damaged.")
-    if sweep["objective"][0] not in sweep["metrics"]:
-        raise RunError(f"{where}: sweep.objective must be one of sweep.metrics. It is damaged.")
+        if len(getattr(sweep, name)) != len(sweep.space):
+            yield f"sweep.{name}", "have the alternatives of sweep.space"
+    if sum(sweep.rounds) != sweep.trials:
+        yield "sweep.rounds", "add up to sweep.trials"
+    if sweep.objective[0] not in sweep.metrics:
+        yield "sweep.objective", "be one of sweep.metrics"
 
 
-def recorded_manifest(path: Path) -> dict[str, Any] | None:
-    """The manifest in a directory, None where there is no run."""
+def differences(there: Any, here: Any) -> list[str]:
+    """Returns what differs between two records or JSON values, a line each: ``trials: 256 there, 128 here``."""
+    lines = list(_differences(msgspec.to_builtins(there), msgspec.to_builtins(here), ""))
+    return [line for line in lines if not line.startswith(FOLLOWING)] or lines
+
+
+def _differences(there: Any, here: Any, at: str) -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in dict.fromkeys([*there, *here]):
+            yield from _differences(there.get(name), here.get(name), f"{at}.{name}" if at else name)
+    elif there != here:
+        yield f"{at}: {json.dumps(there)} there, {json.dumps(here)} here"
+
+
+def recorded_manifest(path: Path) -> Manifest | None:
+    """Returns the manifest in a directory, None where there is no run."""
     return read_manifest(path) if (path / MANIFEST).is_file() else None
 
 
-def recorded(path: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
-    """The manifest of the run of this sweep that is in a directory, None where the directory is free for one.
+def recorded(path: Path, manifest: Manifest) -> Manifest | None:
+    """Returns the manifest of this sweep's run in a directory, None where the directory is free for a run.
+
+    Args:
+      path: the directory.
+      manifest: of the sweep that is about to run.
 
     Raises:
       RunError: the directory holds something else.
@@ -197,16 +252,16 @@ def recorded(path: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
     if not path.is_dir():
         raise RunError(f"{str(path)!r} is a file, not a run directory. Choose another name.")
     if not (path / MANIFEST).exists():
-        # A run that was interrupted at once leaves no more than these.
+        # A run that was interrupted right at its beginning leaves no more than these.
         if {each.name for each in path.iterdir()} - {LOCK, part_of(path / MANIFEST).name}:
             raise RunError(f"{str(path)!r} holds files but no run. Choose an empty or a new directory.")
         return None
     there = read_manifest(path)
-    lines = differences(there.get("sweep"), manifest["sweep"])
+    lines = differences(there.sweep, manifest.sweep)
     if lines:
         raise RunError(
             f"{str(path)!r} holds a different sweep. What differs:\n  "
             + "\n  ".join(lines)
-            + "\nChoose another directory, or make the sweep what it was."
+            + "\nChoose another directory, or run the sweep that is recorded there."
         )
     return there

@@ -1,4 +1,4 @@
-"""Reading a run's database, checked before it is used."""
+"""Reading a run's database, whose rows are checked before use."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -15,30 +15,33 @@ from hpjax.results.store.rows import Change, Planned, check_arrays, hparams_of, 
 
 
 class RunReader:
-    """What a run's database says.
+    """The reader of a run's database.
 
-    A curve is one array a (wave, segment, metric), not a row a number; the arrays ``trial``, ``replicate`` and
-    ``step`` of a segment say whose values they hold.
+    Each row of ``curves`` holds the values of all lanes of a wave for one metric and evaluation, as one array; the
+    arrays ``trial``, ``replicate`` and ``step`` of the same evaluation say which lane and step each value is of.
 
     Attributes:
-      directory: of the run; None where it is in memory.
+      directory: the run's; None where the database is in memory.
     """
 
     def __init__(self, database: sqlite3.Connection, directory: Path | None) -> None:
         self._db, self.directory = database, directory
 
     def check(self, replicates: int) -> None:
-        """Makes sure that every row is one that a run writes, before any is used.
+        """Raises unless every row is one that a run writes.
+
+        Args:
+          replicates: how many lanes each trial has.
 
         Raises:
-          RunError: one is not.
+          RunError: a row is not.
         """
         with self._reading():
             check_rows(self._db, self._where, replicates)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """All that is read inside is of one moment, though a run may be writing."""
+        """Has its block read the database at one moment, while a run may be writing."""
         self._read("BEGIN")
         try:
             yield
@@ -54,27 +57,32 @@ class RunReader:
         try:
             yield
         except sqlite3.Error as error:
-            raise RunError(f"{self._where} cannot be read: {error}. Restore it, or delete it to begin anew.") from None
+            raise RunError(
+                f"{self._where} cannot be read: {error}. Restore it from a copy, or delete it to begin anew."
+            ) from None
 
     def _read(self, query: str) -> list[Any]:
         with self._reading():
             return self._db.execute(query).fetchall()
 
     def trials(self) -> list[Planned]:
-        """Every trial so far, by id."""
+        """Returns every trial so far, by id."""
         rows = self._read("SELECT trial, round, grp, wave, width, hparams FROM trials ORDER BY trial")
         return [Planned(t, r, g, w, width, hparams_of(hparams)) for t, r, g, w, width, hparams in rows]
 
     def lanes(self) -> list[Change]:
-        """Every lane's status."""
+        """Returns every lane's status."""
         return [Change(*row) for row in self._read("SELECT trial, replicate, status, step FROM lanes")]
 
     def curves(self, metrics: Sequence[str], shape: tuple[int, int]) -> dict[tuple[int, int], dict[str, Array]]:
-        """(wave, segment) to the arrays of that evaluation.
+        """Returns (wave, segment) to the arrays of that evaluation, (live lanes,) each.
 
         Args:
           metrics: of the run.
           shape: trials and replicates.
+
+        Raises:
+          RunError: an array is of no known metric, trial or replicate.
         """
         segments: dict[tuple[int, int], dict[str, Array]] = {}
         for wave, segment, metric, dtype, data in self._read("SELECT * FROM curves ORDER BY wave, segment"):
@@ -84,27 +92,27 @@ class RunReader:
         return segments
 
     def evaluations(self, wave: int) -> int:
-        """How many evaluations a wave has, those before its lanes ended among them."""
+        """Returns how many evaluations a wave has."""
         return int(self._read(f"SELECT coalesce(max(segment) + 1, 0) FROM curves WHERE wave = {int(wave)}")[0][0])
 
     def clones(self) -> list[tuple[int, int, int, dict[str, Any]]]:
-        """(trial, step, source, hyperparameters) in the order in which they happened."""
+        """Returns (trial, step, source, hyperparameters) of every clone, in the order in which they happened."""
         rows = self._read("SELECT trial, step, source, hparams FROM clones ORDER BY rowid")
         return [(*ids, hparams_of(hparams)) for *ids, hparams in rows]
 
     def tests(self) -> dict[int, dict[str, float]]:
-        """Trial to its metrics on the test split, for those that were tested."""
+        """Returns trial to its metrics on the test split, for trials that were tested."""
         return {trial: metrics_of(metrics) for trial, metrics in self._read("SELECT * FROM tests")}
 
     def compilations(self) -> dict[int, float]:
-        """Group to the seconds that compiling it took."""
+        """Returns group to the seconds that compiling it took."""
         return dict(self._read("SELECT grp, seconds FROM compilations"))
 
     def ends(self) -> int:
-        """How often the run was finished: more than once where it was extended."""
+        """Returns how often the run was finished: more than once where it was extended."""
         return int(self._read("SELECT count(*) FROM finished")[0][0])
 
     def seconds(self) -> float | None:
-        """Duration of the finished run, None while it is not finished."""
+        """Returns the duration of the finished run, None while it is not finished."""
         rows = self._read("SELECT seconds FROM finished ORDER BY rowid DESC LIMIT 1")
         return float(rows[0][0]) if rows else None

@@ -1,4 +1,4 @@
-"""The tables of a run's database, and what their rows must be: whoever wrote them, they are checked before use."""
+"""What rows of a run's database hold, and the checks of what SQLite's own rules cannot express."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from hpjax.core.errors import RunError
-from hpjax.results.store.validation import is_text, is_whole
+from hpjax.results.store.validation import is_whole
 
 
 class Status(StrEnum):
@@ -39,14 +39,16 @@ STATUSES = tuple(Status)
 # The type of NumPy arrays of them: plain strings.
 STATUS_DTYPE = "<U11"
 DTYPES = ("<i4", "<f4", "<f8")
-# The arrays of a segment that say whose values the others hold.
+# These arrays of an evaluation say which lane and step the values of the others are of.
 OWNERS = ("trial", "replicate", "step")
 
-# The wave of trials that another shard trains.
+# This number stands for the wave of trials that another shard trains.
 NO_WAVE = -1
 
-# How deep a tuple of tuples may go.
+# A hyperparameter may be a tuple of tuples, nested so deep.
 MOST_LEVELS = 8
+
+DAMAGED = "It is damaged: restore it from a copy."
 
 
 class Change(NamedTuple):
@@ -62,8 +64,9 @@ class Planned(NamedTuple):
     """A trial that was begun.
 
     Attributes:
-      trial, round, group, wave: its id, and where it stands; ``NO_WAVE`` for one that another shard trains.
-      width: lanes that a device computes at once where it trains.
+      trial: its id.
+      round, group, wave: numbers of those that it is in; ``NO_WAVE`` where another shard trains it.
+      width: lanes that a device computes at once in its wave.
       hparams: name to value, as JSON has it.
     """
 
@@ -78,43 +81,49 @@ class Planned(NamedTuple):
 def check_arrays(
     where: str, arrays: Mapping[str, NDArray[Any]], metrics: Collection[str], shape: tuple[int, int]
 ) -> None:
-    """Makes sure that the arrays of one evaluation are of known metrics, and of trials and replicates in ``shape``.
+    """Raises unless the arrays of one evaluation are of known metrics, trials and replicates.
+
+    Args:
+      where: the database, for the error.
+      arrays: metric to values, (live lanes,); ``trial``, ``replicate`` and ``step`` are among them.
+      metrics: of the run.
+      shape: trials and replicates.
 
     Raises:
-      RunError: they are not.
+      RunError: one is not.
     """
     unknown = arrays.keys() - {*OWNERS, *metrics}
     if unknown:
-        raise RunError(f"{where}: values of {sorted(unknown)}, which is no metric of the run. It is damaged.")
+        raise RunError(f"{where}: values of {sorted(unknown)}, which is no metric of the run. {DAMAGED}")
     for name, most in zip(OWNERS, (*shape, 2**31), strict=True):
         values = arrays[name]
         if values.size and not (values.min() >= 0 and values.max() < most):
-            raise RunError(f"{where}: an array of curves has {name} {values.max()} or {values.min()}. It is damaged.")
+            raise RunError(f"{where}: an array of curves has {name} {values.max()} or {values.min()}. {DAMAGED}")
 
 
 def hparams_of(text: str) -> dict[str, Any]:
-    """Hyperparameters from their JSON.
+    """Returns hyperparameters from their JSON.
 
     Raises:
-      RunError: it holds something that is none.
+      RunError: the JSON holds something that is no hyperparameter.
     """
     found = _object(text)
-    # Most are numbers; the rest is looked at one by one.
+    # Most are floats, so that testing for these first makes large runs load faster.
     if not all(type(v) is float or _plain(v, MOST_LEVELS) for v in found.values()):
-        raise RunError(f"the database has hyperparameters {text[:100]!r}, which no run writes. It is damaged.")
+        raise RunError(f"the database has hyperparameters {text[:100]!r}, which no run writes. {DAMAGED}")
     return {name: _tuples(value) for name, value in found.items()}
 
 
 def metrics_of(text: str) -> dict[str, float]:
-    """Metrics on the test split from their JSON.
+    """Returns metrics on the test split from their JSON.
 
     Raises:
-      RunError: it holds something that is none.
+      RunError: the JSON holds something that is no such metric.
     """
     found = _object(text)
     for name, value in found.items():
-        if not (name.startswith("test/") and is_text(name) and (type(value) is float or is_whole(value))):
-            raise RunError(f"the database has metrics {text[:100]!r}, which no run writes. It is damaged.")
+        if not (name.startswith("test/") and name.isprintable() and (type(value) is float or is_whole(value))):
+            raise RunError(f"the database has metrics {text[:100]!r}, which no run writes. {DAMAGED}")
     return {name: float(value) for name, value in found.items()}
 
 
@@ -124,7 +133,7 @@ def _object(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise RunError(f"the database has {text[:100]!r} where a JSON object must be. It is damaged.")
+        raise RunError(f"the database has {text[:100]!r} where a JSON object must be. {DAMAGED}")
     return found
 
 
@@ -135,5 +144,5 @@ def _plain(value: Any, levels: int) -> bool:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON has no tuples, and hyperparameters are never lists."""
+    """Returns a value with tuples for lists: JSON has no tuples, and hyperparameters are never lists."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""The store: what outlives the process. A manifest, a SQLite database, and the final states."""
+"""The store of a run, which outlives the process: a manifest, a SQLite database, and the final states."""
 
 import json
 import sqlite3
@@ -15,7 +15,7 @@ from hpjax.core.errors import RunError
 from hpjax.results.store.database import DATABASE, JOURNAL, SCHEMA, connected, for_reading, opened
 from hpjax.results.store.files import guard, locked, remove
 from hpjax.results.store.final_states import States
-from hpjax.results.store.manifest import read_manifest, write_manifest
+from hpjax.results.store.manifest import Manifest, read_manifest, write_manifest
 from hpjax.results.store.reader import RunReader
 from hpjax.results.store.rows import NO_WAVE, Change, Planned, Status
 
@@ -31,10 +31,10 @@ def _end(database: sqlite3.Connection, lock: IO[str] | None) -> None:
 class Store(RunReader):
     """One run's database and files, in a directory or, without one, in memory.
 
-    The database is in WAL mode with one transaction a segment, so that it can be read while the run
-    goes on.
+    The database is in WAL mode with one transaction a segment, so that it can be read while the run goes on.
 
     Attributes:
+      directory: the run's; None where all is in memory.
       states: the final states.
     """
 
@@ -52,13 +52,13 @@ class Store(RunReader):
         self._ended()
 
     def unlock(self) -> None:
-        """Lets others write to the directory."""
+        """Releases the lock, so that others may write to the directory."""
         if self._lock is not None:
             self._lock.close()
 
     @classmethod
-    def create(cls, directory: Path | None, manifest: Mapping[str, Any]) -> "Store":
-        """A new store; an unfinished run that stands in ``directory`` is replaced.
+    def create(cls, directory: Path | None, manifest: Manifest) -> "Store":
+        """Returns a new store, which replaces an unfinished run in ``directory``; None keeps all in memory.
 
         Raises:
           RunError: the directory cannot be written, or another process writes to it.
@@ -92,10 +92,10 @@ class Store(RunReader):
 
     @classmethod
     def resume(cls, directory: Path) -> "Store | None":
-        """The store of an unfinished run, for going on with it; None where its database cannot be read.
+        """Returns the store of an unfinished run, to continue it; None where its database cannot be read.
 
         Raises:
-          RunError: another process writes to the directory, or it is not what a run leaves.
+          RunError: another process writes to the directory, or the directory is not what a run leaves.
         """
         guard(directory)
         lock = locked(directory)
@@ -110,36 +110,37 @@ class Store(RunReader):
 
     @classmethod
     def following(cls, directory: Path, content: str | None) -> "Store":
-        """The store of a host that does not write: a database in memory, and the states that another host writes.
+        """Returns the store of a host that does not write: a database in memory, states that another host writes.
 
         Args:
           directory: the run's.
-          content: what ``dump`` gave there, None for a new run.
+          content: what ``dump`` returned on the host that writes, None for a new run.
         """
         store = cls(connected(":memory:"), directory, follows=True)
-        store._db.executescript(content or ";".join(SCHEMA))
+        # The dump has its tables by name, so that rows come before the trials that they refer to.
+        store._db.executescript(f"PRAGMA foreign_keys=OFF;{content or ';'.join(SCHEMA)}")
         return store
 
     def dump(self) -> str:
-        """All of the database, as SQL."""
+        """Returns the whole database as SQL."""
         return "\n".join(self._db.iterdump())
 
     def sync(self) -> None:
-        """Has all that was written on the disk, so that no checkpoint is ahead of the database."""
+        """Moves what was written to the disk, so that no checkpoint is ahead of the database."""
         if not self._db.in_transaction:
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def roll_back(self, rounds: int, evaluations: Mapping[int, int], clones: int, lanes: Iterable[Change]) -> None:
-        """Forgets what was written after a cut.
+        """Deletes what was written after a checkpoint.
 
         Args:
-          rounds: how many had begun.
-          evaluations: of each wave of the last of them, how many were recorded.
-          clones: how many had happened.
-          lanes: the status of every lane then.
+          rounds: how many had begun by then.
+          evaluations: of each wave of the last round, how many were recorded.
+          clones: how many were recorded.
+          lanes: the status of every lane at the checkpoint.
         """
+        # With a trial go its lanes, clones and test, as the schema says.
         self._db.execute("DELETE FROM trials WHERE round >= ?", (rounds,))
-        self._db.execute("DELETE FROM lanes WHERE trial NOT IN (SELECT trial FROM trials)")
         self._db.execute("DELETE FROM curves WHERE wave > ?", (max(evaluations),))
         self._db.executemany("DELETE FROM curves WHERE wave = ? AND segment >= ?", evaluations.items())
         self._db.execute(
@@ -153,24 +154,24 @@ class Store(RunReader):
 
     @classmethod
     def open(cls, directory: Path) -> "Store":
-        """The store of a directory, for reading; a run may be writing to it.
+        """Returns the store of a directory, for reading; a run may be writing to it.
 
         Raises:
-          RunError: there is no run.
+          RunError: there is no run, or it cannot be read.
         """
         read_manifest(directory)
         try:
             return cls(for_reading(directory), directory)
         except sqlite3.Error as error:
-            raise RunError(f"{directory / DATABASE} cannot be read: {error}.") from None
+            raise RunError(f"{directory / DATABASE} cannot be read: {error}. Restore it from a copy.") from None
 
     @classmethod
     def finished(cls, directory: Path, extended: int) -> "Store | None":
-        """The store of a finished run, for reading; None where the run is not, or was killed before it had a database.
+        """Returns the store of a finished run, for reading; None where the run is not finished or has no database.
 
         Args:
           directory: of the run.
-          extended: how often it was to go on once it was finished, as its manifest says.
+          extended: how often the run went on after it was finished, as its manifest says.
 
         Raises:
           RunError: the database is not one that a run leaves.
@@ -184,7 +185,11 @@ class Store(RunReader):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is written inside is there as a whole, or not at all."""
+        """Writes all that its block writes, or nothing.
+
+        Raises:
+          RunError: the database cannot be written.
+        """
         try:
             self._db.execute("BEGIN")
             try:
@@ -194,7 +199,7 @@ class Store(RunReader):
                 raise
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            raise RunError(f"{self.directory or 'the database'} cannot be written: {error}.") from None
+            raise RunError(f"{self.directory or 'the database'} cannot be written: {error}. Choose another.") from None
 
     def add_trials(self, rows: Iterable[Planned], replicates: int) -> None:
         """Adds trials with running lanes; those without a wave are in other shards."""
@@ -212,17 +217,26 @@ class Store(RunReader):
         )
 
     def add_compilation(self, group: int, seconds: float) -> None:
-        """Adds what compiling a group took; a run that is resumed compiles again."""
+        """Adds the seconds that compiling a group took, to those before: a resumed run compiles again."""
         again = "ON CONFLICT (grp) DO UPDATE SET seconds = seconds + excluded.seconds"
         self._db.execute(f"INSERT INTO compilations VALUES (?, ?) {again}", (group, seconds))
 
     def move(self, places: Mapping[int, tuple[int, int]]) -> None:
-        """Has trials be in other waves: trial to the number of its wave and its width."""
+        """Moves trials to other waves.
+
+        Args:
+          places: trial to the number of its wave and its width.
+        """
         rows = ((wave, width, trial) for trial, (wave, width) in places.items())
         self._db.executemany("UPDATE trials SET wave = ?, width = ? WHERE trial = ?", rows)
 
     def forget(self, waves: Iterable[int], trials: Iterable[int]) -> None:
-        """Forgets what some waves did, which have these trials."""
+        """Deletes what waves recorded, so that they begin anew.
+
+        Args:
+          waves: their numbers.
+          trials: all that train in them.
+        """
         self._db.executemany("DELETE FROM curves WHERE wave = ?", ((wave,) for wave in waves))
         rows = [(trial,) for trial in trials]
         self._db.executemany(
@@ -231,7 +245,13 @@ class Store(RunReader):
         self._db.executemany("DELETE FROM clones WHERE trial = ?", rows)
 
     def add_curves(self, wave: int, segment: int, arrays: Mapping[str, Array]) -> None:
-        """Adds the values of one evaluation, all arrays of shape (live lanes,)."""
+        """Adds the values of one evaluation.
+
+        Args:
+          wave: its number.
+          segment: number of the evaluation.
+          arrays: metric to values, (live lanes,); ``trial``, ``replicate`` and ``step`` are among them.
+        """
         self._db.executemany(
             "INSERT INTO curves VALUES (?, ?, ?, ?, ?)",
             ((wave, segment, name, _dtype(a), a.astype(_dtype(a)).tobytes()) for name, a in arrays.items()),
@@ -245,27 +265,35 @@ class Store(RunReader):
         )
 
     def add_clones(self, rows: Iterable[tuple[int, int, int, Mapping[str, Any]]]) -> None:
-        """Adds (trial, step, source, hyperparameters) of trials that went on from the states of others."""
+        """Adds (trial, step, source, hyperparameters) of trials that continue from the states of others."""
         self._db.executemany(
             "INSERT INTO clones VALUES (?, ?, ?, ?)", ((*ids, json.dumps(h, default=str)) for *ids, h in rows)
         )
 
     def add_test(self, trial: int, metrics: Mapping[str, float]) -> None:
-        """Records that a trial was evaluated on the test split."""
+        """Records the metrics of a trial on the test split.
+
+        Raises:
+          RunError: they cannot be written.
+        """
         row = (trial, json.dumps(dict(metrics)))
         if self.directory is None or self._follows:
             self._db.execute("INSERT OR REPLACE INTO tests VALUES (?, ?)", row)
             return
-        # By a connection of its own: this one may have been opened for reading.
+        # A connection of its own writes them: this store's may have been opened for reading.
         try:
             database = opened(self.directory, "mode=rw")
             database.execute("INSERT OR REPLACE INTO tests VALUES (?, ?)", row)
             database.close()
         except sqlite3.Error as error:
-            raise RunError(f"{self.directory} cannot be written: {error}.") from None
+            raise RunError(f"{self.directory} cannot be written: {error}. Make it writable.") from None
 
     def finish(self, seconds: float) -> None:
-        """Records that the run is complete."""
+        """Records that the run is complete.
+
+        Args:
+          seconds: its duration.
+        """
         self._db.execute("INSERT INTO finished VALUES (?)", (seconds,))
 
 

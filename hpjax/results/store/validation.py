@@ -1,25 +1,37 @@
-"""What stands in a run directory is data that anyone may have written: it is looked over before it is used."""
+"""Reading JSON files of a run directory, which anyone may have written: checked before anything in them is used."""
 
 import json
 import math
 import os
+import re
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
 
 from hpjax.core.errors import RunError
 
-# No JSON file of a run comes near these; what does was not written by one.
+# No JSON file that a run writes comes near these limits.
 MOST_BYTES, MOST_LEVELS = 64 * 2**20, 32
+
+# Types of fields that msgspec checks. ``Real`` leaves out the infinity that JSON's ``1e999`` becomes.
+Whole = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Real = Annotated[float, Meta(gt=-1e300, lt=1e300)]
+Name = Annotated[str, Meta(pattern=r"\A[^\W\d]\w*\Z")]
+
+T = TypeVar("T")
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file: UTF-8, of finite numbers, neither large nor deep, its strings printable as UTF-8.
+    """Returns the value of a JSON file of UTF-8, with finite numbers, neither large nor deep, encodable strings.
 
     Raises:
-      FileNotFoundError: it is not there.
-      RunError: it cannot be read.
+      FileNotFoundError: the file is not there.
+      RunError: the file cannot be read.
     """
     try:
         if path.stat().st_size > MOST_BYTES:
@@ -30,11 +42,11 @@ def read_json(path: Path) -> Any:
             levels += 1
             if levels > MOST_LEVELS:
                 raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
-        json.dumps(value, ensure_ascii=False).encode()
+        json.dumps(value, ensure_ascii=False).encode()  # fails for half a surrogate pair, which cannot be printed
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path} cannot be read: {error}.") from None
+        raise RunError(f"{path} cannot be read: {error}. Restore it from a copy.") from None
     return value
 
 
@@ -46,55 +58,61 @@ def _refuse(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 
 
+def convert(where: str, value: Any, kind: type[T]) -> T:
+    """Returns a JSON value as a type of msgspec, checked field by field.
+
+    Args:
+      where: the file, for the error.
+      value: as ``read_json`` returns it.
+      kind: a ``msgspec.Struct``, or a tuple of some.
+
+    Raises:
+      RunError: a field is missing, unknown or not what it must be; names the field and what it holds.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        allowed, _, path = str(error).partition(" - at ")
+        # msgspec names a field as `$.sweep.width[0]`, and what a dict holds as [...] without its key.
+        path = path.rpartition("$")[2].split("[...]")[0].strip("`.")
+        for name, position in re.findall(r"([^\W\d]\w*)|\[(\d+)\]", path):
+            value = value[name] if name else value[int(position)]
+        raise damaged(where, path, value, allowed) from None
+
+
+def damaged(where: str, field: str, value: Any, allowed: str) -> RunError:
+    """Returns the error for a field of a file that is not what a run writes.
+
+    Args:
+      where: the file.
+      field: with dots, such as ``sweep.width``; empty for the whole file.
+      value: what was found, shown in short.
+      allowed: what the field must be, as a sentence without its stop.
+    """
+    found = f"{field or 'its content'} = {reprlib.repr(value)}"
+    remedy = "It is damaged, or of another version: restore it from a copy, or use another directory."
+    return RunError(f"{where}: {found}: {allowed}. {remedy}")
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Yields every string in nested dicts, lists and tuples, keys among them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for each in (*value, *value.values()) if isinstance(value, dict) else value:
+            yield from texts(each)
+
+
 def memory() -> int:
-    """Bytes of memory of this host: no array that a run wrote can be larger, and none that is may be allocated."""
+    """Returns the bytes of memory of this host: an array that promises more is damaged, and must not be allocated."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-class Field(NamedTuple):
-    """What a field of a JSON value must be.
-
-    Attributes:
-      fits: whether a value is so.
-      allowed: the same in words.
-    """
-
-    fits: Callable[[Any], bool]
-    allowed: str
-
-
 def is_whole(value: Any, least: int = 0, most: int = 2**31 - 1) -> bool:
-    """Whether a JSON value is a whole number in a range."""
+    """Returns whether a JSON value is a whole number in a range."""
     return type(value) is int and least <= value <= most
 
 
 def is_real(value: Any) -> bool:
-    """Whether a JSON value is a finite number."""
+    """Returns whether a JSON value is a finite number."""
     return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
-
-
-def is_text(value: Any) -> bool:
-    """Whether a JSON value is a string that can be printed."""
-    return isinstance(value, str) and value.isprintable()
-
-
-def list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """Whether a JSON value is a list of such values, without doubles."""
-    return lambda value: isinstance(value, list) and all(map(fits, value)) and len(set(value)) == len(value)
-
-
-def check(where: str, value: Any, fields: Mapping[str, Field]) -> None:
-    """Checks fields of a JSON value, named with dots: ``sweep.width``.
-
-    Raises:
-      RunError: one is missing, or is not what it must be.
-    """
-    for name, field in fields.items():
-        found = value
-        for part in name.split("."):
-            found = found.get(part) if isinstance(found, dict) else None
-        if not field.fits(found):
-            raise RunError(
-                f"{where}: {name} = {reprlib.repr(found)}: must be {field.allowed}. "
-                "It is damaged, or of another version: restore it, or use another directory."
-            )

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
+
 from hpjax.core.errors import RunError
 from hpjax.engine import distributed
 from hpjax.results.store.checkpoints import FOLDER, Checkpoints, forget
-from hpjax.results.store.manifest import differences, read_manifest, recorded, write_manifest
+from hpjax.results.store.manifest import Manifest, differences, read_manifest, recorded, write_manifest
 from hpjax.results.store.run_store import Store
 from hpjax.sweep.running.state import RunSizes, RunState
 
@@ -62,7 +65,7 @@ class Record:
     def amend(self, plan: str) -> None:
         """Has the manifest tell of another plan."""
         if self.directory is not None and distributed.is_writer():
-            write_manifest(self.directory, read_manifest(self.directory) | {"plan": plan.splitlines()})
+            write_manifest(self.directory, replace(read_manifest(self.directory), plan=tuple(plan.splitlines())))
 
     def finish(self, seconds: float) -> None:
         """Records that the run is complete, and deletes its checkpoints, which are of no use any more."""
@@ -80,9 +83,7 @@ class Record:
             self.store.unlock()
 
 
-def open_record(
-    path: Path | None, manifest: dict[str, Any], sizes: RunSizes, seconds: float
-) -> tuple[Record, dict[str, Any]]:
+def open_record(path: Path | None, manifest: Manifest, sizes: RunSizes, seconds: float) -> tuple[Record, Manifest]:
     """Opens the record of a run: finished, rolled back to its last checkpoint, or new; returns its manifest too.
 
     With several hosts only the first one looks at the directory, and tells the others.
@@ -104,7 +105,7 @@ def open_record(
         nonlocal record
         record, there = _open(path, manifest, sizes, seconds)
         content = record.store.dump() if distributed.several() else None
-        return {"manifest": there, "content": content, "over": record.over}
+        return {"manifest": msgspec.to_builtins(there), "content": content, "over": record.over}
 
     found = distributed.on_writer(here)
     if distributed.several():
@@ -114,19 +115,19 @@ def open_record(
             record = Record(Store.following(path, found["content"]), path, over=found["over"])
         record.state = None if arrays is None else sizes.read(arrays)
     assert record is not None
-    return record, found["manifest"]
+    return record, msgspec.convert(found["manifest"], Manifest)
 
 
-def _open(path: Path, manifest: dict[str, Any], sizes: RunSizes, seconds: float) -> tuple[Record, dict[str, Any]]:
+def _open(path: Path, manifest: Manifest, sizes: RunSizes, seconds: float) -> tuple[Record, Manifest]:
     there = recorded(path, manifest)
     if there is not None:
-        store = Store.finished(path, there["extended"])
+        store = Store.finished(path, there.extended)
         if store is not None:
             forget(path)  # it may have been interrupted before it could
             return Record(store, path, over=True), there
         found = _unfinished(path, there, sizes, seconds)
         if found is not None:
-            _warn_of_versions(path, there["versions"], manifest["versions"])
+            _warn_of_versions(path, there.versions, manifest.versions)
             return found, there
         manifest = there
     store = Store.create(path, manifest)
@@ -134,13 +135,13 @@ def _open(path: Path, manifest: dict[str, Any], sizes: RunSizes, seconds: float)
     return Record(store, path, Checkpoints(path, seconds)), manifest
 
 
-def _unfinished(path: Path, manifest: dict[str, Any], sizes: RunSizes, seconds: float) -> Record | None:
+def _unfinished(path: Path, manifest: Manifest, sizes: RunSizes, seconds: float) -> Record | None:
     """Returns the record of a run that was interrupted, as of its last checkpoint; None where there is none."""
     store = Store.resume(path) if (path / FOLDER).exists() else None
     if store is None:
         return None
     try:
-        store.check(manifest["sweep"]["replicates"])
+        store.check(manifest.sweep.replicates)
         checkpoints = Checkpoints(path, seconds)
         state = checkpoints.latest(sizes.check, sizes.read)
         if state is not None:
