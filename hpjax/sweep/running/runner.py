@@ -46,14 +46,30 @@ def train(spec: SweepSpec, plan: Plan, record: Record) -> Iterator[Event]:
         run.close()
 
 
+class _Notices:
+    """The signals by which to leave, and whether segments may run ahead of what was told.
+
+    An object of its own: waves hold on to it, and a run that they held on to would not be let go of, nor its directory
+    unlocked, before garbage is collected.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self.leaving: Callable[[], int] = lambda: 0
+
+    def may_run_ahead(self) -> bool:
+        """Returns whether no checkpoint is about to be made, which needs all lanes at the step that was told of."""
+        return not several() and not self.leaving() and not self._record.due(False)
+
+
 class _Run:
     """A sweep that trains; ``events`` drives it."""
 
     def __init__(self, spec: SweepSpec, plan: Plan, record: Record) -> None:
         self._spec, self._record, self._store = spec, record, record.store
         self._context = RunContext.of(spec, plan, record.store)
-        self._context.may_run_ahead = self._may_run_ahead
-        self._leaving: Callable[[], int] = lambda: 0
+        self._notices = _Notices(record)
+        self._context.may_run_ahead = self._notices.may_run_ahead
         self._begun = time.perf_counter()
         self._progress = RunProgress()
         self._saved = record.state
@@ -73,7 +89,7 @@ class _Run:
         record = self._record
         heeding = notices() if record.directory is not None else nullcontext(lambda: 0)
         with holding_together(), heeding as leaving:
-            self._leaving = leaving
+            self._notices.leaving = leaving
             first = self._progress.round
             for number in range(len(self._context.plan.rounds)):
                 self._plan_round(number)
@@ -96,10 +112,6 @@ class _Run:
                         record.close()
                         leave(notice, record.directory)
         record.finish(time.perf_counter() - self._begun)
-
-    def _may_run_ahead(self) -> bool:
-        """Returns whether no checkpoint is about to be made, which needs all lanes at the step that was told of."""
-        return not several() and not self._leaving() and not self._record.due(False)
 
     def _count(self, event: Event) -> None:
         if isinstance(event, SegmentFinished):
