@@ -52,12 +52,12 @@ MISTAKES = {
     "default no option": (lambda: hpx.Choice(1, 2, default=3), "Choice.default = 3: must lie in Choice(1, 2)"),
     "no identifier": (lambda: Space(**{"learning-rate": 1}), "Space = 'learning-rate': must be a Python identifier"),
     "a keyword": (lambda: Space(**{"lambda": 1}), "Space = 'lambda': must be a Python identifier"),
-    "a reserved name": (lambda: Space(step=1), "Space = 'step': is a column that every result table has. Rename it"),
+    "a reserved name": (lambda: Space(step=1), "is a column that every result table has. Write step_0=..."),
     "no names": (lambda: Space(), "must name at least one hyperparameter"),
     "name on both sides": (lambda: Space(a=1) & Space(a=2), "stands on both sides of &"),
     "static and traced": (lambda: hpx.Int(1, 2, static=True, traced=True), "static and traced exclude each other"),
     "traced strings": (lambda: hpx.Choice("a", "b", traced=True), "needs numbers"),
-    "no trials": (lambda: planned(trials=0), "Sweep.trials = 0: must be a whole number, 1 or more. Give one."),
+    "no trials": (lambda: planned(trials=0), "Sweep.trials = 0: must be a whole number, 1 or more. Write trials=1."),
     "half a trial": (lambda: planned(trials=1.5), "Sweep.trials = 1.5: must be a whole number, 1 or more"),
     "trials left out": (lambda: planned(trials=None), "Sweep.trials = None: must be given, since Sobol has no end"),
     "no replicates": (lambda: planned(replicates=0), "Sweep.replicates = 0: must be a whole number, 1 or more"),
@@ -70,7 +70,7 @@ MISTAKES = {
     "scheduler without decide": (lambda: planned(scheduler=3), "Sweep.scheduler = 3: must be a Scheduler"),
     "grid without num": (
         lambda: planned(space=Space(rate=hpx.Uniform(0, 1)), sampler=hpx.Grid(), trials=None),
-        "is continuous and has no num. Write num=5, or sample with Sobol()",
+        "is continuous and has no num. Write num=5 in the domain of rate, or",
     ),
     "grid of another size": (
         lambda: planned(space=Space(rate=hpx.Uniform(0, 1, num=3)), sampler=hpx.Grid(), trials=2),
@@ -84,7 +84,7 @@ MISTAKES = {
     "manual empty": (lambda: hpx.Manual([]), "Manual.points = []: must be a list of dicts, not empty"),
     "a training metric": (
         lambda: planned(objective=hpx.minimize("train/loss")),
-        "Sweep.objective = 'train/loss': must be one on the validation split",
+        "Sweep.objective = 'train/loss': must be measured on the validation split",
     ),
     "unknown objective": (
         lambda: planned(objective=hpx.minimize("valid/los")),
@@ -131,8 +131,8 @@ MISTAKES = {
         "supervised.metrics = 'loss': must be a name other than loss. Rename",
     ),
     "a metric that is no function": (lambda: trained(metrics={"mae": "mae"}), "supervised.metrics['mae'] = 'mae'"),
-    "a list in a space": (lambda: Space(a=[1, 2]), "Space.a = [1, 2]: must be a domain or a hashable constant. For a"),
-    "a domain not called": (lambda: Space(a=hpx.Uniform), "is a kind of domain, not one. Write Uniform(...)."),
+    "a list in a space": (lambda: Space(a=[1, 2]), "Space.a = [1, 2]: must be a domain or a hashable constant. Write a=Choice("),
+    "a domain not called": (lambda: Space(a=hpx.Uniform), "is a class of domains, not a domain. Write Uniform(...)."),
     "a domain beyond int32": (lambda: hpx.Int(0, 2**40), "Int.high = 1099511627776: must be an int that int32 holds"),
     "a domain beyond floats": (lambda: hpx.Uniform(-1e308, 1e308), "must be nearer to low"),
     "labels beyond int32": (lambda: hpx.data.from_arrays(X, Y + 2**40), "must fit in int32. Renumber"),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hpjax.core import user_code as blame
+from hpjax.core import user_code
 from hpjax.core.domains import Kind, Selection
 from hpjax.core.errors import InputError, ProgramError, UnknownHyperparameterError
 from hpjax.core.hparams import Hparams, Selected, reading, with_fold
@@ -139,8 +139,8 @@ def blamed(error: Exception) -> Exception:
     if isinstance(error, InputError | ProgramError | UnknownHyperparameterError):
         return error
     notes = getattr(error, "__notes__", [])
-    where = "".join(f"\n  {line}" for line in blame.user_lines(error))
-    return ProgramError(f"{notes[0] if notes else 'the program'} fails:{where}\n  {blame.first_line(error)}")
+    where = "".join(f"\n  {line}" for line in user_code.user_lines(error))
+    return ProgramError(f"{notes[0] if notes else 'the program'} fails:{where}\n  {user_code.first_line(error)}")
 
 
 def _declared(space: Space, name: str, kind: Kind) -> Verdict:
@@ -159,9 +159,9 @@ def _failure(tracer: Tracer, point: Point, traced: Sequence[str], name: str) -> 
         try:
             tracer.shapes(point, traced)
         except (InputError, ProgramError) as error:
-            place = blame.own_line(read.get(name))
+            place = user_code.own_line(read.get(name))
             return f"{place}: {error}" if place else str(error)
         except Exception as error:
             # A library may fail long after the user's line that gave it the hyperparameter: where that was read.
-            return blame.model_line(error, read.get(name)) or blame.first_line(error)
+            return user_code.model_line(error, read.get(name)) or user_code.first_line(error)
     return None
