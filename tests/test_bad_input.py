@@ -131,7 +131,10 @@ MISTAKES = {
         "supervised.metrics = 'loss': must be a name other than loss. Rename",
     ),
     "a metric that is no function": (lambda: trained(metrics={"mae": "mae"}), "supervised.metrics['mae'] = 'mae'"),
-    "a list in a space": (lambda: Space(a=[1, 2]), "Space.a = [1, 2]: must be a domain or a hashable constant. Write a=Choice("),
+    "a list in a space": (
+        lambda: Space(a=[1, 2]),
+        "Space.a = [1, 2]: must be a domain or a hashable constant. Write a=Choice(",
+    ),
     "a domain not called": (lambda: Space(a=hpx.Uniform), "is a class of domains, not a domain. Write Uniform(...)."),
     "a domain beyond int32": (lambda: hpx.Int(0, 2**40), "Int.high = 1099511627776: must be an int that int32 holds"),
     "a domain beyond floats": (lambda: hpx.Uniform(-1e308, 1e308), "must be nearer to low"),
