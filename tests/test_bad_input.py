@@ -105,7 +105,7 @@ MISTAKES = {
     "no training split": (lambda: hpx.data.from_arrays(X, Y, valid=0.5, test=0.5), "from_arrays.train = 0: must hold"),
     "labels outside": (
         lambda: trained(model=Net(classes=2)),
-        "data.y = 2: labels must lie in 0 … 1, since the model gives 2 outputs. Give the model 3 outputs",
+        "data.y = 2: labels must lie in 0 … 1, since the model gives 2 outputs. Write nn.Dense(3) as the last layer",
     ),
     "batch too large": (
         lambda: trained(batch_size=1000),
@@ -276,7 +276,7 @@ def test_a_program_that_cannot_be_carried(changes, message):
 
 
 def test_a_loss_that_is_a_mean_already():
-    with pytest.raises(hpx.ProgramError, match="loss must give one value an example"):
+    with pytest.raises(hpx.ProgramError, match="loss must give one value for each example"):
         trained(loss=lambda out, y: optax.softmax_cross_entropy_with_integer_labels(out, y).mean())
 
 

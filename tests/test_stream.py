@@ -423,7 +423,7 @@ def test_a_state_that_is_not_taken_back_is_drawn_to():
 
     drawing = Pass(stream(Tidied))
     drawing.skip(6)
-    with pytest.warns(UserWarning, match=r"'stream' does not take its state back: written by another version"):
+    with pytest.warns(UserWarning, match=r"'stream' cannot restore its state: written by another version"):
         found = Pass(stream(Forgetful), drawing.position()).draw()
     assert found["number"] == drawing.draw()["number"]
 

@@ -266,7 +266,7 @@ MISUSES = {
     ),
     "microbatch": (
         {"batch_size": lambda h: h.n, "microbatch": 4},
-        "supervised.microbatch = 4: divides no batch size; there are 9. Use 9.",
+        "supervised.microbatch = 4: divides no batch size; there are 9. Write microbatch=9.",
     ),
     "patience": (
         {"early_stopping": lambda h: hpx.EarlyStopping(h.n - 9)},

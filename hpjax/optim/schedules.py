@@ -1,4 +1,9 @@
-"""Schedules whose every number can be traced, under the names and arguments of Optax: see ``hpx.optim``."""
+"""Schedules whose every number can be traced, under the names and arguments of Optax: see ``hpx.optim``.
+
+Each function returns a schedule: ``schedule(count)`` takes the number of the optimizer step, int32 () from 0, and
+returns the value at that step, float (). Every argument is a number, or an array of shape () where it is traced;
+steps are optimizer steps.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,22 +23,42 @@ def _real(count: Any) -> Any:
 
 
 def constant_schedule(value: Number) -> Schedule:
-    """``value`` at every step."""
+    """Returns a schedule with the same value at every step.
+
+    Args:
+      value: the value.
+
+    Example:
+      >>> float(constant_schedule(0.5)(10))
+      0.5
+    """
     return lambda count: jnp.full_like(_real(count), value)
 
 
 def polynomial_schedule(
     init_value: Number, end_value: Number, power: Number, transition_steps: Number, transition_begin: Number = 0
 ) -> Schedule:
-    """From ``init_value`` to ``end_value`` as a polynomial, in ``transition_steps`` steps from ``transition_begin`` on.
+    """Returns a schedule that goes from ``init_value`` to ``end_value`` as a polynomial.
 
-    With no steps it is ``init_value`` throughout, as in Optax.
+    Args:
+      init_value: the value up to step ``transition_begin``.
+      end_value: the value from step ``transition_begin + transition_steps`` on.
+      power: the exponent of the polynomial; 1 makes a straight line.
+      transition_steps: steps of the transition, 0 or more; with 0 the value stays ``init_value``, as in Optax.
+      transition_begin: the step at which the transition begins, 0 or more.
+
+    Raises:
+      InputError: a number of steps is negative.
+
+    Example:
+      >>> float(polynomial_schedule(1.0, 0.0, power=2, transition_steps=10)(5))
+      0.25
     """
     check_bounds("polynomial_schedule.transition_steps", transition_steps, 0)
     check_bounds("polynomial_schedule.transition_begin", transition_begin, 0)
 
     def schedule(count: Any) -> Any:
-        # Clipped last: a quotient that rounding takes beyond 1 would have no power.
+        # Clipped after the division: rounding may take a quotient beyond 1, and a negative base has no real power.
         done = jnp.clip((_real(count) - transition_begin) / jnp.maximum(transition_steps, 1), 0, 1)
         done = jnp.where(jnp.asarray(transition_steps) > 0, done, 0)
         return (init_value - end_value) * (1 - done) ** power + end_value
@@ -44,16 +69,43 @@ def polynomial_schedule(
 def linear_schedule(
     init_value: Number, end_value: Number, transition_steps: Number, transition_begin: Number = 0
 ) -> Schedule:
-    """From ``init_value`` to ``end_value`` in a straight line."""
+    """Returns a schedule that goes from ``init_value`` to ``end_value`` in a straight line.
+
+    Args:
+      init_value: the value up to step ``transition_begin``.
+      end_value: the value from step ``transition_begin + transition_steps`` on.
+      transition_steps: steps of the transition, 0 or more.
+      transition_begin: the step at which the transition begins, 0 or more.
+
+    Raises:
+      InputError: a number of steps is negative.
+
+    Example:
+      >>> float(linear_schedule(1.0, 0.0, transition_steps=10)(5))
+      0.5
+    """
     return polynomial_schedule(init_value, end_value, 1, transition_steps, transition_begin)
 
 
 def cosine_decay_schedule(
     init_value: Number, decay_steps: Number, alpha: Number = 0.0, exponent: Number = 1.0
 ) -> Schedule:
-    """Half a cosine from ``init_value`` down to ``alpha * init_value``.
+    """Returns a schedule that follows half a cosine from ``init_value`` down to ``alpha * init_value``.
 
     I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+
+    Args:
+      init_value: the value at step 0.
+      decay_steps: steps until the lowest value, which then stays; 1 or more.
+      alpha: the lowest value as a share of ``init_value``.
+      exponent: the power to which the cosine is raised.
+
+    Raises:
+      InputError: ``decay_steps`` is below 1.
+
+    Example:
+      >>> round(float(cosine_decay_schedule(1.0, decay_steps=10)(5)), 3)
+      0.5
     """
     check_bounds("cosine_decay_schedule.decay_steps", decay_steps, 1)
 
@@ -67,16 +119,24 @@ def cosine_decay_schedule(
 def cosine_restarts_schedule(
     init_value: Number, decay_steps: Number, cycles: Number, alpha: Number = 0.0, growth: Number = 1.0
 ) -> Schedule:
-    """``cycles`` half cosines one after the other, in ``decay_steps`` steps in all; the last value stays.
-
-    Args:
-      init_value: where every cycle begins.
-      decay_steps: steps of all cycles together.
-      cycles: how many, 1 or more; a traced one may differ from lane to lane.
-      alpha: where a cycle ends, as a share of ``init_value``.
-      growth: how much longer each cycle is than the one before; 1 makes them equal.
+    """Returns a schedule of several half cosines, each from ``init_value`` down; the last value stays.
 
     I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+
+    Args:
+      init_value: the value at the beginning of each cycle.
+      decay_steps: steps of all cycles together, 1 or more.
+      cycles: number of cycles, 1 or more.
+      alpha: the value at the end of a cycle as a share of ``init_value``.
+      growth: the length of a cycle as a multiple of the one before, 1 or more; 1 makes them equal.
+
+    Raises:
+      InputError: ``decay_steps``, ``cycles`` or ``growth`` is below 1.
+
+    Example:
+      >>> schedule = cosine_restarts_schedule(1.0, decay_steps=100, cycles=2)
+      >>> [round(float(schedule(step)), 3) for step in (0, 25, 50, 75)]
+      [1.0, 0.5, 1.0, 0.5]
     """
     check_bounds("cosine_restarts_schedule.decay_steps", decay_steps, 1)
     check_bounds("cosine_restarts_schedule.cycles", cycles, 1)
@@ -85,8 +145,9 @@ def cosine_restarts_schedule(
     def schedule(count: Any) -> Any:
         done = jnp.minimum(_real(count), decay_steps) / decay_steps
         equal = jnp.abs(jnp.asarray(growth, done.dtype) - 1) < 1e-6
+        # For equal cycles the formula below would divide by log 1 = 0; any other number keeps its unused result finite.
         safe = jnp.where(equal, 2.0, growth)
-        # Cycle c begins at (growthᶜ − 1) / (growthⁿ − 1) of the whole, in the limit at c / n.
+        # Cycle c of n begins at (growthᶜ − 1) / (growthⁿ − 1) of all steps; for equal cycles that tends to c / n.
         grown = jnp.log1p(done * (safe**cycles - 1)) / jnp.log(safe)
         place = jnp.where(equal, done * cycles, grown)
         cycle = jnp.clip(jnp.floor(place + 1e-6), 0, cycles - 1)
@@ -105,7 +166,23 @@ def exponential_decay(
     staircase: bool = False,
     end_value: Number | None = None,
 ) -> Schedule:
-    """``init_value * decay_rate ** (step / transition_steps)``; where asked in stairs, and not beyond ``end_value``."""
+    """Returns the schedule ``init_value * decay_rate ** (step / transition_steps)``.
+
+    Args:
+      init_value: the value up to step ``transition_begin``.
+      transition_steps: steps in which the value is multiplied by ``decay_rate`` once, 1 or more.
+      decay_rate: the factor, 0 or more; with 0 the value stays ``init_value``, as in Optax.
+      transition_begin: the step at which the decay begins, 0 or more.
+      staircase: a bool; True keeps the value for ``transition_steps`` and then multiplies it at once.
+      end_value: the value that the schedule does not go beyond; None for no such value.
+
+    Raises:
+      InputError: a number of steps or ``decay_rate`` is too small.
+
+    Example:
+      >>> float(exponential_decay(1.0, transition_steps=10, decay_rate=0.5)(20))
+      0.25
+    """
     check_bounds("exponential_decay.transition_steps", transition_steps, 1)
     check_bounds("exponential_decay.transition_begin", transition_begin, 0)
     check_bounds("exponential_decay.decay_rate", decay_rate, 0)
@@ -114,7 +191,7 @@ def exponential_decay(
         later = _real(count) - transition_begin
         power = later / transition_steps
         decayed = init_value * decay_rate ** (jnp.floor(power) if staircase else power)
-        # No decay at all at rate 0, as in Optax.
+        # A rate of 0 means no decay, as in Optax.
         value = jnp.where((later <= 0) | (jnp.asarray(decay_rate) == 0), init_value, decayed)
         if end_value is None:
             return value
@@ -126,11 +203,20 @@ def exponential_decay(
 def piecewise_constant_schedule(
     init_value: Number, boundaries_and_scales: Mapping[int, Number] | Sequence[tuple[Number, Number]]
 ) -> Schedule:
-    """``init_value``, multiplied by each scale from its boundary on.
+    """Returns a schedule that is multiplied by a scale at each of several steps.
 
     Args:
       init_value: the value at step 0.
-      boundaries_and_scales: step to scale, or a list of such pairs, since a traced step cannot be a key.
+      boundaries_and_scales: a dict of step to scale, or a list of pairs (step, scale), since a traced step cannot be
+        the key of a dict; all are 0 or more.
+
+    Raises:
+      InputError: a step or a scale is negative.
+
+    Example:
+      >>> schedule = piecewise_constant_schedule(1.0, {10: 0.5, 20: 0.5})
+      >>> [float(schedule(step)) for step in (9, 10, 20)]
+      [1.0, 0.5, 0.25]
     """
     pairs = list(boundaries_and_scales.items() if isinstance(boundaries_and_scales, Mapping) else boundaries_and_scales)
     for boundary, scale in pairs:
@@ -147,13 +233,26 @@ def piecewise_constant_schedule(
 
 
 def warmup_constant_schedule(init_value: Number, peak_value: Number, warmup_steps: Number) -> Schedule:
-    """A straight line to ``peak_value``, which stays."""
+    """Returns a schedule that rises in a straight line to ``peak_value`` and stays there.
+
+    Args:
+      init_value: the value at step 0.
+      peak_value: the value from step ``warmup_steps`` on.
+      warmup_steps: steps of the rise, 0 or more, at most those of the trial.
+
+    Raises:
+      InputError: ``warmup_steps`` is negative, or more than the steps of a trial.
+
+    Example:
+      >>> float(warmup_constant_schedule(0.0, 1.0, warmup_steps=10)(5))
+      0.5
+    """
     check_bounds("warmup_constant_schedule.warmup_steps", warmup_steps, 0, in_run=True)
     return linear_schedule(init_value, peak_value, warmup_steps)
 
 
 def _rising(t: Any, init_value: Number, peak_value: Number, warmup_steps: Number) -> Any:
-    """The straight line of a warmup, at step ``t`` of it."""
+    """Returns the value of the straight line of a warmup at step ``t``."""
     return init_value + (peak_value - init_value) * t / jnp.maximum(warmup_steps, 1)
 
 
@@ -165,9 +264,25 @@ def warmup_cosine_decay_schedule(
     end_value: Number = 0.0,
     exponent: Number = 1.0,
 ) -> Schedule:
-    """A straight line to ``peak_value``, then half a cosine to ``end_value``, at step ``decay_steps``.
+    """Returns a schedule that rises to ``peak_value`` in a straight line and falls to ``end_value`` as half a cosine.
 
-    Args: as in Optax; ``decay_steps`` counts the warmup too and must be greater.
+    I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+
+    Args:
+      init_value: the value at step 0.
+      peak_value: the value at step ``warmup_steps``.
+      warmup_steps: steps of the rise, 0 or more.
+      decay_steps: steps of rise and fall together, more than ``warmup_steps``.
+      end_value: the value from step ``decay_steps`` on.
+      exponent: the power to which the cosine is raised.
+
+    Raises:
+      InputError: ``warmup_steps`` is negative, not less than ``decay_steps``, or more than the steps of a trial.
+
+    Example:
+      >>> schedule = warmup_cosine_decay_schedule(0.0, 1.0, warmup_steps=10, decay_steps=30)
+      >>> [round(float(schedule(step)), 3) for step in (5, 10, 20, 30)]
+      [0.5, 1.0, 0.5, 0.0]
     """
     _warmup("warmup_cosine_decay_schedule", warmup_steps, decay_steps)
 
@@ -182,9 +297,21 @@ def warmup_cosine_decay_schedule(
 
 
 def inverse_sqrt_schedule(peak_value: Number, warmup_steps: Number, init_value: Number = 0.0) -> Schedule:
-    """A straight line to ``peak_value``, then ``peak_value * sqrt(warmup_steps / step)``.
+    """Returns a schedule that rises to ``peak_value`` and then is ``peak_value * sqrt(warmup_steps / step)``.
 
     A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017, section 5.3.
+
+    Args:
+      peak_value: the value at step ``warmup_steps``.
+      warmup_steps: steps of the rise in a straight line, 1 or more, at most those of the trial.
+      init_value: the value at step 0.
+
+    Raises:
+      InputError: ``warmup_steps`` is below 1, or more than the steps of a trial.
+
+    Example:
+      >>> float(inverse_sqrt_schedule(1.0, warmup_steps=10)(40))
+      0.5
     """
     check_bounds("inverse_sqrt_schedule.warmup_steps", warmup_steps, 1, in_run=True)
 
@@ -204,16 +331,26 @@ def warmup_stable_decay_schedule(
     init_value: Number = 0.0,
     end_value: Number = 0.0,
 ) -> Schedule:
-    """A straight line to ``peak_value``, which stays until ``decay_begin``, then a line to ``end_value``.
+    """Returns a schedule that rises to ``peak_value``, stays there, and falls to ``end_value``, in straight lines.
+
+    S. Hu et al., "MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training Strategies", COLM
+    2024.
 
     Args:
-      peak_value: the rate between warmup and decay.
-      warmup_steps: steps of the rise from ``init_value``.
+      peak_value: the value between rise and fall.
+      warmup_steps: steps of the rise, 0 or more.
       decay_begin: the step at which the fall begins, ``warmup_steps`` or later.
-      decay_steps: steps of the fall.
+      decay_steps: steps of the fall, 1 or more.
+      init_value: the value at step 0.
+      end_value: the value from step ``decay_begin + decay_steps`` on.
 
-    S. Hu et al., "MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training
-    Strategies", COLM 2024.
+    Raises:
+      InputError: a number of steps is too small, or the rise ends after the fall begins or after the trial.
+
+    Example:
+      >>> schedule = warmup_stable_decay_schedule(1.0, warmup_steps=10, decay_begin=80, decay_steps=20)
+      >>> [round(float(schedule(step)), 3) for step in (5, 50, 90, 100)]
+      [0.5, 1.0, 0.5, 0.0]
     """
     _warmup("warmup_stable_decay_schedule", warmup_steps, decay_begin, equal=True)
     check_bounds("warmup_stable_decay_schedule.decay_steps", decay_steps, 1)
@@ -228,7 +365,13 @@ def warmup_stable_decay_schedule(
 
 
 def _onecycle(init_value: Number, knots: list[tuple[Any, Any]], curve: Callable[[Any], Any]) -> Schedule:
-    """From knot to knot (step, value), bent as ``curve`` maps [0, 1] to itself; the last value stays."""
+    """Returns a schedule that goes from knot to knot, and stays at the last one.
+
+    Args:
+      init_value: the value at step 0.
+      knots: (step, value) pairs, in the order of their steps.
+      curve: maps [0, 1] to [0, 1]: the way from one value to the next.
+    """
 
     def schedule(count: Any) -> Any:
         t = _real(count)
@@ -243,8 +386,8 @@ def _onecycle(init_value: Number, knots: list[tuple[Any, Any]], curve: Callable[
     return schedule
 
 
-def _whole(share: Number, steps: Number) -> Any:
-    """The step that far into the run, rounded down as Optax does it."""
+def _step_at(share: Number, steps: Number) -> Any:
+    """Returns ``share * steps`` rounded down, as Optax does it."""
     traced = isinstance(share, jax.Array) or isinstance(steps, jax.Array)
     return jnp.floor(share * steps) if traced else int(share * steps)
 
@@ -256,16 +399,32 @@ def cosine_onecycle_schedule(
     div_factor: Number = 25.0,
     final_div_factor: Number = 1e4,
 ) -> Schedule:
-    """Half a cosine up to ``peak_value`` and one down: from ``peak_value / div_factor`` and far below it.
+    """Returns a schedule that rises to ``peak_value`` and falls far below its first value, each as half a cosine.
 
-    L. Smith and N. Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning
-    Rates", 2018. Arguments as in Optax. Where ``pct_start * transition_steps`` is traced and a whole number but for
-    rounding, the peak may come a step earlier or later than Optax's, which rounds in float64.
+    L. Smith and N. Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates", 2018.
+
+    Optax computes the step of the peak, ``pct_start * transition_steps``, in float64. Where one of the two is traced,
+    it is computed in float32, so that rounding may move the peak by one step.
+
+    Args:
+      transition_steps: steps of rise and fall together, 1 or more.
+      peak_value: the highest value.
+      pct_start: the share of the steps that the rise takes, in [0, 1].
+      div_factor: the first value is ``peak_value / div_factor``.
+      final_div_factor: the last value is the first one divided by it.
+
+    Raises:
+      InputError: ``transition_steps`` is below 1, or ``pct_start`` lies outside [0, 1].
+
+    Example:
+      >>> schedule = cosine_onecycle_schedule(100, 1.0)
+      >>> [round(float(schedule(step)), 3) for step in (0, 30, 65)]
+      [0.04, 1.0, 0.5]
     """
     check_bounds("cosine_onecycle_schedule.transition_steps", transition_steps, 1)
     check_bounds("cosine_onecycle_schedule.pct_start", pct_start, 0, 1)
     first = peak_value / div_factor
-    knots = [(_whole(pct_start, transition_steps), peak_value), (transition_steps, first / final_div_factor)]
+    knots = [(_step_at(pct_start, transition_steps), peak_value), (transition_steps, first / final_div_factor)]
     return _onecycle(first, knots, lambda done: 0.5 - 0.5 * jnp.cos(jnp.pi * done))
 
 
@@ -277,20 +436,42 @@ def linear_onecycle_schedule(
     div_factor: Number = 25.0,
     final_div_factor: Number = 1e4,
 ) -> Schedule:
-    """Straight lines up to ``peak_value``, back, and far below: as ``cosine_onecycle_schedule``, see there."""
+    """Returns a schedule of straight lines: up to ``peak_value``, back to the first value, and far below it.
+
+    L. Smith and N. Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates", 2018.
+
+    As in ``cosine_onecycle_schedule``, rounding may move a knot by one step where its share or the steps are traced.
+
+    Args:
+      transition_steps: steps of all three lines together, 1 or more.
+      peak_value: the highest value.
+      pct_start: the share of the steps after which the peak is reached, in [0, 1].
+      pct_final: the share of the steps after which the first value is reached again, in [0, 1].
+      div_factor: the first value is ``peak_value / div_factor``.
+      final_div_factor: the last value is the first one divided by it.
+
+    Raises:
+      InputError: ``transition_steps`` is below 1, or a share lies outside [0, 1].
+
+    Example:
+      >>> schedule = linear_onecycle_schedule(100, 1.0)
+      >>> [round(float(schedule(step)), 3) for step in (0, 30, 85)]
+      [0.04, 1.0, 0.04]
+    """
     check_bounds("linear_onecycle_schedule.transition_steps", transition_steps, 1)
     check_bounds("linear_onecycle_schedule.pct_start", pct_start, 0, 1)
     check_bounds("linear_onecycle_schedule.pct_final", pct_final, 0, 1)
     first = peak_value / div_factor
     knots = [
-        (_whole(pct_start, transition_steps), peak_value),
-        (_whole(pct_final, transition_steps), first),
+        (_step_at(pct_start, transition_steps), peak_value),
+        (_step_at(pct_final, transition_steps), first),
         (transition_steps, first / final_div_factor),
     ]
     return _onecycle(first, knots, lambda done: done)
 
 
 def _warmup(schedule: str, warmup_steps: Number, end: Number, equal: bool = False) -> None:
+    """Raises ``InputError`` unless ``warmup_steps`` is less than ``end``, or with ``equal`` at most that."""
     check_bounds(f"{schedule}.warmup_steps", warmup_steps, 0, in_run=True)
     numbers = not isinstance(warmup_steps, jax.core.Tracer) and not isinstance(end, jax.core.Tracer)
     if numbers and (warmup_steps > end or (warmup_steps == end and not equal)):
@@ -298,5 +479,5 @@ def _warmup(schedule: str, warmup_steps: Number, end: Number, equal: bool = Fals
             f"{schedule}.warmup_steps",
             warmup_steps,
             f"must be less than {end}, where the fall ends or begins",
-            "Warm up for a share of the run, or train longer.",
+            f"Write warmup_steps={end // 10}, or train longer.",
         )

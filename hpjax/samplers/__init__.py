@@ -1,4 +1,4 @@
-"""Samplers: what to try next. One algorithm a file; none knows of the engine."""
+"""Samplers propose the points to try next. One algorithm a file; none knows of the engine."""
 
 from hpjax.samplers.base import Observation, Sampler
 from hpjax.samplers.bayes import Bayes

@@ -1,4 +1,4 @@
-"""Schedulers: how long each trial may run. One algorithm a file; none knows of the engine."""
+"""Schedulers decide how long each trial may run. One algorithm a file; none knows of the engine."""
 
 from hpjax.schedulers.base import Clone, Race, Scheduler
 from hpjax.schedulers.halving import Halving
