@@ -54,7 +54,7 @@ MISTAKES = {
     "a keyword": (lambda: Space(**{"lambda": 1}), "Space = 'lambda': must be a Python identifier"),
     "a reserved name": (lambda: Space(step=1), "is a column that every result table has. Write step_0=..."),
     "no names": (lambda: Space(), "must name at least one hyperparameter"),
-    "name on both sides": (lambda: Space(a=1) & Space(a=2), "stands on both sides of &"),
+    "name on both sides": (lambda: Space(a=1) & Space(a=2), "is named on both sides of &"),
     "static and traced": (lambda: hpx.Int(1, 2, static=True, traced=True), "static and traced exclude each other"),
     "traced strings": (lambda: hpx.Choice("a", "b", traced=True), "needs numbers"),
     "no trials": (lambda: planned(trials=0), "Sweep.trials = 0: must be a whole number, 1 or more. Write trials=1."),

@@ -69,7 +69,7 @@ class Space:
             return NotImplemented
         for name in self.names:
             if name in other.names:
-                raise InputError("Space", name, "stands on both sides of &", f"Remove {name} from one side.")
+                raise InputError("Space", name, "is named on both sides of &", f"Remove {name} from one side.")
         return Space._of([{**a, **b} for a in self.branches for b in other.branches])
 
     def __eq__(self, other: object) -> bool:

@@ -173,7 +173,7 @@ def exponential_decay(
       transition_steps: steps in which the value is multiplied by ``decay_rate`` once, 1 or more.
       decay_rate: the factor, 0 or more; with 0 the value stays ``init_value``, as in Optax.
       transition_begin: the step at which the decay begins, 0 or more.
-      staircase: a bool; True keeps the value for ``transition_steps`` and then multiplies it at once.
+      staircase: a bool; True keeps the value for ``transition_steps`` and then multiplies it.
       end_value: the value that the schedule does not go beyond; None for no such value.
 
     Raises:
