@@ -23,6 +23,10 @@ class Objective:
 
     Raises:
       InputError: the quantile lies outside [0, 1].
+
+    Example:
+      >>> minimize("valid/loss").aggregate(np.array([[1.0, 3.0], [2.0, 2.5]]))
+      array([2.  , 2.25])
     """
 
     metric: str

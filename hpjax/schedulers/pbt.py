@@ -32,8 +32,8 @@ class PBT(Scheduler):
       exploit: ``"truncation"`` replaces the worst fifth by trials drawn from the best fifth; ``"tournament"`` replaces
         every trial by another one, drawn at random, if that is better.
       explore: ``"perturb"`` multiplies each value by 0.8 or 1.2 (1 − value for ``ReverseLogUniform``), or takes a
-        neighbouring option of a choice; ``"resample"`` draws each value from its domain; ``"crossover"`` takes each value from one
-        of two better trials, and perturbs it.
+        neighbouring option of a choice; ``"resample"`` draws each value from its domain; ``"crossover"`` takes each
+        value from one of two better trials, and perturbs it.
       resample: the probability in [0, 1] that a value is drawn from its domain instead.
       share: the share of a group that truncation replaces, from 0.01 to 0.5.
 
