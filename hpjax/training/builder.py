@@ -72,11 +72,11 @@ def supervised(
         program serves all batch sizes, and a batch may be larger than memory. Means over the batch are exact even where
         ``microbatch`` does not divide it. Batch statistics are those of microbatches, and so are augmentations: where
         the last microbatch of a batch is short, the examples that follow fill it up, and have no other effect.
-      monitor: what else to report, by layer, as ``train/<monitor>/<layer>``, averaged since the last evaluation:
-        ``"gradient_norm"``, ``"update_ratio"`` (the norm of the update over that of the weights), ``"dead_units"``
-        (the share of units whose gradient is 0) and ``"sparsity"`` (the share of weights below 1e-3).
-        ``hpx.diagnose`` reads them. With ``microbatch`` also ``"gradient_noise"``, over all layers, which
-        ``hpx.studies.noise_scale`` reads.
+      monitor: what else to report, averaged since the last evaluation. For each layer, as
+        ``train/<monitor>/<layer>``: ``"gradient_norm"``, ``"update_ratio"`` (the norm of the update over that of the
+        weights) and ``"dead_units"`` (the share of units with gradient 0). Over all layers: ``"sparsity"`` (the share
+        of weights below 1e-3), and with ``microbatch`` ``"gradient_noise"``. ``hpx.diagnose`` reads those of
+        layers, ``hpx.studies.noise_scale`` the gradient noise.
       eval_batch_size: examples that one lane evaluates at once; results are exact for any.
 
     Returns:
