@@ -535,7 +535,7 @@ MISTAKES = {
     "valid": (lambda: hpx.data.stream(lambda: LOADER, valid=(X * np.nan, Y)), r"stream.valid x\[0, 0\] = nan"),
     "another shape": (
         lambda: streamed(data=hpx.data.stream(lambda: LOADER, valid=(X[:, :2], Y))),
-        r"data.valid = .*must have the shapes \[\(3,\), \(\)\] an example",
+        r"data.valid = .*must have the shapes \[\(3,\), \(\)\] for each example",
     ),
     "batch size": (lambda: streamed(batch_size=4), r"supervised.batch_size = 4: must be left out"),
     "microbatch": (lambda: streamed(microbatch=2), r"supervised.microbatch = 2: must be left out"),
@@ -576,7 +576,11 @@ def other_each_time(seeds=itertools.count()):
 
 ONCE = short()
 RUNNING = {
-    "short": (short, hpx.InputError, r"batch 6 of .*'numbers' = .*\[3\].*like the first batch, .*\[4\]. Drop the rem"),
+    "short": (
+        short,
+        hpx.InputError,
+        r"batch 6 of .*'numbers' = .*\[3\].*like the first batch, .*\[4\]. Drop the last batch",
+    ),
     "type": (typed, hpx.InputError, r"batch 2 of .*'numbers' = .*float32\[\].*like the first batch, int32\[\]"),
     "structure": (pair, hpx.InputError, r"batch 1 of .*like the first batch"),
     "not seeded": (other_each_time, hpx.InputError, r"differs from the first batch of an earlier call.*seed"),
