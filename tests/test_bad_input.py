@@ -98,7 +98,7 @@ MISTAKES = {
     "lengths differ": (lambda: hpx.data.from_arrays(X, Y[:-1]), "= ((10, 5), (9,)): x and y must have the same first"),
     "NaN in the data": (
         lambda: hpx.data.from_arrays(np.where(np.eye(10, 5) > 0, np.nan, X), Y),
-        "from_arrays x[0, 0] = nan: must be finite, and 5 values are not. Drop or fill them",
+        "from_arrays x[0, 0] = nan: must be finite, and 5 values are not. Write np.nan_to_num(x)",
     ),
     "words as labels": (lambda: hpx.data.from_arrays(X, ["a"] * 10), "must be numbers. Encode it"),
     "no validation split": (lambda: hpx.data.from_arrays(X, Y, valid=0.0), "from_arrays.valid = 0.0: must be a share"),
@@ -109,7 +109,7 @@ MISTAKES = {
     ),
     "batch too large": (
         lambda: trained(batch_size=1000),
-        "batch_size = 1000: must be at most 54, the size of the training split. Use 54 for full batches",
+        "batch_size = 1000: must be at most 54, the size of the training split. Write batch_size=54 for full batches",
     ),
     "batch of h too large": (lambda: trained(batch_size=lambda h: 55), "batch_size = 55: must be at most 54"),
     "no batch": (lambda: trained(batch_size=0), "batch_size = 0: must be a whole number, 1 or more"),
@@ -128,7 +128,7 @@ MISTAKES = {
     "model as class": (lambda: trained(model=Net), "must be a Linen module, a function of h, or for NNX"),
     "a metric called loss": (
         lambda: trained(metrics={"loss": hpx.metrics.accuracy}),
-        "supervised.metrics = 'loss': must be a name other than loss. Rename",
+        "supervised.metrics = 'loss': must be a name other than loss. Write {\"my_loss\": function}",
     ),
     "a metric that is no function": (lambda: trained(metrics={"mae": "mae"}), "supervised.metrics['mae'] = 'mae'"),
     "a list in a space": (
@@ -150,11 +150,11 @@ MISTAKES = {
     "an empty split": (lambda: trained(data=hpx.Data(Examples(X, Y), Examples(X[:0], Y[:0]))), "data.valid = ((0, 5)"),
     "another shape": (
         lambda: trained(data=hpx.Data(Examples(X, Y), Examples(X, Y), Examples(X[:, :2], Y))),
-        "data.test = [(2,), ()]: must have the shapes [(5,), ()] an example, as train",
+        "data.test = [(2,), ()]: must have the shapes [(5,), ()] for each example, as train",
     ),
     "a broadcast metric": (
         lambda: trained(loss=hpx.metrics.squared_error, metrics={}),
-        "outputs = (16, 3): must have the shape of y, (16,). Let the model give",
+        "outputs = (16, 3): must have the shape of y, (16,). Return outputs[:, 0] from the model",
     ),
     "steps of h as text": (lambda: trained(steps=lambda h: "ten"), "steps = 'ten': must be a whole number"),
     "too many steps by replace": (
@@ -184,8 +184,8 @@ MISTAKES = {
     "a seed beyond int32": (lambda: planned(seed=2**31), "0 or more, 2147483647 at most"),
     "a metric, not a dict": (
         lambda: trained(metrics=hpx.metrics.accuracy),
-        "supervised.metrics = 'accuracy': must be a dict of name to function, or a function of h that gives one. "
-        'Write {"accuracy": hpx.metrics.accuracy}.',
+        "supervised.metrics = 'accuracy': must be a dict of name to function, or a function of h that returns one. "
+        'Write metrics={"accuracy": hpx.metrics.accuracy}.',
     ),
     "a list of metrics": (lambda: trained(metrics=["accuracy"]), "must be a dict of name to function"),
     "NaN as choice": (lambda: hpx.Choice(float("nan"), 1), "Choice.options = nan: must equal itself"),
@@ -240,7 +240,7 @@ def test_a_mistake_in_one_group_only_names_it_and_blames_no_hyperparameter():
     [
         ({"optimizer": optax.adam}, "supervised.optimizer"),
         ({"loss": lambda a, b, c: a}, "supervised.loss"),
-        ({"model": lambda h, rngs: Net()}, "For a Linen module write lambda h: ..., without rngs"),
+        ({"model": lambda h, rngs: Net()}, "For a Linen module write model=lambda h: ..., without rngs"),
         ({"steps": lambda: 10}, "steps fails:"),
         ({"batch_size": lambda h: h.momentum["a"]}, 'momentum["a"]'),
         ({"loss": lambda outputs, y: outputs[:, :1] - y}, "a value for pairs of examples"),

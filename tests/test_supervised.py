@@ -202,7 +202,7 @@ def test_the_argument_that_tells_training_apart_is_found():
 
 def test_an_nnx_module_must_take_its_noise_from_the_sweep():
     model = nnx.Linear(5, 3, rngs=nnx.Rngs(0))
-    with pytest.raises(hpx.InputError, match=r"every replicate would begin alike. Give a function: lambda h, rngs"):
+    with pytest.raises(hpx.InputError, match=r"every replicate would begin alike. Write model=lambda h, rngs"):
         classifier(model=model)
     with pytest.raises(hpx.InputError, match="is an NNX module and needs rngs of the sweep"):
         hpx.Sweep(classifier(model=lambda h: model), ONE, sampler=hpx.Grid()).plan()

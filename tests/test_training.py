@@ -25,6 +25,7 @@ from test_axes import (
 
 import hpjax as hpx
 import hpjax.core.hparams
+from hpjax.core.hparams import Selected
 from hpjax.data.loaders import Examples
 
 REAL = float  # float64 where it is enabled
@@ -109,7 +110,7 @@ def test_masked_kernels_are_drawn_at_the_scale_of_the_small_network():
 @pytest.mark.parametrize("how", ["selected", "scaled"])
 def test_selected_initializers_are_drawn_at_the_scale_of_the_small_network_too(how):
     def kernel(index):
-        scheme = hpx.hparams.Selected(index, (hpx.nn.he_normal, hpx.nn.zeros, hpx.nn.orthogonal))
+        scheme = Selected(index, (hpx.nn.he_normal, hpx.nn.zeros, hpx.nn.orthogonal))
         init = scheme if how == "selected" else hpx.nn.scaled(scheme, 3.0)
         layer = hpx.nn.Dense(
             400, jnp.int32(300), inputs=jnp.int32(100), kernel_init=init, bias_init=nn.initializers.ones
@@ -316,7 +317,7 @@ MISUSES = {
     ),
     "units as a real number": (
         {"model": lambda h: nn.Sequential([hpx.nn.Dense(8, h.x), nn.Dense(3)])},
-        "must be a whole number. Write Int or LogInt",
+        "must be a whole number. Write hpx.Int(8, 64) or hpx.LogInt(8, 64)",
     ),
     "inputs": (
         {"model": lambda h: nn.Sequential([hpx.nn.Dense(3, inputs=h.n)])},

@@ -33,8 +33,9 @@ def sgd(
 
     Example:
       >>> optimizer = sgd(0.1)
-      >>> optimizer.update(jnp.array(2.0), optimizer.init(jnp.array(0.0)))[0].round(3)
-      Array(-0.2, dtype=float32)
+      >>> update, state = optimizer.update(jnp.array(2.0), optimizer.init(jnp.array(0.0)))
+      >>> round(float(update), 3)
+      -0.2
     """
     check_bounds("sgd.momentum", momentum, 0, 1)
 
