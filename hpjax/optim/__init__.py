@@ -17,19 +17,21 @@ Example:
 from hpjax.optim.schedules import (
     constant_schedule,
     cosine_decay_schedule,
-    cosine_onecycle_schedule,
     cosine_restarts_schedule,
     exponential_decay,
-    inverse_sqrt_schedule,
-    linear_onecycle_schedule,
     linear_schedule,
     piecewise_constant_schedule,
     polynomial_schedule,
+)
+from hpjax.optim.transforms import add_noise, half_life, reduce_on_plateau, sgd
+from hpjax.optim.warmup_schedules import (
+    cosine_onecycle_schedule,
+    inverse_sqrt_schedule,
+    linear_onecycle_schedule,
     warmup_constant_schedule,
     warmup_cosine_decay_schedule,
     warmup_stable_decay_schedule,
 )
-from hpjax.optim.transforms import add_noise, half_life, reduce_on_plateau, sgd
 
 __all__ = [
     "add_noise",
