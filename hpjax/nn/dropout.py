@@ -126,18 +126,29 @@ def MultiHeadAttention(*args: Any, dropout_rate: Any = 0.0, rngs: nnx.Rngs | Non
 def _attention(rate: Any) -> Callable[..., Any]:
     """Returns an ``attention_fn`` for Flax that drops weights at ``rate``, in [0, 1], and ignores Flax's own rate."""
 
-    def attend(query: Any, key: Any, value: Any, mask: Any = None, dropout_rng: Any = None, **settings: Any) -> Any:
-        precision = settings.get("precision")
-        if settings.get("is_causal", False):
+    # Flax's signature, name by name: it passes only those of its settings that the signature names.
+    def attend(
+        query: Any,
+        key: Any,
+        value: Any,
+        mask: Any = None,
+        dropout_rng: Any = None,
+        broadcast_dropout: bool = True,
+        deterministic: bool = False,
+        dtype: Any = None,
+        precision: Any = None,
+        is_causal: bool = False,
+        **_: Any,
+    ) -> Any:
+        if is_causal:
             causal = jnp.tril(jnp.ones((query.shape[-3], key.shape[-3]), bool))
             mask = causal if mask is None else mask & causal
         weights = linen.dot_product_attention_weights(
-            query, key, mask=mask, deterministic=True, dtype=settings.get("dtype"), precision=precision
+            query, key, mask=mask, deterministic=True, dtype=dtype, precision=precision
         )
-        if not settings.get("deterministic", False):
+        if not deterministic:
             # Flax's default draws one mask for all examples and heads.
-            shared = settings.get("broadcast_dropout", True)
-            shape = (*[1] * (key.ndim - 2), *weights.shape[-2:]) if shared else weights.shape
+            shape = (*[1] * (key.ndim - 2), *weights.shape[-2:]) if broadcast_dropout else weights.shape
             keep, divisor = _keep(dropout_rng, rate, shape)
             weights = weights * keep.astype(weights.dtype) / divisor.astype(weights.dtype)
         return jnp.einsum("...hqk,...khd->...qhd", weights, value.astype(weights.dtype), precision=precision)
