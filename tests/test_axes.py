@@ -705,9 +705,9 @@ def test_trials_equal_plain_loops(name):
             for lane, (own, replicate) in enumerate(row.lanes(data)):
                 alone = {"replicate": replicate, **row.alone(point)}
                 if row.small is not None:
-                    alone["params"] = small(initial(init, point, replicate)["params"], point)
+                    alone["params"] = small(initial(init, point, replicate).params, point)
                 params, values = row.train(own, **alone)
-                found = small(sweep.program.parameters(result[trial].restore(lane)), point)
+                found = small(result[trial].restore(lane)["params"], point)
                 assert difference(found, params) < row.tolerance, (point, lane)
                 curve = result.curves(row.metric)[trial, lane]
                 np.testing.assert_allclose(curve[~np.isnan(curve)], values, rtol=row.tolerance)

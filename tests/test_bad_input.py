@@ -63,12 +63,12 @@ MISTAKES = {
     "default no option": (lambda: hpx.Choice(1, 2, default=3), "Choice.default = 3: must lie in Choice(1, 2)"),
     "no identifier": (lambda: Space(**{"learning-rate": 1}), "Space = 'learning-rate': must be a Python identifier"),
     "a keyword": (lambda: Space(**{"lambda": 1}), "Space = 'lambda': must be a Python identifier"),
-    "a reserved name": (lambda: Space(step=1), "Space = 'step': is a column that every result table has. Rename it"),
+    "a reserved name": (lambda: Space(step=1), "is a column that every result table has. Write step_0=..."),
     "no names": (lambda: Space(), "must name at least one hyperparameter"),
-    "name on both sides": (lambda: Space(a=1) & Space(a=2), "stands on both sides of &"),
+    "name on both sides": (lambda: Space(a=1) & Space(a=2), "is named on both sides of &"),
     "static and traced": (lambda: hpx.Int(1, 2, static=True, traced=True), "static and traced exclude each other"),
     "traced strings": (lambda: hpx.Choice("a", "b", traced=True), "needs numbers"),
-    "no trials": (lambda: planned(trials=0), "Sweep.trials = 0: must be a whole number, 1 or more. Give one."),
+    "no trials": (lambda: planned(trials=0), "Sweep.trials = 0: must be a whole number, 1 or more. Write trials=1."),
     "half a trial": (lambda: planned(trials=1.5), "Sweep.trials = 1.5: must be a whole number, 1 or more"),
     "trials left out": (lambda: planned(trials=None), "Sweep.trials = None: must be given, since Sobol has no end"),
     "no replicates": (lambda: planned(replicates=0), "Sweep.replicates = 0: must be a whole number, 1 or more"),
@@ -81,7 +81,7 @@ MISTAKES = {
     "scheduler without decide": (lambda: planned(scheduler=3), "Sweep.scheduler = 3: must be a Scheduler"),
     "grid without num": (
         lambda: planned(space=Space(rate=hpx.Uniform(0, 1)), sampler=hpx.Grid(), trials=None),
-        "is continuous and has no num. Write num=5, or sample with Sobol()",
+        "is continuous and has no num. Write num=5 in the domain of rate, or",
     ),
     "grid of another size": (
         lambda: planned(space=Space(rate=hpx.Uniform(0, 1, num=3)), sampler=hpx.Grid(), trials=2),
@@ -95,7 +95,7 @@ MISTAKES = {
     "manual empty": (lambda: hpx.Manual([]), "Manual.points = []: must be a list of dicts, not empty"),
     "a training metric": (
         lambda: planned(objective=hpx.minimize("train/loss")),
-        "Sweep.objective = 'train/loss': must be one on the validation split",
+        "Sweep.objective = 'train/loss': must be measured on the validation split",
     ),
     "unknown objective": (
         lambda: planned(objective=hpx.minimize("valid/los")),
@@ -109,18 +109,18 @@ MISTAKES = {
     "lengths differ": (lambda: hpx.data.from_arrays(X, Y[:-1]), "= ((10, 5), (9,)): x and y must have the same first"),
     "NaN in the data": (
         lambda: hpx.data.from_arrays(np.where(np.eye(10, 5) > 0, np.nan, X), Y),
-        "from_arrays x[0, 0] = nan: must be finite, and 5 values are not. Drop or fill them",
+        "from_arrays x[0, 0] = nan: must be finite, and 5 values are not. Write np.nan_to_num(x)",
     ),
     "words as labels": (lambda: hpx.data.from_arrays(X, ["a"] * 10), "must be numbers. Encode it"),
     "no validation split": (lambda: hpx.data.from_arrays(X, Y, valid=0.0), "from_arrays.valid = 0.0: must be a share"),
     "no training split": (lambda: hpx.data.from_arrays(X, Y, valid=0.5, test=0.5), "from_arrays.train = 0: must hold"),
     "labels outside": (
         lambda: trained(model=Net(classes=2)),
-        "data.y = 2: labels must lie in 0 … 1, since the model gives 2 outputs. Give the model 3 outputs",
+        "data.y = 2: labels must lie in 0 … 1, since the model gives 2 outputs. Write nn.Dense(3) as the last layer",
     ),
     "batch too large": (
         lambda: trained(batch_size=1000),
-        "batch_size = 1000: must be at most 54, the size of the training split. Use 54 for full batches",
+        "batch_size = 1000: must be at most 54, the size of the training split. Write batch_size=54 for full batches",
     ),
     "batch of h too large": (lambda: trained(batch_size=lambda h: 55), "batch_size = 55: must be at most 54"),
     "no batch": (lambda: trained(batch_size=0), "batch_size = 0: must be a whole number, 1 or more"),
@@ -139,11 +139,14 @@ MISTAKES = {
     "model as class": (lambda: trained(model=Net), "must be a Linen module, a function of h, or for NNX"),
     "a metric called loss": (
         lambda: trained(metrics={"loss": hpx.metrics.accuracy}),
-        "supervised.metrics = 'loss': must be a name other than loss. Rename",
+        "supervised.metrics = 'loss': must be a name other than loss. Write {\"my_loss\": function}",
     ),
     "a metric that is no function": (lambda: trained(metrics={"mae": "mae"}), "supervised.metrics['mae'] = 'mae'"),
-    "a list in a space": (lambda: Space(a=[1, 2]), "Space.a = [1, 2]: must be a domain or a hashable constant. For a"),
-    "a domain not called": (lambda: Space(a=hpx.Uniform), "is a kind of domain, not one. Write Uniform(...)."),
+    "a list in a space": (
+        lambda: Space(a=[1, 2]),
+        "Space.a = [1, 2]: must be a domain or a hashable constant. Write a=Choice(",
+    ),
+    "a domain not called": (lambda: Space(a=hpx.Uniform), "is a class of domains, not a domain. Write Uniform(...)."),
     "a domain beyond int32": (lambda: hpx.Int(0, 2**40), "Int.high = 1099511627776: must be an int that int32 holds"),
     "a domain beyond floats": (lambda: hpx.Uniform(-1e308, 1e308), "must be nearer to low"),
     "labels beyond int32": (lambda: hpx.data.from_arrays(X, Y + 2**40), "must fit in int32. Renumber"),
@@ -158,11 +161,11 @@ MISTAKES = {
     "an empty split": (lambda: trained(data=hpx.Data(Examples(X, Y), Examples(X[:0], Y[:0]))), "data.valid = ((0, 5)"),
     "another shape": (
         lambda: trained(data=hpx.Data(Examples(X, Y), Examples(X, Y), Examples(X[:, :2], Y))),
-        "data.test = [(2,), ()]: must have the shapes [(5,), ()] an example, as train",
+        "data.test = [(2,), ()]: must have the shapes [(5,), ()] for each example, as train",
     ),
     "a broadcast metric": (
         lambda: trained(loss=hpx.metrics.squared_error, metrics={}),
-        "outputs = (16, 3): must have the shape of y, (16,). Let the model give",
+        "outputs = (16, 3): must have the shape of y, (16,). Return outputs[:, 0] from the model",
     ),
     "steps of h as text": (lambda: trained(steps=lambda h: "ten"), "steps = 'ten': must be a whole number"),
     "too many steps by replace": (
@@ -192,8 +195,8 @@ MISTAKES = {
     "a seed beyond int32": (lambda: planned(seed=2**31), "0 or more, 2147483647 at most"),
     "a metric, not a dict": (
         lambda: trained(metrics=hpx.metrics.accuracy),
-        "supervised.metrics = 'accuracy': must be a dict of name to function, or a function of h that gives one. "
-        'Write {"accuracy": hpx.metrics.accuracy}.',
+        "supervised.metrics = 'accuracy': must be a dict of name to function, or a function of h that returns one. "
+        'Write metrics={"accuracy": hpx.metrics.accuracy}.',
     ),
     "a list of metrics": (lambda: trained(metrics=["accuracy"]), "must be a dict of name to function"),
     "NaN as choice": (lambda: hpx.Choice(float("nan"), 1), "Choice.options = nan: must equal itself"),
@@ -248,7 +251,7 @@ def test_a_mistake_in_one_group_only_names_it_and_blames_no_hyperparameter():
     [
         ({"optimizer": optax.adam}, "supervised.optimizer"),
         ({"loss": lambda a, b, c: a}, "supervised.loss"),
-        ({"model": lambda h, rngs: Net()}, "For a Linen module write lambda h: ..., without rngs"),
+        ({"model": lambda h, rngs: Net()}, "For a Linen module write model=lambda h: ..., without rngs"),
         ({"steps": lambda: 10}, "steps fails:"),
         ({"batch_size": lambda h: h.momentum["a"]}, 'momentum["a"]'),
         ({"loss": lambda outputs, y: outputs[:, :1] - y}, "a value for pairs of examples"),
@@ -284,7 +287,7 @@ def test_a_program_that_cannot_be_carried(changes, message):
 
 
 def test_a_loss_that_is_a_mean_already():
-    with pytest.raises(hpx.ProgramError, match="loss must give one value an example"):
+    with pytest.raises(hpx.ProgramError, match="loss must give one value for each example"):
         trained(loss=lambda out, y: optax.softmax_cross_entropy_with_integer_labels(out, y).mean())
 
 

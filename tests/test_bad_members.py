@@ -268,7 +268,7 @@ def test_an_error_in_a_metric_is_one_lane_s_own_and_told_once():
     with pytest.warns(RuntimeWarning) as caught:
         found = trained(rates)
     assert [str(warning.message) for warning in caught] == [
-        "metric fragile fails: ZeroDivisionError: too\nlarge. Lanes in which it does count as diverged."
+        "metric fragile fails: ZeroDivisionError: too\nlarge. Lanes in which it fails count as diverged."
     ]
     assert (caught[0].filename, caught[0].lineno) == (__file__, fragile.__code__.co_firstlineno + 2)
     assert np.flatnonzero(found.statuses == "diverged").tolist() == [3, 6]
@@ -280,7 +280,7 @@ def test_an_error_in_a_metric_is_one_lane_s_own_and_told_once():
 
 def test_a_metric_of_the_wrong_shape_is_told():
     metric = hpx.metrics.on_host(lambda outputs, y: np.zeros(3))
-    with pytest.warns(RuntimeWarning, match=r"ValueError: it gave \[3\], and must give \[\] or \[2\]"):
+    with pytest.warns(RuntimeWarning, match=r"ValueError: it returned shape \[3\], and must return \[\] or \[2\]"):
         assert np.isnan(metric(jnp.zeros((2, 3)), jnp.zeros(2))).all()
 
 

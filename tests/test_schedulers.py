@@ -182,7 +182,10 @@ BAD = {
         lambda: hpx.Hyperband(3, 2),
         "Hyperband.min_steps = 2: must be 6 or more",
     ),
-    "brackets": (lambda: hpx.Hyperband(3, 6), "must fill the brackets of Hyperband, 9 + 5 + 3 = 17 trials. Use 34."),
+    "brackets": (
+        lambda: hpx.Hyperband(3, 6),
+        "must fill the brackets of Hyperband, 9 + 5 + 3 = 17 trials. Write trials=34.",
+    ),
     "patience": (lambda: hpx.EarlyStop(0), "EarlyStop.patience = 0: must be a whole number, 1 or more"),
     "min_delta": (lambda: hpx.EarlyStop(1, float("nan")), "EarlyStop.min_delta = nan: must be a number, 0 or more"),
     "median": (lambda: hpx.MedianStop(0), "MedianStop.min_steps = 0: must be a whole number, 1 or more"),

@@ -194,7 +194,7 @@ def test_refine_halves_the_box_around_the_best():
         (lambda: hpx.PBT(9, resample="x"), r"PBT.resample = 'x': must lie between 0 and 1"),
         (
             lambda: hpx.Optuna(optuna.samplers.GridSampler({"x": [1]})),
-            r"Optuna.sampler = .*: must be one that has no end",
+            r"Optuna.sampler = .*: must be one that never runs out of points",
         ),
         (lambda: hpx.Choice(["a", "b"]), r"must be hashable.*Write Choice\('a', 'b'\)"),
         (lambda: testing.check_sampler(hpx.Sobol), r"check_sampler.sampler = .*: must be a Sampler"),

@@ -429,7 +429,7 @@ def test_a_state_that_is_not_taken_back_is_drawn_to():
 
     drawing = Pass(stream(Tidied))
     drawing.skip(6)
-    with pytest.warns(UserWarning, match=r"'stream' does not take its state back: written by another version"):
+    with pytest.warns(UserWarning, match=r"'stream' cannot restore its state: written by another version"):
         found = Pass(stream(Forgetful), drawing.position()).draw()
     assert found["number"] == drawing.draw()["number"]
 
@@ -543,7 +543,7 @@ MISTAKES = {
     "valid": (lambda: hpx.data.stream(lambda: LOADER, valid=(X * np.nan, Y)), r"stream.valid x\[0, 0\] = nan"),
     "another shape": (
         lambda: streamed(data=hpx.data.stream(lambda: LOADER, valid=(X[:, :2], Y))),
-        r"data.valid = .*must have the shapes \[\(3,\), \(\)\] an example",
+        r"data.valid = .*must have the shapes \[\(3,\), \(\)\] for each example",
     ),
     "batch size": (lambda: streamed(batch_size=4), r"supervised.batch_size = 4: must be left out"),
     "microbatch": (lambda: streamed(microbatch=2), r"supervised.microbatch = 2: must be left out"),
@@ -584,7 +584,11 @@ def other_each_time(seeds=itertools.count()):
 
 ONCE = short()
 RUNNING = {
-    "short": (short, hpx.InputError, r"batch 6 of .*'numbers' = .*\[3\].*like the first batch, .*\[4\]. Drop the rem"),
+    "short": (
+        short,
+        hpx.InputError,
+        r"batch 6 of .*'numbers' = .*\[3\].*like the first batch, .*\[4\]. Drop the last batch",
+    ),
     "type": (typed, hpx.InputError, r"batch 2 of .*'numbers' = .*float32\[\].*like the first batch, int32\[\]"),
     "structure": (pair, hpx.InputError, r"batch 1 of .*like the first batch"),
     "not seeded": (other_each_time, hpx.InputError, r"differs from the first batch of an earlier call.*seed"),

@@ -25,7 +25,7 @@ def test_evaluation_is_exact_where_batches_do_not_divide_the_split():
     h = RATE
     state = program.init(jax.random.key(0), h)
     valid = program.data.valid
-    logits = Net().apply({"params": state["params"], **state["stats"]}, valid.x, train=False)
+    logits = Net().apply({"params": state.params, **state.stats}, valid.x, train=False)
     losses = np.asarray(optax.softmax_cross_entropy_with_integer_labels(logits, valid.y), np.float64)
     right = np.asarray(logits).argmax(-1) == valid.y
     for size in (1, 5, 7, 17, 18, 1000):
@@ -88,7 +88,7 @@ def test_a_loss_a_token_is_no_broadcast(length):
     )
     h = RATE
     state = program.init(jax.random.key(0), h)
-    table = np.asarray(state["params"]["embedding"], np.float64)
+    table = np.asarray(state.params["embedding"], np.float64)
     valid = program.data.valid.y
     logits = table[valid[:, :-1]]
     expected = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, valid[:, 1:, None], -1)[..., 0]
@@ -205,7 +205,7 @@ def test_the_argument_that_tells_training_apart_is_found():
 
 def test_an_nnx_module_must_take_its_noise_from_the_sweep():
     model = nnx.Linear(5, 3, rngs=nnx.Rngs(0))
-    with pytest.raises(hpx.InputError, match=r"every replicate would begin alike. Give a function: lambda h, rngs"):
+    with pytest.raises(hpx.InputError, match=r"every replicate would begin alike. Write model=lambda h, rngs"):
         classifier(model=model)
     with pytest.raises(hpx.InputError, match="is an NNX module and needs rngs of the sweep"):
         hpx.Sweep(classifier(model=lambda h: model), ONE, sampler=hpx.Grid()).plan()

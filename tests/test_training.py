@@ -267,7 +267,7 @@ MISUSES = {
     ),
     "microbatch": (
         {"batch_size": lambda h: h.n, "microbatch": 4},
-        "supervised.microbatch = 4: divides no batch size; there are 9. Use 9.",
+        "supervised.microbatch = 4: divides no batch size; there are 9. Write microbatch=9.",
     ),
     "patience": (
         {"early_stopping": lambda h: hpx.EarlyStopping(h.n - 9)},
@@ -317,7 +317,7 @@ MISUSES = {
     ),
     "units as a real number": (
         {"model": lambda h: nn.Sequential([hpx.nn.Dense(8, h.x), nn.Dense(3)])},
-        "must be a whole number. Write Int or LogInt",
+        "must be a whole number. Write hpx.Int(8, 64) or hpx.LogInt(8, 64)",
     ),
     "inputs": (
         {"model": lambda h: nn.Sequential([hpx.nn.Dense(3, inputs=h.n)])},

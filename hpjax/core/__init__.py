@@ -1,1 +1,1 @@
-"""The nouns and the tools that everything else stands on: spaces, hyperparameters, programs, keys, errors."""
+"""What every other room builds on: spaces, hyperparameters, programs, objectives, random keys and errors."""

@@ -1,4 +1,4 @@
-"""Array types, and the arithmetic of their sizes."""
+"""Array types that annotations use, and the arithmetic of array sizes."""
 
 from typing import Any, overload
 

@@ -1,24 +1,26 @@
-"""The errors that users see: each names the field, the value, what is allowed and the remedy."""
+"""The errors that users see: each names the field, the value, what is allowed and what to type instead."""
 
 import difflib
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from hpjax.core.format import show
+
 
 class InputError(ValueError):
-    """A value the user gave cannot be used; raised before anything compiles.
+    """A value that the user gave and that cannot be used; raised before anything compiles.
 
     Args:
-      field: where the value stands, as the user wrote it (``Space.learning_rate``).
-      value: what was found there; strings are shown as they are, all else by ``repr``.
-      allowed: what may stand there, as a clause (``must be at least 1``).
-      remedy: what to do, as a sentence.
+      field: the argument as the user wrote it, ``Space.learning_rate``.
+      value: the value that was given; the message shows its ``repr``.
+      allowed: which values are allowed, as a clause: ``must be at least 1``.
+      remedy: what to type instead, as a sentence: ``Write trials=1.``
 
     Example:
-      >>> raise InputError("Sweep.trials", 0, "must be at least 1", "Ask for one trial or more.")
+      >>> raise InputError("Sweep.trials", 0, "must be at least 1", "Write trials=1.")
       Traceback (most recent call last):
-      hpjax.core.errors.InputError: Sweep.trials = 0: must be at least 1. Ask for one trial or more.
+      hpjax.core.errors.InputError: Sweep.trials = 0: must be at least 1. Write trials=1.
     """
 
     def __init__(self, field: str, value: object, allowed: str, remedy: str) -> None:
@@ -27,15 +29,15 @@ class InputError(ValueError):
 
 
 class ProgramError(RuntimeError):
-    """The user's program does not trace, or gives something the engine cannot carry."""
+    """The user's program cannot be traced, or returns something that the engine cannot carry from step to step."""
 
 
 class UnknownHyperparameterError(AttributeError):
-    """``h.name`` where the trial has no such hyperparameter."""
+    """A function read ``h.name``, and the trial has no hyperparameter of that name."""
 
 
 class RunError(RuntimeError):
-    """A run directory cannot be written, read, or continued as asked."""
+    """A run directory that cannot be written, read, or continued as asked."""
 
 
 # What only extras of pyproject.toml install, by the name that users know. hpjax itself may come from a folder, so that
@@ -66,10 +68,15 @@ def missing(what: str, package: str) -> ImportError:
 
 
 def check_int(field: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> int:
-    """``value`` as an int; NumPy integers and whole floats will do.
+    """Returns ``value`` as an int; NumPy integers and floats without a fraction are accepted.
+
+    Args:
+      field: the argument as the user wrote it, ``Sweep.trials``.
+      value: the value that was given.
+      least, most: the bounds, both inclusive.
 
     Raises:
-      InputError: it is no whole number between ``least`` and ``most``.
+      InputError: the value is no whole number between ``least`` and ``most``.
     """
     try:
         number = int(value)
@@ -79,30 +86,51 @@ def check_int(field: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> 
     if not fits:
         above = most < 2**31 - 1 or (isinstance(value, int) and value > most)
         allowed = f"must be a whole number, {least} or more" + (f", {most} at most" if above else "")
-        raise InputError(field, value, allowed, "Give one.")
+        raise InputError(field, value, allowed, _write(field, int(_nearest(value, least, most))))
     return number
 
 
-def check_float(field: str, value: Any, least: float, most: float = math.inf, remedy: str = "Give one.") -> float:
-    """``value`` as a float.
+def check_float(field: str, value: Any, least: float, most: float = math.inf, remedy: str | None = None) -> float:
+    """Returns ``value`` as a float.
+
+    Args:
+      field: the argument as the user wrote it, ``EarlyStop.min_delta``.
+      value: the value that was given.
+      least, most: the bounds, both inclusive.
+      remedy: what to type instead, as a sentence; by default the allowed number nearest to ``value``.
 
     Raises:
-      InputError: it is no finite number between ``least`` and ``most``.
+      InputError: the value is no finite number between ``least`` and ``most``.
     """
-    try:
-        number = math.nan if isinstance(value, bool | str | bytes) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
+    number = _number(value)
     if not (math.isfinite(number) and least <= number <= most):
         between = f"must lie between {least:g} and {most:g}"
         above = f"must be a number, {least:g} or more" if least > -math.inf else "must be a finite number"
         allowed = between if most < math.inf else above
-        raise InputError(field, value, allowed, remedy)
+        raise InputError(field, value, allowed, remedy or _write(field, _nearest(value, least, most)))
     return number
 
 
+def _number(value: Any) -> float:
+    """Returns ``value`` as a float, or NaN where it is no number."""
+    try:
+        return math.nan if isinstance(value, bool | str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _nearest(value: Any, least: float, most: float) -> float:
+    """Returns the number between ``least`` and ``most`` that is nearest to ``value``, or to 0 where it is no number."""
+    number = _number(value)
+    return min(max(number if math.isfinite(number) else 0, least), most)
+
+
+def _write(field: str, number: float) -> str:
+    return f"Write {field.rpartition('.')[2]}={show(number)}."
+
+
 def annotate_errors(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``, whose own errors say that they came from ``name``."""
+    """Wraps ``function`` so that an error it raises carries ``name`` as a note, unless it has a note already."""
 
     def named(*arguments: Any) -> Any:
         try:
@@ -116,7 +144,7 @@ def annotate_errors(name: str, function: Callable[..., Any]) -> Callable[..., An
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A clause that suggests the known name nearest to ``name``, or lists them all."""
+    """Returns a sentence that lists the known names, after the one nearest to ``name`` where one is near."""
     names = [str(k) for k in known]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     listed = ", ".join(names) if names else "none"

@@ -1,4 +1,4 @@
-"""Values, tables and numbers as plain text."""
+"""Formatting of values, tables and numbers as plain text."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,7 +9,13 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
-    """Columns two spaces apart; columns of numbers stand right."""
+    """Returns a table with columns two spaces apart; columns of numbers are aligned to the right.
+
+    Args:
+      header: the title of each column.
+      rows: the cells, row by row, as many in each as the header has.
+      indent: what each line begins with.
+    """
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     right = [all(_numeric(cell) for cell in column[1:]) and len(column) > 1 for column in columns]
@@ -29,12 +35,12 @@ def _numeric(cell: str) -> bool:
 
 
 def count(number: int, noun: str) -> str:
-    """``1 trial``, ``1,000 trials``."""
+    """Returns a number with its noun: ``1 trial``, ``1,000 trials``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def size(number: float) -> str:
-    """Bytes as ``12.3 MiB``."""
+    """Returns a number of bytes as ``12.3 MiB``."""
     for unit in UNITS[:-1]:
         if abs(number) < 1024:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
@@ -43,7 +49,7 @@ def size(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as ``4.2 s``, ``3 min 05 s`` or ``2 h 10 min``."""
+    """Returns seconds as ``4.2 s``, ``3 min 05 s`` or ``2 h 10 min``."""
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -51,17 +57,17 @@ def duration(seconds: float) -> str:
 
 
 def metric(value: float) -> str:
-    """A measured value with four significant digits."""
+    """Returns a measured value with four significant digits."""
     return f"{value:.4g}"
 
 
 def show(value: object) -> str:
-    """A value as a person would write it: ``0.0003``, ``1e-5``, ``256``, ``relu``, ``adamw``."""
+    """Returns a value as a person would write it: ``0.0003``, ``1e-5``, ``256``, ``relu``, ``adamw``."""
     if isinstance(value, float | np.floating):
         number = float(value)
         if number.is_integer() and abs(number) < 1e16:
             return str(int(number))
-        mantissa, e, exponent = repr(number).partition("e")
+        mantissa, e, exponent = repr(number).partition("e")  # 1e-05 becomes 1e-5
         return f"{mantissa}e{int(exponent)}" if e else mantissa
     if isinstance(value, tuple):
         return f"({', '.join(map(show, value))}{',' * (len(value) == 1)})"
@@ -70,5 +76,6 @@ def show(value: object) -> str:
         return f"{show(value.func)}({', '.join(given)})"
     if callable(value):
         return str(getattr(value, "__name__", type(value).__name__))
-    told = str(value)
-    return told if told.isprintable() else repr(told)[1:-1]
+    text = str(value)
+    # Escaped, so that a name with control characters cannot rewrite the user's terminal.
+    return text if text.isprintable() else repr(text)[1:-1]

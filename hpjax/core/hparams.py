@@ -1,8 +1,9 @@
-"""Hparams: the hyperparameters of one trial, as the user's functions see them."""
+"""Hparams: the hyperparameters of one trial, the ``h`` that the user's functions take."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -10,25 +11,26 @@ import jax
 
 from hpjax.core.errors import UnknownHyperparameterError, did_you_mean
 
-Place = tuple[str, int]  # a file and a line
+SourceLine = tuple[str, int]  # a file and the number of a line in it
 
-_readers: list[dict[str, Place]] = []
+# One dict for each ``reading`` block that is open in this thread: sweeps traced in several threads do not mix.
+_readers: ContextVar[tuple[dict[str, SourceLine], ...]] = ContextVar("readers", default=())
 
 
 class Hparams:
     """The hyperparameters of one trial: ``h.learning_rate``, or ``h["learning_rate"]``.
 
-    A pytree. The values named in ``traced`` are its leaves, in the order of their names; all others
-    stand in the tree structure. Two trials share one compiled program exactly when their tree
-    structures are equal. Leaves are numbers on the host, arrays or tracers inside a program.
-    Iterating gives the names: ``{name: h[name] for name in h}`` is a dict.
+    An ``Hparams`` is a pytree. The values named in ``traced`` are its leaves, in the order of their names; all others
+    belong to the tree structure. Two trials share one compiled program exactly when their tree structures are equal.
+    Leaves are numbers on the host, and arrays or tracers of shape () inside a program. Iterating gives the names:
+    ``{name: h[name] for name in h}`` is a dict.
 
     Args:
-      values: name to value.
+      values: the value of every hyperparameter by its name.
       traced: the names whose values are leaves; each must be in ``values``.
 
     Raises:
-      UnknownHyperparameterError: on reading a name that is not there.
+      UnknownHyperparameterError: a name was read that is not in ``values``.
 
     Example:
       >>> h = Hparams({"learning_rate": 0.1, "hidden": 64}, traced=["learning_rate"])
@@ -45,10 +47,11 @@ class Hparams:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        if _readers:
+        if readers := _readers.get():
             caller = sys._getframe(1)
+            # ``h["name"]`` comes here through ``__getitem__``: the user's line is one frame further out.
             caller = caller.f_back or caller if caller.f_code is Hparams.__getitem__.__code__ else caller
-            for read in _readers:
+            for read in readers:
                 read.setdefault(name, (caller.f_code.co_filename, caller.f_lineno))
         try:
             return self._values[name]
@@ -80,25 +83,31 @@ class Hparams:
 
 
 def unread(h: Hparams) -> Mapping[str, Any]:
-    """Its values by name, which does not count as reading them."""
+    """Returns the values by name, without the reads being recorded by ``reading``."""
     values: dict[str, Any] = h._values
     return values
 
 
 def with_fold(h: Hparams, fold: Any, folds: int) -> Hparams:
-    """``h`` with ``h.fold``, the number of its fold, traced unless an int, and ``h.folds``, how many there are."""
+    """Returns ``h`` with two more values: ``h.fold``, which is traced unless it is an int, and ``h.folds``.
+
+    Args:
+      h: the hyperparameters of a trial.
+      fold: the number of the fold that the lane is validated on, from 0: an int, or int32 ().
+      folds: the number of folds.
+    """
     traced = h._traced if isinstance(fold, int) else (*h._traced, "fold")
     return Hparams({**h._values, "fold": fold, "folds": folds}, traced)
 
 
 class Selected:
-    """A function chosen by a traced index: calling it calls the chosen one. A pytree whose leaf is the index.
+    """A function chosen among several by a traced index. A pytree whose only leaf is the index.
 
-    Under ``vmap`` every option is computed and one result kept, which one program for all lanes costs.
+    Under ``vmap`` every option is computed and one result is kept: the price of one program for all lanes.
 
     Args:
-      index: int32 (), or what stands for it.
-      options: the functions; each must return arrays of the same shapes and dtypes.
+      index: int32 (), the number of the chosen option; a tracer or a ``ShapeDtypeStruct`` inside JAX.
+      options: the functions; all must return arrays of the same shapes and dtypes.
     """
 
     def __init__(self, index: Any, options: tuple[Callable[..., Any], ...]) -> None:
@@ -113,9 +122,9 @@ jax.tree_util.register_pytree_node(Selected, lambda s: ((s.index,), s.options), 
 
 def _flatten(h: Hparams) -> tuple[tuple[tuple[Any, Any], ...], Any]:
     leaves = tuple((jax.tree_util.GetAttrKey(name), h._values[name]) for name in h._traced)
-    # The type beside the value, since 1 == True == 1.0.
+    # The type stands beside the value, since 1 == True == 1.0 and yet each may need a program of its own.
     static = tuple((name, type(h._values[name]), h._values[name]) for name in sorted(h._values.keys() - set(h._traced)))
-    for read in _readers:  # whoever takes all of them, as a jitted function does, may use any
+    for read in _readers.get():  # whoever flattens ``h``, as a jitted function does, may use any value of it
         for name, _, _ in static:
             read.setdefault(name, ("", 0))
     return leaves, (h._traced, static)
@@ -131,11 +140,16 @@ jax.tree_util.register_pytree_with_keys(Hparams, _flatten, _unflatten)
 
 
 @contextmanager
-def reading() -> Iterator[dict[str, Place]]:
-    """The names of the hyperparameters that are read meanwhile, of any ``Hparams``, and where each was read first."""
-    read: dict[str, Place] = {}
-    _readers.append(read)
+def reading() -> Iterator[dict[str, SourceLine]]:
+    """Records which hyperparameters code in this block reads, of any ``Hparams``, in the thread that runs it.
+
+    Yields:
+      A dict that grows with each read: the name, and the file and line that read it first. The line is 0 where a
+      function took all values together.
+    """
+    read: dict[str, SourceLine] = {}
+    token = _readers.set((*_readers.get(), read))
     try:
         yield read
     finally:
-        _readers.remove(read)
+        _readers.reset(token)

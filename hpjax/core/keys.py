@@ -1,8 +1,7 @@
-"""Keys come from names: every random number of a sweep, as a function of what it is for.
+"""Random keys that derive from names: the sweep's seed, the replicate, the purpose and the step.
 
-A key derives from (sweep seed, replicate, purpose, step) and, with ``randomness="independent"``, from
-the trial id; never from a lane's slot, its group or its device. So a plain loop can draw the very
-noise that a lane saw:
+With ``randomness="independent"`` a key derives from the trial id, too; never from a lane's slot, its group or its
+device. So a plain loop can draw the very noise that a lane saw:
 
 Example:
   >>> lane = lane_key(seed=0, replicate=2)
@@ -24,24 +23,56 @@ Int = int | jax.Array
 
 
 def lane_key(seed: Int, replicate: Int, trial: Int | None = None) -> jax.Array:
-    """The key of one lane: a typed key of JAX's threefry, shape ().
+    """Returns the key of one lane, from which all its random numbers derive.
 
     Args:
-      seed: the seed of the sweep, an int32.
-      replicate: the number of the replicate, from 0.
-      trial: the trial id where each trial has luck of its own, else None: then every trial of a
-        replicate sees the same noise, and comparisons between trials are paired.
+      seed: the seed of the sweep, int32 ().
+      replicate: the number of the replicate, int32 (), from 0.
+      trial: the trial id, int32 (), with ``randomness="independent"``; by default None: every trial of a replicate
+        then sees the same noise, so that comparisons between trials are paired.
+
+    Returns:
+      A typed threefry key, shape ().
+
+    Example:
+      >>> lane_key(seed=0, replicate=2).shape
+      ()
     """
-    # threefry by name: rbg keys under vmap would let a lane's stream depend on its packing.
+    # The implementation is named: with rbg keys under vmap a lane's numbers would depend on its neighbours.
     key = jax.random.fold_in(fast(jax.random.key(seed, impl="threefry2x32")), replicate)
     return plain(key if trial is None else jax.random.fold_in(key, trial))
 
 
 def purpose_key(lane: jax.Array, purpose: Purpose) -> jax.Array:
-    """The key of one purpose within a lane."""
+    """Returns the key of one purpose within a lane.
+
+    Args:
+      lane: the key of the lane, shape ().
+      purpose: ``"init"`` for initial parameters, ``"batch"`` for the order of the examples, ``"step"`` for what a
+        training step draws (dropout, augmentation, noise), ``"evaluate"`` for evaluations.
+
+    Returns:
+      A typed threefry key, shape ().
+
+    Example:
+      >>> purpose_key(lane_key(seed=0, replicate=0), "init").shape
+      ()
+    """
     return plain(jax.random.fold_in(fast(lane), PURPOSES[purpose]))
 
 
 def step_key(purpose: jax.Array, step: Int) -> jax.Array:
-    """The key of one optimizer step within a purpose; ``step`` counts from 0."""
+    """Returns the key of one call of ``step`` within a purpose.
+
+    Args:
+      purpose: the key of the purpose, shape ().
+      step: the number of the call, int32 (), from 0. It is the optimizer step unless gradients are accumulated.
+
+    Returns:
+      A typed threefry key, shape ().
+
+    Example:
+      >>> step_key(purpose_key(lane_key(seed=0, replicate=0), "step"), 17).shape
+      ()
+    """
     return plain(jax.random.fold_in(fast(purpose), step))

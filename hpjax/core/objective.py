@@ -1,4 +1,4 @@
-"""The objective: which metric decides, which way, and how trials rank by it. The one place for that."""
+"""The objective of a sweep: which metric decides, in which direction, and how trials rank by it."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,7 +13,21 @@ from hpjax.core.errors import InputError, check_float, did_you_mean
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric, a direction, and how replicates are judged together. Made by ``minimize`` and ``maximize``."""
+    """A metric, its direction, and how the replicates of a trial combine. ``minimize`` and ``maximize`` make it.
+
+    Args:
+      metric: the name of the metric, ``valid/loss``.
+      direction: ``"minimize"`` or ``"maximize"``.
+      quantile: None judges a trial by the mean over its replicates; a number in [0, 1] by that quantile, counted
+        from the best replicate to the worst.
+
+    Raises:
+      InputError: the quantile lies outside [0, 1].
+
+    Example:
+      >>> minimize("valid/loss").aggregate(np.array([[1.0, 3.0], [2.0, 2.5]]))
+      array([2.  , 2.25])
+    """
 
     metric: str
     direction: Literal["minimize", "maximize"]
@@ -21,49 +35,54 @@ class Objective:
 
     def __post_init__(self) -> None:
         if self.quantile is not None:
-            check_float(f"{self.direction}.quantile", self.quantile, 0, 1, "Use 0.9, or None for the mean.")
+            check_float(
+                f"{self.direction}.quantile", self.quantile, 0, 1, "Write quantile=0.9, or quantile=None for the mean."
+            )
 
     def __str__(self) -> str:
         return f"{self.direction} {self.metric}" + ("" if self.quantile is None else f", quantile {self.quantile:g}")
 
     def check(self, metrics: Collection[str]) -> None:
-        """Raises ``InputError`` where ``metrics`` lacks the metric."""
+        """Raises ``InputError`` unless the metric is one of ``metrics``, and is measured on the validation split."""
         if self.metric not in metrics:
             raise InputError(
                 "Sweep.objective", self.metric, "must be a metric of the program", did_you_mean(self.metric, metrics)
             )
         if not self.metric.startswith("valid/"):
-            allowed = "must be one on the validation split: chosen by training metrics, trials that overfit win"
+            allowed = "must be measured on the validation split: by a training metric, trials that overfit would win"
             raise InputError("Sweep.objective", self.metric, allowed, did_you_mean(f"valid/{self.metric}", metrics))
 
     def scores(self, values: Floats) -> Floats:
-        """Values as scores, of which lower is better; what is not finite becomes NaN, which never wins."""
+        """Returns values of the metric as scores: lower is better, and NaN stands for what is not finite."""
         signed = values if self.direction == "minimize" else -values
         return np.where(np.isfinite(signed), signed, np.nan)
 
     def aggregate(self, values: Floats) -> Floats:
-        """(..., replicates) as scores (...): their mean, or the quantile, where higher ones look at worse replicates.
+        """Returns one score for each set of replicates: their mean, or the objective's quantile.
 
-        NaN where a replicate is not finite.
+        Args:
+          values: float (..., replicates), values of the metric.
+
+        Returns:
+          Float (...), lower being better; NaN where a replicate is not finite.
         """
         scores = self.scores(values)
         return scores.mean(axis=-1) if self.quantile is None else np.quantile(scores, self.quantile, axis=-1)
 
     def value(self, scores: Any) -> Any:
-        """Scores as values of the metric again."""
+        """Returns scores as values of the metric; the inverse of ``scores``."""
         return scores if self.direction == "minimize" else -scores
 
     def rank(self, values: Floats, status: NDArray[np.str_], step: NDArray[np.integer[Any]]) -> list[int]:
-        """Trial ids from best to worst; diverged trials, and those never evaluated, are left out.
+        """Returns the ids of trials from best to worst, without those that diverged or were never evaluated.
 
-        A trial is judged by all its replicates together, at their last evaluations; one whose replicates
-        diverged in part has no score. Complete trials come before those that are not, then those that ran
-        longer; ties go to the lower id.
+        A trial is judged by all its replicates at their last evaluations; if one of them diverged, it has no score.
+        Complete trials come first, then those that ran longer; ties go to the lower id.
 
         Args:
-          values: (trials, replicates), the metric at each lane's last evaluation.
-          status: (trials, replicates).
-          step: int (trials, replicates).
+          values: float (trials, replicates), the metric at each lane's last evaluation.
+          status: str (trials, replicates), the status of each lane.
+          step: int (trials, replicates), the optimizer steps of each lane.
         """
         scores = self.aggregate(values)
         complete = (status == "complete").all(axis=1)
@@ -73,16 +92,36 @@ class Objective:
 
 
 def minimize(metric: str, quantile: float | None = None) -> Objective:
-    """The objective "the lower ``metric``, the better", e.g. ``minimize("valid/loss")``.
+    """Returns the objective "the lower ``metric``, the better".
 
     Args:
-      metric: its name.
-      quantile: a trial is judged by the mean over its replicates, or by this quantile of them, counted from the best:
-        0.5 is the median, 1 the worst.
+      metric: the name of a validation metric, ``valid/loss``.
+      quantile: None judges a trial by the mean over its replicates; a number in [0, 1] by that quantile, counted from
+        the best replicate: 0.5 is the median, 1 the worst.
+
+    Raises:
+      InputError: the quantile lies outside [0, 1].
+
+    Example:
+      >>> print(minimize("valid/loss", quantile=0.9))
+      minimize valid/loss, quantile 0.9
     """
     return Objective(metric, "minimize", quantile)
 
 
 def maximize(metric: str, quantile: float | None = None) -> Objective:
-    """The objective "the higher ``metric``, the better", e.g. ``maximize("valid/accuracy")``; as ``minimize``."""
+    """Returns the objective "the higher ``metric``, the better".
+
+    Args:
+      metric: the name of a validation metric, ``valid/accuracy``.
+      quantile: None judges a trial by the mean over its replicates; a number in [0, 1] by that quantile, counted from
+        the best replicate: 0.5 is the median, 1 the worst.
+
+    Raises:
+      InputError: the quantile lies outside [0, 1].
+
+    Example:
+      >>> print(maximize("valid/accuracy"))
+      maximize valid/accuracy
+    """
     return Objective(metric, "maximize", quantile)

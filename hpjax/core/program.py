@@ -1,4 +1,4 @@
-"""The program: what a trial does, as pure functions. The engine knows nothing else of it."""
+"""The program: what a trial does, as pure functions. The engine knows nothing else about a trial."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,15 +21,20 @@ Metrics = Mapping[str, jax.Array]
 class Data:
     """Three disjoint splits, each a pytree of arrays whose leading axes count examples.
 
-    All lanes read one copy of ``train`` and ``valid``, which live on the device; ``test`` stays on the
-    host until ``result.test()`` asks for it.
+    All lanes read one copy of ``train`` and ``valid``, which live on the device; ``test`` stays on the host until
+    ``result.test()`` asks for it.
 
     Args:
-      train, valid, test: pytrees of arrays; ``test`` may be None. ``train`` may be what ``hpx.data.stream`` makes.
-      name: what tables and manifests call it.
+      train, valid: pytrees of arrays, (examples, ...). ``train`` may be a stream, which ``hpx.data.stream`` makes.
+      test: a pytree like them, or None.
+      name: the name of the data in tables and manifests.
 
     Raises:
       InputError: a leaf is no array of numbers.
+
+    Example:
+      >>> Data(train=np.zeros((8, 3)), valid=np.zeros((2, 3)), name="toy").name
+      'toy'
     """
 
     train: Arrays
@@ -47,35 +52,38 @@ class Data:
                         f"Data.{name}{jax.tree_util.keystr(path)}",
                         leaf if isinstance(leaf, str) else type(leaf).__name__,
                         "must be an array of numbers",
-                        "Give jax.random.key_data(keys)." if keys else "Encode it.",
+                        "Write jax.random.key_data(keys)."
+                        if keys
+                        else "Encode it: np.unique(values, return_inverse=True)[1].",
                     )
 
 
 def whole_split(key: jax.Array, step: jax.Array, train: Arrays, h: Hparams) -> Batch:
-    """The default ``batch``: all of the training split at every step; of a stream the batch of the step."""
+    """Returns the training split: the default ``batch`` uses all of it at every step, or the batch of a stream."""
     return train
 
 
 def _accept(trials: Sequence[tuple[Hparams, "TrialLength"]]) -> None:
-    """The default ``validate``: any hyperparameters will do."""
+    """Accepts any hyperparameters: the default ``validate``."""
 
 
-def _carry_on(state: State, metrics: Metrics, h: Hparams) -> tuple[State, bool]:
-    """The default ``react``: nothing changes."""
+def _no_reaction(state: State, metrics: Metrics, h: Hparams) -> tuple[State, bool]:
+    """Returns the state unchanged and False, "not done": the default ``react``."""
     return state, False
 
 
-def _as_it_is(state: State, h: Hparams) -> State:
-    """The default ``finish``: a complete trial keeps its state."""
+def _last_state(state: State, h: Hparams) -> State:
+    """Returns the state unchanged: with the default ``finish`` a complete trial keeps its last state."""
     return state
 
 
-def _all_of(state: State) -> Any:
-    """The default ``parameters``: the whole state."""
+def _whole_state(state: State) -> Any:
+    """Returns the state: by default all of it counts as ``parameters``."""
     return state
 
 
-# Between evaluations of a program that is evaluated at the end only: equal for all trials, so that they share a group.
+# ``eval_every`` of a program that is evaluated at the end only: equal for trials of all lengths, so that they share a
+# group.
 AT_THE_END = 2**31 - 1
 
 
@@ -84,8 +92,8 @@ class TrialLength(NamedTuple):
 
     Attributes:
       steps: optimizer steps.
-      microsteps: calls of ``step`` that make one of them.
-      eval_every: calls between evaluations, or ``AT_THE_END``.
+      microsteps: calls of ``Program.step`` that make one optimizer step.
+      eval_every: calls of ``Program.step`` between evaluations, or ``AT_THE_END``.
     """
 
     steps: int
@@ -111,41 +119,63 @@ class Batches(NamedTuple):
     alike: bool = True
 
 
-# Compared by identity: two programs are the same when they are one.
+# What to type for an argument that is no function.
+_SIGNATURES = {
+    "init": "Write init=lambda key, h: state.",
+    "step": "Write step=lambda key, state, batch, h: (state, metrics).",
+    "evaluate": "Write evaluate=lambda key, state, split, h: metrics.",
+    "batch": "Write batch=lambda key, step, train, h: batch.",
+    "react": "Write react=lambda state, metrics, h: (state, done).",
+    "finish": "Write finish=lambda state, h: state.",
+    "validate": "Write validate=lambda trials: None.",
+    "parameters": "Write parameters=lambda state: state.params.",
+    "test": "Write test=lambda key, state, split, h: metrics.",
+    "predict": "Write predict=lambda state, x, h: outputs.",
+}
+
+
+# Compared by identity (eq=False): functions cannot be compared otherwise.
 @dataclass(frozen=True, eq=False)
 class Program:
     """What a trial does: three pure functions, the data they read, and how long it lasts.
 
     Args:
-      init: ``init(key, h) -> state``; a pytree of arrays (typed PRNG keys too) of shapes that do not
-        depend on traced hyperparameters.
-      step: ``step(key, state, batch, h) -> (state, metrics)``; one optimizer step. The state keeps its
-        structure, shapes and dtypes. Metrics are a dict of scalars, reported as ``train/<name>`` and
-        averaged since the last evaluation. A metric that is NaN or infinite means that the lane diverged.
-      evaluate: ``evaluate(key, state, split, h) -> metrics``; a dict of scalars, reported as ``valid/<name>``.
-        ``split`` is ``data.valid``; where there is no ``test``, for ``result.test()`` it is ``data.test``.
-      test: like ``evaluate``, for ``result.test()``; by default that itself.
+      init: ``init(key, h) -> state``: a pytree of arrays (typed PRNG keys are allowed) whose shapes do not depend on
+        traced hyperparameters. Keys are typed threefry keys, shape ().
+      step: ``step(key, state, batch, h) -> (state, metrics)``: one optimizer step, or one part of it where
+        ``microsteps`` is greater than 1. The state keeps its structure, shapes and dtypes. Metrics are a dict of
+        scalars, reported as ``train/<name>`` and averaged since the last evaluation. A metric that is NaN or infinite
+        means that the lane diverged.
+      evaluate: ``evaluate(key, state, split, h) -> metrics``: a dict of scalars, reported as ``valid/<name>``.
+        ``split`` is ``data.valid``; without a ``test`` function ``result.test()`` calls it with ``data.test``.
       data: a ``Data``, or None where the program needs none; the splits are then None.
-      batch: ``batch(key, step, train, h) -> batch``; the batch of step ``step`` (int32, from 0). The same
-        key comes at every step. By default the whole training split. Of a stream ``train`` is the step's batch.
-      react: ``react(state, metrics, h) -> (state, done)``; called after each evaluation with all reported metrics,
-        as ``valid/loss``. It may change the state; where ``done``, a bool (), is true, the trial is complete.
-      finish: ``finish(state, h) -> state``; what a complete trial keeps, be it ``done`` or at its last step: its best
-        parameters, say.
-      steps: how many optimizer steps a trial takes; a constant or a function of ``h``.
-      microsteps: how many calls of ``step`` make one optimizer step; more than 1 where gradients are accumulated. A
+      batch: ``batch(key, step, train, h) -> batch``: the batch of call ``step`` (int32 (), from 0). The key is the same
+        at every step. ``train`` is the training split, or with a stream the batch of the step. By default the batch
+        is ``train``.
+      test: ``test(key, state, split, h) -> metrics`` for ``result.test()``; by default ``evaluate``.
+      react: ``react(state, metrics, h) -> (state, done)``: called after each evaluation with all reported metrics by
+        their full names, ``valid/loss``. It may change the state; where ``done``, bool (), is true, the trial is
+        complete.
+      finish: ``finish(state, h) -> state``: the state that a trial keeps once it is complete, for example with its best
+        parameters.
+      steps: optimizer steps of a trial, 1 or more: a constant or a function of ``h``.
+      microsteps: calls of ``step`` that make one optimizer step, more than 1 where gradients are accumulated: a
         constant or a function of ``h``.
-      eval_every: calls of ``step`` between evaluations, a constant or a function of ``h``; None evaluates at the
-        end only.
-      validate: ``validate(trials)`` raises ``InputError`` on hyperparameters that cannot run; called on the host
-        with (h, schedule) of every trial, h with numbers, before anything compiles.
-      parameters: ``parameters(state) -> pytree``, what the plan counts as the parameters of a lane. Where it is given,
-        an evaluation that finds one of them NaN or infinite means that the lane diverged; of the default, the whole
-        state, nothing is checked, since a state may hold infinities on purpose.
-      predict: ``predict(state, x, h) -> outputs``, what a trained state makes of inputs (examples, ...); None where
-        that has no meaning. Used after the sweep, compiled, with hyperparameters as ``step`` has them.
-      batches: how it takes its batches, where it can take them otherwise; a plan tells which way is cheaper.
-      describe: what a manifest says of the program: names to strings or numbers.
+      eval_every: calls of ``step`` between evaluations: a constant or a function of ``h``; None evaluates at the end
+        only.
+      validate: ``validate(trials)`` raises ``InputError`` on hyperparameters that cannot run. It is called on the host,
+        before anything compiles, with a list of (h, ``TrialLength``), one for each trial; the values of ``h`` are
+        numbers.
+      parameters: ``parameters(state) -> pytree``: the part of the state that the plan counts as a lane's parameters. If
+        it is given, an evaluation that finds a NaN or an infinity among them means that the lane diverged. The
+        default, the whole state, is not checked, since a state may hold infinities on purpose.
+      predict: ``predict(state, x, h) -> outputs``: the outputs of a trained state for inputs (examples, ...);
+        None where predictions have no meaning. It is compiled and called after the sweep.
+      batches: a ``Batches`` where batches can be taken in several ways; the plan says which is cheaper.
+      describe: names to strings or numbers that the manifest records about the program.
+
+    Raises:
+      InputError: an argument that is no function, no ``Data``, or no number of steps.
 
     Example:
       >>> def init(key, h): return jax.numpy.zeros(())
@@ -162,13 +192,13 @@ class Program:
     data: Data | None = None
     batch: Callable[[jax.Array, jax.Array, Arrays, Hparams], Batch] = whole_split
     test: Callable[[jax.Array, State, Arrays, Hparams], Metrics] | None = field(default=None, kw_only=True)
-    react: Callable[[State, Metrics, Hparams], tuple[State, Any]] = field(default=_carry_on, kw_only=True)
-    finish: Callable[[State, Hparams], State] = field(default=_as_it_is, kw_only=True)
+    react: Callable[[State, Metrics, Hparams], tuple[State, Any]] = field(default=_no_reaction, kw_only=True)
+    finish: Callable[[State, Hparams], State] = field(default=_last_state, kw_only=True)
     steps: int | Callable[[Hparams], int] = field(kw_only=True)
     microsteps: int | Callable[[Hparams], int] = field(default=1, kw_only=True)
     eval_every: int | Callable[[Hparams], int] | None = field(default=None, kw_only=True)
     validate: Callable[[Sequence[tuple[Hparams, TrialLength]]], None] = field(default=_accept, kw_only=True)
-    parameters: Callable[[State], Any] = field(default=_all_of, kw_only=True)
+    parameters: Callable[[State], Any] = field(default=_whole_state, kw_only=True)
     predict: Callable[[State, Any, Hparams], Any] | None = field(default=None, kw_only=True)
     batches: Batches | None = field(default=None, kw_only=True)
     describe: Mapping[str, object] = field(default_factory=dict, kw_only=True)
@@ -177,7 +207,7 @@ class Program:
         needed = ("init", "step", "evaluate", "batch", "react", "finish", "validate", "parameters")
         for name in (*needed, *(name for name in ("test", "predict") if getattr(self, name) is not None)):
             if not callable(getattr(self, name)):
-                raise InputError(f"Program.{name}", getattr(self, name), "must be a function", "See Program's help.")
+                raise InputError(f"Program.{name}", getattr(self, name), "must be a function", _SIGNATURES[name])
         if self.data is not None and not isinstance(self.data, Data):
             raise InputError(
                 "Program.data",
@@ -192,17 +222,17 @@ class Program:
 
     @property
     def names_parameters(self) -> bool:
-        """Whether it says which part of the state its parameters are."""
-        return self.parameters is not _all_of
+        """Whether ``parameters`` was given."""
+        return self.parameters is not _whole_state
 
     @property
     def finishes(self) -> bool:
-        """Whether a complete trial keeps another state than its last."""
-        return self.finish is not _as_it_is
+        """Whether ``finish`` was given, so that a complete trial may keep another state than its last."""
+        return self.finish is not _last_state
 
     @property
     def splits(self) -> tuple[Arrays, Arrays]:
-        """The train and valid splits, each None where there is no data."""
+        """The train and valid splits; both are None where there is no data."""
         return (None, None) if self.data is None else (self.data.train, self.data.valid)
 
     def with_microbatch(self, microbatch: int | None) -> "Program | None":
@@ -222,10 +252,13 @@ class Program:
         return replace(self, **self.batches.fields(microbatch))
 
     def length(self, h: Hparams) -> TrialLength:
-        """How long one trial takes, from hyperparameters that are numbers.
+        """Returns how long one trial takes.
+
+        Args:
+          h: hyperparameters whose values are numbers.
 
         Raises:
-          InputError: one of them is no whole number, 1 or more.
+          InputError: a length is no whole number, 1 or more.
         """
         steps, microsteps = (self._number(name, h) for name in ("steps", "microsteps"))
         return TrialLength(steps, microsteps, AT_THE_END if self.eval_every is None else self._number("eval_every", h))

@@ -1,4 +1,4 @@
-"""The space: the named domains of the hyperparameters, alternatives among them, as a unit cube and back."""
+"""The space: the named domains of the hyperparameters, alternatives among them, and its map to the unit cube."""
 
 import keyword
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from hpjax.core.format import show
 Point = dict[str, Any]
 Unit = np.typing.NDArray[np.float64]
 
-# Columns that every result table has; a hyperparameter of the same name would hide one.
+# Columns of every result table, which a hyperparameter of the same name would hide.
 RESERVED = frozenset({"trial", "replicate", "fold", "folds", "group", "round", "status", "step"})
 
 Branch = Mapping[str, Domain]
@@ -23,14 +23,14 @@ Branch = Mapping[str, Domain]
 class Space:
     """The named domains of the hyperparameters; ``|`` joins alternatives, ``&`` adds names to each.
 
-    A value that is no domain is a constant. A union of spaces makes hyperparameters conditional: each
-    trial has the names of one alternative.
+    A value that is no domain is a constant. A union of spaces makes hyperparameters conditional: each trial has the
+    names of one alternative.
 
     Args:
-      **domains: name to domain or constant; a name must be a Python identifier that is not reserved.
+      **domains: a domain or a constant for each name; a name must be a Python identifier that is not reserved.
 
     Raises:
-      InputError: a name that cannot be used, or no name at all.
+      InputError: a name that cannot be used, no name at all, or a value that cannot be a constant.
 
     Example:
       >>> sgd = hpx.Space(optimizer="sgd", momentum=hpx.ReverseLogUniform(0.5, 0.99))
@@ -42,7 +42,12 @@ class Space:
 
     def __init__(self, /, **domains: Any) -> None:
         if not domains:
-            raise InputError("Space", {}, "must name at least one hyperparameter", "Space(learning_rate=...).")
+            raise InputError(
+                "Space",
+                {},
+                "must name at least one hyperparameter",
+                "Write Space(learning_rate=LogUniform(1e-4, 1.0)).",
+            )
         for name in domains:
             _check_name(name)
         self.branches: tuple[Branch, ...] = (
@@ -65,7 +70,7 @@ class Space:
             return NotImplemented
         for name in self.names:
             if name in other.names:
-                raise InputError("Space", name, "stands on both sides of &", "Name each hyperparameter on one side.")
+                raise InputError("Space", name, "is named on both sides of &", f"Remove {name} from one side.")
         return Space._of([{**a, **b} for a in self.branches for b in other.branches])
 
     def __eq__(self, other: object) -> bool:
@@ -77,7 +82,7 @@ class Space:
         return " | ".join(f"Space({', '.join(f'{n}={d}' for n, d in b.items())})" for b in self.branches)
 
     def scale(self, name: str) -> str:
-        """``"linear"``, ``"log"``, ``"reverse log"`` or ``"category"``: how an axis of ``name`` is best drawn."""
+        """Returns the scale of an axis for ``name``: ``"linear"``, ``"log"``, ``"reverse log"`` or ``"category"``."""
         return self.domains(name)[0].scale
 
     @property
@@ -87,7 +92,7 @@ class Space:
 
     @property
     def dimensions(self) -> tuple[str | None, ...]:
-        """What each axis of the unit cube stands for; None is the choice of the alternative.
+        """The hyperparameter of each axis of the unit cube; None stands for the choice of the alternative.
 
         A name that several alternatives share has one axis; constants have none.
         """
@@ -95,22 +100,27 @@ class Space:
         return (*((None,) if len(self.branches) > 1 else ()), *free)
 
     def domains(self, name: str) -> list[Domain]:
-        """The domains that the alternatives give to ``name``."""
+        """Returns the domains of ``name``, one for each alternative that has it."""
         return [branch[name] for branch in self.branches if name in branch]
 
-    def recalled(self, point: Point, shown: Mapping[str, Any]) -> Point:
-        """``point`` with the values that a record shows: numbers themselves, and names of callables."""
+    def recalled(self, point: Point, record: Mapping[str, Any]) -> Point:
+        """Returns ``point`` with the values of a record, in which numbers are written exactly and functions by name.
+
+        Args:
+          point: a point of the space with the same names.
+          record: a value for each name, as ``core.format.show`` writes those that are functions.
+        """
         found = dict(point)
         for name, value in point.items():
             if isinstance(value, bool | int | float):
-                found[name] = shown[name]
-            elif callable(value) and show(value) != shown[name]:
+                found[name] = record[name]
+            elif callable(value) and show(value) != record[name]:
                 options = (option for domain in self.domains(name) for option in domain.grid() or ())
-                found[name] = next(option for option in options if show(option) == shown[name])
+                found[name] = next(option for option in options if show(option) == record[name])
         return found
 
     def kind(self, name: str) -> Kind:
-        """The kind of number that holds every value of ``name``, or None where some are no numbers."""
+        """Returns the type of number that can hold every value of ``name``, or None where some are no numbers."""
         kinds = [domain.numeric() for domain in self.domains(name)]
         selections = [kind.options for kind in kinds if isinstance(kind, Selection)]
         if len(selections) == len(kinds):
@@ -120,13 +130,13 @@ class Space:
         return kinds[0] if len(set(kinds)) == 1 else float
 
     def from_unit(self, u: Sequence[float] | Unit) -> Point:
-        """The point at ``u``, of shape (len(dimensions),), each coordinate in [0, 1]."""
+        """Returns the point at ``u``, float (len(dimensions),), each coordinate in [0, 1]."""
         place = dict(zip(self.dimensions, u, strict=True))
         branch = self.branches[min(int(place.get(None, 0.0) * len(self.branches)), len(self.branches) - 1)]
         return {name: domain.from_unit(place.get(name, 0.5)) for name, domain in branch.items()}
 
     def to_unit(self, point: Point) -> Unit:
-        """The place of ``point`` in the unit cube; names that it lacks stand at 0.5."""
+        """Returns the coordinates of ``point``, float64 (len(dimensions),) in [0, 1]; 0.5 for names that it lacks."""
         index = self.branch_of(point)
         branch = self.branches[index]
         return np.array(
@@ -138,7 +148,7 @@ class Space:
         )  # fmt: skip
 
     def branch_of(self, point: Point) -> int:
-        """The number of the alternative that ``point`` belongs to.
+        """Returns the number of the alternative that ``point`` belongs to, from 0.
 
         Raises:
           InputError: an unknown or missing name, or a value outside its domain.
@@ -152,14 +162,20 @@ class Space:
                 return i
         if not fitting:
             need = " or ".join(f"({', '.join(branch)})" for branch in self.branches)
-            raise InputError("point", point, f"must name exactly {need}", "Add what is missing, drop the rest.")
+            raise InputError("point", point, f"must name exactly {need}", _missing(point, self.branches))
         name, domain = next((n, d) for n, d in self.branches[fitting[0]].items() if not d.contains(point[n]))
-        raise InputError(f"point[{name!r}]", point[name], f"must lie in {domain}", "Move it or widen the domain.")
+        raise InputError(
+            f"point[{name!r}]",
+            point[name],
+            f"must lie in {domain}",
+            f"Write {name}={show(domain.baseline)}, or widen it.",
+        )
 
     def baseline(self) -> Point | None:
-        """The point of the defaults, of the first alternative that names one; None where none does.
+        """Returns the point of the defaults, or None where no domain has a default.
 
-        Hyperparameters of that alternative without a default stand in the middle of their domains.
+        The point is of the first alternative that has a default; its other hyperparameters take the middle of their
+        domains.
         """
         for branch in self.branches:
             if any(domain.default is not None for domain in branch.values()):
@@ -167,7 +183,7 @@ class Space:
         return None
 
     def grid(self) -> Iterator[Point]:
-        """Every point of the grid, the last name varying fastest.
+        """Yields every point of the grid, the last name varying fastest.
 
         Raises:
           InputError: a continuous domain without ``num``.
@@ -181,28 +197,41 @@ class Space:
                         f"Space.{name}",
                         str(domain),
                         "is continuous and has no num",
-                        "Write num=5, or sample with Sobol().",
+                        f"Write num=5 in the domain of {name}, or Sweep(..., sampler=Sobol()).",
                     )
                 axes.append(values)
             for index in np.ndindex(*(len(axis) for axis in axes)):
                 yield {name: axis[i] for name, axis, i in zip(branch, axes, index, strict=True)}
 
 
+# The domain of a name that an alternative lacks: like a constant it has no axis.
 _NOTHING = Constant(None)
+
+
+def _missing(point: Point, branches: Sequence[Branch]) -> str:
+    """Returns what to add to ``point`` and what to remove so that it fits the alternative with the nearest names."""
+    branch = min(branches, key=lambda branch: len(branch.keys() ^ point.keys()))
+    missing = [f"{name}={show(domain.baseline)}" for name, domain in branch.items() if name not in point]
+    extra = [name for name in point if name not in branch]
+    changes = [f"Add {', '.join(missing)}."] * bool(missing) + [f"Remove {', '.join(extra)}."] * bool(extra)
+    return " ".join(changes)
 
 
 def _constant(name: str, value: Any) -> Constant:
     if isinstance(value, type) and issubclass(value, Domain):
-        raise InputError(f"Space.{name}", value, "is a kind of domain, not one", f"Write {value.__name__}(...).")
+        raise InputError(f"Space.{name}", value, "is a class of domains, not a domain", f"Write {value.__name__}(...).")
     if getattr(value, "shape", None) == ():
         value = value.item()  # a NumPy or JAX number
     if value != value:
-        raise InputError(f"Space.{name}", value, "must equal itself", "Use another value.")
+        raise InputError(f"Space.{name}", value, "must equal itself", f"Write {name}=None for a value that is missing.")
     try:
         hash(value)
     except TypeError:
         raise InputError(
-            f"Space.{name}", value, "must be a domain or a hashable constant", "For a choice write Choice(a, b, ...)."
+            f"Space.{name}",
+            value,
+            "must be a domain or a hashable constant",
+            f"Write {name}=Choice(first, second), or a tuple for a list.",
         ) from None
     return Constant(value)
 
@@ -210,7 +239,10 @@ def _constant(name: str, value: Any) -> Constant:
 def _check_name(name: str) -> None:
     if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
         raise InputError(
-            "Space", name, "must be a Python identifier that does not start with _", "Rename it: h.name must read well."
+            "Space",
+            name,
+            "must be a Python identifier that does not start with _",
+            "Write a name such as learning_rate.",
         )
     if name in RESERVED:
-        raise InputError("Space", name, "is a column that every result table has", f"Rename it, for example {name}_0.")
+        raise InputError("Space", name, "is a column that every result table has", f"Write {name}_0=... instead.")

@@ -1,8 +1,9 @@
 """Threefry-2x32 (Salmon et al. 2011, doi:10.1145/2063384.2063405), as JAX computes it to the bit, in one kernel.
 
 For CPUs JAX writes the 20 rounds of every draw as a loop, which XLA compiles to seven kernels that run one after the
-other: drawing the weights is then much of what a small model takes to compile, and noise costs several times as much.
-On other devices JAX's own is one kernel already, and is left alone.
+other. Drawing the weights is then a large part of a small model's compile time, and noise costs several times as much.
+For other devices JAX's own implementation is one kernel already, and is used unchanged. This file can be deleted once
+JAX compiles the rounds to one kernel on CPUs, too.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,12 @@ JAX = random.threefry_prng_impl
 # Jitted, so that equal shapes are traced once.
 @jax.jit
 def _hashed(first: jax.Array, second: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The hash of counters below 2³² under keys of two words; all uint32, of one rank, and broadcast."""
+    """Returns the two words that threefry makes of each counter.
+
+    Args:
+      first, second: uint32, the two words of the keys.
+      count: uint32, the counters. The three arrays have one rank and broadcast against each other.
+    """
     schedule = (first, second, first ^ second ^ jnp.uint32(PARITY))
     x, y = schedule[0], count + schedule[1]
     for i in range(5):
@@ -36,10 +42,14 @@ def _hashed(first: jax.Array, second: jax.Array, count: jax.Array) -> tuple[jax.
 
 
 def _once(function: Callable[..., jax.Array]) -> Callable[..., Any]:
-    """``function`` of arrays of one rank that broadcast, computed once however often it is used.
+    """Wraps ``function`` so that XLA computes each result once, however often the result is used.
 
-    XLA would compute a draw anew wherever it is used, for every lane, and of a chain of keys exponentially often; on
-    CPUs it drops barriers. It keeps a branch, of whose condition it does not see that it always holds.
+    XLA would fuse a draw into each of its uses and compute it anew there: for every lane, and in a chain of keys
+    exponentially often. On CPUs it drops optimization barriers, but it does not fuse across a branch. So the function
+    is called in a branch, of a condition that always holds but that XLA cannot simplify: x (x + 1) is even.
+
+    Args:
+      function: takes (first, second, count) as ``_hashed`` does.
     """
 
     @custom_vmap
@@ -57,7 +67,7 @@ def _once(function: Callable[..., jax.Array]) -> Callable[..., Any]:
 
     @once.def_vmap
     def _of_many(size: int, batched: list[bool], *arrays: jax.Array) -> Any:
-        # One branch for all, whose condition would else be one for each.
+        # Called once on the batched arrays: a batched condition would become a select that computes both branches.
         found = once(*(x if own else x[None] for x, own in zip(arrays, batched, strict=True)))
         return found, True
 
@@ -92,12 +102,16 @@ def _random_bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.
     if bit_width < 64:
         bits: jax.Array = _joined(*words).astype(DTYPES[bit_width])
         return bits
-    whole: jax.Array = _stacked(*words).astype(jnp.uint64)
-    return jnp.bitwise_or(whole[..., 0] << jnp.uint64(32), whole[..., 1])
+    wide: jax.Array = _stacked(*words).astype(jnp.uint64)
+    return jnp.bitwise_or(wide[..., 0] << jnp.uint64(32), wide[..., 1])
 
 
 def _on_cpus(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Either, by the platform that is compiled for; JAX's where counters are beyond us, or in their older order."""
+    """Returns a function that uses our kernel on CPUs and JAX's elsewhere.
+
+    It uses JAX's on CPUs, too, where a draw has 2³² elements or more, beyond the counters of one word, and where the
+    user has set ``jax_threefry_partitionable`` to False, for which JAX counts in another order.
+    """
 
     def chosen(key: jax.Array, *arguments: Any) -> jax.Array:
         partitionable = getattr(jax.config, "jax_threefry_partitionable")  # noqa: B009  mypy does not know it
@@ -123,12 +137,12 @@ GENERATOR: Any = random.define_prng_impl(
 
 
 def fast(key: jax.Array) -> jax.Array:
-    """A key of JAX's threefry that draws the same bits by one kernel; it is of a type of its own."""
+    """Returns a key that draws the same bits as ``key`` by one kernel. Its dtype differs from that of JAX's keys."""
     same: jax.Array = jax.random.wrap_key_data(jax.random.key_data(key), impl=GENERATOR)
     return same
 
 
 def plain(key: jax.Array) -> jax.Array:
-    """The key of JAX's threefry again, which mixes with those that users make."""
+    """Returns ``key`` with the dtype of JAX's threefry keys, so that it mixes with those that users make."""
     same: jax.Array = jax.random.wrap_key_data(jax.random.key_data(key), impl="threefry2x32")
     return same

@@ -1,4 +1,4 @@
-"""Which line of the user's own code an error came from."""
+"""Finds the line of the user's own code that an error came from."""
 
 import importlib.util
 import linecache
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-# Not the whole of site-packages: a user's own package may be installed there.
+# Named one by one, and not as all of site-packages: a user's own package may be installed there.
 MODELLING = ("flax", "optax", "chex", "einops", "equinox")
 LIBRARIES = ("hpjax", "jax", "jaxlib", "numpy", "scipy", "grain", "absl", *MODELLING)
 
@@ -25,25 +25,36 @@ def _of_library(file: str) -> bool:
 
 
 def user_lines(error: BaseException) -> list[str]:
-    """The lines outside the libraries, the innermost last, as ``sweep.py:14: x = nn.Dense(self.hidden)(x)``."""
+    """Returns the traceback's lines outside the libraries, the innermost last.
+
+    A line reads ``sweep.py:14: x = nn.Dense(self.hidden)(x)``.
+    """
     return _lines(error, lambda file: not _of_library(file))
 
 
 def model_line(error: BaseException, read: tuple[str, int] | None = None) -> str | None:
-    """The innermost of ``user_lines``; where there is none, the line that a hyperparameter was read at, if the user's,
-    and that of a library that users build models with.
+    """Returns the line that explains why a program failed with a traced hyperparameter, or None.
+
+    It is the innermost of ``user_lines``. Where there is none, it is the user's line that read the hyperparameter,
+    followed by the line of the modelling library that failed.
+
+    Args:
+      error: what was raised.
+      read: the file and line that read the hyperparameter, as ``core.hparams.reading`` records them.
     """
     own = user_lines(error)
     if own:
         return own[-1]
     library = _lines(error, lambda file: file.startswith(_library_folders(MODELLING)))[-1:]
-    mine = own_line(read)
-    return ", then ".join(([mine] if mine else []) + library) or None
+    reader = own_line(read)
+    return ", then ".join(([reader] if reader else []) + library) or None
 
 
-def own_line(place: tuple[str, int] | None) -> str | None:
-    """A file and a line as text, where it is the user's own."""
-    return _line(*place) if place is not None and place[1] and not _of_library(place[0]) else None
+def own_line(location: tuple[str, int] | None) -> str | None:
+    """Returns a file and a line as text if they are the user's own, else None."""
+    if location is None or location[1] == 0 or _of_library(location[0]):  # line 0 stands for "unknown"
+        return None
+    return _line(*location)
 
 
 def _lines(error: BaseException, wanted: Callable[[str], bool]) -> list[str]:
@@ -61,6 +72,6 @@ def _line(file: str, line: int) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What kind of error it was and the first line of its message."""
+    """Returns the type of an error and the first line of its message."""
     message = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -1,4 +1,4 @@
-"""Data: arrays in three disjoint splits, and batches drawn from them on the device; or batches that the host draws."""
+"""Data in three disjoint splits: arrays from which the device draws batches, or a stream that the host reads."""
 
 from hpjax.core.program import Data
 from hpjax.data.batches import batch_indices, pool

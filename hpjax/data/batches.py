@@ -1,4 +1,4 @@
-"""Which examples a batch holds: epochs without replacement, and folds of a pool."""
+"""Which examples a batch holds: epochs without replacement, and the folds of cross-validation."""
 
 from typing import Any, NamedTuple
 
@@ -12,10 +12,21 @@ from hpjax.data.shuffle import round_keys, shuffled
 
 
 def pool(data: Data) -> Any:
-    """The examples of the train and valid splits together, in an order of their own: what folds are cut from.
+    """Returns the examples of the train and valid splits in one shuffled pool, from which folds are taken.
 
-    The order is that of ``numpy.random.default_rng(0).permutation(examples)``; fold ``f`` of ``k`` is the ``f``-th of
-    ``k`` consecutive blocks, the first ones an example longer where ``k`` does not divide, as in scikit-learn's KFold.
+    The order is that of ``numpy.random.default_rng(0).permutation(examples)``. Fold ``f`` of ``k`` is the ``f``-th of
+    ``k`` consecutive blocks; where ``k`` does not divide the pool, the first blocks are one example longer, as in
+    scikit-learn's ``KFold``.
+
+    Args:
+      data: the splits, pytrees of arrays (examples, ...).
+
+    Returns:
+      A pytree like ``data.train``, of arrays (train + valid examples, ...).
+
+    Example:
+      >>> pool(hpx.data.digits()).x.shape
+      (1527, 64)
     """
     both = jax.tree.map(lambda a, b: np.concatenate([np.asarray(a), np.asarray(b)]), data.train, data.valid)
     order = np.random.default_rng(0).permutation(examples_in(both))
@@ -23,11 +34,11 @@ def pool(data: Data) -> Any:
 
 
 class Fold(NamedTuple):
-    """Where a fold lies in the pool; numbers that may be traced.
+    """The place of a fold in the pool, in numbers that may be traced.
 
     Attributes:
-      start: its first example.
-      size: how many it holds.
+      start: index of its first example, int32 ().
+      size: number of its examples, int32 ().
     """
 
     start: Any
@@ -35,25 +46,25 @@ class Fold(NamedTuple):
 
     @classmethod
     def of(cls, fold: Any, folds: int, examples: int) -> "Fold":
-        """Fold number ``fold`` of ``folds``, in a pool of ``examples``."""
+        """Returns fold ``fold``, from 0, of ``folds`` in a pool of so many ``examples``."""
         size, longer = divmod(examples, folds)
         return cls(fold * size + jnp.minimum(fold, longer), size + (fold < longer))
 
 
 def batch_indices(key: jax.Array, step: int | jax.Array, examples: int, batch_size: int) -> jax.Array:
-    """Which examples the batch of one step holds: without replacement, epoch by epoch, none dropped.
+    """Returns the examples of one step's batch, drawn epoch by epoch without replacement.
 
-    Epochs follow each other without a gap: a batch that an epoch does not fill goes on with the next one,
-    so every batch is full and every example comes exactly once an epoch.
+    Epochs follow each other without a gap: a batch that begins at the end of an epoch is filled up from the next one.
+    So every batch is full, and every example is drawn exactly once an epoch.
 
     Args:
-      key: the key of the purpose ``"batch"``; the order of every epoch derives from it.
-      step: int32 (), from 0.
-      examples: size of the training split.
-      batch_size: at most ``examples``; ``(step + 1) × batch_size`` must stay below 2³².
+      key: the key of the purpose ``"batch"``, shape (); the order of every epoch derives from it.
+      step: the number of the step, int32 (), from 0.
+      examples: number of examples in the training split.
+      batch_size: number of examples in a batch, at most ``examples``; ``(step + 1) × batch_size`` must stay below 2³².
 
     Returns:
-      uint32 (batch_size,), each below ``examples``.
+      Indices of examples, uint32 (batch_size,), each below ``examples``.
 
     Example:
       >>> sorted(batch_indices(jax.random.key(0), 0, examples=4, batch_size=4).tolist())
@@ -64,18 +75,19 @@ def batch_indices(key: jax.Array, step: int | jax.Array, examples: int, batch_si
 
 
 def examples_at(key: jax.Array, place: jax.Array, examples: Any, most: int | None = None) -> jax.Array:
-    """Which examples stand at these places of the endless row of epochs that batches are cut from.
+    """Returns the examples at some positions of the endless sequence of epochs.
 
     Args:
-      key: as for ``batch_indices``.
-      place: int (places,), consecutive, from 0; no more than ``examples``.
-      examples: size of the training split, which may be traced.
-      most: its upper bound where it is traced.
+      key: the key of the purpose ``"batch"``, shape ().
+      place: positions in the sequence, int (places,), consecutive, from 0; at most ``examples`` of them.
+      examples: number of examples in the training split, an int or int32 ().
+      most: an upper bound of ``examples``, needed where that is traced.
 
     Returns:
-      uint32 (places,), each below ``examples``.
+      Indices of examples, uint32 (places,), each below ``examples``.
     """
     place, examples = jnp.asarray(place, jnp.uint32), examples if most is None else jnp.asarray(examples, jnp.uint32)
     epoch, index = place // examples, place % examples
+    # At most ``examples`` consecutive positions lie in at most two epochs.
     this, following = (round_keys(jax.random.fold_in(key, epoch[0] + e)) for e in (0, 1))
     return shuffled(index, jnp.where((epoch == epoch[0])[:, None], this, following), examples, most)

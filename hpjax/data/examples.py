@@ -1,4 +1,4 @@
-"""Arrays of examples: what a split or a batch holds, checked and of few types."""
+"""Examples: the arrays of a split or a batch, checked and converted to a few dtypes."""
 
 from typing import Any, NamedTuple
 
@@ -12,8 +12,12 @@ class Examples(NamedTuple):
     """Inputs and targets whose first axes count the same examples.
 
     Attributes:
-      x: inputs, (examples, ...).
-      y: targets, (examples, ...); integer labels for classification.
+      x: inputs: an array (examples, ...) or a pytree of such arrays; float32, int32 or uint8.
+      y: targets, likewise; integer labels for classification.
+
+    Example:
+      >>> Examples(x=np.zeros((8, 3), np.float32), y=np.zeros(8, np.int32)).x.shape
+      (8, 3)
     """
 
     x: Any
@@ -21,32 +25,34 @@ class Examples(NamedTuple):
 
 
 def examples_in(split: Any) -> int:
-    """How many examples a split holds: the first axis of its arrays, whatever pytree they stand in."""
+    """Returns the number of examples in a split, a pytree of arrays (examples, ...)."""
     return int(jax.tree.leaves(split)[0].shape[0])
 
 
 def tidy_examples(field: str, x: Any, y: Any, finite: bool = True) -> Examples:
-    """Arrays, or pytrees of them, as ``Examples`` of float32, int32 or uint8.
+    """Returns inputs and targets as ``Examples`` of float32, int32 or uint8.
 
     Args:
-      field: what errors call them.
-      x, y: inputs and targets.
-      finite: whether all values must be.
+      field: the name of the data in errors.
+      x, y: inputs and targets, arrays (examples, ...) or pytrees of such arrays.
+      finite: whether a NaN or an infinity is an error.
 
     Raises:
-      InputError: lengths differ, there are none, or a value is not finite, no number or too large.
+      InputError: lengths differ or are 0, or a value is not finite, no number, or too large for its dtype.
     """
     x, y = _tidy_tree(f"{field} x", x, finite), _tidy_tree(f"{field} y", y, finite)
     for part, values in (("x", x), ("y", y)):
         if not jax.tree.leaves(values):
-            raise InputError(f"{field} {part}", values, "must be an array, or a pytree of them", "Give one.")
+            raise InputError(
+                f"{field} {part}", values, "must be an array, or a pytree of them", f"Write {part}=numpy.asarray(...)."
+            )
     shapes = [a.shape for a in jax.tree.leaves((x, y))]
     if () in shapes or len({shape[0] for shape in shapes}) != 1 or shapes[0][0] == 0:
         raise InputError(
             field,
             tuple(shapes),
-            "x and y must have the same first axis, one row an example, and at least one",
-            "Drop the rows that have no partner.",
+            "x and y must have the same first axis, with one row for each example and at least one row",
+            "Write x[:n] and y[:n] with the same n.",
         )
     return Examples(x, y)
 
@@ -60,7 +66,9 @@ def _tidy(name: str, values: Any, finite: bool) -> np.ndarray[Any, Any]:
     try:
         array = np.asarray(values)
     except (ValueError, TypeError) as error:  # rows of different lengths, or no array of numbers at all
-        raise InputError(name, type(values).__name__, f"must be a regular array: {error}", "Pad the rows.") from None
+        raise InputError(
+            name, type(values).__name__, f"must be a regular array: {error}", "Pad all rows to one length."
+        ) from None
     if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
         if finite and not np.isfinite(array).all():
             bad = np.argwhere(~np.isfinite(array))[0]
@@ -68,9 +76,9 @@ def _tidy(name: str, values: Any, finite: bool) -> np.ndarray[Any, Any]:
                 f"{name}{bad.tolist()}",
                 float(array[tuple(bad)]),
                 f"must be finite, and {int((~np.isfinite(array)).sum())} values are not",
-                "Drop or fill them: np.nan_to_num(x), or x[np.isfinite(x).all(axis=1)].",
+                "Write np.nan_to_num(x) to fill them, or x[np.isfinite(x).all(axis=1)] to drop their rows.",
             )
-        # Canonical: float32, or float64 where the user enabled it.
+        # The canonical dtype is float32, or float64 where the user has set jax_enable_x64.
         return array.astype(jax.dtypes.canonicalize_dtype(array.dtype))
     if array.dtype == np.uint8:
         return array
@@ -80,7 +88,7 @@ def _tidy(name: str, values: Any, finite: bool) -> np.ndarray[Any, Any]:
                 name,
                 (int(array.min()), int(array.max())),
                 "must fit in int32",
-                "Renumber: np.unique(y, return_inverse=True)[1].",
+                "Renumber labels: np.unique(y, return_inverse=True)[1].",
             )
         return array.astype(np.int32)
     raise InputError(name, str(array.dtype), "must be numbers", "Encode it: np.unique(y, return_inverse=True)[1].")

@@ -1,4 +1,4 @@
-"""Data: arrays in three disjoint splits, and batches drawn from them on the device; or batches that the host draws."""
+"""Loaders: each gives ``Data``, three disjoint splits, from arrays, files, bundled data or a stream of batches."""
 
 import gzip
 import struct
@@ -27,17 +27,21 @@ def from_arrays(
     seed: int = 0,
     name: str = "arrays",
 ) -> Data:
-    """Data from arrays: real inputs become float32, labels int32.
+    """Returns data from arrays. Floats become float32, integers int32; uint8 stays uint8.
 
     Args:
-      x: inputs, (examples, ...).
-      y: targets, (examples, ...).
-      valid, test: the share of the examples that each split takes, drawn at random and disjoint; or its own (x, y).
+      x: inputs: an array (examples, ...), or a pytree of such arrays.
+      y: targets, likewise; integer labels for classification.
+      valid, test: for each split, the share of the examples that it takes, a number between 0 and 1; or its own pair
+        (x, y). Shares are drawn at random and disjoint; the remaining examples are the training split.
       seed: decides which example falls in which split, and nothing else.
-      name: what tables call the data.
+      name: the name of the data in tables.
+
+    Returns:
+      ``Data`` whose splits are ``Examples`` of NumPy arrays.
 
     Raises:
-      InputError: lengths differ, a value is NaN or infinite, or a split comes out empty.
+      InputError: lengths differ, a value is NaN or infinite, or a split is empty.
 
     Example:
       >>> data = from_arrays(np.zeros((10, 3)), np.zeros(10, int), valid=0.2, test=0.1)
@@ -54,7 +58,10 @@ def from_arrays(
             continue
         if not isinstance(given, int | float) or not 0 < given < 1:
             raise InputError(
-                f"from_arrays.{split}", given, "must be a share between 0 and 1, or a pair (x, y)", "Try 0.2."
+                f"from_arrays.{split}",
+                given,
+                "must be a share between 0 and 1, or a pair (x, y)",
+                f"Write {split}=0.2.",
             )
         taken, order = order[: round(given * count)], order[round(given * count) :]
         splits[split] = _rows(f"from_arrays.{split}", rest, taken)
@@ -64,7 +71,8 @@ def from_arrays(
 
 def _rows(field: str, examples: Examples, index: np.ndarray[Any, Any]) -> Examples:
     if len(index) == 0:
-        raise InputError(field, 0, "must hold at least one example", f"Share {examples_in(examples)} out differently.")
+        remedy = f"Write valid=0.2 and test=0.2, or give more than {examples_in(examples)} examples."
+        raise InputError(field, 0, "must hold at least one example", remedy)
     rows: Examples = jax.tree.map(lambda a: a[index], examples)
     return rows
 
@@ -72,31 +80,34 @@ def _rows(field: str, examples: Examples, index: np.ndarray[Any, Any]) -> Exampl
 def stream(
     factory: Callable[[], Iterable[Any]], *, valid: Any, test: Any = None, name: str = "stream", block: int = 16
 ) -> Data:
-    """Data whose train split does not fit: batches that the host draws while the devices compute.
+    """Returns data whose training split does not fit in memory: the host draws batches while the devices compute.
 
-    One batch a step feeds all lanes, so that all trials and all replicates see the same batches in the same order:
+    All lanes share the batch of a step, so that all trials and all replicates see the same batches in the same order:
     replicates differ in their initialization and noise, not in the order of the data. ``randomness="independent"``
-    and ``folds`` need a train split in memory. A ``Program.batch`` gets as ``train`` the batch of its step.
+    and ``folds`` need a training split in memory. A ``Program.batch`` gets the batch of its step as ``train``.
+
+    Checkpoints record the position in the stream. On resuming, an iterator with ``get_state`` and ``set_state``, such
+    as Grain's, continues from that position; with any other the batches before it are drawn and dropped.
 
     Args:
-      factory: ``factory()`` gives an iterable of batches from the first one on: ``lambda: loader`` of a Grain
-        ``DataLoader``, of a ``MapDataset`` or an ``IterDataset``, a generator function, ... It must give the same
-        batches at every call: it is called once at once for a look at the first batch, then by every wave of trials,
-        in a thread of its own, and again where its batches come to an end before the steps do. For epochs in
-        different orders give an iterator that goes on over all of them. A batch is a pair ``(x, y)``, which
-        becomes ``Examples`` of float32, int32 or uint8, or for a program of your own any pytree of arrays; all have
-        the same shapes and dtypes. NaN in them is no error.
-      valid, test: the other splits, in memory: a pair ``(x, y)``, or as ``Data`` has them.
-      name: what tables call the data.
-      block: how many batches go to the devices together; these have room for two blocks. A device call makes no more
-        steps than that.
+      factory: ``factory()`` returns an iterable of batches that begins with the first one: ``lambda: loader`` for a
+        Grain ``DataLoader``, ``MapDataset`` or ``IterDataset``, or a generator function. It must give the same batches
+        at every call: it is called immediately to see the first batch, then for each wave of trials, in a thread of its
+        own, and again whenever the batches end before the steps do. For epochs in different orders, return an iterator
+        that continues over all epochs. A batch is a pair ``(x, y)``, which becomes ``Examples`` of float32, int32 or
+        uint8, or for a program of your own any pytree of arrays; all batches have the same shapes and dtypes. A NaN in
+        a batch is no error.
+      valid, test: the other splits, in memory: a pair ``(x, y)`` or any pytree of arrays (examples, ...).
+      name: the name of the data in tables.
+      block: number of batches that are copied to the devices together. Each device holds two blocks, and a device call
+        makes at most ``block`` calls of ``step``.
 
-    A checkpoint has the position in the stream. An iterator with ``get_state`` and ``set_state``, as Grain's, goes on
-    from there; of any other as many batches are drawn and dropped.
+    Returns:
+      ``Data`` whose ``train`` is a ``Stream``.
 
     Raises:
-      InputError: something that cannot be used, such as a batch that is none.
-      RunError: the iterator fails.
+      InputError: an argument that cannot be used, or a first batch that holds no arrays of numbers.
+      RunError: the iterator raised an error.
 
     Example:
       >>> def batches():
@@ -109,7 +120,7 @@ def stream(
       ((8, 3), 'float32')
     """
     train = Stream(factory, name, block)
-    _ = train.first  # what is wrong with it shows here
+    _ = train.first  # drawn now, so that a wrong factory fails here and not in the middle of a run
     return Data(train, _split("stream.valid", valid), _split("stream.test", test), name)
 
 
@@ -119,13 +130,20 @@ def _split(field: str, split: Any) -> Any:
 
 
 def digits() -> Data:
-    """The 1,797 digits that scikit-learn bundles: x (examples, 64) in [0, 1], y in 0 … 9.
+    """Returns the 1,797 handwritten digits that scikit-learn bundles, of 8 × 8 pixels.
 
-    Splits: 1,257 train, 270 valid, 270 test. E. Alpaydin and C. Kaynak, "Optical Recognition of
-    Handwritten Digits", UCI, 1998.
+    E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
+
+    Returns:
+      ``Data`` with 1,257 examples in ``train``, 270 in ``valid`` and 270 in ``test``: x is float32 (examples, 64) in
+      [0, 1], y int32 (examples,) in 0 … 9.
 
     Raises:
-      ImportError: scikit-learn is missing.
+      ImportError: scikit-learn is not installed.
+
+    Example:
+      >>> digits().train.x.shape
+      (1257, 64)
     """
     try:
         from sklearn.datasets import load_digits
@@ -138,15 +156,29 @@ def digits() -> Data:
 def from_npz(
     path: str | Path, *, x: str = "x", y: str = "y", valid: float = 0.2, test: float = 0.2, seed: int = 0
 ) -> Data:
-    """Data from a NumPy archive: arrays ``x`` and ``y``, or ``x_train``, ``y_train``, ``x_test``, ``y_test``.
+    """Returns data from a NumPy archive.
+
+    The archive has arrays ``x`` and ``y``, or ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
 
     Args:
       path: the .npz file; it is read without unpickling.
-      x, y: names of the arrays, or what comes before ``_train`` and ``_test``.
-      valid, test, seed: as for ``from_arrays``; where the archive has a test part, ``test`` is not used.
+      x, y: names of the arrays (examples, ...), or the part of their names before ``_train`` and ``_test``.
+      valid, test: the share of the examples that each split takes, a number between 0 and 1. ``test`` is not used
+        where the archive has a test part.
+      seed: decides which example falls in which split.
+
+    Returns:
+      ``Data`` as ``from_arrays`` gives it, named after the file.
 
     Raises:
-      InputError: the file is not there, or it holds other arrays.
+      InputError: the file does not exist, is no archive, or holds other arrays.
+
+    Example:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "toy.npz"
+      >>> np.savez(path, x=np.zeros((10, 3)), y=np.zeros(10, int))
+      >>> from_npz(path).train.x.shape
+      (6, 3)
     """
     path = _existing(path, "from_npz.path")
     if not zipfile.is_zipfile(path):
@@ -165,23 +197,40 @@ def from_npz(
         "from_npz.path",
         str(path),
         f"must hold {x!r} and {y!r}, or both with _train and _test; it holds {', '.join(names) or 'nothing'}",
-        "Name the arrays: from_npz(path, x='images', y='labels').",
+        "Write from_npz(path, x='images', y='labels') with the names of your arrays.",
     )
 
 
 def from_idx(folder: str | Path, *, valid: float = 0.2, test: float = 0.2, seed: int = 0) -> Data:
-    """Data from a folder in the format of MNIST (idx, gzip or plain): x (examples, …, 1) in [0, 1], y int32.
+    """Returns data from a folder of idx files, the format of MNIST.
 
-    Reads ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte`` and, as the test split, the same
-    with ``t10k``. Where only one of the two pairs is there, it is shared out.
-    Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits".
+    The files are ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte`` and, for the test split, the same two with
+    ``t10k`` in place of ``train``; each may be compressed, with ``.gz`` at the end of its name. Where only one of the
+    two pairs exists, its examples are divided among all splits.
+
+    Y. LeCun, C. Cortes and C. Burges, "The MNIST database of handwritten digits".
 
     Args:
-      folder: where the files are, with or without ``.gz``.
-      valid, test, seed: as for ``from_arrays``; where both pairs are there, ``test`` is not used.
+      folder: the folder of the files.
+      valid, test: the share of the examples that each split takes, a number between 0 and 1. ``test`` is not used
+        where both pairs exist.
+      seed: decides which example falls in which split.
+
+    Returns:
+      ``Data`` named after the folder: x is float32 (examples, height, width, 1) in [0, 1], y int32 (examples,).
 
     Raises:
-      InputError: no pair is there, or a file is damaged.
+      InputError: no pair exists, or a file is damaged.
+
+    Example:
+      >>> import tempfile
+      >>> folder = Path(tempfile.mkdtemp())
+      >>> images = bytes([0, 0, 8, 3]) + struct.pack(">3I", 10, 2, 2) + bytes(10 * 2 * 2)
+      >>> labels = bytes([0, 0, 8, 1]) + struct.pack(">1I", 10) + bytes(10)
+      >>> _ = (folder / "train-images-idx3-ubyte").write_bytes(images)
+      >>> _ = (folder / "train-labels-idx1-ubyte").write_bytes(labels)
+      >>> from_idx(folder).train.x.shape
+      (6, 2, 2, 1)
     """
     folder = _existing(folder, "from_idx.folder")
     pairs = [pair for pair in (_idx_pair(folder, "train"), _idx_pair(folder, "t10k")) if pair is not None]
@@ -190,7 +239,7 @@ def from_idx(folder: str | Path, *, valid: float = 0.2, test: float = 0.2, seed:
             "from_idx.folder",
             str(folder),
             "must hold train-images-idx3-ubyte and train-labels-idx1-ubyte, or t10k-…, plain or .gz",
-            "Unpack the data set there.",
+            "Write from_idx(folder) with the folder that has these files.",
         )
     x, y = pairs[0]
     return from_arrays(x, y, valid=valid, test=pairs[1] if len(pairs) == 2 else test, seed=seed, name=folder.name)
@@ -199,7 +248,7 @@ def from_idx(folder: str | Path, *, valid: float = 0.2, test: float = 0.2, seed:
 def _existing(path: str | Path, field: str) -> Path:
     path = Path(path).expanduser()
     if not path.exists():
-        raise InputError(field, str(path), "must exist", f"From here it means {path.absolute()}.")
+        raise InputError(field, str(path), "must exist", f"Write a path that exists; this one means {path.absolute()}.")
     return path
 
 
@@ -219,7 +268,7 @@ IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x
 
 def _read_idx(path: Path) -> np.ndarray[Any, Any]:
     def damaged(why: str) -> InputError:
-        return InputError("from_idx", str(path), f"must be an idx file: {why}", "Fetch it again.")
+        return InputError("from_idx", str(path), f"must be an idx file: {why}", "Download the file again.")
 
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

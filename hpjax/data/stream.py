@@ -1,4 +1,4 @@
-"""A stream: batches that the host gives one after the other, in place of a train split that does not fit."""
+"""A stream: batches that the host draws one after the other, in place of a training split in memory."""
 
 import json
 import warnings
@@ -16,15 +16,18 @@ from hpjax.core.errors import InputError, RunError, check_int
 from hpjax.data.examples import Examples, tidy_examples
 
 
-# Compared by identity, as programs are.
+# Compared by identity (eq=False), as programs are: a function cannot be compared otherwise.
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """What stands in a ``Data`` for a train split that does not fit; see ``hpx.data.stream``, which makes it.
+    """A training split that is read batch by batch; ``hpx.data.stream`` makes it.
 
     Args:
-      factory: gives the batches, from the first one on.
-      name: what errors and tables call it.
-      block: batches that go to the devices together.
+      factory: ``factory()`` returns an iterable of batches that begins with the first one.
+      name: the name of the stream in errors and tables.
+      block: number of batches that are copied to the devices together, 1 or more.
+
+    Raises:
+      InputError: ``factory`` is no function, or ``block`` no whole number.
     """
 
     factory: Callable[[], Iterable[Any]]
@@ -43,17 +46,18 @@ class Stream:
 
     @cached_property
     def first(self) -> Any:
-        """The first batch, to which all others are alike; ``factory`` is called for it."""
-        return jax.tree.map(np.array, Pass(self).draw(checked=False))  # copied: the iterator may fill it again
+        """The first batch, which has the shapes and dtypes of all others; reading it calls ``factory``."""
+        # Copied, since the iterator may reuse the memory for the next batch.
+        return jax.tree.map(np.array, Pass(self).draw(checked=False))
 
     @property
     def shapes(self) -> Any:
-        """Shapes and dtypes of a block: (block, batch, ...)."""
+        """Shapes and dtypes of a block, (block, batch, ...), as a pytree of ``ShapeDtypeStruct``s."""
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct((self.block, *a.shape), a.dtype), self.first)
 
     @property
     def block_bytes(self) -> int:
-        """Size of a block."""
+        """Size of a block in bytes."""
         return self.block * sum(int(leaf.nbytes) for leaf in jax.tree.leaves(self.first))
 
     def __str__(self) -> str:
@@ -62,28 +66,31 @@ class Stream:
 
 
 def first_batch_of(train: Any) -> Any:
-    """What a program sees of a train split: all of it, or of a stream one batch."""
+    """Returns what a program sees of a training split: the first batch of a stream, else the whole split."""
     return train.first if isinstance(train, Stream) else train
 
 
 class Position(NamedTuple):
-    """A place in a stream.
+    """A position in a stream, at which its next batch begins.
 
     Attributes:
-      batch: how many batches come before it.
-      state: what the iterator says of it, as JSON; None where it says nothing.
+      batch: number of batches before it.
+      state: the state of the iterator there, as JSON; None where the iterator has no ``get_state``.
     """
 
     batch: int = 0
     state: str | None = None
 
     def packed(self) -> NDArray[np.uint8]:
-        """Its bytes; nothing is pickled."""
+        """Returns the position as JSON, uint8 (bytes,), so that nothing needs to be unpickled."""
         return np.frombuffer(json.dumps(self).encode(), np.uint8)
 
     @classmethod
     def unpacked(cls, data: NDArray[np.uint8]) -> "Position":
-        """The inverse of ``packed``.
+        """Returns the position that ``packed`` wrote.
+
+        Args:
+          data: uint8 (bytes,), which may have been damaged or written by someone else.
 
         Raises:
           RunError: the bytes are no position.
@@ -98,11 +105,11 @@ class Position(NamedTuple):
 
 
 class Pass:
-    """The batches of a stream, one after the other; from the first again where they end.
+    """A pass over the batches of a stream, which begins again with the first batch whenever they end.
 
     Args:
-      stream: what is drawn from.
-      position: the batch to begin with.
+      stream: the stream to draw from.
+      position: the position to begin at.
     """
 
     def __init__(self, stream: Stream, position: Position = Position()) -> None:
@@ -111,14 +118,14 @@ class Pass:
         self._iterator: Iterator[Any] | None = None
 
     def draw(self, checked: bool = True) -> Any:
-        """The next batch, a pytree of NumPy arrays: pairs as ``Examples`` of float32, int32 or uint8.
+        """Returns the next batch, a pytree of NumPy arrays; a pair becomes ``Examples`` of float32, int32 or uint8.
 
         Args:
-          checked: whether it must be like the first one.
+          checked: whether the shapes and dtypes must be those of the first batch.
 
         Raises:
-          RunError: the iterator fails.
-          InputError: it gives no batch, or one that is not like the first.
+          RunError: the iterator raised an error.
+          InputError: the iterator gave no batch, or one unlike the first.
         """
         try:
             if self._iterator is None:
@@ -136,14 +143,15 @@ class Pass:
         return batch
 
     def skip(self, batch: int) -> None:
-        """Draws and drops what comes before a batch."""
+        """Draws and drops all batches before batch number ``batch``."""
+        # A stream cannot go back: where the pass was to begin later than that, it begins with the first batch.
         if self._iterator is None and self._begin.batch > batch:
             self._begin = Position()
         while max(self._number, self._begin.batch) < batch:
             self.draw()
 
     def position(self) -> Position:
-        """Where the next batch stands."""
+        """Returns the position of the next batch."""
         if self._iterator is None:
             return self._begin
         tell = getattr(self._iterator, "get_state", None)
@@ -151,7 +159,7 @@ class Pass:
 
     @property
     def _name(self) -> str:
-        """What errors call the next batch."""
+        """The name of the next batch in errors."""
         return f"batch {self._number} of the data stream {self._stream.name!r}"
 
     def _fresh(self) -> Iterator[Any]:
@@ -160,12 +168,11 @@ class Pass:
             return iter(given)
         except TypeError:
             allowed = "must give an iterable of batches"
-            raise InputError(
-                "stream.factory", type(given).__name__, allowed, "Return a loader, or use yield."
-            ) from None
+            remedy = "Write lambda: loader, or a function that yields batches."
+            raise InputError("stream.factory", type(given).__name__, allowed, remedy) from None
 
     def _open(self) -> None:
-        """Begins at the position: by the iterator's own account, or else by drawing all that comes before it."""
+        """Moves a fresh iterator to the position: by ``set_state`` where it has a state, else by drawing batches."""
         self._iterator, begin = self._fresh(), self._begin
         self._begin = Position()
         if begin.state is not None:
@@ -173,9 +180,11 @@ class Pass:
                 self._iterator.set_state(_unpacked(begin.state))  # type: ignore[attr-defined]
                 self._number = begin.batch
             except Exception as error:
-                again = f"{begin.batch} batches are drawn and dropped to come to where the checkpoint was"
+                again = f"{begin.batch} batches are drawn and dropped instead"
                 name = self._stream.name
-                warnings.warn(f"the data stream {name!r} does not take its state back: {error}. {again}.", stacklevel=2)
+                warnings.warn(
+                    f"the iterator of data stream {name!r} cannot restore its state: {error}. {again}.", stacklevel=2
+                )
                 self._iterator = self._fresh()
         while self._number < begin.batch:
             self.draw()
@@ -190,7 +199,7 @@ class Pass:
             return next(self._iterator)
         except StopIteration:
             allowed = "must give at least one batch whenever it is called"
-            remedy = "Have it make its iterator anew, as a generator function does."
+            remedy = "Write a generator function, or lambda: iter(loader), so that each call makes a fresh iterator."
             raise InputError("stream.factory", self._name, allowed, remedy) from None
 
     def _compare(self, batch: Any) -> None:
@@ -198,17 +207,20 @@ class Pass:
         if _like(batch) != _like(first):
             raise InputError(
                 self._name,
-                _told(batch),
-                f"must be like the first batch, {_told(first)}",
-                "Drop the remainder where an epoch ends with fewer examples: drop_remainder=True in Grain.",
+                _types(batch),
+                f"must be like the first batch, {_types(first)}",
+                "Drop the last batch of an epoch where it is smaller: drop_remainder=True in Grain.",
             )
         if self._number == 0 and not all(map(_same, jax.tree.leaves(batch), jax.tree.leaves(first))):
             raise InputError(
                 "stream.factory",
                 self._name,
                 "differs from the first batch of an earlier call, and each wave of trials makes its own",
-                "Give a fresh iterator at every call, and seed what it shuffles by.",
+                "Return a fresh iterator at every call, and shuffle with a fixed seed.",
             )
+
+
+ENCODE = "Encode text as numbers: np.unique(values, return_inverse=True)[1]."
 
 
 def _tidy(name: str, batch: Any) -> Any:
@@ -222,7 +234,7 @@ def _tidy(name: str, batch: Any) -> Any:
         arrays = []
     if not arrays or any(array.dtype.kind in "OSUMm" for array in arrays):
         found = ", ".join(dict.fromkeys(type(leaf).__name__ for leaf in leaves)) or type(batch).__name__
-        raise InputError(name, found, "must be a pair (x, y) or a pytree of arrays of numbers", "Encode what is none.")
+        raise InputError(name, found, "must be a pair (x, y) or a pytree of arrays of numbers", ENCODE)
     return jax.tree.unflatten(tree, [a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False) for a in arrays])
 
 
@@ -230,7 +242,7 @@ def _like(batch: Any) -> Any:
     return jax.tree.structure(batch), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(batch)]
 
 
-def _told(batch: Any) -> str:
+def _types(batch: Any) -> str:
     return ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(batch))
 
 
@@ -239,7 +251,7 @@ def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
 
 
 def _packed(state: Any) -> str | None:
-    """An iterator's state as JSON, None where JSON would not keep it as it is."""
+    """Returns an iterator's state as JSON, or None where JSON would change it."""
     if isinstance(state, bytes):
         return json.dumps({"bytes": state.hex()})
     try:

@@ -1,8 +1,8 @@
 """Layers whose hyperparameters can be traced, for Linen and NNX, and initializers to choose among.
 
-Flax asks ``if rate == 0.0`` and builds its arrays to measure; here a dropout rate, the number of units of a
-layer and the number of layers may be hyperparameters that differ from lane to lane. Layers with ``rngs`` are
-NNX modules, those without are Linen's.
+Flax decides on a dropout rate with ``if rate == 0.0``, and a layer's arrays have exactly its number of units. Here a
+dropout rate, the number of units of a layer and the number of layers may be hyperparameters that differ from lane to
+lane. A layer that is given ``rngs`` is an NNX module, one without is a Linen module.
 """
 
 from hpjax.nn.dense import Dense

@@ -1,4 +1,4 @@
-"""A dense layer whose number of units may be traced."""
+"""A dense layer whose number of units can be traced."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from hpjax.nn.masks import biases, check_units, first, traced
 
 
 class _Dense(linen.Module):
-    """A Linen layer whose first ``active`` of ``features`` units, and first ``inputs`` of its inputs, count."""
+    """A Linen layer that uses the first ``active`` of its ``features`` units and the first ``inputs`` of its inputs."""
 
     features: int
     active: Any
@@ -38,11 +38,12 @@ class _Dense(linen.Module):
         return _affine(x, kernel, bias, self.inputs, self.active)
 
 
+# Flax names parameters after the class.
 _Dense.__name__ = "Dense"
 
 
 class _Linear(nnx.Linear):
-    """The same in NNX."""
+    """An NNX layer that uses the first ``active`` of its units and the first ``inputs`` of its inputs."""
 
     def __init__(self, inputs: Any, active: Any, kernel_init: Initializer, *sizes: int, **settings: Any) -> None:
         settings["bias_init"] = biases(settings["bias_init"], active)
@@ -76,28 +77,33 @@ def Dense(  # noqa: N802  a layer, as in Flax
     rngs: nnx.Rngs | None = None,
     name: str | None = None,
 ) -> Any:
-    """A dense layer of ``features`` units of which the first ``active`` count: its size as a traced hyperparameter.
+    """Returns a dense layer of which the first ``active`` of ``features`` units are used: a size that can be traced.
 
-    The others give 0, start at 0 and stay there, so that a lane equals the small network alone, its parameters
-    being those of the small one with zeros around. Where ``active`` is a number, the layer is Flax's own of that
-    size: the same model makes a group for every size with ``static=True``.
+    The unused units output 0, and their weights start at 0 and stay there. So a lane computes what the small network
+    computes alone, and its parameters are those of the small network, padded with zeros. Where ``active`` is a number,
+    the layer is Flax's own layer of that size: with ``static=True`` in the space, the same model makes one group for
+    each size.
+
+    An activation may turn the 0 of an unused unit into another number. Therefore pass the number of units to the next
+    layer as ``inputs``, and to a norm as ``active``: ``hpx.nn.LayerNorm(h.units)``. A penalty of your own must have
+    derivative 0 at 0, which ``jnp.abs`` does not, or it moves unused weights.
 
     Args:
-      features: the most units; static.
-      active: how many count, 1 to ``features``; all by default.
-      inputs: how many of the inputs count: what ``active`` was to the layer before.
-      in_features: size of the input, for NNX.
-      use_bias, kernel_init, bias_init, dtype, param_dtype: as in Flax. An initializer of ``hpx.nn`` scales with
-        the units that count; ``lecun_normal`` is the default.
-      rngs: of an NNX module; without it the layer is Linen's.
-      name: of a Linen module.
+      features: the largest number of units; static.
+      active: number of units that are used, 1 to ``features``; int32 () where it is traced; None uses all.
+      inputs: number of inputs that are used: the ``active`` of the layer before; None uses all.
+      in_features: size of the last axis of the input; needed for NNX.
+      use_bias, dtype, param_dtype, bias_init: as in Flax.
+      kernel_init: an initializer of ``hpx.nn``, whose scale follows the units that are used; ``lecun_normal`` by
+        default.
+      rngs: the ``Rngs`` of an NNX module; without them the layer is a Linen module.
+      name: the name of a Linen module.
 
-    Units that do not count give 0, which what follows must take as nothing: an activation may make it another number,
-    so tell the next layer its ``inputs``, and a norm its ``active``: ``hpx.nn.LayerNorm(h.units)``. A penalty of your
-    own should have derivative 0 at 0, which ``jnp.abs`` has not.
+    Returns:
+      A module that maps float (..., inputs) to float (..., features).
 
     Raises:
-      InputError: ``active`` or ``inputs`` lies outside the layer, or is no whole number.
+      InputError: ``active`` or ``inputs`` lies outside the layer or is no whole number, or ``in_features`` is missing.
 
     Example:
       >>> class MLP(linen.Module):

@@ -1,4 +1,4 @@
-"""A number of layers that may be traced."""
+"""A number of layers that can be traced."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,16 +10,21 @@ from hpjax.nn.masks import traced
 
 
 def layers(block: Callable[[int, Any], Any], x: Any, count: Any, most: int) -> Any:
-    """``x`` after the first ``count`` of ``most`` blocks: the depth as a traced hyperparameter.
+    """Returns ``x`` after the first ``count`` of ``most`` blocks: a depth that can be traced.
 
     Args:
-      block: ``block(i, x)``, which keeps the shape and dtype of ``x``; it makes its layers, or has them.
-      x: array.
-      count: how many blocks count, 0 to ``most``. Where it is a number, the others are not built at all.
-      most: how many there are; static.
+      block: ``block(i, x)`` applies block ``i`` and keeps the shape and dtype of ``x``. It may create its layers, as in
+        a compact Linen module, or use layers that exist.
+      x: the input of the first block, an array.
+      count: number of blocks to apply, 0 to ``most``; int32 () where it is traced: then all blocks are computed, and
+        the results of the others are dropped. Where it is a number, the others are not built.
+      most: the largest number of blocks; static.
+
+    Returns:
+      The output of the last block that is applied, with the shape and dtype of ``x``.
 
     Raises:
-      InputError: ``count`` is greater than ``most``, or negative.
+      InputError: ``count`` is negative or greater than ``most``.
 
     Example:
       >>> layers(lambda i, x: x * 2, jnp.ones(()), count=3, most=8)

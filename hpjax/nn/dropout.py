@@ -1,4 +1,4 @@
-"""Dropout, of units and of attention weights, at a rate that may be traced."""
+"""Dropout of units and of attention weights, at a rate that can be traced."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,9 +14,9 @@ from hpjax.nn.masks import traced
 
 
 def _keep(key: jax.Array, rate: Any, shape: Sequence[int]) -> tuple[jax.Array, jax.Array]:
-    """Which elements stay, and what they are divided by; rates of 0 and 1 included."""
+    """Returns a mask of the elements to keep, bool ``shape``, and the number () to divide them by."""
     keep = 1.0 - jnp.asarray(rate, jnp.result_type(float))
-    # At rate 1 nothing stays, and a division by 0 would make the gradients NaN.
+    # At rate 1 nothing is kept, and a division by 0 would make the gradients NaN.
     return jax.random.bernoulli(key, keep, tuple(shape)), jnp.where(keep > 0, keep, 1)
 
 
@@ -56,18 +56,21 @@ def _dropped(key: jax.Array, rate: Any, inputs: Any, broadcast_dims: Sequence[in
 def Dropout(  # noqa: N802  a layer, as in Flax
     rate: Any, broadcast_dims: Sequence[int] = (), *, rngs: nnx.Rngs | None = None, **settings: Any
 ) -> Any:
-    """Flax's ``Dropout``, with the same noise, where the rate may be traced; 0 and 1 included.
+    """Returns Flax's ``Dropout`` at a rate that can be traced; it draws the same noise as Flax's.
+
+    N. Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 2014.
 
     Args:
-      rate: the share of elements that are set to 0, in [0, 1].
-      rngs: of an NNX module; without it the layer is Linen's.
-      broadcast_dims: as for Flax.
-      **settings: as for Flax.
+      rate: the share of elements that are set to 0, in [0, 1]; float32 () where it is traced.
+      broadcast_dims: axes along which all elements share one draw, as in Flax.
+      rngs: the ``Rngs`` of an NNX module; without them the layer is a Linen module.
+      **settings: further arguments of Flax's layer.
+
+    Returns:
+      A module that maps an array to one of equal shape and dtype.
 
     Raises:
       InputError: the rate lies outside [0, 1].
-
-    N. Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 2014.
 
     Example:
       >>> Dropout(0.5).apply({}, jnp.ones(3), deterministic=True)
@@ -79,16 +82,21 @@ def Dropout(  # noqa: N802  a layer, as in Flax
 
 
 def MultiHeadAttention(*args: Any, dropout_rate: Any = 0.0, rngs: nnx.Rngs | None = None, **settings: Any) -> Any:  # noqa: N802
-    """Flax's ``MultiHeadAttention``, with the same noise, where the dropout rate of the weights may be traced.
+    """Returns Flax's ``MultiHeadAttention`` at a dropout rate that can be traced; it draws the same noise as Flax's.
+
+    A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
 
     Args:
-      *args: as for Flax.
-      dropout_rate: the share of attention weights that are set to 0, in [0, 1].
-      rngs: of an NNX module; without it the layer is Linen's.
-      **settings: as for Flax.
+      *args, **settings: arguments of Flax's layer. ``attention_fn`` and ``force_fp32_for_softmax`` cannot be combined
+        with a traced rate.
+      dropout_rate: the share of attention weights that are set to 0, in [0, 1]; float32 () where it is traced.
+      rngs: the ``Rngs`` of an NNX module; without them the layer is a Linen module.
+
+    Returns:
+      A module that maps float (..., length, features) to float (..., length, features).
 
     Raises:
-      InputError: the rate lies outside [0, 1].
+      InputError: the rate lies outside [0, 1], or is traced and combined with a setting that needs a number.
 
     Example:
       >>> MultiHeadAttention(num_heads=2).init(jax.random.key(0), jnp.ones((1, 3, 4)))["params"]["out"]["kernel"].shape
@@ -99,9 +107,13 @@ def MultiHeadAttention(*args: Any, dropout_rate: Any = 0.0, rngs: nnx.Rngs | Non
         for name in ("attention_fn", "force_fp32_for_softmax"):
             if settings.get(name):
                 raise InputError(
-                    f"MultiHeadAttention.{name}", settings[name], "does not go with a traced rate", "Leave it out."
+                    f"MultiHeadAttention.{name}",
+                    settings[name],
+                    "cannot be combined with a traced dropout rate",
+                    f"Remove {name}=..., or write Choice(0.0, 0.1, static=True) for the rate in the space.",
                 )
-        # Any rate but 0 makes Flax draw a key for the function that does the work; the rate itself goes there.
+        # Flax draws a dropout key only if ``dropout_rate > 0``, which a tracer cannot answer. So Flax gets a constant
+        # that makes it draw the key, and our attention function, which gets the key, knows the traced rate.
         settings["attention_fn"], dropout_rate = _attention(dropout_rate), 0.5
     settings["dropout_rate"] = dropout_rate
     return (
@@ -112,6 +124,9 @@ def MultiHeadAttention(*args: Any, dropout_rate: Any = 0.0, rngs: nnx.Rngs | Non
 
 
 def _attention(rate: Any) -> Callable[..., Any]:
+    """Returns an ``attention_fn`` for Flax that drops weights at ``rate``, in [0, 1], and ignores Flax's own rate."""
+
+    # Flax's signature, name by name: it passes only those of its settings that the signature names.
     def attend(
         query: Any,
         key: Any,
@@ -132,6 +147,7 @@ def _attention(rate: Any) -> Callable[..., Any]:
             query, key, mask=mask, deterministic=True, dtype=dtype, precision=precision
         )
         if not deterministic:
+            # Flax's default draws one mask for all examples and heads.
             shape = (*[1] * (key.ndim - 2), *weights.shape[-2:]) if broadcast_dropout else weights.shape
             keep, divisor = _keep(dropout_rng, rate, shape)
             weights = weights * keep.astype(weights.dtype) / divisor.astype(weights.dtype)

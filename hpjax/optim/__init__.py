@@ -1,12 +1,12 @@
 """Optimizers and schedules whose every number can be traced, under the names and arguments of Optax.
 
-Optax decides at trace time on step counts, decay rates and ``nesterov``; here they may be
-hyperparameters that differ from lane to lane. What is not here, ``optax.adam`` and its kin, clipping,
-weight decay, traces as it is.
+Optax decides with Python's ``if`` on step counts, decay rates and ``nesterov``; here they may be hyperparameters that
+differ from lane to lane. ``optax.adam`` and its kin, clipping and weight decay are not here, since Optax's own versions
+can be traced.
 
-Besides gradients and parameters, ``supervised`` hands to an optimizer's ``update``, as Optax's extra
-arguments: ``value``, the loss of the batch; ``key``, of this step alone; and to ``reduce_on_plateau``
-``metrics``, those of the last evaluation, and ``evaluations``, their number so far.
+Besides gradients and parameters, ``supervised`` passes to an optimizer's ``update``, as Optax's extra arguments:
+``value``, the loss of the batch, float (); ``key``, a random key of this step, shape (); and for ``reduce_on_plateau``
+``metrics``, those of the last evaluation by their full names, and ``evaluations``, the number of evaluations so far.
 
 Example:
   >>> schedule = warmup_cosine_decay_schedule(0.0, 0.1, warmup_steps=10, decay_steps=100)
@@ -17,19 +17,21 @@ Example:
 from hpjax.optim.schedules import (
     constant_schedule,
     cosine_decay_schedule,
-    cosine_onecycle_schedule,
     cosine_restarts_schedule,
     exponential_decay,
-    inverse_sqrt_schedule,
-    linear_onecycle_schedule,
     linear_schedule,
     piecewise_constant_schedule,
     polynomial_schedule,
+)
+from hpjax.optim.transforms import add_noise, half_life, reduce_on_plateau, sgd
+from hpjax.optim.warmup_schedules import (
+    cosine_onecycle_schedule,
+    inverse_sqrt_schedule,
+    linear_onecycle_schedule,
     warmup_constant_schedule,
     warmup_cosine_decay_schedule,
     warmup_stable_decay_schedule,
 )
-from hpjax.optim.transforms import add_noise, half_life, reduce_on_plateau, sgd
 
 __all__ = [
     "add_noise",

@@ -1,4 +1,4 @@
-"""What the numbers inside Optax's own transformations must be, which Optax does not check."""
+"""Bounds on the numbers inside Optax's own transformations, which Optax does not check."""
 
 from collections.abc import Iterator
 from types import MethodType
@@ -9,14 +9,20 @@ import optax
 
 from hpjax.core.bounds import check_bounds
 
-# Beyond [0, 1] an average grows without end, or alternates.
+# Outside [0, 1] a moving average grows without bound or alternates.
 DECAYS = ("decay", "b1", "b2", "b3")
-# As users know it, where Optax has another name.
+# Optax's internal names, and those that users know.
 CALLED = {"trace.decay": "sgd.momentum"}
 
 
 class Variable(NamedTuple):
-    """A variable that a function closes over."""
+    """A variable in the closure of a function.
+
+    Attributes:
+      function: the function.
+      name: the name of the variable.
+      value: its value now.
+    """
 
     function: Any
     name: str
@@ -24,13 +30,13 @@ class Variable(NamedTuple):
 
 
 def check_decays(optimizer: optax.GradientTransformation) -> None:
-    """Checks momentum, b1, b2 and the decay of averages, wherever they stand in an optimizer: all lie in [0, 1].
+    """Raises unless momentum, b1, b2 and all decays of averages in an optimizer lie in [0, 1].
 
-    A transformation keeps its numbers in the closures of its functions. Where a version of Optax kept them
-    elsewhere, nothing would be found, and nothing checked.
+    Optax's transformations keep their numbers in the closures of their functions, and this function looks there. If a
+    version of Optax kept them elsewhere, nothing would be found, and nothing checked.
 
     Raises:
-      InputError: one of them is a number outside.
+      InputError: one of them is a number outside [0, 1].
     """
     for function, name, value in _variables(optimizer, set()):
         if function.__module__.startswith("optax.") and name in DECAYS and isinstance(value, int | float | jax.Array):
@@ -39,7 +45,7 @@ def check_decays(optimizer: optax.GradientTransformation) -> None:
 
 
 def _variables(thing: Any, seen: set[int]) -> Iterator[Variable]:
-    """What functions close over, however deep they stand in containers and in the closures of others."""
+    """Yields the closure variables of all functions in ``thing``: in containers, and in other closures."""
     if id(thing) in seen:
         return
     seen.add(id(thing))
@@ -54,9 +60,9 @@ def _variables(thing: Any, seen: set[int]) -> Iterator[Variable]:
         for name, cell in zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True):
             try:
                 value = cell.cell_contents
-            except ValueError:  # it has none yet
+            except ValueError:  # the variable has no value yet
                 continue
             yield Variable(thing, name, value)
-            # inject_hyperparams keeps them by name.
+            # optax.inject_hyperparams keeps its numbers in a dict, by name.
             yield from (Variable(thing, *item) for item in value.items()) if isinstance(value, dict) else ()
             yield from _variables(value, seen)

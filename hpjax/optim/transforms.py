@@ -1,4 +1,4 @@
-"""Optimizers whose every number can be traced, under the names and arguments of Optax: see ``hpx.optim``."""
+"""Gradient transformations whose every number can be traced, under the names of Optax: see ``hpx.optim``."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -19,12 +19,23 @@ from hpjax.optim.schedules import (
 def sgd(
     learning_rate: Number | Schedule, momentum: Number = 0.0, nesterov: Any = False
 ) -> optax.GradientTransformation:
-    """``optax.sgd`` where ``nesterov`` too may be a hyperparameter: a bool, traced or not.
-
-    Raises:
-      InputError: ``momentum`` outside [0, 1].
+    """Returns ``optax.sgd`` with a ``nesterov`` that can be traced, too.
 
     I. Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013.
+
+    Args:
+      learning_rate: the step size, float (), or a schedule.
+      momentum: decay of the accumulated gradient, in [0, 1]; float32 () where it is traced.
+      nesterov: whether to use Nesterov's momentum: a bool, or bool () where it is traced.
+
+    Raises:
+      InputError: ``momentum`` lies outside [0, 1].
+
+    Example:
+      >>> optimizer = sgd(0.1)
+      >>> update, state = optimizer.update(jnp.array(2.0), optimizer.init(jnp.array(0.0)))
+      >>> round(float(update), 3)
+      -0.2
     """
     check_bounds("sgd.momentum", momentum, 0, 1)
 
@@ -40,14 +51,14 @@ def sgd(
 
 
 class PlateauState(NamedTuple):
-    """What ``reduce_on_plateau`` carries: scalars.
+    """The state of ``reduce_on_plateau``.
 
     Attributes:
-      scale: what updates are multiplied by.
-      best: the best value so far, lower being better.
-      bad: evaluations since, that were no better.
-      cooling: evaluations of cooldown that are left.
-      evaluations: how many were seen.
+      scale: the factor of the updates, float ().
+      best: the best value so far, float (), lower being better.
+      bad: evaluations since then, none of which was better, int32 ().
+      cooling: evaluations of the cooldown that remain, int32 ().
+      evaluations: number of evaluations so far, int32 ().
     """
 
     scale: jax.Array
@@ -58,7 +69,7 @@ class PlateauState(NamedTuple):
 
 
 def looks_at_metrics(opt_state: Any) -> bool:
-    """Whether a ``reduce_on_plateau`` is among the transformations of an optimizer."""
+    """Returns whether the state of an optimizer contains that of a ``reduce_on_plateau``."""
     leaves = jax.tree.leaves(opt_state, is_leaf=lambda leaf: isinstance(leaf, PlateauState))
     return any(isinstance(leaf, PlateauState) for leaf in leaves)
 
@@ -72,21 +83,25 @@ def reduce_on_plateau(
     min_scale: Number = 0.0,
     objective: Objective | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Multiplies updates by ``factor`` once more, whenever a metric stalls for ``patience`` evaluations.
+    """Returns a transformation that reduces updates whenever a validation metric stalls.
 
-    As ``optax.contrib.reduce_on_plateau`` and PyTorch's ReduceLROnPlateau, but it looks at evaluations, and every
-    number can be traced. Chain it behind the optimizer.
+    It is like ``optax.contrib.reduce_on_plateau`` and PyTorch's ``ReduceLROnPlateau``, but it counts evaluations, and
+    every number can be traced. Chain it after the optimizer.
 
     Args:
-      factor: in [0, 1].
+      factor: the factor by which updates are multiplied at each reduction, in [0, 1].
       patience: evaluations without improvement before a reduction, 1 or more.
-      cooldown: evaluations after a reduction that do not count.
-      rtol, atol: an improvement is a value better than the best by more than ``rtol * abs(best) + atol``.
-      min_scale: the scale never falls below it.
-      objective: the metric, and which way is better: ``hpx.minimize("valid/loss")`` by default.
+      cooldown: evaluations after a reduction that are not counted, 0 or more.
+      rtol, atol: an improvement is a value that is better than the best by more than ``rtol * abs(best) + atol``;
+        ``rtol`` lies in [0, 1].
+      min_scale: the product of all reductions does not fall below it, in [0, 1].
+      objective: the metric and its direction; ``hpx.minimize("valid/loss")`` by default.
 
     Raises:
-      InputError: a number outside its range, or no such metric.
+      InputError: a number outside its range, or a metric that the program does not have.
+
+    Example:
+      >>> optimizer = optax.chain(optax.adam(1e-3), reduce_on_plateau(factor=0.5, patience=3))
     """
     objective = minimize("valid/loss") if objective is None else objective
     metric, sign = objective.metric, 1 if objective.direction == "minimize" else -1
@@ -102,7 +117,7 @@ def reduce_on_plateau(
         return PlateauState(jnp.ones((), real), jnp.full((), jnp.inf, real), zero, zero, zero)
 
     def look(state: PlateauState, value: Any) -> PlateauState:
-        # Relative to the size of the best, so that it is an improvement for negative values too.
+        # Relative to the absolute value of the best, since that may be negative.
         better = value < state.best - rtol * jnp.where(jnp.isinf(state.best), 0, jnp.abs(state.best)) - atol
         bad = jnp.where(better, 0, state.bad + 1)
         cooling = state.cooling > 0
@@ -123,8 +138,9 @@ def reduce_on_plateau(
             allowed = "must be a metric of the program"
             raise InputError("reduce_on_plateau.objective", metric, allowed, did_you_mean(metric, metrics))
         seen = look(state, sign * metrics[metric])
-        news = evaluations > state.evaluations
-        state = jax.tree.map(lambda new, old: jnp.where(news, new, old), seen, state)
+        # Steps between two evaluations get the metrics of the last one, which is counted once.
+        is_new = evaluations > state.evaluations
+        state = jax.tree.map(lambda new, old: jnp.where(is_new, new, old), seen, state)
         return jax.tree.map(lambda u: u * state.scale.astype(u.dtype), updates), state._replace(
             evaluations=jnp.asarray(evaluations, jnp.int32)
         )
@@ -133,13 +149,21 @@ def reduce_on_plateau(
 
 
 def add_noise(eta: Number, gamma: Number = 0.55) -> optax.GradientTransformationExtraArgs:
-    """Adds normal noise of variance ``eta / (1 + step) ** gamma`` to gradients; the noise follows the replicate.
+    """Returns a transformation that adds normal noise of variance ``eta / (1 + step) ** gamma`` to gradients.
+
+    The noise depends on the replicate and the step, and with ``randomness="independent"`` on the trial.
+
+    A. Neelakantan et al., "Adding Gradient Noise Improves Learning for Very Deep Networks", 2015.
 
     Args:
       eta: variance at the first step, 0 or more.
-      gamma: how fast it falls.
+      gamma: the exponent of its decay.
 
-    A. Neelakantan et al., "Adding Gradient Noise Improves Learning for Very Deep Networks", 2015.
+    Raises:
+      InputError: ``eta`` is negative.
+
+    Example:
+      >>> optimizer = optax.chain(add_noise(eta=0.01), optax.sgd(0.1))
     """
     check_bounds("add_noise.eta", eta, 0)
 
@@ -160,14 +184,28 @@ def add_noise(eta: Number, gamma: Number = 0.55) -> optax.GradientTransformation
 
 
 def half_life(examples: Number, batch_size: Number) -> Any:
-    """The decay β of a moving average that forgets half within so many examples: ½ ** (batch_size / examples).
+    """Returns the decay of a moving average that forgets half within so many examples: ½ ** (batch_size / examples).
 
-    With b2 given so, Adam's memory does not depend on the batch size.
+    If ``b2`` is given in this way, Adam averages over equally many examples at every batch size.
 
     M. Marek et al., "Small Batch Size Training for Language Models: When Vanilla SGD Works, and Why Gradient
     Accumulation Is Wasteful", NeurIPS 2025.
+
+    Args:
+      examples: the half-life in examples, 1 or more.
+      batch_size: examples of a step.
+
+    Returns:
+      The decay β in (0, 1): a float, or float32 () where an argument is traced.
+
+    Raises:
+      InputError: ``examples`` is below 1.
+
+    Example:
+      >>> half_life(examples=64, batch_size=64)
+      0.5
     """
     check_bounds("half_life.examples", examples, 1)
-    # Traced whole numbers are int32, whose quotient would be a float32 even among float64.
+    # Traced whole numbers are int32, and a quotient of int32s would be float32 even with jax_enable_x64.
     half = jnp.asarray(examples, jnp.result_type(float)) if isinstance(examples, jax.Array) else examples
     return 0.5 ** (batch_size / half)

@@ -1,4 +1,4 @@
-"""Samplers: what to try next. One algorithm a file; none knows of the engine.
+"""Samplers propose the points to try next. One algorithm a file; none knows of the engine.
 
 Example:
   >>> space = hpx.Space(rate=hpx.LogUniform(1e-4, 1.0))

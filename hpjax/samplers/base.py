@@ -1,4 +1,4 @@
-"""What a sampler is: a pure function from what is known to what to try next."""
+"""The interface of samplers: a pure function from earlier trials to the points to try next."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -8,14 +8,18 @@ from hpjax.core.space import Point, Space
 
 
 class Observation(NamedTuple):
-    """One trial of an earlier round.
+    """One trial of an earlier round, and its scores.
 
     Attributes:
       point: its hyperparameters.
-      scores: its objective at the last evaluation, one a replicate, lower being better; infinite where it diverged. Of
-        an objective that is a quantile, that one.
+      scores: for each replicate the objective at the last evaluation, lower being better, infinite where it diverged.
+        If the objective is a quantile over replicates, that one number.
       step: optimizer steps that it took, fewer than others where a scheduler stopped it.
-      round: that it was asked for in, from 0.
+      round: the round that it was proposed for, from 0.
+
+    Example:
+      >>> Observation({"learning_rate": 0.1}, scores=(0.5, 0.7), step=100).score
+      0.6
     """
 
     point: Point
@@ -25,14 +29,14 @@ class Observation(NamedTuple):
 
     @property
     def score(self) -> float:
-        """The mean over the replicates: infinite where one diverged, bad news and not missing news."""
+        """The mean over the replicates; infinite where one diverged, so that a sampler learns to avoid such points."""
         return sum(self.scores) / len(self.scores)
 
 
 class Sampler(ABC):
-    """Proposes points of a space. Holds settings only: the same call gives the same points.
+    """Proposes points of a space. It holds settings only, so that equal calls give equal points.
 
-    A sampler of your own is a class with ``propose``, and ``size`` where it can run out of points.
+    Write a sampler of your own as a subclass with ``propose``, and with ``size`` if it can run out of points.
 
     Example:
       >>> class Middle(Sampler):
@@ -42,22 +46,30 @@ class Sampler(ABC):
 
     @abstractmethod
     def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
-        """``n`` points to try next.
+        """Returns ``n`` points to try next.
 
         Args:
-          space: where they lie.
-          history: every trial asked for so far, the baseline among them.
-          start: how many of these this sampler proposed, which leaves out the baseline.
-          n: how many points are wanted.
-          seed: decides every random choice; ``propose(..., 0, 128, s)`` begins with ``propose(..., 0, 64, s)``.
+          space: the space to propose points of.
+          history: every trial so far, including the baseline.
+          start: number of trials in ``history`` that this sampler proposed, which excludes the baseline.
+          n: number of points to propose.
+          seed: decides every random choice. Where proposals do not depend on ``history``, those for
+            ``(start=0, n=128)`` begin with those for ``(start=0, n=64)``.
         """
 
     def size(self, space: Space) -> int | None:
-        """How many points there are in all, or None where there is no end to them."""
+        """Returns the number of points that this sampler can propose, or None where it never runs out."""
         return None
 
     def ask(self, space: Space, history: Sequence[Observation], n: int, seed: int) -> list[Point]:
-        """``n`` points, the first of all being the baseline where the space names a default."""
+        """Returns ``n`` points; the first point of a sweep is the baseline if the space has a default.
+
+        Args:
+          space: the space to propose points of.
+          history: every trial so far.
+          n: number of points.
+          seed: decides every random choice.
+        """
         baseline = space.baseline()
         if baseline is None or n == 0:
             return self.propose(space, history, len(history), n, seed)

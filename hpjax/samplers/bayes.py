@@ -1,4 +1,4 @@
-"""Bayes: points of high expected improvement, by a Gaussian process over all that was tried; made for large batches."""
+"""Bayes: proposes points of high expected improvement under a Gaussian process, in large batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,28 +16,34 @@ from hpjax.samplers import gaussian_process as gp
 from hpjax.samplers.base import Observation, Sampler
 from hpjax.samplers.sobol import Sobol
 
-# Observations that the hyperparameters of the process are fitted to; more change them little and cost their cube.
+# Number of observations that the hyperparameters of the process are fitted to: the cost grows with its cube.
 FITTED = 256
 RESTARTS = 4
-# Candidates: even over the space, and around the best so far at several distances.
+# Numbers of candidates: spread evenly over the space, and near the best points so far, at several distances.
 EVEN, NEAR, BEST = 1024, 1024, 16
 DISTANCES = (0.2, 0.05, 0.0125)
 
 
 @dataclass(frozen=True)
 class Bayes(Sampler):
-    """Bayesian optimization: a Gaussian process (Matérn 5/2, a length a hyperparameter, noise) of what was found, and
-    the points of highest expected improvement, each chosen as if those before it in the batch were known.
+    """Bayesian optimization with a Gaussian process.
 
-    Needs ``Sweep(rounds=...)``: the first round is ``Sobol``'s. Choices that are no numbers stand as far from each
-    other as the ends of a domain; hyperparameters that an alternative lacks say nothing. Replicates lower the noise
-    of a trial; one that diverged counts as bad as a trial may be.
+    The process has a Matérn 5/2 kernel with one length for each hyperparameter, and noise. Each point of a batch has
+    the highest expected improvement, given that the points before it in the batch give their predicted means.
+
+    It needs ``Sweep(rounds=...)``: the first round is that of ``Sobol``. Any two options of a choice among things that
+    are no numbers are as far apart as the ends of an interval. A hyperparameter that an alternative lacks has the same
+    value in all its points. Replicates lower the noise of a trial; a trial that diverged counts as the worst.
 
     J. Snoek, H. Larochelle and R. P. Adams, "Practical Bayesian Optimization of Machine Learning Algorithms", NeurIPS
     2012.
 
     Args:
-      initial: points before the process is asked; by default two more than twice the dimensions.
+      initial: number of finite scores that must be known before the process is used, 1 or more; by default two more
+        than twice the dimensions of the space.
+
+    Raises:
+      InputError: ``initial`` is no whole number, 1 or more.
 
     Example:
       >>> space = hpx.Space(x=hpx.Uniform(0, 1))
@@ -71,15 +77,17 @@ class Bayes(Sampler):
 
 
 def _key(point: Point) -> Any:
+    """Returns something hashable that is equal for equal points."""
     return tuple(sorted((name, repr(value)) for name, value in point.items()))
 
 
 def _even(space: Space, rng: np.random.Generator) -> list[Point]:
+    """Returns candidates that are spread evenly over the space."""
     return Sobol().propose(space, [], 0, EVEN, int(rng.integers(2**31)))
 
 
 def _near(space: Space, history: Sequence[Observation], rng: np.random.Generator) -> list[Point]:
-    """Points around the best, of which some coordinates moved."""
+    """Returns candidates near the best points so far: some of their coordinates are moved."""
     best = sorted(history, key=lambda seen: seen.score)[:BEST]
     centers = np.array([space.to_unit(seen.point) for seen in best])[rng.integers(len(best), size=NEAR)]
     scale = np.array(DISTANCES)[rng.integers(len(DISTANCES), size=NEAR)][:, None]
@@ -91,9 +99,11 @@ def _near(space: Space, history: Sequence[Observation], rng: np.random.Generator
 def _chosen(
     space: Space, history: Sequence[Observation], candidates: list[Point], n: int, rng: np.random.Generator
 ) -> list[int]:
+    """Returns the indices of the ``n`` candidates to try, best first."""
     columns = Columns(space)
     x, y = columns.of([seen.point for seen in history]), standardized(np.array([seen.score for seen in history]))
     share = np.array([1 / len(seen.scores) for seen in history])
+    # Fitted to the best observations, near which the process must be accurate, and to a random part of the others.
     fitted = np.argsort(y, kind="stable")[: FITTED // 2]
     rest = np.setdiff1d(np.arange(len(y)), fitted)
     fitted = np.concatenate([fitted, rng.permutation(rest)[: FITTED - len(fitted)]])
@@ -102,7 +112,7 @@ def _chosen(
     starts = gp.Hyper(lengths, np.linspace(-8, -2, RESTARTS))
     with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
         hyper = gp.fit(starts, gp.padded(x[fitted], y[fitted], share[fitted]), groups)
-        # As many as always, so that no program is compiled for the number of candidates.
+        # Padded to a fixed number, so that a program is not compiled for each number of candidates.
         most = EVEN + NEAR
         places = columns.of(candidates)[:most]
         filled = np.concatenate([places, np.repeat(places[-1:], most - len(places), axis=0)])
@@ -112,26 +122,32 @@ def _chosen(
 
 
 def standardized(scores: Floats) -> Floats:
-    """Scores of mean 0 and variance 1, where the worst are cut off and what diverged is as bad as these may be.
+    """Returns scores with mean 0 and variance 1, after bad ones were clipped.
 
-    Beyond the third quartile by one and a half times the range below it (J. Tukey, 1977) all scores are the same: how
-    bad a bad trial was says nothing of the good ones.
+    Scores are clipped at the third quartile plus one and a half times its distance from the best (after J. Tukey,
+    "Exploratory Data Analysis", 1977): how bad a bad trial was says nothing about the good ones.
+
+    Args:
+      scores: (trials,), lower being better; infinite for trials that diverged.
     """
     low, high = np.quantile(scores[np.isfinite(scores)], (0.0, 0.75))
-    cut = np.minimum(scores, high + 1.5 * max(high - low, 1e-12))
-    spread = cut.std()
-    result: Floats = (cut - cut.mean()) / (spread if spread > 0 else 1.0)
+    clipped = np.minimum(scores, high + 1.5 * max(high - low, 1e-12))
+    spread = clipped.std()
+    result: Floats = (clipped - clipped.mean()) / (spread if spread > 0 else 1.0)
     return result
 
 
 class Columns:
-    """Points as rows of numbers in which distances mean something.
+    """Maps points to rows of numbers whose Euclidean distances are meaningful.
+
+    A number has one column, its place in the unit interval. A choice among things that are no numbers has one column
+    for each option.
 
     Args:
-      space: where the points lie.
+      space: the space of the points.
 
     Attributes:
-      groups: int (columns,), the hyperparameter that each column belongs to.
+      groups: int (columns,), the dimension of the space that each column belongs to.
     """
 
     def __init__(self, space: Space) -> None:
@@ -144,7 +160,7 @@ class Columns:
         self.groups = np.repeat(np.arange(len(sizes)), sizes)
 
     def of(self, points: Sequence[Point]) -> Floats:
-        """(points, columns)."""
+        """Returns the rows of some points, float64 (points, columns)."""
         return np.array([self._row(point) for point in points])
 
     def _row(self, point: Point) -> list[float]:
@@ -154,13 +170,13 @@ class Columns:
                 row.append(float(u))
                 continue
             chosen = [self._space.branch_of(point)] if name is None else [point[name]] if name in point else []
-            # Two options are as far apart as the ends of a domain.
+            # √½, so that two options have distance 1, like the ends of an interval.
             row.extend(np.sqrt(0.5) if option in chosen else 0.0 for option in options)
         return row
 
 
 def _unordered(domains: Sequence[Domain]) -> list[Any] | None:
-    """All options, where some are no numbers; else None."""
+    """Returns all options of a choice if some are no numbers, else None."""
     if all(domain.numeric() in (int, float, bool) for domain in domains):
         return None
     return [option for domain in domains if isinstance(domain, Choice) for option in domain.grid()]

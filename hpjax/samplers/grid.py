@@ -1,4 +1,4 @@
-"""Grid: every combination of the values that the domains' grids hold."""
+"""Grid: proposes every combination of the values in the domains' grids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from hpjax.samplers.base import Observation, Sampler
 
 @dataclass(frozen=True)
 class Grid(Sampler):
-    """Every point of the grid, the last name varying fastest; continuous domains need ``num=``.
+    """Proposes every point of the grid, the last name varying fastest. Continuous domains need ``num=``.
 
-    Where the space names a default, the baseline comes first, and not twice.
+    If the space has a default, the baseline comes first, and the grid does not repeat it.
 
     Raises:
-      InputError: a continuous domain without ``num``, once the space is known.
+      InputError: a continuous domain has no ``num``; raised when the sweep is planned.
 
     Example:
       >>> Grid().ask(hpx.Space(a=hpx.Choice(1, 2), b=hpx.Uniform(0, 1, num=2)), [], n=4, seed=0)

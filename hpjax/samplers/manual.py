@@ -1,4 +1,4 @@
-"""Manual: the points that the user lists."""
+"""Manual: proposes the points that the user lists."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from hpjax.samplers.base import Observation, Sampler
 
 @dataclass(frozen=True)
 class Manual(Sampler):
-    """The listed points and no others, in their order; names left out take their default or constant.
+    """Proposes the listed points in their order. Names that a point leaves out take their default or constant.
 
     Args:
-      points: dicts of name to value.
+      points: a dict of name to value for each point, at least one.
 
     Raises:
-      InputError: no points; or, once the space is known, a name or value that is not in it.
+      InputError: there are no points; or, when the sweep is planned, a name or value is not in the space.
 
     Example:
       >>> Manual([{"x": 0.1}, {"x": 0.2}]).ask(hpx.Space(x=hpx.Uniform(0, 1)), [], n=2, seed=0)
@@ -30,7 +30,9 @@ class Manual(Sampler):
     def __post_init__(self) -> None:
         listed = isinstance(self.points, Sequence) and all(isinstance(point, Mapping) for point in self.points)
         if not listed or not self.points:
-            raise InputError("Manual.points", self.points, "must be a list of dicts, not empty", 'Write [{"x": 0.1}].')
+            raise InputError(
+                "Manual.points", self.points, "must be a list of dicts, not empty", 'Write Manual([{"x": 0.1}]).'
+            )
 
     def size(self, space: Space) -> int:
         return len(self.points)
@@ -42,11 +44,12 @@ class Manual(Sampler):
         return filled
 
     def ask(self, space: Space, history: Sequence[Observation], n: int, seed: int) -> list[Point]:
-        return self.propose(space, history, len(history), n, seed)  # without the baseline, unless it is listed
+        # Without the baseline, unless it is listed.
+        return self.propose(space, history, len(history), n, seed)
 
 
 def _fill(space: Space, point: Mapping[str, Any]) -> Point:
-    """``point`` with the defaults and constants of the first alternative that it fits."""
+    """Returns ``point`` with the defaults and constants of the first alternative that it fits, else unchanged."""
     for branch in space.branches:
         own = {
             name: domain.default

@@ -1,4 +1,4 @@
-"""Optuna: any sampler of Optuna, asked for batches and told what came of them."""
+"""Optuna: proposes what any sampler of Optuna suggests, batch by batch."""
 
 import copy
 import math
@@ -16,24 +16,27 @@ from hpjax.core.intervals import Int, LogInt, LogUniform, ReverseLogUniform
 from hpjax.core.space import Point, Space
 from hpjax.samplers.base import Observation, Sampler
 
+# The parameter of an Optuna study that chooses among the alternatives of a space.
 ALTERNATIVE = "alternative"
 
 
 @dataclass(frozen=True)
 class Optuna(Sampler):
-    """A sampler of Optuna (T. Akiba et al., KDD 2019): TPE, CMA-ES, QMC, NSGA-II, …
+    """Proposes points by a sampler of Optuna: TPE, CMA-ES, QMC, NSGA-II, … It needs the package ``optuna``.
 
-    Use it with ``Sweep(rounds=...)``: every round asks for a batch, after the one before was told. The study is in
-    memory; alternatives of a space are conditional for Optuna too. A diverged trial is told as worse than all others.
-    The sweep's seed decides, not that of ``sampler``, of which only the settings are used. CMA-ES wants the package
-    ``cmaes``, and knows neither choices nor alternatives.
+    Use it with ``Sweep(rounds=...)``: each round reports the scores of the round before to an Optuna study in memory,
+    and asks it for a batch. Hyperparameters of one alternative are conditional in Optuna, too. A trial that diverged
+    is reported with the worst score so far. The sweep's seed decides all random choices: only the settings of
+    ``sampler`` are used, not its state. CMA-ES needs the package ``cmaes``, and supports neither choices nor
+    alternatives.
+
+    T. Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization Framework", KDD 2019.
 
     Args:
       sampler: an instance, ``optuna.samplers.TPESampler(multivariate=True, constant_liar=True)``.
 
     Raises:
-      ImportError: Optuna is not installed.
-      InputError: it is none of Optuna's.
+      InputError: ``sampler`` is no sampler of Optuna, or one that runs out of points.
 
     Example:
       >>> import optuna
@@ -43,7 +46,7 @@ class Optuna(Sampler):
     """
 
     sampler: Any
-    # The study of the last call, so that the next round need not ask for everything again.
+    # The study of the last call, so that the next round need not repeat all calls before it.
     _kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -53,11 +56,14 @@ class Optuna(Sampler):
             raise missing("hpx.Optuna", "optuna") from None
         if not isinstance(self.sampler, BaseSampler):
             raise InputError(
-                "Optuna.sampler", self.sampler, "must be a sampler of Optuna", "Give optuna.samplers.TPESampler()."
+                "Optuna.sampler",
+                self.sampler,
+                "must be a sampler of Optuna",
+                "Write Optuna(optuna.samplers.TPESampler()).",
             )
         if isinstance(self.sampler, BruteForceSampler | GridSampler):
-            allowed = "must be one that has no end, which Optuna tells its own loop"
-            raise InputError("Optuna.sampler", self.sampler, allowed, "Use hpx.Grid().")
+            allowed = "must be one that never runs out of points, which it can only report to Optuna's own loop"
+            raise InputError("Optuna.sampler", self.sampler, allowed, "Write sampler=hpx.Grid().")
 
     def __deepcopy__(self, memo: Any) -> "Optuna":
         return Optuna(copy.deepcopy(self.sampler, memo))
@@ -70,10 +76,11 @@ class Optuna(Sampler):
         return asked
 
     def _study(self, space: Space, history: Sequence[Observation], seed: int) -> "Study":
-        """The study that was asked for, and told of, these very trials."""
+        """Returns a study that has proposed the trials of ``history`` and knows their scores."""
         kept = self._kept.get(_name(space, [seen.point for seen in history], seed))
         study = kept or Study(self.sampler, space, seed)
         if kept is None:
+            # After a resume: every call of the study is repeated, with the same seed.
             for number in sorted({seen.round for seen in history}):
                 mine = [seen for seen in history if seen.round == number]
                 study.ask(len(mine) - (number == 0 and mine[0].point == space.baseline()))
@@ -84,6 +91,7 @@ class Optuna(Sampler):
 
 
 def _name(space: Space, points: Sequence[Point], seed: int) -> str:
+    """Returns a text that is equal for equal studies."""
     return repr((space, points, seed))
 
 
@@ -91,8 +99,8 @@ class Study:
     """A study of Optuna over a space.
 
     Args:
-      sampler: of Optuna; a copy of it is used.
-      space: where the points lie.
+      sampler: a sampler of Optuna; the study uses a copy.
+      space: the space to propose points of.
       seed: decides every random choice.
     """
 
@@ -106,13 +114,13 @@ class Study:
         self._worst = -math.inf
 
     def ask(self, n: int) -> list[Point]:
-        """``n`` points more."""
+        """Returns ``n`` more points."""
         found = [self._asked() for _ in range(n)]
         self._pending += found
         return [point for _, point in found]
 
     def tell(self, seen: Sequence[Observation]) -> None:
-        """What came of the points of a round, the first of which may be the baseline, which was not asked for."""
+        """Reports the scores of a round to Optuna. Points that it did not propose, such as the baseline, are added."""
         finite = [each.score for each in seen if math.isfinite(each.score)]
         self._worst = max([self._worst, *finite])
         bad = self._worst if math.isfinite(self._worst) else 1.0
@@ -129,7 +137,7 @@ class Study:
         index = self._space.branch_of(point)
         branch = self._space.branches[index]
         distributions = {self._named(name, index): self._distribution(domain) for name, domain in branch.items()}
-        params = {self._named(name, index): _told(domain, point[name]) for name, domain in branch.items()}
+        params = {self._named(name, index): _parameter(domain, point[name]) for name, domain in branch.items()}
         if len(self._space.branches) > 1:
             options = list(range(len(self._space.branches)))
             distributions[ALTERNATIVE] = self._optuna.distributions.CategoricalDistribution(options)
@@ -151,7 +159,7 @@ class Study:
         return trial, point
 
     def _named(self, name: str, index: int) -> str:
-        """Names that alternatives share are one parameter where their domains are one, too."""
+        """Returns Optuna's name of a hyperparameter: alternatives share one if their domains are equal, too."""
         return name if len(set(map(str, self._space.domains(name)))) == 1 else f"{name} of {index}"
 
     def _suggested(self, trial: Any, name: str, domain: Domain) -> Any:
@@ -173,20 +181,22 @@ class Study:
         return kinds.FloatDistribution(low, high, log=isinstance(domain, LogUniform))
 
 
-def _value(domain: Domain, told: Any) -> Any:
+def _value(domain: Domain, parameter: Any) -> Any:
+    """Returns the value in our domain of a parameter of Optuna."""
     if isinstance(domain, Choice):
-        return domain.grid()[told]
-    return domain.from_unit(domain.to_unit(1 - told if isinstance(domain, ReverseLogUniform) else told))
+        return domain.grid()[parameter]
+    return domain.from_unit(domain.to_unit(1 - parameter if isinstance(domain, ReverseLogUniform) else parameter))
 
 
-def _told(domain: Domain, value: Any) -> Any:
+def _parameter(domain: Domain, value: Any) -> Any:
+    """Returns Optuna's parameter for a value: the index of an option, and 1 − value for a reverse log scale."""
     if isinstance(domain, Choice):
         return domain.grid().index(value)
     return 1 - value if isinstance(domain, ReverseLogUniform) else value
 
 
 def _seeded(sampler: Any, seed: int) -> Any:
-    """``sampler`` with its random numbers begun anew; Optuna has no other way to seed an instance."""
+    """Seeds all random generators inside ``sampler`` and returns it; Optuna has no other way to seed an instance."""
     for value in vars(sampler).values():
         rng = getattr(value, "rng", None)
         if isinstance(rng, np.random.RandomState):
@@ -198,7 +208,7 @@ def _seeded(sampler: Any, seed: int) -> Any:
 
 @contextmanager
 def silent(optuna: Any) -> Iterator[None]:
-    """Optuna without its messages that a study was created."""
+    """Silences Optuna's message that a study was created."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

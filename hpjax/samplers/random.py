@@ -1,4 +1,4 @@
-"""Random: independent uniform points."""
+"""Random: proposes independent random points."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from hpjax.samplers.base import Observation, Sampler
 
 @dataclass(frozen=True)
 class Random(Sampler):
-    """Independent points, uniform on each domain's own scale (Bergstra & Bengio 2012, "Random search for
-    hyper-parameter optimization").
+    """Proposes independent points, uniform on the scale of each domain.
+
+    J. Bergstra and Y. Bengio, "Random Search for Hyper-Parameter Optimization", JMLR 2012.
 
     Example:
       >>> len(Random().ask(hpx.Space(x=hpx.Uniform(0, 1)), [], n=4, seed=0))

@@ -1,4 +1,4 @@
-"""Refine: from coarse to fine, each round in a smaller box around the best so far."""
+"""Refine: proposes points in a box around the best point so far, which shrinks from round to round."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +14,19 @@ from hpjax.samplers.sobol import Sobol, unit
 
 @dataclass(frozen=True)
 class Refine(Sampler):
-    """Coarse to fine: the first round is ``Sobol``'s; the box of each later one is ``shrink`` times as wide in every
-    dimension, on the scale of its domain, around the best so far. Of choices, and of alternatives, a share that
-    shrinks as much still tries all; the others take the best's.
+    """Search from coarse to fine, as one does by hand.
+
+    The first round is that of ``Sobol``. Each later round lies in a box around the best point so far that is ``shrink``
+    times as wide as the one before in every dimension, on the scale of its domain. For choices and alternatives, a
+    share of the points that shrinks likewise is spread over all options; the others take that of the best point.
+
+    It needs ``Sweep(rounds=...)``.
 
     Args:
-      shrink: the width of a round's box as a share of the one before, between 0 and 1.
+      shrink: the width of a round's box as a share of the one before, between 0 and 1, both exclusive.
 
     Raises:
-      InputError: another number.
+      InputError: ``shrink`` does not lie between 0 and 1.
 
     Example:
       >>> history = [Observation({"x": i / 8}, ((i / 8 - 0.25) ** 2,), 1) for i in range(9)]
@@ -35,7 +39,7 @@ class Refine(Sampler):
 
     def __post_init__(self) -> None:
         if isinstance(self.shrink, bool) or not isinstance(self.shrink, int | float) or not 0 < self.shrink < 1:
-            raise InputError("Refine.shrink", self.shrink, "must lie between 0 and 1", "Use 0.5.")
+            raise InputError("Refine.shrink", self.shrink, "must lie between 0 and 1", "Write shrink=0.5.")
 
     def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
         seen = [each for each in history if np.isfinite(each.score)]
@@ -49,6 +53,7 @@ class Refine(Sampler):
         boxed = low + width * cube
         for column, name in enumerate(space.dimensions):
             if name is None or isinstance(branch.get(name), Choice):
+                # A share ``width`` of the points, stretched over all options.
                 u = cube[:, column]
                 boxed[:, column] = np.where(u < width, u / width, center[column])
         return [space.from_unit(u) for u in boxed]

@@ -1,4 +1,4 @@
-"""Sobol: a scrambled Sobol sequence, which covers the space more evenly than chance."""
+"""Sobol: proposes a scrambled Sobol sequence, which covers the space more evenly than random points."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ from hpjax.samplers.base import Observation, Sampler
 
 @dataclass(frozen=True)
 class Sobol(Sampler):
-    """Quasi-random points by an Owen-scrambled Sobol sequence (Owen 1998, "Scrambling Sobol' and
-    Niederreiter-Xing points"), through ``scipy.stats.qmc``. The default sampler.
+    """Proposes the points of a scrambled Sobol sequence, of ``scipy.stats.qmc``. The default sampler.
+
+    A. B. Owen, "Scrambling Sobol' and Niederreiter-Xing Points", Journal of Complexity 1998.
 
     Example:
       >>> len(Sobol().ask(hpx.Space(x=hpx.Uniform(0, 1)), [], n=4, seed=0))
@@ -29,10 +30,10 @@ class Sobol(Sampler):
 
 
 def unit(dimensions: int, start: int, n: int, seed: int) -> NDArray[np.float64]:
-    """Points ``start`` to ``start + n`` of the sequence that the seed scrambles, (n, dimensions)."""
-    from scipy.stats import qmc  # a second and a half, for which no import should wait
+    """Returns points ``start`` to ``start + n`` of the sequence that ``seed`` scrambles, float64 (n, dimensions)."""
+    from scipy.stats import qmc  # imported here, since it takes more than a second
 
-    # A power of two at a time, as the sequence is made for; scipy warns of anything else.
+    # The sequence is balanced for powers of two only; SciPy warns of other numbers.
     cube = qmc.Sobol(dimensions, scramble=True, rng=seed).random_base2((start + n - 1).bit_length())
     found: NDArray[np.float64] = cube[start : start + n]
     return found

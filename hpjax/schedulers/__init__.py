@@ -1,4 +1,4 @@
-"""Schedulers: how long each trial may run. One algorithm a file; none knows of the engine.
+"""Schedulers decide how long each trial may run. One algorithm a file; none knows of the engine.
 
 Example:
   >>> race = hpx.schedulers.Race(step=10, budget=90, live=(0, 1, 2), curves={0: (0.3,), 1: (0.1,), 2: (0.2,)})

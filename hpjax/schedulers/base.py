@@ -1,4 +1,4 @@
-"""What a scheduler is: a pure decision, from the scores so far, on which trials go no further."""
+"""The interface of schedulers: a pure function from the scores so far to the trials that stop."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,26 +9,41 @@ from hpjax.core.space import Point, Space
 
 
 class Clone(NamedTuple):
-    """What becomes of a trial that takes over the state of another: whose, and the hyperparameters to go on with."""
+    """The replacement of a trial by a copy of another one.
+
+    Attributes:
+      source: id of the trial whose state is copied.
+      point: the hyperparameters to continue with.
+
+    Example:
+      >>> Clone(source=3, point={"learning_rate": 0.1})
+      Clone(source=3, point={'learning_rate': 0.1})
+    """
 
     source: int
     point: Point
 
 
 class Race(NamedTuple):
-    """How the trials stand when a scheduler decides.
+    """The state of all trials when a scheduler decides.
 
     Attributes:
-      step: calls of ``step`` that the live trials took; each is an optimizer step, unless gradients accumulate.
-      budget: those that the longest trial takes if nobody stops it.
-      live: ids of the trials that train on unless they are stopped, ascending.
-      curves: trial id to its scores, one an evaluation; of every trial, those that ended too. A score is the objective
+      step: calls of ``step`` that the live trials have made; optimizer steps, unless gradients are accumulated.
+      budget: calls of ``step`` of the longest trial if it is not stopped.
+      live: ids of the trials that continue unless they are stopped, ascending.
+      curves: for each trial id, ended trials included, its scores, one for each evaluation. A score is the objective
         over all replicates, lower being better, infinite where one diverged.
       population: ids of the trials that are live or diverged.
-      points: trial id to the hyperparameters that it has now.
-      groups: trial id to a number that those share of which one may take over another's state.
+      points: for each trial id its present hyperparameters.
+      groups: for each trial id a number; trials of equal number can take over each other's states.
       free: the hyperparameters that may change while a trial runs: the traced ones.
-      space, seed: of the sweep.
+      space: the space of the sweep.
+      seed: the seed of the sweep.
+
+    Example:
+      >>> race = Race(step=10, budget=20, live=(0, 1), curves={0: (0.9, 0.5), 1: (0.8, 0.6)})
+      >>> race.scores, race.ranked([0, 1])
+      ({0: 0.5, 1: 0.6}, [0, 1])
     """
 
     step: int
@@ -44,19 +59,19 @@ class Race(NamedTuple):
 
     @property
     def scores(self) -> dict[int, float]:
-        """The score of each live trial now."""
+        """The last score of each live trial, by its id."""
         return {trial: self.curves[trial][-1] for trial in self.live}
 
     def ranked(self, trials: Iterable[int]) -> list[int]:
-        """Trials from best to worst; ties go to the lower id."""
+        """Returns trial ids from best to worst by their last score; ties go to the lower id."""
         return sorted(trials, key=lambda trial: (self.curves[trial][-1], trial))
 
 
 class Scheduler(ABC):
-    """Decides how long trials may run. A scheduler of your own is a class with ``decide``.
+    """Decides how long trials may run. Write a scheduler of your own as a subclass with ``decide``.
 
-    It holds settings only: what it decides follows from the race, so that the same run can be had again.
-    A run directory records its type and its attributes. All groups are in one race.
+    It holds settings only: its decisions follow from the race, so that a run can be reproduced. The run directory
+    records its type and its attributes. All groups are in one race.
 
     Example:
       >>> class Half(Scheduler):
@@ -66,24 +81,30 @@ class Scheduler(ABC):
 
     @abstractmethod
     def decide(self, race: Race) -> Iterable[int]:
-        """The trials to stop, of those that are live."""
+        """Returns the ids of the live trials to stop."""
 
     def replace(self, race: Race) -> Mapping[int, Clone]:
-        """Of trials that go on as clones of others, after some were stopped: none, unless a scheduler says so."""
+        """Returns which trials continue as copies of others, by their ids; by default none. Called after ``decide``."""
         return {}
 
     def next(self, step: int) -> int:
-        """The step at which to decide next, after ``step``; the first evaluation from there on. By default each is."""
+        """Returns the step from which to decide next; by default the next one.
+
+        The decision falls at the first evaluation at or after that step.
+
+        Args:
+          step: calls of ``step`` that the live trials have made.
+        """
         return step + 1
 
     def check(self, trials: int, budget: int, eval_every: int) -> None:  # noqa: B027  most have nothing to check
-        """Raises ``InputError`` where it cannot schedule so many trials of so many steps.
+        """Raises ``InputError`` if this scheduler cannot schedule so many trials of so many steps.
 
         Args:
-          trials: how many start together.
-          budget: steps of the longest.
-          eval_every: steps between evaluations.
+          trials: number of trials that start together.
+          budget: calls of ``step`` of the longest trial.
+          eval_every: calls of ``step`` between evaluations.
         """
 
     def check_groups(self, trials: Sequence[int]) -> None:  # noqa: B027  most have nothing to check
-        """Raises ``InputError`` where it cannot schedule groups of so many trials each."""
+        """Raises ``InputError`` if this scheduler cannot schedule groups of so many trials each."""

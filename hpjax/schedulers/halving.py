@@ -1,4 +1,4 @@
-"""Halving: most trials get little, the best get everything."""
+"""Halving: stops all but the best fraction of the trials at each of several steps."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,17 +9,19 @@ from hpjax.schedulers.rungs import beaten, check_factor, check_min_steps, rung_a
 
 @dataclass(frozen=True)
 class Halving(Scheduler):
-    """Successive halving: at rungs of ``min_steps · factorᵏ`` steps one in ``factor`` trials goes on.
+    """Successive halving: at rungs of ``min_steps · factorᵏ`` steps one in ``factor`` trials continues.
+
+    Survivors continue from their present states. A decision falls at the first evaluation at or after its rung.
 
     K. Jamieson and A. Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS
-    2016. Survivors train on from where they are. Decisions fall at the first evaluation from a rung on.
+    2016.
 
     Args:
-      factor: how many times fewer trials go on from each rung, 2 or more.
-      min_steps: the first rung, in steps.
+      factor: the number of trials at a rung divided by the number that continues, 2 or more.
+      min_steps: the first rung, in calls of ``step``, 1 or more.
 
     Raises:
-      InputError: a factor below 2, or rungs that the budget does not reach.
+      InputError: ``factor`` is below 2, or the first rung lies before the first evaluation or beyond the budget.
 
     Example:
       >>> scheduler = Halving(factor=4, min_steps=5)

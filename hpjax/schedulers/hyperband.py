@@ -1,4 +1,4 @@
-"""Hyperband: halving from several starts, for when nobody knows how early a trial can be judged."""
+"""Hyperband: successive halving from several first rungs, for when it is not known how early trials can be judged."""
 
 import math
 from collections.abc import Iterable
@@ -12,7 +12,12 @@ from hpjax.schedulers.rungs import beaten, check_factor, check_min_steps, rung_a
 
 
 class Bracket(NamedTuple):
-    """One start of halving: ``trials`` of them, the first rung at ``steps``."""
+    """One run of successive halving.
+
+    Attributes:
+      trials: number of its trials.
+      steps: its first rung, in calls of ``step``.
+    """
 
     trials: int
     steps: int
@@ -20,19 +25,21 @@ class Bracket(NamedTuple):
 
 @dataclass(frozen=True)
 class Hyperband(Scheduler):
-    """Brackets of successive halving, from many trials judged early to few that run to the end, side by side.
+    """Several brackets of successive halving side by side, from many trials judged early to few that run to the end.
+
+    Trial ids are assigned to the brackets in order. With a sampler that learns and several rounds this is BOHB (S.
+    Falkner, A. Klein and F. Hutter, "BOHB: Robust and Efficient Hyperparameter Optimization at Scale", ICML 2018).
 
     L. Li, K. Jamieson, G. DeSalvo, A. Rostamizadeh and A. Talwalkar, "Hyperband: A Novel Bandit-Based Approach to
-    Hyperparameter Optimization", JMLR 2018. Trial ids go to the brackets in order. With a sampler that learns and as
-    many rounds it is BOHB (S. Falkner, A. Klein and F. Hutter, ICML 2018).
+    Hyperparameter Optimization", JMLR 2018.
 
     Args:
-      factor: how many times fewer trials go on from each rung, 2 or more; the paper's η.
-      min_steps: the first rung of the earliest bracket, in steps: the unit of the paper's R.
+      factor: the number of trials at a rung divided by the number that continues, 2 or more; the paper's η.
+      min_steps: the first rung of the earliest bracket, in calls of ``step``: the unit of the paper's R.
 
     Raises:
-      InputError: a factor below 2, rungs that the budget does not reach, or a number of trials that does not fill
-        the brackets.
+      InputError: ``factor`` is below 2, the first rung lies before the first evaluation or beyond the budget, or the
+        number of trials does not fill the brackets.
 
     Example:
       >>> [(bracket.trials, bracket.steps) for bracket in Hyperband(factor=3, min_steps=1).brackets(budget=81)]
@@ -46,7 +53,7 @@ class Hyperband(Scheduler):
         check_factor("Hyperband", self.factor)
 
     def brackets(self, budget: int) -> list[Bracket]:
-        """The brackets of trials of so many steps: the paper's algorithm 1."""
+        """Returns the brackets for trials of ``budget`` calls of ``step``: the paper's algorithm 1."""
         most = int(math.log(budget / self.min_steps, self.factor) + 1e-9)
         return [
             Bracket(
@@ -59,14 +66,14 @@ class Hyperband(Scheduler):
     def check(self, trials: int, budget: int, eval_every: int) -> None:
         check_min_steps("Hyperband", self.min_steps, budget, eval_every)
         brackets = self.brackets(budget)
-        whole = sum(bracket.trials for bracket in brackets)
-        if trials % whole:
+        complete = sum(bracket.trials for bracket in brackets)
+        if trials % complete:
             shares = " + ".join(str(bracket.trials) for bracket in brackets)
             raise InputError(
                 "Sweep.trials",
                 trials,
-                f"must fill the brackets of Hyperband, {shares} = {whole} trials",
-                f"Use {ceil_div(trials, whole) * whole}.",
+                f"must fill the brackets of Hyperband, {shares} = {complete} trials",
+                f"Write trials={ceil_div(trials, complete) * complete}.",
             )
 
     def next(self, step: int) -> int:
@@ -76,7 +83,7 @@ class Hyperband(Scheduler):
         brackets = self.brackets(race.budget)
         ends = [number for number, bracket in enumerate(brackets) for _ in range(bracket.trials)]
         times = len(race.curves) // len(ends)
-        # Where the trials are several times as many, every bracket is as many times as wide.
+        # A sweep of several times as many trials has that many times as many in each bracket.
         member = dict(zip(sorted(race.curves), (number for number in ends for _ in range(times)), strict=True))
         stopped = []
         for number, bracket in enumerate(brackets):

@@ -1,4 +1,4 @@
-"""MedianStop: a trial that never was as good as the others on average is given up."""
+"""MedianStop: stops a trial that was never as good as the others on average."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,11 +12,16 @@ from hpjax.schedulers.base import Race, Scheduler
 class MedianStop(Scheduler):
     """Stops a trial whose best score so far is worse than the median of all trials' averages so far.
 
-    D. Golovin et al., "Google Vizier: A Service for Black-Box Optimization", KDD 2017, section 3.2.1. Trials that were
-    stopped count with the average that they had, so that the median does not rise with the survivors.
+    Trials that were stopped count with the average that they had, so that the median does not improve as bad trials
+    end.
+
+    D. Golovin et al., "Google Vizier: A Service for Black-Box Optimization", KDD 2017, section 3.2.1.
 
     Args:
-      min_steps: steps before which no trial is stopped.
+      min_steps: calls of ``step`` before which no trial is stopped, 1 or more.
+
+    Raises:
+      InputError: ``min_steps`` is no whole number, 1 or more.
 
     Example:
       >>> MedianStop().decide(Race(1, 9, (0, 1, 2), {0: (0.1,), 1: (0.2,), 2: (0.3,)}))

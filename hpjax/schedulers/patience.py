@@ -1,4 +1,4 @@
-"""EarlyStop: a trial that stopped getting better is given up."""
+"""EarlyStop: stops a trial that no longer improves."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,14 +11,17 @@ from hpjax.schedulers.base import Race, Scheduler
 class EarlyStop(Scheduler):
     """Stops a trial whose score did not improve in ``patience`` evaluations.
 
-    It judges the trial, over all its replicates. ``hpx.EarlyStopping`` ends each lane by itself, with a patience that
-    may be a hyperparameter, and keeps its best parameters.
+    It judges a trial by all its replicates together. ``hpx.EarlyStopping``, an argument of ``hpx.supervised``, ends
+    each lane by itself, with a patience that may be a hyperparameter, and keeps its best parameters.
 
     L. Prechelt, "Early Stopping — But When?", 1998.
 
     Args:
       patience: evaluations without an improvement after which a trial stops, 1 or more.
-      min_delta: what counts as an improvement.
+      min_delta: an improvement is a score that is better than the best by more than this, 0 or more.
+
+    Raises:
+      InputError: a number lies outside its range.
 
     Example:
       >>> EarlyStop(patience=2).decide(Race(3, 9, (0, 1), {0: (0.3, 0.4, 0.5), 1: (0.3, 0.2, 0.3)}))
@@ -30,7 +33,7 @@ class EarlyStop(Scheduler):
 
     def __post_init__(self) -> None:
         check_int("EarlyStop.patience", self.patience)
-        check_float("EarlyStop.min_delta", self.min_delta, 0, remedy="Use 0.")
+        check_float("EarlyStop.min_delta", self.min_delta, 0)
 
     def decide(self, race: Race) -> Iterable[int]:
         return [trial for trial in race.live if self._stalled(race.curves[trial])]

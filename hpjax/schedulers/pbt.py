@@ -1,4 +1,4 @@
-"""PBT: members of a population that fall behind go on from the weights of better ones, with other hyperparameters."""
+"""PBT: replaces bad trials by copies of good ones, and changes their hyperparameters."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,30 +15,33 @@ from hpjax.core.space import Point
 from hpjax.schedulers.base import Clone, Race, Scheduler
 
 EXPLOIT, EXPLORE = ("truncation", "tournament"), ("perturb", "resample", "crossover")
-# The paper's perturbation.
+# The factors of a perturbation, those of the paper.
 FACTORS = (0.8, 1.2)
 
 
 @dataclass(frozen=True)
 class PBT(Scheduler):
-    """Population based training: M. Jaderberg et al., "Population Based Training of Neural Networks", 2017.
+    """Population based training.
 
-    Every ``every`` steps a member that is beaten takes over the state of a better one of its group, by one gather on
-    the devices, and explores: other values of the traced hyperparameters. A diverged member is replaced too. Static
-    hyperparameters stay what they are. ``result.lineage`` records who took over from whom.
+    Every ``every`` steps a bad trial takes over the state of a better one of its group, by one gather on the devices
+    (exploit), and continues with other values of the traced hyperparameters (explore). A trial that diverged is
+    replaced, too. Static hyperparameters do not change. ``result.lineage`` records which trial took over from which.
+
+    M. Jaderberg et al., "Population Based Training of Neural Networks", 2017.
 
     Args:
-      every: steps between decisions.
-      exploit: ``"truncation"``: the worst fifth takes over from members drawn from the best fifth; ``"tournament"``:
-        every member takes over from another, drawn at random, if that is better.
-      explore: ``"perturb"``: each value times 0.8 or 1.2, on the scale of 1 − value for ``ReverseLogUniform``, or a
-        neighbouring choice; ``"resample"``: each value drawn anew; ``"crossover"``: each value from one of two better
-        members, perturbed.
-      resample: the probability that a value is drawn anew instead.
-      share: of the population that truncation replaces.
+      every: calls of ``step`` between decisions, 1 or more.
+      exploit: ``"truncation"`` replaces the worst fifth by trials drawn from the best fifth; ``"tournament"`` replaces
+        every trial by another one, drawn at random, if that is better.
+      explore: ``"perturb"`` multiplies each value by 0.8 or 1.2 (1 − value for ``ReverseLogUniform``), or takes a
+        neighbouring option of a choice; ``"resample"`` draws each value from its domain; ``"crossover"`` takes each
+        value from one of two better trials, and perturbs it.
+      resample: the probability in [0, 1] that a value is drawn from its domain instead.
+      share: the share of a group that truncation replaces, from 0.01 to 0.5.
 
     Raises:
-      InputError: a population below 4, an interval that the budget does not reach, or an unknown strategy.
+      InputError: a group has fewer than 4 trials, the first decision lies beyond the budget, or an argument is unknown
+        or outside its range.
 
     Example:
       >>> PBT(every=100, exploit="tournament").next(150)
@@ -55,21 +58,26 @@ class PBT(Scheduler):
         check_int("PBT.every", self.every)
         for name, known in (("exploit", EXPLOIT), ("explore", EXPLORE)):
             if getattr(self, name) not in known:
-                raise InputError(f"PBT.{name}", getattr(self, name), f"must be one of {known}", "Spell it so.")
-        check_float("PBT.resample", self.resample, 0, 1, "Give a share.")
-        check_float("PBT.share", self.share, 0.01, 0.5, "Give a share.")
+                raise InputError(
+                    f"PBT.{name}", getattr(self, name), f"must be one of {known}", f"Write {name}={known[0]!r}."
+                )
+        check_float("PBT.resample", self.resample, 0, 1, "Write resample=0.25.")
+        check_float("PBT.share", self.share, 0.01, 0.5, "Write share=0.2.")
 
     def check(self, trials: int, budget: int, eval_every: int) -> None:
         if trials < 4:
-            raise InputError("Sweep.trials", trials, "must be 4 or more, a population", "Use 20 or more.")
+            raise InputError("Sweep.trials", trials, "must be 4 or more, a population", "Write trials=20.")
         if ceil_div(self.every, eval_every) * eval_every >= budget:
             allowed = f"must be below the budget, {budget} steps, at an evaluation, which come every {eval_every}"
-            raise InputError("PBT.every", self.every, allowed, "Decide more often, or train longer.")
+            remedy = f"Write every={max(budget // 10, 1)} and evaluate at least as often, or train longer."
+            raise InputError("PBT.every", self.every, allowed, remedy)
 
     def check_groups(self, trials: Sequence[int]) -> None:
         if max(trials) < 4:
-            allowed = "must be 4 or more in a group, which take over each other's states"
-            raise InputError("PBT", max(trials), allowed, "Fewer values of static hyperparameters, or more trials.")
+            allowed = "must be 4 or more in a group, whose trials take over each other's states"
+            needed = ceil_div(sum(trials) * 4, max(trials))
+            remedy = f"Write trials={needed}, or name fewer values of static hyperparameters."
+            raise InputError("PBT", max(trials), allowed, remedy)
 
     def next(self, step: int) -> int:
         return (step // self.every + 1) * self.every
@@ -86,7 +94,7 @@ class PBT(Scheduler):
         return clones
 
     def _replaced(self, race: Race, ranked: list[int], rng: np.random.Generator) -> dict[int, Clone]:
-        """What becomes of the members of one group, given from best to worst."""
+        """Returns the replacements in one group, whose trials are given from best to worst."""
         healthy = [trial for trial in ranked if trial in race.live and np.isfinite(race.curves[trial][-1])]
         if len(ranked) < 2 or not healthy:
             return {}
@@ -107,7 +115,7 @@ class PBT(Scheduler):
         return clones
 
     def _explored(self, race: Race, point: Point, other: Point, rng: np.random.Generator) -> Point:
-        """Other hyperparameters near ``point``; ``other`` is the second parent of a crossover."""
+        """Returns hyperparameters near ``point``; ``other`` is the second parent of a crossover."""
         assert race.space is not None
         domains = race.space.branches[race.space.branch_of(point)]
         found = dict(point)
@@ -122,6 +130,7 @@ class PBT(Scheduler):
 
 
 def _perturbed(domain: Domain, value: Any, rng: np.random.Generator) -> Any:
+    """Returns a value near ``value``, inside the domain."""
     if isinstance(domain, Choice):
         options = domain.grid()
         at = options.index(value) + int(rng.choice((-1, 1)))

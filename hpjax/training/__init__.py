@@ -1,1 +1,1 @@
-"""Training of Flax models with Optax as a program: what ``hpx.supervised`` builds."""
+"""Training of Flax models with Optax: the program that ``hpx.supervised`` builds."""

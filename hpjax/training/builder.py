@@ -1,4 +1,4 @@
-"""supervised: a Flax model, an Optax optimizer, a loss and data, as a Program."""
+"""supervised: builds a ``Program`` from a Flax model, an Optax optimizer, a loss and data."""
 
 import inspect
 import math
@@ -22,7 +22,7 @@ from hpjax.training.measures import Measures, PerExample, check_metrics
 from hpjax.training.monitors import MONITORS, OF_PARTS
 from hpjax.training.network import example_input, network, required_arguments
 from hpjax.training.trainer import Training
-from hpjax.training.validation import _check_batch_size, _check_settings, _checked, _label_range
+from hpjax.training.validation import check_batch_size, check_settings, checked_data, label_range
 
 
 def supervised(
@@ -43,46 +43,48 @@ def supervised(
     monitor: Collection[str] = (),
     eval_batch_size: int = 512,
 ) -> Program:
-    """A program that trains a Flax model on batches drawn without replacement, epoch by epoch, or on those of a stream.
+    """Returns a program that trains a Flax model on batches drawn epoch by epoch without replacement, or on a stream.
 
-    Every argument but the data, ``microbatch`` and ``eval_batch_size`` is a constant or a function of ``h``, the
-    hyperparameters of a trial; ``penalty`` and ``augment`` get ``h`` as their last argument.
+    Every argument but ``data``, ``microbatch``, ``monitor`` and ``eval_batch_size`` is a constant or a function of
+    ``h``, the hyperparameters of a trial; ``penalty`` and ``augment`` get ``h`` as their last argument.
 
     Args:
       model: a Linen module, ``lambda h: MLP(h.hidden)``, or for NNX ``lambda h, rngs: MLP(h.hidden, rngs=rngs)``.
-        Linen modules may take ``train``, ``training``, ``is_training``, ``deterministic`` or
-        ``use_running_average``; batch statistics and dropout are taken care of for both.
-      optimizer: an Optax gradient transformation; what of it cannot be traced ``hpx.optim`` has anew.
-      loss: ``loss(outputs, y)``, one value an example: shape (batch,), further axes are averaged.
-        A function whose only argument is, or whose first is called, ``h`` is taken for a function of ``h``.
-      data: three splits of ``Examples``; or from ``hpx.data.stream`` with batches of them in place of the train split.
-      batch_size: examples a step, at most the size of the training split. Each gets a program of its own, unless
-        ``microbatch`` is given. A stream has its own, and takes neither.
+        Linen modules may take ``train``, ``training``, ``is_training``, ``deterministic`` or ``use_running_average``.
+        Batch statistics and dropout work in both. Inputs are ``data.train.x`` of one batch, (batch, ...).
+      optimizer: an Optax gradient transformation. ``hpx.optim`` has versions of those whose numbers Optax cannot trace.
+      loss: ``loss(outputs, y)``, float (batch,): one value for each example; further axes are averaged. A function that
+        takes one argument, or whose first argument is named ``h``, is a function of ``h`` that returns the loss.
+      data: three splits of ``Examples``; or data of ``hpx.data.stream``, whose batches are pairs (x, y).
+      batch_size: examples of an optimizer step, at most those of the training split. Each size needs a program of its
+        own, unless ``microbatch`` is given. Leave both out with a stream, which has its own batch size.
       steps: optimizer steps of a trial.
       eval_every: steps between evaluations on the whole validation split; None evaluates at the end only. With
-        ``microbatch`` it counts microbatches, so that all lanes have seen as many examples.
-      metrics: name to a function like ``loss``, e.g. ``{"accuracy": hpx.metrics.accuracy}``.
-      penalty: ``penalty(params, h)``, a scalar added to the loss that is minimized, and reported as ``train/penalty``:
-        ``lambda params, h: h.l1 * hpx.losses.l1(params)``. ``train/loss`` is without it.
-      augment: ``augment(key, batch, h) -> batch``, applied to each training batch: noise, crops, mixup. The batch is
-        ``Examples(x, y)``.
-      average: decay of an exponential moving average of the parameters, which starts at the initial ones and is
-        evaluated in their place.
+        ``microbatch`` it counts microbatches, so that all lanes have seen equally many examples.
+      metrics: names and functions like ``loss``: ``{"accuracy": hpx.metrics.accuracy}``.
+      penalty: ``penalty(params, h)``, a scalar that is added to the loss and reported as ``train/penalty``:
+        ``lambda params, h: h.l1 * hpx.losses.l1(params)``. ``train/loss`` does not include it.
+      augment: ``augment(key, batch, h) -> batch``, applied to each training batch, an ``Examples``: noise, crops,
+        mixup. The key is a typed threefry key, shape ().
+      average: decay of an exponential moving average of the parameters, in [0, 1]. It starts at the initial parameters,
+        and evaluations use it in place of the parameters.
       early_stopping: an ``hpx.EarlyStopping``.
-      microbatch: examples that a lane computes at once; gradients are summed until its batch is whole, so that one
-        program serves all batch sizes and a batch may be larger than memory. Means are exact where it does not
-        divide the batch. Batch statistics are those of microbatches, and of augmentations too: where the last one is
-        short, the examples that follow fill it up for these, and count for nothing else.
-      monitor: what else to report of training, by layer and averaged since the last evaluation: ``"gradient_norm"``,
-        ``"update_ratio"`` (of the update to the weights), ``"dead_units"`` (the share that gets no gradient) and
-        ``"sparsity"`` (the share of weights below 1e-3). ``hpx.diagnose`` reads them. With ``microbatch`` also
-        ``"gradient_noise"``, of all layers together, which ``hpx.studies.noise_scale`` reads.
+      microbatch: examples that a lane computes at once. Gradients are summed until the batch is complete, so that one
+        program serves all batch sizes, and a batch may be larger than memory. Means over the batch are exact even where
+        ``microbatch`` does not divide it. Batch statistics are those of microbatches, and so are augmentations: where
+        the last microbatch of a batch is short, the examples that follow fill it up, and have no other effect.
+      monitor: what else to report, averaged since the last evaluation. For each layer, as
+        ``train/<monitor>/<layer>``: ``"gradient_norm"``, ``"update_ratio"`` (the norm of the update over that of the
+        weights) and ``"dead_units"`` (the share of units with gradient 0). Over all layers: ``"sparsity"`` (the share
+        of weights below 1e-3), and with ``microbatch`` ``"gradient_noise"``. ``hpx.diagnose`` reads those of
+        layers, ``hpx.studies.noise_scale`` the gradient noise.
       eval_batch_size: examples that one lane evaluates at once; results are exact for any.
 
     Returns:
-      A program whose metrics are ``train/loss``, ``valid/loss`` and those of ``metrics``. Its state is a dict:
-      ``params``, ``stats`` (batch statistics and the like), ``opt_state``, and what the arguments ask for. A lane
-      diverges where a metric is NaN or infinite, or at an evaluation one of ``params``.
+      A program whose metrics are ``train/loss``, ``valid/loss`` and those of ``metrics``. Its state is a NamedTuple
+      with ``params``, ``stats`` (batch statistics and the like), ``opt_state``, and further fields for what the
+      arguments ask for; ``trial.restore()`` gives it as dicts. A lane diverges where a metric is NaN or infinite, or at
+      an evaluation one of ``params``.
 
     Raises:
       InputError: an argument that cannot be used.
@@ -101,13 +103,13 @@ def supervised(
             if isinstance(data, Data)
             else show(data),
             "must be Data of Examples",
-            "Use hpx.data.from_arrays(x, y, valid=(x, y), test=(x, y)), or leave these two to be cut from x and y.",
+            "Write data=hpx.data.from_arrays(x, y).",
         )
     streamed = isinstance(data.train, Stream)
     for name, number in (("batch_size", batch_size), ("microbatch", microbatch)):
         if streamed and number is not None:
-            allowed = "must be left out with a stream, whose batches are what a step takes"
-            raise InputError(f"supervised.{name}", number, allowed, "Let the stream give batches of that size.")
+            allowed = "must be left out with a stream, whose batches have a size of their own"
+            raise InputError(f"supervised.{name}", number, allowed, f"Remove {name}={number!r}.")
     if batch_size is None and not streamed:
         raise InputError("supervised.batch_size", None, "must be given", "Write batch_size=64.")
     if isinstance(metrics, Mapping):
@@ -116,24 +118,25 @@ def supervised(
         raise InputError(
             "supervised.metrics",
             show(metrics),
-            "must be a dict of name to function, or a function of h that gives one",
-            'Write {"accuracy": hpx.metrics.accuracy}.',
+            "must be a dict of name to function, or a function of h that returns one",
+            'Write metrics={"accuracy": hpx.metrics.accuracy}.',
         )
-    for name, function in (("penalty", penalty), ("augment", augment)):
+    for name, function, signature in (("penalty", penalty, "params"), ("augment", augment, "key, batch")):
         if function is not None and not callable(function):
-            raise InputError(f"supervised.{name}", function, "must be a function whose last argument is h", "See help.")
+            allowed, remedy = "must be a function whose last argument is h", f"Write {name}=lambda {signature}, h: ..."
+            raise InputError(f"supervised.{name}", function, allowed, remedy)
     for name in monitor:
         if name not in (*MONITORS, OF_PARTS) or isinstance(monitor, str):
             known = did_you_mean(str(name), (*MONITORS, OF_PARTS))
             raise InputError("supervised.monitor", monitor, "must be a list of monitors", known)
     if OF_PARTS in monitor and microbatch is None:
-        allowed = "needs batches that come in parts, whose gradients it compares"
-        raise InputError("supervised.monitor", OF_PARTS, allowed, "Give microbatch, a part of each batch size.")
-    data = _checked(data)
+        allowed = "needs microbatches, whose gradients it compares"
+        raise InputError("supervised.monitor", OF_PARTS, allowed, "Write microbatch=16, less than each batch size.")
+    data = checked_data(data)
     train = first_batch_of(data.train)
     examples = examples_in(train)
     if batch_size is not None and not callable(batch_size):
-        _check_batch_size(batch_size, examples)
+        check_batch_size(batch_size, examples)
     training = Training(
         net=network(model),
         example=example_input(train.x),
@@ -141,7 +144,7 @@ def supervised(
         measures=Measures(
             _setting("loss", loss, lambda v: callable(v) and not _of_h(v)),
             _setting("metrics", {} if metrics is None else metrics, lambda v: isinstance(v, Mapping)),
-            _label_range(data),
+            label_range(data),
         ),
         optimizer=_setting("optimizer", optimizer, lambda v: isinstance(v, optax.GradientTransformation)),
         batch_size=None if batch_size is None else _number("batch_size", batch_size),
@@ -173,7 +176,14 @@ def supervised(
 
 
 def _program(training: Training, data: Data, steps: Any, eval_every: Any, describe: Mapping[str, object]) -> Program:
-    """Returns the program of a training."""
+    """Returns the ``Program`` of a training, with the checks of its hyperparameters.
+
+    Args:
+      training: what a lane does.
+      data: the checked splits.
+      steps, eval_every: as given to ``supervised``.
+      describe: what the manifest records.
+    """
 
     @cache  # equal objects are the same, as Batches promises
     def fields(microbatch: int | None) -> dict[str, Any]:
@@ -197,7 +207,7 @@ def _program(training: Training, data: Data, steps: Any, eval_every: Any, descri
         react=training.react,
         steps=steps,
         eval_every=eval_every,
-        parameters=lambda state: state["params"],
+        parameters=lambda state: state.params,
         predict=training.predict,
         describe=describe,
         **fields(training.microbatch),
@@ -209,7 +219,7 @@ def _validate(training: Training, data: Data, trials: Sequence[tuple[Hparams, Tr
     """Raises unless a training can run with the hyperparameters of these trials."""
     if training.batch_size is not None:
         _validate_sizes(training, data, trials, training.batch_size)
-    _check_settings(training, trials)
+    check_settings(training, trials)
 
 
 def _validate_sizes(
@@ -222,49 +232,74 @@ def _validate_sizes(
     folds = next((h.folds for h, _ in trials if "folds" in h), None)
     pooled = training.examples + examples_in(data.valid)
     most = training.examples if folds is None else pooled - ceil_div(pooled, folds)
-    sizes = {_check_batch_size(batch_size(h), most) for h, _ in trials}
+    sizes = {check_batch_size(batch_size(h), most) for h, _ in trials}
     if training.microbatch is not None and all(size % training.microbatch for size in sizes):
         raise InputError(
             "supervised.microbatch",
             training.microbatch,
             f"divides no batch size; there are {', '.join(map(str, sorted(sizes)))}",
-            f"Use {math.gcd(*sizes)}.",
+            f"Write microbatch={math.gcd(*sizes)}.",
         )
     if OF_PARTS in training.monitors and training.microbatch is not None and min(sizes) <= training.microbatch:
-        allowed = f"cannot tell noise from gradient where a batch, of {min(sizes)}, is one microbatch"
-        raise InputError("supervised.monitor", OF_PARTS, allowed, f"Use a microbatch below {min(sizes)}.")
-    for h, schedule in trials:
+        allowed = f"cannot tell noise from gradient where a batch, of {min(sizes)} examples, is one microbatch"
+        raise InputError("supervised.monitor", OF_PARTS, allowed, f"Write microbatch={max(min(sizes) // 2, 1)}.")
+    for h, length in trials:
         size = int(batch_size(h))
-        if (schedule.steps + 1) * size >= 2**32:
-            raise InputError("steps × batch_size", schedule.steps * size, "must stay below 2**32", "Use fewer steps.")
+        if (length.steps + 1) * size >= 2**32:  # positions in the sequence of epochs are uint32
+            remedy = f"Write steps={2**32 // size - 2}."
+            raise InputError("steps × batch_size", length.steps * size, "must stay below 2**32", remedy)
+
+
+# What may be given for an argument that is a constant or a function of h, and what to type.
+_ALLOWED = {
+    "loss": "must be a function of (outputs, y), or a function of h that returns one",
+    "metrics": "must be a dict of name to function, or a function of h that returns one",
+    "optimizer": "must be an Optax gradient transformation, or a function of h that returns one",
+    "early_stopping": "must be an hpx.EarlyStopping, or a function of h that returns one",
+}
+_EXAMPLES = {
+    "loss": "optax.softmax_cross_entropy_with_integer_labels",
+    "metrics": '{"accuracy": hpx.metrics.accuracy}',
+    "optimizer": "lambda h: optax.sgd(h.learning_rate)",
+    "early_stopping": "hpx.EarlyStopping(patience=3)",
+}
 
 
 def _number(name: str, value: Any) -> Callable[[Hparams], Any]:
-    """A number, or a function of ``h`` that gives one."""
+    """Returns ``value``, a number or a function of ``h``, as a function of ``h``."""
     return annotate_errors(f"supervised.{name}", value) if callable(value) else lambda h: value
 
 
 def _setting(name: str, value: Any, is_constant: Callable[[Any], bool]) -> Callable[[Hparams], Any]:
-    """``value`` as a function of ``h``: a constant becomes one that ignores it."""
+    """Returns ``value``, a constant or a function of ``h``, as a function of ``h``.
+
+    Args:
+      name: the argument of ``supervised``.
+      value: what was given for it.
+      is_constant: whether something is a constant that the argument allows.
+
+    Raises:
+      InputError: the value is neither.
+    """
     if is_constant(value):
         return lambda h: value
     if not callable(value):
-        raise InputError(f"supervised.{name}", value, "must be a constant of its kind or a function of h", "See help.")
+        raise InputError(f"supervised.{name}", value, _ALLOWED[name], f"Write {name}={_EXAMPLES[name]}.")
 
     def of(h: Hparams) -> Any:
         given = annotate_errors(f"supervised.{name}", value)(h)
         if not is_constant(given):
-            raise ProgramError(f"supervised.{name}, a function of h, gave {given!r}, which is no {name}.")
+            raise ProgramError(f"supervised.{name}, a function of h, gave {given!r}: it {_ALLOWED[name]}.")
         return given
 
     return of
 
 
 def _of_h(function: Callable[..., Any]) -> bool:
-    """Whether it is a function of ``h``: it takes but one positional argument, or its first is named so."""
+    """Returns whether ``function`` takes one positional argument only, or its first argument is named ``h``."""
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # a builtin
+    except (TypeError, ValueError):  # builtins have no signature
         return False
     positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return positional[:1] == ["h"] or (len(positional) == 1 and not any(p.kind is p.VAR_POSITIONAL for p in parameters))

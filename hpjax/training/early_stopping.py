@@ -1,4 +1,4 @@
-"""Early stopping: a trial ends when its validation metric has stalled, and keeps its best parameters."""
+"""Early stopping: ends a lane when its validation metric stalls; the lane keeps its best parameters."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -12,12 +12,12 @@ from hpjax.core.objective import Objective, minimize
 
 
 class StoppingState(NamedTuple):
-    """What early stopping carries.
+    """The state of early stopping.
 
     Attributes:
-      best: the value of the best evaluation so far, lower being better, ().
-      bad: evaluations since, that were no better, int32 ().
-      kept: what the program had then.
+      best: the value of the best evaluation so far, float (), lower being better; infinite before the first.
+      bad: evaluations since then, none of which was an improvement, int32 ().
+      kept: the variables that the best evaluation used.
     """
 
     best: jax.Array
@@ -27,21 +27,21 @@ class StoppingState(NamedTuple):
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Ends a trial when a validation metric has not improved for ``patience`` evaluations.
+    """Ends each lane when a validation metric has not improved for ``patience`` evaluations.
 
-    The trial is then complete, its lane costs nothing from the next segment on, and it keeps the parameters of
-    its best evaluation. ``valid/best_<metric>`` is the value these have: the objective to rank such trials by.
-
-    Args:
-      patience: evaluations without improvement before the end, 1 or more; may be traced.
-      min_delta: an improvement is a value better than the best by more than this, 0 or more; may be traced. Smaller
-        ones do not count, and what they reached is not kept, as in Keras.
-      objective: the metric, one of ``evaluate``, and which way is better.
-
-    Raises:
-      InputError: a number outside its range, or a metric of training.
+    The lane is then complete, costs nothing from the next segment on, and keeps the parameters of its best evaluation.
+    The metric ``valid/best_<metric>`` reports the value of that evaluation; rank such trials by it.
 
     L. Prechelt, "Early Stopping — But When?", 1998.
+
+    Args:
+      patience: evaluations without improvement before the end, 1 or more; int32 () where it is traced.
+      min_delta: an improvement is a value that is better than the best by more than this, 0 or more; float32 () where
+        it is traced. After a smaller improvement the parameters are not kept, as in Keras.
+      objective: the validation metric and its direction.
+
+    Raises:
+      InputError: a number lies outside its range, or the metric is not measured on the validation split.
 
     Example:
       >>> EarlyStopping(patience=3, objective=hpx.maximize("valid/accuracy"))
@@ -56,8 +56,9 @@ class EarlyStopping:
         check_bounds("EarlyStopping.patience", self.patience, 1)
         check_bounds("EarlyStopping.min_delta", self.min_delta, 0)
         if not isinstance(self.objective, Objective) or not self.objective.metric.startswith("valid/"):
+            allowed = "must be of a validation metric"
             raise InputError(
-                "EarlyStopping.objective", self.objective, "must be of a validation metric", 'minimize("valid/loss").'
+                "EarlyStopping.objective", self.objective, allowed, 'Write objective=hpx.minimize("valid/loss").'
             )
 
     def __repr__(self) -> str:
@@ -65,19 +66,25 @@ class EarlyStopping:
 
     @property
     def metric(self) -> str:
-        """The name of the metric among those of ``evaluate``."""
+        """The name of the metric without ``valid/``."""
         return self.objective.metric.removeprefix("valid/")
 
     def init(self, kept: Any) -> StoppingState:
-        """The state before the first evaluation."""
+        """Returns the state before the first evaluation, in which ``kept`` are the variables to keep."""
         return StoppingState(jnp.full((), jnp.inf, jnp.result_type(float)), jnp.zeros((), jnp.int32), kept)
 
     def best(self, state: StoppingState, value: jax.Array) -> jax.Array:
-        """The value of the best evaluation so far, this one included, as it is reported."""
+        """Returns the value of the best evaluation so far, including one with ``value``, float ()."""
         return self._sign * jnp.where(self._improved(state, value), self._sign * value, state.best)
 
     def look(self, state: StoppingState, value: jax.Array, kept: Any) -> tuple[StoppingState, jax.Array]:
-        """The state after an evaluation, and whether the trial is over."""
+        """Returns the state after an evaluation, and whether the trial is over, bool ().
+
+        Args:
+          state: the state before the evaluation.
+          value: the metric, float ().
+          kept: the variables that the evaluation used.
+        """
         improved = self._improved(state, value)
         bad = jnp.where(improved, 0, state.bad + 1)
         best = jnp.where(improved, self._sign * value, state.best).astype(state.best.dtype)

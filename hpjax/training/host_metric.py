@@ -1,4 +1,4 @@
-"""Metrics that NumPy computes on the host, in the middle of a compiled program."""
+"""Metrics that NumPy computes on the host, called from a compiled program."""
 
 import threading
 import traceback
@@ -16,35 +16,36 @@ from hpjax.core.format import show
 
 
 def on_host(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], jax.Array]:
-    """A function of NumPy arrays as a metric for ``supervised(metrics=...)``: what scikit-learn has, for example.
+    """Returns a metric for ``supervised(metrics=...)`` that calls a function of NumPy arrays, such as scikit-learn's.
 
-    It is slow: every lane calls it on its own, at every step and every part of an evaluation, one after the other, and
-    the device waits. Where it raises, or gives another shape, its values are NaN: that lane diverges, its neighbours
-    keep every bit, and the first time a ``RuntimeWarning`` names the error. It must not call JAX.
+    It is slow: the function is called for each lane separately, at every step and for every part of an evaluation, and
+    the device waits. If the function raises an error or returns another shape, its values are NaN: that lane diverges,
+    its neighbours keep every bit, and a ``RuntimeWarning`` names the first error. The function must not call JAX.
 
     Args:
-      function: ``function(outputs, y)``, of one lane's batch: NumPy arrays or pytrees of them, (batch, ...). It gives
-        one value an example, (batch,), or one for the batch, which then counts for each of its examples: over several
-        parts of a split (``eval_batch_size``) their mean, the last one filled up with its last example.
+      function: ``function(outputs, y)`` of one lane's batch: NumPy arrays (batch, ...) or pytrees of them. It returns
+        one value for each example, (batch,), or one value for the batch, (), which then counts for each of its
+        examples. Where a split is evaluated in several parts (``eval_batch_size``), such values are averaged over the
+        parts; the last part is filled up with copies of its last example.
 
     Returns:
-      A metric whose values are real numbers of JAX's default type, (batch,); it has no gradient.
+      ``metric(outputs, y)`` whose values are floats of JAX's default dtype, (batch,); its gradient is 0.
 
     Example:
       >>> metric = on_host(lambda outputs, y: np.median(np.abs(outputs - y)))
       >>> metric(jnp.array([1.0, 2.0, 6.0]), jnp.array([1.0, 1.0, 1.0]))
       Array([1., 1., 1.], dtype=float32)
     """
-    told = threading.Lock()
+    warned = threading.Lock()
 
     def safely(outputs: Any, y: Any, count: int, dtype: Any) -> NDArray[Any]:
         try:
             values = np.asarray(function(outputs, y), dtype)
             if values.shape not in ((), (count,)):
-                raise ValueError(f"it gave {list(values.shape)}, and must give [] or [{count}]")
+                raise ValueError(f"it returned shape {list(values.shape)}, and must return [] or [{count}]")
             return np.broadcast_to(values, (count,))
         except Exception as error:
-            if told.acquire(blocking=False):  # the lock is never released: one warning is enough
+            if warned.acquire(blocking=False):  # never released, so that only the first error is reported
                 _warn(function, error)
             return np.full((count,), np.nan, dtype)
 
@@ -59,7 +60,7 @@ def on_host(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], jax.Arr
         def fill(_: Any, out: Any, *leaves: Any) -> None:
             np.asarray(out)[...] = compute(*leaves)
 
-        # On CPUs pure_callback hangs where all threads of XLA wait for the copies of large arguments that it makes.
+        # On CPUs pure_callback copies large arguments in XLA's own threads, and hangs if all of these wait for a copy.
         found: jax.Array = jax.lax.platform_dependent(
             *leaves,
             cpu=lambda *leaves: buffer_callback(fill, values, vmap_method="sequential")(*leaves),
@@ -72,11 +73,12 @@ def on_host(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], jax.Arr
 
 
 def _warn(function: Callable[..., Any], error: Exception) -> None:
-    """Warns of an error at the user's line: the one that we called, or where there is none our own."""
+    """Warns of an error, at the line of the user's function that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
+    # The first frame is ours; the second is the user's function, unless that is written in C and has no frame.
     where = frames[min(1, len(frames) - 1)]
     message = (
-        f"metric {show(function)} fails: {type(error).__name__}: {error}. Lanes in which it does count as diverged."
+        f"metric {show(function)} fails: {type(error).__name__}: {error}. Lanes in which it fails count as diverged."
     )
     warnings.warn_explicit(message, RuntimeWarning, where.filename, where.lineno or 0)
 

@@ -1,4 +1,4 @@
-"""Losses whose numbers can be traced, one value an example; and penalties on parameters."""
+"""Losses whose numbers can be traced, with one value for each example; and penalties on parameters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,19 +12,23 @@ from hpjax.training.measures import PerExample
 
 
 def cross_entropy(*, smoothing: Any = 0.0, focal: Any = 0.0, weights: Sequence[Any] | None = None) -> PerExample:
-    """The cross-entropy of logits (..., classes) against labels, as a loss for ``supervised``.
-
-    Labels are integers (...), or probabilities (..., classes) as mixup makes them.
+    """Returns a cross-entropy loss for ``supervised``.
 
     Args:
-      smoothing: share of the target that is spread over all classes, in [0, 1].
+      smoothing: the share of the target that is spread over all classes, in [0, 1].
         C. Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016.
-      focal: the exponent γ of (1 − p) that plays down what is right already, 0 or more.
-        T.-Y. Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
-      weights: one number a class, by which the loss of its examples is multiplied.
+      focal: the exponent γ of the factor (1 − p)^γ, which lowers the loss of examples that are classified well, 0 or
+        more. T.-Y. Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
+      weights: for each class the factor of its examples' loss, 0 or more; None for no factors.
+
+    Each number may be float32 () where it is traced.
+
+    Returns:
+      ``loss(logits, labels)``: logits are float (..., classes); labels int (...), or probabilities (..., classes), as
+      mixup makes them; the result is float (...).
 
     Raises:
-      InputError: a number outside its range.
+      InputError: a number lies outside its range, or ``weights`` has another length than the classes.
 
     Example:
       >>> loss = cross_entropy(smoothing=0.1)
@@ -41,13 +45,16 @@ def cross_entropy(*, smoothing: Any = 0.0, focal: Any = 0.0, weights: Sequence[A
         classes = logits.shape[-1]
         if weights is not None and len(weights) != classes:
             raise InputError(
-                "cross_entropy.weights", len(weights), f"must be {classes} numbers, one a class", "Name them all."
+                "cross_entropy.weights",
+                len(weights),
+                f"must be {classes} numbers, one a class",
+                f"Write weights=[1.0] * {classes}.",
             )
         log_p = jax.nn.log_softmax(logits)
         hard = labels.ndim < logits.ndim
         exact = jax.nn.one_hot(labels, classes, dtype=logits.dtype) if hard else labels
         target = exact * (1 - smoothing) + smoothing / classes
-        # Where p is 1, the derivative of the factor must stay finite.
+        # Never 0, so that the derivative of the focal factor stays finite where p is 1.
         wrong = jnp.maximum(1 - jnp.exp(log_p), 1e-30)
         values: jax.Array = -(target * wrong**focal * log_p).sum(-1)
         if weights is None:
@@ -58,11 +65,17 @@ def cross_entropy(*, smoothing: Any = 0.0, focal: Any = 0.0, weights: Sequence[A
 
 
 def l1(params: Any) -> jax.Array:
-    """The sum of all absolute values: it drives weights to zero. For ``supervised(penalty=...)``.
+    """Returns the sum of all absolute values, for ``supervised(penalty=...)``; it drives weights to zero.
 
-    Its derivative at 0 is 0, where that of ``jnp.abs`` is 1, which would move what a mask keeps at 0.
+    Its derivative at 0 is 0. That of ``jnp.abs`` is 1 there, which would move weights that a mask keeps at 0.
 
     R. Tibshirani, "Regression Shrinkage and Selection via the Lasso", 1996.
+
+    Args:
+      params: a pytree of float arrays.
+
+    Returns:
+      Float ().
 
     Example:
       >>> float(l1({"w": jnp.array([1.0, -2.0])}))
@@ -72,7 +85,13 @@ def l1(params: Any) -> jax.Array:
 
 
 def l2(params: Any) -> jax.Array:
-    """The sum of all squares. For ``supervised(penalty=...)``; weight decay is the optimizer's.
+    """Returns the sum of all squares, for ``supervised(penalty=...)``. Decoupled weight decay belongs to the optimizer.
+
+    Args:
+      params: a pytree of float arrays.
+
+    Returns:
+      Float ().
 
     Example:
       >>> float(l2({"w": jnp.array([1.0, -2.0])}))

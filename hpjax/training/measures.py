@@ -1,4 +1,4 @@
-"""Measures: the loss and the metrics of a batch, one value an example, and what may be wrong with them."""
+"""Measures: the loss and the metrics of a batch, one value for each example, and checks of users' functions."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -18,9 +18,9 @@ class Measures(NamedTuple):
     """The loss and the metrics of a program.
 
     Attributes:
-      loss: the loss of a trial, a function of ``h``.
-      metrics: its metrics by name, a function of ``h``.
-      labels: lowest and highest label of the data, None where targets are no integers.
+      loss: ``loss(h)``, the loss of a trial, a function of (outputs, y).
+      metrics: ``metrics(h)``, the metrics of a trial by name, functions of (outputs, y).
+      labels: the lowest and the highest label in the data; None where targets are no integers.
     """
 
     loss: Callable[[Hparams], PerExample]
@@ -28,11 +28,17 @@ class Measures(NamedTuple):
     labels: tuple[int, int] | None
 
     def names(self, h: Hparams) -> list[str]:
-        """What is measured, the loss first."""
+        """Returns the names of what is measured: ``loss``, then the metrics."""
         return ["loss", *self.metrics(h)]
 
     def raw(self, outputs: Any, y: Any, h: Hparams) -> Values:
-        """What the user's functions give: (batch, ...)."""
+        """Returns what the user's functions return, each float (batch, ...).
+
+        Args:
+          outputs: of the model, (batch, ...) or a pytree of such arrays.
+          y: targets, likewise.
+          h: the hyperparameters.
+        """
         _check_labels(outputs, y, self.labels)
         own = self.metrics(h)
         check_metrics(own)
@@ -42,19 +48,20 @@ class Measures(NamedTuple):
         }
 
     def __call__(self, outputs: Any, y: Any, h: Hparams) -> Values:
-        """Loss and metrics of every example, (batch,)."""
+        """Returns loss and metrics of every example, each float (batch,)."""
         return per_example(self.raw(outputs, y, h), examples_in(y))
 
     def check_broadcast(self, forward: Callable[[Any], Any], batch: Examples, h: Hparams, first: Values) -> None:
-        """Raises ``ProgramError`` where an axis of a loss or metric besides the first grows with the batch.
+        """Raises ``ProgramError`` if an axis of a loss or metric besides the first grows with the batch.
 
-        Outputs (batch, 1) and y (batch,) broadcast to (batch, batch), and the mean of that is a plausible number.
+        Outputs of shape (batch, 1) and y of shape (batch,) broadcast to (batch, batch), and the mean over that is a
+        plausible number that means nothing. The functions are traced again at twice the batch size to find out.
 
         Args:
-          forward: from inputs to outputs.
+          forward: maps inputs to outputs.
           batch: the examples.
           h: the hyperparameters.
-          first: what ``unwrap_keys`` gave for the batch.
+          first: what ``raw`` returned for the batch.
         """
         if all(value.ndim <= 1 for value in first.values()):
             return
@@ -65,7 +72,7 @@ class Measures(NamedTuple):
         double = jax.tree.map(lambda a: jax.ShapeDtypeStruct((2 * a.shape[0], *a.shape[1:]), a.dtype), batch)
         try:
             second = jax.eval_shape(measure, double)
-        except Exception:  # it insists on its batch size, and so proves nothing
+        except Exception:  # a function that works at one batch size only cannot be checked in this way
             return
         for name, value in first.items():
             if value.shape[1:] != second[name].shape[1:]:
@@ -76,20 +83,22 @@ class Measures(NamedTuple):
 
 
 def check_metrics(metrics: Mapping[str, PerExample]) -> None:
-    """Raises ``InputError`` where a metric has no name of its own, or is no function."""
+    """Raises ``InputError`` unless every metric is a function and has a name other than ``loss``."""
     for name, function in metrics.items():
         if not isinstance(name, str) or name == "loss":
-            raise InputError("supervised.metrics", name, "must be a name other than loss", "Rename the metric.")
-        if not callable(function):
             raise InputError(
-                f"supervised.metrics[{name!r}]", function, "must be a function of (outputs, y)", "See help."
+                "supervised.metrics", name, "must be a name other than loss", 'Write {"my_loss": function}.'
             )
+        if not callable(function):
+            remedy = f'Write {{"{name}": lambda outputs, y: ...}}, with one value for each example.'
+            raise InputError(f"supervised.metrics[{name!r}]", function, "must be a function of (outputs, y)", remedy)
 
 
 def _check_labels(outputs: Any, y: Any, labels: tuple[int, int] | None) -> None:
+    """Raises ``InputError`` if labels do not fit the number of outputs, which JAX would clip without a word."""
     if labels is None or not hasattr(outputs, "ndim") or not hasattr(y, "ndim") or outputs.ndim != y.ndim + 1:
         return
-    if not jnp.issubdtype(y.dtype, jnp.integer):  # mixed by an augmentation
+    if not jnp.issubdtype(y.dtype, jnp.integer):  # an augmentation mixed labels into probabilities
         return
     lowest, highest = labels
     classes = outputs.shape[-1]
@@ -98,20 +107,41 @@ def _check_labels(outputs: Any, y: Any, labels: tuple[int, int] | None) -> None:
             "data.y",
             lowest if lowest < 0 else highest,
             f"labels must lie in 0 … {classes - 1}, since the model gives {classes} outputs",
-            f"Give the model {highest + 1} outputs, renumber the labels, or make y real if this is regression.",
+            f"Write nn.Dense({highest + 1}) as the last layer, renumber the labels from 0, or make y float to regress.",
         )
 
 
 def per_example(raw: Values, count: int) -> Values:
-    """What ``unwrap_keys`` gave, averaged over all axes but the first, which must count the examples."""
+    """Returns values (examples, ...), averaged over all axes but the first: (examples,).
+
+    Args:
+      raw: what ``Measures.raw`` returned.
+      count: number of examples.
+
+    Raises:
+      ProgramError: a first axis does not count the examples.
+    """
     return {name: _per_example(name, value, count) for name, value in raw.items()}
 
 
 def _per_example(name: str, value: jax.Array, count: int) -> jax.Array:
-    """``value`` averaged over all axes but the first, which must count the examples."""
     if value.ndim == 0 or value.shape[0] != count:
         raise ProgramError(
-            f"{name} must give one value an example, shape ({count},) or ({count}, ...), got {list(value.shape)}: "
-            "leave out the mean, hpjax takes it."
+            f"{name} must give one value for each example, shape ({count},) or ({count}, ...), "
+            f"got {list(value.shape)}: "
+            "leave out the mean over examples, which hpjax takes."
         )
     return value.reshape(count, -1).mean(-1)
+
+
+def penalty_of(penalty: Callable[[Any, Hparams], Any], params: Any, h: Hparams) -> jax.Array:
+    """Returns the penalty on the parameters, a number ().
+
+    Raises:
+      ProgramError: the user's function does not give a scalar.
+    """
+    value = annotate_errors("supervised.penalty", penalty)(params, h)
+    if not isinstance(value, jax.Array | float | int) or jnp.shape(value) != ():
+        found = list(value.shape) if isinstance(value, jax.Array) else type(value).__name__
+        raise ProgramError(f"supervised.penalty must give a scalar, got {found}. Sum over the parameters.")
+    return jnp.asarray(value)

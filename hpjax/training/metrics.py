@@ -1,4 +1,4 @@
-"""Metrics of a batch: functions of (outputs, y) that give one value an example, shape (batch,)."""
+"""Metrics of a batch: functions of (outputs, y) that return one value for each example, shape (batch,)."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,14 @@ __all__ = ["absolute_error", "accuracy", "on_host", "squared_error", "top_k"]
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """1 where the largest logit is the label's: logits (..., classes), labels int (...) to float (...).
+    """Returns 1 where the largest logit is that of the label, else 0.
+
+    Args:
+      logits: float (..., classes).
+      labels: int (...), each below ``classes``.
+
+    Returns:
+      1.0 or 0.0, of the dtype of ``logits``, (...).
 
     Example:
       >>> accuracy(jnp.array([[0.1, 0.9], [0.8, 0.2]]), jnp.array([1, 1]))
@@ -20,7 +27,18 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def top_k(k: int):  # type: ignore[no-untyped-def]
-    """A metric that is 1 where the label is among the ``k`` largest logits."""
+    """Returns a metric that is 1 where the logit of the label is among the ``k`` largest, else 0.
+
+    Args:
+      k: number of logits, at most the number of classes.
+
+    Returns:
+      ``metric(logits, labels)`` as ``accuracy``.
+
+    Example:
+      >>> top_k(2)(jnp.array([[0.1, 0.9, 0.5], [0.8, 0.2, 0.4]]), jnp.array([2, 1]))
+      Array([1., 0.], dtype=float32)
+    """
 
     def metric(logits: jax.Array, labels: jax.Array) -> jax.Array:
         return jnp.any(jax.lax.top_k(logits, k)[1] == labels[..., None], axis=-1).astype(logits.dtype)
@@ -29,12 +47,40 @@ def top_k(k: int):  # type: ignore[no-untyped-def]
 
 
 def squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
-    """The squared difference, averaged over all axes but the first: (batch, ...) to (batch,)."""
+    """Returns (outputs − y)², averaged over all axes but the first.
+
+    Args:
+      outputs, y: float (batch, ...), of equal shapes.
+
+    Returns:
+      Float (batch,).
+
+    Raises:
+      InputError: the shapes differ.
+
+    Example:
+      >>> squared_error(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0]))
+      Array([0., 4.], dtype=float32)
+    """
     return jnp.square(_difference(outputs, y)).reshape(len(y), -1).mean(-1)
 
 
 def absolute_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
-    """The absolute difference, averaged over all axes but the first: (batch, ...) to (batch,)."""
+    """Returns |outputs − y|, averaged over all axes but the first.
+
+    Args:
+      outputs, y: float (batch, ...), of equal shapes.
+
+    Returns:
+      Float (batch,).
+
+    Raises:
+      InputError: the shapes differ.
+
+    Example:
+      >>> absolute_error(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0]))
+      Array([0., 2.], dtype=float32)
+    """
     return jnp.abs(_difference(outputs, y)).reshape(len(y), -1).mean(-1)
 
 
@@ -44,6 +90,6 @@ def _difference(outputs: jax.Array, y: jax.Array) -> jax.Array:
             "outputs",
             jnp.shape(outputs),
             f"must have the shape of y, {jnp.shape(y)}",
-            "Let the model give outputs[:, 0], or give y a last axis: y[:, None].",
+            "Return outputs[:, 0] from the model, or write y[:, None] in the data.",
         )
     return outputs - y

@@ -1,4 +1,8 @@
-"""Monitors: what a tuner watches in each lane besides its loss, from gradients and updates that are there anyway."""
+"""Monitors: what a tuner watches in each lane besides its loss, computed from gradients and updates.
+
+A monitor takes ``params``, their ``gradients`` and the optimizer's ``updates``, three pytrees of equal structure, and
+returns a dict of metrics, each float (). A layer is named by the path of the module that has its arrays.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +14,12 @@ from hpjax.core.arrays import ceil_div
 
 Values = dict[str, jax.Array]
 
-# A weight this small counts as none: an L1 penalty leads there by gradients, which never stop at 0.
+# A smaller weight counts as zero: under an L1 penalty gradient steps bring a weight near 0 but never exactly to it.
 NO_WEIGHT = 1e-3
 
 
 def _by_layer(tree: Any) -> dict[str, list[jax.Array]]:
-    """The arrays of each layer, under the path of the module that has them."""
+    """Returns the arrays of each layer, by the path of the module that has them."""
     layers: dict[str, list[jax.Array]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         names = [str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", "")))) for entry in path]
@@ -28,12 +32,12 @@ def _norm(arrays: list[jax.Array]) -> jax.Array:
 
 
 def gradient_norm(params: Any, gradients: Any, updates: Any) -> Values:
-    """The Euclidean norm of each layer's gradient."""
+    """Returns the Euclidean norm of each layer's gradient."""
     return {f"gradient_norm/{layer}": _norm(arrays) for layer, arrays in _by_layer(gradients).items()}
 
 
 def update_ratio(params: Any, gradients: Any, updates: Any) -> Values:
-    """Each layer's norm of the update over the norm of the weights; about 1e-3 is usual (Stanford CS231n, notes 3)."""
+    """Returns each layer's norm of the update over that of the weights; 1e-3 is usual (Stanford CS231n, notes 3)."""
     weights = _by_layer(params)
     return {
         f"update_ratio/{layer}": _norm(arrays) / jnp.maximum(_norm(weights[layer]), 1e-12)
@@ -42,9 +46,9 @@ def update_ratio(params: Any, gradients: Any, updates: Any) -> Values:
 
 
 def dead_units(params: Any, gradients: Any, updates: Any) -> Values:
-    """The share of each layer's units whose weights get no gradient from a batch: those of a ReLU that never fires.
+    """Returns the share of each layer's units whose weights have gradient 0: ReLU units that are 0 for a whole batch.
 
-    Units without weights, which masks make, do not count.
+    Units whose weights are all 0 are not counted, since masks make them.
     """
     weights = _by_layer(params)
     return {
@@ -55,8 +59,9 @@ def dead_units(params: Any, gradients: Any, updates: Any) -> Values:
 
 
 def _silent(gradient: jax.Array, weight: jax.Array) -> jax.Array:
-    silent, there = (_per_unit(gradient == 0, jnp.all), _per_unit(weight != 0, jnp.any))
-    return jnp.sum(silent & there).astype(weight.dtype) / jnp.maximum(jnp.sum(there), 1)
+    """Returns the share of units, on the last axis, whose weights are not all 0 and have gradient 0."""
+    silent, used = (_per_unit(gradient == 0, jnp.all), _per_unit(weight != 0, jnp.any))
+    return jnp.sum(silent & used).astype(weight.dtype) / jnp.maximum(jnp.sum(used), 1)
 
 
 def _per_unit(condition: jax.Array, join: Callable[..., jax.Array]) -> jax.Array:
@@ -64,50 +69,53 @@ def _per_unit(condition: jax.Array, join: Callable[..., jax.Array]) -> jax.Array
 
 
 def sparsity(params: Any, gradients: Any, updates: Any) -> Values:
-    """The share of all weights whose size is below 1e-3; biases apart, and what masks leave out."""
+    """Returns the share of all weights below 1e-3 in absolute value, without biases and masked weights."""
     small, counted = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
     for weight in jax.tree.leaves(params):
         if weight.ndim > 1:
-            there = weight != 0
-            kept = jnp.any(there, axis=-1, keepdims=True) & jnp.any(
-                there, axis=tuple(range(weight.ndim - 1)), keepdims=True
+            # Masks make whole rows and columns 0.
+            used = weight != 0
+            kept = jnp.any(used, axis=-1, keepdims=True) & jnp.any(
+                used, axis=tuple(range(weight.ndim - 1)), keepdims=True
             )
             small, counted = small + jnp.sum(kept & (jnp.abs(weight) < NO_WEIGHT)), counted + jnp.sum(kept)
     return {"sparsity": small / jnp.maximum(counted, 1)}
 
 
 def square(tree: Any) -> jax.Array:
-    """The squared Euclidean norm of all arrays together."""
+    """Returns the squared Euclidean norm of all arrays together, float ()."""
     return sum((jnp.sum(jnp.square(a)) for a in jax.tree.leaves(tree)), start=jnp.zeros(()))
 
 
-def gradient_noise(whole: jax.Array, parts: jax.Array, size: Any, microbatch: int) -> Values:
-    """What a batch that came in microbatches says of the gradient and its noise, each without bias.
+def gradient_noise(full: jax.Array, parts: jax.Array, size: Any, microbatch: int) -> Values:
+    """Returns unbiased estimates of the squared gradient |G|² and of its noise tr Σ, from one batch in microbatches.
 
-    The expected square of a mean over B examples is |G|² + tr Σ / B, so that two sizes tell the two apart
-    (McCandlish et al. 2018, arXiv 1812.06162, appendix A.1). Of examples without replacement Σ is the sample's
-    covariance, and |G|² that of the distribution they are from.
+    The expected squared norm of a mean over B examples is |G|² + tr Σ / B, so that the norms at two sizes, of the batch
+    and of its microbatches, determine both (S. McCandlish et al., "An Empirical Model of Large-Batch Training", 2018,
+    arXiv 1812.06162, appendix A.1). Since examples are drawn without replacement, Σ is the covariance over the training
+    split, and |G|² refers to the distribution that the split is a sample of.
 
     Args:
-      whole: the squared norm of the batch's mean gradient.
-      parts: the sum over its microbatches of the squared norm of what each adds to that mean.
-      size: examples of the batch, more than ``microbatch``; a number or ().
-      microbatch: of a microbatch; the last may be short.
+      full: the squared norm of the batch's mean gradient, float ().
+      parts: the sum over the microbatches of the squared norm of what each adds to that mean, float ().
+      size: examples of the batch, more than ``microbatch``; a number, or int32 () where it is traced.
+      microbatch: examples of a microbatch; the last one may have fewer.
 
     Returns:
-      ``gradient_noise/signal``, |G|², which may come out negative, ``gradient_noise/trace``, tr Σ, and
-      ``gradient_noise/batches``, 1, whose mean over calls tells of how many batches the means of the others are.
+      ``gradient_noise/signal``, |G|², which may be negative; ``gradient_noise/trace``, tr Σ; and
+      ``gradient_noise/batches``, which is 1: its mean over calls is the share of calls that completed a batch.
     """
     before = ceil_div(size, microbatch) - 1
     part = microbatch / size
+    # The sum of the squared shares that the microbatches have in the batch, the last one taking what remains.
     concentration = before * part**2 + (1 - before * part) ** 2
-    signal = (whole - parts) / (1 - concentration)
-    found = {"signal": signal, "trace": size * (whole - signal), "batches": jnp.ones_like(signal)}
+    signal = (full - parts) / (1 - concentration)
+    found = {"signal": signal, "trace": size * (full - signal), "batches": jnp.ones_like(signal)}
     return {f"gradient_noise/{name}": value for name, value in found.items()}
 
 
 MONITORS: dict[str, Callable[[Any, Any, Any], Values]] = {
     monitor.__name__: monitor for monitor in (gradient_norm, update_ratio, dead_units, sparsity)
 }
-# Of the microbatches of a step, where those above are of the whole.
+# The monitor that compares the microbatches of a step; those above look at the whole batch.
 OF_PARTS = gradient_noise.__name__

@@ -1,4 +1,4 @@
-"""Flax models behind one interface: Linen and NNX as pure functions of (params, stats)."""
+"""One interface to Flax models: Linen and NNX modules as pure functions of (params, stats)."""
 
 import inspect
 import sys
@@ -15,7 +15,7 @@ from hpjax.core.hparams import Hparams
 Params = Any
 Stats = Any
 
-# What Flax models call the argument of __call__ that tells training from evaluation, and its value in training.
+# Names that Flax models give to the argument of __call__ that tells training from evaluation; its value in training.
 TRAIN_ARGUMENTS = {
     "train": True,
     "training": True,
@@ -29,8 +29,8 @@ class Network(NamedTuple):
     """A model as pure functions.
 
     Attributes:
-      init: ``init(key, x, h) -> (params, stats)``; ``x`` is one batch, of which only shape and dtype matter.
-      apply: ``apply(key, params, stats, x, h, train) -> (outputs, stats)``; the key feeds dropout.
+      init: ``init(key, x, h) -> (params, stats)``; ``x`` is a batch (1, ...), of which only shape and dtype matter.
+      apply: ``apply(key, params, stats, x, h, train) -> (outputs, stats)``; dropout draws from the key.
     """
 
     init: Callable[[jax.Array, Any, Hparams], tuple[Params, Stats]]
@@ -38,7 +38,11 @@ class Network(NamedTuple):
 
 
 def network(model: Any) -> Network:
-    """The network of a Linen module, or of a function of ``h`` (Linen) or of ``h`` and ``rngs`` (NNX).
+    """Returns the network of a model.
+
+    Args:
+      model: a Linen module, a function of ``h`` that returns one, or a function of ``h`` and ``rngs`` that returns an
+        NNX module.
 
     Raises:
       InputError: ``model`` is none of these.
@@ -50,25 +54,25 @@ def network(model: Any) -> Network:
             "supervised.model",
             type(model).__name__,
             "is an NNX module whose parameters are drawn already, so that every replicate would begin alike",
-            "Give a function: lambda h, rngs: " + type(model).__name__ + "(..., rngs=rngs).",
+            f"Write model=lambda h, rngs: {type(model).__name__}(..., rngs=rngs).",
         )
     if not callable(model) or inspect.isclass(model):
         raise InputError(
             "supervised.model",
             model,
             "must be a Linen module, a function of h, or for NNX a function of h and rngs",
-            "Write lambda h: MLP(h.hidden).",
+            "Write model=lambda h: MLP(h.hidden).",
         )
     return _nnx(model) if required_arguments(model) == 2 else _linen(model)
 
 
 def _is_nnx(model: Any) -> bool:
-    """Whether it is an NNX module: none is where nobody imported NNX, which takes a while."""
+    """Returns whether ``model`` is an NNX module, without importing NNX, which is slow: if no one has, it is none."""
     return "flax.nnx" in sys.modules and isinstance(model, sys.modules["flax.nnx"].Module)
 
 
 def required_arguments(function: Callable[..., Any]) -> int:
-    """How many positional arguments ``function`` cannot do without."""
+    """Returns the number of positional arguments of ``function`` that have no default."""
     return sum(
         p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
         for p in inspect.signature(function).parameters.values()
@@ -83,12 +87,11 @@ def _linen(build: Callable[[Hparams], Any]) -> Network:
                 "supervised.model",
                 type(built).__name__,
                 "is an NNX module and needs rngs of the sweep",
-                "Write lambda h, rngs: ...",
+                f"Write model=lambda h, rngs: {type(built).__name__}(..., rngs=rngs).",
             )
         if not isinstance(built, linen.Module):
-            raise InputError(
-                "supervised.model", type(built).__name__, "must give a Flax module", "Return the module itself."
-            )
+            allowed = "must give a Flax module"
+            raise InputError("supervised.model", type(built).__name__, allowed, "Write model=lambda h: MLP(h.hidden).")
         return built
 
     def mode(built: linen.Module, train: bool) -> dict[str, Any]:
@@ -105,6 +108,7 @@ def _linen(build: Callable[[Hparams], Any]) -> Network:
         variables = {"params": params, **stats}
         if not train:
             return built.apply(variables, x, **mode(built, False)), stats
+        # Layers may draw from "params" in training, too; dropout has the key itself.
         rngs = {"dropout": key, "params": jax.random.fold_in(key, 1)}
         outputs, updated = built.apply(variables, x, **mode(built, True), rngs=rngs, mutable=list(stats))
         return outputs, {**stats, **updated}
@@ -122,7 +126,7 @@ def _nnx(build: Callable[[Hparams, Any], Any]) -> Network:
                 "supervised.model",
                 type(built).__name__,
                 "of h and rngs must give an NNX module",
-                "For a Linen module write lambda h: ..., without rngs.",
+                "For a Linen module write model=lambda h: ..., without rngs.",
             )
         return built
 
@@ -134,8 +138,8 @@ def _nnx(build: Callable[[Hparams, Any], Any]) -> Network:
         return parts(module(key, h))
 
     def apply(key: jax.Array, params: Params, stats: Stats, x: Any, h: Hparams, train: bool) -> tuple[Any, Stats]:
-        # Built anew at every call, since traced hyperparameters may stand in its attributes; the fresh
-        # parameters are overwritten at once, and XLA drops their initialization.
+        # Built at every call, since traced hyperparameters may be attributes of the module. Its fresh parameters are
+        # overwritten here, so that XLA drops their initialization.
         built = module(key, h)
         nnx.update(built, params)
         nnx.update(built, stats)
@@ -150,5 +154,5 @@ def _nnx(build: Callable[[Hparams, Any], Any]) -> Network:
 
 
 def example_input(x: Any) -> Any:
-    """One example of zeros like those of ``x``: what a model is initialized with."""
+    """Returns one example of zeros, (1, ...), with the shapes and dtypes of ``x``, to initialize a model with."""
     return jax.tree.map(lambda a: np.zeros((1, *a.shape[1:]), a.dtype), x)

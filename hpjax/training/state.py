@@ -1,0 +1,75 @@
+"""The state of a lane of a supervised program: NamedTuples whose fields are None where nobody asked for them."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from hpjax.training.early_stopping import StoppingState
+from hpjax.training.measures import Values
+
+
+class LastEvaluation(NamedTuple):
+    """The last evaluation, for optimizers that look at metrics.
+
+    Attributes:
+      metrics: the metrics of the validation split by their full names, float (); infinite before the first evaluation.
+      evaluations: number of evaluations so far, int32 ().
+    """
+
+    metrics: Values
+    evaluations: jax.Array
+
+
+class Accumulated(NamedTuple):
+    """The sums over the microbatches of a batch that have been computed so far.
+
+    Attributes:
+      gradients: a pytree like the parameters.
+      loss: float ().
+      parts: number of microbatches, int32 ().
+      squares: the sum of their gradients' squared norms, float (); None unless the gradient noise is monitored.
+    """
+
+    gradients: Any
+    loss: jax.Array
+    parts: jax.Array
+    squares: jax.Array | None
+
+
+class TrainingState(NamedTuple):
+    """The state of a lane; a field that the arguments of ``supervised`` do not ask for is None.
+
+    Attributes:
+      params: the parameters of the model.
+      stats: the model's other variables, such as batch statistics.
+      opt_state: the state of the optimizer.
+      average: the moving average of ``params``.
+      stopping: the state of early stopping.
+      last: the last evaluation.
+      accumulated: the sums over microbatches.
+    """
+
+    params: Any
+    stats: Any
+    opt_state: Any
+    average: Any = None
+    stopping: StoppingState | None = None
+    last: LastEvaluation | None = None
+    accumulated: Accumulated | None = None
+
+    @property
+    def evaluated(self) -> "Evaluated":
+        """What evaluations use: the averaged parameters if there are any, and the statistics."""
+        return Evaluated(self.params if self.average is None else self.average, self.stats)
+
+
+class Evaluated(NamedTuple):
+    """The variables of a model that an evaluation uses, and that early stopping keeps of the best one.
+
+    Attributes:
+      params: the parameters, or their moving average.
+      stats: the model's other variables.
+    """
+
+    params: Any
+    stats: Any
