@@ -10,7 +10,7 @@ import pytest
 import hpjax as hpx
 from hpjax.core.bounds import check_bounds, collecting
 from hpjax.core.hparams import Hparams, reading
-from hpjax.sweep.planning.planner import prepare
+from hpjax.sweep.planning.planner import plan_first_round
 
 
 def planned(reads, high, meet=lambda: None):
@@ -34,7 +34,7 @@ def planned(reads, high, meet=lambda: None):
     space = hpx.Space(rate=hpx.LogUniform(1e-3, 0.4), kind=hpx.Choice("a", "b"), share=hpx.Uniform(0, high))
     try:
         # Not by Sweep.plan(), which below Python 3.12 lets one thread in at a time: it is behind a cached_property.
-        plan = prepare(hpx.Sweep(program, space, trials=8)).plan
+        plan = plan_first_round(hpx.Sweep(program, space, trials=8).spec)
     except hpx.InputError as error:
         return str(error)
     return (
