@@ -184,7 +184,7 @@ MISTAKES = {
     "scheduler as class": (lambda: planned(scheduler=Stopper), "must be a Scheduler"),
     "no such device count": (
         lambda: planned(devices=64),
-        "Sweep.devices = 64: must lie between 1 and 4, the number of cpu devices. Leave it out to use them all",
+        "Sweep.devices = 64: must lie between 1 and 4, the number of cpu devices. Leave devices out to use them all",
     ),
     "no file": (lambda: hpx.data.from_npz("nowhere.npz"), "from_npz.path = 'nowhere.npz': must exist"),
     "no folder": (lambda: hpx.data.from_idx("nowhere"), "from_idx.folder = 'nowhere': must exist"),

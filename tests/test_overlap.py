@@ -101,7 +101,7 @@ def test_the_next_groups_compile_while_one_trains(calls, monkeypatch):
         return compile_one(recipe, h, *args)
 
     monkeypatch.setattr(groups, "compiling", noted)
-    monkeypatch.setattr(wave, "AT_ONCE", 2)
+    monkeypatch.setattr(wave, "COMPILE_THREADS", 2)
     with compilations() as programs:
         in_groups().run(progress=False)
     assert len(programs) == 3, "nothing twice"

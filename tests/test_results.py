@@ -135,9 +135,9 @@ def test_final_states(result):
 def test_the_directory(directory):
     manifest = json.loads((directory / "manifest.json").read_text())
     assert {"versions", "devices", "command", "created", "sweep", "plan"} <= manifest.keys()
-    assert manifest.versions["jax"] == jax.__version__
-    assert manifest.sweep.seed == 0
-    assert manifest.sweep.space == {"alternative 0": {"rate": "LogUniform(0.001, 1000000)"}}
+    assert manifest["versions"]["jax"] == jax.__version__
+    assert manifest["sweep"]["seed"] == 0
+    assert manifest["sweep"]["space"] == {"alternative 0": {"rate": "LogUniform(0.001, 1000000)"}}
     with sqlite3.connect(directory / "results.sqlite") as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         rows = database.execute("SELECT wave, segment, metric FROM curves ORDER BY 1, 2, 3").fetchall()

@@ -399,7 +399,7 @@ def test_a_job_says_what_is_wrong(hpjax, tmp_path):
     with pytest.raises(hpx.InputError, match="one of at most 5 shards"):
         hpx.cluster.Job("sweep.py", tmp_path / "a", shard=(1, 6))()
     (tmp_path / "wrong.py").write_text("sweep = undefined")
-    with pytest.raises(hpx.RunError, match=r"wrong.py' cannot be run; the job's log says why"):
+    with pytest.raises(hpx.RunError, match=r"wrong.py' cannot be run: read the error in the job's log"):
         hpx.cluster.Job("wrong.py", tmp_path / "a")()
 
 

@@ -263,7 +263,7 @@ def test_noise_where_evaluations_fall_between_batches():
 
 
 def test_noise_without_parts_is_refused():
-    with pytest.raises(hpx.InputError, match=r"supervised.monitor = 'gradient_noise': needs batches that"):
+    with pytest.raises(hpx.InputError, match=r"supervised.monitor = 'gradient_noise': needs microbatches"):
         linear(microbatch=None)
     space = hpx.Space(rate=0.1, batch=hpx.Choice(4, 8))
     with pytest.raises(hpx.InputError, match=r"gradient_noise.*cannot tell noise from gradient where a batch, of 4"):

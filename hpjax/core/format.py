@@ -1,9 +1,8 @@
 """Formatting of values, tables and numbers as plain text."""
 
+import numbers
 from collections.abc import Sequence
 from functools import partial
-
-import numpy as np
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -63,7 +62,8 @@ def metric(value: float) -> str:
 
 def show(value: object) -> str:
     """Returns a value as a person would write it: ``0.0003``, ``1e-5``, ``256``, ``relu``, ``adamw``."""
-    if isinstance(value, float | np.floating):
+    # Those of NumPy, too, without importing it: --help must not wait.
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
         number = float(value)
         if number.is_integer() and abs(number) < 1e16:
             return str(int(number))
