@@ -99,9 +99,8 @@ def _state(spec: SweepSpec, plan: Plan, store: Store, result: Result, more_steps
     scores.values[:known] = result.last(spec.objective.metric)
     scores.steps[:known] = np.nan_to_num(result.curves("step")).max(axis=(1, 2), initial=0)
     scores.stopped[:known] = (result.lane_status == "stopped").any(axis=1)
-    widths = list(plan.widths)
-    for group in set(result.groups.tolist()):
-        widths[group] = int(result.widths[result.groups == group].min())
+    # The plan is that of the first round: groups that later rounds brought are in the result only.
+    widths = [result.widths[result.groups == group].min() for group in range(int(result.groups.max()) + 1)]
     waves = sorted(set(result.waves[result.rounds == last].tolist()) - {NO_WAVE})
     return RunState(
         progress=RunProgress(last, 0, int(result.lane_step.sum()), 0),

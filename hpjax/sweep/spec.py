@@ -60,12 +60,14 @@ class SweepSpec:
             if not isinstance(value, kind):
                 allowed = f"must be of type {kind.__name__}"
                 raise InputError(f"Sweep.{name}", value, allowed, f"Write {name}={example}.")
-        for name in ("rounds", "replicates"):
-            self._set(name, _each(getattr(self, name), partial(check_int, f"Sweep.{name}")))
-        for name in ("trials", "width", "segment", "devices"):
-            if getattr(self, name) is not None:
-                self._set(name, _each(getattr(self, name), partial(check_int, f"Sweep.{name}")))
+        self._set("replicates", check_int("Sweep.replicates", self.replicates))
         self._set("seed", check_int("Sweep.seed", self.seed, least=0))
+        for name in ("trials", "segment", "devices"):
+            if getattr(self, name) is not None:
+                self._set(name, check_int(f"Sweep.{name}", getattr(self, name)))
+        self._set("rounds", _each(self.rounds, partial(check_int, "Sweep.rounds")))
+        if self.width is not None:
+            self._set("width", _each(self.width, partial(check_int, "Sweep.width")))
         if self.kernels is not None:
             self._set("kernels", _each(self.kernels, partial(_one_of, "kernels", KERNELS)))
         _one_of("randomness", RANDOMNESS, self.randomness)

@@ -115,6 +115,11 @@ class Plan:
         return next(r for r in range(len(self.rounds)) if trial < sum(self.rounds[: r + 1]))
 
     @cached_property
+    def last_round_begin(self) -> int:
+        """The first trial of the round that was planned last."""
+        return sum(self.rounds[: self.round_of(len(self.points) - 1)])
+
+    @cached_property
     def steps(self) -> tuple[int, ...]:
         """Per trial, how many optimizer steps it takes."""
         return tuple(length.steps for length in self.lengths)

@@ -130,8 +130,15 @@ def _next(spec: SweepSpec, plan: Plan, history: Sequence[Observation]) -> Plan:
             raise InputError(f"Space.{name}", new[0].get(name), allowed, "Write static=True for its domain.")
     _check_numbers(spec, found, first)
     _check_scheduler(spec, plan.rounds, found, first)
-    plan = replace(plan, groups=found.groups, shapes=found.shapes, points=found.points, lengths=found.lengths)
-    return arranged(spec, plan, first)
+    plan = replace(
+        plan,
+        groups=found.groups,
+        shapes=found.shapes,
+        verdicts=tuple(found.verdicts.values()),
+        points=found.points,
+        lengths=found.lengths,
+    )
+    return arranged(spec, plan)
 
 
 def _check_generator() -> None:
