@@ -272,6 +272,14 @@ def test_a_parked_feed_has_nothing_on_the_devices():
     feed.close()
 
 
+def test_a_closed_feed_keeps_no_block():
+    feed = fed()
+    held = weakref.ref(feed.at(STEPS - 1)[0]["x"])
+    feed.close()
+    feed.close()
+    assert held() is None
+
+
 def test_a_feed_goes_on_from_a_position_of_other_blocks():
     for begin, step in ((7, 12), (12, 12), (10, 11)):
         feed = fed(step, Position(begin))
