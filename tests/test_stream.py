@@ -551,8 +551,8 @@ MISTAKES = {
     "microbatch": (lambda: streamed(microbatch=2), r"supervised.microbatch = 2: must be left out"),
     "no batch size": (lambda: classifier(batch_size=None), r"supervised.batch_size = None: must be given"),
     "no examples": (lambda: streamed(data=PROGRAM.data), r"must be Data of Examples"),
-    "luck": (lambda: sweep(randomness="independent"), r"'independent': cannot be with a data stream"),
-    "folds": (lambda: sweep(folds=2), r"Sweep.folds = 2: cannot be with a data stream"),
+    "luck": (lambda: sweep(randomness="independent"), r"'independent': cannot be had with a data stream"),
+    "folds": (lambda: sweep(folds=2), r"Sweep.folds = 2: cannot be had with a data stream"),
     "labels": (lambda: hpx.Sweep(streamed(model=nn.Dense(2)), ONE, trials=1).plan(), r"labels must lie in 0 … 1"),
 }
 

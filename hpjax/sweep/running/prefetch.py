@@ -98,7 +98,7 @@ class BlockPrefetcher:
         return self._current.after if used else self._current.before
 
     def close(self) -> None:
-        """Ends the thread after the batch that it is drawing, and frees the blocks; a thread that hangs stays behind."""
+        """Ends the thread after the batch that it is drawing, and frees the blocks. A thread that hangs stays."""
         if self._closed.is_set():
             return
         self._closed.set()
