@@ -1,4 +1,4 @@
-"""Later rounds: groups and verdicts that only they bring."""
+"""Later rounds: groups and verdicts that only they bring; trials that stopped and run again."""
 
 import dataclasses
 
@@ -8,6 +8,8 @@ import pytest
 from helpers import quadratic, same_bits
 
 import hpjax as hpx
+from hpjax.results.store.rows import Change
+from hpjax.sweep.running.scores import Scores
 
 
 class Sizes(hpx.Sampler):
@@ -59,3 +61,14 @@ def test_what_a_later_round_finds_static_stays_static():
 def test_only_rounds_widths_and_kernels_are_tuples(name):
     with pytest.raises(hpx.InputError, match=rf"Sweep\.{name} = \(2, 2\): must be a whole number"):
         hpx.Sweep(quadratic(), hpx.Space(rate=hpx.LogUniform(1e-3, 1)), **({"trials": 4} | {name: (2, 2)}))
+
+
+def test_a_stopped_trial_that_runs_again_can_be_the_best():
+    objective = hpx.minimize("valid/loss")
+    scores = Scores.none(2, 1, racing=True)
+    lanes = np.array([0, 1]), np.array([0, 0])
+    scores = scores.with_evaluation(objective, lanes, np.array([5, 5]), {"valid/loss": np.array([0.1, 0.2])}, [0, 1])
+    assert scores.best(objective) == (0, 0.1)
+    scores = scores.with_changes([Change(0, 0, "stopped", 5)])
+    assert scores.best(objective) == (1, 0.2)
+    assert scores.with_changes([Change(0, 0, "running", 5)]).best(objective) == (0, 0.1)

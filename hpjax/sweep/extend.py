@@ -87,16 +87,15 @@ def _check_steps(spec: SweepSpec, plan: Plan, was: dict[str, Any], now: dict[str
     if any(group.eval_every == AT_THE_END for group in plan.groups):
         raise refused("it was evaluated at its end only, where a longer run is not. Begin a new run")
     if any(calls % group.eval_every for group in plan.groups):
-        raise refused(
-            "it ended with an evaluation that a longer run does not make. Begin a new run whose eval_every divides steps"
-        )
+        why = "it ended with an evaluation that a longer run does not make"
+        raise refused(f"{why}. Begin a new run with an eval_every that divides its steps")
 
 
 def _state(spec: SweepSpec, plan: Plan, store: Store, result: Result, more_steps: bool) -> RunState:
     """Returns the state of a finished run at the end of its last round.
 
     Args:
-      spec: the sweep as it is extended.
+      spec: the extended sweep.
       plan: the plan of its first round.
       store: the store of the finished run.
       result: its result.
@@ -130,7 +129,7 @@ def _wave(spec: SweepSpec, plan: Plan, store: Store, result: Result, number: int
     """Returns the state of a finished wave.
 
     Args:
-      spec: the sweep as it is extended.
+      spec: the extended sweep.
       plan: the plan of its first round.
       store: the store of the finished run.
       result: its result.

@@ -25,7 +25,7 @@ from hpjax.sweep.spec import SweepSpec
 
 # How many differences the text shows.
 SHOWN = 10
-# Another version of one of these packages may trace the same program to another text, whose digest is then no evidence.
+# Other versions of these packages may trace the same program to another text, so that digests cannot be compared.
 OF_CODE = ("jax", "jaxlib", "flax", "optax", "hpjax")
 
 

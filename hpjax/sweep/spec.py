@@ -89,13 +89,13 @@ class SweepSpec:
         """Raises ``InputError`` where a data stream cannot give what is asked for."""
         if self.stream is None:
             return
-        shared = "cannot be had with a data stream, whose batches all lanes share, in its order"
+        shared = "cannot be had with a data stream: all lanes share its batches, in its order"
         if self.randomness == "independent":
             remedy = 'Write randomness="shared", or give the data as arrays: hpx.data.from_arrays(x, y).'
             raise InputError("Sweep.randomness", self.randomness, shared, remedy)
         if self.folds is not None:
             remedy = "Leave folds out, or give the data as arrays: hpx.data.from_arrays(x, y)."
-            raise InputError("Sweep.folds", self.folds, f"{shared}: none can leave a fold out", remedy)
+            raise InputError("Sweep.folds", self.folds, f"{shared}, so that none can leave a fold out", remedy)
 
     def _check_folds(self) -> None:
         """Raises ``InputError`` unless there are at least as many examples as folds."""

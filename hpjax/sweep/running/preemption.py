@@ -1,4 +1,4 @@
-"""Preemption: a run that is told to end, by SIGTERM or by Ctrl-C, ends at its next event, after a checkpoint."""
+"""Preemption: after SIGTERM or Ctrl-C a run writes a checkpoint at its next event, and ends."""
 
 import itertools
 import os
@@ -18,7 +18,7 @@ EXIT_PREEMPTED = 128 + signal.SIGTERM
 # The signals that end a run, each with the handler that Python gives it if nobody sets another.
 DEFAULTS: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
 GOES_ON = "{}; a checkpoint is in {}. The same command goes on from there."
-ASKED = b"\ninterrupted: a checkpoint is written after this device call; Ctrl-C again ends at once.\n"
+ASKED = b"\ninterrupted: a checkpoint is written after this device call; Ctrl-C again ends the process immediately.\n"
 
 
 class Preempted(SystemExit):

@@ -43,12 +43,12 @@ class Record:
             return False
         return bool(distributed.broadcast_json(self.checkpoints is not None and self.checkpoints.due(decided)))
 
-    def save(self, state: Callable[[], RunState], at_once: bool = False) -> None:
+    def save(self, state: Callable[[], RunState], wait: bool = False) -> None:
         """Writes a checkpoint.
 
         Args:
           state: returns what to write; called on every host, all of which take part in gathering it.
-          at_once: whether to wait until the checkpoint is written.
+          wait: whether to wait until the checkpoint is written.
         """
         if self.directory is None:
             return
@@ -56,7 +56,7 @@ class Record:
         arrays = state().arrays()
         if self.checkpoints is not None:
             self.checkpoints.save(arrays, time.monotonic() - begun)
-            if at_once:
+            if wait:
                 self.checkpoints.wait()
 
     def amend(self, plan: str) -> None:

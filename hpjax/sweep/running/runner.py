@@ -83,9 +83,9 @@ class _Run:
                 if number < first:
                     continue
                 if self._saved is not None and number == first:
-                    event = self._resume(self._saved)
+                    resumed = self._resume(self._saved)
                     self._saved = None  # it holds the lanes of all waves, which go to the devices one by one
-                    yield event
+                    yield resumed
                 else:
                     self._begin_round(number)
                 for event in self._train_round():
@@ -191,9 +191,8 @@ class _Run:
         found: list[tuple[Group, WaveState]] = []
         for wave in saved.waves:
             group = group_of[wave.trials[0]]
-            fitting = (wave.trials,)
-            if not wave.finished:
-                fitting = split(self._spec, context.plan, group.number, wave.trials)
+            whole = (wave.trials,)
+            fitting = whole if wave.finished else split(self._spec, context.plan, group.number, wave.trials)
             for i, trials in enumerate(fitting):
                 found.append((group, wave.of(trials, wave.number if i == 0 else next(numbers))))
         found.sort(key=lambda each: each[1].number)
@@ -260,7 +259,7 @@ class _Run:
             self._store.move(self._places([wave for wave in self._waves if wave.trials <= trials]))
             # The checkpoint is written before the database forgets: one that is ahead of its checkpoint is rolled back,
             # but one that lacks what its checkpoint was made of is damaged.
-            self._record.save(self._state, at_once=True)
+            self._record.save(self._state, wait=True)
         self._record.amend(str(context.plan))
         own = next(wave for wave in again if wave.group.number == group)
         return WidthHalved(lost=lost, **own.shared)

@@ -129,7 +129,7 @@ def observed(
       steps: int (trials,), optimizer steps taken.
     """
     values = np.asarray(values, np.float64)
-    # Replicates tell a sampler how noisy their mean is. A quantile has no such spread, and is told as one number.
+    # Replicates tell a sampler how noisy their mean is. A quantile has no such spread: it is one number.
     scores = objective.scores(values) if objective.quantile is None else objective.aggregate(values)[:, None]
     scores = np.nan_to_num(scores, nan=np.inf)
     number = np.repeat(np.arange(len(rounds)), rounds)

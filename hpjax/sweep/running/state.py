@@ -106,10 +106,10 @@ class WaveState(NamedTuple):
         return self._replace(number=number, lanes=tuple(leaf[mine] for leaf in self.lanes), **rows)
 
     def check(self, shapes: ProgramShapes) -> None:
-        """Validates the lanes, which may be empty, against the program whose state they must hold.
+        """Validates the lanes, if there are any, against the shapes of the program of their group.
 
         Raises:
-          RunError: they hold the state of another program.
+          RunError: they are lanes of another program.
         """
         wanted = jax.tree.leaves(lane_shapes(shapes)) if self.lanes else []
         template = {f"lanes/{i}": _struct((len(self.trial), *leaf.shape), leaf.dtype) for i, leaf in enumerate(wanted)}
@@ -197,7 +197,7 @@ class RunSizes(NamedTuple):
         )
 
     def _wave(self, found: Shapes, name: str) -> WaveState:
-        """Returns the template of the wave whose names begin so."""
+        """Returns the template of one wave, which has this prefix in its names."""
         lanes, number = _size(found, f"{name}trial", 0), _struct((), np.int64)
         leaves = [found.get(f"{name}lanes/{i}") for i in range(_count(found, f"{name}lanes/"))]
         rows: Any = tuple(leaf and _struct((lanes, *leaf.shape[1:]), leaf.dtype) for leaf in leaves)

@@ -25,7 +25,7 @@ from hpjax.sweep.running.state import Snapshot, WaveState
 
 
 class InFlight(NamedTuple):
-    """A segment that was dispatched, and whose results are not read yet.
+    """A segment that was dispatched, with results that are not read yet.
 
     Attributes:
       stop: the step at which the segment ends.
@@ -153,7 +153,7 @@ class Wave:
         last = int(self._cohort.budget.max())
         while until is not None and self._state.step < min(until, last):
             # No lane runs, but the other waves of a race go on to the decision, where a lane of this one may become a
-            # clone. The evaluations till then count, so that the clone's next one has the number it has elsewhere.
+            # clone. The evaluations till then count, so that its next one has the same number as theirs.
             step, evaluated = next_stop(self._state.step, last, self.group.eval_every, None, None)
             self._state = self._state._replace(step=step, evaluations=self._state.evaluations + evaluated)
         if self._plan.offloads:
@@ -306,9 +306,9 @@ class Wave:
             self._dispatch(lanes)
         last = int(cohort.budget[lanes.live].max())
         more = self._in_flight[-1].stop < (last if until is None else min(last, until))
-        # With the next segment on its way the devices need not wait for the host. Not on a data stream, whose next
-        # block is drawn while the devices compute; nor where lanes are about to move together, since their new places
-        # follow from the results of all segments; nor where the state is about to be saved.
+        # With the next segment on its way the devices need not wait for the host. Three things can intervene: a data
+        # stream, which draws its next block while the devices compute; lanes that are about to move together, to places
+        # that depend on the results of all segments before; and a checkpoint, for which nothing may be in flight.
         if more and self._blocks is None and not lanes.moves and context.may_run_ahead():
             self._dispatch(lanes)
         segment, result = self._collect(lanes)
