@@ -112,6 +112,6 @@ def hints_of_shard(spec: SweepSpec, plan: Plan) -> Iterator[str]:
         own += capacity.chunks(arrangement.trials, arrangement.width) if arrangement.trials else 0
     if own * plan.shard.of > 2 * whole:
         yield (
-            f"this shard takes about {own / whole:.0%} of the time of the whole sweep: its trials do not fill the width, "
-            f"{wide}, which is that of the sweep. Use fewer shards, or give all of them the same smaller width."
+            f"this shard takes about {own / whole:.0%} of the time of the whole sweep: its trials do not fill the "
+            f"width of the sweep, {wide}. Use fewer shards, or give all of them the same smaller width."
         )

@@ -50,10 +50,11 @@ class Wave:
 
     Attributes:
       group: the group of its trials.
-      next: the wave after it, whose program is compiled meanwhile.
+      next: the wave after it, or None; its program compiles while this one trains.
+      shared: what all events of the wave have in common, by the names of their fields.
 
     Raises:
-      RunError: the state is not of lanes of this group.
+      RunError: the state holds lanes of another program.
     """
 
     def __init__(self, context: RunContext, group: Group, state: WaveState) -> None:
