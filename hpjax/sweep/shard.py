@@ -44,7 +44,7 @@ class Shard(NamedTuple):
             shard = cls(1, 0)
         if shard.number > shard.of:
             allowed = "must be the number of the shard, from 1, and how many there are, as (1, 4) or 1/4"
-            raise InputError(FIELD, value, allowed, "Write shard=(1, 4) for the first of four, (4, 4) for the last.")
+            raise InputError(FIELD, value, allowed, "Write shard=(1, 4): the shards of four are 1/4, 2/4, 3/4 and 4/4.")
         return shard
 
     def trials(self, groups: Iterable[Sequence[int]], budgets: Sequence[int]) -> set[int]:
