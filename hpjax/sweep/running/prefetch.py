@@ -88,9 +88,12 @@ class BlockPrefetcher:
             self._current = _on_host(self._current)
 
     def position(self, step: int) -> Position:
-        """Returns the position in the stream from which to draw the block of the next step.
+        """Returns the position in the stream before the block that the next step needs.
 
-        Blocks that are drawn already and not used yet are before that position no more than those to come.
+        A block that is drawn ahead does not count: whoever goes on from this position draws it again.
+
+        Args:
+          step: the next step.
         """
         if self._current is None:
             return self._begin
