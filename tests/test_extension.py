@@ -160,7 +160,7 @@ def test_an_extension_from_damaged_states_changes_nothing(tmp_path):
 
 
 REFUSED = {
-    "fewer steps": (lambda s: {"program": dataclasses.replace(s.program, steps=5)}, "that would be fewer"),
+    "fewer steps": (lambda s: {"program": dataclasses.replace(s.program, steps=5)}, "these are fewer"),
     "both": (
         lambda s: {"program": dataclasses.replace(s.program, steps=20), "sampler": rates(0.1, 0.2, 0.3)},
         "a different sweep",
@@ -192,12 +192,12 @@ def test_steps_that_a_longer_run_would_not_have_taken_so(tmp_path):
         extended(tmp_path / "uneven", uneven)
     raced = hpx.Sweep(quadratic(10, 5), RATES, trials=4, scheduler=hpx.Halving(factor=2, min_steps=5), width=2)
     raced.run(tmp_path / "raced", progress=False)
-    with pytest.raises(hpx.RunError, match="its scheduler has decided by what it knew of the budget"):
+    with pytest.raises(hpx.RunError, match="its scheduler decided by the number of steps that it knew"):
         extended(tmp_path / "raced", raced)
     unfinished = hpx.Sweep(quadratic(10, 5), RATES, trials=2, width=2)
     for _ in unfinished.events(tmp_path / "unfinished"):
         break
-    with pytest.raises(hpx.RunError, match="is not finished, and only then can be extended"):
+    with pytest.raises(hpx.RunError, match="is not finished, and only a finished one can be extended"):
         extended(tmp_path / "unfinished", unfinished)
 
 
@@ -209,5 +209,5 @@ def test_early_stopping_took_what_more_steps_would_begin_with(tmp_path):
     )
     sweep.run(tmp_path, progress=False)
     longer = classifier(steps=28, eval_every=7, early_stopping=hpx.EarlyStopping(patience=2))
-    with pytest.raises(hpx.RunError, match="finished what complete trials keep, as early stopping does"):
+    with pytest.raises(hpx.RunError, match="changed the states of complete trials, as early stopping does"):
         dataclasses.replace(sweep, program=longer).run(tmp_path, progress=False, extend=True)

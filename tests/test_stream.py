@@ -276,6 +276,14 @@ def test_a_parked_feed_has_nothing_on_the_devices():
     feed.close()
 
 
+def test_a_closed_feed_keeps_no_block():
+    feed = fed()
+    held = weakref.ref(feed.at(STEPS - 1)[0]["x"])
+    feed.close()
+    feed.close()
+    assert held() is None
+
+
 def test_a_feed_goes_on_from_a_position_of_other_blocks():
     for begin, step in ((7, 12), (12, 12), (10, 11)):
         feed = fed(step, Position(begin))
@@ -549,8 +557,8 @@ MISTAKES = {
     "microbatch": (lambda: streamed(microbatch=2), r"supervised.microbatch = 2: must be left out"),
     "no batch size": (lambda: classifier(batch_size=None), r"supervised.batch_size = None: must be given"),
     "no examples": (lambda: streamed(data=PROGRAM.data), r"must be Data of Examples"),
-    "luck": (lambda: sweep(randomness="independent"), r"'independent': cannot be with a data stream"),
-    "folds": (lambda: sweep(folds=2), r"Sweep.folds = 2: cannot be with a data stream"),
+    "luck": (lambda: sweep(randomness="independent"), r"'independent': cannot be had with a data stream"),
+    "folds": (lambda: sweep(folds=2), r"Sweep.folds = 2: cannot be had with a data stream"),
     "labels": (lambda: hpx.Sweep(streamed(model=nn.Dense(2)), ONE, trials=1).plan(), r"labels must lie in 0 … 1"),
 }
 

@@ -71,7 +71,7 @@ def test_a_layer_behind_a_mask_that_is_not_told_of_it_is_a_hint(told):
         model=lambda h: nn.Sequential([hpx.nn.Dense(8, h.n), hpx.nn.Dense(3, inputs=h.n if told else None)]),
     )
     hints = manual(hpx.Space(n=hpx.Int(1, 8)), points(n=[1, 4]), program).plan().hints
-    assert any("n masks units, but no layer behind takes them as inputs" in hint for hint in hints) is not told
+    assert any("n masks units, but no later layer is told how many of its inputs" in hint for hint in hints) is not told
 
 
 def test_masks_by_a_computed_number_are_planned_and_checked():

@@ -428,7 +428,7 @@ CRAFTED = [
     (lambda a, m: a.update({"waves/99/trial": a["waves/0/trial"]}), "waves/3/number is missing"),
     (lambda a, m: a.update({"waves/0/lanes/0": np.zeros((1, 7))}), r"waves/0/lanes/0 is float64 \(1, 7\)"),
     (lambda a, m: a.update({"waves/0/stream": np.zeros(3, np.uint8)}), "waves/0/stream is nothing that a run"),
-    (lambda a, m: a.update({"waves/1/number": np.int64(7)}), "its waves are .*, and must have numbers in a row"),
+    (lambda a, m: a.update({"waves/1/number": np.int64(7)}), "its waves are .*, and must have consecutive numbers"),
     (lambda a, m: a.update({"waves/0/number": np.int64(-1)}), "its waves are .-1"),
     (lambda a, m: m["empty"].update({"waves/0/lost": [[10**12], "bool"]}), "an empty array has the shape"),
     (lambda a, m: m.update(empty=[]), "it cannot be read"),

@@ -1,4 +1,4 @@
-"""Extension: a finished run is made one that goes on, with more trials or with more steps."""
+"""Extension: turns a finished run into one that goes on, with more trials or with more steps."""
 
 from pathlib import Path
 from typing import Any
@@ -23,23 +23,24 @@ from hpjax.sweep.running.scores import Scores
 from hpjax.sweep.running.state import RunProgress, RunState, WaveState
 from hpjax.sweep.spec import SweepSpec
 
+# In what the description of an extended sweep may differ from that of the finished run.
 MAY_CHANGE = {"trials", "rounds", "steps"}
 
 
 def extend(path: Path, spec: SweepSpec, plan: Plan, manifest: Manifest) -> None:
-    """Makes a finished run of the same sweep, but for fewer trials or steps, one that goes on as this sweep.
+    """Turns a finished run of a sweep with fewer trials or steps into an interrupted run of this sweep.
 
-    Writes a checkpoint from which it goes on, and then the manifest: until that is there it is the finished run.
-    Where the sweep is the same, or another altogether, nothing happens.
+    It writes a checkpoint to go on from, and then the manifest: until that is written, the directory holds the
+    finished run. Nothing happens if the run is of this very sweep, or of another one altogether.
 
     Args:
       path: the run directory.
       spec: the sweep.
-      plan: its first round.
-      manifest: of the sweep.
+      plan: the plan of its first round.
+      manifest: the manifest of the sweep.
 
     Raises:
-      RunError: the run is not finished, or cannot be extended so.
+      RunError: the run is not finished, or cannot be extended in this way.
     """
     there = read_manifest(path)
     was, now = there.sweep, manifest.sweep
@@ -49,7 +50,8 @@ def extend(path: Path, spec: SweepSpec, plan: Plan, manifest: Manifest) -> None:
     store = Store.finished(path, there.extended)
     if store is None:
         raise RunError(
-            f"the run in {str(path)!r} is not finished, and only then can be extended. Run it as it was first."
+            f"the run in {str(path)!r} is not finished, and only a finished one can be extended. Run it first with the "
+            f"trials and steps that it began with: trials={was.trials}, steps={was.steps}."
         )
     try:
         if "steps" in changed:
@@ -59,7 +61,7 @@ def extend(path: Path, spec: SweepSpec, plan: Plan, manifest: Manifest) -> None:
         store.close()
     forget(path)
     checkpoints = Checkpoints(path, 0.0)
-    for _ in range(KEPT):  # one may be damaged
+    for _ in range(KEPT):  # as many as a run keeps: should one be damaged, the other is used
         checkpoints.save(arrays, 0.0)
     checkpoints.close()
     extended_by = (*there.extended_by, manifest.command)
@@ -68,31 +70,40 @@ def extend(path: Path, spec: SweepSpec, plan: Plan, manifest: Manifest) -> None:
 
 
 def _check_steps(spec: SweepSpec, plan: Plan, was: SweepRecord, now: SweepRecord, changed: set[str]) -> None:
-    """Raises ``RunError`` unless more steps end with the bits of a run that had them from the beginning."""
+    """Raises ``RunError`` unless a run with more steps ends with the bits of one that had them from the beginning."""
     steps = was.steps
 
     def refused(why: str) -> RunError:
         return RunError(f"the run cannot be extended from {steps} to {now.steps} steps: {why}.")
 
     if "trials" in changed or len(plan.rounds) > 1:
-        raise refused("only a run of one round can, and trials can be added afterwards")
+        raise refused("only a run of one round can, without more trials. Add the trials afterwards")
     if not isinstance(steps, int) or not isinstance(now.steps, int):
-        raise refused("its trials take different numbers of steps")
+        raise refused("its trials take different numbers of steps. Begin a new run")
     if now.steps < steps:
-        raise refused("that would be fewer")
+        raise refused("these are fewer. Begin a new run")
     if spec.program.finishes:
-        raise refused("its program finished what complete trials keep, as early stopping does. Begin a new run")
+        raise refused("its program changed the states of complete trials, as early stopping does. Begin a new run")
     if spec.scheduler is not None:
-        raise refused("its scheduler has decided by what it knew of the budget. Begin a new run")
+        raise refused("its scheduler decided by the number of steps that it knew. Begin a new run")
     calls = steps * plan.lengths[0].microsteps
     if any(group.eval_every == AT_THE_END for group in plan.groups):
-        raise refused("it was evaluated at its end only, which is not where a longer run is. Begin a new one")
+        raise refused("it was evaluated at its end only, where a longer run is not. Begin a new run")
     if any(calls % group.eval_every for group in plan.groups):
-        raise refused("it ended with an evaluation that a longer run does not make. Give eval_every a divisor of them")
+        why = "it ended with an evaluation that a longer run does not make"
+        raise refused(f"{why}. Begin a new run with an eval_every that divides its steps")
 
 
 def _state(spec: SweepSpec, plan: Plan, store: Store, result: Result, more_steps: bool) -> RunState:
-    """Returns the state of a finished run: at the end of its last round, or for more steps at its last step."""
+    """Returns the state of a finished run at the end of its last round.
+
+    Args:
+      spec: the extended sweep.
+      plan: the plan of its first round.
+      store: the store of the finished run.
+      result: its result.
+      more_steps: whether its complete trials go on; else only more trials are to come.
+    """
     sizes, known, last = (plan.trials, plan.replicates), len(result), int(result.rounds.max())
     again = (result.lane_status == Status.COMPLETE) & (result.lane_step == result.lane_step.max()) & more_steps
     status, lane_step = np.zeros(sizes, np.int8), np.zeros(sizes, np.int64)
@@ -102,9 +113,8 @@ def _state(spec: SweepSpec, plan: Plan, store: Store, result: Result, more_steps
     scores.values[:known] = result.last(spec.objective.metric)
     scores.steps[:known] = np.nan_to_num(result.curves("step")).max(axis=(1, 2), initial=0)
     scores.stopped[:known] = (result.lane_status == Status.STOPPED).any(axis=1)
-    widths = list(plan.widths)
-    for group in set(result.groups.tolist()):
-        widths[group] = int(result.widths[result.groups == group].min())
+    # The plan is that of the first round: groups that later rounds brought are in the result only.
+    widths = [result.widths[result.groups == group].min() for group in range(int(result.groups.max()) + 1)]
     waves = sorted(set(result.waves[result.rounds == last].tolist()) - {NO_WAVE})
     return RunState(
         progress=RunProgress(last, 0, int(result.lane_step.sum()), 0),
@@ -119,11 +129,20 @@ def _state(spec: SweepSpec, plan: Plan, store: Store, result: Result, more_steps
 
 
 def _wave(spec: SweepSpec, plan: Plan, store: Store, result: Result, number: int, again: Array | None) -> WaveState:
-    """Returns the state of a finished wave; ``again``: the lanes that take more steps, (trials, replicates)."""
+    """Returns the state of a finished wave.
+
+    Args:
+      spec: the extended sweep.
+      plan: the plan of its first round.
+      store: the store of the finished run.
+      result: its result.
+      number: the number of the wave.
+      again: which lanes take more steps, bool (trials, replicates); None if none does.
+    """
     ids, leaves = store.states.of(number)
     own, trial = (ids[:, 0], ids[:, 1]), ids[:, 0].astype(np.int32)
     taken = result.lane_step[own].astype(np.int32)
-    # All take equally many where steps are added; for trials that have ended it does not matter any more.
+    # If steps are added, all trials take equally many calls; for those that ended the number is not used any more.
     calls = plan.lengths[0].microsteps
     live = np.zeros(len(trial), bool) if again is None else again[own]
     lanes: tuple[Array, ...] = ()
@@ -148,7 +167,13 @@ def _wave(spec: SweepSpec, plan: Plan, store: Store, result: Result, number: int
 
 
 def _lanes(shapes: ProgramShapes, leaves: list[Array], step: Ints) -> tuple[Array, ...]:
-    """Returns the leaves of lanes right after an evaluation at their step, with these leaves of states."""
+    """Returns the leaves of lanes as they are right after an evaluation.
+
+    Args:
+      shapes: the shapes of their program.
+      leaves: the leaves of their final states, each (lanes, ...).
+      step: the calls of ``step`` that each took, int32 (lanes,).
+    """
     like: Lane = lane_shapes(shapes)
     totals: Any = {name: np.zeros(len(step), total.dtype) for name, total in like.totals.items()}
     state = jax.tree.unflatten(jax.tree.structure(like.state), leaves)

@@ -1,4 +1,4 @@
-"""Replay: one trial of a result trained again, alone, to see whether every bit agrees."""
+"""Replay: trains one trial of a result again, alone, and compares every bit with the record."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,8 +24,9 @@ from hpjax.sweep.running.state import WaveState
 from hpjax.sweep.running.wave import Wave
 from hpjax.sweep.spec import SweepSpec
 
-SHOWN = 10  # differences in the text
-# Another version of one of these may write the same program in other words.
+# How many differences the text shows.
+SHOWN = 10
+# Other versions of these packages may trace the same program to another text, so that digests cannot be compared.
 OF_CODE = ("jax", "jaxlib", "flax", "optax", "hpjax")
 
 
@@ -34,12 +35,14 @@ class Replay:
     """What training one trial again, alone, gave.
 
     Attributes:
-      trial: its id.
-      differences: where it parted from the record, a line each; empty where every bit agrees.
-      notes: what else was different: versions, the kind of device.
-      replicates, evaluations, metrics, arrays: how much was compared: evaluations of the longest replicate, and arrays
-        of final states, which diverged replicates do not have.
-      ended: how it ended, ``complete at step 40``.
+      trial: the id of the trial.
+      differences: where it differs from the record, a line each; empty if every bit agrees.
+      notes: what else was different, versions and the kind of device, a line each.
+      replicates: how many replicates were compared.
+      evaluations: how many evaluations of the longest replicate were compared.
+      metrics: how many metrics were compared.
+      arrays: how many arrays of final states were compared; diverged replicates have none.
+      ended: how the trial ended, such as ``complete at step 40``.
     """
 
     trial: int
@@ -71,20 +74,20 @@ class Replay:
 
 
 def replay(spec: SweepSpec, plan: Plan, trial: Trial, notes: Sequence[str] = ()) -> Replay:
-    """Trains a trial again with the programs and the width of its sweep.
+    """Trains a trial again with the program and the width that it had, and compares it with the record.
 
     Args:
       spec: the sweep, with the width of the result.
       plan: the plan up to the trial's round.
-      trial: which.
-      notes: what else is different, which the answer tells.
+      trial: a trial of the result.
+      notes: what else is different, for the answer to show.
 
     Raises:
-      RunError: the trial has not ended, or what happened to it cannot be told from the record.
+      RunError: the trial has not ended, or the record does not tell what happened to it.
     """
     result, id = trial.result, trial.id
-    there = _states(result, id)  # first, since it may not be there yet
-    # The trial's group at the width that it had, which may be less than was planned.
+    there = _states(result, id)  # read before anything trains: a trial that still runs has none
+    # The width that the trial's group had in the end is less than planned if the group ran out of memory.
     plan = with_widths(spec, plan, {int(result.groups[id]): int(result.widths[id])})
     again, start = _trained(spec, plan, trial)
     apart = [*_of_status(result, again, id), *_of_curves(result, again, id, start)]
@@ -103,18 +106,18 @@ def replay(spec: SweepSpec, plan: Plan, trial: Trial, notes: Sequence[str] = ())
 
 
 def check_result(spec: SweepSpec, plan: Plan, result: Result) -> list[str]:
-    """Checks that a result is one of this sweep.
+    """Validates that a result is one of this sweep.
 
     Args:
       spec: the sweep, with the width of the result.
-      plan: its first round.
-      result: which.
+      plan: the plan of its first round.
+      result: the result.
 
     Returns:
-      What else is different, versions and the kind of device: a line each.
+      What is different nevertheless, versions and the kind of device, a line each.
 
     Raises:
-      RunError: it is the result of another sweep.
+      RunError: the result is of another sweep.
     """
     # A shard, or what is merged of some, has the trials of the whole sweep.
     there, here = (changed(each, shard=None) for each in (result.manifest.sweep, description(spec, plan)))
@@ -134,7 +137,7 @@ def check_result(spec: SweepSpec, plan: Plan, result: Result) -> list[str]:
 
 
 def _versions(spec: SweepSpec, plan: Plan, result: Result) -> Iterator[tuple[str, str, str]]:
-    """Yields what other versions and devices there were: name, there, here."""
+    """Yields name, value there and value here of versions and devices that differ."""
     own = manifest(spec, plan, recorded=False)
     for name, here in own.versions.items():
         there = result.manifest.versions.get(name)
@@ -146,7 +149,12 @@ def _versions(spec: SweepSpec, plan: Plan, result: Result) -> Iterator[tuple[str
 
 
 def _trained(spec: SweepSpec, plan: Plan, trial: Trial) -> tuple[Result, int]:
-    """Retrains the trial, as a result in memory; also returns the index of its first own evaluation."""
+    """Retrains the trial as a result in memory; also returns the index of its first own evaluation.
+
+    A trial that took over the state of another is retrained along its descent: the first ancestor from the beginning
+    to the step at which it was cloned, the next one from there with its own hyperparameters, and so on to the trial
+    itself. Each has a wave of its own.
+    """
     result = trial.result
     group = plan.groups[int(result.groups[trial.id])]
     store = Store.create(None, result.manifest)
@@ -167,7 +175,7 @@ def _trained(spec: SweepSpec, plan: Plan, trial: Trial) -> tuple[Result, int]:
             own = np.full(plan.replicates, id, np.int32)
             state = WaveState.begin(number, own, streaming=spec.stream is not None)
             if handed is not None:
-                # A clone goes on where its source was, with all lanes running.
+                # A clone goes on from the state of its source, with all lanes running.
                 start = handed.evaluations
                 state = handed._replace(number=number, trial=own, live=state.live, lost=state.lost)
             wave = Wave(context, group, state)
@@ -189,12 +197,13 @@ def _trained(spec: SweepSpec, plan: Plan, trial: Trial) -> tuple[Result, int]:
 
 
 def _run(wave: Wave, until: int | None) -> None:
+    """Trains a wave, and drops its events."""
     for _ in wave.advance(until):
         pass
 
 
 def _decisions(spec: SweepSpec, plan: Plan, trial: int) -> Iterator[int]:
-    """Yields the calls of ``step`` at which the scheduler decided, in the round of a trial."""
+    """Yields the calls of ``step`` at which the scheduler decided in the round of a trial."""
     if spec.scheduler is None:
         return
     number, every, step = plan.round_of(trial), plan.groups[0].eval_every, 0
@@ -205,7 +214,17 @@ def _decisions(spec: SweepSpec, plan: Plan, trial: int) -> Iterator[int]:
 
 
 def _call(decisions: list[int], step: int, microsteps: int, trial: int) -> int:
-    """Returns the decision at which a trial had taken so many optimizer steps, of so many calls each."""
+    """Returns the decision at which a trial had taken so many optimizer steps.
+
+    Args:
+      decisions: the calls of ``step`` at which the scheduler decided.
+      step: the optimizer steps that the record has.
+      microsteps: calls of ``step`` that make an optimizer step of the trial.
+      trial: the id of the trial.
+
+    Raises:
+      RunError: no decision, or more than one, was made then.
+    """
     found = [at for at in decisions if at // microsteps == step]
     if len(found) != 1:
         raise RunError(
@@ -216,7 +235,7 @@ def _call(decisions: list[int], step: int, microsteps: int, trial: int) -> int:
 
 
 def _states(result: Result, trial: int) -> dict[int, list[tuple[str, NDArray[Any]]]]:
-    """Name and array of each leaf of the final states, by replicate; diverged ones have none worth comparing."""
+    """Returns replicate to name and array of each leaf of its final state; diverged replicates are left out."""
     status = result.lane_status[trial]
     return {
         replicate: [("/".join(map(str, path)), leaf) for path, leaf in result.leaves(trial, replicate)]
@@ -225,6 +244,7 @@ def _states(result: Result, trial: int) -> dict[int, list[tuple[str, NDArray[Any
 
 
 def _of_status(there: Result, here: Result, trial: int) -> Iterator[str]:
+    """Yields a line for each replicate that ended in another way or at another step."""
     for replicate in range(len(there.lane_status[trial])):
         was, now = (f"{r.lane_status[trial, replicate]} at step {r.lane_step[trial, replicate]}" for r in (there, here))
         if was != now:
@@ -232,7 +252,10 @@ def _of_status(there: Result, here: Result, trial: int) -> Iterator[str]:
 
 
 def _of_curves(there: Result, here: Result, trial: int, start: int) -> Iterator[str]:
-    """Where each metric of each replicate parts first, from an evaluation on."""
+    """Yields a line for each metric of each replicate that differs, with the first evaluation at which it does.
+
+    Evaluations before ``start`` are those of other trials.
+    """
     shape = (len(there.lane_status[trial]), max(r.curves("step").shape[-1] for r in (there, here)))
 
     def curve(result: Result, name: str) -> NDArray[Any]:
@@ -256,6 +279,7 @@ def _of_curves(there: Result, here: Result, trial: int, start: int) -> Iterator[
 def _of_states(
     there: dict[int, list[tuple[str, NDArray[Any]]]], here: dict[int, list[tuple[str, NDArray[Any]]]]
 ) -> Iterator[str]:
+    """Yields a line for each array of the final states that differs."""
     for replicate in there.keys() & here.keys():
         for (name, was), (_, now) in zip(there[replicate], here[replicate], strict=True):
             many = int(_differ(was, now).sum())
@@ -264,7 +288,7 @@ def _of_states(
 
 
 def _differ(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which numbers of two arrays differ in a bit."""
+    """Returns whether each number of two arrays differs in a bit; all do if shapes or dtypes differ."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return np.ones(a.shape, bool)
     bits = [np.ascontiguousarray(x).reshape(*x.shape, 1).view(np.uint8) for x in (a, b)]

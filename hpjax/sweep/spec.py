@@ -1,4 +1,4 @@
-"""What the user asked of a sweep, checked as far as that needs no tracing."""
+"""The spec of a sweep: what the user asked for, checked as far as that needs no tracing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """The arguments of ``Sweep``, which documents them, as plain ints and tuples.
+    """The arguments of ``Sweep``, which documents them, with whole numbers as ints and lists as tuples.
 
     Raises:
-      InputError: one of them cannot be used.
+      InputError: an argument cannot be used.
     """
 
     program: Program
@@ -62,12 +62,14 @@ class SweepSpec:
             if not isinstance(value, kind):
                 allowed = f"must be of type {kind.__name__}"
                 raise InputError(f"Sweep.{name}", value, allowed, f"Write {name}={example}.")
-        for name in ("rounds", "replicates"):
-            self._set(name, _each(getattr(self, name), partial(check_int, f"Sweep.{name}")))
-        for name in ("trials", "width", "segment", "devices"):
-            if getattr(self, name) is not None:
-                self._set(name, _each(getattr(self, name), partial(check_int, f"Sweep.{name}")))
+        self._set("replicates", check_int("Sweep.replicates", self.replicates))
         self._set("seed", check_int("Sweep.seed", self.seed, least=0))
+        for name in ("trials", "segment", "devices"):
+            if getattr(self, name) is not None:
+                self._set(name, check_int(f"Sweep.{name}", getattr(self, name)))
+        self._set("rounds", _each(self.rounds, partial(check_int, "Sweep.rounds")))
+        if self.width is not None:
+            self._set("width", _each(self.width, partial(check_int, "Sweep.width")))
         if self.kernels is not None:
             self._set("kernels", _each(self.kernels, partial(_one_of, "kernels", KERNELS)))
         _one_of("randomness", RANDOMNESS, self.randomness)
@@ -82,30 +84,33 @@ class SweepSpec:
             self._check_shard()
 
     def _set(self, name: str, value: Any) -> None:
+        """Replaces a field while the frozen object is made."""
         object.__setattr__(self, name, value)
 
     def _check_stream(self) -> None:
+        """Raises ``InputError`` where a data stream cannot give what is asked for."""
         if self.stream is None:
             return
-        shared = "cannot be with a data stream: one batch feeds all lanes, so that they share its order"
+        shared = "cannot be had with a data stream: all lanes share its batches, in its order"
         if self.randomness == "independent":
             remedy = 'Write randomness="shared", or give the data as arrays: hpx.data.from_arrays(x, y).'
             raise InputError("Sweep.randomness", self.randomness, shared, remedy)
         if self.folds is not None:
             remedy = "Leave folds out, or give the data as arrays: hpx.data.from_arrays(x, y)."
-            raise InputError("Sweep.folds", self.folds, f"{shared}, and all of it", remedy)
+            raise InputError("Sweep.folds", self.folds, f"{shared}, so that none can leave a fold out", remedy)
 
     def _check_folds(self) -> None:
+        """Raises ``InputError`` unless there are at least as many examples as folds."""
         if self.folds is None:
             return
-        together = self.splits[0]
-        examples = 0 if together is None else examples_in(together)
+        pooled = self.splits[0]
+        examples = 0 if pooled is None else examples_in(pooled)
         if examples == 0:
             raise InputError("Sweep.folds", self.folds, "needs a program with data", "Leave folds out.")
         self._set("folds", check_int("Sweep.folds", self.folds, least=2, most=examples))
 
     def _check_shard(self) -> None:
-        """Raises ``InputError`` where the sweep decides something on the way, which jobs apart could not agree on."""
+        """Raises ``InputError`` if the sweep decides anything by results, which jobs apart could not agree on."""
         remedy = "Leave {} out, or run the whole sweep as one program, on several hosts where one is too small."
         if self.scheduler is not None:
             name = type(self.scheduler).__name__
@@ -117,7 +122,7 @@ class SweepSpec:
 
     @property
     def stream(self) -> Stream | None:
-        """The stream that the host draws batches from, None where the train split is on the devices."""
+        """The stream from which the host draws batches, None if the train split is on the devices."""
         train = self.program.splits[0]
         return train if isinstance(train, Stream) else None
 
@@ -128,35 +133,41 @@ class SweepSpec:
 
     @property
     def lanes_a_trial(self) -> int:
-        """How many replicates a trial has: number ``r`` has seed ``r // folds`` and fold ``r % folds``."""
+        """How many lanes a trial has: lane ``r`` has the seed ``r // folds`` and the fold ``r % folds``."""
         return self.replicates * (self.folds or 1)
 
     @cached_property
     def splits(self) -> tuple[Any, Any]:
         """What ``batch`` and ``evaluate`` get: the train and valid splits, or with folds twice the pool of both.
 
-        Of a stream the first batch, in place of the train split.
+        In place of a train split that is a stream stands its first batch.
         """
         if self.folds is None or self.program.data is None:
             train, valid = self.program.splits
             return first_batch_of(train), valid
-        together = pool(self.program.data)
-        return together, together
+        pooled = pool(self.program.data)
+        return pooled, pooled
 
 
 def of_group(asked: T | tuple[T, ...] | None, group: int) -> T | None:
-    """Returns what was asked for a group, by one value for all or by a tuple; None leaves it to the plan."""
+    """Returns what was asked for one group; None leaves it to the plan.
+
+    Args:
+      asked: one value for all groups, a tuple with one for each, or None.
+      group: the number of the group.
+    """
     if isinstance(asked, tuple):
         return asked[group] if group < len(asked) else None
     return asked
 
 
 def _each(value: Any, check: Callable[[Any], Any]) -> Any:
-    """Returns a checked value, or for a tuple or a list a tuple of checked values."""
+    """Returns a checked value, or a tuple of checked values for a tuple or a list."""
     return tuple(map(check, value)) if isinstance(value, tuple | list) and value else check(value)
 
 
 def _one_of(name: str, allowed: tuple[str, str], value: Any) -> Any:
+    """Returns a value; raises ``InputError`` unless it is one of two."""
     if value not in allowed:
         remedy = f"Write {name}={allowed[0]!r}, or leave it out."
         raise InputError(f"Sweep.{name}", value, f"must be one of {allowed}", remedy)

@@ -1,4 +1,4 @@
-"""Hints of a plan: what would make the sweep faster, or is likely a mistake."""
+"""Advice: the hints of a plan, on what would make the sweep faster and on what is likely a mistake."""
 
 from collections.abc import Iterator
 
@@ -13,21 +13,22 @@ from hpjax.sweep.planning.grouping import Grouping
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.spec import SweepSpec
 
-# With more programs than this a continuous hyperparameter that is static is worth a hint.
+# Above so many programs a hint names the continuous hyperparameters that are static.
 FEW_GROUPS = 8
-# Seconds of a device call: clouds give half a minute between the notice and the end.
+# Seconds of a device call that is too long, and of one that is not: clouds give a machine that they take away half a
+# minute, in which the call must end and a checkpoint be written.
 LONG_CALL, SHORT_CALL = 30.0, 10.0
 
 
 def hints(
     spec: SweepSpec, devices: list[jax.Device], found: Grouping, read: set[str], unseen: set[str]
 ) -> Iterator[str]:
-    """Yields what would make a sweep faster, or is likely a mistake.
+    """Yields hints on what would make a sweep faster, and on what is likely a mistake.
 
     Args:
       spec: the sweep.
-      devices: where it trains.
-      found: its groups, and what their programs give.
+      devices: the devices that it trains on.
+      found: its groups, and the shapes of their programs.
       read: the hyperparameters that the program reads.
       unseen: the fields whose numbers could not be checked.
     """
@@ -40,7 +41,8 @@ def hints(
     for name in sorted(name for name, field in checked if field == "Dense.active" and name != DERIVED):
         if (name, "Dense.inputs") not in checked:
             yield (
-                f"{name} masks units, but no layer behind takes them as inputs: it starts at the scale of the widest. "
+                f"{name} masks units, but no later layer is told how many of its inputs are active: it starts at the "
+                "scale of the widest. "
                 f"Write hpx.nn.Dense(..., inputs=h.{name})."
             )
     best = spec.objective.metric.replace("valid/", "valid/best_")
@@ -53,12 +55,12 @@ def hints(
     if many and len(groups) > FEW_GROUPS:
         yield (
             f"{len(groups)} programs to compile, since {', '.join(many)} is continuous and cannot be traced. "
-            "Give it few values with Choice(...), or make the program trace it."
+            f"Write {many[0]}=hpx.Choice(...) with few values, or make the program trace it."
         )
     if not spec.independent and max(len(g.trials) for g in groups) < spec.lanes_a_trial:
         yield (
-            "replicates outnumber trials, and lanes that compute together share a replicate: few do. "
-            'randomness="independent" lets all of them.'
+            "replicates outnumber trials, and only lanes of one replicate compute together, which are few. "
+            'With randomness="independent" all lanes can.'
         )
     if any(leaf.dtype == jnp.bfloat16 for given in shapes for leaf in jax.tree.leaves(given.state) if leaf.ndim > 0):
         yield (
@@ -68,8 +70,8 @@ def hints(
     if devices[0].platform == "cpu" and any(given.lapack for given in shapes):
         yield (
             "the program decomposes matrices (qr, svd, ...), and several of these at once can wait for each other "
-            "forever where XLA has few threads. Set NPROC=16 in the environment before Python starts; for "
-            "initializers use hpx.nn.orthogonal, for recurrent cells as recurrent_kernel_init."
+            "forever where XLA has few threads. Set NPROC=16 in the environment before Python starts. Initializers "
+            "need not: write hpx.nn.orthogonal(), in recurrent cells as recurrent_kernel_init."
         )
     if devices[0].platform == "cpu" and len(devices) < cores():
         yield (
@@ -79,7 +81,7 @@ def hints(
 
 
 def hints_of_calls(plan: Plan) -> Iterator[str]:
-    """Warns if a device call is too long to interrupt; of one group, since the others are likely alike."""
+    """Warns if a device call is too long to interrupt; of the first such group, since the others are likely alike."""
     for group in plan.own_groups:
         waves = plan.arrangements[group.number].waves
         seconds = plan.split_seconds(group)[0] / (plan.segments(group) * len(waves))
@@ -96,13 +98,13 @@ def hints_of_calls(plan: Plan) -> Iterator[str]:
 
 
 def hints_of_shard(spec: SweepSpec, plan: Plan) -> Iterator[str]:
-    """Warns that shards must have one width, and if the lanes of this shard fill little of it."""
+    """Warns that all shards must have one width, and if the trials of this shard fill little of it."""
     if plan.shard is None or spec.width is not None:
         return
     wide, capacity = max(plan.widths), capacity_of(spec, plan)
     yield (
         f"this machine makes the width {wide}, and shards of different widths are not merged. Where they run on "
-        "different machines, give all of them the same."
+        f"different machines, write width={wide} for all of them."
     )
     whole = own = 0
     for g, arrangement in zip(plan.groups, plan.arrangements, strict=True):
@@ -110,6 +112,6 @@ def hints_of_shard(spec: SweepSpec, plan: Plan) -> Iterator[str]:
         own += capacity.chunks(arrangement.trials, arrangement.width) if arrangement.trials else 0
     if own * plan.shard.of > 2 * whole:
         yield (
-            f"this shard takes about {own / whole:.0%} of the time of the whole sweep, whose width it has, "
-            f"{wide}: its trials fill little of it. Use fewer shards, or give all of them the same smaller width."
+            f"this shard takes about {own / whole:.0%} of the time of the whole sweep: its trials do not fill the "
+            f"width of the sweep, {wide}. Use fewer shards, or give all of them the same smaller width."
         )

@@ -29,18 +29,21 @@ def capacity_of(spec: SweepSpec, plan: Plan) -> Capacity:
     )
 
 
-def arranged(spec: SweepSpec, plan: Plan, first: int = 0) -> Plan:
-    """Arranges the trials from ``first`` on; groups that are arranged already keep their programs.
+def arranged(spec: SweepSpec, plan: Plan) -> Plan:
+    """Arranges the trials of the round that was planned last.
+
+    Groups that earlier rounds arranged keep their width and chunks, since their programs are compiled for these.
 
     Raises:
-      InputError: ``Sweep.width`` or ``Sweep.kernels`` has not one value for each group.
+      InputError: ``Sweep.width`` or ``Sweep.kernels`` is a tuple that does not have one value for each group.
     """
     if not plan.arrangements:
         for name, asked in (("width", spec.width), ("kernels", spec.kernels)):
             if isinstance(asked, tuple) and len(asked) != len(plan.groups):
                 allowed = f"must be one for all, or one for each of the {len(plan.groups)} groups"
-                raise InputError(f"Sweep.{name}", asked, allowed, "Leave it out, and the sweep chooses.")
-    capacity, mine = capacity_of(spec, plan), set(range(first, len(plan.lengths)))
+                remedy = f"Write {name}={asked[0]!r} for all groups, or leave it out and the sweep chooses."
+                raise InputError(f"Sweep.{name}", asked, allowed, remedy)
+    capacity, mine = capacity_of(spec, plan), set(range(plan.last_round_begin, len(plan.lengths)))
     if plan.shard is not None:
         mine = plan.shard.trials([g.trials for g in plan.groups], plan.budgets)
     found = []
@@ -49,20 +52,21 @@ def arranged(spec: SweepSpec, plan: Plan, first: int = 0) -> Plan:
         if g.number < len(plan.arrangements):
             found.append(plan.arrangements[g.number].with_trials(capacity, trials))
             continue
-        # Groups of later rounds go by rule: what is measured by then must not decide their bits.
+        # The width of a group that a later round brings follows from the rule, never from measurements: what was
+        # measured meanwhile would give a run that is resumed another width, and so other bits.
         rates = () if plan.arrangements else _remembered(spec, plan, g)
         lane_bytes, (wide, kernels) = plan.shapes[g.number].lane_bytes, _chosen(spec, capacity, plan, g, rates)
         found.append(Arrangement.of(capacity, lane_bytes, trials, wide, kernels, rates))
-    return _with(spec, capacity, plan, found, first)
+    return _with(spec, capacity, plan, found)
 
 
 def rearranged(spec: SweepSpec, plan: Plan, chosen: Mapping[int, tuple[int, str]] | None = None) -> Plan:
-    """Arranges the first round anew, by what is measured by now.
+    """Arranges the first round anew, with the speeds that have been measured by now.
 
     Args:
       spec: the sweep.
-      plan: its plan.
-      chosen: group to width and kernels, for groups that are to have others.
+      plan: the plan of its first round.
+      chosen: group number to the width and the kernels that the group gets whatever was measured.
     """
     plan = arranged(spec, replace(plan, arrangements=()))
     capacity, found = capacity_of(spec, plan), list(plan.arrangements)
@@ -70,38 +74,38 @@ def rearranged(spec: SweepSpec, plan: Plan, chosen: Mapping[int, tuple[int, str]
         own, lane_bytes = found[number], plan.shapes[number].lane_bytes
         trials = [trial for wave in own.waves for trial in wave]
         found[number] = Arrangement.of(capacity, lane_bytes, trials, wide, kernels, own.rates)
-    return _with(spec, capacity, plan, found, 0)
+    return _with(spec, capacity, plan, found)
 
 
 def with_widths(spec: SweepSpec, plan: Plan, widths: Mapping[int, int]) -> Plan:
-    """Gives groups other widths, group to width; their waves stay."""
+    """Returns the plan with other widths, group number to width; the waves stay."""
     capacity, found = capacity_of(spec, plan), list(plan.arrangements)
     for number, wide in widths.items():
         found[number] = found[number].with_width(capacity, wide)
-    return _with(spec, capacity, plan, found, 0)
+    return _with(spec, capacity, plan, found)
 
 
 def halved(spec: SweepSpec, plan: Plan, group: int) -> Plan:
-    """Gives a group that ran out of memory half its width."""
+    """Returns the plan with half the width for a group that ran out of memory."""
     capacity, found = capacity_of(spec, plan), list(plan.arrangements)
     found[group] = found[group].halved(capacity)
-    return _with(spec, capacity, plan, found, 0)
+    return _with(spec, capacity, plan, found)
 
 
 def split(spec: SweepSpec, plan: Plan, group: int, trials: Sequence[int]) -> Waves:
-    """Splits a wave that was made for other devices into waves that fit on these."""
+    """Splits the trials of a wave that was made for other devices into waves that fit on these."""
     return plan.arrangements[group].split(capacity_of(spec, plan), plan.shapes[group].lane_bytes, trials)
 
 
 def with_waves(spec: SweepSpec, plan: Plan, waves: Sequence[tuple[int, tuple[int, ...]]]) -> Plan:
-    """Replaces the waves of the last round by these, each a group and its trials."""
-    mine = {trial for _, trials in waves for trial in trials}
+    """Returns the plan with other waves in its last round, each a group number and the wave's trials."""
+    moved = {trial for _, trials in waves for trial in trials}
     capacity, found = capacity_of(spec, plan), []
     for number, arrangement in enumerate(plan.arrangements):
-        kept = [wave for wave in arrangement.waves if wave[0] not in mine]
+        kept = [wave for wave in arrangement.waves if wave[0] not in moved]
         own = [trials for group, trials in waves if group == number]
         found.append(arrangement.with_waves(capacity, (*kept, *own)))
-    return _with(spec, capacity, plan, found, min(mine))
+    return _with(spec, capacity, plan, found)
 
 
 def rate_key(spec: SweepSpec, plan: Plan, group: Group) -> str:
@@ -114,6 +118,7 @@ def rate_key(spec: SweepSpec, plan: Plan, group: Group) -> str:
 
 
 def _remembered(spec: SweepSpec, plan: Plan, group: Group) -> tuple[Rate, ...]:
+    """Returns the speeds of a group's program that this machine remembers; none where they may not decide."""
     # Shards, and several hosts, must have the same widths, whatever was measured on each machine.
     alone = plan.shard is None and jax.process_count() == 1
     asked = of_group(spec.width, group.number)
@@ -121,8 +126,8 @@ def _remembered(spec: SweepSpec, plan: Plan, group: Group) -> tuple[Rate, ...]:
 
 
 def _chosen(spec: SweepSpec, capacity: Capacity, plan: Plan, group: Group, rates: Sequence[Rate]) -> tuple[int, str]:
-    """Returns the width and the kernels of a group."""
-    # Of a shard the lanes of all trials: what the shards find together is one sweep, which has one width.
+    """Returns the width and the kernels of a group: as asked for, else the best that was measured, else by rule."""
+    # All trials count, also those of other shards: the shards together are one sweep, and it has one width.
     lanes, lane_bytes = capacity.lanes_together(len(group.trials)), plan.shapes[group.number].lane_bytes
     asked = of_group(spec.width, group.number), of_group(spec.kernels, group.number)
     if rates:
@@ -134,17 +139,16 @@ def _chosen(spec: SweepSpec, capacity: Capacity, plan: Plan, group: Group, rates
     return asked[0] or found[0], asked[1] or found[1]
 
 
-def _with(spec: SweepSpec, capacity: Capacity, plan: Plan, arrangements: Sequence[Arrangement], first: int) -> Plan:
-    """Returns the plan with these arrangements, of which the waves from trial ``first`` on are to train.
+def _with(spec: SweepSpec, capacity: Capacity, plan: Plan, arrangements: Sequence[Arrangement]) -> Plan:
+    """Returns the plan with these arrangements, and decides whether the waves of its last round offload.
 
-    Waves that wait for a scheduler do so on the host, where the states of all and a copy to move lanes do not fit.
+    They do under a scheduler, if the states of all these waves and the copy that moving lanes makes do not fit.
     """
-    states = sum(
-        each.state_bytes(plan.shapes[number].lane_bytes, sum(wave[0] >= first for wave in each.waves))
-        for number, each in enumerate(arrangements)
-    )
-    if spec.stream is not None:  # each wave has blocks of its own
-        states += spec.stream.block_bytes * (sum(len(each.waves) for each in arrangements) - 1)
+    waves = [sum(wave[0] >= plan.last_round_begin for wave in each.waves) for each in arrangements]
+    groups = zip(arrangements, plan.shapes, waves, strict=True)
+    states = sum(each.state_bytes(shapes.lane_bytes, count) for each, shapes, count in groups)
+    if spec.stream is not None:  # each wave has blocks of its own; those of one are in data_bytes
+        states += spec.stream.block_bytes * (sum(waves) - 1)
     memory = capacity.memory
     offloads = capacity.racing and memory is not None and 2 * states + capacity.data_bytes > memory
     return replace(plan, arrangements=tuple(arrangements), offloads=offloads)

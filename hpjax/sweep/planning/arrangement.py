@@ -11,23 +11,24 @@ from hpjax.engine import layout
 from hpjax.engine.device_lanes import rng_groups
 from hpjax.sweep.planning.width import Rate, chunks_that_fit
 
-# Bytes of host memory that the states of a wave may take where the devices are CPUs: a longer sweep takes no more.
+# Bytes of host memory that the states of a wave may take where the devices are CPUs. So a sweep of more trials takes
+# more waves, but no more memory.
 HOST_BYTES = 2**30
 
 Waves = tuple[tuple[int, ...], ...]
 
 
 class Capacity(NamedTuple):
-    """What decides how many lanes fit, and which of them may be computed together.
+    """What decides how many lanes fit on the devices, and which of them may be computed together.
 
     Attributes:
       platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``.
       devices: how many devices share the lanes.
-      memory: bytes of each, None where unknown, as for CPUs.
-      data_bytes: bytes of each that the data takes.
+      memory: bytes of memory of each device, None where unknown, as for CPUs.
+      data_bytes: bytes of it that the data takes.
       replicates: lanes of a trial.
-      independent: whether each trial draws random numbers of its own. Then any lanes may share a chunk; otherwise
-        only those of one replicate, which share theirs.
+      independent: whether each trial draws random numbers of its own. If so, any lanes may share a chunk; otherwise
+        only lanes of one replicate, which share their random numbers.
       racing: whether a scheduler compares the trials of a round, for which all of its waves are in memory together.
     """
 
@@ -40,7 +41,7 @@ class Capacity(NamedTuple):
     racing: bool
 
     def lanes_together(self, trials: int) -> int:
-        """Returns how many lanes of so many trials may stand in one chunk."""
+        """Returns how many lanes of so many trials may be in one chunk."""
         return trials * (self.replicates if self.independent else 1)
 
     def chunks(self, trials: int, width: int) -> int:
@@ -49,13 +50,20 @@ class Capacity(NamedTuple):
         return layout.chunks_needed(rng_groups(replicate, self.independent), width, self.devices)
 
     def chunks_that_fit(self, width: int, lane_bytes: int) -> int | None:
-        """Returns how many chunks a device has memory for, None for any number."""
-        if self.memory is None and not self.racing:  # a race has all waves in memory, whatever their size
+        """Returns how many chunks of such lanes a device has memory for, None for any number."""
+        # Smaller waves save memory only where one trains after the other; a race has the states of all in memory.
+        if self.memory is None and not self.racing:
             return chunks_that_fit(HOST_BYTES // self.devices, 0, width * lane_bytes)
         return chunks_that_fit(self.memory, self.data_bytes, width * lane_bytes)
 
     def waves(self, trials: Sequence[int], width: int, chunks: int | None) -> Waves:
-        """Splits trials into as few and as equal waves as ``chunks`` a device allow, None for any number of them."""
+        """Splits trials into as few and as equal waves as fit into ``chunks`` on each device.
+
+        Args:
+          trials: the trials to split.
+          width: lanes of a chunk.
+          chunks: how many chunks a device may have, None for any number.
+        """
         if not trials:
             return ()
         most = layout.most_trials(lambda count: self.chunks(count, width), chunks, len(trials))
@@ -64,13 +72,13 @@ class Capacity(NamedTuple):
 
 @dataclass(frozen=True)
 class Arrangement:
-    """One group on its devices.
+    """How one group is placed on the devices.
 
     Attributes:
       width: lanes that one device computes at once.
       kernels: ``"batched"`` where convolutions and pooling are matrix products, ``"xla"`` where they are XLA's own.
       chunks: chunks of ``width`` lanes on each device, enough for the largest wave.
-      waves: ids of the trials that are on the devices together, a tuple for each wave; of a shard its own trials.
+      waves: ids of the trials that are on the devices together, a tuple for each wave; a shard has its own trials only.
       rates: speeds that were measured of widths; empty where the width was given, or chosen by rule.
       planned_width: the width before the group ran out of memory; else ``width``.
     """
@@ -86,13 +94,13 @@ class Arrangement:
     def of(
         cls, capacity: Capacity, lane_bytes: int, trials: Sequence[int], width: int, kernels: str, rates: Sequence[Rate]
     ) -> "Arrangement":
-        """Returns the arrangement of trials of ``lane_bytes`` a lane, in waves that fit."""
+        """Returns an arrangement of trials, whose lanes take ``lane_bytes`` each, in waves that fit."""
         waves = capacity.waves(trials, width, capacity.chunks_that_fit(width, lane_bytes))
         return cls(width, kernels, 1, (), tuple(rates), width).with_waves(capacity, waves)
 
     @property
     def trials(self) -> int:
-        """How many trials all waves have."""
+        """How many trials all waves have together."""
         return sum(map(len, self.waves))
 
     @property
@@ -101,26 +109,26 @@ class Arrangement:
         return self.width != self.planned_width
 
     def with_waves(self, capacity: Capacity, waves: Waves) -> "Arrangement":
-        """Returns one of these waves, with as many chunks as the largest needs."""
+        """Returns the arrangement with these waves, and as many chunks as the largest of them needs."""
         chunks = max((capacity.chunks(len(wave), self.width) for wave in waves), default=1)
         return replace(self, waves=waves, chunks=chunks)
 
     def with_trials(self, capacity: Capacity, trials: Sequence[int]) -> "Arrangement":
-        """Returns one with more trials, in waves of their own that fit the chunks that it is compiled for."""
+        """Returns the arrangement with more trials, in waves that fit the chunks for which its program is compiled."""
         return replace(self, waves=(*self.waves, *capacity.waves(trials, self.width, self.chunks)))
 
     def with_width(self, capacity: Capacity, width: int) -> "Arrangement":
-        """Returns one of another width, whose waves are the same."""
+        """Returns the arrangement at another width, with the same waves."""
         return replace(self, width=width).with_waves(capacity, self.waves)
 
     def halved(self, capacity: Capacity) -> "Arrangement":
-        """Returns one of half the width, for a group that ran out of memory."""
+        """Returns the arrangement at half the width, for a group that ran out of memory."""
         return self.with_width(capacity, ceil_div(self.width, 2))
 
     def split(self, capacity: Capacity, lane_bytes: int, trials: Sequence[int]) -> Waves:
-        """Splits a wave that was made for other devices into waves that fit on these."""
+        """Splits the trials of a wave that was made for other devices into waves that fit on these."""
         return capacity.waves(trials, self.width, capacity.chunks_that_fit(self.width, lane_bytes))
 
     def state_bytes(self, lane_bytes: int, waves: int) -> int:
-        """Returns the bytes that the states of so many of its waves take on each device."""
+        """Returns the bytes that the states of so many waves take on each device."""
         return waves * self.chunks * self.width * lane_bytes

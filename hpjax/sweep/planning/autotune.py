@@ -1,4 +1,4 @@
-"""Measures how many lanes are best at once, on the devices and with the program of a sweep, before it trains."""
+"""Autotuning: measures before a sweep trains how many lanes a device best computes at once, with its own program."""
 
 import time
 from collections.abc import Callable
@@ -20,12 +20,14 @@ from hpjax.sweep.planning.rate_cache import Measured, recall, remember
 from hpjax.sweep.planning.width import Rate
 from hpjax.sweep.spec import SweepSpec
 
-# A measurement costs so many seconds, or this share of a run that is longer.
+# Measuring takes so many seconds, or this share of the run's if that is more.
 SECONDS, SHARE = 5.0, 0.05
-# Of one speed: so often so many seconds, of which the fastest counts, since others on the machine only slow it down.
+# One speed is timed so often, for at least so many seconds. The fastest counts: other load on the machine can only slow
+# a program down.
 TIMES, EACH = 3, 0.1
-# A run that is expected to be shorter gains less than the measurement costs.
+# A run that is expected to take fewer seconds gains less by a better width than the measurement costs.
 WORTH = 30.0
+# A budget of steps that no measurement reaches.
 FOREVER = 1 << 30
 
 
@@ -33,7 +35,7 @@ class Budget(NamedTuple):
     """How long measuring may take.
 
     Attributes:
-      begun: when it began, by ``time.monotonic``.
+      begun: when measuring began, by ``time.monotonic``.
       seconds: how long it may take.
     """
 
@@ -46,14 +48,14 @@ class Budget(NamedTuple):
 
 
 def tuned(spec: SweepSpec, plan: Plan, always: bool = False) -> Plan:
-    """Returns the plan with measured widths, where that pays: for the groups that take longest, while time allows.
+    """Returns the plan with widths as measured, of the groups that take longest first, while time is left.
 
-    With several hosts, or of a shard, widths are by rule, since all must have the same.
+    With several hosts, and for shards, widths follow from the rule, since all must have the same.
 
     Args:
       spec: the sweep.
-      plan: its first round.
-      always: whether to measure also where the run is short.
+      plan: the plan of its first round.
+      always: whether to measure even if the run is too short to gain by it.
     """
     if spec.width is not None or plan.shard is not None or several():
         return plan
@@ -71,7 +73,10 @@ def tuned(spec: SweepSpec, plan: Plan, always: bool = False) -> Plan:
 
 
 def _measure(programs: GroupPrograms, plan: Plan, group: Group, budget: Budget) -> None:
-    """Measures widths of a group that are not known yet, and remembers what it found, and whether time was up."""
+    """Measures the widths of a group that are not known yet, and remembers their speeds and whether time was up.
+
+    First both kernels at the width that is planned, then wider and narrower ones with the faster kernels.
+    """
     spec, capacity, key = programs.spec, capacity_of(programs.spec, plan), rate_key(programs.spec, plan, group)
     lanes, arrangement = capacity.lanes_together(len(group.trials)), plan.arrangements[group.number]
     most = width.most(capacity.platform, lanes, capacity.devices)
@@ -94,7 +99,9 @@ def _measure(programs: GroupPrograms, plan: Plan, group: Group, budget: Budget) 
 
     kernels = [arrangement.kernels]
     if plan.shapes[group.number].windows and spec.kernels is None:
-        kernels = [each for each in ("batched", "xla") if not took or time_left() if speed(begin, each)] or kernels
+        # What the first measurement takes tells whether there is time for the second.
+        fitting = [each for each in ("batched", "xla") if (not took or time_left()) and speed(begin, each)]
+        kernels = fitting or kernels
     fastest = max(kernels, key=lambda each: speed(begin, each) or 0.0)
     factor = 2 if capacity.platform == "cpu" else 4
     width.search(lambda wide: speed(wide, fastest), begin, most, factor, time_left)
@@ -104,12 +111,12 @@ def _measure(programs: GroupPrograms, plan: Plan, group: Group, budget: Budget) 
 
 
 def _speed(programs: GroupPrograms, plan: Plan, group: Group, wide: int, kernels: str) -> float | None:
-    """Returns lane-steps a second of all devices at a width, at one chunk a device; None where that does not fit."""
+    """Returns lane-steps a second of all devices at a width, with one chunk on each; None if that does not fit."""
     spec, devices = programs.spec, plan.devices[0]
     plan = rearranged(spec, plan, {group.number: (wide, kernels)})
     trials = group.trials[: wide * devices]
     everyone = programs.cohort(plan, group, trials, dict(enumerate(plan.points)))
-    # A chunk a device: of one replicate, unless lanes of several may stand in it.
+    # One chunk on each device. The first lanes of a cohort are those of replicate 0, which may be in one chunk.
     count = min(wide * devices, capacity_of(spec, plan).lanes_together(len(group.trials)))
     cohort: LaneTable = jax.tree.map(lambda array: array[:count], everyone)
     cohort = cohort._replace(budget=np.full(count, FOREVER, np.int32))
@@ -120,10 +127,10 @@ def _speed(programs: GroupPrograms, plan: Plan, group: Group, wide: int, kernels
     try:
         with translating_device_errors(group.number):
             compiled = programs.compile(plan, group.number, cohort.h).result()
-            if (compiled.bytes or 0) > (sharding.memory() or memory() // devices):  # of CPUs the host's
+            if (compiled.bytes or 0) > (sharding.memory() or memory() // devices):  # CPU devices share the host's
                 return None
             lanes = programs.lanes(plan, group.number, compiled, cohort)
-            lanes.advance(1, False, block)  # the first states, and the first touch of memory
+            lanes.advance(1, False, block)  # untimed: it makes the first states, and touches memory first
             seconds = _seconds_a_step(lambda stop: lanes.advance(stop, False, block))
     except OutOfMemoryError:
         return None
@@ -131,7 +138,11 @@ def _speed(programs: GroupPrograms, plan: Plan, group: Group, wide: int, kernels
 
 
 def _seconds_a_step(advance: Callable[[int], object]) -> float:
-    """Returns the seconds of a step, as the fastest of some device calls that are long enough to time."""
+    """Returns the seconds of a step, by the fastest of ``TIMES`` device calls that are long enough to time.
+
+    Args:
+      advance: trains the lanes up to a step.
+    """
     steps, at = 1, 1
     times: list[float] = []
     while len(times) < TIMES:

@@ -1,4 +1,4 @@
-"""What one program for all values costs, against a program for each: arithmetic against compilations."""
+"""Costs: one program for all values of a hyperparameter, which computes more, or one for each, which compile longer."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -13,7 +13,7 @@ from hpjax.core.space import Point
 from hpjax.engine.shapes import ProgramShapes
 from hpjax.engine.tracing import Tracer
 
-# Distinct values whose programs are counted; of more, as many spread over them.
+# Of how many distinct values the programs are traced; of more values, so many spread over them stand for all.
 MOST = 3
 
 
@@ -26,16 +26,19 @@ def compare(
     platform: str,
     together: ProgramShapes,
 ) -> str:
-    """What tracing ``name`` costs against a group for each of its values, and which is cheaper, as a clause.
+    """Returns a clause on what tracing a hyperparameter costs against a group for each value, and which is cheaper.
 
     Args:
-      tracer: what abstract tracing needs to know.
-      points: of the trials of one group.
-      traced: the traced hyperparameters, ``name`` among them.
-      name: one that is traced by selection or by a mask.
-      lane_steps: steps of all these trials together.
-      platform: of the devices.
-      together: what the program gives where all of ``traced`` are.
+      tracer: traces the program abstractly.
+      points: the hyperparameters of the trials of one group.
+      traced: the names of the traced hyperparameters, ``name`` among them.
+      name: a hyperparameter that is traced by selection or by a mask.
+      lane_steps: how many steps all these trials take together.
+      platform: the platform of the devices.
+      together: the shapes of the program that traces all of ``traced``.
+
+    Returns:
+      The clause; empty where all trials have the same value.
     """
     values = sorted({point[name] for point in points}, key=_order)
     many = len(values)
@@ -54,20 +57,25 @@ def compare(
 def compare_batches(
     tracer: Tracer,
     points: Sequence[Point],
-    schedules: Sequence[TrialLength],
+    lengths: Sequence[TrialLength],
     traced: Collection[str],
     sized: Collection[str],
     platform: str,
     devices: int,
 ) -> str:
-    """What a program for each batch size costs, against one that takes all of them in microbatches, as a clause.
+    """Returns a clause on what a program for each batch size costs against one that takes all in microbatches.
 
     Args:
-      tracer: what abstract tracing needs to know.
-      points, schedules: of the trials.
-      traced: the traced hyperparameters.
-      sized: those that batch sizes depend on.
-      platform, devices: where they train.
+      tracer: traces the program abstractly.
+      points: per trial, its hyperparameters.
+      lengths: per trial, how long it takes.
+      traced: the names of the traced hyperparameters.
+      sized: the names of the hyperparameters that the batch size depends on.
+      platform: the platform of the devices.
+      devices: how many devices there are.
+
+    Returns:
+      The clause; empty where all trials have the same batch size.
     """
     batches = tracer.program.batches
     assert batches is not None
@@ -82,7 +90,7 @@ def compare_batches(
     shown = _few(sorted(set(sizes)))
     apart = [whole.shapes(points[sizes.index(size)], set(traced) - set(sized)) for size in shown]
     one = parts.shapes(points[0], {*traced, *sized})
-    steps = [schedule.steps for schedule in schedules]
+    steps = [length.steps for length in lengths]
     groups = [
         [(_static(point, {*traced, *sized}), each) for point, each in zip(points, own, strict=True)]
         for own in (sizes, [0] * len(sizes))
@@ -100,19 +108,21 @@ def compare_batches(
 
 
 def _advised(cheaper: bool) -> str:
+    """Returns the end of a clause: whether what stands before it would be cheaper than what the sweep does."""
     return " in all, would be cheaper here" if cheaper else " in all"
 
 
 def _static(point: Point, besides: Collection[str]) -> tuple[tuple[str, str], ...]:
-    """What makes programs differ."""
+    """Returns the values of the other hyperparameters, as text: trials that differ in it need programs apart."""
     return tuple((name, repr(value)) for name, value in sorted(point.items()) if name not in besides)
 
 
 def _few(values: Sequence[Any]) -> list[Any]:
-    """At most ``MOST`` of them, spread over all."""
+    """Returns at most ``MOST`` of some values, spread evenly over them."""
     last = len(values) - 1
     return list(values) if last < MOST else [values[round(i * last / (MOST - 1))] for i in range(MOST)]
 
 
 def _order(value: Any) -> Any:
+    """Returns what values are sorted by: a number by itself, a function by its name."""
     return value if isinstance(value, int | float) else getattr(value, "__qualname__", repr(value))

@@ -15,15 +15,15 @@ from hpjax.sweep.spec import SweepSpec
 
 
 class Grouping(NamedTuple):
-    """What tracing found of the trials so far.
+    """What abstract tracing found out about the trials so far.
 
     Attributes:
-      tracer: what traces a program.
+      tracer: traces the program abstractly.
       points: per trial, its hyperparameters.
       lengths: per trial, how long it takes.
       verdicts: per hyperparameter, whether it is traced, and why.
-      groups: the trials that share a program.
-      shapes: per group, what its program gives.
+      groups: the trials that share a program, for each program.
+      shapes: per group, the shapes of what its program gives.
     """
 
     tracer: Tracer
@@ -40,15 +40,15 @@ class Grouping(NamedTuple):
 
 
 def group(hparams: Sequence[Hparams], eval_every: Sequence[int], traced: frozenset[str]) -> list[Group]:
-    """Groups trials: two share one exactly when their tree structures and ``eval_every`` are equal.
+    """Groups trials: two share a group exactly if their tree structures and ``eval_every`` are equal.
 
     Args:
-      hparams: of each trial, in the order of the ids; traced values are leaves.
-      eval_every: of each trial.
+      hparams: per trial, its hyperparameters as a pytree: traced values are leaves, static ones part of the structure.
+      eval_every: per trial, calls of ``step`` between evaluations.
       traced: the names of the traced hyperparameters.
 
     Returns:
-      Groups in the order of their first trials; each trial stands in exactly one.
+      Groups in the order of their first trials; each trial is in exactly one.
     """
     members: dict[tuple[Any, int], list[int]] = {}
     for trial, (h, every) in enumerate(zip(hparams, eval_every, strict=True)):
@@ -62,7 +62,7 @@ def group(hparams: Sequence[Hparams], eval_every: Sequence[int], traced: frozens
 
 
 def tracer_of(spec: SweepSpec) -> Tracer:
-    """Returns what traces the program of a sweep, which needs the shapes of its data only."""
+    """Returns what traces the program of a sweep abstractly, by the shapes of its data."""
     train, valid = spec.splits
     return Tracer(spec.program, kinds_of(spec.space), shapes_of(train), shapes_of(valid), spec.folds)
 
@@ -74,15 +74,15 @@ def grouped(
     verdicts: dict[str, Verdict],
     known: Sequence[ProgramShapes] = (),
 ) -> Grouping:
-    """Groups trials so that the program of every group is known to trace.
+    """Groups trials so that the program of every group traces.
 
     Args:
       spec: the sweep.
       points: per trial, its hyperparameters.
       lengths: per trial, how long it takes.
-      verdicts: per hyperparameter, whether it is traced. One that fails in a group becomes static, and all are
+      verdicts: per hyperparameter, whether it is traced. One that fails in a group becomes static, and all trials are
         grouped anew.
-      known: what the programs of the first groups give, which were traced in earlier rounds.
+      known: the shapes of the first groups, whose programs were traced in earlier rounds.
     """
     tracer, verdicts = tracer_of(spec), dict(verdicts)
     while True:
@@ -100,10 +100,10 @@ def grouped(
 
 
 def lengths_of(spec: SweepSpec, points: Sequence[Point]) -> list[TrialLength]:
-    """Returns how long each trial takes, and checks its hyperparameters by what the program says of them.
+    """Returns how long each trial takes, after the program's own checks of its hyperparameters.
 
     Raises:
-      InputError, ProgramError: they cannot be used.
+      InputError, ProgramError: hyperparameters cannot be used.
     """
     hparams = [Hparams(point) for point in points]
     if spec.folds is not None:

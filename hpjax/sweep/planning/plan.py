@@ -23,9 +23,9 @@ class Group:
 
     Attributes:
       number: from 0, in the order in which groups train.
-      static: the static hyperparameters that all of its trials agree on.
+      static: name to value of the static hyperparameters, on which all of its trials agree.
       eval_every: calls of ``step`` between evaluations.
-      trials: the ids, ascending.
+      trials: the ids of its trials, ascending.
     """
 
     number: int
@@ -38,9 +38,16 @@ class Group:
 
 
 def next_stop(step: int, last: int, eval_every: int, segment: int | None, block: int | None) -> tuple[int, bool]:
-    """Where the segment that begins at ``step`` ends, and whether with an evaluation.
+    """Returns where the segment that begins at ``step`` ends, and whether it ends with an evaluation.
 
-    It ends at the multiples of ``eval_every`` and of ``block``, after ``segment`` steps, and at the ``last`` one.
+    Segments end at the multiples of ``eval_every`` and of ``block``, after ``segment`` steps, and at the ``last`` step.
+
+    Args:
+      step: calls of ``step`` before the segment.
+      last: calls that the longest trial takes.
+      eval_every: calls between evaluations.
+      segment: calls in a segment at most, None for any number.
+      block: batches in a block of a data stream, of which a segment has one; None without a stream.
     """
     stops = [(step // every + 1) * every for every in (eval_every, block) if every is not None]
     stop = min(at for at in (*stops, last, step + (segment or last)) if at > step)
@@ -49,28 +56,31 @@ def next_stop(step: int, last: int, eval_every: int, segment: int | None, block:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep will do, known before it does it. ``print(plan)`` tells it in full.
+    """What a sweep will do, known before it does it; ``print(plan)`` shows it in full.
+
+    Groups and trials are those of the rounds that are planned so far.
 
     Attributes:
-      rounds: how many trials each round has; what is known of groups and trials is that of the rounds planned so far.
-      replicates: lanes a trial.
-      folds: how many folds the replicates of a seed are, None for none.
-      groups: one compiled program each, in the order in which they train.
-      shapes: what the program of each group gives.
+      rounds: how many trials each round has, those to come included.
+      replicates: lanes of a trial.
+      folds: how many folds each seed is trained on, None without cross-validation.
+      groups: the trials that share a program, for each program, in the order in which they train.
+      shapes: per group, the shapes of what its program gives.
       verdicts: per hyperparameter, whether it is traced, and why.
       domains: per hyperparameter, its domain as text.
-      arrangements: per group, how it stands on the devices.
-      offloads: whether waves that wait for a scheduler do so on the host, since not all fit on the devices.
-      devices: how many devices, and of which kind.
+      arrangements: per group, how it is placed on the devices.
+      offloads: whether waves that wait for a scheduler do so on the host, since not all of them fit on the devices.
+      devices: how many devices there are, and of which kind.
       points: per trial, its hyperparameters.
       lengths: per trial, how long it takes.
-      segment: steps a device call at most; None goes from evaluation to evaluation.
-      data_bytes: size of the train and valid splits, of which each device has one copy; of a stream two blocks.
+      segment: steps of a device call at most; None goes from evaluation to evaluation.
+      data_bytes: bytes that the data takes on each device: the train and valid splits, or two blocks of a stream in
+        place of the train split.
       objective, randomness, seed: as given to the sweep.
       shard: the part of the trials that is trained here, None for all.
-      hints: what would make the sweep faster.
-      stream: what the train split is where it is no arrays; else empty.
-      block: steps of which a device call has the batches of a stream, at most; else None.
+      hints: what would make the sweep faster, or is likely a mistake.
+      stream: a description of the data stream; empty without one.
+      block: batches in a block of the stream, None without one. A device call takes no more steps.
     """
 
     rounds: tuple[int, ...]
@@ -111,8 +121,13 @@ class Plan:
         return tuple(each.kernels for each in self.arrangements)
 
     def round_of(self, trial: int) -> int:
-        """The round of a trial, from 0."""
+        """Returns the number of a trial's round, from 0."""
         return next(r for r in range(len(self.rounds)) if trial < sum(self.rounds[: r + 1]))
+
+    @cached_property
+    def last_round_begin(self) -> int:
+        """The first trial of the round that was planned last."""
+        return sum(self.rounds[: self.round_of(len(self.points) - 1)])
 
     @cached_property
     def steps(self) -> tuple[int, ...]:
@@ -126,7 +141,7 @@ class Plan:
 
     @cached_property
     def own(self) -> tuple[int, ...]:
-        """The trials that are trained here, ascending, as far as they are planned: all, or those of the shard."""
+        """The trials that are trained here, ascending: all that are planned, or those of the shard."""
         return tuple(sorted(trial for each in self.arrangements for wave in each.waves for trial in wave))
 
     @cached_property
@@ -136,45 +151,50 @@ class Plan:
 
     @cached_property
     def lane_steps(self) -> int:
-        """Calls of ``step`` of all lanes here; later rounds are taken to be like those that are planned."""
+        """Calls of ``step`` of all lanes here, if later rounds are like those that are planned."""
         mine = sum(self.budgets[trial] for trial in self.own)
         return round(mine * self.trials / len(self.budgets)) * self.replicates
 
     def _budgets_of(self, group: Group) -> list[int]:
+        """Returns the calls of ``step`` of each trial of a group that is trained here."""
         return [self.budgets[trial] for wave in self.arrangements[group.number].waves for trial in wave]
 
     def group_seconds(self, group: Group) -> float:
-        """What its trials will take, as measured, or to an order of magnitude by the work of a step."""
+        """Returns the seconds that the trials of a group will take: as measured, or to an order of magnitude."""
         return sum(self.split_seconds(group))
 
     def split_seconds(self, group: Group) -> tuple[float, float]:
-        """The same of steps and of evaluations."""
+        """Returns the seconds that the steps of a group's trials will take, and those of their evaluations."""
         calls = self.replicates * sum(self._budgets_of(group))
         shapes, (devices, kind) = self.shapes[group.number], self.devices
-        looks = calls / group.eval_every * shapes.evaluation.seconds(kind) / devices
+        evaluating = calls / group.eval_every * shapes.evaluation.seconds(kind) / devices
         if rates := self.arrangements[group.number].rates:
-            return calls / best(rates).speed, looks
-        return calls * shapes.step.seconds(kind) / devices, looks
+            return calls / best(rates).speed, evaluating
+        return calls * shapes.step.seconds(kind) / devices, evaluating
 
     @cached_property
     def run_seconds(self) -> float:
-        """What all trials here will take, compilations apart; later rounds are taken to be like those planned."""
+        """Seconds that all trials here will take without compilations, if later rounds are like those planned."""
         planned = sum(self.group_seconds(g) for g in self.own_groups)
         return planned * self.trials / len(self.budgets)
 
     @cached_property
     def compile_seconds(self) -> float:
-        """What compiling takes, to an order of magnitude; most of it while groups train."""
+        """Seconds that compiling will take, to an order of magnitude; most of them pass while groups train."""
         return sum(self.shapes[g.number].compile_seconds for g in self.own_groups)
 
     def memory(self, group: Group) -> int:
-        """Estimated bytes a device while a wave of the group trains: lanes, data, one chunk's gradients and batch."""
+        """Returns about how many bytes each device needs while a wave of a group trains.
+
+        These are the states of its lanes, the data, and for the gradients and batches of one chunk as much as its
+        states.
+        """
         lane = self.shapes[group.number].lane_bytes
         own = self.arrangements[group.number]
         return (own.chunks + 1) * own.width * lane + self.data_bytes
 
     def segments(self, group: Group) -> int:
-        """Device calls of a wave of the group, if no trial ends early."""
+        """Returns how many device calls a wave of a group makes if no trial ends early."""
         longest = max(self._budgets_of(group))
         if self.block is not None:
             step = count = 0

@@ -25,7 +25,7 @@ from hpjax.sweep.spec import SweepSpec
 
 
 def plan_first_round(spec: SweepSpec) -> Plan:
-    """Plans the first round of a sweep. Traces abstractly, compiles nothing.
+    """Plans the first round of a sweep; traces its programs abstractly, and compiles nothing.
 
     Raises:
       InputError, ProgramError, UnknownHyperparameterError: the sweep cannot run.
@@ -34,12 +34,12 @@ def plan_first_round(spec: SweepSpec) -> Plan:
 
 
 def plan_next_round(spec: SweepSpec, plan: Plan, history: Sequence[Observation]) -> Plan:
-    """Plans one round more.
+    """Plans the next round of a sweep.
 
     Args:
       spec: the sweep.
       plan: the plan of the rounds so far.
-      history: what these rounds found, an observation for each trial.
+      history: what these rounds found, an observation for each of their trials.
 
     Raises:
       InputError, ProgramError, UnknownHyperparameterError: the sweep cannot go on.
@@ -48,15 +48,16 @@ def plan_next_round(spec: SweepSpec, plan: Plan, history: Sequence[Observation])
 
 
 def check_point(spec: SweepSpec, plan: Plan, trial: int, point: Point) -> None:
-    """Checks hyperparameters with which a running trial goes on.
+    """Validates the hyperparameters with which a running trial is to go on.
 
     Raises:
-      InputError: a number is out of its range, or decides how long the trial takes.
+      InputError: a number is out of its range, or changes how long the trial takes.
     """
     (length,) = lengths_of(spec, [point])
     if length != plan.lengths[trial]:
         allowed = "decides how long a trial takes, and cannot change while it runs"
-        raise InputError("Scheduler.replace", point, allowed, "Keep what steps and batch_size depend on.")
+        remedy = "Keep the hyperparameters that steps, batch_size and eval_every depend on."
+        raise InputError("Scheduler.replace", point, allowed, remedy)
     given = plan.shapes[next(g.number for g in plan.groups if trial in g.trials)]
     for name, check in given.checks:
         if name != DERIVED:
@@ -64,14 +65,15 @@ def check_point(spec: SweepSpec, plan: Plan, trial: int, point: Point) -> None:
 
 
 def _without_frames(make: Callable[[], Plan]) -> Plan:
+    """Returns the plan that a function makes; its errors come without the frames of JAX, in which users get lost."""
     try:
         return make()
     except (InputError, ProgramError, UnknownHyperparameterError) as error:
-        # Raised anew, so that the user's mistake does not come with frames of JAX.
         raise error.with_traceback(None) from None
 
 
 def _first(spec: SweepSpec) -> Plan:
+    """Returns the plan of the first round."""
     _check_generator()
     devices = sharding.devices(spec.devices)
     if spec.spread == "pmap" and jax.process_count() > 1:
@@ -81,7 +83,7 @@ def _first(spec: SweepSpec) -> Plan:
     points = _asked(spec, [], rounds[0])
     with reading() as read_by_length:
         lengths = lengths_of(spec, points)
-    alternatives = {spec.space.branch_of(point): point for point in reversed(points)}
+    alternatives = {spec.space.branch_of(point): point for point in reversed(points)}  # of each the first point
     verdicts = judge(tracer_of(spec), spec.space, list(alternatives.values()))
     found = grouped(spec, points, lengths, verdicts)
     read = set(read_by_length).union(*(shapes.reads for shapes in found.shapes))
@@ -119,6 +121,7 @@ def _first(spec: SweepSpec) -> Plan:
 
 
 def _next(spec: SweepSpec, plan: Plan, history: Sequence[Observation]) -> Plan:
+    """Returns the plan with one round more."""
     first = len(plan.points)
     new = _asked(spec, history, plan.rounds[plan.round_of(first)])
     lengths = [*plan.lengths, *lengths_of(spec, new)]
@@ -130,11 +133,19 @@ def _next(spec: SweepSpec, plan: Plan, history: Sequence[Observation]) -> Plan:
             raise InputError(f"Space.{name}", new[0].get(name), allowed, "Write static=True for its domain.")
     _check_numbers(spec, found, first)
     _check_scheduler(spec, plan.rounds, found, first)
-    plan = replace(plan, groups=found.groups, shapes=found.shapes, points=found.points, lengths=found.lengths)
-    return arranged(spec, plan, first)
+    plan = replace(
+        plan,
+        groups=found.groups,
+        shapes=found.shapes,
+        verdicts=tuple(found.verdicts.values()),
+        points=found.points,
+        lengths=found.lengths,
+    )
+    return arranged(spec, plan)
 
 
 def _check_generator() -> None:
+    """Raises ``InputError`` unless JAX's generator gives a lane the same numbers whatever its neighbours are."""
     generator = str(getattr(jax.config, "jax_default_prng_impl"))  # noqa: B009  mypy does not know it
     if "rbg" in generator:
         raise InputError(
@@ -146,7 +157,11 @@ def _check_generator() -> None:
 
 
 def _rounds(spec: SweepSpec) -> tuple[int, ...]:
-    """Returns how many trials each round has."""
+    """Returns how many trials each round has.
+
+    Raises:
+      InputError: ``trials``, ``rounds`` and ``shard`` do not fit together, or with the points of the sampler.
+    """
     points, name = spec.sampler.size(spec.space), type(spec.sampler).__name__
     if points is not None and spec.trials is not None and spec.trials != points:
         allowed = f"must be {points}, the number of points of {name}"
@@ -170,7 +185,11 @@ def _rounds(spec: SweepSpec) -> tuple[int, ...]:
 
 
 def _asked(spec: SweepSpec, history: Sequence[Observation], count: int) -> list[Point]:
-    """Asks the sampler for the points of one round."""
+    """Returns the points of one round, for which it asks the sampler.
+
+    Raises:
+      InputError: the sampler gives another number of them, or one that is not in the space.
+    """
     points = spec.sampler.ask(spec.space, history, count, spec.seed)
     if len(points) != count:
         name = type(spec.sampler).__name__
@@ -182,7 +201,7 @@ def _asked(spec: SweepSpec, history: Sequence[Observation], count: int) -> list[
 
 
 def _data_bytes(spec: SweepSpec) -> int:
-    """Returns what the data takes on each device: the splits, or of a stream the block in use and the one after it."""
+    """Returns the bytes of the data on each device: its splits; of a stream the block in use and the next one."""
     train, valid = spec.splits
     kept = train if spec.folds else valid if spec.stream is not None else (train, valid)
     streamed = 0 if spec.stream is None else 2 * spec.stream.block_bytes
@@ -190,10 +209,13 @@ def _data_bytes(spec: SweepSpec) -> int:
 
 
 def _check_numbers(spec: SweepSpec, found: Grouping, first: int) -> set[str]:
-    """Checks the numbers of the trials from ``first`` on where the program uses them.
+    """Checks the numbers of the trials from ``first`` on as the code that uses them demands.
 
     Returns:
-      The fields whose numbers it could not see.
+      The fields whose numbers could not be checked.
+
+    Raises:
+      InputError: a number is not what its field allows.
     """
     unseen: set[str] = set()
     for g, given in zip(found.groups, found.shapes, strict=True):
@@ -208,7 +230,14 @@ def _check_numbers(spec: SweepSpec, found: Grouping, first: int) -> set[str]:
 
 
 def _check_scheduler(spec: SweepSpec, rounds: Sequence[int], found: Grouping, first: int) -> None:
-    """Checks that the scheduler can race the trials of every round, of which one begins with the trial ``first``."""
+    """Raises ``InputError`` unless the scheduler can compare the trials of every round.
+
+    Args:
+      spec: the sweep.
+      rounds: how many trials each round has.
+      found: the groups of the trials so far.
+      first: the first trial of the round that is planned now.
+    """
     if spec.scheduler is None:
         return
     every = sorted({length.eval_every for length in found.lengths})
@@ -228,35 +257,35 @@ def _check_scheduler(spec: SweepSpec, rounds: Sequence[int], found: Grouping, fi
 
 
 def _explained(found: Grouping, read: set[str], devices: list[jax.Device]) -> dict[str, Verdict]:
-    """Returns the verdicts with what is told of them besides: what tracing costs, and which are never read."""
-    told = {
+    """Returns the verdicts with what else the plan shows: what tracing costs, and which names are never read."""
+    explained = {
         name: verdict if name in read else verdict._replace(reason="the program never reads it")
         for name, verdict in found.verdicts.items()
     }
     costly = {name for given in found.shapes for name, check in given.checks if check.masks and name != DERIVED}
     costly |= {name for name, kind in found.tracer.kinds.items() if isinstance(kind, Selection)}
     for name in sorted(costly & found.traced & read):
-        told[name] = _with_cost(found, name, devices[0].platform)
-    return told | _with_batches(found, told, devices)
+        explained[name] = _with_cost(found, name, devices[0].platform)
+    return explained | _with_batches(found, explained, devices)
 
 
 def _with_cost(found: Grouping, name: str, platform: str) -> Verdict:
-    """Returns the verdict on a hyperparameter with what it costs to trace it, in the largest group that has it."""
+    """Returns the verdict on a hyperparameter with what tracing it costs in the largest group that has it."""
     g = max((g for g in found.groups if name in found.points[g.trials[0]]), key=lambda g: len(g.trials))
     own = [found.points[trial] for trial in g.trials]
     traced = [n for n in own[0] if found.verdicts[n].traced]
     work = sum(found.lengths[trial].steps * found.lengths[trial].microsteps for trial in g.trials)
     try:
         costs = cost.compare(found.tracer, own, traced, name, work, platform, found.shapes[g.number])
-    except Exception:  # an estimate: where a value cannot be static there is none
+    except Exception:  # whatever the program says to a static value: then there is nothing to compare with
         costs = ""
     verdict, kinds = found.verdicts[name], found.tracer.kinds
     how = verdict.reason if isinstance(kinds[name], Selection) else "masked in one program"
     return verdict._replace(reason=f"{how}; {costs}" if costs else how)
 
 
-def _with_batches(found: Grouping, told: dict[str, Verdict], devices: list[jax.Device]) -> dict[str, Verdict]:
-    """Returns the verdicts on what batch sizes depend on, with what batches cost if they are taken the other way."""
+def _with_batches(found: Grouping, verdicts: dict[str, Verdict], devices: list[jax.Device]) -> dict[str, Verdict]:
+    """Returns the verdicts on what the batch size depends on, with the costs of whole batches and of microbatches."""
     batches = found.tracer.program.batches
     if batches is None:
         return {}
@@ -267,6 +296,6 @@ def _with_batches(found: Grouping, told: dict[str, Verdict], devices: list[jax.D
     where: tuple[Any, ...] = (found.traced, set(sized), devices[0].platform, len(devices))
     try:
         costs = cost.compare_batches(found.tracer, found.points, found.lengths, *where)
-    except Exception:  # an estimate: where the other way is not possible there is none
+    except Exception:  # whatever the program says to the other way: then there is nothing to compare with
         costs = ""
-    return {n: told[n]._replace(reason=f"{told[n].reason}; {costs}") for n in told if n in sized and costs}
+    return {n: v._replace(reason=f"{v.reason}; {costs}") for n, v in verdicts.items() if n in sized and costs}

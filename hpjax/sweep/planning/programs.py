@@ -1,4 +1,4 @@
-"""What the engine needs of the groups of a plan: their programs, their lanes, and the data."""
+"""Programs: makes of the groups of a plan what the engine takes: compiled programs, lanes, and the data."""
 
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
@@ -19,7 +19,7 @@ from hpjax.sweep.spec import SweepSpec
 
 
 class GroupPrograms(NamedTuple):
-    """Programs and lanes of the groups of a sweep, on its devices.
+    """The programs and lanes of the groups of a sweep, on its devices.
 
     Attributes:
       spec: the sweep.
@@ -40,7 +40,7 @@ class GroupPrograms(NamedTuple):
         return cls(spec, mesh, (once, once if valid is train else sharding.put(valid, mesh, sharding.WHOLE)))
 
     def config(self, plan: Plan, group: int) -> SegmentConfig:
-        """Returns what decides the program of a group."""
+        """Returns all that the compiled program of a group depends on, the shapes of its arguments apart."""
         spec, arrangement = self.spec, plan.arrangements[group]
         return SegmentConfig(
             spec.program,
@@ -55,7 +55,13 @@ class GroupPrograms(NamedTuple):
         )
 
     def compile(self, plan: Plan, group: int, h: Hparams) -> Future[Compiled]:
-        """Compiles the program of a group in the background, for hyperparameters of these shapes."""
+        """Begins to compile the program of a group in the background.
+
+        Args:
+          plan: the plan.
+          group: the number of the group.
+          h: hyperparameters of its lanes, of which the shapes and dtypes count.
+        """
         train, valid = map(shapes_of, self.splits)
         if self.spec.stream is not None:
             train = self.spec.stream.shapes
@@ -66,8 +72,15 @@ class GroupPrograms(NamedTuple):
         return DeviceLanes(self.config(plan, group), compiled, cohort, self.spec.seed, *self.splits)
 
     def cohort(self, plan: Plan, group: Group, trials: Collection[int], points: Mapping[int, Point]) -> LaneTable:
-        """Returns the lanes of trials of a group, which have these hyperparameters."""
-        # Lanes that end late stand together, so that a chunk ends when all of its lanes do.
+        """Returns the lanes of some trials of a group.
+
+        Args:
+          plan: the plan.
+          group: the group.
+          trials: the ids of its trials.
+          points: trial id to hyperparameters.
+        """
+        # Sorted by their ends: a chunk costs as long as one of its lanes runs, so its lanes had better end together.
         ordered = sorted(trials, key=lambda t: (-plan.budgets[t], t))
         trial = np.tile(np.array(ordered, np.int32), plan.replicates)
         replicate = np.repeat(np.arange(plan.replicates, dtype=np.int32), len(ordered))

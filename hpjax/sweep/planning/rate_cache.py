@@ -1,4 +1,4 @@
-"""What was measured of widths on this machine, kept from run to run in the user's cache folder."""
+"""Remembers the speeds that were measured of widths on this machine, in the user's cache folder."""
 
 import json
 from contextlib import suppress
@@ -9,7 +9,7 @@ from hpjax.results.store.files import write_text
 from hpjax.results.store.validation import is_real, is_whole
 from hpjax.sweep.planning.width import Rate
 
-# Also without a folder that can be written, for as long as the process lives.
+# For as long as the process lives, also where the folder cannot be written.
 _here: dict[str, "Measured"] = {}
 
 
@@ -17,8 +17,8 @@ class Measured(NamedTuple):
     """What was measured of a program.
 
     Attributes:
-      rates: of some widths; none where nothing is known.
-      whole: whether the search for the best one came to its end, or time was up.
+      rates: the speeds of some widths; empty where nothing is known.
+      whole: whether the search for the best width came to its end; False if time was up before.
     """
 
     rates: tuple[Rate, ...] = ()
@@ -26,7 +26,7 @@ class Measured(NamedTuple):
 
 
 def recall(key: str) -> Measured:
-    """What was measured under a fingerprint; nothing where that is not known, or cannot be read."""
+    """Returns what was measured of the program with a fingerprint; no rates if its file is missing or unreadable."""
     if key not in _here:
         with suppress(OSError, ValueError):
             read = json.loads((folder() / "widths" / f"{key}.json").read_text())
@@ -37,15 +37,16 @@ def recall(key: str) -> Measured:
 
 
 def remember(key: str, measured: Measured) -> None:
-    """Keeps what was measured."""
+    """Remembers what was measured of the program with a fingerprint."""
     _here[key] = measured
     file = folder() / "widths" / f"{key}.json"
-    with suppress(OSError):  # measured again, then
+    with suppress(OSError):  # without a file the next process measures again
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps({"rates": [list(rate) for rate in measured.rates], "whole": measured.whole}))
 
 
 def _is_rate(row: Any) -> bool:
+    """Returns whether JSON is a rate; anyone may have written the file."""
     return (
         isinstance(row, list)
         and len(row) == 3

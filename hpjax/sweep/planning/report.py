@@ -1,4 +1,4 @@
-"""Tells a plan as text: what ``print(sweep.plan())`` shows."""
+"""The report of a plan: the text that ``print(sweep.plan())`` shows."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -42,6 +42,7 @@ def report(plan: "Plan") -> str:
 
 
 def _head(plan: "Plan") -> list[str]:
+    """Returns the lines on the size of the sweep, its devices, its data and its time."""
     count, kind = plan.devices
     seeds = plan.replicates // (plan.folds or 1)
     folds = f" ({text.count(seeds, 'seed')} × {plan.folds} folds)" if plan.folds else ""
@@ -62,6 +63,7 @@ def _head(plan: "Plan") -> list[str]:
 
 
 def _groups(plan: "Plan") -> list[tuple[str, ...]]:
+    """Returns the rows of the table of groups."""
     apart = len({g.eval_every for g in plan.own_groups}) > 1
     rows: list[tuple[str, ...]] = []
     for g in plan.own_groups:
@@ -83,6 +85,7 @@ def _groups(plan: "Plan") -> list[tuple[str, ...]]:
 
 
 def _measured(plan: "Plan") -> list[str]:
+    """Returns a line on the speeds that were measured for each group, and one on those that were not."""
     rates = {g.number: plan.arrangements[g.number].rates for g in plan.own_groups}
     lines = [f"group {number}: {_speeds(own)}" for number, own in rates.items() if own]
     unknown = ", ".join(str(number) for number, own in rates.items() if not own)
@@ -92,12 +95,14 @@ def _measured(plan: "Plan") -> list[str]:
 
 
 def _speeds(rates: Sequence[Rate]) -> str:
+    """Returns speeds by width, and by kernels where both were measured."""
     either = len({rate.kernels for rate in rates}) > 1
     each = [f"{rate.width}{f' {rate.kernels}' if either else ''} → {rate.speed:,.0f}" for rate in rates]
     return f"lane-steps a second by width at most: {', '.join(each)}"
 
 
 def _out_of_memory(plan: "Plan") -> list[str]:
+    """Returns a hint for each group that trains at a smaller width than was planned."""
     return [
         f"group {number} ran out of memory at the width {each.planned_width}: it trains at {each.width}."
         for number, each in enumerate(plan.arrangements)

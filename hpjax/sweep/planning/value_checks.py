@@ -1,4 +1,4 @@
-"""Checks of the numbers that a program computes from hyperparameters, for every trial."""
+"""Value checks: validates the numbers that a program computes from hyperparameters, for every trial."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,21 +18,25 @@ from hpjax.sweep.planning.plan import Group
 
 
 def check(
-    tracer: Tracer, group: Group, points: Sequence[Point], schedules: Sequence[TrialLength], splits: tuple[Any, Any]
+    tracer: Tracer, group: Group, points: Sequence[Point], lengths: Sequence[TrialLength], splits: tuple[Any, Any]
 ) -> set[str]:
-    """Computes what checks ask for, and nothing else: of a rate of ``jnp.exp(h.x)`` the one exponential.
+    """Validates the numbers that the program of a group computes from the hyperparameters of its trials.
+
+    Only these numbers are computed: of a learning rate that is ``jnp.exp(h.x)`` the one exponential, since XLA drops
+    what its result does not need.
 
     Args:
-      tracer: what abstract tracing needs to know.
-      group: whose trials are checked.
-      points, schedules: of every trial.
-      splits: the data; what is checked does not depend on it.
+      tracer: traces the program abstractly.
+      group: the group whose trials are checked.
+      points: per trial of the sweep, its hyperparameters.
+      lengths: per trial of the sweep, how long it takes.
+      splits: the train and valid splits; the numbers do not depend on them.
 
     Returns:
-      The fields of which no number could be computed, since they stand in a loop or in a jitted function.
+      The fields of which no number could be computed, since they are inside a loop or a jitted function.
 
     Raises:
-      InputError: a number is not what the code that uses it allows.
+      InputError: a number is not what the field that uses it allows.
     """
     own = [points[trial] for trial in group.trials]
     h = stack_hparams(tracer.kinds, own, own[0].keys() - group.static.keys())
@@ -46,6 +50,7 @@ def check(
             trace_lifecycle(tracer.program, h, train, valid)
         found = [each for each in found if isinstance(each.value, jax.core.Tracer)]
         fields.update(each.field for each in found)
+        # A value of an inner loop or jit cannot leave it; one that follows from the hyperparameters alone can.
         asked[:] = [each for each in found if _level(each.value) in ours]
         return [each.value for each in asked]
 
@@ -57,12 +62,16 @@ def check(
     for row, trial in enumerate(group.trials):
         point = ", ".join(f"{name}={show(value)}" for name, value in points[trial].items())
         for each, column in zip(asked, columns, strict=True):
-            # As it prints: 1.1, not its nearest float32.
+            # The number that prints as the float32 does: 1.1, not 1.10000002384.
             number = column[row].item() if column.dtype.kind in "biu" else float(str(column[row]))
-            each.of(number, schedules[trial].steps, f"what it is computed from, in trial {trial}: {point}")
+            each.of(number, lengths[trial].steps, f"what it is computed from, in trial {trial}: {point}")
     return fields - {each.field for each in asked}
 
 
 def _level(tracer: Any) -> Any:
-    """Which transformation a tracer belongs to; JAX keeps it to itself, and without it nothing is checked here."""
+    """Returns what identifies the transformation that a tracer belongs to.
+
+    JAX does not publish it. A version without this attribute gives each tracer a level of its own, so that nothing is
+    checked here, and its fields are reported as unseen.
+    """
     return id(getattr(tracer, "_trace", tracer))

@@ -15,10 +15,10 @@ GOOD_ENOUGH = 0.95
 
 
 class Rate(NamedTuple):
-    """What was measured of a width.
+    """The speed that was measured of a width.
 
     Attributes:
-      width: lanes a device.
+      width: lanes that one device computes at once.
       kernels: ``"batched"`` or ``"xla"``.
       speed: lane-steps a second of all devices.
     """
@@ -29,28 +29,29 @@ class Rate(NamedTuple):
 
 
 def chunks_that_fit(memory: int | None, data_bytes: int, chunk_bytes: int) -> int | None:
-    """How many chunks of lanes fit on a device, None for any number.
+    """Returns how many chunks of lanes fit on a device, None for any number.
 
     Args:
-      memory: bytes of the device, where known.
-      data_bytes: what the data takes of them.
-      chunk_bytes: size of a chunk's state. One more is at work, and moving lanes needs all of them twice.
+      memory: bytes of memory of the device, None where unknown.
+      data_bytes: bytes of it that the data takes.
+      chunk_bytes: bytes of a chunk's states.
     """
+    # Moving lanes needs all chunks twice, and the one that computes needs about its size again.
     return None if memory is None else max(((memory - data_bytes) // max(chunk_bytes, 1) - 1) // 2, 1)
 
 
 def by_rule(platform: str, lanes: int, devices: int, lane_bytes: int, memory: int | None) -> int:
-    """The width for so many lanes, where nothing was measured.
+    """Returns the width for so many lanes if nothing was measured.
 
-    On a CPU about 8 lanes are best for small models; an accelerator takes as many as there are, while their states and
-    four times that for activations fit.
+    On a CPU about 8 lanes are best for small models. An accelerator takes as many as there are, if their states and
+    four times as much for activations fit.
 
     Args:
       platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``.
-      lanes: lanes of a group that may stand in one chunk: those of a replicate, unless each has luck of its own.
-      devices: devices that share them.
-      lane_bytes: size of one lane's state.
-      memory: bytes of one device, where known.
+      lanes: how many lanes of a group may be in one chunk; see ``Capacity.lanes_together``.
+      devices: how many devices share them.
+      lane_bytes: bytes of one lane's state.
+      memory: bytes of memory of one device, None where unknown.
     """
     usual = CPU_WIDTH if platform == "cpu" else ACCELERATOR_WIDTH
     if memory is not None:
@@ -59,19 +60,19 @@ def by_rule(platform: str, lanes: int, devices: int, lane_bytes: int, memory: in
 
 
 def balanced(most: int, lanes: int, devices: int) -> int:
-    """The width, ``most`` or less, that leaves the fewest slots empty in as few chunks."""
+    """Returns the smallest width that needs no more chunks than ``most``, so that few slots stay empty."""
     share = ceil_div(lanes, devices)
     return ceil_div(share, ceil_div(share, most))
 
 
 def most(platform: str, lanes: int, devices: int) -> int:
-    """The largest width that is worth a measurement, a power of two."""
+    """Returns the largest width that is worth a measurement, a power of two."""
     limit = CPU_MOST if platform == "cpu" else ACCELERATOR_MOST
     return min(limit, 1 << (ceil_div(lanes, devices) - 1).bit_length())
 
 
 def best(rates: Iterable[Rate]) -> Rate:
-    """The smallest width that is nearly as fast as the fastest."""
+    """Returns the smallest width that is nearly as fast as the fastest."""
     found = sorted(rates)
     fastest = max(rate.speed for rate in found)
     return next(rate for rate in found if rate.speed >= GOOD_ENOUGH * fastest)
@@ -80,14 +81,17 @@ def best(rates: Iterable[Rate]) -> Rate:
 def search(
     speed: Callable[[int], float | None], begin: int, most: int, factor: int, affordable: Callable[[], bool]
 ) -> dict[int, float]:
-    """Speeds of widths around the best one, from ``begin`` upwards while it pays, else downwards while it costs little.
+    """Measures widths around the best one; returns width to speed.
+
+    The search goes up from ``begin`` while that is faster. If it is not, it goes down while that costs little, since
+    a smaller width uses less memory.
 
     Args:
       speed: measures a width; None where it does not fit.
-      begin: the first.
-      most: the largest that there may be.
-      factor: from one width to the next.
-      affordable: whether there is time for another.
+      begin: the width to begin with.
+      most: the largest width.
+      factor: the factor from one width to the next.
+      affordable: returns whether there is time for another measurement.
     """
     first = speed(begin)
     found = {} if first is None else {begin: first}
@@ -101,7 +105,7 @@ def search(
             if next_speed is None:
                 if up:
                     break
-                width = after
+                width = after  # too wide still: a narrower one may fit
                 continue
             fastest = max(found.values(), default=0.0)
             found[after] = next_speed
@@ -109,5 +113,5 @@ def search(
                 break
             width = after
         if first is not None and first < GOOD_ENOUGH * max(found.values()):
-            break  # what is wider is faster: what is narrower is not
+            break  # a wider one is faster by far, so that no narrower one can win
     return found

@@ -1,4 +1,4 @@
-"""What the waves of a run share."""
+"""The context of a run: what all of its waves share."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,17 +14,17 @@ from hpjax.sweep.spec import SweepSpec
 
 @dataclass
 class RunContext:
-    """What the waves of a run share, and change as it goes on.
+    """What the waves of a run share, and change as the run goes on.
 
     Attributes:
       spec: the sweep.
       plan: the plan of the rounds so far.
-      store: where what happens is recorded.
+      store: the store that records what happens.
       programs: the programs and the data on the devices.
-      scores: of all trials.
-      points: trial id to its hyperparameters now.
-      compiled: the groups whose compilation is recorded.
-      streams: closes the data streams that waves draw from.
+      scores: the scores of all trials.
+      points: trial id to the hyperparameters that the trial has now.
+      compiled: the numbers of the groups whose compilation is recorded.
+      streams: closes the prefetchers that draw from the data stream, at the end of the run.
       may_run_ahead: returns whether a segment may be dispatched before the one before it is read.
     """
 
@@ -40,11 +40,11 @@ class RunContext:
 
     @classmethod
     def of(cls, spec: SweepSpec, plan: Plan, store: Store) -> "RunContext":
-        """Puts the data of a sweep on its devices; nothing is scored yet."""
+        """Returns the context of a run that begins, and puts the data of the sweep on its devices."""
         scores = Scores.none(plan.trials, plan.replicates, racing=spec.scheduler is not None)
         return cls(spec, plan, store, GroupPrograms.of(spec), scores)
 
     @property
     def best(self) -> tuple[int, float] | None:
-        """Trial id and objective of the best trial so far, or None."""
+        """Id and objective of the best trial so far, or None before the first evaluation."""
         return self.scores.best(self.spec.objective)

@@ -1,4 +1,4 @@
-"""Events: what a sweep says of itself while it runs. Told apart by ``kind``."""
+"""Events: what ``Sweep.events`` yields while a sweep runs. Their ``kind`` tells them apart."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,11 +9,11 @@ from hpjax.results.store.rows import Change
 
 @dataclass(frozen=True, kw_only=True)
 class _OfGroup:
-    """What events of one group have in common.
+    """What the events of one group have in common.
 
     Attributes:
       group: the number of the group.
-      groups: how many groups are trained.
+      groups: how many groups the run trains.
       round: the number of the round.
       lanes: how many lanes the wave has.
     """
@@ -26,13 +26,13 @@ class _OfGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class Resumed(_OfGroup):
-    """The run goes on from a checkpoint.
+    """The run goes on from a checkpoint; of the first wave that is not finished.
 
     Attributes:
       step: calls of ``step`` that the wave's longest-running lanes took before.
-      live: lanes of the wave that still run.
+      live: how many lanes of the wave still run.
       lane_steps: calls of ``step`` that all lanes of the run took before.
-      spared: calls that lanes which ended early will not take.
+      spared: calls of ``step`` that lanes which ended early will not take.
     """
 
     kind: Literal["resumed"] = field(default="resumed", init=False)
@@ -47,7 +47,7 @@ class WidthHalved(_OfGroup):
     """A group ran out of memory, and begins anew at half its width.
 
     Attributes:
-      lost: lane-steps that have to be computed again.
+      lost: how many lane-steps have to be computed again.
     """
 
     kind: Literal["width_halved"] = field(default="width_halved", init=False)
@@ -66,7 +66,7 @@ class CompileFinished(_OfGroup):
     """The program of a group is compiled.
 
     Attributes:
-      seconds: how long the run waited for it.
+      seconds: how long the run waited for the program, s.
     """
 
     kind: Literal["compiled"] = field(default="compiled", init=False)
@@ -75,20 +75,21 @@ class CompileFinished(_OfGroup):
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentFinished(_OfGroup):
-    """A device call ended.
+    """A segment, which is one device call, ended.
 
     Attributes:
-      step, steps: calls of ``step`` that the longest-running lanes took, and those they will take; each is an
-        optimizer step, unless the program accumulates gradients over several.
-      live: lanes still running.
-      lane_steps: calls that all lanes took in this segment.
-      spared: calls that lanes which ended before their budget will not take.
+      step: calls of ``step`` that the longest-running lanes took; each is an optimizer step, unless the program
+        accumulates gradients over several.
+      steps: calls of ``step`` that the longest-running lanes will take in all.
+      live: how many lanes of the wave still run.
+      lane_steps: calls of ``step`` that all lanes took in this segment.
+      spared: calls of ``step`` that lanes which ended before their budget in this segment will not take.
       evaluated: the lanes that this evaluation measured, as trial ids and replicates, each int (lanes,).
       metrics: name to values of these lanes, float (lanes,); empty where the segment ended without an evaluation.
-      changes: lanes whose status changed.
-      best: trial id and objective of the best trial so far, or None.
-      seconds: how long the segment took.
-      waited: how many of these it waited for the batches of a data stream.
+      changes: the lanes whose status changed.
+      best: id and objective of the best trial so far, or None.
+      seconds: how long the segment took, s.
+      waited: how long it waited for the batches of a data stream, s; part of ``seconds``.
     """
 
     kind: Literal["segment"] = field(default="segment", init=False)
@@ -111,11 +112,13 @@ class Decision:
 
     Attributes:
       round: the number of the round.
-      step, steps: calls of ``step`` at which it decided, and those that a complete trial takes.
-      live, lanes: lanes still running, and all of the round.
-      spared: calls that stopped lanes will not take.
-      changes: lanes that were stopped, or run again from the state of another.
-      best: trial id and objective of the best trial so far, or None.
+      step: the call of ``step`` after which it decided.
+      steps: calls of ``step`` that the longest trial takes if it is complete.
+      live: how many lanes of the round still run.
+      lanes: how many lanes the round has.
+      spared: calls of ``step`` that stopped lanes will not take.
+      changes: the lanes that were stopped, and those that had ended and run again from the state of another.
+      best: id and objective of the best trial so far, or None.
     """
 
     kind: Literal["decision"] = field(default="decision", init=False)

@@ -1,4 +1,4 @@
-"""Preemption: a notice that the machine will be taken away, or Ctrl-C, heeded at the next event."""
+"""Preemption: after SIGTERM or Ctrl-C a run writes a checkpoint at its next event, and ends."""
 
 import itertools
 import os
@@ -15,16 +15,19 @@ from jax.experimental import multihost_utils
 from hpjax.engine.distributed import several
 
 EXIT_PREEMPTED = 128 + signal.SIGTERM
-# What is heeded, and how it is handled where nobody has said otherwise.
+# The signals that end a run, each with the handler that Python gives it if nobody sets another.
 DEFAULTS: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
 GOES_ON = "{}; a checkpoint is in {}. The same command goes on from there."
-ASKED = b"\ninterrupted: a checkpoint is written after this device call; Ctrl-C again ends at once.\n"
+ASKED = b"\ninterrupted: a checkpoint is written after this device call; Ctrl-C again ends the process immediately.\n"
 
 
 class Preempted(SystemExit):
-    """A run got a notice of preemption (SIGTERM), and wrote a checkpoint: the process exits with status 143.
+    """Raised when a run got SIGTERM and wrote a checkpoint. Uncaught, the process exits with status 143.
 
-    Run the same again to go on.
+    The same command goes on from the checkpoint.
+
+    Attributes:
+      directory: the run directory.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -36,7 +39,16 @@ class Preempted(SystemExit):
 
 
 def leave(number: int, directory: Path) -> None:
-    """Raises what the signal of this number asks for, once a checkpoint is written."""
+    """Raises what a signal asks for, once a checkpoint is written.
+
+    Args:
+      number: the signal.
+      directory: the run directory.
+
+    Raises:
+      KeyboardInterrupt: the signal is SIGINT.
+      Preempted: it is another one.
+    """
     if number == signal.SIGINT:
         raise KeyboardInterrupt(GOES_ON.format("interrupted", directory))
     raise Preempted(directory)
@@ -44,14 +56,14 @@ def leave(number: int, directory: Path) -> None:
 
 @contextmanager
 def notices() -> Iterator[Callable[[], int]]:
-    """A function that gives the signal by which to leave now, 0 for none; with several hosts all get the same answer,
-    and all must ask.
+    """Yields a function that returns the number of the signal that asks the run to end, 0 before there is one.
 
-    Outside the main thread of a single process nothing can be told; and a handler that is there already, such as that
-    of a job manager, keeps the signal to itself.
+    With several hosts every host must call it equally often, and all get the same answer. Outside the main thread it
+    always returns 0, since Python handles signals there only. Where a handler is set already, such as that of a job
+    manager, it stays, and this function does not see its signal.
     """
     if several():
-        # JAX heeds SIGTERM itself, and lets all hosts agree on when to stop.
+        # JAX handles SIGTERM itself, and lets all hosts agree on the step at which to stop.
         asked = itertools.count()
         yield lambda: signal.SIGTERM * bool(multihost_utils.reached_preemption_sync_point(next(asked)))
         return
@@ -63,8 +75,8 @@ def notices() -> Iterator[Callable[[], int]]:
     def notice(number: int, frame: FrameType | None) -> None:
         noticed.append(number)
         if number == signal.SIGINT:
-            os.write(2, ASKED)  # print is not for handlers
-        signal.signal(number, DEFAULTS[signal.Signals(number)])  # a second one ends the process
+            os.write(2, ASKED)  # print() is not reentrant, and the handler may interrupt one
+        signal.signal(number, DEFAULTS[signal.Signals(number)])  # so that a second signal ends the process
 
     for number, handler in DEFAULTS.items():
         if signal.getsignal(number) is handler:
@@ -72,7 +84,7 @@ def notices() -> Iterator[Callable[[], int]]:
     try:
         yield lambda: noticed[0] if noticed else 0
     finally:
-        # An abandoned run may end in any thread.
+        # The generator of an abandoned run may be collected in any thread, but only the main one may set handlers.
         for number, handler in DEFAULTS.items() if threading.current_thread() is threading.main_thread() else ():
             if signal.getsignal(number) is notice:
                 signal.signal(number, handler)

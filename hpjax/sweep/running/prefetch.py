@@ -1,4 +1,4 @@
-"""A feed: one pass of a wave over a stream, with the next block on its way while the devices compute on this one."""
+"""Prefetches the batches of a data stream: while the devices compute on one block, a thread draws the next."""
 
 import threading
 import time
@@ -12,18 +12,19 @@ import numpy as np
 from hpjax.data.stream import Pass, Position, Stream
 from hpjax.engine import sharding
 
-# Seconds that closing waits for a batch that is being drawn, and then for the iterator to end its own threads and
-# processes.
-PATIENCE, CLEANUP = 1.0, 30.0
+# Seconds that closing waits for a batch that is being drawn, and after that for the iterator to end its own threads
+# and processes.
+DRAW_SECONDS, CLEANUP_SECONDS = 1.0, 30.0
 
 
 class Block(NamedTuple):
-    """Consecutive batches.
+    """Consecutive batches of a stream.
 
     Attributes:
-      begin: the step of the first, a multiple of their number.
-      arrays: the batches, (block, batch, ...), whole on each device; where no steps follow, zeros.
-      before, after: where the stream was before they were drawn, and after.
+      begin: the step that takes the first of them, a multiple of how many there are.
+      arrays: the batches, leaves of shape (block, batch, ...), whole on each device; zeros in place of batches after
+        the last step.
+      before, after: the position in the stream before they were drawn, and after.
     """
 
     begin: int
@@ -33,14 +34,14 @@ class Block(NamedTuple):
 
 
 class BlockPrefetcher:
-    """What a wave trains on, step by step. A thread of its own draws from the stream; close it to end that.
+    """One pass of a wave over a stream, block by block. A thread of its own draws the batches until ``close``.
 
     Args:
-      stream: what is drawn from.
-      mesh: the devices.
-      step: the first step that is needed.
-      steps: how many there are.
-      position: where the stream was at a step before, or the very beginning.
+      stream: the stream that batches are drawn from.
+      mesh: the devices that get them.
+      step: the first step whose batch is needed.
+      steps: how many steps the wave takes in all, counted from 0.
+      position: the position in the stream at ``step`` or before it.
     """
 
     def __init__(self, stream: Stream, mesh: jax.sharding.Mesh, step: int, steps: int, position: Position) -> None:
@@ -55,7 +56,10 @@ class BlockPrefetcher:
         self._coming = self._ask(step - step % stream.block)
 
     def at(self, step: int) -> tuple[Any, float]:
-        """The block that holds the batch of a step, no earlier than those before; and the seconds waited for it.
+        """Returns the block that holds the batch of a step, and the seconds that it waited for it.
+
+        Args:
+          step: which step; at or after those that were asked for before.
 
         Raises:
           RunError, InputError: the stream fails, or a batch is not like the first.
@@ -74,7 +78,7 @@ class BlockPrefetcher:
         return self._current.arrays, time.perf_counter() - begun
 
     def offload(self) -> None:
-        """Moves what is on the devices to the host, until it is needed there again."""
+        """Moves its blocks from the devices to the host, until ``at`` needs them there again."""
         begin, coming = self._coming
         if coming.exception() is None:
             waiting: Future[Block] = Future()
@@ -84,50 +88,63 @@ class BlockPrefetcher:
             self._current = _on_host(self._current)
 
     def position(self, step: int) -> Position:
-        """Where the stream was before the block of a step that comes next; not what was drawn ahead."""
+        """Returns the position in the stream before the block that the next step needs.
+
+        A block that is drawn ahead does not count: whoever goes on from this position draws it again.
+
+        Args:
+          step: the next step.
+        """
         if self._current is None:
             return self._begin
         used = step >= self._current.begin + self._stream.block
         return self._current.after if used else self._current.before
 
     def close(self) -> None:
-        """Ends the thread, after the batch that it is drawing; one that hangs there is left behind."""
+        """Ends the thread after the batch that it is drawing, and frees the blocks. A thread that hangs stays."""
+        if self._closed.is_set():
+            return
         self._closed.set()
         self._asked.put(None)
-        self._current = None
-        if threading.current_thread() is self._thread:  # where garbage happens to be collected
+        begin, coming = self._coming
+        # A run keeps its prefetchers to the end, to close them again; their blocks must not wait for that.
+        self._current, self._coming = None, (begin, Future())
+        if threading.current_thread() is self._thread:  # an iterator's garbage collection may bring it here
             return
-        if wait([self._coming[1]], PATIENCE).done:
-            self._thread.join(CLEANUP)
+        if wait([coming], DRAW_SECONDS).done:
+            self._thread.join(CLEANUP_SECONDS)
 
     def _ask(self, begin: int) -> tuple[int, "Future[Block]"]:
+        """Has the thread draw the block that begins at a step."""
         coming: tuple[int, Future[Block]] = begin, Future()
         self._asked.put(coming)
         return coming
 
     def _draw(self) -> None:
-        """What the thread does."""
+        """Draws the blocks that are asked for; runs in the thread."""
         draws = Pass(self._stream, self._begin)
-        with jax.enable_x64(self._x64):  # which each thread has for itself
+        with jax.enable_x64(self._x64):  # JAX has this setting for each thread apart
             while (asked := self._asked.get()) is not None:
                 self._answer(draws, *asked)
-                del asked  # it holds a block
+                del asked  # or the block would stay in memory until the next one is asked for
 
     def _answer(self, draws: Pass, begin: int, future: "Future[Block]") -> None:
+        """Draws one block into its future."""
         try:
             future.set_result(self._block(draws, begin))
-        except BaseException as error:  # raised where it is waited for
+        except BaseException as error:  # whatever it is: the main thread raises it where it waits for the block
             future.set_exception(error)
 
     def _block(self, draws: Pass, begin: int) -> Block:
+        """Draws one block and puts it on the devices."""
         draws.skip(begin)
         before, size = draws.position(), self._stream.block
-        # Anew for each block: where the device is the host, it may be the device's own array from then on.
+        # New arrays for each block: a CPU device may use them in place, without a copy.
         whole = jax.tree.map(lambda a: np.zeros((size, *a.shape), a.dtype), self._stream.first)
         for i in range(min(size, self._steps - begin)):
             if self._closed.is_set():
-                raise RuntimeError("the feed is closed")
-            # Copied at once: some iterators fill the same arrays again and again.
+                raise RuntimeError("the prefetcher is closed")
+            # Copied before the next draw: some iterators fill the same arrays again and again.
             jax.tree.map(lambda a, batch, i=i: a.__setitem__(i, batch), whole, draws.draw())
         return Block(begin, jax.block_until_ready(self._put(whole)), before, draws.position())
 

@@ -1,4 +1,4 @@
-"""How far a sweep is: a live line on a terminal, plain lines elsewhere. Writes to standard error."""
+"""Progress: shows how far a sweep is on standard error, as a live line on a terminal, as plain lines elsewhere."""
 
 import sys
 import time
@@ -9,20 +9,20 @@ from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.running.events import CompileFinished, CompileStarted, Event, SegmentFinished
 
 QUIET_SECONDS = 5.0
-# Waiting for the batches of a stream is worth a word where it is more than this share of the time.
+# The line tells how long the run waited for the batches of a stream if that is more than this share of the time.
 SLOW = 0.05
 
 
 class Progress:
-    """Shows lanes alive, steps a second, the best trial so far, and the time left.
+    """A display of how many lanes live, steps a second, the best trial so far, and the time left.
 
     Args:
-      plan: what will be done.
+      plan: the plan of the first round.
       shown: whether to show anything.
     """
 
     def __init__(self, plan: Plan, shown: bool) -> None:
-        from rich.console import Console  # which takes a sixth of a second to import
+        from rich.console import Console  # imported here, since it takes a sixth of a second
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
@@ -53,7 +53,7 @@ class Progress:
             self._bar.stop()
 
     def update(self, event: Event) -> None:
-        """Takes in one event and shows it where it is time to."""
+        """Takes in one event, and shows it if it is time for a new line."""
         if not self._shown:
             return
         if event.kind == "decision":
@@ -64,7 +64,7 @@ class Progress:
             whole = text.count(event.lane_steps + self._left, "lane-step")
             self._keep(f"goes on from a checkpoint: {event.lane_steps:,} of {whole} are done")
             return
-        # Of a group that only a later round brought the plan knows nothing.
+        # A group that a later round brought is not in the plan, which is that of the first.
         static = "".join(f" ({g})" for g in self._plan.groups if g.number == event.group)
         if event.kind == "width_halved":
             self._left += event.lost
@@ -85,7 +85,7 @@ class Progress:
             (self._show if event.live else self._keep)(self._line(event))
 
     def _nth(self, event: CompileStarted | CompileFinished | SegmentFinished) -> int:
-        """The place of an event's group among those that are trained here, from 1."""
+        """Returns the place of an event's group among those that are trained here, from 1."""
         return 1 + event.group - sum(not each.waves for each in self._plan.arrangements[: event.group])
 
     def _line(self, event: SegmentFinished) -> str:
@@ -99,7 +99,7 @@ class Progress:
         return f"{at} · {event.live:,}/{event.lanes:,} lanes · {rate:,.0f} steps/s · {left} left{waited}{best}"
 
     def _show(self, line: str) -> None:
-        """Shows a line that the next one replaces; where nothing can be replaced, one now and then."""
+        """Shows a line that the next one replaces; where lines cannot be replaced, one in ``QUIET_SECONDS``."""
         if self._bar is not None:
             self._bar.update(self._task, description=line, completed=self._done, total=self._done + self._left)
         elif time.monotonic() - self._printed > QUIET_SECONDS:

@@ -14,7 +14,6 @@ from hpjax.schedulers import Clone, Race, Scheduler
 from hpjax.sweep.planning.planner import check_point
 from hpjax.sweep.running.context import RunContext
 from hpjax.sweep.running.events import Decision, Event
-from hpjax.sweep.running.state import RunProgress
 from hpjax.sweep.running.wave import Wave
 
 
@@ -23,68 +22,66 @@ class RoundRace:
 
     Args:
       context: what the waves share.
-      scheduler: decides.
-      waves: of the round.
-      progress: where the last decision was.
-
-    Attributes:
-      progress: where the last decision is now.
+      scheduler: decides which trials stop, and which go on from the state of another.
+      waves: all waves of the round.
+      step: the call of ``step`` at which the scheduler decided last; 0 before its first decision.
     """
 
-    def __init__(self, context: RunContext, scheduler: Scheduler, waves: list[Wave], progress: RunProgress) -> None:
-        self._context, self._scheduler, self._waves, self.progress = context, scheduler, waves, progress
+    def __init__(self, context: RunContext, scheduler: Scheduler, waves: list[Wave], step: int) -> None:
+        self._context, self._scheduler, self._waves, self._step = context, scheduler, waves, step
         self._trials = sorted(set[int]().union(*(wave.trials for wave in waves)))
         self._budget = max(context.plan.budgets[trial] for trial in self._trials)
-        self._home = {trial: wave for wave in waves for trial in wave.trials}
+        self._wave_of = {trial: wave for wave in waves for trial in wave.trials}
 
     def events(self) -> Iterator[Event]:
         """Trains the waves to the end, and yields what happens."""
-        every = self._context.plan.groups[0].eval_every
-        while any(wave.live.any() for wave in self._waves):
-            step = self.progress.step
-            wanted = self._scheduler.next(step)
-            if wanted <= step:
-                remedy = f"Return {step} + the steps until the next decision."
-                raise InputError("Scheduler.next", wanted, f"must be above the step, {step}", remedy)
-            step = ceil_div(wanted, every) * every
-            # Where each lane stops on its own is known; that all stop here makes their scores comparable.
+        while self._any_live():
+            # All waves stop at the same step, an evaluation of all of them: only then can their scores be compared,
+            # and no wave knows before the decision whether its lanes go on.
+            until = self._next_decision()
             for wave in self._waves:
-                yield from wave.advance(step)
-            if not any(wave.live.any() for wave in self._waves):
-                self._finish()
-                break
-            yield self._decide(step)
-        for wave in self._waves:  # those that a resumed run finds at their end
+                yield from wave.advance(until)
+            if self._any_live():
+                yield self._decide(until)
+        # A run may have been interrupted after the last lane of a wave ended and before its final states were
+        # recorded. When it is resumed, advancing brings the lanes of such a wave back to the devices.
+        for wave in self._waves:
             yield from wave.advance()
-        self._finish()
+        self._finish_groups()
+
+    def _any_live(self) -> bool:
+        return any(wave.live.any() for wave in self._waves)
+
+    def _next_decision(self) -> int:
+        """Returns the step of the next decision: the first evaluation at or after the step that the scheduler names."""
+        wanted, every = self._scheduler.next(self._step), self._context.plan.groups[0].eval_every
+        if wanted <= self._step:
+            remedy = f"Return {self._step} + the steps until the next decision."
+            raise InputError("Scheduler.next", wanted, f"must be above the step, {self._step}", remedy)
+        return ceil_div(wanted, every) * every
 
     def _decide(self, step: int) -> Decision:
-        """Has the scheduler stop trials, and then replace some by clones of others."""
+        """Has the scheduler stop trials, and then has it replace some by clones of others."""
         context, live = self._context, set[int]().union(*(wave.live_trials for wave in self._waves))
         race = context.scores.race(step, self._budget, live, self._trials)._replace(
             points=dict(context.points),
-            groups={trial: wave.group.number for trial, wave in self._home.items()},
+            groups={trial: wave.group.number for trial, wave in self._wave_of.items()},
             free=frozenset(verdict.name for verdict in context.plan.verdicts if verdict.traced),
             space=context.spec.space,
             seed=context.spec.seed,
         )
-        stopped = _decided(self._scheduler, race)
-        changes = [(wave, wave.stop(stopped)) for wave in self._waves]
-        ended = [change for _, own in changes for change in own.values()]
-        spared = sum(wave.spared(own) for wave, own in changes)
+        stopped = _stopped_by(self._scheduler, race)
+        stops = [(wave, wave.stop(stopped)) for wave in self._waves]
+        ended = [change for _, changes in stops for change in changes.values()]
+        spared = sum(wave.spared(changes) for wave, changes in stops)
         live -= stopped
-        # A group none of whose lanes runs has its final states, and no trial of it can run again.
-        running = {wave.group.number for wave in self._waves if wave.live.any()}
-        lost = set[int]().union(*(wave.lost_trials for wave in self._waves if wave.group.number in running))
-        population = tuple(sorted(live | lost))
-        clones = self._scheduler.replace(race._replace(live=tuple(sorted(live)), population=population))
-        for trial, clone in clones.items():
-            self._check_clone(race, live, lost, trial, clone)
+        clones = self._clones(race, live)
         again = self._clone(clones, ended)
-        self._finish()
-        self.progress = self.progress._replace(step=step)
+        # Only now: until the clones are known, a stopped wave may be brought to life again.
+        self._finish_groups()
+        self._step = step
         return Decision(
-            round=self.progress.round,
+            round=context.plan.round_of(self._trials[0]),
             step=step,
             steps=self._budget,
             live=sum(int(wave.live.sum()) for wave in self._waves),
@@ -94,19 +91,42 @@ class RoundRace:
             best=context.best,
         )
 
+    def _clones(self, race: Race, live: set[int]) -> Mapping[int, Clone]:
+        """Returns the trials that go on as clones of others, as the scheduler says.
+
+        Raises:
+          InputError: a trial cannot go on so.
+        """
+        # The states of a group without a live lane are about to be recorded, and have no live source to clone. In the
+        # other groups trials of which a lane diverged may go on from the state of a live one.
+        running = self._running_groups()
+        lost = set[int]().union(*(wave.lost_trials for wave in self._waves if wave.group.number in running))
+        population = tuple(sorted(live | lost))
+        race = race._replace(live=tuple(sorted(live)), population=population)
+        clones = self._scheduler.replace(race)
+        for trial, clone in clones.items():
+            self._check_clone(race, trial, clone)
+        return clones
+
     def _clone(self, clones: Mapping[int, Clone], ended: list[Change]) -> list[Change]:
-        """Has trials go on from the states of others, and records that with what ended before."""
-        context, home = self._context, self._home
-        steps = {trial: home[clone.source].taken(clone.source) for trial, clone in clones.items()}
-        # Read before any of them is overwritten. Two waves of one group are never on the devices together.
-        from_others = {
-            clone.source: home[clone.source].lanes_of(clone.source)
+        """Has trials go on from the states of others, and records that together with what ended before.
+
+        Returns:
+          A change for each lane that had ended and runs again.
+        """
+        context, wave_of = self._context, self._wave_of
+        # Steps and states are read before the first lane is overwritten: a source may itself become a clone of a third
+        # trial in the same decision, and what counts is the state that it had when the scheduler looked.
+        steps = {trial: wave_of[clone.source].taken(clone.source) for trial, clone in clones.items()}
+        from_other_waves = {
+            clone.source: wave_of[clone.source].lanes_of(clone.source)
             for trial, clone in clones.items()
-            if home[trial] is not home[clone.source]
+            if wave_of[trial] is not wave_of[clone.source]
         }
-        again = [change for wave in self._waves for change in wave.clone(clones, from_others)]
+        again = [change for wave in self._waves for change in wave.clone(clones, from_other_waves)]
         context.points.update({trial: clone.point for trial, clone in clones.items()})
-        context.scores = context.scores.with_changes(ended)
+        context.scores = context.scores.with_changes([*ended, *again])
+        # One transaction: a run that is resumed knows all of a decision, or nothing.
         with context.store.transaction():
             context.store.add_changes([*ended, *again])
             context.store.add_clones(
@@ -115,16 +135,24 @@ class RoundRace:
             )
         return again
 
-    def _finish(self) -> None:
-        """Records the states of groups that ended; until then any of their trials may run again as another's clone."""
-        running = {wave.group.number for wave in self._waves if wave.live.any()}
+    def _running_groups(self) -> set[int]:
+        """Returns the numbers of the groups of which a lane runs."""
+        return {wave.group.number for wave in self._waves if wave.live.any()}
+
+    def _finish_groups(self) -> None:
+        """Records the final states of the groups that ended.
+
+        A wave that ended waits for the others of its group, since its trials may run again as clones of theirs.
+        """
+        running = self._running_groups()
         for wave in self._waves:
             if wave.group.number not in running:
                 wave.finish()
 
-    def _check_clone(self, race: Race, live: set[int], lost: set[int], trial: int, clone: Clone) -> None:
+    def _check_clone(self, race: Race, trial: int, clone: Clone) -> None:
         """Raises ``InputError`` unless a trial can go on so."""
-        if trial not in live | lost or clone.source not in live or race.groups[trial] != race.groups[clone.source]:
+        fits = trial in race.population and clone.source in race.live
+        if not fits or race.groups[trial] != race.groups[clone.source]:
             allowed = "must clone a live trial of the same group into a live or a diverged one"
             remedy = "Choose both among the trials of one group in race.groups."
             raise InputError("Scheduler.replace", (trial, clone.source), allowed, remedy)
@@ -137,7 +165,7 @@ class RoundRace:
         check_point(self._context.spec, self._context.plan, trial, clone.point)
 
 
-def _decided(scheduler: Scheduler, race: Race) -> set[int]:
+def _stopped_by(scheduler: Scheduler, race: Race) -> set[int]:
     """Returns the trials that the scheduler stops now."""
     answer = scheduler.decide(race)
     try:
@@ -147,12 +175,12 @@ def _decided(scheduler: Scheduler, race: Race) -> set[int]:
     except TypeError:
         fits = False
     if not fits:
-        raise InputError("Scheduler.decide", answer, "must give ids of live trials", "Choose among race.live.")
+        raise InputError("Scheduler.decide", answer, "must give ids of live trials", "Return ids out of race.live.")
     return chosen
 
 
 def jsonable(value: Any) -> Any:
-    """Returns a hyperparameter as JSON has it."""
+    """Returns a hyperparameter as JSON has it; what JSON lacks, such as a function, as the text that tables show."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""The record of a run: its store and its checkpoints, which one host writes and all of them fill."""
+"""The record of a run: its store and its checkpoints. Every host contributes its lanes, the first one writes."""
 
 import time
 import warnings
@@ -23,10 +23,10 @@ class Record:
     """Where a run is recorded.
 
     Attributes:
-      store: its database and its final states.
-      directory: where they are; None keeps all in memory.
-      checkpoints: those of the directory, on the host that writes.
-      state: where to go on, None for a new run.
+      store: the database and the final states.
+      directory: the run directory; None keeps all in memory.
+      checkpoints: the checkpoints of the directory, on the host that writes them; None on the others.
+      state: the state from which the run goes on, None for a new run. Whoever goes on from it takes it away.
       over: whether the run is finished.
     """
 
@@ -37,21 +37,21 @@ class Record:
     over: bool = False
 
     def due(self, decided: bool) -> bool:
-        """Returns whether it is time for a checkpoint; the same on every host.
+        """Returns whether it is time for a checkpoint; the same on every host, all of which must ask.
 
         Args:
-          decided: whether a scheduler just decided, which is a good moment.
+          decided: whether a scheduler has just decided. Lanes wait then anyway, and what it stopped need not be saved.
         """
         if self.directory is None:
             return False
         return bool(distributed.broadcast_json(self.checkpoints is not None and self.checkpoints.due(decided)))
 
-    def save(self, state: Callable[[], RunState], at_once: bool = False) -> None:
+    def save(self, state: Callable[[], RunState], wait: bool = False) -> None:
         """Writes a checkpoint.
 
         Args:
-          state: gives what to write; called on every host, all of which take part in gathering it.
-          at_once: whether to wait until it is written.
+          state: returns what to write; called on every host, all of which take part in gathering it.
+          wait: whether to wait until the checkpoint is written.
         """
         if self.directory is None:
             return
@@ -59,23 +59,27 @@ class Record:
         arrays = state().arrays()
         if self.checkpoints is not None:
             self.checkpoints.save(arrays, time.monotonic() - begun)
-            if at_once:
+            if wait:
                 self.checkpoints.wait()
 
     def amend(self, plan: str) -> None:
-        """Has the manifest tell of another plan."""
+        """Replaces the text of the plan in the manifest."""
         if self.directory is not None and distributed.is_writer():
             write_manifest(self.directory, replace(read_manifest(self.directory), plan=tuple(plan.splitlines())))
 
     def finish(self, seconds: float) -> None:
-        """Records that the run is complete, and deletes its checkpoints, which are of no use any more."""
+        """Records that the run is complete, and deletes its checkpoints, which nobody needs any more.
+
+        Args:
+          seconds: how long the run took.
+        """
         with self.store.transaction():
             self.store.finish(seconds)
         if self.checkpoints is not None:
             self.checkpoints.remove()
 
     def close(self) -> None:
-        """Waits until all is written, and lets others write."""
+        """Waits until all is written, and lets other processes write to the directory."""
         try:
             if self.checkpoints is not None:
                 self.checkpoints.close()
@@ -84,18 +88,21 @@ class Record:
 
 
 def open_record(path: Path | None, manifest: Manifest, sizes: RunSizes, seconds: float) -> tuple[Record, Manifest]:
-    """Opens the record of a run: finished, rolled back to its last checkpoint, or new; returns its manifest too.
+    """Opens the record of a run: finished, rolled back to its last checkpoint, or new.
 
-    With several hosts only the first one looks at the directory, and tells the others.
+    With several hosts only the first one reads the directory, and sends what it found to the others.
 
     Args:
       path: the run directory, None to keep all in memory.
-      manifest: of the run.
+      manifest: the manifest that the run would begin with.
       sizes: what the sizes of its state follow from.
-      seconds: between checkpoints.
+      seconds: how long to wait from one checkpoint to the next.
+
+    Returns:
+      The record, and the manifest of the run as its directory has it.
 
     Raises:
-      RunError: the directory holds something else or cannot be written, or another process writes to it.
+      RunError: the directory holds another run or cannot be written, or another process writes to it.
     """
     if path is None:
         return Record(Store.create(None, manifest)), manifest
@@ -119,11 +126,12 @@ def open_record(path: Path | None, manifest: Manifest, sizes: RunSizes, seconds:
 
 
 def _open(path: Path, manifest: Manifest, sizes: RunSizes, seconds: float) -> tuple[Record, Manifest]:
+    """Opens the record in a directory, as ``open_record`` does on the host that writes."""
     there = recorded(path, manifest)
     if there is not None:
         store = Store.finished(path, there.extended)
         if store is not None:
-            forget(path)  # it may have been interrupted before it could
+            forget(path)  # the run may have been killed after it finished and before it deleted them
             return Record(store, path, over=True), there
         found = _unfinished(path, there, sizes, seconds)
         if found is not None:
@@ -136,7 +144,11 @@ def _open(path: Path, manifest: Manifest, sizes: RunSizes, seconds: float) -> tu
 
 
 def _unfinished(path: Path, manifest: Manifest, sizes: RunSizes, seconds: float) -> Record | None:
-    """Returns the record of a run that was interrupted, as of its last checkpoint; None where there is none."""
+    """Returns the record of an interrupted run as of its last checkpoint, or None if it has no checkpoint yet.
+
+    Raises:
+      RunError: there are checkpoints, but none that can be used; or the database does not fit them.
+    """
     store = Store.resume(path) if (path / FOLDER).exists() else None
     if store is None:
         return None
@@ -152,7 +164,7 @@ def _unfinished(path: Path, manifest: Manifest, sizes: RunSizes, seconds: float)
         if unusable:
             raise RunError(
                 f"none of the checkpoints {unusable} in {path / FOLDER} can be used, as the warnings say. "
-                "Restore them from a copy; or delete that folder, and the run begins anew."
+                "Restore them from a copy; or delete that folder, and the same command begins the run anew."
             )
     except BaseException:
         store.close()
@@ -162,7 +174,7 @@ def _unfinished(path: Path, manifest: Manifest, sizes: RunSizes, seconds: float)
 
 
 def _warn_of_versions(path: Path, there: Mapping[str, str], here: Mapping[str, str]) -> None:
-    """Warns if a run goes on with other versions than it began with."""
+    """Warns if a run goes on with other versions of Python packages than it began with."""
     lines = differences(dict(there), dict(here))
     if lines:
         warnings.warn(
@@ -171,7 +183,11 @@ def _warn_of_versions(path: Path, there: Mapping[str, str], here: Mapping[str, s
 
 
 def _roll_back(store: Store, state: RunState, sizes: RunSizes) -> None:
-    """Has a store forget what was written after a checkpoint."""
+    """Rolls the database back to a checkpoint.
+
+    Raises:
+      RunError: it lacks something that was in it when the checkpoint was written.
+    """
     begun = sum(sizes.rounds[: state.progress.round + 1])
     lanes = state.changes(begun)
     evaluations = {wave.number: wave.evaluations for wave in state.waves}
@@ -180,5 +196,5 @@ def _roll_back(store: Store, state: RunState, sizes: RunSizes) -> None:
         if store.lanes() != lanes or len(store.clones()) != state.clones:
             raise RunError(
                 f"the database in {store.directory} lacks what its checkpoint was made of: one of them is damaged. "
-                "Restore them, or delete the database to begin anew."
+                "Restore both from a copy, or delete the database to begin anew."
             )

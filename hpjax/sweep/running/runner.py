@@ -8,6 +8,7 @@ from itertools import count
 import jax
 import numpy as np
 
+from hpjax.core.arrays import ceil_div
 from hpjax.core.errors import RunError
 from hpjax.core.space import Point
 from hpjax.engine.device_errors import OutOfMemoryError
@@ -32,11 +33,12 @@ def train(spec: SweepSpec, plan: Plan, record: Record) -> Iterator[Event]:
 
     Args:
       spec: the sweep.
-      plan: its first round.
-      record: where it is recorded, and where to go on.
+      plan: the plan of its first round.
+      record: the record of the run, with the state from which it goes on where it was interrupted.
 
     Raises:
-      Preempted: a notice came, and a checkpoint is written.
+      Preempted: the process got a notice of preemption, and a checkpoint is written.
+      KeyboardInterrupt: the user pressed Ctrl-C, and a checkpoint is written.
       RunError: the record cannot be written, or one lane alone does not fit in memory.
     """
     run = _Run(spec, plan, record)
@@ -47,10 +49,10 @@ def train(spec: SweepSpec, plan: Plan, record: Record) -> Iterator[Event]:
 
 
 class _Notices:
-    """The signals by which to leave, and whether segments may run ahead of what was told.
+    """The signals by which to leave, and whether segments may run ahead of them.
 
-    An object of its own: waves hold on to it, and a run that they held on to would not be let go of, nor its directory
-    unlocked, before garbage is collected.
+    It is apart from the run since waves refer to it: a reference to the run would be a cycle, and an abandoned run
+    would keep its directory locked until garbage is collected.
     """
 
     def __init__(self, record: Record) -> None:
@@ -58,12 +60,15 @@ class _Notices:
         self.leaving: Callable[[], int] = lambda: 0
 
     def may_run_ahead(self) -> bool:
-        """Returns whether no checkpoint is about to be made, which needs all lanes at the step that was told of."""
+        """Returns whether a wave may dispatch a segment before the one before it is read.
+
+        It may not if a checkpoint is about to be written, nor with several hosts, which could not agree on it.
+        """
         return not several() and not self.leaving() and not self._record.due(False)
 
 
 class _Run:
-    """A sweep that trains; ``events`` drives it."""
+    """A sweep in training: the waves of its current round, and how far it is."""
 
     def __init__(self, spec: SweepSpec, plan: Plan, record: Record) -> None:
         self._spec, self._record, self._store = spec, record, record.store
@@ -72,20 +77,21 @@ class _Run:
         self._context.may_run_ahead = self._notices.may_run_ahead
         self._begun = time.perf_counter()
         self._progress = RunProgress()
-        self._saved = record.state
+        self._saved, record.state = record.state, None
         if self._saved is not None:
             self._begun -= self._saved.seconds
             self._progress, self._context.scores = self._saved.progress, self._saved.scores
         self._waves: list[Wave] = []
-        self._race: RoundRace | None = None
 
     def close(self) -> None:
-        """Ends the threads that draw from streams or write checkpoints."""
-        self._context.streams.close()
-        self._record.close()
+        """Ends the threads that draw from streams or write checkpoints, and lets other processes write the record."""
+        try:
+            self._context.streams.close()
+        finally:
+            self._record.close()
 
     def events(self) -> Iterator[Event]:
-        """Trains, and yields all that happens."""
+        """Trains every round to its end, and yields what happens; writes checkpoints between events."""
         record = self._record
         heeding = notices() if record.directory is not None else nullcontext(lambda: 0)
         with holding_together(), heeding as leaving:
@@ -96,15 +102,18 @@ class _Run:
                 if number < first:
                     continue
                 if self._saved is not None and number == first:
-                    yield self._resume(self._saved)
+                    resumed = self._resume(self._saved)
+                    self._saved = None  # it holds the lanes of all waves, which go to the devices one by one
+                    yield resumed
                 else:
                     self._begin_round(number)
                 for event in self._train_round():
                     self._count(event)
                     yield event
-                    # A checkpoint needs all lanes at the step that was told of.
+                    # The states on the devices are already those of a later segment than the events tell of.
                     if any(wave.runs_ahead for wave in self._waves):
                         continue
+                    # With several hosts each must ask for notices equally often: after every event.
                     notice = leaving()
                     if notice or record.due(isinstance(event, Decision)):
                         record.save(self._state)
@@ -114,17 +123,18 @@ class _Run:
         record.finish(time.perf_counter() - self._begun)
 
     def _count(self, event: Event) -> None:
-        if isinstance(event, SegmentFinished):
-            self._advance(done=event.lane_steps, spared=event.spared)
-        elif isinstance(event, Decision):
-            self._advance(spared=event.spared)
-
-    def _advance(self, done: int = 0, spared: int = 0) -> None:
+        """Adds what an event tells to the progress of the run."""
         now = self._progress
-        self._progress = now._replace(done=now.done + done, spared=now.spared + spared)
+        if isinstance(event, SegmentFinished):
+            self._progress = now._replace(done=now.done + event.lane_steps, spared=now.spared + event.spared)
+        elif isinstance(event, Decision):
+            self._progress = now._replace(step=event.step, spared=now.spared + event.spared)
 
     def _plan_round(self, number: int) -> None:
-        """Plans a round, by what those before it found."""
+        """Plans a round by what the rounds before it found, with the hyperparameters that its trials have by now.
+
+        A run that is resumed plans the rounds before its own anew: they follow from the scores.
+        """
         context, points = self._context, self._context.points
         if number > 0:
             known = [points[trial] for trial in sorted(points)]
@@ -137,17 +147,18 @@ class _Run:
             points.update(self._clones_of(mine))
 
     def _trials_of(self, number: int) -> range:
+        """Returns the trials of a round."""
         rounds = self._context.plan.rounds
         return range(sum(rounds[:number]), sum(rounds[: number + 1]))
 
     def _clones_of(self, trials: range) -> dict[int, Point]:
-        """Returns the hyperparameters with which trials went on from the states of others."""
+        """Returns trial to the hyperparameters with which it last went on from the state of another."""
         points, recalled = self._context.points, self._spec.space.recalled
         found = {trial: hparams for trial, _, _, hparams in self._store.clones() if trial in trials}
         return {trial: recalled(points[trial], hparams) for trial, hparams in found.items()}
 
     def _set_waves(self, waves: list[Wave]) -> None:
-        """Makes these the waves of the round; each has its program compiled while the one before trains."""
+        """Makes these the waves of the round, each linked to the next, whose program compiles while it trains."""
         self._waves = waves
         for wave, after in zip(waves, [*waves[1:], None], strict=True):
             wave.next = after
@@ -159,9 +170,10 @@ class _Run:
         return Wave(self._context, group, state)
 
     def _begin_round(self, number: int) -> None:
-        """Records the trials of a round, and begins its waves."""
+        """Makes the waves of a round, and records its trials."""
         plan, mine = self._context.plan, self._trials_of(number)
         planned = [(g, own) for g in plan.groups for own in plan.arrangements[g.number].waves if own[0] in mine]
+        # Numbers go on from those of the round before: curves and final states are found by the number of the wave.
         numbers = count(1 + max((wave.number for wave in self._waves), default=-1))
         self._set_waves([self._wave(next(numbers), group, trials) for group, trials in planned])
         self._progress = self._progress._replace(round=number, step=0)
@@ -176,24 +188,25 @@ class _Run:
             self._store.add_trials(rows, plan.replicates)
 
     def _resume(self, saved: RunState) -> Resumed:
-        """Goes back to a checkpoint; a wave that does not fit on these devices becomes several."""
+        """Makes the waves of a checkpoint's round; one that does not fit on these devices becomes several."""
         context, group_of = self._context, {t: g for g in self._context.plan.groups for t in g.trials}
-        smaller = {
-            number: int(width)
-            for number, (width, own) in enumerate(zip(saved.widths, context.plan.arrangements, strict=False))
-            if width != own.planned_width
-        }
-        context.plan = with_widths(self._spec, context.plan, smaller)
+        planned = context.plan.widths
+        if len(saved.widths) != len(planned):
+            raise RunError(
+                f"the checkpoint is not of this sweep: it has {len(saved.widths)} groups, not {len(planned)}."
+            )
+        # The width belongs to the bits: a group that ran out of memory goes on at the width to which it was halved,
+        # also where there is more memory now.
+        halved_before = {g: int(width) for g, width in enumerate(saved.widths) if width != planned[g]}
+        context.plan = with_widths(self._spec, context.plan, halved_before)
         numbers = count(1 + max(wave.number for wave in saved.waves))
         found: list[tuple[Group, WaveState]] = []
         for wave in saved.waves:
             group = group_of[wave.trials[0]]
-            fitting = [wave.trials]
-            if not wave.finished:
-                fitting = list(split(self._spec, context.plan, group.number, wave.trials))
-            found += [
-                (group, wave.of(trials, wave.number if i == 0 else next(numbers))) for i, trials in enumerate(fitting)
-            ]
+            whole = (wave.trials,)
+            fitting = whole if wave.finished else split(self._spec, context.plan, group.number, wave.trials)
+            for i, trials in enumerate(fitting):
+                found.append((group, wave.of(trials, wave.number if i == 0 else next(numbers))))
         found.sort(key=lambda each: each[1].number)
         waves = [(group.number, state.trials) for group, state in found]
         context.plan = with_waves(self._spec, context.plan, waves)
@@ -201,7 +214,8 @@ class _Run:
         with self._store.transaction():
             self._store.move(self._places(self._waves))
         at = next((wave for wave in self._waves if not wave.finished), self._waves[-1])
-        return at.resumed(self._progress.done, self._progress.spared)
+        done, spared = self._progress.done, self._progress.spared
+        return Resumed(step=at.step, live=int(at.live.sum()), lane_steps=done, spared=spared, **at.shared)
 
     def _places(self, waves: list[Wave]) -> dict[int, tuple[int, int]]:
         """Returns trial to the number of its wave and its width."""
@@ -209,7 +223,7 @@ class _Run:
         return {t: (wave.number, arrangements[wave.group.number].width) for wave in waves for t in wave.trials}
 
     def _train_round(self) -> Iterator[Event]:
-        """Trains the waves of a round; a group that runs out of memory begins anew, at half the width."""
+        """Trains the waves of the round to their end; a group that runs out of memory begins anew at half its width."""
         while True:
             try:
                 if self._spec.scheduler is None:
@@ -217,17 +231,22 @@ class _Run:
                         yield from wave.advance()
                         wave.finish()
                 else:
-                    race = RoundRace(self._context, self._spec.scheduler, self._waves, self._progress)
-                    for event in race.events():
-                        self._progress = self._progress._replace(step=race.progress.step)
-                        yield event
+                    race = RoundRace(self._context, self._spec.scheduler, self._waves, self._progress.step)
+                    yield from race.events()
                 return
             except OutOfMemoryError as error:
                 group = error.group
+            # Outside of the handler: while it is handled, the error keeps what its frames hold on the devices.
             yield self._halve(group)
 
     def _halve(self, group: int) -> WidthHalved:
-        """Has a group begin anew at half its width; in a race, which compares all of them, all groups."""
+        """Has a group begin anew at half its width, and under a scheduler all groups, whose trials it compares.
+
+        All waves of the group do, those that are finished too: a group has one width.
+
+        Raises:
+          RunError: the width is 1, or there are several hosts.
+        """
         context, width = self._context, self._context.plan.arrangements[group].width
         _check_can_halve(group, width)
         context.plan = halved(self._spec, context.plan, group)
@@ -246,20 +265,19 @@ class _Run:
                 for wave in self._waves
             ]
         )
-        self._advance(done=-lost)
-        if racing:
-            self._progress = self._progress._replace(step=0)
+        self._progress = self._progress._replace(done=self._progress.done - lost, step=0)
         with self._store.transaction():
             self._store.forget([wave.number for wave in again], trials)
             self._store.move(self._places([wave for wave in self._waves if wave.trials <= trials]))
-            # The checkpoint first: what it does not know of is rolled back, what it needs must not be gone.
-            self._record.save(self._state, at_once=True)
+            # The checkpoint is written before the database forgets: one that is ahead of its checkpoint is rolled back,
+            # but one that lacks what its checkpoint was made of is damaged.
+            self._record.save(self._state, wait=True)
         self._record.amend(str(context.plan))
         own = next(wave for wave in again if wave.group.number == group)
-        return own.width_halved(lost)
+        return WidthHalved(lost=lost, **own.shared)
 
     def _state(self) -> RunState:
-        """Returns all that is needed to go on from here."""
+        """Returns all that the run needs to go on from here."""
         self._store.sync()
         plan = self._context.plan
         status, lane_step = statuses_of(self._store.lanes(), plan.trials, plan.replicates)
@@ -280,10 +298,10 @@ def _check_can_halve(group: int, width: int) -> None:
     if several():
         raise RunError(
             f"group {group} runs out of memory at the width {width} on host {jax.process_index()}, and hosts "
-            f"cannot agree on another while they run. Begin anew with width={(width + 1) // 2}."
+            f"cannot agree on another while they run. Begin anew in a new directory with width={ceil_div(width, 2)}."
         )
     if width == 1:
         raise RunError(
-            f"group {group} runs out of memory with one lane at a time. Make its model or its batch smaller, let "
-            "evaluations take fewer examples at once, or use fewer trials."
+            f"group {group} runs out of memory with one lane at a time. Make its model, its batch_size or its "
+            "eval_batch_size smaller, or use fewer trials."
         )

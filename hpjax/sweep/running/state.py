@@ -1,7 +1,7 @@
 """The state of a run: all that it needs to go on from where it was, as a pytree of arrays.
 
-A checkpoint is this pytree, flattened to names. Checkpoints are untrusted: names, shapes and dtypes are compared with
-a template before anything is loaded, values before anything is used.
+A checkpoint is this pytree, its leaves under their names. Checkpoints are untrusted: names, shapes and dtypes are
+compared with a template before anything is loaded, and values are checked before anything is used.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from hpjax.core.arrays import Array, Bools, Ints
 from hpjax.core.errors import RunError
 from hpjax.data.stream import Position
-from hpjax.engine.shapes import ProgramShapes, lane_shapes
+from hpjax.engine.shapes import Lane, ProgramShapes, lane_shapes
 from hpjax.results.store.rows import STATUSES, Change
 from hpjax.sweep.running.scores import Scores
 
@@ -25,8 +25,8 @@ class RunProgress(NamedTuple):
     """How far a run is; each int64 ().
 
     Attributes:
-      round: the number of its round.
-      step: the step of the last decision of a scheduler in it.
+      round: the number of the round that trains.
+      step: the call of ``step`` at which a scheduler decided last in that round; 0 before its first decision.
       done: lane-steps that were computed.
       spared: lane-steps that lanes which ended early will not take.
     """
@@ -37,20 +37,27 @@ class RunProgress(NamedTuple):
     spared: int = 0
 
 
+class Snapshot(NamedTuple):
+    """A copy of one lane, leaves of shape (...) without an axis of lanes, and the optimizer steps that it took."""
+
+    lane: Lane
+    taken: int
+
+
 class WaveState(NamedTuple):
     """The lanes of a wave between two device calls.
 
     Attributes:
-      number: of the wave, in the order of all; int64 ().
+      number: the number of the wave, in the order of all; int64 ().
       step: calls of ``step`` that its longest-running lanes took; int64 ().
-      evaluations: how many it made; int64 ().
+      evaluations: how many evaluations it made; int64 ().
       finished: whether its final states are recorded; bool ().
-      trial: trial ids, int32 (lanes,).
-      live: which lanes run, bool (lanes,).
-      taken: optimizer steps that each took, int32 (lanes,).
+      trial: the trial of each lane, int32 (lanes,).
+      live: whether each lane runs, bool (lanes,).
+      taken: optimizer steps that each lane took, int32 (lanes,).
       lost: whether a lane of the same trial diverged, bool (lanes,).
-      stream: where it is in the data stream, uint8 (bytes,); None without one.
-      lanes: the leaves of the engine's ``Lane``, each (lanes, ...); none before its first step, and once finished.
+      stream: the position in the data stream, uint8 (bytes,); None without a stream.
+      lanes: the leaves of the engine's ``Lane``, each (lanes, ...); empty before the first step, and once finished.
     """
 
     number: int
@@ -69,7 +76,7 @@ class WaveState(NamedTuple):
         """Returns the state of a wave before its first step.
 
         Args:
-          number: of the wave.
+          number: the number of the wave.
           trial: the trial of each lane, int32 (lanes,).
           streaming: whether it trains on a data stream.
         """
@@ -89,20 +96,20 @@ class WaveState(NamedTuple):
 
     @property
     def trials(self) -> tuple[int, ...]:
-        """Its trials, each once, in the order of its lanes."""
+        """The trials of the wave, each once, in the order of its lanes."""
         return tuple(dict.fromkeys(self.trial.tolist()))
 
     def of(self, trials: Collection[int], number: int) -> "WaveState":
-        """Returns the state of some of its trials, as a wave of another number."""
+        """Returns the state of some of the trials, as that of a wave of another number."""
         mine = np.isin(self.trial, list(trials))
         rows = {name: getattr(self, name)[mine] for name in ("trial", "live", "taken", "lost")}
         return self._replace(number=number, lanes=tuple(leaf[mine] for leaf in self.lanes), **rows)
 
     def check(self, shapes: ProgramShapes) -> None:
-        """Checks that it holds lanes of a program, or none.
+        """Validates the lanes, if there are any, against the shapes of the program of their group.
 
         Raises:
-          RunError: it holds others.
+          RunError: they are lanes of another program.
         """
         wanted = jax.tree.leaves(lane_shapes(shapes)) if self.lanes else []
         template = {f"lanes/{i}": _struct((len(self.trial), *leaf.shape), leaf.dtype) for i, leaf in enumerate(wanted)}
@@ -110,8 +117,8 @@ class WaveState(NamedTuple):
             _compare(template, {f"lanes/{i}": _struct(leaf.shape, leaf.dtype) for i, leaf in enumerate(self.lanes)})
         except RunError as error:
             raise RunError(
-                f"the checkpoint is not of this sweep: {error}. Delete the newest folder in checkpoints/ to go on "
-                "from the one before."
+                f"the checkpoint is not of this sweep: {error}. Delete the newest folder in checkpoints/, and run the "
+                "same command to go on from the one before."
             ) from None
 
 
@@ -119,14 +126,14 @@ class RunState(NamedTuple):
     """The state of a run between two events.
 
     Attributes:
-      progress: how far it is.
-      scores: of all trials.
-      status: index in ``STATUSES`` of each lane, int8 (trials, replicates); of trials to come 0.
+      progress: how far the run is.
+      scores: the scores of all trials.
+      status: the index in ``STATUSES`` of each lane's status, int8 (trials, replicates); 0 for trials to come.
       lane_step: optimizer step at which each lane's status last changed, int64 (trials, replicates).
       clones: how often a trial went on from the state of another, int64 ().
       seconds: how long the run took so far, float64 ().
       widths: lanes that a device computes at once, int64 (groups,).
-      waves: of the current round.
+      waves: the states of the waves of the current round.
     """
 
     progress: RunProgress
@@ -139,13 +146,13 @@ class RunState(NamedTuple):
     waves: tuple[WaveState, ...]
 
     def changes(self, begun: int) -> list[Change]:
-        """Returns the status of every lane of the first ``begun`` trials, as the database has it."""
+        """Returns the status of every lane of the first ``begun`` trials, as rows of the database."""
         ids = np.indices((begun, self.status.shape[1])).reshape(2, -1).tolist()
         rows = (*ids, self.status[:begun].reshape(-1).tolist(), self.lane_step[:begun].reshape(-1).tolist())
         return [Change(t, r, STATUSES[status], step) for t, r, status, step in zip(*rows, strict=True)]
 
     def arrays(self) -> dict[str, Array]:
-        """Returns its leaves by name, ``waves/0/trial``."""
+        """Returns the leaves by name, such as ``waves/0/trial``."""
         leaves = jax.tree_util.tree_leaves_with_path(self)
         return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
 
@@ -154,8 +161,8 @@ class RunSizes(NamedTuple):
     """What the sizes of a run's state follow from.
 
     Attributes:
-      trials: of all rounds.
-      replicates: of a trial.
+      trials: how many trials all rounds have.
+      replicates: how many lanes a trial has.
       rounds: how many trials each round has.
       racing: whether a scheduler compares trials.
       streaming: whether the train split is a data stream.
@@ -168,11 +175,11 @@ class RunSizes(NamedTuple):
     streaming: bool
 
     def template(self, found: Shapes) -> RunState:
-        """Returns the shapes and dtypes of a state, as ``ShapeDtypeStruct``; what may vary is taken from ``found``.
+        """Returns a state of ``ShapeDtypeStruct``s: the shapes and dtypes that a checkpoint of this run must have.
 
         Args:
-          found: name to shape and dtype in a checkpoint. How many waves there are, of how many lanes and leaves, and
-            how many groups and evaluations, depends on where and how long it ran.
+          found: name to shape and dtype in the checkpoint. The sizes that depend on where and how long the run ran are
+            taken from it: how many waves, lanes, leaves, groups and evaluations there are.
         """
         number, count = _struct((), np.int64), _count(found, "waves/")
         grid, evaluations = (self.trials, self.replicates), _size(found, "scores/curves", 1)
@@ -190,6 +197,7 @@ class RunSizes(NamedTuple):
         )
 
     def _wave(self, found: Shapes, name: str) -> WaveState:
+        """Returns the template of one wave, which has this prefix in its names."""
         lanes, number = _size(found, f"{name}trial", 0), _struct((), np.int64)
         leaves = [found.get(f"{name}lanes/{i}") for i in range(_count(found, f"{name}lanes/"))]
         rows: Any = tuple(leaf and _struct((lanes, *leaf.shape[1:]), leaf.dtype) for leaf in leaves)
@@ -199,15 +207,11 @@ class RunSizes(NamedTuple):
         return WaveState(number, number, number, ends, whole, flags, whole, flags, stream, rows)
 
     def check(self, found: Shapes) -> None:
-        """Checks that arrays of these names, shapes and dtypes are a state of this run.
-
-        Raises:
-          RunError: they are not.
-        """
+        """Raises ``RunError`` unless arrays of these names, shapes and dtypes are a state of this run."""
         _compare(_named(self.template(found)), found)
 
     def read(self, arrays: Mapping[str, Array]) -> RunState:
-        """Returns the state whose arrays these are, after ``check``.
+        """Returns the state that was saved as these arrays, which ``check`` accepted.
 
         Raises:
           RunError: a value is not one that a run of these sizes writes.
@@ -229,6 +233,7 @@ class RunSizes(NamedTuple):
         return state._replace(progress=progress, clones=int(state.clones), seconds=float(state.seconds), waves=waves)
 
     def _check_values(self, state: RunState) -> None:
+        """Raises ``RunError`` where a value is not one that a run of these sizes writes."""
         _within("its progress/round", state.progress.round, len(self.rounds) - 1)
         for name in ("step", "done", "spared"):
             _within(f"its progress/{name}", getattr(state.progress, name), 2**63 - 1)
@@ -241,7 +246,7 @@ class RunSizes(NamedTuple):
         _within("its widths", state.widths, MOST, least=1)
         numbers = [int(wave.number) for wave in state.waves]
         if not numbers or numbers[0] < 0 or numbers != [*range(numbers[0], numbers[0] + len(numbers))]:
-            raise RunError(f"its waves are {numbers[:9]}, and must have numbers in a row")
+            raise RunError(f"its waves are {numbers[:9]}, and must have consecutive numbers")
         for wave, name in ((wave, f"its waves/{i}") for i, wave in enumerate(state.waves)):
             if not len(wave.trial):
                 raise RunError(f"{name} has no lanes")
@@ -266,6 +271,7 @@ def _struct(shape: Sequence[int], dtype: Any) -> Any:
 
 
 def _named(template: RunState) -> dict[str, Any]:
+    """Returns the leaves of a template by name."""
     leaves = jax.tree_util.tree_leaves_with_path(template)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
@@ -276,16 +282,12 @@ def _count(found: Shapes, start: str) -> int:
 
 
 def _size(found: Shapes, name: str, axis: int) -> int:
-    """Returns a size that may vary; 0 where it is missing, which ``_compare`` then says."""
+    """Returns the size of one axis of an array; 0 where the array is missing, about which ``_compare`` complains."""
     return found[name].shape[axis] if name in found and len(found[name].shape) > axis else 0
 
 
 def _compare(template: Shapes, found: Shapes) -> None:
-    """Checks names, shapes and dtypes.
-
-    Raises:
-      RunError: one is missing, too many, or not what it must be.
-    """
+    """Raises ``RunError`` unless all names of a template are there, no others, and with its shapes and dtypes."""
     for name, wanted in template.items():
         if name not in found:
             raise RunError(f"{name} is missing")
@@ -297,6 +299,7 @@ def _compare(template: Shapes, found: Shapes) -> None:
 
 
 def _within(name: str, values: Any, most: int, least: int = 0) -> None:
+    """Raises ``RunError`` unless all numbers of an array are in a range."""
     values = np.asarray(values)
     if values.size and not (values.min() >= least and values.max() <= most):
         raise RunError(f"{name} has numbers outside {least} … {most}")

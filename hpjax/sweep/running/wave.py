@@ -13,33 +13,25 @@ from hpjax.data.stream import Position
 from hpjax.engine.compile import COMPILE_THREADS, Compiled
 from hpjax.engine.device_errors import translating_device_errors
 from hpjax.engine.device_lanes import DeviceLanes, SegmentResult
-from hpjax.engine.shapes import Lane
 from hpjax.engine.tracing import kinds_of, stack_hparams
 from hpjax.results.store.rows import Change, Status
 from hpjax.schedulers import Clone
 from hpjax.sweep.planning.plan import Group, next_stop
 from hpjax.sweep.running.context import RunContext
-from hpjax.sweep.running.events import CompileFinished, CompileStarted, Event, Resumed, SegmentFinished, WidthHalved
+from hpjax.sweep.running.events import CompileFinished, CompileStarted, Event, SegmentFinished
 from hpjax.sweep.running.outcome import Outcome
 from hpjax.sweep.running.prefetch import BlockPrefetcher
-from hpjax.sweep.running.state import WaveState
-
-
-class Snapshot(NamedTuple):
-    """A lane on the host, and the optimizer steps that it took."""
-
-    lane: Lane
-    taken: int
+from hpjax.sweep.running.state import Snapshot, WaveState
 
 
 class InFlight(NamedTuple):
-    """A segment that was dispatched, and is not read yet.
+    """A segment that was dispatched, with results that are not read yet.
 
     Attributes:
-      stop: the step at which it ends.
+      stop: the step at which the segment ends.
       evaluate: whether it ends with an evaluation.
       since: when it was dispatched, by ``time.perf_counter``.
-      waited: seconds that it waited for the batches of a data stream.
+      waited: seconds that dispatching waited for the batches of a data stream.
     """
 
     stop: int
@@ -52,16 +44,17 @@ class Wave:
     """The lanes of some trials of one group, on their devices.
 
     Args:
-      context: what it shares with the other waves of the run.
-      group: the trials' group.
-      state: where it begins, or goes on.
+      context: what the wave shares with the others of the run.
+      group: the group of its trials.
+      state: the state in which it begins, or goes on.
 
     Attributes:
-      group: the trials' group.
-      next: the wave after it, whose program is compiled meanwhile.
+      group: the group of its trials.
+      next: the wave after it, or None; its program compiles while this one trains.
+      shared: what all events of the wave have in common, by the names of their fields.
 
     Raises:
-      RunError: the state is not of lanes of this group.
+      RunError: the state holds lanes of another program.
     """
 
     def __init__(self, context: RunContext, group: Group, state: WaveState) -> None:
@@ -75,7 +68,7 @@ class Wave:
         self._in_flight: list[InFlight] = []
         self._collected = 0.0
         self.next: Wave | None = None
-        self._shared: dict[str, Any] = {
+        self.shared: dict[str, Any] = {
             "group": group.number,
             "groups": len(self._plan.own_groups),
             "round": self._plan.round_of(min(state.trials)),
@@ -88,23 +81,28 @@ class Wave:
         return self._state.number
 
     @property
+    def step(self) -> int:
+        """How many calls of ``step`` its longest-running lanes took."""
+        return self._state.step
+
+    @property
     def size(self) -> int:
-        """How many lanes there are."""
+        """How many lanes it has."""
         return len(self._cohort.trial)
 
     @property
     def live(self) -> Any:
-        """Which lanes run, bool (lanes,)."""
+        """Whether each lane runs, bool (lanes,)."""
         return self._state.live
 
     @property
     def finished(self) -> bool:
-        """Whether its final states are recorded."""
+        """Whether the final states of its lanes are recorded."""
         return self._state.finished
 
     @property
     def trials(self) -> set[int]:
-        """All trials."""
+        """Its trials."""
         return set(self._cohort.trial.tolist())
 
     @property
@@ -119,12 +117,12 @@ class Wave:
 
     @property
     def runs_ahead(self) -> bool:
-        """Whether its lanes are, or may be, at a later step than events told: it has no state to save now."""
+        """Whether its lanes may be at a later step than its events told; then there is no state to save."""
         return bool(self._in_flight)
 
     @property
     def computed(self) -> int:
-        """Lane-steps that it has computed, as far as they are of use."""
+        """How many lane-steps its lanes took; of a clone those of its source."""
         return int((self._state.taken * self._microsteps).sum())
 
     def taken(self, trial: int) -> int:
@@ -132,16 +130,17 @@ class Wave:
         return int(self._state.taken[self._cohort.trial == trial].max())
 
     def state(self) -> WaveState:
-        """Returns all that it needs to go on from here."""
-        # A wave that was resumed may not have begun again: it still has the lanes that it was given.
+        """Returns all that the wave needs to go on from here."""
+        # A wave that was resumed and has not begun again still has the lanes of the checkpoint.
         lanes = self._state.lanes if self._lanes is None else tuple(jax.tree.leaves(self._lanes.snapshot()))
         stream = self._state.stream if self._blocks is None else self._blocks.position(self._state.step).packed()
         return self._state._replace(lanes=lanes, stream=stream)
 
     def advance(self, until: int | None = None) -> Iterator[Event]:
-        """Trains until that step, an evaluation, or to the end; compiles first where that is still to do.
+        """Trains the live lanes, and yields what happens; compiles their program first if nobody has.
 
-        Where waves take turns it then waits on the host.
+        Args:
+          until: the step at which to stop, one with an evaluation; None trains them to their ends.
         """
         if self.finished:
             return
@@ -150,21 +149,23 @@ class Wave:
         assert self._lanes is not None
         while self.live.any() and (until is None or self._state.step < until):
             yield self._segment(self._lanes, until)
-        while self._in_flight:  # dispatched before it was known that no lane would go on
+        while self._in_flight:  # dispatched before the host knew that no lane goes on: it changed nothing
             self._collect(self._lanes)
         last = int(self._cohort.budget.max())
         while until is not None and self._state.step < min(until, last):
-            # Without live lanes; should any run again, it is as if these evaluations had passed them by.
+            # No lane runs, but the other waves of a race go on to the decision, where a lane of this one may become a
+            # clone. The evaluations till then count, so that its next one has the same number as theirs.
             step, evaluated = next_stop(self._state.step, last, self.group.eval_every, None, None)
             self._state = self._state._replace(step=step, evaluations=self._state.evaluations + evaluated)
         if self._plan.offloads:
+            # The other waves of the race need the memory; this one waits on the host for the decision.
             self._lanes.offload()
             if self._blocks is not None:
                 self._blocks.offload()
 
     def finish(self) -> None:
-        """Records the final states, once all lanes ended and none of them will run again."""
-        if self._lanes is None:
+        """Records the final states, once all lanes ended and none of them can run again."""
+        if self._lanes is None:  # recorded already
             return
         leaves = jax.tree_util.tree_leaves_with_path(self._lanes.snapshot().state)
         ids = np.stack([self._cohort.trial, self._cohort.replicate], axis=1)
@@ -173,26 +174,23 @@ class Wave:
         self.drop()
 
     def drop(self) -> None:
-        """Lets go of what it has on the devices, which is of no use any more."""
+        """Frees what the wave has on the devices."""
         if self._blocks is not None:
             self._blocks.close()
         self._lanes, self._blocks, self._in_flight = None, None, []
 
     def stop(self, trials: Collection[int]) -> dict[int, Change]:
-        """Ends the lanes of these trials; returns their numbers, with the change of each."""
+        """Ends the live lanes of some trials; returns lane number to the change of each."""
         ended = [lane for lane in np.flatnonzero(self.live).tolist() if int(self._cohort.trial[lane]) in trials]
-        if ended:
-            assert self._lanes is not None
-            with translating_device_errors(self.group.number):
-                self._lanes.retire(ended)
-            self._state = self._state._replace(live=self._lanes.live.copy())
-            if self._plan.offloads:
-                self._lanes.offload()
-        ids = self._ids() if ended else []
+        if not ended:
+            return {}
+        assert self._lanes is not None
+        self._lanes.retire(ended)
+        self._state, ids = self._state._replace(live=self._lanes.live.copy()), self._ids()
         return {lane: Change(*ids[lane], Status.STOPPED, int(self._state.taken[lane])) for lane in ended}
 
     def lanes_of(self, trial: int) -> dict[int, Snapshot]:
-        """Returns what a trial's lanes hold while they wait on the host, by replicate."""
+        """Returns copies of a trial's lanes, by replicate."""
         assert self._lanes is not None
         return {
             int(self._cohort.replicate[lane]): Snapshot(self._lanes.lane(lane), int(self._state.taken[lane]))
@@ -200,11 +198,14 @@ class Wave:
         }
 
     def clone(self, clones: Mapping[int, Clone], from_others: Mapping[int, Mapping[int, Snapshot]]) -> list[Change]:
-        """Has trials go on from the states of others, all at the same time; returns the lanes that run again.
+        """Has trials go on from the states of others, as all of them are before the first one changes.
 
         Args:
-          clones: trial id to what becomes of it; those of other waves are passed over.
-          from_others: trial id to its lanes, of the sources that are in other waves.
+          clones: trial id to what becomes of it; trials of other waves are passed over.
+          from_others: for sources in other waves, trial id to copies of its lanes by replicate.
+
+        Returns:
+          A change for each lane that had ended and runs again.
         """
         own = {trial: clone for trial, clone in clones.items() if trial in self.trials}
         if not own:
@@ -219,7 +220,7 @@ class Wave:
             source = own[trial].source
             if (source, replicate) in lane_of:
                 sources[lane] = lane_of[source, replicate]
-                taken[lane] = self._state.taken[sources[lane]]
+                taken[lane] = self._state.taken[sources[lane]]  # not taken[...]: the source may be a clone itself
             else:
                 sources[lane], taken[lane] = from_others[source][replicate]
         points = [own[int(self._cohort.trial[lane])].point for lane in sources]
@@ -234,20 +235,11 @@ class Wave:
         return [Change(*ids[lane], Status.RUNNING, int(taken[lane])) for lane in again]
 
     def spared(self, lanes: Collection[int]) -> int:
-        """Returns the calls that lanes which just ended, by their numbers, will not take."""
+        """Returns how many calls of ``step`` these lanes, which just ended, had left of their budgets."""
         return int(np.maximum(self._cohort.budget[list(lanes)] - self._state.step, 0).sum())
 
-    def width_halved(self, lost: int) -> WidthHalved:
-        """Returns the event that its group begins anew, with so many lane-steps to compute again."""
-        return WidthHalved(lost=lost, **self._shared)
-
-    def resumed(self, done: int, spared: int) -> Resumed:
-        """Returns the event that the run goes on here."""
-        live = int(self.live.sum())
-        return Resumed(step=self._state.step, live=live, lane_steps=done, spared=spared, **self._shared)
-
     def prepare(self) -> None:
-        """Has its program compiled in the background."""
+        """Begins to compile its program in the background."""
         if self._compiled is None and not self.finished:
             self._compiled = self._context.programs.compile(self._plan, self.group.number, self._cohort.h)
 
@@ -256,15 +248,15 @@ class Wave:
         return list(zip(self._cohort.trial.tolist(), self._cohort.replicate.tolist(), strict=True))
 
     def _begin(self) -> Iterator[Event]:
-        """Compiles, and puts the lanes on the devices."""
+        """Waits for the program, and puts the lanes on the devices."""
         context, number, stream = self._context, self.group.number, self._context.spec.stream
         first = number not in context.compiled
         context.compiled.add(number)
         if first:
-            yield CompileStarted(**self._shared)
+            yield CompileStarted(**self.shared)
         begun = time.perf_counter()
         if stream is not None and self._state.stream is not None:
-            # Before the program is compiled, so that the first block is drawn meanwhile.
+            # Begun before the program is compiled: the first block is drawn meanwhile.
             position, steps = Position.unpacked(self._state.stream), int(self._cohort.budget.max())
             self._blocks = BlockPrefetcher(stream, context.programs.mesh, self._state.step, steps, position)
             context.streams.callback(self._blocks.close)
@@ -277,13 +269,13 @@ class Wave:
         if first:
             with context.store.transaction():
                 context.store.add_compilation(number, seconds)
-            yield CompileFinished(seconds=seconds, **self._shared)
+            yield CompileFinished(seconds=seconds, **self.shared)
         with translating_device_errors(number):
             self._lanes = context.programs.lanes(self._plan, number, compiled, self._cohort)
-            if self._state.lanes:
+            if self._state.lanes:  # those of a checkpoint
                 lanes = jax.tree.unflatten(jax.tree.structure(compiled.lanes), self._state.lanes)
                 self._lanes.restore(lanes, self.live)
-        self._state = self._state._replace(lanes=())
+        self._state = self._state._replace(lanes=())  # they are on the devices now
 
     def _following(self) -> Iterator["Wave"]:
         """Yields this wave, and those after it."""
@@ -293,7 +285,7 @@ class Wave:
             wave = wave.next
 
     def _dispatch(self, lanes: DeviceLanes) -> None:
-        """Begins a device call."""
+        """Dispatches the segment after those that are in flight."""
         begin, since = self._in_flight[-1].stop if self._in_flight else self._state.step, time.perf_counter()
         block, waited = (None, 0.0) if self._blocks is None else self._blocks.at(begin)
         last, plan = int(self._cohort.budget[lanes.live].max()), self._plan
@@ -303,7 +295,7 @@ class Wave:
         self._in_flight.append(InFlight(stop, evaluate, since, waited))
 
     def _collect(self, lanes: DeviceLanes) -> tuple[InFlight, SegmentResult]:
-        """Waits for the device call that was dispatched first."""
+        """Waits for the segment that was dispatched first."""
         with translating_device_errors(self.group.number):
             result = lanes.collect()
         return self._in_flight.pop(0), result
@@ -315,47 +307,37 @@ class Wave:
             self._dispatch(lanes)
         last = int(cohort.budget[lanes.live].max())
         more = self._in_flight[-1].stop < (last if until is None else min(last, until))
-        # A block of a stream is drawn while the devices compute, and lanes that move need all segments read.
+        # With the next segment on its way the devices need not wait for the host. Three things can intervene: a data
+        # stream, which draws its next block while the devices compute; lanes that are about to move together, to places
+        # that depend on the results of all segments before; and a checkpoint, for which nothing may be in flight.
         if more and self._blocks is None and not lanes.moves and context.may_run_ahead():
             self._dispatch(lanes)
-        dispatched, result = self._collect(lanes)
-        begun, self._collected = max(dispatched.since, self._collected), time.perf_counter()
-        outcome = Outcome.of(cohort, self._microsteps, result, dispatched.evaluate)
-        changes = outcome.changes.values()
-        scores = context.scores.with_changes(changes) if changes else context.scores
-        if dispatched.evaluate:
-            healthy, evaluated = (outcome.trials, outcome.replicates), np.unique(cohort.trial[result.lanes]).tolist()
-            scores = scores.with_evaluation(context.spec.objective, healthy, outcome.steps, outcome.metrics, evaluated)
-        context.scores = scores
+        segment, result = self._collect(lanes)
+        # Two segments in flight compute one after the other: the second begins when the first was collected.
+        begun, self._collected = max(segment.since, self._collected), time.perf_counter()
+        outcome = Outcome.of(cohort, self._microsteps, result, segment.evaluate)
+        context.scores = outcome.scored(context.scores, context.spec.objective)
+        # Retired lanes do nothing in a segment that is in flight already, though the host learned of it only now.
         lanes.retire(list(outcome.changes))
+        # One transaction: whoever reads the database sees the values and the statuses of the same segment.
         with context.store.transaction():
-            if dispatched.evaluate:
-                where = {"trial": outcome.trials, "replicate": outcome.replicates, "step": outcome.steps}
-                context.store.add_curves(self.number, before.evaluations, where | outcome.metrics)
-            context.store.add_changes(changes)
-        taken = before.taken.copy()
-        taken[result.lanes] = outcome.taken
-        lost = [change.trial for change in changes if change.status == "diverged"]
-        self._state = before._replace(
-            step=dispatched.stop,
-            evaluations=before.evaluations + dispatched.evaluate,
-            live=lanes.live.copy(),
-            taken=taken,
-            lost=before.lost | np.isin(cohort.trial, lost),
-        )
+            if outcome.evaluated:
+                context.store.add_curves(self.number, before.evaluations, outcome.curves)
+            context.store.add_changes(outcome.changes.values())
+        self._state = outcome.after(before, segment.stop, lanes.live)
         return SegmentFinished(
-            step=dispatched.stop,
+            step=segment.stop,
             steps=int(cohort.budget.max()),
             live=int(lanes.live.sum()),
             lane_steps=int((result.step - np.minimum(before.step, result.step)).sum()),
             spared=self.spared(outcome.changes),
             evaluated=(outcome.trials, outcome.replicates),
             metrics=outcome.metrics,
-            changes=tuple(changes),
+            changes=tuple(outcome.changes.values()),
             best=context.best,
             seconds=self._collected - begun,
-            waited=dispatched.waited,
-            **self._shared,
+            waited=segment.waited,
+            **self.shared,
         )
 
 
