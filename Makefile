@@ -16,18 +16,17 @@ EMITTERS = $(shell $(BIN)/python -c "from importlib.metadata import version; pri
 QUICK_FLAGS = $(EMITTERS) --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_prefer_vector_width=128
 QUICKLY = JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$(QUICK_FLAGS)"
 PYTEST = $(BIN)/python -m pytest -n auto
-LAWS := $(wildcard tests/test_law*.py)
 
 test: $(READY)  ## The tests, in a few minutes: all that is promised, in a short form.
 	$(QUICKLY) $(PYTEST) --dist loadfile -m "not slow"
 
 test-all: test  ## And what they leave out; the laws once more, compiled as users compile.
-	$(PYTEST) --dist worksteal $(LAWS)
-	$(QUICKLY) $(PYTEST) --dist worksteal -m slow $(addprefix --ignore=,$(LAWS))
+	$(PYTEST) --dist worksteal tests/laws
+	$(QUICKLY) $(PYTEST) --dist worksteal -m slow --ignore tests/laws
 
 soak: $(READY)  ## Kills runs again and again, compares what they end with, and damages run directories.
-	HPJAX_KILLS=7 $(BIN)/python -m pytest -k killed_run tests/test_resume.py
-	HPJAX_DAMAGES=10 $(BIN)/python -m pytest -k "show or plot or export or restore or resume" tests/test_untrusted.py
+	HPJAX_KILLS=7 $(BIN)/python -m pytest -k killed_run tests/sweep/running/test_resume.py
+	HPJAX_DAMAGES=10 $(BIN)/python -m pytest -k "show or plot or export or restore or resume" tests/results/store/test_untrusted.py
 
 lint: $(READY)  ## Style, format, and which room imports which.
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parent.parent / "experiments" / "benchmarks"
+FOLDER = Path(__file__).parents[2] / "experiments" / "benchmarks"
 MODULES = ("harness", "rows", "table", "worker", "workload", "mlp")
 
 

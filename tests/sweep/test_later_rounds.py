@@ -5,11 +5,12 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import quadratic, same_bits
 
 import hpjax as hpx
 from hpjax.results.store.rows import Change
 from hpjax.sweep.running.scores import Scores
+from tests.support.compare import same_bits
+from tests.support.programs import quadratic
 
 
 class Sizes(hpx.Sampler):

@@ -151,7 +151,7 @@ def relative(a, b):
     return max(float(np.max(np.abs(np.asarray(x) - y)) / np.max(np.abs(y))) for x, y in pairs)
 
 
-# tests/test_axes.py compares many more models, all in float64.
+# tests/training/test_axes.py compares many more models, all in float64.
 @pytest.mark.parametrize(("kind", "precision"), [("linen", "float32"), slow("nnx", "float64")])
 def test_twelve_trials_equal_twelve_loops(kind, precision):
     make_model, loop = MODELS[kind]

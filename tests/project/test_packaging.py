@@ -13,7 +13,7 @@ import pytest
 
 import hpjax as hpx
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAME = f"hpjax-{hpx.__version__}"
 
 
@@ -71,7 +71,9 @@ def test_the_tests_of_the_source_distribution_run(unpacked):
 
     assert Path(run("-c", "import hpjax; print(hpjax.__file__)").strip()).is_relative_to(unpacked)
     run("-m", "pytest", "-p", "no:cacheprovider", "--collect-only")
-    assert " passed" in run("-m", "pytest", "-p", "no:cacheprovider", "tests/test_space.py", "tests/test_bench.py")
+    assert " passed" in run(
+        "-m", "pytest", "-p", "no:cacheprovider", "tests/core/test_space.py", "tests/project/test_bench.py"
+    )
 
 
 def test_the_citation_names_this_version():

@@ -16,7 +16,7 @@ import hpjax as hpx
 from hpjax.frontends.cli import main
 from hpjax.results import analysis
 
-DIGITS = Path(__file__).parents[1] / "experiments" / "digits" / "sweep.py"
+DIGITS = Path(__file__).parents[2] / "experiments" / "digits" / "sweep.py"
 
 
 SMALL = ("--trials", 8, "--steps", 20, "--eval-every", 10, "--seed", 1)
