@@ -32,7 +32,8 @@ from hpjax.sweep.replay import Replay, check_result, replay
 from hpjax.sweep.running.events import Event
 from hpjax.sweep.running.preemption import Preempted
 from hpjax.sweep.running.progress import Progress
-from hpjax.sweep.running.recorder import Record, open_record
+from hpjax.sweep.running.recorder import Record
+from hpjax.sweep.running.resume import open_record
 from hpjax.sweep.running.runner import train
 from hpjax.sweep.running.state import RunSizes
 from hpjax.sweep.spec import SweepSpec
