@@ -117,7 +117,8 @@ def _state(spec: SweepSpec, plan: Plan, store: Store, result: Result, more_steps
     widths = [result.widths[result.groups == group].min() for group in range(int(result.groups.max()) + 1)]
     waves = sorted(set(result.waves[result.rounds == last].tolist()) - {NO_WAVE})
     return RunState(
-        progress=RunProgress(last, 0, int(result.lane_step.sum()), 0),
+        # In calls of ``step``, as events count.
+        progress=RunProgress(last, 0, int(result.lane_step.sum()) * plan.lengths[0].microsteps, 0),
         scores=scores,
         status=status,
         lane_step=lane_step,
@@ -162,7 +163,7 @@ def _wave(spec: SweepSpec, plan: Plan, store: Store, result: Result, number: int
         lanes=lanes,
     )
     if again is not None:
-        state.check(plan.shapes[group])
+        state.check(trial, plan.shapes[group])
     return state
 
 

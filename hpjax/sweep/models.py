@@ -37,7 +37,8 @@ class TrainedModels:
     """
 
     def __init__(self, spec: SweepSpec, first: Plan, result: Result) -> None:
-        self._spec, self._first, self._result = spec, first, result
+        self._spec, self._result = spec, result
+        self._plans = [first]  # of one round, of two, …
 
     def test_metrics(self, trial: int) -> dict[str, float]:
         """Returns a trial's metrics on the test split, ``{"test/loss": 0.3, ...}``, averaged over replicates.
@@ -77,14 +78,15 @@ class TrainedModels:
 
         What the sampler saw before that round follows from the result, and so does what it proposed.
         """
-        spec, result, plan = self._spec, self._result, self._first
+        spec, result, plan = self._spec, self._result, self._plans[-1]
         while len(plan.points) <= trial:
             values, steps = result.last(spec.objective.metric), result.curves("step")
             taken = np.nan_to_num(steps).max(axis=(1, 2), initial=0)
             points = [spec.space.recalled(point, result.hparams[t]) for t, point in enumerate(plan.points)]
             history = observed(spec.objective, plan.rounds, points, values, taken)
             plan = plan_next_round(spec, plan, history)
-        return plan
+            self._plans.append(plan)
+        return next(plan for plan in self._plans if trial < len(plan.points))
 
     def _hparams(self, trial: int) -> Hparams:
         """Returns the hyperparameters of a trial at its end as its lanes had them: arrays where they are traced."""

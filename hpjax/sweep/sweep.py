@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +24,7 @@ from hpjax.schedulers import Scheduler
 from hpjax.sweep.extend import extend as extend_run
 from hpjax.sweep.identity import manifest
 from hpjax.sweep.models import TrainedModels
+from hpjax.sweep.planning.advice import advised
 from hpjax.sweep.planning.arrange import rearranged
 from hpjax.sweep.planning.autotune import tuned
 from hpjax.sweep.planning.plan import Plan
@@ -43,14 +44,14 @@ class _Started(NamedTuple):
     """A run that is about to train, or to be read.
 
     Attributes:
-      sweep: the sweep as its directory records it.
+      spec: the sweep as its directory records it.
       plan: its first round.
       record: where it is recorded.
       manifest: of its record.
       events: train it.
     """
 
-    sweep: "Sweep"
+    spec: SweepSpec
     plan: Plan
     record: Record
     manifest: Manifest
@@ -143,8 +144,10 @@ class Sweep:
         Raises:
           InputError, ProgramError, UnknownHyperparameterError: the sweep cannot run.
         """
-        if measure:
-            return tuned(self.spec, self._traced, always=True)
+        return advised(self.spec, tuned(self.spec, self._traced, always=True) if measure else self._arranged())
+
+    def _arranged(self) -> Plan:
+        """Returns the plan of the first round, whose widths go by what is measured by now."""
         return rearranged(self.spec, self._traced)
 
     def run(
@@ -183,7 +186,7 @@ class Sweep:
             raise
         finally:  # also where something else than an event fails, while a traceback keeps the events alive
             run.record.store.unlock()
-        return Result(run.record.store, run.manifest, run.sweep.models)
+        return Result(run.record.store, run.manifest, partial(TrainedModels, run.spec, run.plan))
 
     def events(
         self, directory: str | Path | None = None, *, checkpoint_seconds: float = 60.0, extend: bool = False
@@ -215,60 +218,76 @@ class Sweep:
           1 array of final state, complete at step 10
         """
         if not isinstance(trial, Trial):
-            raise InputError("Sweep.replay.trial", trial, "must be a trial of a result", "Give result[7].")
+            raise InputError(
+                "Sweep.replay.trial", trial, "must be a trial of a result", "Write sweep.replay(result[7])."
+            )
         result = trial.result
-        sweep = self._as_recorded(result.manifest, extending=False, exactly=True)
-        notes = check_result(sweep.spec, sweep.plan(), result)
-        return replay(sweep.spec, sweep.models(result).plan_of(trial.id), trial, notes)
+        spec, plan = self._as_recorded(result.manifest, extending=False, exactly=True)
+        notes = check_result(spec, plan, result)
+        return replay(spec, TrainedModels(spec, plan, result).plan_of(trial.id), trial, notes)
 
     def _start(self, directory: str | Path | None, seconds: float, extending: bool = False) -> _Started:
         """Opens the record of a run, as it is in the directory or new."""
         path = None if directory is None else Path(directory)
         found = None if path is None else on_writer(lambda: msgspec.to_builtins(recorded_manifest(path)))
         there = None if found is None else msgspec.convert(found, Manifest)
-        sweep = self if there is None else self._as_recorded(there, extending)
-        plan = tuned(self.spec, self._traced) if there is None else sweep.plan()
-        own = manifest(sweep.spec, plan, recorded=path is not None)
+        if there is None:
+            spec, plan = self.spec, tuned(self.spec, self._traced)
+        else:
+            spec, plan = self._as_recorded(there, extending)
+        plan = advised(spec, plan)
+        own = manifest(spec, plan, recorded=path is not None)
         same = digest(json.dumps(msgspec.to_builtins(own.sweep)))
         check_same("the sweep", same, "Give every host the same script, data and versions.")
         if path is not None and there is not None and extending:
-            on_writer(lambda: extend_run(path, sweep.spec, plan, own))
-        spec = sweep.spec
+            on_writer(lambda: extend_run(path, spec, plan, own))
         sizes = RunSizes(plan.trials, plan.replicates, plan.rounds, spec.scheduler is not None, spec.stream is not None)
         record, recorded = open_record(path, own, sizes, seconds)
-        return _Started(sweep, plan, record, recorded, iter(()) if record.over else train(spec, plan, record))
+        return _Started(spec, plan, record, recorded, iter(()) if record.over else train(spec, plan, record))
 
-    def _as_recorded(self, there: Manifest, extending: bool, exactly: bool = False) -> "Sweep":
+    def _as_recorded(self, there: Manifest, extending: bool, exactly: bool = False) -> tuple[SweepSpec, Plan]:
         """Returns this sweep at the width of a recorded one and, of one that is extended, with its rounds first.
 
         Args:
           there: the manifest.
           extending: whether more trials are to be added.
           exactly: whether to take the width that is recorded although this sweep has one of its own.
+
+        Returns:
+          The sweep, and the plan of its first round; those of another sweep where the widths cannot be, which
+          ``open_record`` refuses.
         """
-        sweep, plan = self, self.plan()
+        sweep, plan = self, self._arranged()
         width, kernels, rounds = there.sweep.width, there.sweep.kernels, there.sweep.rounds
         more = plan.trials - sum(rounds)
         if rounds != plan.rounds and ((there.extended and more == 0) or (extending and more >= 0)):
             if self.shard is not None:
                 raise RunError("a shard cannot have more trials. Merge all shards, and extend what is merged.")
             sweep = replace(sweep, rounds=(*rounds, more) if more else rounds)
-            plan = sweep.plan()
-        if len(width) != len(plan.widths):
-            return sweep  # another one, as will be told
+            plan = sweep._arranged()
         changes: dict[str, Any] = {}
-        if (exactly or self.width is None) and width != plan.widths:
-            changes["width"] = width
-        if (exactly or self.kernels is None) and kernels != plan.kernels:
-            changes["kernels"] = kernels
-        return replace(sweep, **changes) if changes else sweep
+        if len(width) == len(plan.widths):
+            if (exactly or self.width is None) and width != plan.widths:
+                changes["width"] = width
+            if (exactly or self.kernels is None) and kernels != plan.kernels:
+                changes["kernels"] = kernels
+        if changes:
+            sweep = replace(sweep, **changes)
+            plan = sweep._arranged()
+        # One plan from here on: another process may measure widths meanwhile, which must not decide this run's.
+        return sweep.spec, plan
 
     def models(self, result: Result) -> TrainedModels:
         """Returns the trained models of a result of this sweep, also of one that ``hpx.load`` returned.
+
+        Raises:
+          RunError: the result is of a different sweep.
 
         Example:
           >>> sweep = hpx.Sweep(program, space, trials=4)
           >>> [sorted(point) for point in sweep.models(sweep.run(progress=False)).points()]
           [['rate'], ['rate'], ['rate'], ['rate']]
         """
-        return TrainedModels(self.spec, self.plan(), result)
+        spec, plan = self._as_recorded(result.manifest, extending=False, exactly=True)
+        check_result(spec, plan, result)
+        return TrainedModels(spec, plan, result)

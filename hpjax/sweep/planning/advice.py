@@ -1,6 +1,7 @@
 """Advice: the hints of a plan, on what would make the sweep faster and on what is likely a mistake."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,12 @@ def hints(
         )
 
 
-def hints_of_calls(plan: Plan) -> Iterator[str]:
+def advised(spec: SweepSpec, plan: Plan) -> Plan:
+    """Returns the plan with the hints that follow from how its groups are arranged, beside those that it has."""
+    return replace(plan, hints=(*plan.hints, *_hints_of_calls(plan), *_hints_of_shard(spec, plan)))
+
+
+def _hints_of_calls(plan: Plan) -> Iterator[str]:
     """Warns if a device call is too long to interrupt; of the first such group, since the others are likely alike."""
     for group in plan.own_groups:
         waves = plan.arrangements[group.number].waves
@@ -97,7 +103,7 @@ def hints_of_calls(plan: Plan) -> Iterator[str]:
             return
 
 
-def hints_of_shard(spec: SweepSpec, plan: Plan) -> Iterator[str]:
+def _hints_of_shard(spec: SweepSpec, plan: Plan) -> Iterator[str]:
     """Warns that all shards must have one width, and if the trials of this shard fill little of it."""
     if plan.shard is None or spec.width is not None:
         return

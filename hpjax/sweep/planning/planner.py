@@ -17,7 +17,7 @@ from hpjax.engine.probe import DERIVED
 from hpjax.engine.tracing import Verdict, judge
 from hpjax.samplers import Observation
 from hpjax.sweep.planning import cost, value_checks
-from hpjax.sweep.planning.advice import hints, hints_of_calls, hints_of_shard
+from hpjax.sweep.planning.advice import hints
 from hpjax.sweep.planning.arrange import arranged
 from hpjax.sweep.planning.grouping import Grouping, grouped, lengths_of, tracer_of
 from hpjax.sweep.planning.plan import Plan
@@ -116,8 +116,7 @@ def _first(spec: SweepSpec) -> Plan:
         stream="" if spec.stream is None else f"{spec.stream}, {size(spec.stream.block_bytes)} a block",
         block=None if spec.stream is None else spec.stream.block,
     )
-    plan = arranged(spec, plan)
-    return replace(plan, hints=(*plan.hints, *hints_of_calls(plan), *hints_of_shard(spec, plan)))
+    return arranged(spec, plan)
 
 
 def _next(spec: SweepSpec, plan: Plan, history: Sequence[Observation]) -> Plan:

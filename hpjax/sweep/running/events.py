@@ -2,9 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from hpjax.results.store.rows import Change
+
+
+class WaveFields(TypedDict):
+    """The fields that all events of a wave have in common; see ``_OfGroup``."""
+
+    group: int
+    groups: int
+    round: int
+    lanes: int
 
 
 @dataclass(frozen=True, kw_only=True)

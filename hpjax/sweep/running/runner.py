@@ -202,7 +202,13 @@ class _Run:
         numbers = count(1 + max(wave.number for wave in saved.waves))
         found: list[tuple[Group, WaveState]] = []
         for wave in saved.waves:
-            group = group_of[wave.trials[0]]
+            group = group_of.get(wave.trials[0])
+            mine = self._trials_of(self._progress.round)
+            if group is None or any(trial not in mine or group_of[trial] is not group for trial in wave.trials):
+                raise RunError(
+                    f"the checkpoint is not of this sweep: wave {wave.number} has trials of several groups or rounds. "
+                    "Delete the newest folder in checkpoints/ to go on from the one before."
+                )
             whole = (wave.trials,)
             fitting = whole if wave.finished else split(self._spec, context.plan, group.number, wave.trials)
             for i, trials in enumerate(fitting):
@@ -254,6 +260,7 @@ class _Run:
         again = [wave for wave in self._waves if racing or wave.group.number == group]
         trials = set[int]().union(*(wave.trials for wave in again))
         lost = min(sum(wave.computed for wave in again), self._progress.done)
+        spared = min(sum(wave.spared_so_far for wave in again), self._progress.spared)
         for wave in again:
             wave.drop()
         context.points.update({trial: context.plan.points[trial] for trial in trials})
@@ -265,7 +272,8 @@ class _Run:
                 for wave in self._waves
             ]
         )
-        self._progress = self._progress._replace(done=self._progress.done - lost, step=0)
+        done, kept = self._progress.done - lost, self._progress.spared - spared
+        self._progress = self._progress._replace(done=done, spared=kept, step=0)
         with self._store.transaction():
             self._store.forget([wave.number for wave in again], trials)
             self._store.move(self._places([wave for wave in self._waves if wave.trials <= trials]))

@@ -105,15 +105,21 @@ class WaveState(NamedTuple):
         rows = {name: getattr(self, name)[mine] for name in ("trial", "live", "taken", "lost")}
         return self._replace(number=number, lanes=tuple(leaf[mine] for leaf in self.lanes), **rows)
 
-    def check(self, shapes: ProgramShapes) -> None:
-        """Validates the lanes, if there are any, against the shapes of the program of their group.
+    def check(self, trial: Ints, shapes: ProgramShapes) -> None:
+        """Validates the lanes, and what they hold, if they hold anything.
+
+        Args:
+          trial: the trial of each lane that the wave must have, int32 (lanes,).
+          shapes: the shapes of the program of its group.
 
         Raises:
-          RunError: they are lanes of another program.
+          RunError: they are other lanes, or lanes of another program.
         """
         wanted = jax.tree.leaves(lane_shapes(shapes)) if self.lanes else []
         template = {f"lanes/{i}": _struct((len(self.trial), *leaf.shape), leaf.dtype) for i, leaf in enumerate(wanted)}
         try:
+            if not np.array_equal(self.trial, trial):
+                raise RunError(f"the lanes of wave {self.number} are not those of its trials")
             _compare(template, {f"lanes/{i}": _struct(leaf.shape, leaf.dtype) for i, leaf in enumerate(self.lanes)})
         except RunError as error:
             raise RunError(

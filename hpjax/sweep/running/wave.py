@@ -18,7 +18,7 @@ from hpjax.results.store.rows import Change, Status
 from hpjax.schedulers import Clone
 from hpjax.sweep.planning.plan import Group, next_stop
 from hpjax.sweep.running.context import RunContext
-from hpjax.sweep.running.events import CompileFinished, CompileStarted, Event, SegmentFinished
+from hpjax.sweep.running.events import CompileFinished, CompileStarted, Event, SegmentFinished, WaveFields
 from hpjax.sweep.running.outcome import Outcome
 from hpjax.sweep.running.prefetch import BlockPrefetcher
 from hpjax.sweep.running.state import Snapshot, WaveState
@@ -59,8 +59,8 @@ class Wave:
 
     def __init__(self, context: RunContext, group: Group, state: WaveState) -> None:
         self._context, self._plan, self.group, self._state = context, context.plan, group, state
-        state.check(self._plan.shapes[group.number])
         self._cohort = context.programs.cohort(self._plan, group, state.trials, context.points)
+        state.check(self._cohort.trial, self._plan.shapes[group.number])
         self._microsteps = np.array([self._plan.lengths[t].microsteps for t in self._cohort.trial], np.int32)
         self._compiled: Future[Compiled] | None = None
         self._lanes: DeviceLanes | None = None
@@ -68,12 +68,12 @@ class Wave:
         self._in_flight: list[InFlight] = []
         self._collected = 0.0
         self.next: Wave | None = None
-        self.shared: dict[str, Any] = {
-            "group": group.number,
-            "groups": len(self._plan.own_groups),
-            "round": self._plan.round_of(min(state.trials)),
-            "lanes": self.size,
-        }
+        self.shared = WaveFields(
+            group=group.number,
+            groups=len(self._plan.own_groups),
+            round=self._plan.round_of(min(state.trials)),
+            lanes=self.size,
+        )
 
     @property
     def number(self) -> int:
@@ -124,6 +124,12 @@ class Wave:
     def computed(self) -> int:
         """How many lane-steps its lanes took; of a clone those of its source."""
         return int((self._state.taken * self._microsteps).sum())
+
+    @property
+    def spared_so_far(self) -> int:
+        """Calls of ``step`` that lanes which have ended did not take."""
+        left = self._cohort.budget - self._state.taken * self._microsteps
+        return int(np.maximum(left, 0)[~self.live].sum())
 
     def taken(self, trial: int) -> int:
         """Returns the optimizer steps that a trial took."""

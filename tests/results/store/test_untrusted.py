@@ -449,6 +449,23 @@ def test_a_crafted_cut_is_not_used(interrupted, change):
     interrupted.check()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda trial: np.full_like(trial, trial[0]), "the lanes of wave 0 are not those of its trials"),
+        (lambda trial: trial[::-1].copy(), "the lanes of wave 0 are not those of its trials"),
+        (lambda trial: np.concatenate([trial[:-1], [11]]).astype(np.int32), "wave 0 has trials of several groups"),
+    ],
+    ids=["one trial for all", "in another order", "of another group"],
+)
+def test_lanes_of_other_trials_are_refused(interrupted, change, message):
+    rewritten(
+        interrupted.run / "checkpoints",
+        lambda arrays, meta: arrays.update({"waves/0/trial": change(np.asarray(arrays["waves/0/trial"]))}),
+    )
+    interrupted.refused(rf"is not of this sweep: {message}.* Delete the newest folder", resume)
+
+
 def test_a_cut_of_other_lanes_is_refused(interrupted):
     def change(arrays, meta):
         lanes = len(arrays["waves/0/live"])
