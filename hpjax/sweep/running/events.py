@@ -161,4 +161,3 @@ class Decision:
 
 
 Event = Resumed | WidthHalved | CompileStarted | CompileFinished | SegmentFinished | Decision
-"""Any of the events that ``Sweep.events`` yields; its ``kind`` tells which."""
