@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hpjax.core.space import Space as Space
     from hpjax.engine import distributed as distributed
     from hpjax.engine.machine import setup as setup
+    from hpjax.engine.tracing import Verdict as Verdict
     from hpjax.frontends import sklearn as sklearn
     from hpjax.frontends import submitit as _submitit
     from hpjax.frontends import testing as testing
@@ -57,7 +58,16 @@ if TYPE_CHECKING:
     from hpjax.schedulers import MedianStop as MedianStop
     from hpjax.schedulers import Race as Race
     from hpjax.schedulers import Scheduler as Scheduler
+    from hpjax.sweep.models import TrainedModels as TrainedModels
+    from hpjax.sweep.planning.plan import Plan as Plan
+    from hpjax.sweep.replay import Replay as Replay
+    from hpjax.sweep.running.events import CompileFinished as CompileFinished
+    from hpjax.sweep.running.events import CompileStarted as CompileStarted
+    from hpjax.sweep.running.events import Decision as Decision
     from hpjax.sweep.running.events import Event as Event
+    from hpjax.sweep.running.events import Resumed as Resumed
+    from hpjax.sweep.running.events import SegmentFinished as SegmentFinished
+    from hpjax.sweep.running.events import WidthHalved as WidthHalved
     from hpjax.sweep.running.preemption import Preempted as Preempted
     from hpjax.sweep.sweep import Sweep as Sweep
     from hpjax.training import losses as losses
@@ -92,9 +102,15 @@ _HOME = {
     "hpjax.results.analysis": ["winners_curse"],
     "hpjax.results.diagnosis": ["diagnose"],
     "hpjax.core.errors": ["InputError", "ProgramError", "RunError", "UnknownHyperparameterError"],
-    "hpjax.sweep.running.events": ["Event"],
+    "hpjax.sweep.models": ["TrainedModels"],
+    "hpjax.sweep.planning.plan": ["Plan"],
+    "hpjax.sweep.replay": ["Replay"],
+    "hpjax.sweep.running.events": [
+        *("CompileFinished", "CompileStarted", "Decision", "Event", "Resumed", "SegmentFinished", "WidthHalved"),
+    ],
     "hpjax.core.hparams": ["Hparams"],
     "hpjax.engine.machine": ["setup"],
+    "hpjax.engine.tracing": ["Verdict"],
     "hpjax.results.merge": ["merge"],
     "hpjax.core.objective": ["maximize", "minimize"],
     "hpjax.sweep.running.preemption": ["Preempted"],

@@ -15,6 +15,8 @@ import jax
 
 from hpjax.core.threefry import fast, plain
 
+__all__ = ["lane_key", "purpose_key", "step_key"]
+
 # The numbers are part of the format: changing one changes the bits of every recorded run.
 PURPOSES = {"init": 0, "batch": 1, "step": 2, "evaluate": 3}
 

@@ -17,6 +17,8 @@ from jax.experimental import multihost_utils
 from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError, RunError, check_int
 
+__all__ = ["initialize"]
+
 
 def initialize(
     coordinator_address: str | None = None,

@@ -17,6 +17,8 @@ from hpjax.frontends import cli
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
+__all__ = ["Job"]
+
 CALLED = "hpjax run"
 
 

@@ -13,6 +13,8 @@ from hpjax.core.space import Point, Space
 from hpjax.samplers import Observation, Sampler
 from hpjax.schedulers import Race, Scheduler
 
+__all__ = ["check_sampler", "check_scheduler"]
+
 SPACE = Space(
     rate=LogUniform(1e-4, 1.0, default=0.01),
     momentum=ReverseLogUniform(0.5, 0.99, default=0.9),
@@ -42,8 +44,7 @@ def check_sampler(sampler: Sampler, *spaces: Space, n: int = 6) -> None:
       AssertionError: a promise is not kept.
 
     Example:
-      >>> import hpjax.testing
-      >>> hpjax.testing.check_sampler(hpx.Sobol())
+      >>> hpx.testing.check_sampler(hpx.Sobol())
     """
     if not isinstance(sampler, Sampler):
         raise InputError("check_sampler.sampler", sampler, "must be a Sampler", "Write check_sampler(hpx.Sobol()).")
@@ -92,8 +93,7 @@ def check_scheduler(scheduler: Scheduler, trials: int = 27, budget: int = 81, ev
       AssertionError: a promise is not kept.
 
     Example:
-      >>> import hpjax.testing
-      >>> hpjax.testing.check_scheduler(hpx.Halving(factor=3))
+      >>> hpx.testing.check_scheduler(hpx.Halving(factor=3))
     """
     if not isinstance(scheduler, Scheduler):
         raise InputError(

@@ -87,10 +87,11 @@ def MultiHeadAttention(*args: Any, dropout_rate: Any = 0.0, rngs: nnx.Rngs | Non
     A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
 
     Args:
-      *args, **settings: arguments of Flax's layer. ``attention_fn`` and ``force_fp32_for_softmax`` cannot be combined
-        with a traced rate.
+      *args: positional arguments of Flax's layer.
       dropout_rate: the share of attention weights that are set to 0, in [0, 1]; float32 () where it is traced.
       rngs: the ``Rngs`` of an NNX module; without them the layer is a Linen module.
+      **settings: keyword arguments of Flax's layer. ``attention_fn`` and ``force_fp32_for_softmax`` cannot be combined
+        with a traced rate.
 
     Returns:
       A module that maps float (..., length, features) to float (..., length, features).

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+__all__ = ["draw_axis", "draw_curves", "draw_lineage", "draw_map", "draw_rungs", "overview", "pictures"]
+
 # From Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, RED, GREY = "#0072B2", "#E69F00", "#D55E00", "#9A9A9A"
 STYLE: dict[Any, Any] = {

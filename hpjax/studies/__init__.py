@@ -17,17 +17,29 @@ to numbers of your own. ``noise_scale`` and ``noise_scale_of`` estimate the grad
 a model in which all of this is known in closed form.
 """
 
-from hpjax.studies import plot as plot
-from hpjax.studies.batch_scaling import BatchScaling as BatchScaling
-from hpjax.studies.batch_scaling_result import BatchScalingResult as BatchScalingResult
-from hpjax.studies.batch_scaling_result import ScalingPoint as ScalingPoint
-from hpjax.studies.batch_scaling_result import TrialCounts as TrialCounts
-from hpjax.studies.fits import RateFit as RateFit
-from hpjax.studies.fits import StepsFit as StepsFit
-from hpjax.studies.fits import fit_rates as fit_rates
-from hpjax.studies.fits import fit_steps as fit_steps
-from hpjax.studies.gradient_noise import NoiseScale as NoiseScale
-from hpjax.studies.gradient_noise import noise_scale as noise_scale
-from hpjax.studies.gradient_noise import noise_scale_of as noise_scale_of
-from hpjax.studies.quadratic import NoisyQuadratic as NoisyQuadratic
-from hpjax.studies.search import SearchPerBatchSize as SearchPerBatchSize
+from hpjax.results.store.manifest import StudyRecord
+from hpjax.studies import plot
+from hpjax.studies.batch_scaling import BatchScaling
+from hpjax.studies.batch_scaling_result import BatchScalingResult, ScalingPoint, TrialCounts
+from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps
+from hpjax.studies.gradient_noise import NoiseScale, noise_scale, noise_scale_of
+from hpjax.studies.quadratic import NoisyQuadratic
+from hpjax.studies.search import SearchPerBatchSize
+
+__all__ = [
+    "BatchScaling",
+    "BatchScalingResult",
+    "NoiseScale",
+    "NoisyQuadratic",
+    "RateFit",
+    "ScalingPoint",
+    "SearchPerBatchSize",
+    "StepsFit",
+    "StudyRecord",
+    "TrialCounts",
+    "fit_rates",
+    "fit_steps",
+    "noise_scale",
+    "noise_scale_of",
+    "plot",
+]

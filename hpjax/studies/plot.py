@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from hpjax.studies.batch_scaling_result import BatchScalingResult
 
+__all__ = ["draw_rates", "draw_scaling", "scaling"]
+
 
 def scaling(answer: "BatchScalingResult", learning_rate: str = "learning_rate", momentum: str = "momentum") -> "Figure":
     """Draws against the batch size: steps to the target, the best learning rate, and the best effective one.

@@ -10,6 +10,8 @@ from hpjax.core.bounds import check_bounds
 from hpjax.core.errors import InputError
 from hpjax.training.measures import PerExample
 
+__all__ = ["cross_entropy", "l1", "l2"]
+
 
 def cross_entropy(*, smoothing: Any = 0.0, focal: Any = 0.0, weights: Sequence[Any] | None = None) -> PerExample:
     """Returns a cross-entropy loss for ``supervised``.

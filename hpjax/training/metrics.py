@@ -66,7 +66,7 @@ def squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def absolute_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
-    """Returns |outputs − y|, averaged over all axes but the first.
+    """Returns ``|outputs − y|``, averaged over all axes but the first.
 
     Args:
       outputs, y: float (batch, ...), of equal shapes.

@@ -9,13 +9,16 @@ Pages are Markdown. Comments that readers do not see say how a page is run:
 The blocks of a page share their names and a folder of their own.
 """
 
+import dataclasses
 import doctest
+import functools
 import inspect
 import re
 import shlex
 import sys
 import tomllib
 import types
+import typing
 from importlib import import_module
 from pathlib import Path
 
@@ -32,28 +35,23 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$|^<!-- tests: (\w+)(.*?)-->$", re.DOTALL | re.MULTILINE)
 SHOWN = ("text", "json")  # what is printed, which nobody runs
 
-# What `hpx.<name>` is public of, where the module does not say so in `__all__`.
-MODULES = {
-    "data": None, "nn": None, "optim": None, "samplers": None, "schedulers": None, "metrics": None, "sklearn": None,
-    "losses": ("cross_entropy", "l1", "l2"),
-    "keys": ("lane_key", "purpose_key", "step_key"),
-    "distributed": ("initialize",),
-    "testing": ("check_sampler", "check_scheduler"),
-    "cluster": ("Job",),
-    "plot": (
-        *("overview", "pictures", "draw_curves", "draw_axis", "draw_map", "draw_rungs", "draw_lineage"),
-    ),
-    "studies": (
-        *("BatchScaling", "BatchScalingResult", "ScalingPoint", "TrialCounts", "SearchPerBatchSize"),
-        *("fit_steps", "fit_rates", "StepsFit", "RateFit", "noise_scale", "noise_scale_of", "NoiseScale"),
-        "NoisyQuadratic",
-    ),
-}  # fmt: skip
-
 
 def public(module):
-    """The public names of a module of hpjax."""
-    return getattr(getattr(hpx, module), "__all__", None) or MODULES[module]
+    """The public names of a module of hpjax, without its modules."""
+    module = getattr(hpx, module)
+    return [name for name in module.__all__ if not inspect.ismodule(getattr(module, name))]
+
+
+def named(path):
+    """What `hpjax.studies.fit_steps` names."""
+    return functools.reduce(getattr, path.split(".")[1:], hpx)
+
+
+def members(cls):
+    """The public methods and properties of a class, without what it has from other packages."""
+    kinds = (types.FunctionType, classmethod, staticmethod, property, functools.cached_property)
+    own = [base for base in cls.__mro__ if base.__module__.startswith("hpjax.")]
+    return {name for base in own for name, value in vars(base).items() if name[0] != "_" and isinstance(value, kinds)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -194,24 +192,41 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_public_name_is_in_the_reference():
-    there = set(re.findall(r"^\.\. auto(?:class|function|exception):: ([\w.]+)(?:\(\))?$", REFERENCE, re.MULTILINE))
+    entry = re.compile(r"^\.\. (?:auto(?:class|function|exception)|py:type):: ([\w.]+)(?:\(\))?$", re.MULTILINE)
+    there = set(entry.findall(REFERENCE))
     wanted = {f"hpjax.{name}" for name in hpx.__all__ if not inspect.ismodule(getattr(hpx, name))}
-    for module in MODULES:
+    for module in hpx._MODULES:
         for name in public(module):
             # One of hpjax itself stands there alone.
             own = getattr(hpx, name, None) is getattr(getattr(hpx, module), name)
             wanted.add(f"hpjax.{name}" if own else f"hpjax.{module}.{name}")
-    wanted |= {f"hpjax.studies.plot.{name}" for name in ("scaling", "draw_scaling", "draw_rates")}
+    wanted |= {f"hpjax.studies.plot.{name}" for name in hpx.studies.plot.__all__}
     assert there == wanted
+
+
+def test_every_public_member_is_in_the_reference():
+    """Of the classes whose members it shows; what an entry of its own tells of a base class is not told again."""
+    entries = re.findall(r"^\.\. autoclass:: ([\w.]+)(?:\(\))?\n((?:   :.*\n)*)", REFERENCE, re.MULTILINE)
+    classes = {named(path): dict(re.findall(r":([\w-]+): *(.*)", options)) for path, options in entries}
+    assert len(classes) >= 40
+    for cls, options in classes.items():
+        if "members" not in options:
+            continue
+        elsewhere = {name for base in cls.__mro__[1:] if base in classes for name in members(base)}
+        if options["members"]:
+            shown = set(options["members"].split(", "))
+        elif "inherited-members" in options:
+            shown = set(dir(cls))
+        else:
+            shown = set(vars(cls))
+        assert members(cls) - elsewhere <= shown, cls
 
 
 def test_the_modules_are_those_of_the_reference():
     """`docs/conf.py` looks for types in the same modules."""
     names = {"hpx": hpx}
     exec((ROOT / "docs" / "conf.py").read_text(), names)
-    assert set(names["MODULES"]) == MODULES.keys()
-    modules = {name for name in hpx.__all__ if inspect.ismodule(getattr(hpx, name))}
-    assert modules <= set(MODULES)
+    assert set(names["MODULES"]) == hpx._MODULES.keys()
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md"])
@@ -245,6 +260,15 @@ def test_files_that_are_named_exist(page):
 
 def test_the_readme_is_read_in_five_minutes():
     assert len((ROOT / "README.md").read_text().split()) <= 900
+
+
+def test_every_kind_of_event_is_documented():
+    page = (ROOT / "docs" / "programs.md").read_text()
+    for event in typing.get_args(hpx.Event):
+        kind = next(field.default for field in dataclasses.fields(event) if field.name == "kind")
+        assert f'| `"{kind}"` | {{obj}}`hpx.{event.__name__} <hpjax.{event.__name__}>` |' in page
+        told = inspect.getdoc(event).partition("Attributes:")[2]
+        assert all(f"\n  {field.name}: " in told for field in dataclasses.fields(event)), event
 
 
 def test_every_command_is_documented():

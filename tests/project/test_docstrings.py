@@ -19,7 +19,7 @@ MODULES = [m.name for m in pkgutil.walk_packages(hpx.__path__, "hpjax.")]
 
 
 # Their examples train longest.
-LONG = ("batch_size", "sklearn", "bayes", "noise_scale")
+LONG = ("studies.batch_scaling", "studies.gradient_noise", "frontends.sklearn", "samplers.bayes")
 
 
 @pytest.mark.parametrize("name", [slow(name) if name.endswith(LONG) else name for name in MODULES])
@@ -32,13 +32,19 @@ def test_examples_run(name):
     assert found.failed == 0
 
 
+def test_those_that_train_longest_are_there():
+    assert {f"hpjax.{name}" for name in LONG} <= set(MODULES)
+
+
 def test_what_users_call_has_an_example():
     without = [
         name for name in hpx.__all__ if not name.startswith("_") and ">>>" not in (getattr(hpx, name).__doc__ or "")
     ]
     # Nouns that others hand out, functions of one line, and errors, whose class says when they are raised.
     assert set(without) <= {
-        *("Clone", "Data", "Event", "Observation", "Race", "Trial", "load", "maximize", "minimize"),
+        *("Clone", "Data", "Observation", "Plan", "Race", "Replay", "TrainedModels", "Trial", "Verdict"),
+        *("CompileFinished", "CompileStarted", "Decision", "Event", "Resumed", "WidthHalved"),
+        *("load", "maximize", "minimize"),
         *("data", "distributed", "losses", "metrics", "nn", "studies", "testing"),
         *("Preempted", "ProgramError", "RunError", "UnknownHyperparameterError"),
     }

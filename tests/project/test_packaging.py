@@ -59,7 +59,7 @@ def test_the_source_distribution_is_the_repository(unpacked):
 
 
 @pytest.mark.slow
-def test_the_tests_of_the_source_distribution_run(unpacked):
+def test_the_tests_of_the_source_distribution_run(unpacked, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(unpacked)}
 
     def run(*arguments):
@@ -70,10 +70,9 @@ def test_the_tests_of_the_source_distribution_run(unpacked):
         return done.stdout
 
     assert Path(run("-c", "import hpjax; print(hpjax.__file__)").strip()).is_relative_to(unpacked)
-    run("-m", "pytest", "-p", "no:cacheprovider", "--collect-only")
-    assert " passed" in run(
-        "-m", "pytest", "-p", "no:cacheprovider", "tests/core/test_space.py", "tests/project/test_bench.py"
-    )
+    pytest_here = ("-m", "pytest", "-o", f"cache_dir={tmp_path}")  # outside of what another test lists
+    run(*pytest_here, "--collect-only")
+    assert " passed" in run(*pytest_here, "tests/core/test_space.py", "tests/project/test_bench.py")
 
 
 def test_the_citation_names_this_version():

@@ -46,6 +46,19 @@ assert_type(hpx.cluster.Job("sweep.py", "runs/a"), hpx.cluster.Job)
 def train(program: hpx.Program) -> hpx.Result:
     sweep = hpx.Sweep(program, space, trials=4, sampler=sobol, scheduler=halving, objective=hpx.minimize("valid/loss"))
     return sweep.run()
+
+
+def watch(sweep: hpx.Sweep, trial: hpx.Trial) -> list[float]:
+    assert_type(sweep.plan(), hpx.Plan)
+    assert_type(sweep.plan().verdicts[0], hpx.Verdict)
+    assert_type(sweep.replay(trial), hpx.Replay)
+    assert_type(sweep.models(trial.result), hpx.TrainedModels)
+    seconds = []
+    for event in sweep.events():
+        if event.kind == "segment":
+            assert_type(event, hpx.SegmentFinished)
+            seconds.append(event.seconds)
+    return seconds
 """
 
 

@@ -18,14 +18,7 @@ class WaveFields(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class _OfGroup:
-    """What the events of one group have in common.
-
-    Attributes:
-      group: the number of the group.
-      groups: how many groups the run trains.
-      round: the number of the round.
-      lanes: how many lanes the wave has.
-    """
+    """What the events of one group have in common; each class documents these fields, too, for the reference."""
 
     group: int
     groups: int
@@ -38,6 +31,11 @@ class Resumed(_OfGroup):
     """The run goes on from a checkpoint; of the first wave that is not finished.
 
     Attributes:
+      kind: ``"resumed"``.
+      group: the number of the group.
+      groups: how many groups the run trains.
+      round: the number of the round.
+      lanes: how many lanes the wave has.
       step: calls of ``step`` that the wave's longest-running lanes took before.
       live: how many lanes of the wave still run.
       lane_steps: calls of ``step`` that all lanes of the run took before.
@@ -56,6 +54,11 @@ class WidthHalved(_OfGroup):
     """A group ran out of memory, and begins anew at half its width.
 
     Attributes:
+      kind: ``"width_halved"``.
+      group: the number of the group.
+      groups: how many groups the run trains.
+      round: the number of the round.
+      lanes: how many lanes the wave has.
       lost: how many lane-steps have to be computed again.
     """
 
@@ -65,7 +68,15 @@ class WidthHalved(_OfGroup):
 
 @dataclass(frozen=True, kw_only=True)
 class CompileStarted(_OfGroup):
-    """The run waits until the program of a group is compiled."""
+    """The run waits until the program of a group is compiled.
+
+    Attributes:
+      kind: ``"compile"``.
+      group: the number of the group.
+      groups: how many groups the run trains.
+      round: the number of the round.
+      lanes: how many lanes the wave has.
+    """
 
     kind: Literal["compile"] = field(default="compile", init=False)
 
@@ -75,6 +86,11 @@ class CompileFinished(_OfGroup):
     """The program of a group is compiled.
 
     Attributes:
+      kind: ``"compiled"``.
+      group: the number of the group.
+      groups: how many groups the run trains.
+      round: the number of the round.
+      lanes: how many lanes the wave has.
       seconds: how long the run waited for the program, s.
     """
 
@@ -87,6 +103,11 @@ class SegmentFinished(_OfGroup):
     """A segment, which is one device call, ended.
 
     Attributes:
+      kind: ``"segment"``.
+      group: the number of the group.
+      groups: how many groups the run trains.
+      round: the number of the round.
+      lanes: how many lanes the wave has.
       step: calls of ``step`` that the longest-running lanes took; each is an optimizer step, unless the program
         accumulates gradients over several.
       steps: calls of ``step`` that the longest-running lanes will take in all.
@@ -95,10 +116,15 @@ class SegmentFinished(_OfGroup):
       spared: calls of ``step`` that lanes which ended before their budget in this segment will not take.
       evaluated: the lanes that this evaluation measured, as trial ids and replicates, each int (lanes,).
       metrics: name to values of these lanes, float (lanes,); empty where the segment ended without an evaluation.
-      changes: the lanes whose status changed.
+      changes: the lanes whose status changed, each a named tuple: ``trial``, ``replicate``, ``status``, ``step``.
       best: id and objective of the best trial so far, or None.
       seconds: how long the segment took, s.
       waited: how long it waited for the batches of a data stream, s; part of ``seconds``.
+
+    Example:
+      >>> sweep = hpx.Sweep(program, space, trials=4)
+      >>> [event.step for event in sweep.events() if event.kind == "segment"]
+      [5, 10]
     """
 
     kind: Literal["segment"] = field(default="segment", init=False)
@@ -120,13 +146,15 @@ class Decision:
     """A scheduler decided on all trials of a round.
 
     Attributes:
+      kind: ``"decision"``.
       round: the number of the round.
       step: the call of ``step`` after which it decided.
       steps: calls of ``step`` that the longest trial takes if it is complete.
       live: how many lanes of the round still run.
       lanes: how many lanes the round has.
       spared: calls of ``step`` that stopped lanes will not take.
-      changes: the lanes that were stopped, and those that had ended and run again from the state of another.
+      changes: the lanes that were stopped, and those that had ended and run again from the state of another, each a
+        named tuple: ``trial``, ``replicate``, ``status``, ``step``.
       best: id and objective of the best trial so far, or None.
     """
 
