@@ -188,12 +188,12 @@ class DeviceLanes:
         """Ends lanes: they keep their state and cost nothing from the next segment on."""
         if len(lanes) > 0:
             self.live[np.asarray(lanes)] = False
-            # The devices are told before the next segment, not here: with one in flight nothing may move.
+            # The devices get ``live`` before the next segment, not here: with one in flight nothing may move.
             self._stale = True
 
     @property
     def moves(self) -> bool:
-        """Returns whether lanes change slots before the next segment; all segments must be collected before.
+        """Whether lanes change slots before the next segment; all segments must be collected before.
 
         They do where that spares time: a chunk without a live lane would still be visited, and a device with more live
         chunks than the others would keep them waiting. Moving every time that a lane ends would cost a copy of the
@@ -233,9 +233,9 @@ class DeviceLanes:
         """Makes lanes live with the state of others and new hyperparameters.
 
         Args:
-          sources: for each lane that takes over a state, the lane that it takes it from, as it was before this call; or
-            the state itself, where it comes from another wave.
-          points: the new hyperparameters; leaves of shape (lanes that take over,), in the order of ``sources``.
+          sources: for each lane that is replaced, the lane that it clones, as that was before this call; or the state
+            itself, where it comes from another wave.
+          points: the new hyperparameters; leaves of shape (lanes that are replaced,), in the order of ``sources``.
         """
         targets = np.fromiter(sources, np.int32, len(sources))
         for whole, new in zip(jax.tree.leaves(self._table.h), jax.tree.leaves(points), strict=True):

@@ -14,7 +14,7 @@ from hpjax.results.store.manifest import Manifest, SweepRecord
 from hpjax.results.store.rows import STATUS_DTYPE, Change, Status
 from hpjax.results.store.run_store import Store
 from hpjax.results.store.validation import memory
-from hpjax.results.table import Alternative, Takeover, TrialTable
+from hpjax.results.table import Alternative, CloneRecord, TrialTable
 
 
 def read_table(store: Store, manifest: Manifest) -> TrialTable:
@@ -31,15 +31,15 @@ def read_table(store: Store, manifest: Manifest) -> TrialTable:
     metrics = sweep.metrics
     with store.snapshot():
         store.check(sweep.replicates)
-        rows, lineage = store.trials(), [Takeover(*row) for row in store.clones()]
+        rows, lineage = store.trials(), [CloneRecord(*row) for row in store.clones()]
         lane_status, lane_step = _lanes(store.lanes(), (len(rows), sweep.replicates))
         recorded = _curves(store.curves(metrics, lane_status.shape), metrics, lane_status.shape)
         tested = store.tests()
     first = [row.hparams for row in rows]
     hparams = list(first)
-    for takeover in lineage:
-        hparams[takeover.trial] = takeover.hparams
-    unknown = {*chain(*first, *(takeover.hparams for takeover in lineage))} - {*sweep.names}
+    for clone in lineage:
+        hparams[clone.trial] = clone.hparams
+    unknown = {*chain(*first, *(clone.hparams for clone in lineage))} - {*sweep.names}
     if unknown:
         raise RunError(
             f"the database has hyperparameters {sorted(unknown)}, and the manifest has none of these names. "

@@ -17,7 +17,7 @@ from hpjax.results import columns
 from hpjax.results.store.rows import STATUS_DTYPE, Status
 
 
-class Takeover(NamedTuple):
+class CloneRecord(NamedTuple):
     """A trial that went on from the state of another.
 
     Attributes:
@@ -86,7 +86,7 @@ class TrialTable:
     alternatives: tuple[Alternative, ...]
     hparams: list[dict[str, Any]]
     first_hparams: list[dict[str, Any]]
-    lineage: list[Takeover]
+    lineage: list[CloneRecord]
     rounds: NDArray[np.int32]
     groups: NDArray[np.int32]
     waves: NDArray[np.int32]
