@@ -19,7 +19,8 @@ import numpy as np
 from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
 from hpjax.core.format import size
-from hpjax.results.store.validation import memory, read_json
+from hpjax.engine.machine import host_memory
+from hpjax.results.store.validation import read_json
 
 FOLDER = "checkpoints"
 KEPT = 2
@@ -148,7 +149,7 @@ class Checkpoints:
             if any(n > max(m, 1) for n, m in zip(array.storage.chunk_shape, array.shape, strict=True)):
                 raise ValueError(f"{name} has chunks of {array.storage.chunk_shape} for a shape of {array.shape}")
         needed = sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in found.values())
-        if needed > memory():
+        if needed > host_memory():
             raise ValueError(f"its arrays take {size(needed)}, more than the memory of this host")
         return {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in found.items()}
 

@@ -237,7 +237,7 @@ def recorded_manifest(path: Path) -> Manifest | None:
     return read_manifest(path) if (path / MANIFEST).is_file() else None
 
 
-def recorded(path: Path, manifest: Manifest) -> Manifest | None:
+def matching_manifest(path: Path, manifest: Manifest) -> Manifest | None:
     """Returns the manifest of this sweep's run in a directory, None where the directory is free for a run.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from hpjax.core.errors import RunError
-from hpjax.results.store.validation import is_whole
+from hpjax.results.store.validation import is_int
 
 
 class Status(StrEnum):
@@ -122,7 +122,7 @@ def metrics_of(text: str) -> dict[str, float]:
     """
     found = _object(text)
     for name, value in found.items():
-        if not (name.startswith("test/") and name.isprintable() and (type(value) is float or is_whole(value))):
+        if not (name.startswith("test/") and name.isprintable() and (type(value) is float or is_int(value))):
             raise RunError(f"the database has metrics {text[:100]!r}, which no run writes. {DAMAGED}")
     return {name: float(value) for name, value in found.items()}
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import reprlib
 from collections.abc import Iterator
@@ -103,16 +102,11 @@ def texts(value: Any) -> Iterator[str]:
             yield from texts(each)
 
 
-def memory() -> int:
-    """Returns the bytes of memory of this host: an array that promises more is damaged, and must not be allocated."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def is_whole(value: Any, least: int = 0, most: int = 2**31 - 1) -> bool:
+def is_int(value: Any, least: int = 0, most: int = 2**31 - 1) -> bool:
     """Returns whether a JSON value is a whole number in a range."""
     return type(value) is int and least <= value <= most
 
 
-def is_real(value: Any) -> bool:
+def is_float(value: Any) -> bool:
     """Returns whether a JSON value is a finite number."""
     return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)

@@ -10,10 +10,10 @@ from hpjax.core.domains import Range
 from hpjax.core.errors import RunError
 from hpjax.core.format import size
 from hpjax.core.objective import Objective
+from hpjax.engine.machine import host_memory
 from hpjax.results.store.manifest import Manifest, SweepRecord
 from hpjax.results.store.rows import STATUS_DTYPE, Change, Status
 from hpjax.results.store.run_store import Store
-from hpjax.results.store.validation import memory
 from hpjax.results.table import Alternative, CloneRecord, TrialTable
 
 
@@ -105,7 +105,7 @@ def _curves(
     names = ("step", *metrics)
     # A few rows of a damaged database must not make this host allocate more than it has.
     needed = 8 * len(names) * shape[0] * shape[1] * evaluations
-    if needed > memory():
+    if needed > host_memory():
         allowed = f"the curves take {size(needed)}, more than the memory of this host"
         raise RunError(f"{allowed}. Load the run directory on a host with more memory.")
     curves: dict[str, Array] = {name: np.full((*shape, evaluations), np.nan) for name in names}
