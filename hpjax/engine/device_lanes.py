@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
 
-from hpjax.core.arrays import Ints
+from hpjax.core.arrays import Array, Bools, Floats, Ints
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Arrays
 from hpjax.engine import layout, sharding
@@ -59,8 +58,8 @@ class SegmentResult(NamedTuple):
     lanes: Ints
     step: Ints
     diverged: Ints
-    done: NDArray[np.bool_]
-    metrics: dict[str, NDArray[np.floating[Any]]]
+    done: Bools
+    metrics: dict[str, Floats]
     iterations: int
 
 
@@ -270,7 +269,7 @@ class DeviceLanes:
         found: Lane = jax.tree.map(lambda x: sharding.fetch(x, self._mesh).reshape(-1, *x.shape[3:])[at], self._lanes)
         return found
 
-    def restore(self, lanes: Lane, live: NDArray[np.bool_]) -> None:
+    def restore(self, lanes: Lane, live: Bools) -> None:
         """Gives every lane the state that ``snapshot`` returned.
 
         The layout may differ from that at the time of the snapshot: slots change no bit (law 2).
@@ -283,7 +282,7 @@ class DeviceLanes:
         self._arrange()
         at = self._layout.positions(len(self.live))
 
-        def placed(like: Any, values: NDArray[Any]) -> NDArray[Any]:
+        def placed(like: Any, values: Array) -> Array:
             whole = np.zeros(like.shape, like.dtype)
             whole.reshape(-1, *like.shape[3:])[at] = values
             return whole

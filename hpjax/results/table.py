@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.core.arrays import Array
+from hpjax.core.arrays import Array, Ints
 from hpjax.core.domains import Range
 from hpjax.core.errors import InputError, did_you_mean
 from hpjax.core.format import show
@@ -87,10 +87,10 @@ class TrialTable:
     hparams: list[dict[str, Any]]
     first_hparams: list[dict[str, Any]]
     lineage: list[CloneRecord]
-    rounds: NDArray[np.int32]
-    groups: NDArray[np.int32]
-    waves: NDArray[np.int32]
-    widths: NDArray[np.int32]
+    rounds: Ints
+    groups: Ints
+    waves: Ints
+    widths: Ints
     lane_status: NDArray[np.str_]
     lane_step: NDArray[np.int64]
     recorded: Mapping[str, Array]

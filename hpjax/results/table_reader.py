@@ -1,4 +1,4 @@
-"""Reading the arrays of a sweep's trials from its store and its manifest. Needs no model code."""
+"""The reader of trial tables: reads a run's trials as arrays from its store. Needs no model code."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
@@ -21,8 +21,8 @@ def read_table(store: Store, manifest: Manifest) -> TrialTable:
     """Returns the trials in a store as arrays, all of one moment, though a run may be writing to it.
 
     Args:
-      store: of the run.
-      manifest: of the run, which says what was asked: names, metrics, objective, space.
+      store: the store of the run.
+      manifest: the manifest of the run, which says what was asked: names, metrics, objective, space.
 
     Raises:
       RunError: the database is damaged, does not fit the manifest, or does not fit into memory.

@@ -145,7 +145,7 @@ class BatchScalingResult:
         answer = recorded_answer(load(directory))
         if answer is None:
             raise RunError(
-                f"{str(directory)!r} was not run as a batch-scaling study. Give a target yourself: "
+                f"{str(directory)!r} was not run as a batch-scaling study. Write its target: "
                 "hpx.studies.BatchScalingResult.read(hpx.load(directory), target=0.1)."
             )
         return answer

@@ -403,7 +403,7 @@ def test_the_command_line_draws_what_a_directory_has(tmp_path):
     assert str(tmp_path / "run" / "scaling.png") in done.output.splitlines()
     other = hpx.Sweep(decay(5), SPACE & hpx.Space(batch_size=4), trials=1).run(tmp_path / "other", progress=False)
     assert recorded_answer(other) is None
-    with pytest.raises(hpx.RunError, match=r"other' was not run as a batch-scaling study\. Give a target yourself"):
+    with pytest.raises(hpx.RunError, match=r"other' was not run as a batch-scaling study\. Write its target"):
         BatchScalingResult.load(tmp_path / "other")
 
 

@@ -20,6 +20,7 @@ from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
 from hpjax.core.format import size
 from hpjax.engine.machine import host_memory
+from hpjax.results.store.files import WRITABLE
 from hpjax.results.store.validation import read_json
 
 FOLDER = "checkpoints"
@@ -52,7 +53,9 @@ class Checkpoints:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._manager = _manager(ocp, self._folder)
         except Exception as error:  # whatever odd files make Orbax say
-            raise RunError(f"{self._folder} cannot be used: {_first_line(error)}. Delete it.") from None
+            raise RunError(
+                f"{self._folder} cannot be used: {_first_line(error)}. Delete it, and run the same command again."
+            ) from None
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
         self._number = max(self._manager.all_steps(), default=-1)
@@ -164,7 +167,7 @@ class Checkpoints:
                 self._writing.result()
             except Exception as error:
                 raise RunError(
-                    f"the checkpoint in {self._folder} could not be written: {_first_line(error)}."
+                    f"the checkpoint in {self._folder} could not be written: {_first_line(error)}. {WRITABLE}"
                 ) from None
 
     def remove(self) -> None:
@@ -185,7 +188,7 @@ class Checkpoints:
             try:
                 self._manager.close()
             except Exception as error:  # what could not be written, once more
-                raise RunError(f"{self._folder} could not be written: {_first_line(error)}.") from None
+                raise RunError(f"{self._folder} could not be written: {_first_line(error)}. {WRITABLE}") from None
 
 
 def forget(directory: Path) -> None:

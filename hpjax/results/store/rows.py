@@ -5,8 +5,7 @@ from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from numpy.typing import NDArray
-
+from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
 from hpjax.results.store.validation import is_int
 
@@ -64,9 +63,9 @@ class Planned(NamedTuple):
     """A trial that was begun.
 
     Attributes:
-      trial: its id.
-      round, group, wave: numbers of those that it is in; ``NO_WAVE`` where another shard trains it.
-      width: lanes that a device computes at once in its wave.
+      trial: the trial's id.
+      round, group, wave: the numbers of its round, group and wave; wave is ``NO_WAVE`` where another shard trains it.
+      width: how many lanes a device computes in parallel in its wave.
       hparams: name to value, as JSON has it.
     """
 
@@ -78,9 +77,7 @@ class Planned(NamedTuple):
     hparams: dict[str, Any]
 
 
-def check_arrays(
-    where: str, arrays: Mapping[str, NDArray[Any]], metrics: Collection[str], shape: tuple[int, int]
-) -> None:
+def check_arrays(where: str, arrays: Mapping[str, Array], metrics: Collection[str], shape: tuple[int, int]) -> None:
     """Raises unless the arrays of one evaluation are of known metrics, trials and replicates.
 
     Args:
