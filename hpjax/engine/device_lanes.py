@@ -19,7 +19,7 @@ class InFlight(NamedTuple):
     """A segment that was dispatched, and that the devices may still be computing.
 
     Attributes:
-      outputs: its outputs, on the devices.
+      outputs: the outputs of the segment, on the devices.
       evaluate: whether it ends with an evaluation.
     """
 

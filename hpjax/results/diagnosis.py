@@ -30,7 +30,7 @@ class Finding(NamedTuple):
     """One observation on the curves of a trial.
 
     Attributes:
-      trial: its id.
+      trial: the id of the trial.
       what: ``"diverged"``, ``"too slow"``, ``"oscillating"``, ``"overfitting"``, ``"underfitting"``,
         ``"vanishing gradients"``, ``"exploding gradients"`` or ``"dead units"``.
       sentence: what was seen, with its numbers, and what helps.
@@ -50,7 +50,7 @@ def diagnose(result: TrialTable) -> list[Finding]:
     Losses are averaged over replicates. Gradients, updates and dead units need ``supervised(monitor=...)``.
 
     Args:
-      result: of a sweep whose program reports ``train/loss`` and ``valid/loss``, as ``supervised`` does.
+      result: the result of a sweep whose program reports ``train/loss`` and ``valid/loss``, as ``supervised`` does.
 
     Returns:
       Findings in the order of the trials: any number per trial, none for a healthy one.

@@ -25,8 +25,8 @@ class ShardRun(NamedTuple):
 
     Attributes:
       path: where it is.
-      manifest: of the run.
-      store: its database and states.
+      manifest: the manifest of the run.
+      store: the database and states of the run.
       rows: every trial of the sweep.
       own: ids of the trials that it trained.
     """

@@ -25,8 +25,8 @@ def write(table: TrialTable, path: str | Path, name: str) -> None:
 
     Args:
       table: the trials.
-      path: of the journal; to one that exists, the study is added.
-      name: of the study.
+      path: the journal; where it exists, the study is added to it.
+      name: the name of the study.
 
     Raises:
       InputError: the journal has a study of this name.

@@ -90,7 +90,7 @@ def draw_curves(table: TrialTable, metric: str, ax: "Axes") -> "Axes":
 
     Args:
       table: the trials.
-      metric: its name.
+      metric: the name of the metric.
       ax: where to draw.
 
     Raises:
@@ -129,8 +129,8 @@ def draw_axis(table: TrialTable, name: str, metric: str, ax: "Axes") -> "Axes":
 
     Args:
       table: the trials.
-      name: of the hyperparameter.
-      metric: its name.
+      name: the name of the hyperparameter.
+      metric: the name of the metric.
       ax: where to draw.
 
     Raises:
@@ -192,7 +192,7 @@ def draw_map(table: TrialTable, across: str, up: str, metric: str, ax: "Axes") -
     Args:
       table: the trials.
       across, up: the hyperparameters on the horizontal and the vertical axis.
-      metric: its name.
+      metric: the name of the metric.
       ax: where to draw.
 
     Raises:

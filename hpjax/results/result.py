@@ -122,8 +122,8 @@ class Result(TrialTable):
         Complete trials are complete in Optuna, stopped ones pruned, diverged ones failed. Needs Optuna.
 
         Args:
-          path: of the journal, ``optuna.storages.JournalStorage``; to one that exists, the study is added.
-          name: of the study.
+          path: the journal, ``optuna.storages.JournalStorage``; where it exists, the study is added to it.
+          name: the name of the study.
 
         Raises:
           InputError: the journal has a study of this name.

@@ -18,13 +18,13 @@ from hpjax.results.store.rows import STATUS_DTYPE, Status
 
 
 class CloneRecord(NamedTuple):
-    """A trial that went on from the state of another.
+    """A trial that continued from the state of another.
 
     Attributes:
-      trial: its id.
-      step: the optimizer steps that the other had taken.
-      source: the id of the other.
-      hparams: the hyperparameters with which it went on, name to value.
+      trial: the id of the trial.
+      step: the optimizer steps that the source had taken.
+      source: the id of the trial whose state it cloned.
+      hparams: the hyperparameters with which it continued, name to value.
     """
 
     trial: int
@@ -37,7 +37,7 @@ class Alternative(NamedTuple):
     """The domains of one alternative of a space, as far as a record has them.
 
     Attributes:
-      names: its hyperparameters.
+      names: the names of its hyperparameters.
       ranges: name to range, for those whose values are numbers between two ends.
       options: name to options as they print, for choices.
     """

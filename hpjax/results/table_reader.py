@@ -95,7 +95,7 @@ def _curves(
 
     Args:
       segments: (wave, evaluation) to the arrays of the lanes that were evaluated, each (lanes,).
-      metrics: of the run.
+      metrics: the names of the run's metrics.
       shape: (trials, replicates).
 
     Raises:

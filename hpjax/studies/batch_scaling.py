@@ -192,7 +192,7 @@ class BatchScaling:
         """Returns the answer that a result gives, of a sweep that this study made.
 
         Args:
-          result: of ``study.sweep.run()`` or ``hpx.load(directory)``.
+          result: the result of ``study.sweep.run()`` or ``hpx.load(directory)``.
           target: an easier target than the study's own, which is the default.
 
         Raises:

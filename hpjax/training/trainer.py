@@ -168,7 +168,7 @@ class Training:
         Args:
           key: the key of the call, shape ().
           state: the state of the lane, with the sums so far.
-          gradients: of the microbatch's share of the loss.
+          gradients: the gradients of the microbatch's share of the loss.
           means: the microbatch's shares of the means over the batch, float ().
           h: the hyperparameters.
         """

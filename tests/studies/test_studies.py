@@ -679,7 +679,10 @@ def test_budgets():
             {"batch_sizes": [4, 80], "program": dataclasses.replace(decay(9), data=blobs())},
             r"BatchScaling.batch_sizes = 80: must be at most 54, the examples of the training split",
         ),
-        ({"target": 50.0}, r"BatchScaling.target = 50.0: is met before the first step, at which valid/loss is"),
+        (
+            {"target": 50.0},
+            r"BatchScaling.target = 50.0: is met before the first step, at which valid/loss is .*\. Write target=\d",
+        ),
         ({"target": "low"}, r"BatchScaling.target = 'low'"),
         ({"trials": 0}, r"BatchScaling.trials = 0"),
         ({"steps": 10, "epochs": 1}, r"BatchScaling.epochs = 1: cannot be combined with steps"),

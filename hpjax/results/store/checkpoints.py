@@ -37,8 +37,8 @@ class Checkpoints:
     """The checkpoints of a run directory, the last two of them.
 
     Args:
-      directory: of the run.
-      seconds: between checkpoints, or more where they are costly; 0 writes one after every event, whatever it costs.
+      directory: the run directory.
+      seconds: the time between checkpoints, more where they are costly; 0 writes one after every event, at any cost.
 
     Raises:
       RunError: the folder cannot be used.

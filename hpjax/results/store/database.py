@@ -133,7 +133,7 @@ def check_schema(database: sqlite3.Connection, where: str) -> None:
 
     Args:
       database: whichever was opened.
-      where: its path, for the error.
+      where: the path of the database, for the error.
 
     Raises:
       sqlite3.Error: the database cannot be read, or has no tables, as after a run that was killed right away.
@@ -156,7 +156,7 @@ def check_rows(database: sqlite3.Connection, where: str, replicates: int) -> Non
 
     Args:
       database: one with the schema of a run.
-      where: its path, for the error.
+      where: the path of the database, for the error.
       replicates: how many lanes each trial has.
 
     Raises:

@@ -43,7 +43,7 @@ class States:
         """Keeps the final states of a wave.
 
         Args:
-          wave: its number.
+          wave: the number of the wave.
           lanes: int32 (lanes, 2), trial and replicate of each row.
           leaves: path and stacked array, (lanes, ...), of every leaf.
 

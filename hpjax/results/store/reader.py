@@ -78,7 +78,7 @@ class RunReader:
         """Returns (wave, segment) to the arrays of that evaluation, (live lanes,) each.
 
         Args:
-          metrics: of the run.
+          metrics: the names of the run's metrics.
           shape: trials and replicates.
 
         Raises:

@@ -83,7 +83,7 @@ def check_arrays(where: str, arrays: Mapping[str, Array], metrics: Collection[st
     Args:
       where: the database, for the error.
       arrays: metric to values, (live lanes,); ``trial``, ``replicate`` and ``step`` are among them.
-      metrics: of the run.
+      metrics: the names of the run's metrics.
       shape: trials and replicates.
 
     Raises:

@@ -84,7 +84,7 @@ def damaged(where: str, field: str, value: Any, allowed: str) -> RunError:
 
     Args:
       where: the file.
-      field: with dots, such as ``sweep.width``; empty for the whole file.
+      field: the field's path with dots, such as ``sweep.width``; empty for the whole file.
       value: what was found, shown in short.
       allowed: what the field must be, as a sentence without its stop.
     """

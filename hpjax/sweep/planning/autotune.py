@@ -35,7 +35,7 @@ class Budget(NamedTuple):
     """How long measuring may take.
 
     Attributes:
-      begun: when measuring began, by ``time.monotonic``.
+      begun: the time at which measuring began, by ``time.monotonic``.
       seconds: how long it may take.
     """
 
