@@ -89,6 +89,7 @@ class Checkpoints:
         self._writing = self._writer.submit(self._write, self._number, arrays, took)
 
     def _write(self, number: int, arrays: Arrays, took: float) -> None:
+        """Writes a checkpoint, in the thread of the writer."""
         begun, args = time.monotonic(), self._ocp.args
         # Orbax stores no empty arrays; their shapes say all of them.
         empty = {name: [list(a.shape), str(a.dtype)] for name, a in arrays.items() if a.size == 0}
@@ -120,6 +121,7 @@ class Checkpoints:
         return None
 
     def _load(self, number: int, check: Callable[[Shapes], None]) -> Arrays:
+        """Returns the arrays of a checkpoint. Raises an error of any kind where it is damaged."""
         args = self._ocp.args
         shapes = self._shapes(number)
         meta = self._manager.restore(number, args=args.Composite(meta=args.JsonRestore()))["meta"]
@@ -222,10 +224,12 @@ def _manager(ocp: Any, folder: Path) -> Any:
 
 
 def _first_line(error: Exception) -> str:
+    """Returns the first line of an error's message without its stop; the error's type where it has no message."""
     return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
 
 
 def _empty(shape: list[int], dtype: str) -> Array:
+    """Returns an array without elements; raises ``ValueError`` where one of this shape would have some."""
     if 0 not in shape:
         raise ValueError(f"an empty array has the shape {shape}")
     return np.zeros(shape, dtype)

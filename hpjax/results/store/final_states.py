@@ -11,9 +11,9 @@ from msgspec import Struct
 from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
 from hpjax.results.store.files import WRITABLE, write_text
-from hpjax.results.store.validation import Whole, convert, damaged, read_json
+from hpjax.results.store.validation import NonNegative, convert, damaged, read_json
 
-KeyPath = tuple[str | Whole, ...]
+KeyPath = tuple[str | NonNegative, ...]
 # Path and array of every leaf of a state: of one lane, or stacked, (lanes, ...).
 Leaves = Sequence[tuple[KeyPath, Array]]
 

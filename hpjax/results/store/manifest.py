@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from hpjax.core.errors import RunError
 from hpjax.results.store.files import LOCK, guard, part_of, write_text
-from hpjax.results.store.validation import Name, Positive, Real, Whole, convert, damaged, read_json, texts
+from hpjax.results.store.validation import Finite, Name, NonNegative, Positive, convert, damaged, read_json, texts
 
 MANIFEST = "manifest.json"
 FORMAT: Final = 2
@@ -48,7 +48,7 @@ class StudyRecord(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     kind: str
-    target: Real
+    target: Finite
     over: Name
     complete: Positive | None
 
@@ -84,7 +84,7 @@ class SweepRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
     space: dict[str, dict[str, str]]
     names: tuple[Name, ...]
-    ranges: tuple[dict[str, tuple[Real, Real, Scale]], ...]
+    ranges: tuple[dict[str, tuple[Finite, Finite, Scale]], ...]
     options: tuple[dict[str, tuple[str, ...]], ...]
     scales: dict[str, Scale]
     metrics: tuple[str, ...]
@@ -136,7 +136,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     """
 
     format: Literal[2]
-    extended: Whole
+    extended: NonNegative
     extended_by: tuple[tuple[str, ...], ...]
     created: str
     command: tuple[str, ...]

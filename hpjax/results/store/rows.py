@@ -125,6 +125,7 @@ def metrics_of(text: str) -> dict[str, float]:
 
 
 def _object(text: str) -> dict[str, Any]:
+    """Returns a JSON object as a dict; raises ``RunError`` where the text is none."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -135,6 +136,7 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _plain(value: Any, levels: int) -> bool:
+    """Returns whether a JSON value holds numbers, strings, booleans and null, and lists of them ``levels`` deep."""
     if isinstance(value, list):
         return levels > 0 and all(_plain(each, levels - 1) for each in value)
     return value is None or type(value) in (bool, float, str) or (type(value) is int and abs(value) < 2**63)

@@ -16,10 +16,10 @@ from hpjax.core.errors import RunError
 # No JSON file that a run writes comes near these limits.
 MOST_BYTES, MOST_LEVELS = 64 * 2**20, 32
 
-# Types of fields that msgspec checks. ``Real`` leaves out the infinity that JSON's ``1e999`` becomes.
-Whole = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+# Types of fields that msgspec checks. ``Finite`` leaves out the infinity that JSON's ``1e999`` becomes.
+NonNegative = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Real = Annotated[float, Meta(gt=-1e300, lt=1e300)]
+Finite = Annotated[float, Meta(gt=-1e300, lt=1e300)]
 Name = Annotated[str, Meta(pattern=r"\A[^\W\d]\w*\Z")]
 
 T = TypeVar("T")
@@ -50,10 +50,12 @@ def read_json(path: Path) -> Any:
 
 
 def _inside(value: dict[str, Any] | list[Any]) -> Any:
+    """Returns the values in a JSON object or list."""
     return value.values() if isinstance(value, dict) else value
 
 
 def _refuse(name: str) -> None:
+    """Raises for NaN and infinities, which Python's JSON would read."""
     raise ValueError(f"{name} is no number of JSON")
 
 
