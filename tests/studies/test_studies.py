@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import flax.linen as nn
 import jax
@@ -695,6 +696,15 @@ def test_bad_input(changes, message):
     with compilations() as programs, pytest.raises(hpx.InputError, match=message):
         BatchScaling(**given).run(progress=False)
     assert not any("segment" in name for name in programs)
+
+
+@pytest.mark.parametrize(("better", "target"), [(hpx.minimize, 50.0), (hpx.maximize, -50.0)])
+def test_the_target_that_an_error_names_is_not_met_before_the_first_step(better, target):
+    study = BatchScaling(decay(9), SPACE, [4, 8], target, objective=better("valid/loss"), trials=2)
+    with pytest.raises(hpx.InputError, match="is met before the first step") as caught:
+        study.run(progress=False)
+    advised = float(re.fullmatch(r"Write target=(\S+)\.", caught.value.remedy)[1])
+    assert len(dataclasses.replace(study, target=advised).run(progress=False).result) == 4
 
 
 def test_results_of_other_kinds_are_refused():
