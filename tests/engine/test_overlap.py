@@ -43,12 +43,12 @@ def test_the_next_segment_is_dispatched_before_the_last_is_collected(calls):
     assert calls == [5, 10, -5, 15, -10, 20, -15, -20]
 
 
-def test_where_a_checkpoint_is_due_nothing_is_launched_beyond_it(calls, tmp_path):
+def test_where_a_checkpoint_is_due_nothing_is_dispatched_beyond_it(calls, tmp_path):
     sweep().run(tmp_path, progress=False, checkpoint_seconds=0)
     assert calls == [5, -5, 10, -10, 15, -15, 20, -20]
 
 
-def test_a_scheduler_decides_before_anything_is_launched_beyond(calls):
+def test_a_scheduler_decides_before_anything_is_dispatched_beyond(calls):
     sweep(scheduler=hpx.Halving(factor=3, min_steps=10)).run(progress=False)
     assert calls == [5, 10, -5, -10, 15, 20, -15, -20]
 
@@ -68,7 +68,7 @@ def test_lanes_that_end_while_the_next_segment_is_on_its_way(tmp_path):
     np.testing.assert_allclose(ahead[2].restore()["w"], 1 - 0.6**20, rtol=1e-5)
 
 
-def test_a_lane_that_ended_does_nothing_in_a_segment_launched_before_it_was_known():
+def test_a_lane_that_ended_does_nothing_in_a_segment_dispatched_before_it_was_known():
     lanes, _ = lanes_of(quadratic(), count=3, width=1)
     lanes._table.h["rate"][:] = 0.1, 1e6, 0.2
     lanes._arrange()
