@@ -37,13 +37,13 @@ def whole(workload, arrays):
 
 
 def bare(workload, arrays):
-    """The device calls of the same run, each launched before the one before it is read, and nothing between them."""
+    """The device calls of the same run and nothing between them, each dispatched before the last is collected."""
     from hpjax.sweep.planning.programs import GroupPrograms
 
     sweep = _sweep(workload, arrays)
     plan, programs = sweep.plan(), GroupPrograms.of(sweep.spec)
     (group,) = plan.own_groups
-    members = programs.cohort(plan, group, range(len(plan.points)), dict(enumerate(plan.points)))
+    members = programs.lane_table(plan, group, range(len(plan.points)), dict(enumerate(plan.points)))
     compiled = programs.compile(plan, group.number, members.h).result()
 
     def run():

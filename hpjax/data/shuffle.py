@@ -43,8 +43,8 @@ def shuffled(index: jax.Array, keys: jax.Array, n: Any, most: int | None = None)
     """
     # With fewer than 6 bits some permutations are visibly more frequent than others.
     bits = max(((n if most is None else most) - 1).bit_length(), 6)
-    landed: jax.Array = _walked(index, keys, jnp.asarray(n, jnp.uint32), bits)
-    return landed
+    place: jax.Array = _walked(index, keys, jnp.asarray(n, jnp.uint32), bits)
+    return place
 
 
 # Jitted, so that it is traced once for all programs: these rounds are half of the operations of a small program.
@@ -65,5 +65,5 @@ def _walked(index: jax.Array, keys: jax.Array, n: jax.Array, bits: int) -> jax.A
     def walk(x: jax.Array) -> jax.Array:
         return jnp.where(x >= n, permute(x), x)
 
-    landed: jax.Array = lax.while_loop(lambda x: jnp.any(x >= n), walk, permute(index))
-    return landed
+    place: jax.Array = lax.while_loop(lambda x: jnp.any(x >= n), walk, permute(index))
+    return place

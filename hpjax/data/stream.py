@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpjax.core import user_code
+from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError, RunError, check_int
 from hpjax.data.examples import Examples, tidy_examples
 
@@ -246,7 +247,7 @@ def _types(batch: Any) -> str:
     return ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(batch))
 
 
-def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
+def _same(a: Array, b: Array) -> bool:
     return a.tobytes() == b.tobytes()
 
 

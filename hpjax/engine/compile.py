@@ -46,7 +46,7 @@ class Compiled:
 
     @property
     def bytes(self) -> int | None:
-        """Returns the bytes of device memory that a call needs, by XLA's analysis; None where XLA gives none.
+        """The bytes of device memory that a call needs, by XLA's analysis; None where XLA gives none.
 
         They are those of the arguments, the outputs and the intermediate values, without outputs that reuse the memory
         of an argument.
@@ -59,7 +59,7 @@ class Compiled:
 
     @cached_property
     def permute(self) -> Any:
-        """Returns the executable that moves lanes between slots; it is compiled when lanes first move, and once.
+        """The executable that moves lanes between slots, compiled once, when lanes first move.
 
         ``permute(lanes, source)`` gives lanes of the same shape; flat slot ``i`` of the result holds what was in flat
         slot ``source[i]``. ``source`` is int32 (devices, chunks, width).

@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
 
-from hpjax.core.arrays import Ints
+from hpjax.core.arrays import Array, Bools, Floats, Ints
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Arrays
 from hpjax.engine import layout, sharding
@@ -20,7 +19,7 @@ class InFlight(NamedTuple):
     """A segment that was dispatched, and that the devices may still be computing.
 
     Attributes:
-      outputs: its outputs, on the devices.
+      outputs: the outputs of the segment, on the devices.
       evaluate: whether it ends with an evaluation.
     """
 
@@ -59,8 +58,8 @@ class SegmentResult(NamedTuple):
     lanes: Ints
     step: Ints
     diverged: Ints
-    done: NDArray[np.bool_]
-    metrics: dict[str, NDArray[np.floating[Any]]]
+    done: Bools
+    metrics: dict[str, Floats]
     iterations: int
 
 
@@ -188,12 +187,12 @@ class DeviceLanes:
         """Ends lanes: they keep their state and cost nothing from the next segment on."""
         if len(lanes) > 0:
             self.live[np.asarray(lanes)] = False
-            # The devices are told before the next segment, not here: with one in flight nothing may move.
+            # The devices get ``live`` before the next segment, not here: with one in flight nothing may move.
             self._stale = True
 
     @property
     def moves(self) -> bool:
-        """Returns whether lanes change slots before the next segment; all segments must be collected before.
+        """Whether lanes change slots before the next segment; all segments must be collected before.
 
         They do where that spares time: a chunk without a live lane would still be visited, and a device with more live
         chunks than the others would keep them waiting. Moving every time that a lane ends would cost a copy of the
@@ -233,9 +232,9 @@ class DeviceLanes:
         """Makes lanes live with the state of others and new hyperparameters.
 
         Args:
-          sources: for each lane that takes over a state, the lane that it takes it from, as it was before this call; or
-            the state itself, where it comes from another wave.
-          points: the new hyperparameters; leaves of shape (lanes that take over,), in the order of ``sources``.
+          sources: for each lane that is replaced, the lane that it clones, as that was before this call; or the state
+            itself, where it comes from another wave.
+          points: the new hyperparameters; leaves of shape (lanes that are replaced,), in the order of ``sources``.
         """
         targets = np.fromiter(sources, np.int32, len(sources))
         for whole, new in zip(jax.tree.leaves(self._table.h), jax.tree.leaves(points), strict=True):
@@ -270,7 +269,7 @@ class DeviceLanes:
         found: Lane = jax.tree.map(lambda x: sharding.fetch(x, self._mesh).reshape(-1, *x.shape[3:])[at], self._lanes)
         return found
 
-    def restore(self, lanes: Lane, live: NDArray[np.bool_]) -> None:
+    def restore(self, lanes: Lane, live: Bools) -> None:
         """Gives every lane the state that ``snapshot`` returned.
 
         The layout may differ from that at the time of the snapshot: slots change no bit (law 2).
@@ -283,7 +282,7 @@ class DeviceLanes:
         self._arrange()
         at = self._layout.positions(len(self.live))
 
-        def placed(like: Any, values: NDArray[Any]) -> NDArray[Any]:
+        def placed(like: Any, values: Array) -> Array:
             whole = np.zeros(like.shape, like.dtype)
             whole.reshape(-1, *like.shape[3:])[at] = values
             return whole

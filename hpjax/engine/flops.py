@@ -32,7 +32,7 @@ class Work(NamedTuple):
 
     @property
     def arithmetic(self) -> float:
-        """Returns the number of operations on single numbers."""
+        """The number of operations on single numbers."""
         return self.flops + self.elements
 
     def seconds(self, platform: str) -> float:

@@ -4,9 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hpjax.core.arrays import Ints, ceil_div
+from hpjax.core.arrays import Bools, Ints, ceil_div
 
 EMPTY = -1
 
@@ -57,7 +56,7 @@ def most_trials(chunks: Callable[[int], int], fitting: int | None, trials: int) 
     return ceil_div(trials, waves)
 
 
-def arrange(rng_group: Ints, live: NDArray[np.bool_], width: int, devices: int, chunks: int) -> Layout:
+def arrange(rng_group: Ints, live: Bools, width: int, devices: int, chunks: int) -> Layout:
     """Returns a layout with live lanes in front, balanced over the devices; the others fill the remaining slots.
 
     The live lanes of a chunk are of one RNG group, so that they can share their noise and their batch. Lanes of one
@@ -89,7 +88,7 @@ def arrange(rng_group: Ints, live: NDArray[np.bool_], width: int, devices: int, 
     return Layout(slots, live_chunks)
 
 
-def idle_chunks(layout: Layout, live: NDArray[np.bool_]) -> int:
+def idle_chunks(layout: Layout, live: Bools) -> int:
     """Returns how many of the chunks that devices compute hold no live lane; ``live`` is bool (lanes,)."""
     filled = (layout.slots != EMPTY) & live[np.where(layout.slots == EMPTY, 0, layout.slots)]
     computed = np.arange(layout.slots.shape[1]) < layout.live_chunks[:, None]

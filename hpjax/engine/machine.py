@@ -1,4 +1,4 @@
-"""This machine: its cores, settings of JAX that suit it, and the folder for what is kept between runs."""
+"""This machine: its cores, its memory, settings of JAX that suit it, and the folder for what is kept between runs."""
 
 import os
 import platform
@@ -16,6 +16,11 @@ from hpjax.core.hashing import digest
 def cores() -> int:
     """Returns how many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def host_memory() -> int:
+    """Returns the bytes of memory of this host."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def setup() -> None:

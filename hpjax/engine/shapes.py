@@ -61,17 +61,17 @@ class ProgramShapes(NamedTuple):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Returns the names under which the metrics are reported."""
+        """The names under which the metrics are reported."""
         return (*(f"train/{name}" for name in self.train), *(f"valid/{name}" for name in self.valid))
 
     @property
     def compile_seconds(self) -> float:
-        """Returns the seconds that compiling the program takes, to an order of magnitude."""
+        """The seconds that compiling the program takes, to an order of magnitude."""
         return 1.0 + 0.004 * (self.step.equations + self.evaluation.equations)
 
     @property
     def lane_bytes(self) -> int:
-        """Returns the bytes of one lane's state."""
+        """The bytes of one lane's state."""
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(unwrap_keys(self.state)))
 
 

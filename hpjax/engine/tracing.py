@@ -21,7 +21,7 @@ class Verdict(NamedTuple):
     """The decision on one hyperparameter.
 
     Attributes:
-      name: of the hyperparameter.
+      name: the name of the hyperparameter.
       traced: whether it is traced; else it is static.
       reason: why, in words that the plan prints.
     """

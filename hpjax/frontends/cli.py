@@ -18,7 +18,7 @@ except ImportError:
     raise SystemExit(str(missing("the command line", "click"))) from None
 
 from hpjax.core.errors import InputError, RunError
-from hpjax.frontends.recorded import as_argv, extended, recorded_run, trusted_file
+from hpjax.frontends.resumed_command import as_argv, extended, recorded_run, trusted_file
 from hpjax.frontends.script import EXIT_USER_ERROR, USER_ERRORS, load_sweep
 from hpjax.sweep.shard import Shard
 

@@ -4,9 +4,8 @@ from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hpjax.core.arrays import ceil_div
+from hpjax.core.arrays import Array, ceil_div
 from hpjax.core.errors import InputError, RunError, check_int, missing
 from hpjax.core.objective import Objective, minimize
 from hpjax.core.program import Data, Program
@@ -160,8 +159,8 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         last = again.run(progress=False)
         if last.best.status == Status.DIVERGED:
             raise RunError(
-                f"the best trial, {self.best_params_}, diverged when it trained on all data. Give SweepCV a space "
-                "without such values."
+                f"the best trial, {self.best_params_}, diverged when it trained on all data. Write a "
+                "space for SweepCV that leaves these values out."
             )
         self._traced = tuple(verdict.name for verdict in again.plan().verdicts if verdict.traced)
         self._leaves = [leaf for _, leaf in last.leaves(0)]
@@ -212,14 +211,14 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
             "rank_test_score": place,
         }
 
-    def _outputs(self, X: Any) -> NDArray[Any]:
+    def _outputs(self, X: Any) -> Array:
         """Returns the model's outputs, (examples, ...)."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, allow_nd=True, dtype="numeric")
-        outputs: NDArray[Any] = self._predictor(tidy_examples("predict", X, np.zeros(len(X))).x)[0]
+        outputs: Array = self._predictor(tidy_examples("predict", X, np.zeros(len(X))).x)[0]
         return outputs
 
-    def predict(self, X: Any) -> NDArray[Any]:
+    def predict(self, X: Any) -> Array:
         """Returns the label of each example, (examples,), or its targets, (examples,) or (examples, targets).
 
         Args:
@@ -227,13 +226,13 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         """
         outputs = self._outputs(X)
         if _classifies(self):
-            labels: NDArray[Any] = self.classes_[outputs[:, : len(self.classes_)].argmax(axis=1)]
+            labels: Array = self.classes_[outputs[:, : len(self.classes_)].argmax(axis=1)]
             return labels
-        targets: NDArray[Any] = outputs.astype(np.float64).reshape(len(outputs), *self._data.train.y.shape[1:])
+        targets: Array = outputs.astype(np.float64).reshape(len(outputs), *self._data.train.y.shape[1:])
         return targets
 
     @available_if(_classifies)  # type: ignore[untyped-decorator]
-    def predict_proba(self, X: Any) -> NDArray[Any]:
+    def predict_proba(self, X: Any) -> Array:
         """Returns the probability of each class by the softmax of the outputs, float64 (examples, classes).
 
         Args:
@@ -241,7 +240,7 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         """
         from scipy.special import softmax
 
-        shares: NDArray[Any] = softmax(self._outputs(X)[:, : len(self.classes_)].astype(np.float64), axis=1)
+        shares: Array = softmax(self._outputs(X)[:, : len(self.classes_)].astype(np.float64), axis=1)
         return shares
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:

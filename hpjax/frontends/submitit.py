@@ -56,7 +56,7 @@ class Job:
 
     @property
     def arguments(self) -> list[str]:
-        """Returns the arguments of ``hpjax run``."""
+        """The arguments of ``hpjax run``."""
         found = [str(self._file), f"--dir={self.directory}"]
         for name, value in self._options.items():
             if value is not None and value is not False:
@@ -75,7 +75,9 @@ class Job:
         except SystemExit as ended:
             # The script's error was printed. As submitit itself ends jobs by SystemExit, any other passes through.
             if ended.code == EXIT_USER_ERROR:
-                raise RunError(f"{str(self._file)!r} cannot be run: read the error in the job's log.") from None
+                raise RunError(
+                    f"{str(self._file)!r} cannot be run: read the error in the job's log, job.stderr()."
+                ) from None
             raise
         return self.directory
 

@@ -79,7 +79,7 @@ def check_scheduler(scheduler: Scheduler, trials: int = 27, budget: int = 81, ev
     """Runs made-up races with a scheduler, and checks its decisions.
 
     It checks that only live trials are stopped, that the steps of decisions go forward, that the same race has the same
-    decisions, that some trial reaches the end, and that a trial takes over the state of a live one of its own group,
+    decisions, that some trial reaches the end, and that a trial clones the state of a live one of its own group,
     with a point of the space that keeps the static hyperparameters.
 
     Args:
@@ -154,8 +154,8 @@ def _raced(scheduler: Scheduler, trials: int, budget: int, eval_every: int, seed
         clones = scheduler.replace(race)
         for trial, clone in clones.items():
             assert trial in race.population, "a trial is replaced that was stopped"
-            assert clone.source in live, "a state is taken over of a trial that does not run"
-            assert trial % 2 == clone.source % 2, "a state is taken over of another group"
+            assert clone.source in live, "the state of a trial that does not run is cloned"
+            assert trial % 2 == clone.source % 2, "the state of a trial of another group is cloned"
             SPACE.branch_of(clone.point)
             assert clone.point["layers"] == points[clone.source]["layers"], "what is static changed"
         points |= {trial: clone.point for trial, clone in clones.items()}

@@ -21,7 +21,7 @@ class Variable(NamedTuple):
     Attributes:
       function: the function.
       name: the name of the variable.
-      value: its value now.
+      value: the current value.
     """
 
     function: Any

@@ -36,7 +36,7 @@ class Axis(NamedTuple):
       y: (points,), the metric.
       diverged: (diverged trials,), their values of the hyperparameter, on the scale of ``x``.
       categories: the options of a choice, as text; else empty.
-      scale: of the domain, as ``Space.scale`` has it.
+      scale: the scale of the domain, as ``Space.scale`` has it.
     """
 
     trials: Array
@@ -64,8 +64,8 @@ def axis(table: TrialTable, name: str, metric: str) -> Axis:
 
     Args:
       table: the trials.
-      name: of the hyperparameter.
-      metric: its name.
+      name: the name of the hyperparameter.
+      metric: the name of the metric.
     """
     has = np.array([name in hparams for hparams in table.hparams])
     column: list[Any] = [hparams.get(name) for hparams in table.hparams]
@@ -91,7 +91,7 @@ class Map(NamedTuple):
       x, y: (points,), values of the hyperparameters.
       z: (points,), the metric.
       diverged: (diverged trials, 2), their values of both hyperparameters.
-      scales: of both domains, as ``Space.scale`` has them.
+      scales: the scales of both domains, as ``Space.scale`` has them.
     """
 
     trials: Array
@@ -108,7 +108,7 @@ def map_of(table: TrialTable, across: str, up: str, metric: str) -> Map:
     Args:
       table: the trials.
       across, up: the hyperparameters on the horizontal and the vertical axis.
-      metric: its name.
+      metric: the name of the metric.
     """
     places = np.array([[_number(hparams.get(name)) for name in (across, up)] for hparams in table.hparams])
     there, diverged = np.isfinite(places).all(axis=1), table.statuses == Status.DIVERGED
@@ -199,7 +199,7 @@ def winners_curse(result: TrialTable, draws: int = 10_000) -> float:
     B. Efron, "Tweedie's Formula and Selection Bias", JASA 2011, of which this is the normal case.
 
     Args:
-      result: of a sweep with two replicates or more (seeds or folds), and three complete trials or more.
+      result: the result of a sweep with two replicates or more (seeds or folds), and three complete trials or more.
       draws: how often the choice is simulated.
 
     Returns:

@@ -17,7 +17,7 @@ def column(name: str, hparams: Rows) -> Array:
     """Returns one hyperparameter of all trials, (trials,).
 
     Args:
-      name: of the hyperparameter.
+      name: the name of the hyperparameter.
       hparams: per trial, name to value.
 
     Returns:
@@ -83,8 +83,8 @@ def _trial_at(place: Array, shape: Sequence[int], names: Sequence[str], varying:
 
     Args:
       place: int (trials,), the position of each trial in the flattened grid.
-      shape: of the grid.
-      names: of its axes.
+      shape: the shape of the grid.
+      names: the hyperparameters along the axes.
       varying: all hyperparameters that vary.
     """
     trials = np.full(math.prod(shape), -1)

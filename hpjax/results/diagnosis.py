@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from hpjax.core.arrays import Floats
 from hpjax.core.errors import InputError
 from hpjax.results.store.rows import Status
 from hpjax.results.table import TrialTable
@@ -30,7 +30,7 @@ class Finding(NamedTuple):
     """One observation on the curves of a trial.
 
     Attributes:
-      trial: its id.
+      trial: the id of the trial.
       what: ``"diverged"``, ``"too slow"``, ``"oscillating"``, ``"overfitting"``, ``"underfitting"``,
         ``"vanishing gradients"``, ``"exploding gradients"`` or ``"dead units"``.
       sentence: what was seen, with its numbers, and what helps.
@@ -50,7 +50,7 @@ def diagnose(result: TrialTable) -> list[Finding]:
     Losses are averaged over replicates. Gradients, updates and dead units need ``supervised(monitor=...)``.
 
     Args:
-      result: of a sweep whose program reports ``train/loss`` and ``valid/loss``, as ``supervised`` does.
+      result: the result of a sweep whose program reports ``train/loss`` and ``valid/loss``, as ``supervised`` does.
 
     Returns:
       Findings in the order of the trials: any number per trial, none for a healthy one.
@@ -70,7 +70,7 @@ def diagnose(result: TrialTable) -> list[Finding]:
 
 
 def _of(result: TrialTable, trial: int) -> list[tuple[str, str]]:
-    """Returns ``what`` and ``sentence`` of each finding of a trial."""
+    """Returns the findings of a trial, each as ``Finding.what`` and ``Finding.sentence``."""
     lost = result.lane_status[trial] == Status.DIVERGED
     if lost.any():
         step = int(result.lane_step[trial][lost].min())
@@ -84,7 +84,7 @@ def _of(result: TrialTable, trial: int) -> list[tuple[str, str]]:
     return found
 
 
-def _losses(train: NDArray[np.floating], valid: NDArray[np.floating], best: float) -> list[tuple[str, str]]:
+def _losses(train: Floats, valid: Floats, best: float) -> list[tuple[str, str]]:
     """Returns what the losses of a trial show.
 
     Args:
@@ -180,10 +180,10 @@ def _by_layer(result: TrialTable, monitor: str, trial: int) -> dict[str, float]:
     return {layer: float(curve[-1]) for layer, curve in curves.items() if len(curve)}
 
 
-def _curve(result: TrialTable, name: str, trial: int) -> NDArray[np.floating]:
+def _curve(result: TrialTable, name: str, trial: int) -> Floats:
     """Returns a metric of a trial over the evaluations that all its replicates have, averaged: (evaluations,)."""
     values = result.curves(name)[trial]
-    curve: NDArray[np.floating] = values[:, ~np.isnan(values).any(axis=0)].mean(axis=0)
+    curve: Floats = values[:, ~np.isnan(values).any(axis=0)].mean(axis=0)
     return curve
 
 

@@ -17,7 +17,7 @@ def write(path: Path, tree: dict[str, Any], header: Mapping[str, str]) -> None:
     """Writes nested dicts of arrays to a file, in the format that its suffix names.
 
     Args:
-      path: of the file.
+      path: the file.
       tree: name to array, or to such a dict.
       header: texts that describe the arrays; a ``.msgpack`` file has no place for them.
 

@@ -25,8 +25,8 @@ class ShardRun(NamedTuple):
 
     Attributes:
       path: where it is.
-      manifest: of the run.
-      store: its database and states.
+      manifest: the manifest of the run.
+      store: the database and states of the run.
       rows: every trial of the sweep.
       own: ids of the trials that it trained.
     """
@@ -65,7 +65,9 @@ def merge(directories: Iterable[str | Path], out: str | Path) -> Result:
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{str(out)!r} is there already, and not empty. Choose a new or an empty directory.")
+        raise RunError(
+            f"{str(out)!r} is there already, and not empty. Name a new directory: hpjax merge DIR... --out NEW."
+        )
     parts = [_opened(Path(directory)) for directory in directories]
     try:
         if not parts:
@@ -80,6 +82,11 @@ def merge(directories: Iterable[str | Path], out: str | Path) -> Result:
 
 
 def _opened(path: Path) -> ShardRun:
+    """Opens the run directory of a finished shard.
+
+    Raises:
+      RunError: it holds no shard, or one that is not finished, or it is damaged.
+    """
     manifest = read_manifest(path)
     store = Store.open(path)
     store.check(manifest.sweep.replicates)
@@ -90,10 +97,15 @@ def _opened(path: Path) -> ShardRun:
     if store.ends() <= manifest.extended:
         raise RunError(f"{str(path)!r} is not finished. Run its shard again: it goes on where it was interrupted.")
     if not own or [row.trial for row in rows] != list(range(manifest.sweep.trials)):
-        raise RunError(f"{str(path)!r} cannot be read: trials are missing. Restore it from a copy.")
+        raise RunError(
+            f"{str(path)!r} cannot be read: trials are missing. Restore it from a copy, or run its shard anew."
+        )
     for wave in sorted({row.wave for row in rows} - {NO_WAVE}):
         if not (path / STATES / f"wave-{wave}").is_dir():
-            raise RunError(f"{str(path)!r} cannot be read: the states of wave {wave} are missing. Restore them.")
+            raise RunError(
+                f"{str(path)!r} cannot be read: the states of wave {wave} are missing. "
+                "Restore it from a copy, or run its shard anew."
+            )
     return ShardRun(path, manifest, store, rows, own)
 
 
@@ -122,7 +134,7 @@ def _write(parts: Sequence[ShardRun], out: Path) -> None:
     target = out.absolute()
     beside = target.with_name(f"{target.name}.part-{os.getpid()}")
     if beside.exists():
-        raise RunError(f"{str(beside)!r} is left of a merge that was interrupted. Delete it.")
+        raise RunError(f"{str(beside)!r} is left of a merge that was interrupted. Delete it, and merge again.")
     try:
         store = Store.create(beside, _manifest(parts))
         try:
@@ -131,7 +143,10 @@ def _write(parts: Sequence[ShardRun], out: Path) -> None:
             store.close()
         beside.rename(target)
     except OSError as error:
-        raise RunError(f"{str(out)!r} cannot be written: {error}. Choose another directory.") from None
+        raise RunError(
+            f"{str(out)!r} cannot be written: {error}. Name a new directory where you may write files: "
+            "hpjax merge DIR... --out NEW."
+        ) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -165,9 +180,11 @@ def _manifest(parts: Sequence[ShardRun]) -> Manifest:
     first = manifests[0]
     shards = tuple(shard for each in manifests for shard in each.sweep.shard or ())
     whole = sum(len(part.own) for part in parts) == first.sweep.trials
+    begun = origin()
     return replace(
         first,
-        **origin(),
+        created=begun.created,
+        command=begun.command,
         extended=0,
         extended_by=(),
         sweep=replace(first.sweep, shard=None if whole else shards),
@@ -177,5 +194,6 @@ def _manifest(parts: Sequence[ShardRun]) -> Manifest:
 
 
 def _record(of: Manifest) -> ShardRecord:
+    """Returns how a shard ran, for the manifest of the merged run."""
     shard = ", ".join(of.sweep.shard or ())
     return ShardRecord(shard, of.created, of.command, of.versions, of.devices)

@@ -25,8 +25,8 @@ def write(table: TrialTable, path: str | Path, name: str) -> None:
 
     Args:
       table: the trials.
-      path: of the journal; to one that exists, the study is added.
-      name: of the study.
+      path: the journal; where it exists, the study is added to it.
+      name: the name of the study.
 
     Raises:
       InputError: the journal has a study of this name.
@@ -71,7 +71,7 @@ def _new_study(optuna: Any, table: TrialTable, path: str | Path, name: str) -> A
         except OSError:
             raise
         except Exception as error:  # a damaged journal makes Optuna raise nearly anything
-            raise RunError(f"{path} is no journal of Optuna: {error!r}. Choose another file.") from None
+            raise RunError(f"{path} is no journal of Optuna: {error!r}. Name a new file: study.log.") from None
         if name in there:
             allowed = f"is a study in {path} already"
             raise InputError("to_optuna.name", name, allowed, f'Write result.to_optuna(path, "{name}-2").')

@@ -92,7 +92,7 @@ def draw_curves(table: TrialTable, metric: str, ax: "Axes") -> "Axes":
 
     Args:
       table: the trials.
-      metric: its name.
+      metric: the name of the metric.
       ax: where to draw.
 
     Raises:
@@ -131,8 +131,8 @@ def draw_axis(table: TrialTable, name: str, metric: str, ax: "Axes") -> "Axes":
 
     Args:
       table: the trials.
-      name: of the hyperparameter.
-      metric: its name.
+      name: the name of the hyperparameter.
+      metric: the name of the metric.
       ax: where to draw.
 
     Raises:
@@ -194,7 +194,7 @@ def draw_map(table: TrialTable, across: str, up: str, metric: str, ax: "Axes") -
     Args:
       table: the trials.
       across, up: the hyperparameters on the horizontal and the vertical axis.
-      metric: its name.
+      metric: the name of the metric.
       ax: where to draw.
 
     Raises:

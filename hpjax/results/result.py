@@ -14,11 +14,11 @@ from hpjax.core.format import metric as number
 from hpjax.core.format import table as text_table
 from hpjax.core.objective import Objective
 from hpjax.results import plot
-from hpjax.results.reading import read_table
 from hpjax.results.store.manifest import Manifest, read_manifest
 from hpjax.results.store.rows import Status
 from hpjax.results.store.run_store import Store
 from hpjax.results.table import TrialTable
+from hpjax.results.table_reader import read_table
 from hpjax.results.trial import Trial
 
 
@@ -122,8 +122,8 @@ class Result(TrialTable):
         Complete trials are complete in Optuna, stopped ones pruned, diverged ones failed. Needs Optuna.
 
         Args:
-          path: of the journal, ``optuna.storages.JournalStorage``; to one that exists, the study is added.
-          name: of the study.
+          path: the journal, ``optuna.storages.JournalStorage``; where it exists, the study is added to it.
+          name: the name of the study.
 
         Raises:
           InputError: the journal has a study of this name.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpjax.core.arrays import Array
+from hpjax.core.arrays import Array, Ints
 from hpjax.core.domains import Range
 from hpjax.core.errors import InputError, did_you_mean
 from hpjax.core.format import show
@@ -17,14 +17,14 @@ from hpjax.results import columns
 from hpjax.results.store.rows import STATUS_DTYPE, Status
 
 
-class Takeover(NamedTuple):
-    """A trial that went on from the state of another.
+class CloneRecord(NamedTuple):
+    """A trial that continued from the state of another.
 
     Attributes:
-      trial: its id.
-      step: the optimizer steps that the other had taken.
-      source: the id of the other.
-      hparams: the hyperparameters with which it went on, name to value.
+      trial: the id of the trial.
+      step: the optimizer steps that the source had taken.
+      source: the id of the trial whose state it cloned.
+      hparams: the hyperparameters with which it continued, name to value.
     """
 
     trial: int
@@ -37,7 +37,7 @@ class Alternative(NamedTuple):
     """The domains of one alternative of a space, as far as a record has them.
 
     Attributes:
-      names: its hyperparameters.
+      names: the names of its hyperparameters.
       ranges: name to range, for those whose values are numbers between two ends.
       options: name to options as they print, for choices.
     """
@@ -86,11 +86,11 @@ class TrialTable:
     alternatives: tuple[Alternative, ...]
     hparams: list[dict[str, Any]]
     first_hparams: list[dict[str, Any]]
-    lineage: list[Takeover]
-    rounds: NDArray[np.int32]
-    groups: NDArray[np.int32]
-    waves: NDArray[np.int32]
-    widths: NDArray[np.int32]
+    lineage: list[CloneRecord]
+    rounds: Ints
+    groups: Ints
+    waves: Ints
+    widths: Ints
     lane_status: NDArray[np.str_]
     lane_step: NDArray[np.int64]
     recorded: Mapping[str, Array]

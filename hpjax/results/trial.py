@@ -18,7 +18,7 @@ class Trial:
     """One trial of a result, ``result[7]``.
 
     Attributes:
-      id: its number, which never changes.
+      id: the number of the trial, which never changes.
       hparams: name to value; where a scheduler changed them, the last ones.
     """
 
@@ -80,7 +80,7 @@ class Trial:
         are keys 0, 1, …; empty parts of the state are left out.
 
         Args:
-          replicate: its number, from 0.
+          replicate: the number of the replicate, from 0.
 
         Raises:
           InputError: there is no such replicate.
@@ -118,7 +118,7 @@ class Trial:
             hyperparameters in the header; needs the package safetensors. Or in ``.msgpack``: nested dicts,
             which ``flax.serialization.msgpack_restore`` reads, and ``model.apply`` of a Linen model takes. Positions
             in lists are names "0", "1", …, of which ``nnx.restore_int_paths`` makes numbers again.
-          replicate: its number, from 0.
+          replicate: the number of the replicate, from 0.
 
         Raises:
           InputError: the suffix is another one, or there is no such replicate.

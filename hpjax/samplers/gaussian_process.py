@@ -191,7 +191,7 @@ def log_improvement(mean: Any, deviation: Any, best: Any) -> Any:
     """Returns the logarithm of the expected improvement below ``best``, accurate even where that is tiny.
 
     Args:
-      mean, deviation: of the posterior, (m,).
+      mean, deviation: mean and standard deviation of the posterior, (m,).
       best: the lowest mean so far, ().
 
     S. Ament et al., "Unexpected Improvements to Expected Improvement for Bayesian Optimization", NeurIPS 2023.

@@ -35,7 +35,7 @@ class Race(NamedTuple):
         over all replicates, lower being better, infinite where one diverged.
       population: ids of the trials that are live or diverged.
       points: for each trial id its present hyperparameters.
-      groups: for each trial id a number; trials of equal number can take over each other's states.
+      groups: for each trial id a number; trials of equal number can clone each other's states.
       free: the hyperparameters that may change while a trial runs: the traced ones.
       space: the space of the sweep.
       seed: the seed of the sweep.

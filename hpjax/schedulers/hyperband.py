@@ -16,7 +16,7 @@ class Bracket(NamedTuple):
 
     Attributes:
       trials: number of its trials.
-      steps: its first rung, in calls of ``step``.
+      steps: the first rung of the bracket, in calls of ``step``.
     """
 
     trials: int

@@ -23,9 +23,9 @@ FACTORS = (0.8, 1.2)
 class PBT(Scheduler):
     """Population based training.
 
-    Every ``every`` steps a bad trial takes over the state of a better one of its group, by one gather on the devices
+    Every ``every`` steps a bad trial clones the state of a better one of its group, by one gather on the devices
     (exploit), and continues with other values of the traced hyperparameters (explore). A trial that diverged is
-    replaced, too. Static hyperparameters do not change. ``result.lineage`` records which trial took over from which.
+    replaced, too. Static hyperparameters do not change. ``result.lineage`` records which trial cloned which.
 
     M. Jaderberg et al., "Population Based Training of Neural Networks", 2017.
 
@@ -74,7 +74,7 @@ class PBT(Scheduler):
 
     def check_groups(self, trials: Sequence[int]) -> None:
         if max(trials) < 4:
-            allowed = "must be 4 or more in a group, whose trials take over each other's states"
+            allowed = "must be 4 or more in a group, since its trials clone each other's states"
             needed = ceil_div(sum(trials) * 4, max(trials))
             remedy = f"Write trials={needed}, or name fewer values of static hyperparameters."
             raise InputError("PBT", max(trials), allowed, remedy)

@@ -192,7 +192,7 @@ class BatchScaling:
         """Returns the answer that a result gives, of a sweep that this study made.
 
         Args:
-          result: of ``study.sweep.run()`` or ``hpx.load(directory)``.
+          result: the result of ``study.sweep.run()`` or ``hpx.load(directory)``.
           target: an easier target than the study's own, which is the default.
 
         Raises:
@@ -222,7 +222,7 @@ class BatchScaling:
 
     @property
     def _budget(self) -> int | Callable[[Hparams], int]:
-        """Optimizer steps of a trial, for ``Program.steps``."""
+        """The optimizer steps of a trial, or a function that gives them, for ``Program.steps``."""
         steps, epochs, name = self.steps, self.epochs, self.name
         if epochs is not None:
             examples = round(epochs * examples_in(self.program.splits[0]))
@@ -244,12 +244,14 @@ def _checked_sizes(batch_sizes: Any, program: Program) -> tuple[int, ...]:
     # Of arrays that are no Examples only the program knows how many examples they hold.
     if isinstance(train, Examples) and sizes[-1] > examples_in(train):
         allowed = f"must be at most {examples_in(train):,}, the examples of the training split"
-        raise InputError(field, sizes[-1], allowed, f"Leave {sizes[-1]} out, or bring more data.")
+        raise InputError(
+            field, sizes[-1], allowed, f"Leave {sizes[-1]} out, or train on {sizes[-1]:,} examples or more."
+        )
     return tuple(sizes)
 
 
 def _until(program: Program, objective: Objective, target: float) -> Callable[[State, Metrics, Hparams], Any]:
-    """Returns the program's own ``react``, which besides ends a trial that is strictly better than the target."""
+    """Returns a ``react`` that calls the program's own, and ends a trial once it is strictly better than the target."""
     score = objective.value  # turns a value into a score as well, since one is the other or its negative
 
     def react(state: State, metrics: Metrics, h: Hparams) -> tuple[State, Any]:
@@ -273,7 +275,7 @@ def _faster(sweep: Sweep, sizes: Sequence[int]) -> Sweep:
         return sweep
 
     def eval_every(h: Hparams) -> int:
-        """As often as before, counted in microbatches."""
+        """Returns the same distance between evaluations, counted in microbatches."""
         return whole.length(h).eval_every * parts.length(h).microsteps
 
     other = replace(sweep, program=replace(parts, eval_every=whole.eval_every and eval_every))
@@ -306,5 +308,6 @@ def _check_start(sweep: Sweep, target: float) -> None:
     value = float(jax.jit(evaluate_initial)(lane_key(sweep.seed, 0), valid)[metric])
     if objective.value(value) < objective.value(target):
         allowed = f"is met before the first step, at which {objective.metric} is {show(round(value, 4))}"
-        side = "below" if objective.direction == "minimize" else "above"
-        raise InputError("BatchScaling.target", target, allowed, f"Choose a target {side} that.")
+        # A tenth better. Two digits are enough to keep it better.
+        harder = value - abs(value) / 10 if objective.direction == "minimize" else value + abs(value) / 10
+        raise InputError("BatchScaling.target", target, allowed, f"Write target={show(float(f'{harder:.2g}'))}.")

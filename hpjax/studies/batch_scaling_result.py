@@ -43,7 +43,7 @@ class ScalingPoint(NamedTuple):
     """A batch size at which at least one trial reached the target, with the best one.
 
     Attributes:
-      batch_size: in examples.
+      batch_size: the batch size, in examples.
       steps: optimizer steps of the best trial to the target.
       evaluations: evaluations of that trial up to the target, which tell how finely the steps are known.
       interval: low and high end of the steps, 95 % by the bootstrap over trials. It reaches from the best trial
@@ -145,7 +145,7 @@ class BatchScalingResult:
         answer = recorded_answer(load(directory))
         if answer is None:
             raise RunError(
-                f"{str(directory)!r} was not run as a batch-scaling study. Give a target yourself: "
+                f"{str(directory)!r} was not run as a batch-scaling study. Write its target: "
                 "hpx.studies.BatchScalingResult.read(hpx.load(directory), target=0.1)."
             )
         return answer

@@ -203,7 +203,7 @@ def _points(name: str, batch_sizes: ArrayLike, values: ArrayLike) -> tuple[Float
             name,
             f"{len(np.unique(size[there]))} points",
             "needs 3 or more batch sizes that reached the target",
-            "Use more batch sizes, longer budgets or an easier target.",
+            "Write batch_sizes=[16, 32, 64, 128, 256], and train longer or to an easier target.",
         )
     return size[there], np.log(value[there])
 

@@ -31,7 +31,7 @@ class NoisyQuadratic:
       dimensions: the number K of curvatures.
       distinct: the size of the grid, geomspace(1, 1/K).
       power: p of the preconditioner h^−p; 0 is plain SGD, 0.5 is much like Adam.
-      momentum: of the heavy ball, in [0, 1).
+      momentum: the momentum of the heavy ball, in [0, 1).
 
     Raises:
       InputError: an argument is outside of its range.
@@ -79,7 +79,7 @@ class NoisyQuadratic:
 
         Args:
           learning_rate: 0 or more.
-          batch_size: in examples, above 0.
+          batch_size: the batch size in examples, above 0.
           steps: 0 or more; the three arguments are broadcast.
 
         Returns:
@@ -104,7 +104,7 @@ class NoisyQuadratic:
         """Returns the steps until the expected loss stays below a target, for each batch size at its best rate.
 
         Args:
-          batch_sizes: in examples.
+          batch_sizes: the batch sizes, in examples.
           target: a loss above 0.
           learning_rates: the learning rates to choose from; by default logspace(−5, 0.5, 100).
 

@@ -15,7 +15,7 @@ class SearchPerBatchSize(Sampler):
 
     Args:
       name: the hyperparameter that is the batch size.
-      batch_sizes: its values.
+      batch_sizes: the batch sizes.
       space: the other hyperparameters.
       sampler: proposes these, for each batch size with a seed of its own.
     """

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from functools import partial
 from importlib.metadata import version
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key
 from hpjax.core.program import Program
 from hpjax.data.stream import Stream, first_batch_of
-from hpjax.results.store.manifest import Devices, Manifest, SweepRecord, origin
+from hpjax.results.store.manifest import FORMAT, Devices, Manifest, SweepRecord, origin
 from hpjax.sweep.planning.grouping import tracer_of
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.spec import SweepSpec
@@ -31,6 +31,18 @@ from hpjax.sweep.spec import SweepSpec
 # Longer descriptions of samplers are cut to so many characters and a digest.
 LONG = 2000
 PACKAGES = ("hpjax", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
+
+
+class Digests(NamedTuple):
+    """The digests of a sweep's code and data; they and ``description`` decide the bits of the sweep.
+
+    Attributes:
+      code: of the program of all groups, as JAX traces it.
+      data: of each split, by its name; empty where the program has no data.
+    """
+
+    code: str
+    data: dict[str, str]
 
 
 def manifest(spec: SweepSpec, plan: Plan, recorded: bool) -> Manifest:
@@ -41,15 +53,16 @@ def manifest(spec: SweepSpec, plan: Plan, recorded: bool) -> Manifest:
       plan: its first round.
       recorded: whether the run is recorded in a directory; only then code and data are digested, which takes long.
     """
-    sweep = description(spec, plan)
+    sweep, begun = description(spec, plan), origin()
     return Manifest(
-        format=2,
+        format=FORMAT,
         extended=0,
         extended_by=(),
-        **origin(),
+        created=begun.created,
+        command=begun.command,
         versions={"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
         devices=Devices(*plan.devices),
-        sweep=replace(sweep, **digests(spec, plan)) if recorded else sweep,
+        sweep=replace(sweep, **digests(spec, plan)._asdict()) if recorded else sweep,
         plan=tuple(str(plan).splitlines()),
     )
 
@@ -86,8 +99,8 @@ def description(spec: SweepSpec, plan: Plan) -> SweepRecord:
     )
 
 
-def digests(spec: SweepSpec, plan: Plan) -> dict[str, Any]:
-    """Returns ``code`` and ``data`` of a ``SweepRecord``, which with ``description`` decide the bits of the sweep."""
+def digests(spec: SweepSpec, plan: Plan) -> Digests:
+    """Returns the digests of the code and the data of a sweep, which takes long."""
     tracing = tracer_of(spec)
     traced = [v.name for v in plan.verdicts if v.traced]
     code = hashlib.sha256()
@@ -96,7 +109,7 @@ def digests(spec: SweepSpec, plan: Plan) -> dict[str, Any]:
         program = jax.make_jaxpr(_life(spec.program))(h, tracing.train, tracing.valid)
         code.update(without_addresses(str(program)).encode())
         for constant in program.consts:
-            _add(code, constant)
+            _hash_array(code, constant)
     data = spec.program.data
     splits = {} if data is None else {name: getattr(data, name) for name in ("train", "valid", "test")}
     of_data = {name: hashlib.sha256() for name in splits}
@@ -104,8 +117,8 @@ def digests(spec: SweepSpec, plan: Plan) -> dict[str, Any]:
         if isinstance(split, Stream):  # a stream has no end: its name and its first batch stand for it
             of_data[name].update(f"stream {split.name}".encode())
         for array in jax.tree.leaves(first_batch_of(split)):
-            _add(of_data[name], array)
-    return {"code": _short(code), "data": {name: _short(digest) for name, digest in of_data.items()}}
+            _hash_array(of_data[name], array)
+    return Digests(_short_digest(code), {name: _short_digest(hashed) for name, hashed in of_data.items()})
 
 
 def _life(program: Program) -> Callable[[Hparams, Any, Any], Any]:
@@ -123,14 +136,16 @@ def _life(program: Program) -> Callable[[Hparams, Any, Any], Any]:
     return life
 
 
-def _add(digest: Any, array: Any) -> None:
+def _hash_array(hasher: Any, array: Any) -> None:
+    """Adds the shape, the dtype and the bytes of an array to a hash of ``hashlib``."""
     array = np.ascontiguousarray(array)
-    digest.update(f"{array.shape}{array.dtype}".encode())
-    digest.update(array.view(np.uint8).data if array.size else b"")
+    hasher.update(f"{array.shape}{array.dtype}".encode())
+    hasher.update(array.view(np.uint8).data if array.size else b"")
 
 
-def _short(digest: Any) -> str:
-    return str(digest.hexdigest()[:16])
+def _short_digest(hasher: Any) -> str:
+    """Returns the first 16 hexadecimal digits of a hash of ``hashlib``."""
+    return str(hasher.hexdigest()[:16])
 
 
 def _abridged(text: str) -> str:

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from msgspec.structs import replace as changed
-from numpy.typing import NDArray
 
-from hpjax.core.arrays import ceil_div
+from hpjax.core.arrays import Array, Bools, ceil_div
 from hpjax.core.errors import RunError
 from hpjax.core.format import count
 from hpjax.results.result import Result
@@ -122,7 +120,7 @@ def check_result(spec: SweepSpec, plan: Plan, result: Result) -> list[str]:
     # A shard, or what is merged of some, has the trials of the whole sweep.
     there, here = (changed(each, shard=None) for each in (result.manifest.sweep, description(spec, plan)))
     if there.data is not None:  # recorded in a directory
-        here = changed(here, **digests(spec, plan))
+        here = changed(here, **digests(spec, plan)._asdict())
     versions = list(_versions(spec, plan, result))
     if any(name in OF_CODE for name, *_ in versions):
         there, here = changed(there, code=None), changed(here, code=None)
@@ -234,7 +232,7 @@ def _call(decisions: list[int], step: int, microsteps: int, trial: int) -> int:
     return found[0]
 
 
-def _states(result: Result, trial: int) -> dict[int, list[tuple[str, NDArray[Any]]]]:
+def _states(result: Result, trial: int) -> dict[int, list[tuple[str, Array]]]:
     """Returns replicate to name and array of each leaf of its final state; diverged replicates are left out."""
     status = result.lane_status[trial]
     return {
@@ -258,7 +256,7 @@ def _of_curves(there: Result, here: Result, trial: int, start: int) -> Iterator[
     """
     shape = (len(there.lane_status[trial]), max(r.curves("step").shape[-1] for r in (there, here)))
 
-    def curve(result: Result, name: str) -> NDArray[Any]:
+    def curve(result: Result, name: str) -> Array:
         values = result.curves(name)[trial]
         whole = np.full(shape, np.nan, values.dtype)
         whole[:, : values.shape[-1]] = values
@@ -276,9 +274,7 @@ def _of_curves(there: Result, here: Result, trial: int, start: int) -> Iterator[
             yield f"{name} at step {step:.0f}, replicate {replicate}: {values.rstrip(',')}{first}"
 
 
-def _of_states(
-    there: dict[int, list[tuple[str, NDArray[Any]]]], here: dict[int, list[tuple[str, NDArray[Any]]]]
-) -> Iterator[str]:
+def _of_states(there: dict[int, list[tuple[str, Array]]], here: dict[int, list[tuple[str, Array]]]) -> Iterator[str]:
     """Yields a line for each array of the final states that differs."""
     for replicate in there.keys() & here.keys():
         for (name, was), (_, now) in zip(there[replicate], here[replicate], strict=True):
@@ -287,10 +283,10 @@ def _of_states(
                 yield f"state {name or '()'}, replicate {replicate}: {many} of {count(was.size, 'number')}"
 
 
-def _differ(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
+def _differ(a: Array, b: Array) -> Bools:
     """Returns whether each number of two arrays differs in a bit; all do if shapes or dtypes differ."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return np.ones(a.shape, bool)
     bits = [np.ascontiguousarray(x).reshape(*x.shape, 1).view(np.uint8) for x in (a, b)]
-    found: NDArray[np.bool_] = (bits[0] != bits[1]).any(axis=-1)
+    found: Bools = (bits[0] != bits[1]).any(axis=-1)
     return found

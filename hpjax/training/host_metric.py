@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.buffer_callback import buffer_callback
-from numpy.typing import NDArray
 
+from hpjax.core.arrays import Array
 from hpjax.core.format import show
 
 
@@ -38,7 +38,7 @@ def on_host(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], jax.Arr
     """
     warned = threading.Lock()
 
-    def safely(outputs: Any, y: Any, count: int, dtype: Any) -> NDArray[Any]:
+    def safely(outputs: Any, y: Any, count: int, dtype: Any) -> Array:
         try:
             values = np.asarray(function(outputs, y), dtype)
             if values.shape not in ((), (count,)):
@@ -53,7 +53,7 @@ def on_host(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], jax.Arr
         leaves, tree = jax.tree.flatten(jax.lax.stop_gradient((outputs, y)))
         values = jax.ShapeDtypeStruct(jax.tree.leaves(y)[0].shape[:1], jnp.result_type(float))
 
-        def compute(*leaves: Any) -> NDArray[Any]:
+        def compute(*leaves: Any) -> Array:
             outputs, y = jax.tree.unflatten(tree, [np.asarray(leaf).copy() for leaf in leaves])
             return safely(outputs, y, values.shape[0], values.dtype)
 

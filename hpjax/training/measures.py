@@ -35,7 +35,7 @@ class Measures(NamedTuple):
         """Returns what the user's functions return, each float (batch, ...).
 
         Args:
-          outputs: of the model, (batch, ...) or a pytree of such arrays.
+          outputs: the outputs of the model, (batch, ...) or a pytree of such arrays.
           y: targets, likewise.
           h: the hyperparameters.
         """

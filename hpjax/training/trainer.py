@@ -105,9 +105,10 @@ class Training:
         if self.microbatch is None and isinstance(size, jax.core.Tracer):
             raise ProgramError("batch_size sets the shape of a batch; with microbatch=m it can be traced")
         count = int(size) if self.microbatch is None else self.microbatch
-        call, calls, size = (jnp.asarray(number, jnp.uint32) for number in (call, self.microsteps(h), size))
+        microsteps = self.microsteps(h)
+        call, microsteps, size = (jnp.asarray(number, jnp.uint32) for number in (call, microsteps, size))
         # Batches follow each other in the sequence of epochs; in each batch the microbatches do.
-        place = call // calls * size + call % calls * count + jnp.arange(count, dtype=jnp.uint32)
+        place = call // microsteps * size + call % microsteps * count + jnp.arange(count, dtype=jnp.uint32)
         if "fold" in h:
             everything = examples_in(train)
             fold = Fold.of(h.fold, h.folds, everything)
@@ -134,7 +135,7 @@ class Training:
         key = fast(key)
         if self.augment is not None:
             batch = augmented(self.augment, plain(jax.random.fold_in(key, AUGMENT)), batch, h)
-        calls = self.microsteps(h)
+        microsteps = self.microsteps(h)
 
         def objective(params: Any) -> tuple[jax.Array, Any]:
             def forward(x: Any) -> Any:
@@ -149,7 +150,7 @@ class Training:
             if self.penalty is not None:
                 means["penalty"] = penalty_of(self.penalty, params, h)
                 # Each call of a batch adds its part.
-                total = total + means["penalty"] / calls
+                total = total + means["penalty"] / microsteps
             return total, (means, stats)
 
         gradients, (means, stats) = jax.grad(objective, has_aux=True)(state.params)
@@ -167,21 +168,21 @@ class Training:
         Args:
           key: the key of the call, shape ().
           state: the state of the lane, with the sums so far.
-          gradients: of the microbatch's share of the loss.
+          gradients: the gradients of the microbatch's share of the loss.
           means: the microbatch's shares of the means over the batch, float ().
           h: the hyperparameters.
         """
         assert state.accumulated is not None
         assert self.batch_size is not None
         assert self.microbatch is not None
-        sums, calls = state.accumulated, self.microsteps(h)
+        sums, microsteps = state.accumulated, self.microsteps(h)
         total = Accumulated(
             jax.tree.map(jnp.add, sums.gradients, gradients),
             (sums.loss + means["loss"]).astype(sums.loss.dtype),
             sums.parts + 1,
             None if sums.squares is None else (sums.squares + square(gradients)).astype(sums.squares.dtype),
         )
-        full = total.parts == calls
+        full = total.parts == microsteps
         # Computed at every call, since lanes under ``vmap`` share one program, and kept where the batch is full.
         updated, seen = self._updated(key, state, total.gradients, total.loss, h)
         kept: TrainingState = jax.tree.map(lambda new, old: jnp.where(full, new, old), updated, state)
@@ -190,7 +191,7 @@ class Training:
         emptied = jax.tree.map(lambda sums: jnp.where(full, 0, sums).astype(sums.dtype), total)
         means |= {name: jnp.where(full, value, 0) for name, value in seen.items()}
         # Times the number of calls, so that the engine's mean over the calls of a batch is the mean over the batch.
-        emitted = {name: v if name == "penalty" else v * calls for name, v in means.items()}
+        emitted = {name: v if name == "penalty" else v * microsteps for name, v in means.items()}
         return kept._replace(accumulated=emptied), emitted
 
     def _share(self, values: jax.Array, state: TrainingState, h: Hparams) -> jax.Array:

@@ -109,9 +109,10 @@ def checked_data(data: Data) -> Data:
             for each in (checked, first_batch_of(splits["train"]))
         )
         if shapes != first:
-            raise InputError(
-                f"data.{name}", shapes, f"must have the shapes {first} for each example, as train", "Reshape x and y."
-            )
+            wanted = next((b for a, b in zip(shapes, first, strict=False) if a != b), first[0])
+            allowed = f"must have the shapes {first} for each example, as train"
+            remedy = f"Write .reshape({(-1, *wanted)}) behind the array that differs."
+            raise InputError(f"data.{name}", shapes, allowed, remedy)
     return Data(**splits, name=data.name)
 
 

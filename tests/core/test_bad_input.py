@@ -161,7 +161,8 @@ MISTAKES = {
     "an empty split": (lambda: trained(data=hpx.Data(Examples(X, Y), Examples(X[:0], Y[:0]))), "data.valid = ((0, 5)"),
     "another shape": (
         lambda: trained(data=hpx.Data(Examples(X, Y), Examples(X, Y), Examples(X[:, :2], Y))),
-        "data.test = [(2,), ()]: must have the shapes [(5,), ()] for each example, as train",
+        "data.test = [(2,), ()]: must have the shapes [(5,), ()] for each example, as train. "
+        "Write .reshape((-1, 5)) behind the array that differs.",
     ),
     "a broadcast metric": (
         lambda: trained(loss=hpx.metrics.squared_error, metrics={}),

@@ -1,4 +1,4 @@
-"""What hides behind the devices: the next segment is launched before the last is read, and groups compile ahead."""
+"""The next segment is dispatched before the last is collected, and groups compile ahead."""
 
 import numpy as np
 import pytest
@@ -16,21 +16,21 @@ from tests.support.programs import RATES, quadratic, rates
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What is asked of the devices, in its order: segments launched (+) and read (-), by their last step."""
-    found, aloft = [], []
-    launch, land = DeviceLanes.dispatch, DeviceLanes.collect
+    """What is asked of the devices, in its order: segments dispatched (+) and collected (-), by their last step."""
+    found, in_flight = [], []
+    dispatch, collect = DeviceLanes.dispatch, DeviceLanes.collect
 
-    def launched(self, stop, *args):
+    def dispatched(self, stop, *args):
         found.append(+stop)
-        aloft.append(stop)
-        launch(self, stop, *args)
+        in_flight.append(stop)
+        dispatch(self, stop, *args)
 
-    def landed(self):
-        found.append(-aloft.pop(0))
-        return land(self)
+    def collected(self):
+        found.append(-in_flight.pop(0))
+        return collect(self)
 
-    monkeypatch.setattr(DeviceLanes, "dispatch", launched)
-    monkeypatch.setattr(DeviceLanes, "collect", landed)
+    monkeypatch.setattr(DeviceLanes, "dispatch", dispatched)
+    monkeypatch.setattr(DeviceLanes, "collect", collected)
     return found
 
 
@@ -38,23 +38,23 @@ def sweep(**changes):
     return hpx.Sweep(quadratic(20, 5), RATES, sampler=rates(0.1, 0.2, 0.3), **changes)
 
 
-def test_the_next_segment_is_launched_before_the_last_is_read(calls):
+def test_the_next_segment_is_dispatched_before_the_last_is_collected(calls):
     sweep().run(progress=False)
     assert calls == [5, 10, -5, 15, -10, 20, -15, -20]
 
 
-def test_where_a_checkpoint_is_due_nothing_is_launched_beyond_it(calls, tmp_path):
+def test_where_a_checkpoint_is_due_nothing_is_dispatched_beyond_it(calls, tmp_path):
     sweep().run(tmp_path, progress=False, checkpoint_seconds=0)
     assert calls == [5, -5, 10, -10, 15, -15, 20, -20]
 
 
-def test_a_scheduler_decides_before_anything_is_launched_beyond(calls):
+def test_a_scheduler_decides_before_anything_is_dispatched_beyond(calls):
     sweep(scheduler=hpx.Halving(factor=3, min_steps=10)).run(progress=False)
     assert calls == [5, 10, -5, -10, 15, 20, -15, -20]
 
 
 def test_lanes_that_end_while_the_next_segment_is_on_its_way(tmp_path):
-    """One of three diverges in the first segment; the second is launched before the host knows."""
+    """One of three diverges in the first segment; the second is dispatched before the host knows."""
     points = rates(0.1, 1e6, 0.2)
     program = quadratic(20, 5)
     ahead = hpx.Sweep(program, RATES, sampler=points, width=1, devices=1).run(progress=False)
@@ -68,7 +68,7 @@ def test_lanes_that_end_while_the_next_segment_is_on_its_way(tmp_path):
     np.testing.assert_allclose(ahead[2].restore()["w"], 1 - 0.6**20, rtol=1e-5)
 
 
-def test_a_lane_that_ended_does_nothing_in_a_segment_launched_before_it_was_known():
+def test_a_lane_that_ended_does_nothing_in_a_segment_dispatched_before_it_was_known():
     lanes, _ = lanes_of(quadratic(), count=3, width=1)
     lanes._table.h["rate"][:] = 0.1, 1e6, 0.2
     lanes._arrange()

@@ -8,7 +8,7 @@ from tests.support.programs import RATES, quadratic
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["spreading", "elsewhere"])
+@pytest.mark.parametrize("what", ["spreading", "resuming"])
 def test_over_eight_devices(what, tmp_path, counted):
     # That no segment has a collective holds for programs as users compile them.
     unset = {"XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS"} if what == "spreading" else set()

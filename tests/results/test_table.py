@@ -9,7 +9,7 @@ from hpjax.core.domains import Range
 from hpjax.core.objective import Objective
 from hpjax.results import analysis
 from hpjax.results.store.rows import STATUS_DTYPE, Status
-from hpjax.results.table import Alternative, Takeover, TrialTable
+from hpjax.results.table import Alternative, CloneRecord, TrialTable
 
 NAN = np.nan
 
@@ -91,7 +91,11 @@ def test_ranges_are_those_of_the_alternative():
 
 
 def test_descent_follows_the_states():
-    lineage = [Takeover(1, 5, 0, {"rate": 0.2}), Takeover(2, 5, 4, {"rate": 0.7}), Takeover(2, 8, 1, {"rate": 0.3})]
+    lineage = [
+        CloneRecord(1, 5, 0, {"rate": 0.2}),
+        CloneRecord(2, 5, 4, {"rate": 0.7}),
+        CloneRecord(2, 8, 1, {"rate": 0.3}),
+    ]
     taken = table(lineage=lineage)
     first = taken.first_hparams[0]
     assert taken.descent(2) == [(0, 0, first), (1, 5, {"rate": 0.2}), (2, 8, {"rate": 0.3})]

@@ -135,7 +135,7 @@ def result():
 def test_states_are_those_of_the_lineage(result):
     """Of every trial the weights that its recorded ancestors' rates make, one after the other."""
     assert len(result.lineage) >= 3 * 3, "a quarter of twelve, at steps 10, 20 and 30"
-    assert {takeover.step for takeover in result.lineage} == {10, 20, 30}
+    assert {clone.step for clone in result.lineage} == {10, 20, 30}
     assert (result.statuses == "complete").all()
     longest = 0
     for trial in result:
@@ -159,13 +159,13 @@ def test_packing_changes_no_bit_of_a_population(result):
 
 @pytest.mark.parametrize(("memory", "waves"), [(200, 2), (60, 12)])
 def test_waves_are_one_population(result, monkeypatch, memory, waves):
-    """Where memory is short, members take over the states of members that wait on the host."""
+    """Where memory is short, members clone the states of members that wait on the host."""
     monkeypatch.setattr(sharding, "memory", lambda: memory)
     small = sweep(devices=1)
     assert len(small.plan().arrangements[0].waves) == waves
     other = ran(small)
     home = {t: w for w, trials in enumerate(small.plan().arrangements[0].waves) for t in trials}
-    assert any(home[takeover.trial] != home[takeover.source] for takeover in other.lineage)
+    assert any(home[clone.trial] != home[clone.source] for clone in other.lineage)
     assert other.lineage == result.lineage
     assert same_bits(other.curves("valid/loss"), result.curves("valid/loss"))
     assert all(same_bits(a.restore(1), b.restore(1)) for a, b in zip(result, other, strict=True))
@@ -213,7 +213,7 @@ def test_a_diverged_member_begins_again_from_a_better_one():
     points = hpx.Manual([{"rate": rate} for rate in (0.01, 0.02, 0.03, 0.04, 500.0)])
     found = sweep(sampler=points, replicates=1).run(progress=False)
     assert (found.statuses == "complete").all()
-    first = next(takeover for takeover in found.lineage if takeover.trial == 4)
+    first = next(clone for clone in found.lineage if clone.trial == 4)
     assert (first.step, first.source) == (10, 3)
     curve = found.curves("valid/loss")[4, 0]
     assert np.flatnonzero(np.isnan(curve)).tolist() == [1], "the evaluation at which it was lost"
@@ -317,6 +317,6 @@ def test_the_test_split_is_seen_through_what_a_member_ended_with():
     points = hpx.Manual([{"rate": 0.1 * i, "scale": ten} for i in range(1, 6)])
     scheduler = hpx.PBT(every=5, exploit="tournament")
     found = hpx.Sweep(made, space, sampler=points, scheduler=scheduler, seed=1).run(progress=False)
-    assert any(takeover.hparams["scale"] == "one" for takeover in found.lineage)
+    assert any(clone.hparams["scale"] == "one" for clone in found.lineage)
     assert found.best.hparams["scale"] == "one"
     assert found.test()["test/loss"] == found.best.metrics["valid/loss"]

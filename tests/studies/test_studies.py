@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import flax.linen as nn
 import jax
@@ -403,7 +404,7 @@ def test_the_command_line_draws_what_a_directory_has(tmp_path):
     assert str(tmp_path / "run" / "scaling.png") in done.output.splitlines()
     other = hpx.Sweep(decay(5), SPACE & hpx.Space(batch_size=4), trials=1).run(tmp_path / "other", progress=False)
     assert recorded_answer(other) is None
-    with pytest.raises(hpx.RunError, match=r"other' was not run as a batch-scaling study\. Give a target yourself"):
+    with pytest.raises(hpx.RunError, match=r"other' was not run as a batch-scaling study\. Write its target"):
         BatchScalingResult.load(tmp_path / "other")
 
 
@@ -680,7 +681,10 @@ def test_budgets():
             {"batch_sizes": [4, 80], "program": dataclasses.replace(decay(9), data=blobs())},
             r"BatchScaling.batch_sizes = 80: must be at most 54, the examples of the training split",
         ),
-        ({"target": 50.0}, r"BatchScaling.target = 50.0: is met before the first step, at which valid/loss is"),
+        (
+            {"target": 50.0},
+            r"BatchScaling.target = 50.0: is met before the first step, at which valid/loss is .*\. Write target=\d",
+        ),
         ({"target": "low"}, r"BatchScaling.target = 'low'"),
         ({"trials": 0}, r"BatchScaling.trials = 0"),
         ({"steps": 10, "epochs": 1}, r"BatchScaling.epochs = 1: cannot be combined with steps"),
@@ -693,6 +697,15 @@ def test_bad_input(changes, message):
     with compilations() as programs, pytest.raises(hpx.InputError, match=message):
         BatchScaling(**given).run(progress=False)
     assert not any("segment" in name for name in programs)
+
+
+@pytest.mark.parametrize(("better", "target"), [(hpx.minimize, 50.0), (hpx.maximize, -50.0)])
+def test_the_target_that_an_error_names_is_not_met_before_the_first_step(better, target):
+    study = BatchScaling(decay(9), SPACE, [4, 8], target, objective=better("valid/loss"), trials=2)
+    with pytest.raises(hpx.InputError, match="is met before the first step") as caught:
+        study.run(progress=False)
+    advised = float(re.fullmatch(r"Write target=(\S+)\.", caught.value.remedy)[1])
+    assert len(dataclasses.replace(study, target=advised).run(progress=False).result) == 4
 
 
 def test_results_of_other_kinds_are_refused():

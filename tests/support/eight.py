@@ -100,8 +100,8 @@ def spreading():
     print("spread over 8 devices: shard_map and pmap agree in every bit, no collective in a segment")
 
 
-def elsewhere(folder):
-    """Runs that began on 4 devices go on on others, and in the other way."""
+def resuming(folder):
+    """Resumes runs that began on 4 devices on 1, 2 and 8, with the other way of spreading."""
     ways = (("halving", "shard_map", "pmap", (1, 8)), ("population", "pmap", "shard_map", (2,)))
     for name, spread, other, numbers in ways:
         expected = SWEEPS[name].run(progress=False)
@@ -118,4 +118,4 @@ def elsewhere(folder):
 
 
 if __name__ == "__main__":
-    {"spreading": spreading, "elsewhere": lambda: elsewhere(sys.argv[2])}[sys.argv[1]]()
+    {"spreading": spreading, "resuming": lambda: resuming(sys.argv[2])}[sys.argv[1]]()

@@ -199,10 +199,10 @@ def accumulating(every):
 
 @pytest.mark.slow
 def test_decisions_amid_accumulated_gradients():
-    """A decision after 4 calls, where 3 make a step: half of the next step's gradients are taken over too."""
+    """A decision after 4 calls, where 3 make a step: half of the next step's gradients are cloned too."""
     sweep = accumulating(4)
     result = sweep.run(progress=False)
-    assert {takeover.step for takeover in result.lineage} >= {1, 2}
+    assert {clone.step for clone in result.lineage} >= {1, 2}
     assert all(sweep.replay(trial).agrees for trial in result)
 
 
@@ -216,7 +216,7 @@ def test_two_decisions_within_a_step_are_refused():
 
 
 class Swap(hpx.Scheduler):
-    """At step 10 two trials take over each other's state, at 20 another takes over one of them; at 30 one stops."""
+    """At step 10 two trials clone each other's state, at 20 another clones one of them; at 30 one stops."""
 
     def decide(self, race):
         return [0] if race.step == 30 else []

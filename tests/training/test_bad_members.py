@@ -183,7 +183,7 @@ def test_a_bad_member_of_a_population_begins_again_from_a_good_one():
     scheduler = hpx.PBT(every=EVERY, share=0.01)  # one at each decision
     expected = run({}, scheduler=scheduler)
     found = run({2: "batch"}, scheduler=scheduler)
-    assert [takeover.trial for takeover in found.lineage if takeover.step == 2 * EVERY][:1] == [2]
+    assert [clone.trial for clone in found.lineage if clone.step == 2 * EVERY][:1] == [2]
     assert np.isnan(found.curves("valid/loss")[2, :, 1]).all(), "the evaluation at which it was lost"
     others = [trial for trial in range(6) if trial not in {t.trial for r in (found, expected) for t in r.lineage}]
     assert len(others) == 3

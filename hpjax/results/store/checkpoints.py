@@ -19,7 +19,9 @@ import numpy as np
 from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
 from hpjax.core.format import size
-from hpjax.results.store.validation import memory, read_json
+from hpjax.engine.machine import host_memory
+from hpjax.results.store.files import WRITABLE
+from hpjax.results.store.validation import read_json
 
 FOLDER = "checkpoints"
 KEPT = 2
@@ -35,8 +37,8 @@ class Checkpoints:
     """The checkpoints of a run directory, the last two of them.
 
     Args:
-      directory: of the run.
-      seconds: between checkpoints, or more where they are costly; 0 writes one after every event, whatever it costs.
+      directory: the run directory.
+      seconds: the time between checkpoints, more where they are costly; 0 writes one after every event, at any cost.
 
     Raises:
       RunError: the folder cannot be used.
@@ -51,7 +53,9 @@ class Checkpoints:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._manager = _manager(ocp, self._folder)
         except Exception as error:  # whatever odd files make Orbax say
-            raise RunError(f"{self._folder} cannot be used: {_first_line(error)}. Delete it.") from None
+            raise RunError(
+                f"{self._folder} cannot be used: {_first_line(error)}. Delete it, and run the same command again."
+            ) from None
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
         self._number = max(self._manager.all_steps(), default=-1)
@@ -85,6 +89,7 @@ class Checkpoints:
         self._writing = self._writer.submit(self._write, self._number, arrays, took)
 
     def _write(self, number: int, arrays: Arrays, took: float) -> None:
+        """Writes a checkpoint, in the thread of the writer."""
         begun, args = time.monotonic(), self._ocp.args
         # Orbax stores no empty arrays; their shapes say all of them.
         empty = {name: [list(a.shape), str(a.dtype)] for name, a in arrays.items() if a.size == 0}
@@ -116,6 +121,7 @@ class Checkpoints:
         return None
 
     def _load(self, number: int, check: Callable[[Shapes], None]) -> Arrays:
+        """Returns the arrays of a checkpoint. Raises an error of any kind where it is damaged."""
         args = self._ocp.args
         shapes = self._shapes(number)
         meta = self._manager.restore(number, args=args.Composite(meta=args.JsonRestore()))["meta"]
@@ -148,7 +154,7 @@ class Checkpoints:
             if any(n > max(m, 1) for n, m in zip(array.storage.chunk_shape, array.shape, strict=True)):
                 raise ValueError(f"{name} has chunks of {array.storage.chunk_shape} for a shape of {array.shape}")
         needed = sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in found.values())
-        if needed > memory():
+        if needed > host_memory():
             raise ValueError(f"its arrays take {size(needed)}, more than the memory of this host")
         return {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in found.items()}
 
@@ -163,7 +169,7 @@ class Checkpoints:
                 self._writing.result()
             except Exception as error:
                 raise RunError(
-                    f"the checkpoint in {self._folder} could not be written: {_first_line(error)}."
+                    f"the checkpoint in {self._folder} could not be written: {_first_line(error)}. {WRITABLE}"
                 ) from None
 
     def remove(self) -> None:
@@ -184,7 +190,7 @@ class Checkpoints:
             try:
                 self._manager.close()
             except Exception as error:  # what could not be written, once more
-                raise RunError(f"{self._folder} could not be written: {_first_line(error)}.") from None
+                raise RunError(f"{self._folder} could not be written: {_first_line(error)}. {WRITABLE}") from None
 
 
 def forget(directory: Path) -> None:
@@ -218,10 +224,12 @@ def _manager(ocp: Any, folder: Path) -> Any:
 
 
 def _first_line(error: Exception) -> str:
+    """Returns the first line of an error's message without its stop; the error's type where it has no message."""
     return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
 
 
 def _empty(shape: list[int], dtype: str) -> Array:
+    """Returns an array without elements; raises ``ValueError`` where one of this shape would have some."""
     if 0 not in shape:
         raise ValueError(f"an empty array has the shape {shape}")
     return np.zeros(shape, dtype)

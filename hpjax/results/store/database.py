@@ -65,41 +65,44 @@ class Column(NamedTuple):
 
 
 def _column(kind: str, rule: str = "") -> Column:
+    """Returns a column of values of one type of SQLite, which must fit a rule as well."""
     return Column(kind, " AND ".join(filter(None, (f"typeof({{0}}) = '{kind.lower()}'", rule))))
 
 
-def _whole(least: int = 0) -> Column:
+def _integer(least: int = 0) -> Column:
+    """Returns a column of integers, ``least`` or more."""
     return _column("INTEGER", f"{{0}} BETWEEN {least} AND {2**31 - 1}")
 
 
 def _one_of(allowed: Collection[str]) -> Column:
+    """Returns a column of texts that are among these."""
     return _column("TEXT", f"{{0}} IN ({', '.join(repr(str(each)) for each in allowed)})")
 
 
 _SIZE = "CASE dtype WHEN '<f8' THEN 8 ELSE 4 END"
-_WHOLE, _TEXT, _SECONDS = _whole(), _column("TEXT"), _column("REAL", "{0} BETWEEN 0 AND 1e15")
+_INTEGER, _TEXT, _SECONDS = _integer(), _column("TEXT"), _column("REAL", "{0} BETWEEN 0 AND 1e15")
 _OF_TRIAL = "FOREIGN KEY ({}) REFERENCES trials ON DELETE CASCADE"
 
 COLUMNS: dict[str, dict[str, Column]] = {
     "trials": {
-        "trial": _WHOLE,
-        "round": _WHOLE,
-        "grp": _WHOLE,
-        "wave": _whole(least=NO_WAVE),
-        "width": _whole(least=1),
+        "trial": _INTEGER,
+        "round": _INTEGER,
+        "grp": _INTEGER,
+        "wave": _integer(least=NO_WAVE),
+        "width": _integer(least=1),
         "hparams": _TEXT,
     },
-    "lanes": {"trial": _WHOLE, "replicate": _WHOLE, "status": _one_of(STATUSES), "step": _WHOLE},
+    "lanes": {"trial": _INTEGER, "replicate": _INTEGER, "status": _one_of(STATUSES), "step": _INTEGER},
     "curves": {
-        "wave": _WHOLE,
-        "segment": _WHOLE,
+        "wave": _INTEGER,
+        "segment": _INTEGER,
         "metric": _TEXT,
         "dtype": _one_of(DTYPES),
         "data": _column("BLOB", f"length({{0}}) % {_SIZE} = 0"),
     },
-    "clones": {"trial": _WHOLE, "step": _WHOLE, "source": _WHOLE, "hparams": _TEXT},
-    "compilations": {"grp": _WHOLE, "seconds": _SECONDS},
-    "tests": {"trial": _WHOLE, "metrics": _TEXT},
+    "clones": {"trial": _INTEGER, "step": _INTEGER, "source": _INTEGER, "hparams": _TEXT},
+    "compilations": {"grp": _INTEGER, "seconds": _SECONDS},
+    "tests": {"trial": _INTEGER, "metrics": _TEXT},
     "finished": {"seconds": _SECONDS},
 }
 KEYS = {
@@ -114,6 +117,7 @@ KEYS = {
 
 
 def _create(table: str) -> str:
+    """Returns the SQL that creates a table."""
     # The tables are not STRICT, since the Python of long-lived clusters links an SQLite from before 3.37.
     columns = [f"{n} {each.kind} NOT NULL CHECK ({each.rule.format(n)})" for n, each in COLUMNS[table].items()]
     rowids = " WITHOUT ROWID" if table in ("lanes", "curves") else ""
@@ -133,7 +137,7 @@ def check_schema(database: sqlite3.Connection, where: str) -> None:
 
     Args:
       database: whichever was opened.
-      where: its path, for the error.
+      where: the path of the database, for the error.
 
     Raises:
       sqlite3.Error: the database cannot be read, or has no tables, as after a run that was killed right away.
@@ -156,7 +160,7 @@ def check_rows(database: sqlite3.Connection, where: str, replicates: int) -> Non
 
     Args:
       database: one with the schema of a run.
-      where: its path, for the error.
+      where: the path of the database, for the error.
       replicates: how many lanes each trial has.
 
     Raises:

@@ -10,6 +10,8 @@ from typing import IO
 from hpjax.core.errors import RunError
 
 LOCK = ".lock"
+# The remedy where a run directory that could be written before cannot be written any more.
+WRITABLE = "Free space on its disk, or chmod u+w the directory; then run the same command again to continue."
 
 
 def write_text(path: Path, content: str) -> None:
@@ -25,7 +27,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def part_of(path: Path) -> Path:
-    """Returns where ``write_bytes`` writes what is not whole yet."""
+    """Returns the temporary file that ``write_bytes`` fills before it takes the name ``path``."""
     return path.with_name(path.name + ".part")
 
 
@@ -46,7 +48,9 @@ def locked(directory: Path) -> IO[str]:
     try:
         file = (directory / LOCK).open("w")
     except OSError as error:
-        raise RunError(f"run directory {str(directory)!r} cannot be written: {error}. Choose another.") from None
+        raise RunError(
+            f"run directory {str(directory)!r} cannot be written: {error}. Choose one where you may write files."
+        ) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -84,4 +88,4 @@ def guard(directory: Path) -> None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            raise RunError(f"{folder!r} cannot be read: {error}. Make it readable.") from None
+            raise RunError(f"{folder!r} cannot be read: {error}. Type chmod -R u+rX {directory}.") from None

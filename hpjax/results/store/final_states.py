@@ -10,10 +10,10 @@ from msgspec import Struct
 
 from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
-from hpjax.results.store.files import write_text
-from hpjax.results.store.validation import Whole, convert, damaged, read_json
+from hpjax.results.store.files import WRITABLE, write_text
+from hpjax.results.store.validation import NonNegative, convert, damaged, read_json
 
-KeyPath = tuple[str | Whole, ...]
+KeyPath = tuple[str | NonNegative, ...]
 # Path and array of every leaf of a state: of one lane, or stacked, (lanes, ...).
 Leaves = Sequence[tuple[KeyPath, Array]]
 
@@ -43,7 +43,7 @@ class States:
         """Keeps the final states of a wave.
 
         Args:
-          wave: its number.
+          wave: the number of the wave.
           lanes: int32 (lanes, 2), trial and replicate of each row.
           leaves: path and stacked array, (lanes, ...), of every leaf.
 
@@ -64,7 +64,7 @@ class States:
             np.save(folder / LANES, lanes)
             write_text(folder / TREE, json.dumps(msgspec.to_builtins(tree), indent=1) + "\n")
         except OSError as error:
-            raise RunError(f"final states cannot be written: {error}.") from None
+            raise RunError(f"final states cannot be written: {error}. {WRITABLE}") from None
 
     def of(self, wave: int) -> tuple[Array, Leaves]:
         """Returns the final states of a wave in a directory, as ``add`` got them; memory-mapped.
@@ -93,6 +93,7 @@ class States:
         return [(path, np.array(array[row[0]])) for path, array in leaves]
 
     def _opened(self, wave: int, trial: int) -> tuple[Array, Leaves]:
+        """Returns the final states of a wave in the directory, for reading that of a trial."""
         assert self._folder is not None
         folder = self._folder / f"wave-{wave}"
         if not (folder / TREE).exists():
@@ -104,7 +105,11 @@ class States:
 
 
 def _running(trial: int) -> RunError:
-    return RunError(f"the final state of trial {trial} is not there yet: trials that run with it are still running.")
+    """Returns the error for a final state that is not written yet."""
+    return RunError(
+        f"the final state of trial {trial} is not there yet: its wave is still running. "
+        "Finish the run: sweep.run(directory)."
+    )
 
 
 def read_states(folder: Path) -> tuple[Array, Leaves]:

@@ -8,16 +8,17 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct
 
 from hpjax.core.errors import RunError
 from hpjax.results.store.files import LOCK, guard, part_of, write_text
-from hpjax.results.store.validation import Name, Positive, Real, Whole, convert, damaged, read_json, texts
+from hpjax.results.store.validation import Finite, Name, NonNegative, Positive, convert, damaged, read_json, texts
 
-MANIFEST, FORMAT = "manifest.json", 2
+MANIFEST = "manifest.json"
+FORMAT: Final = 2
 # These fields of a sweep follow from its space, and are not reported where the space itself differs.
 FOLLOWING = ("ranges", "options", "scales")
 # These fields may be printed to a terminal, and hold no character that steers it.
@@ -41,13 +42,13 @@ class StudyRecord(Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
       kind: which study, such as ``"batch scaling"``.
-      target: of the objective's metric.
+      target: the value of the objective's metric that a trial must pass.
       over: the hyperparameter that the study varies.
-      complete: how many complete trials of each of its values count; None for all.
+      complete: how many complete trials of each value of ``over`` count; None for all.
     """
 
     kind: str
-    target: Real
+    target: Finite
     over: Name
     complete: Positive | None
 
@@ -66,24 +67,24 @@ class SweepRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
       shard: which shards of the sweep are in this directory, such as ``("1/4",)``; None for all.
       rounds: trials of each round.
       replicates: lanes of each trial; with folds, replicates times folds.
-      folds: of cross-validation, None without.
-      sampler, scheduler: type and settings.
+      folds: the number of folds of cross-validation, None without.
+      sampler, scheduler: their types and settings; None without a scheduler.
       points: a digest of the trials' hyperparameters.
       objective: metric, direction and quantile.
-      seed: of the sweep.
+      seed: the seed of the sweep.
       randomness: ``"shared"`` or ``"independent"``.
-      width: lanes that a device computes at once, of each group.
-      kernels: of convolutions, of each group.
-      steps: of each trial; a digest where trials differ.
-      eval_every: steps from one evaluation to the next, of all groups.
-      program: what the program says of itself.
-      code, data: digests of the program and of each split, of a run that is recorded in a directory.
+      width: for each group, how many lanes a device computes in parallel.
+      kernels: for each group, the kernels of its convolutions: ``"batched"`` or ``"xla"``.
+      steps: the optimizer steps of each trial; a digest where trials differ.
+      eval_every: all distances between evaluations, in calls of ``step``, that some group has.
+      program: ``Program.describe``, as text.
+      code, data: digests of the program and of each split; None for a run that is kept in memory.
       study: which study the sweep answers, None for none.
     """
 
     space: dict[str, dict[str, str]]
     names: tuple[Name, ...]
-    ranges: tuple[dict[str, tuple[Real, Real, Scale]], ...]
+    ranges: tuple[dict[str, tuple[Finite, Finite, Scale]], ...]
     options: tuple[dict[str, tuple[str, ...]], ...]
     scales: dict[str, Scale]
     metrics: tuple[str, ...]
@@ -122,20 +123,20 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     """What a run says of itself.
 
     Attributes:
-      format: of the run directory.
-      extended: how often the run went on after it was finished.
-      extended_by: the commands by which it did.
+      format: the format of the run directory, ``FORMAT``.
+      extended: how often the run was extended after it was finished.
+      extended_by: the commands that extended it.
       created: when the run began, in UTC.
-      command: which began it, program and arguments.
-      versions: of Python and of packages.
-      devices: on which it ran.
-      sweep: what ran.
+      command: the command that began it, program and arguments.
+      versions: the versions of Python and of packages.
+      devices: the devices on which it ran.
+      sweep: the sweep that ran.
       plan: the plan as lines of text.
-      merged: how each shard ran, of what was merged from shards.
+      merged: how each shard ran; empty unless the run was merged from shards.
     """
 
     format: Literal[2]
-    extended: Whole
+    extended: NonNegative
     extended_by: tuple[tuple[str, ...], ...]
     created: str
     command: tuple[str, ...]
@@ -151,7 +152,7 @@ _command: ContextVar[Sequence[str] | None] = ContextVar("command", default=None)
 
 @contextmanager
 def recording_command(words: Sequence[str]) -> Iterator[None]:
-    """Has manifests that are written in its body record this command.
+    """Makes manifests that are written in its body record this command.
 
     Without it they record ``sys.argv``, which is another command where the command line runs within a program.
     """
@@ -162,12 +163,24 @@ def recording_command(words: Sequence[str]) -> Iterator[None]:
         _command.reset(before)
 
 
-def origin() -> dict[str, Any]:
-    """Returns when and by which command something is written, for its manifest."""
+class Origin(NamedTuple):
+    """When and by which command a run directory is written.
+
+    Attributes:
+      created: the time in UTC, ISO 8601.
+      command: program and arguments.
+    """
+
+    created: str
+    command: tuple[str, ...]
+
+
+def origin() -> Origin:
+    """Returns the present time and the command that runs, for a manifest."""
     command, argv = _command.get(), sys.argv
     if command is None:
         command = [Path(argv[0]).name, *argv[1:]] if argv else []
-    return {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "command": (*command,)}
+    return Origin(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), (*command,))
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -187,7 +200,8 @@ def read_manifest(directory: Path) -> Manifest:
         found = read_json(path)
     except FileNotFoundError:
         raise RunError(
-            f"{str(directory)!r} is no run directory: it has no {MANIFEST}. Name the folder of a run."
+            f"{str(directory)!r} is no run directory: it has no {MANIFEST}. Name a folder that "
+            "sweep.run(directory) or hpjax run --dir DIR wrote."
         ) from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise RunError(f"{path} is no manifest of format {FORMAT}. Read it with the hpjax that wrote it.")
@@ -225,6 +239,7 @@ def differences(there: Any, here: Any) -> list[str]:
 
 
 def _differences(there: Any, here: Any, at: str) -> Iterator[str]:
+    """Yields what differs between two JSON values below the field ``at``."""
     if isinstance(there, dict) and isinstance(here, dict):
         for name in dict.fromkeys([*there, *here]):
             yield from _differences(there.get(name), here.get(name), f"{at}.{name}" if at else name)
@@ -237,12 +252,12 @@ def recorded_manifest(path: Path) -> Manifest | None:
     return read_manifest(path) if (path / MANIFEST).is_file() else None
 
 
-def recorded(path: Path, manifest: Manifest) -> Manifest | None:
+def matching_manifest(path: Path, manifest: Manifest) -> Manifest | None:
     """Returns the manifest of this sweep's run in a directory, None where the directory is free for a run.
 
     Args:
       path: the directory.
-      manifest: of the sweep that is about to run.
+      manifest: the manifest of the sweep that is about to run.
 
     Raises:
       RunError: the directory holds something else.
@@ -250,7 +265,7 @@ def recorded(path: Path, manifest: Manifest) -> Manifest | None:
     if not path.exists():
         return None
     if not path.is_dir():
-        raise RunError(f"{str(path)!r} is a file, not a run directory. Choose another name.")
+        raise RunError(f"{str(path)!r} is a file, not a run directory. Name a folder: runs/1.")
     if not (path / MANIFEST).exists():
         # A run that was interrupted right at its beginning leaves no more than these.
         if {each.name for each in path.iterdir()} - {LOCK, part_of(path / MANIFEST).name}:

@@ -50,10 +50,12 @@ class RunReader:
 
     @property
     def _where(self) -> str:
+        """The database in words, for errors."""
         return "the database" if self.directory is None else str(self.directory / DATABASE)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
+        """Raises errors of SQLite in its body as ``RunError``."""
         try:
             yield
         except sqlite3.Error as error:
@@ -62,6 +64,7 @@ class RunReader:
             ) from None
 
     def _read(self, query: str) -> list[Any]:
+        """Returns all rows of a query."""
         with self._reading():
             return self._db.execute(query).fetchall()
 
@@ -78,7 +81,7 @@ class RunReader:
         """Returns (wave, segment) to the arrays of that evaluation, (live lanes,) each.
 
         Args:
-          metrics: of the run.
+          metrics: the names of the run's metrics.
           shape: trials and replicates.
 
         Raises:

@@ -5,10 +5,9 @@ from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from numpy.typing import NDArray
-
+from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
-from hpjax.results.store.validation import is_whole
+from hpjax.results.store.validation import is_int
 
 
 class Status(StrEnum):
@@ -64,9 +63,9 @@ class Planned(NamedTuple):
     """A trial that was begun.
 
     Attributes:
-      trial: its id.
-      round, group, wave: numbers of those that it is in; ``NO_WAVE`` where another shard trains it.
-      width: lanes that a device computes at once in its wave.
+      trial: the trial's id.
+      round, group, wave: the numbers of its round, group and wave; wave is ``NO_WAVE`` where another shard trains it.
+      width: how many lanes a device computes in parallel in its wave.
       hparams: name to value, as JSON has it.
     """
 
@@ -78,15 +77,13 @@ class Planned(NamedTuple):
     hparams: dict[str, Any]
 
 
-def check_arrays(
-    where: str, arrays: Mapping[str, NDArray[Any]], metrics: Collection[str], shape: tuple[int, int]
-) -> None:
+def check_arrays(where: str, arrays: Mapping[str, Array], metrics: Collection[str], shape: tuple[int, int]) -> None:
     """Raises unless the arrays of one evaluation are of known metrics, trials and replicates.
 
     Args:
       where: the database, for the error.
       arrays: metric to values, (live lanes,); ``trial``, ``replicate`` and ``step`` are among them.
-      metrics: of the run.
+      metrics: the names of the run's metrics.
       shape: trials and replicates.
 
     Raises:
@@ -122,12 +119,13 @@ def metrics_of(text: str) -> dict[str, float]:
     """
     found = _object(text)
     for name, value in found.items():
-        if not (name.startswith("test/") and name.isprintable() and (type(value) is float or is_whole(value))):
+        if not (name.startswith("test/") and name.isprintable() and (type(value) is float or is_int(value))):
             raise RunError(f"the database has metrics {text[:100]!r}, which no run writes. {DAMAGED}")
     return {name: float(value) for name, value in found.items()}
 
 
 def _object(text: str) -> dict[str, Any]:
+    """Returns a JSON object as a dict; raises ``RunError`` where the text is none."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -138,6 +136,7 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _plain(value: Any, levels: int) -> bool:
+    """Returns whether a JSON value holds numbers, strings, booleans and null, and lists of them ``levels`` deep."""
     if isinstance(value, list):
         return levels > 0 and all(_plain(each, levels - 1) for each in value)
     return value is None or type(value) in (bool, float, str) or (type(value) is int and abs(value) < 2**63)

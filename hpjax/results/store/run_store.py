@@ -13,7 +13,7 @@ import numpy as np
 from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
 from hpjax.results.store.database import DATABASE, JOURNAL, SCHEMA, connected, for_reading, opened
-from hpjax.results.store.files import guard, locked, remove
+from hpjax.results.store.files import WRITABLE, guard, locked, remove
 from hpjax.results.store.final_states import States
 from hpjax.results.store.manifest import Manifest, read_manifest, write_manifest
 from hpjax.results.store.reader import RunReader
@@ -23,6 +23,7 @@ STATES = "states"
 
 
 def _end(database: sqlite3.Connection, lock: IO[str] | None) -> None:
+    """Closes the database, and then the lock of the directory."""
     database.close()
     if lock is not None:
         lock.close()
@@ -34,7 +35,7 @@ class Store(RunReader):
     The database is in WAL mode with one transaction a segment, so that it can be read while the run goes on.
 
     Attributes:
-      directory: the run's; None where all is in memory.
+      directory: the run directory; None where all is in memory.
       states: the final states.
     """
 
@@ -82,7 +83,7 @@ class Store(RunReader):
                     lock.close()
                 raise RunError(
                     f"run directory {str(directory)!r} cannot be written: {error}. "
-                    "Choose one in a place that you may write to."
+                    "Choose a directory where you may write files: sweep.run(directory), or hpjax run --dir DIR."
                 ) from None
         store = cls(database, directory, lock)
         with store.transaction():
@@ -113,7 +114,7 @@ class Store(RunReader):
         """Returns the store of a host that does not write: a database in memory, states that another host writes.
 
         Args:
-          directory: the run's.
+          directory: the run directory.
           content: what ``dump`` returned on the host that writes, None for a new run.
         """
         store = cls(connected(":memory:"), directory, follows=True)
@@ -134,9 +135,9 @@ class Store(RunReader):
         """Deletes what was written after a checkpoint.
 
         Args:
-          rounds: how many had begun by then.
-          evaluations: of each wave of the last round, how many were recorded.
-          clones: how many were recorded.
+          rounds: how many rounds had begun by then.
+          evaluations: number of each wave of the last round to how many evaluations of it were recorded.
+          clones: how many clones were recorded.
           lanes: the status of every lane at the checkpoint.
         """
         # With a trial go its lanes, clones and test, as the schema says.
@@ -170,7 +171,7 @@ class Store(RunReader):
         """Returns the store of a finished run, for reading; None where the run is not finished or has no database.
 
         Args:
-          directory: of the run.
+          directory: the run directory.
           extended: how often the run went on after it was finished, as its manifest says.
 
         Raises:
@@ -199,7 +200,7 @@ class Store(RunReader):
                 raise
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            raise RunError(f"{self.directory or 'the database'} cannot be written: {error}. Choose another.") from None
+            raise RunError(f"{self.directory or 'the database'} cannot be written: {error}. {WRITABLE}") from None
 
     def add_trials(self, rows: Iterable[Planned], replicates: int) -> None:
         """Adds trials with running lanes; those without a wave are in other shards."""
@@ -234,8 +235,8 @@ class Store(RunReader):
         """Deletes what waves recorded, so that they begin anew.
 
         Args:
-          waves: their numbers.
-          trials: all that train in them.
+          waves: the numbers of the waves.
+          trials: the ids of all trials in them.
         """
         self._db.executemany("DELETE FROM curves WHERE wave = ?", ((wave,) for wave in waves))
         rows = [(trial,) for trial in trials]
@@ -248,8 +249,8 @@ class Store(RunReader):
         """Adds the values of one evaluation.
 
         Args:
-          wave: its number.
-          segment: number of the evaluation.
+          wave: the number of the wave.
+          segment: the number of the evaluation within the wave.
           arrays: metric to values, (live lanes,); ``trial``, ``replicate`` and ``step`` are among them.
         """
         self._db.executemany(
@@ -286,16 +287,17 @@ class Store(RunReader):
             database.execute("INSERT OR REPLACE INTO tests VALUES (?, ?)", row)
             database.close()
         except sqlite3.Error as error:
-            raise RunError(f"{self.directory} cannot be written: {error}. Make it writable.") from None
+            raise RunError(f"{self.directory} cannot be written: {error}. {WRITABLE}") from None
 
     def finish(self, seconds: float) -> None:
         """Records that the run is complete.
 
         Args:
-          seconds: its duration.
+          seconds: the duration of the run.
         """
         self._db.execute("INSERT INTO finished VALUES (?)", (seconds,))
 
 
 def _dtype(array: Array) -> str:
+    """Returns the dtype in which the database keeps an array of a curve."""
     return "<i4" if array.dtype.kind in "iub" else "<f8" if array.dtype == np.float64 else "<f4"

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 import reprlib
 from collections.abc import Iterator
@@ -17,10 +16,10 @@ from hpjax.core.errors import RunError
 # No JSON file that a run writes comes near these limits.
 MOST_BYTES, MOST_LEVELS = 64 * 2**20, 32
 
-# Types of fields that msgspec checks. ``Real`` leaves out the infinity that JSON's ``1e999`` becomes.
-Whole = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+# Types of fields that msgspec checks. ``Finite`` leaves out the infinity that JSON's ``1e999`` becomes.
+NonNegative = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Real = Annotated[float, Meta(gt=-1e300, lt=1e300)]
+Finite = Annotated[float, Meta(gt=-1e300, lt=1e300)]
 Name = Annotated[str, Meta(pattern=r"\A[^\W\d]\w*\Z")]
 
 T = TypeVar("T")
@@ -51,10 +50,12 @@ def read_json(path: Path) -> Any:
 
 
 def _inside(value: dict[str, Any] | list[Any]) -> Any:
+    """Returns the values in a JSON object or list."""
     return value.values() if isinstance(value, dict) else value
 
 
 def _refuse(name: str) -> None:
+    """Raises for NaN and infinities, which Python's JSON would read."""
     raise ValueError(f"{name} is no number of JSON")
 
 
@@ -85,7 +86,7 @@ def damaged(where: str, field: str, value: Any, allowed: str) -> RunError:
 
     Args:
       where: the file.
-      field: with dots, such as ``sweep.width``; empty for the whole file.
+      field: the field's path with dots, such as ``sweep.width``; empty for the whole file.
       value: what was found, shown in short.
       allowed: what the field must be, as a sentence without its stop.
     """
@@ -103,16 +104,11 @@ def texts(value: Any) -> Iterator[str]:
             yield from texts(each)
 
 
-def memory() -> int:
-    """Returns the bytes of memory of this host: an array that promises more is damaged, and must not be allocated."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def is_whole(value: Any, least: int = 0, most: int = 2**31 - 1) -> bool:
+def is_int(value: Any, least: int = 0, most: int = 2**31 - 1) -> bool:
     """Returns whether a JSON value is a whole number in a range."""
     return type(value) is int and least <= value <= most
 
 
-def is_real(value: Any) -> bool:
+def is_float(value: Any) -> bool:
     """Returns whether a JSON value is a finite number."""
     return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)

@@ -11,7 +11,7 @@ from hpjax.engine import sharding
 from hpjax.engine.device_errors import OutOfMemoryError, translating_device_errors
 from hpjax.engine.device_lanes import LaneTable
 from hpjax.engine.distributed import several
-from hpjax.results.store.validation import memory
+from hpjax.engine.machine import host_memory
 from hpjax.sweep.planning import width
 from hpjax.sweep.planning.arrange import capacity_of, rate_key, rearranged
 from hpjax.sweep.planning.plan import Group, Plan
@@ -35,7 +35,7 @@ class Budget(NamedTuple):
     """How long measuring may take.
 
     Attributes:
-      begun: when measuring began, by ``time.monotonic``.
+      begun: the time at which measuring began, by ``time.monotonic``.
       seconds: how long it may take.
     """
 
@@ -62,7 +62,7 @@ def tuned(spec: SweepSpec, plan: Plan, always: bool = False) -> Plan:
     run = plan.run_seconds
     # Another sweep of the same program may have measured it since this one was planned.
     plan = rearranged(spec, plan)
-    unknown = [g for g in plan.own_groups if not recall(rate_key(spec, plan, g)).whole]
+    unknown = [g for g in plan.own_groups if not recall(rate_key(spec, plan, g)).finished]
     if not unknown or not (always or run >= WORTH):
         return plan
     programs, budget = GroupPrograms.of(spec), Budget(time.monotonic(), max(SECONDS, SHARE * run))
@@ -81,13 +81,13 @@ def _measure(programs: GroupPrograms, plan: Plan, group: Group, budget: Budget) 
     lanes, arrangement = capacity.lanes_together(len(group.trials)), plan.arrangements[group.number]
     most = width.most(capacity.platform, lanes, capacity.devices)
     begin = min(1 << (arrangement.planned_width - 1).bit_length(), most)
-    took, whole = 0.0, True
+    took, in_time = 0.0, True
     found: dict[tuple[int, str], float | None] = {(rate.width, rate.kernels): rate.speed for rate in recall(key).rates}
 
     def time_left() -> bool:
-        nonlocal whole
-        whole = whole and budget.affords(took)
-        return whole
+        nonlocal in_time
+        in_time = in_time and budget.affords(took)
+        return in_time
 
     def speed(wide: int, kernels: str) -> float | None:
         nonlocal took
@@ -107,7 +107,7 @@ def _measure(programs: GroupPrograms, plan: Plan, group: Group, budget: Budget) 
     width.search(lambda wide: speed(wide, fastest), begin, most, factor, time_left)
     rates = sorted(Rate(wide, each, value) for (wide, each), value in found.items() if value is not None)
     if rates:
-        remember(key, Measured(tuple(rates), whole))
+        remember(key, Measured(tuple(rates), in_time))
 
 
 def _speed(programs: GroupPrograms, plan: Plan, group: Group, wide: int, kernels: str) -> float | None:
@@ -115,21 +115,21 @@ def _speed(programs: GroupPrograms, plan: Plan, group: Group, wide: int, kernels
     spec, devices = programs.spec, plan.devices[0]
     plan = rearranged(spec, plan, {group.number: (wide, kernels)})
     trials = group.trials[: wide * devices]
-    everyone = programs.cohort(plan, group, trials, dict(enumerate(plan.points)))
-    # One chunk on each device. The first lanes of a cohort are those of replicate 0, which may be in one chunk.
+    everyone = programs.lane_table(plan, group, trials, dict(enumerate(plan.points)))
+    # One chunk on each device. The first lanes of a table are those of replicate 0, which may be in one chunk.
     count = min(wide * devices, capacity_of(spec, plan).lanes_together(len(group.trials)))
-    cohort: LaneTable = jax.tree.map(lambda array: array[:count], everyone)
-    cohort = cohort._replace(budget=np.full(count, FOREVER, np.int32))
+    table: LaneTable = jax.tree.map(lambda array: array[:count], everyone)
+    table = table._replace(budget=np.full(count, FOREVER, np.int32))
     block = None
     if spec.stream is not None:
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), spec.stream.shapes)
         block = sharding.put(zeros, programs.mesh, sharding.WHOLE)
     try:
         with translating_device_errors(group.number):
-            compiled = programs.compile(plan, group.number, cohort.h).result()
-            if (compiled.bytes or 0) > (sharding.memory() or memory() // devices):  # CPU devices share the host's
+            compiled = programs.compile(plan, group.number, table.h).result()
+            if (compiled.bytes or 0) > (sharding.memory() or host_memory() // devices):  # CPU devices share the host's
                 return None
-            lanes = programs.lanes(plan, group.number, compiled, cohort)
+            lanes = programs.lanes(plan, group.number, compiled, table)
             lanes.advance(1, False, block)  # untimed: it makes the first states, and touches memory first
             seconds = _seconds_a_step(lambda stop: lanes.advance(stop, False, block))
     except OutOfMemoryError:

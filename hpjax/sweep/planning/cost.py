@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hpjax.core.space import Point
 from hpjax.engine.shapes import ProgramShapes
 from hpjax.engine.tracing import Tracer
 
-# Of how many distinct values the programs are traced; of more values, so many spread over them stand for all.
+# Programs are traced for at most so many distinct values: of more values, so many spread over them stand for all.
 MOST = 3
 
 
@@ -24,7 +25,7 @@ def compare(
     name: str,
     lane_steps: int,
     platform: str,
-    together: ProgramShapes,
+    traced_shapes: ProgramShapes,
 ) -> str:
     """Returns a clause on what tracing a hyperparameter costs against a group for each value, and which is cheaper.
 
@@ -35,23 +36,23 @@ def compare(
       name: a hyperparameter that is traced by selection or by a mask.
       lane_steps: how many steps all these trials take together.
       platform: the platform of the devices.
-      together: the shapes of the program that traces all of ``traced``.
+      traced_shapes: the shapes of the program that traces all of ``traced``.
 
     Returns:
       The clause; empty where all trials have the same value.
     """
     values = sorted({point[name] for point in points}, key=_order)
-    many = len(values)
-    if many == 1:
+    count = len(values)
+    if count == 1:
         return ""
-    spread = _few(values)
     others = [other for other in traced if other != name]
-    found = [tracer.shapes(points[0] | {name: value}, others) for value in spread]
-    apart, one = (sum(each.step.seconds(platform) for each in group) / len(group) for group in (found, [together]))
-    share = together.step.arithmetic / (sum(each.step.arithmetic for each in found) / len(found))
-    compiling = sum(each.compile_seconds for each in found) / len(found) * (many - 1)
-    advice = "cheaper here" if (one - apart) * lane_steps <= compiling else "static=True would be cheaper here"
-    return f"{share:.2g} × the arithmetic of {many} groups, in 1 program for {many}: {advice}"
+    static_shapes = [tracer.shapes(points[0] | {name: value}, others) for value in _sample(values)]
+    static_step = fmean(shapes.step.seconds(platform) for shapes in static_shapes)
+    ratio = traced_shapes.step.arithmetic / fmean(shapes.step.arithmetic for shapes in static_shapes)
+    training = (traced_shapes.step.seconds(platform) - static_step) * lane_steps
+    compiling = fmean(shapes.compile_seconds for shapes in static_shapes) * (count - 1)
+    advice = "cheaper here" if training <= compiling else "static=True would be cheaper here"
+    return f"{ratio:.2g} × the arithmetic of {count} groups, in 1 program for {count}: {advice}"
 
 
 def compare_batches(
@@ -83,41 +84,41 @@ def compare_batches(
     if len(set(sizes)) == 1:
         return ""
     microbatch = batches.microbatch or math.gcd(*sizes)
-    in_wholes, in_parts = (tracer.program.with_microbatch(m) for m in (None, microbatch))
-    if in_wholes is None or in_parts is None:
+    batch_program, micro_program = (tracer.program.with_microbatch(m) for m in (None, microbatch))
+    if batch_program is None or micro_program is None:
         return ""
-    whole, parts = (tracer._replace(program=program) for program in (in_wholes, in_parts))
-    shown = _few(sorted(set(sizes)))
-    apart = [whole.shapes(points[sizes.index(size)], set(traced) - set(sized)) for size in shown]
-    one = parts.shapes(points[0], {*traced, *sized})
+    batch_tracer, micro_tracer = (tracer._replace(program=program) for program in (batch_program, micro_program))
+    sample = _sample(sorted(set(sizes)))
+    batch_shapes = [batch_tracer.shapes(points[sizes.index(size)], set(traced) - set(sized)) for size in sample]
+    micro_shapes = micro_tracer.shapes(points[0], {*traced, *sized})
+    statics = [_static(point, {*traced, *sized}) for point in points]
+    batch_programs, micro_programs = len(set(zip(statics, sizes, strict=True))), len(set(statics))
     steps = [length.steps for length in lengths]
-    groups = [
-        [(_static(point, {*traced, *sized}), each) for point, each in zip(points, own, strict=True)]
-        for own in (sizes, [0] * len(sizes))
-    ]
-    alone, together = (len(set(each)) for each in groups)
-    seconds = np.interp(sizes, shown, [each.step.seconds(platform) for each in apart])
-    many = float(np.dot(steps, seconds)) / devices + alone * sum(each.compile_seconds for each in apart) / len(apart)
-    calls = float(np.dot(steps, [ceil_div(size, microbatch) for size in sizes]))
-    few = calls * one.step.seconds(platform) / devices + together * one.compile_seconds
-    whole_batches = f"{text.count(alone, 'program')} for {len(set(sizes))} batch sizes, {text.duration(many)}"
-    microbatches = f"{text.count(together, 'program')} with microbatch={microbatch}, {text.duration(few)}"
+    step_seconds = np.interp(sizes, sample, [shapes.step.seconds(platform) for shapes in batch_shapes])
+    batch_seconds = float(np.dot(steps, step_seconds)) / devices
+    batch_seconds += batch_programs * fmean(shapes.compile_seconds for shapes in batch_shapes)
+    microsteps = float(np.dot(steps, [ceil_div(size, microbatch) for size in sizes]))
+    micro_seconds = microsteps * micro_shapes.step.seconds(platform) / devices
+    micro_seconds += micro_programs * micro_shapes.compile_seconds
+    count_batch, count_micro = (text.count(number, "program") for number in (batch_programs, micro_programs))
+    whole_batches = f"{count_batch} for {len(set(sizes))} batch sizes, {text.duration(batch_seconds)}"
+    microbatches = f"{count_micro} with microbatch={microbatch}, {text.duration(micro_seconds)}"
     if batches.microbatch is None:
-        return f"{whole_batches}; {microbatches}{_advised(few < many)}"
-    return f"{microbatches}; {whole_batches} without{_advised(many < few)}"
+        return f"{whole_batches}; {microbatches}{_advised(micro_seconds < batch_seconds)}"
+    return f"{microbatches}; {whole_batches} without{_advised(batch_seconds < micro_seconds)}"
 
 
 def _advised(cheaper: bool) -> str:
-    """Returns the end of a clause: whether what stands before it would be cheaper than what the sweep does."""
+    """Returns the end of a clause, which says whether the other way would be cheaper than that of the sweep."""
     return " in all, would be cheaper here" if cheaper else " in all"
 
 
 def _static(point: Point, besides: Collection[str]) -> tuple[tuple[str, str], ...]:
-    """Returns the values of the other hyperparameters, as text: trials that differ in it need programs apart."""
+    """Returns the values of the other hyperparameters, as text: trials that differ in it need programs of their own."""
     return tuple((name, repr(value)) for name, value in sorted(point.items()) if name not in besides)
 
 
-def _few(values: Sequence[Any]) -> list[Any]:
+def _sample(values: Sequence[Any]) -> list[Any]:
     """Returns at most ``MOST`` of some values, spread evenly over them."""
     last = len(values) - 1
     return list(values) if last < MOST else [values[round(i * last / (MOST - 1))] for i in range(MOST)]

@@ -22,7 +22,7 @@ class Group:
     """The trials that share one compiled program.
 
     Attributes:
-      number: from 0, in the order in which groups train.
+      number: the number of the group, from 0, in the order in which groups train.
       static: name to value of the static hyperparameters, on which all of its trials agree.
       eval_every: calls of ``step`` between evaluations.
       trials: the ids of its trials, ascending.

@@ -1,4 +1,4 @@
-"""Programs: makes of the groups of a plan what the engine takes: compiled programs, lanes, and the data."""
+"""Programs: turns the groups of a plan into what the engine takes: compiled programs, lanes, and the data."""
 
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
@@ -67,12 +67,12 @@ class GroupPrograms(NamedTuple):
             train = self.spec.stream.shapes
         return compiling(self.config(plan, group), h, train, valid, self.mesh, plan.arrangements[group].chunks)
 
-    def lanes(self, plan: Plan, group: int, compiled: Compiled, cohort: LaneTable) -> DeviceLanes:
-        """Returns the lanes of a cohort on the devices, before their first step."""
-        return DeviceLanes(self.config(plan, group), compiled, cohort, self.spec.seed, *self.splits)
+    def lanes(self, plan: Plan, group: int, compiled: Compiled, table: LaneTable) -> DeviceLanes:
+        """Returns the lanes of a table on the devices, before their first step."""
+        return DeviceLanes(self.config(plan, group), compiled, table, self.spec.seed, *self.splits)
 
-    def cohort(self, plan: Plan, group: Group, trials: Collection[int], points: Mapping[int, Point]) -> LaneTable:
-        """Returns the lanes of some trials of a group.
+    def lane_table(self, plan: Plan, group: Group, trials: Collection[int], points: Mapping[int, Point]) -> LaneTable:
+        """Returns the table of the lanes of some trials of a group.
 
         Args:
           plan: the plan.

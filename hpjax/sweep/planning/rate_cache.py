@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from hpjax.engine.machine import folder
 from hpjax.results.store.files import write_text
-from hpjax.results.store.validation import is_real, is_whole
+from hpjax.results.store.validation import is_float, is_int
 from hpjax.sweep.planning.width import Rate
 
 # For as long as the process lives, also where the folder cannot be written.
@@ -18,11 +18,11 @@ class Measured(NamedTuple):
 
     Attributes:
       rates: the speeds of some widths; empty where nothing is known.
-      whole: whether the search for the best width came to its end; False if time was up before.
+      finished: whether the search for the best width came to its end; False if time was up before.
     """
 
     rates: tuple[Rate, ...] = ()
-    whole: bool = False
+    finished: bool = False
 
 
 def recall(key: str) -> Measured:
@@ -32,7 +32,7 @@ def recall(key: str) -> Measured:
             read = json.loads((folder() / "widths" / f"{key}.json").read_text())
             rows = read.get("rates") if isinstance(read, dict) else None
             if isinstance(rows, list) and rows and all(map(_is_rate, rows)):
-                _here[key] = Measured(tuple(Rate(*row) for row in rows), read.get("whole") is True)
+                _here[key] = Measured(tuple(Rate(*row) for row in rows), read.get("finished") is True)
     return _here.get(key, Measured())
 
 
@@ -42,7 +42,7 @@ def remember(key: str, measured: Measured) -> None:
     file = folder() / "widths" / f"{key}.json"
     with suppress(OSError):  # without a file the next process measures again
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps({"rates": [list(rate) for rate in measured.rates], "whole": measured.whole}))
+        write_text(file, json.dumps({"rates": [list(rate) for rate in measured.rates], "finished": measured.finished}))
 
 
 def _is_rate(row: Any) -> bool:
@@ -50,8 +50,8 @@ def _is_rate(row: Any) -> bool:
     return (
         isinstance(row, list)
         and len(row) == 3
-        and is_whole(row[0], 1)
+        and is_int(row[0], 1)
         and row[1] in ("batched", "xla")
-        and is_real(row[2])
+        and is_float(row[2])
         and row[2] > 0
     )

@@ -1,4 +1,4 @@
-"""The outcome of a segment: what became of the lanes of a wave, by trial and replicate. Pure."""
+"""A segment that was dispatched, and its outcome: what became of the lanes of a wave, by trial and replicate. Pure."""
 
 from typing import Any, NamedTuple
 
@@ -11,6 +11,22 @@ from hpjax.engine.lane import HEALTHY
 from hpjax.results.store.rows import Change, Status
 from hpjax.sweep.running.scores import Scores
 from hpjax.sweep.running.state import WaveState
+
+
+class DispatchedSegment(NamedTuple):
+    """A segment that was dispatched, with results that are not read yet.
+
+    Attributes:
+      stop: the step at which the segment ends.
+      evaluate: whether it ends with an evaluation.
+      since: when it was dispatched, by ``time.perf_counter``.
+      waited: seconds that dispatching waited for the batches of a data stream.
+    """
+
+    stop: int
+    evaluate: bool
+    since: float
+    waited: float
 
 
 class Outcome(NamedTuple):
@@ -38,11 +54,11 @@ class Outcome(NamedTuple):
     evaluated: bool
 
     @classmethod
-    def of(cls, cohort: LaneTable, microsteps: Ints, result: SegmentResult, evaluated: bool) -> "Outcome":
-        """Returns the outcome for the lanes of a cohort.
+    def of(cls, table: LaneTable, microsteps: Ints, result: SegmentResult, evaluated: bool) -> "Outcome":
+        """Returns the outcome of a segment for the lanes of a wave.
 
         Args:
-          cohort: the lanes of the wave.
+          table: the lanes of the wave.
           microsteps: calls of ``step`` that make an optimizer step of each, int32 (lanes,).
           result: what the segment brought, for the lanes that were live when it began.
           evaluated: whether the segment ended with an evaluation.
@@ -54,20 +70,20 @@ class Outcome(NamedTuple):
         # Optimizer steps, of several calls each where gradients accumulate. The one that diverged counts as a whole
         # one, since it may have done so in any of its calls.
         taken, lost_at = result.step // own, ceil_div(result.diverged, own)
-        done = ((result.step >= cohort.budget[result.lanes]) & evaluated | result.done) & healthy
+        done = ((result.step >= table.budget[result.lanes]) & evaluated | result.done) & healthy
         changes = {}
         for status, which, steps in ((Status.DIVERGED, ~healthy, lost_at), (Status.COMPLETE, done, taken)):
             for at in np.flatnonzero(which):
                 lane = int(result.lanes[at])
-                trial, replicate = int(cohort.trial[lane]), int(cohort.replicate[lane])
+                trial, replicate = int(table.trial[lane]), int(table.replicate[lane])
                 changes[lane] = Change(trial, replicate, status, int(steps[at]))
         return cls(
-            trials=cohort.trial[result.lanes[healthy]],
-            replicates=cohort.replicate[result.lanes[healthy]],
+            trials=table.trial[result.lanes[healthy]],
+            replicates=table.replicate[result.lanes[healthy]],
             steps=taken[healthy],
             metrics={name: values[healthy] for name, values in result.metrics.items()},
             lanes=result.lanes,
-            owners=cohort.trial[result.lanes],
+            owners=table.trial[result.lanes],
             taken=taken,
             changes=changes,
             evaluated=evaluated,

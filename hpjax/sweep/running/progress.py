@@ -18,10 +18,10 @@ class Progress:
 
     Args:
       plan: the plan of the first round.
-      shown: whether to show anything.
+      enabled: whether to print anything.
     """
 
-    def __init__(self, plan: Plan, shown: bool) -> None:
+    def __init__(self, plan: Plan, enabled: bool) -> None:
         from rich.console import Console  # imported here, since it takes a sixth of a second
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
@@ -32,11 +32,11 @@ class Progress:
         self._compiled = 0
         self._training = self._compile = self._waited = 0.0
         self._printed = time.monotonic()
-        self._console = Console(file=sys.stderr, quiet=not shown)
-        self._shown = shown
+        self._console = Console(file=sys.stderr, quiet=not enabled)
+        self._enabled = enabled
         self._bar = (
             Bar(BarColumn(bar_width=12), TextColumn("{task.description}"), console=self._console, transient=True)
-            if shown and self._console.is_terminal
+            if enabled and self._console.is_terminal
             else None
         )
 
@@ -54,7 +54,7 @@ class Progress:
 
     def update(self, event: Event) -> None:
         """Takes in one event, and shows it if it is time for a new line."""
-        if not self._shown:
+        if not self._enabled:
             return
         if event.kind == "decision":
             self._left = max(self._left - event.spared, 0)

@@ -10,7 +10,7 @@ import msgspec
 from hpjax.core.errors import RunError
 from hpjax.engine import distributed
 from hpjax.results.store.checkpoints import FOLDER, Checkpoints, forget
-from hpjax.results.store.manifest import Manifest, differences, recorded
+from hpjax.results.store.manifest import Manifest, differences, matching_manifest
 from hpjax.results.store.run_store import Store
 from hpjax.sweep.running.recorder import Record
 from hpjax.sweep.running.state import RunSizes, RunState
@@ -56,7 +56,7 @@ def open_record(path: Path | None, manifest: Manifest, sizes: RunSizes, seconds:
 
 def _open(path: Path, manifest: Manifest, sizes: RunSizes, seconds: float) -> tuple[Record, Manifest]:
     """Opens the record in a directory, as ``open_record`` does on the host that writes."""
-    there = recorded(path, manifest)
+    there = matching_manifest(path, manifest)
     if there is not None:
         store = Store.finished(path, there.extended)
         if store is not None:

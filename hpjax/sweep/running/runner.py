@@ -165,8 +165,8 @@ class _Run:
 
     def _wave(self, number: int, group: Group, trials: tuple[int, ...]) -> Wave:
         """Returns a wave before its first step."""
-        cohort = self._context.programs.cohort(self._context.plan, group, trials, self._context.points)
-        state = WaveState.begin(number, cohort.trial, streaming=self._spec.stream is not None)
+        table = self._context.programs.lane_table(self._context.plan, group, trials, self._context.points)
+        state = WaveState.begin(number, table.trial, streaming=self._spec.stream is not None)
         return Wave(self._context, group, state)
 
     def _begin_round(self, number: int) -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,25 +19,9 @@ from hpjax.schedulers import Clone
 from hpjax.sweep.planning.plan import Group, next_stop
 from hpjax.sweep.running.context import RunContext
 from hpjax.sweep.running.events import CompileFinished, CompileStarted, Event, SegmentFinished, WaveFields
-from hpjax.sweep.running.outcome import Outcome
+from hpjax.sweep.running.outcome import DispatchedSegment, Outcome
 from hpjax.sweep.running.prefetch import BlockPrefetcher
 from hpjax.sweep.running.state import Snapshot, WaveState
-
-
-class InFlight(NamedTuple):
-    """A segment that was dispatched, with results that are not read yet.
-
-    Attributes:
-      stop: the step at which the segment ends.
-      evaluate: whether it ends with an evaluation.
-      since: when it was dispatched, by ``time.perf_counter``.
-      waited: seconds that dispatching waited for the batches of a data stream.
-    """
-
-    stop: int
-    evaluate: bool
-    since: float
-    waited: float
 
 
 class Wave:
@@ -59,13 +43,13 @@ class Wave:
 
     def __init__(self, context: RunContext, group: Group, state: WaveState) -> None:
         self._context, self._plan, self.group, self._state = context, context.plan, group, state
-        self._cohort = context.programs.cohort(self._plan, group, state.trials, context.points)
-        state.check(self._cohort.trial, self._plan.shapes[group.number])
-        self._microsteps = np.array([self._plan.lengths[t].microsteps for t in self._cohort.trial], np.int32)
+        self._table = context.programs.lane_table(self._plan, group, state.trials, context.points)
+        state.check(self._table.trial, self._plan.shapes[group.number])
+        self._microsteps = np.array([self._plan.lengths[t].microsteps for t in self._table.trial], np.int32)
         self._compiled: Future[Compiled] | None = None
         self._lanes: DeviceLanes | None = None
         self._blocks: BlockPrefetcher | None = None
-        self._in_flight: list[InFlight] = []
+        self._in_flight: list[DispatchedSegment] = []
         self._collected = 0.0
         self.next: Wave | None = None
         self.shared = WaveFields(
@@ -88,7 +72,7 @@ class Wave:
     @property
     def size(self) -> int:
         """How many lanes it has."""
-        return len(self._cohort.trial)
+        return len(self._table.trial)
 
     @property
     def live(self) -> Any:
@@ -103,17 +87,17 @@ class Wave:
     @property
     def trials(self) -> set[int]:
         """Its trials."""
-        return set(self._cohort.trial.tolist())
+        return set(self._table.trial.tolist())
 
     @property
     def live_trials(self) -> set[int]:
         """The trials of which a lane runs."""
-        return set(self._cohort.trial[self.live].tolist())
+        return set(self._table.trial[self.live].tolist())
 
     @property
     def lost_trials(self) -> set[int]:
         """The trials of which a lane diverged."""
-        return set(self._cohort.trial[self._state.lost].tolist())
+        return set(self._table.trial[self._state.lost].tolist())
 
     @property
     def runs_ahead(self) -> bool:
@@ -128,12 +112,12 @@ class Wave:
     @property
     def spared_so_far(self) -> int:
         """Calls of ``step`` that lanes which have ended did not take."""
-        left = self._cohort.budget - self._state.taken * self._microsteps
+        left = self._table.budget - self._state.taken * self._microsteps
         return int(np.maximum(left, 0)[~self.live].sum())
 
     def taken(self, trial: int) -> int:
         """Returns the optimizer steps that a trial took."""
-        return int(self._state.taken[self._cohort.trial == trial].max())
+        return int(self._state.taken[self._table.trial == trial].max())
 
     def state(self) -> WaveState:
         """Returns all that the wave needs to go on from here."""
@@ -157,7 +141,7 @@ class Wave:
             yield self._segment(self._lanes, until)
         while self._in_flight:  # dispatched before the host knew that no lane goes on: it changed nothing
             self._collect(self._lanes)
-        last = int(self._cohort.budget.max())
+        last = int(self._table.budget.max())
         while until is not None and self._state.step < min(until, last):
             # No lane runs, but the other waves of a race go on to the decision, where a lane of this one may become a
             # clone. The evaluations till then count, so that its next one has the same number as theirs.
@@ -174,7 +158,7 @@ class Wave:
         if self._lanes is None:  # recorded already
             return
         leaves = jax.tree_util.tree_leaves_with_path(self._lanes.snapshot().state)
-        ids = np.stack([self._cohort.trial, self._cohort.replicate], axis=1)
+        ids = np.stack([self._table.trial, self._table.replicate], axis=1)
         self._context.store.states.add(self.number, ids, [(_path(path), leaf) for path, leaf in leaves])
         self._state = self._state._replace(finished=True)
         self.drop()
@@ -187,7 +171,7 @@ class Wave:
 
     def stop(self, trials: Collection[int]) -> dict[int, Change]:
         """Ends the live lanes of some trials; returns lane number to the change of each."""
-        ended = [lane for lane in np.flatnonzero(self.live).tolist() if int(self._cohort.trial[lane]) in trials]
+        ended = [lane for lane in np.flatnonzero(self.live).tolist() if int(self._table.trial[lane]) in trials]
         if not ended:
             return {}
         assert self._lanes is not None
@@ -199,8 +183,8 @@ class Wave:
         """Returns copies of a trial's lanes, by replicate."""
         assert self._lanes is not None
         return {
-            int(self._cohort.replicate[lane]): Snapshot(self._lanes.lane(lane), int(self._state.taken[lane]))
-            for lane in np.flatnonzero(self._cohort.trial == trial).tolist()
+            int(self._table.replicate[lane]): Snapshot(self._lanes.lane(lane), int(self._state.taken[lane]))
+            for lane in np.flatnonzero(self._table.trial == trial).tolist()
         }
 
     def clone(self, clones: Mapping[int, Clone], from_others: Mapping[int, Mapping[int, Snapshot]]) -> list[Change]:
@@ -229,12 +213,12 @@ class Wave:
                 taken[lane] = self._state.taken[sources[lane]]  # not taken[...]: the source may be a clone itself
             else:
                 sources[lane], taken[lane] = from_others[source][replicate]
-        points = [own[int(self._cohort.trial[lane])].point for lane in sources]
+        points = [own[int(self._table.trial[lane])].point for lane in sources]
         again = [lane for lane in sources if not self.live[lane]]
         names = points[0].keys() - self.group.static.keys()
         with translating_device_errors(self.group.number):
             self._lanes.clone(sources, stack_hparams(kinds_of(self._context.spec.space), points, names))
-        lost = self._state.lost & ~np.isin(self._cohort.trial, list(own))
+        lost = self._state.lost & ~np.isin(self._table.trial, list(own))
         self._state = self._state._replace(taken=taken, live=self._lanes.live.copy(), lost=lost)
         if self._plan.offloads:
             self._lanes.offload()
@@ -242,16 +226,16 @@ class Wave:
 
     def spared(self, lanes: Collection[int]) -> int:
         """Returns how many calls of ``step`` these lanes, which just ended, had left of their budgets."""
-        return int(np.maximum(self._cohort.budget[list(lanes)] - self._state.step, 0).sum())
+        return int(np.maximum(self._table.budget[list(lanes)] - self._state.step, 0).sum())
 
     def prepare(self) -> None:
         """Begins to compile its program in the background."""
         if self._compiled is None and not self.finished:
-            self._compiled = self._context.programs.compile(self._plan, self.group.number, self._cohort.h)
+            self._compiled = self._context.programs.compile(self._plan, self.group.number, self._table.h)
 
     def _ids(self) -> list[tuple[int, int]]:
         """Returns trial and replicate of each lane."""
-        return list(zip(self._cohort.trial.tolist(), self._cohort.replicate.tolist(), strict=True))
+        return list(zip(self._table.trial.tolist(), self._table.replicate.tolist(), strict=True))
 
     def _begin(self) -> Iterator[Event]:
         """Waits for the program, and puts the lanes on the devices."""
@@ -263,7 +247,7 @@ class Wave:
         begun = time.perf_counter()
         if stream is not None and self._state.stream is not None:
             # Begun before the program is compiled: the first block is drawn meanwhile.
-            position, steps = Position.unpacked(self._state.stream), int(self._cohort.budget.max())
+            position, steps = Position.unpacked(self._state.stream), int(self._table.budget.max())
             self._blocks = BlockPrefetcher(stream, context.programs.mesh, self._state.step, steps, position)
             context.streams.callback(self._blocks.close)
         for wave in islice(self._following(), COMPILE_THREADS):
@@ -277,7 +261,7 @@ class Wave:
                 context.store.add_compilation(number, seconds)
             yield CompileFinished(seconds=seconds, **self.shared)
         with translating_device_errors(number):
-            self._lanes = context.programs.lanes(self._plan, number, compiled, self._cohort)
+            self._lanes = context.programs.lanes(self._plan, number, compiled, self._table)
             if self._state.lanes:  # those of a checkpoint
                 lanes = jax.tree.unflatten(jax.tree.structure(compiled.lanes), self._state.lanes)
                 self._lanes.restore(lanes, self.live)
@@ -294,13 +278,13 @@ class Wave:
         """Dispatches the segment after those that are in flight."""
         begin, since = self._in_flight[-1].stop if self._in_flight else self._state.step, time.perf_counter()
         block, waited = (None, 0.0) if self._blocks is None else self._blocks.at(begin)
-        last, plan = int(self._cohort.budget[lanes.live].max()), self._plan
+        last, plan = int(self._table.budget[lanes.live].max()), self._plan
         stop, evaluate = next_stop(begin, last, self.group.eval_every, plan.segment, plan.block)
         with translating_device_errors(self.group.number):
             lanes.dispatch(stop, evaluate, block)
-        self._in_flight.append(InFlight(stop, evaluate, since, waited))
+        self._in_flight.append(DispatchedSegment(stop, evaluate, since, waited))
 
-    def _collect(self, lanes: DeviceLanes) -> tuple[InFlight, SegmentResult]:
+    def _collect(self, lanes: DeviceLanes) -> tuple[DispatchedSegment, SegmentResult]:
         """Waits for the segment that was dispatched first."""
         with translating_device_errors(self.group.number):
             result = lanes.collect()
@@ -308,10 +292,10 @@ class Wave:
 
     def _segment(self, lanes: DeviceLanes, until: int | None) -> SegmentFinished:
         """Runs one segment, dispatching the next first if nothing can intervene."""
-        cohort, context, before = self._cohort, self._context, self._state
+        table, context, before = self._table, self._context, self._state
         if not self._in_flight:
             self._dispatch(lanes)
-        last = int(cohort.budget[lanes.live].max())
+        last = int(table.budget[lanes.live].max())
         more = self._in_flight[-1].stop < (last if until is None else min(last, until))
         # With the next segment on its way the devices need not wait for the host. Three things can intervene: a data
         # stream, which draws its next block while the devices compute; lanes that are about to move together, to places
@@ -321,7 +305,7 @@ class Wave:
         segment, result = self._collect(lanes)
         # Two segments in flight compute one after the other: the second begins when the first was collected.
         begun, self._collected = max(segment.since, self._collected), time.perf_counter()
-        outcome = Outcome.of(cohort, self._microsteps, result, segment.evaluate)
+        outcome = Outcome.of(table, self._microsteps, result, segment.evaluate)
         context.scores = outcome.scored(context.scores, context.spec.objective)
         # Retired lanes do nothing in a segment that is in flight already, though the host learned of it only now.
         lanes.retire(list(outcome.changes))
@@ -333,7 +317,7 @@ class Wave:
         self._state = outcome.after(before, segment.stop, lanes.live)
         return SegmentFinished(
             step=segment.stop,
-            steps=int(cohort.budget.max()),
+            steps=int(table.budget.max()),
             live=int(lanes.live.sum()),
             lane_steps=int((result.step - np.minimum(before.step, result.step)).sum()),
             spared=self.spared(outcome.changes),

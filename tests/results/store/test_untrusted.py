@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import hpjax as hpx
 from hpjax.frontends.cli import main
-from hpjax.results.store import checkpoints as checkpoint
+from hpjax.results.store import checkpoints
 from tests.support.compare import same_bits
 from tests.support.interrupted import abandon, whole
 from tests.support.killed import SWEEPS
@@ -400,10 +400,10 @@ def rewritten(folder, change):
 
     read = ocp.args.Composite(state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore())
     with ocp.CheckpointManager(folder) as manager:
-        cuts = {step: manager.restore(step, args=read) for step in manager.all_steps()}
+        saved = {step: manager.restore(step, args=read) for step in manager.all_steps()}
     shutil.rmtree(folder)
     with ocp.CheckpointManager(folder) as manager:
-        for step, found in cuts.items():
+        for step, found in saved.items():
             arrays, meta = dict(found["state"]), found["meta"]
             change(arrays, meta)
             meta["digests"] = digests({name: np.asarray(a) for name, a in arrays.items()})
@@ -439,7 +439,7 @@ CRAFTED = [
     "change",
     [(slow if number % 5 else pytest.param)(each, id=each[1]) for number, each in enumerate(CRAFTED)],
 )
-def test_a_crafted_cut_is_not_used(interrupted, change):
+def test_a_crafted_checkpoint_is_not_used(interrupted, change):
     rewritten(interrupted.run / "checkpoints", change[0])
     with (
         pytest.warns(UserWarning, match=change[1]),
@@ -466,7 +466,7 @@ def test_lanes_of_other_trials_are_refused(interrupted, change, message):
     interrupted.refused(rf"is not of this sweep: {message}.* Delete the newest folder", resume)
 
 
-def test_a_cut_of_other_lanes_is_refused(interrupted):
+def test_a_checkpoint_of_other_lanes_is_refused(interrupted):
     def change(arrays, meta):
         lanes = len(arrays["waves/0/live"])
         arrays["waves/0/lanes/0"] = np.zeros((lanes, 7), np.float32)
@@ -477,7 +477,7 @@ def test_a_cut_of_other_lanes_is_refused(interrupted):
 
 
 @pytest.mark.slow
-def test_a_cut_that_is_ahead_of_its_database_is_refused(interrupted):
+def test_a_checkpoint_that_is_ahead_of_its_database_is_refused(interrupted):
     def change(arrays, meta):
         arrays["clones"] = np.int64(3)
 
@@ -485,9 +485,9 @@ def test_a_cut_that_is_ahead_of_its_database_is_refused(interrupted):
     interrupted.refused("lacks what its checkpoint was made of", resume)
 
 
-def test_a_cut_larger_than_memory_is_not_restored(interrupted, monkeypatch):
+def test_a_checkpoint_larger_than_memory_is_not_restored(interrupted, monkeypatch):
     """Its shapes are looked at before anything is allocated: here more is promised than a host has."""
-    monkeypatch.setattr(checkpoint, "memory", lambda: 100)
+    monkeypatch.setattr(checkpoints, "host_memory", lambda: 100)
     with (
         pytest.warns(UserWarning, match="its arrays take .*, more than the memory of this host"),
         pytest.raises(hpx.RunError, match="none of the checkpoints"),
@@ -495,7 +495,7 @@ def test_a_cut_larger_than_memory_is_not_restored(interrupted, monkeypatch):
         resume(interrupted.run)
 
 
-def test_arrays_of_a_cut_are_read_from_its_own_files(interrupted):
+def test_arrays_of_a_checkpoint_are_read_from_its_own_files(interrupted):
     """Orbax without OCDBT reads each array from where its name leads."""
     for path in interrupted.run.glob("checkpoints/*/state/_METADATA"):
         meta = json.loads(path.read_text())

@@ -55,7 +55,7 @@ def test_the_best_width_is_taken_and_remembered(speeds, cache):
     assert sweep().plan().widths == sweep().plan(measure=True).widths == (16,)
     assert len(speeds["asked"]) == asked
     assert sweep(width=4).plan(measure=True).widths == (4,)
-    for text in ('{"rates": [[16, 8]], "whole": true}', "[[16, 8]]", "{"):
+    for text in ('{"rates": [[16, 8]], "finished": true}', "[[16, 8]]", "{"):
         for file in cache.iterdir():
             file.write_text(text)
         remembered._here.clear()

@@ -176,7 +176,7 @@ def test_a_flipped_byte_is_found_and_the_cut_before_is_used(tmp_path):
 
 @pytest.mark.slow
 @damaged
-def test_where_no_cut_is_whole_nothing_is_deleted(tmp_path):
+def test_where_no_checkpoint_is_usable_nothing_is_deleted(tmp_path):
     abandon("groups", tmp_path / "run", 8)
     before = hpx.load(tmp_path / "run")
     for path in (tmp_path / "run" / "checkpoints").rglob("d/*"):

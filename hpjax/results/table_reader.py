@@ -1,4 +1,4 @@
-"""Reading the arrays of a sweep's trials from its store and its manifest. Needs no model code."""
+"""The reader of trial tables: reads a run's trials as arrays from its store. Needs no model code."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
@@ -10,19 +10,19 @@ from hpjax.core.domains import Range
 from hpjax.core.errors import RunError
 from hpjax.core.format import size
 from hpjax.core.objective import Objective
+from hpjax.engine.machine import host_memory
 from hpjax.results.store.manifest import Manifest, SweepRecord
 from hpjax.results.store.rows import STATUS_DTYPE, Change, Status
 from hpjax.results.store.run_store import Store
-from hpjax.results.store.validation import memory
-from hpjax.results.table import Alternative, Takeover, TrialTable
+from hpjax.results.table import Alternative, CloneRecord, TrialTable
 
 
 def read_table(store: Store, manifest: Manifest) -> TrialTable:
     """Returns the trials in a store as arrays, all of one moment, though a run may be writing to it.
 
     Args:
-      store: of the run.
-      manifest: of the run, which says what was asked: names, metrics, objective, space.
+      store: the store of the run.
+      manifest: the manifest of the run, which says what was asked: names, metrics, objective, space.
 
     Raises:
       RunError: the database is damaged, does not fit the manifest, or does not fit into memory.
@@ -31,15 +31,15 @@ def read_table(store: Store, manifest: Manifest) -> TrialTable:
     metrics = sweep.metrics
     with store.snapshot():
         store.check(sweep.replicates)
-        rows, lineage = store.trials(), [Takeover(*row) for row in store.clones()]
+        rows, lineage = store.trials(), [CloneRecord(*row) for row in store.clones()]
         lane_status, lane_step = _lanes(store.lanes(), (len(rows), sweep.replicates))
         recorded = _curves(store.curves(metrics, lane_status.shape), metrics, lane_status.shape)
         tested = store.tests()
     first = [row.hparams for row in rows]
     hparams = list(first)
-    for takeover in lineage:
-        hparams[takeover.trial] = takeover.hparams
-    unknown = {*chain(*first, *(takeover.hparams for takeover in lineage))} - {*sweep.names}
+    for clone in lineage:
+        hparams[clone.trial] = clone.hparams
+    unknown = {*chain(*first, *(clone.hparams for clone in lineage))} - {*sweep.names}
     if unknown:
         raise RunError(
             f"the database has hyperparameters {sorted(unknown)}, and the manifest has none of these names. "
@@ -95,7 +95,7 @@ def _curves(
 
     Args:
       segments: (wave, evaluation) to the arrays of the lanes that were evaluated, each (lanes,).
-      metrics: of the run.
+      metrics: the names of the run's metrics.
       shape: (trials, replicates).
 
     Raises:
@@ -105,7 +105,7 @@ def _curves(
     names = ("step", *metrics)
     # A few rows of a damaged database must not make this host allocate more than it has.
     needed = 8 * len(names) * shape[0] * shape[1] * evaluations
-    if needed > memory():
+    if needed > host_memory():
         allowed = f"the curves take {size(needed)}, more than the memory of this host"
         raise RunError(f"{allowed}. Load the run directory on a host with more memory.")
     curves: dict[str, Array] = {name: np.full((*shape, evaluations), np.nan) for name in names}

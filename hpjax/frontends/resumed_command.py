@@ -37,7 +37,7 @@ def recorded_run(directory: Path, run: click.Command, resume: click.Command) -> 
     It is the command that began the run, with the ``--trials`` and ``--steps`` of those that extended it since.
 
     Args:
-      directory: of the run.
+      directory: the run directory.
       run, resume: the commands of this name, which parse the options.
 
     Raises:
