@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,11 +144,11 @@ def check_schema(database: sqlite3.Connection, where: str) -> None:
       sqlite3.Error: the database cannot be read, or has no tables, as after a run that was killed right away.
       RunError: the database holds something else.
     """
-    model = sqlite3.connect(":memory:")
-    for statement in SCHEMA:
-        model.execute(statement)
-    wanted, found = model.execute(_OBJECTS).fetchall(), database.execute(_OBJECTS).fetchall()
-    model.close()
+    with closing(sqlite3.connect(":memory:")) as model:
+        for statement in SCHEMA:
+            model.execute(statement)
+        wanted = model.execute(_OBJECTS).fetchall()
+    found = database.execute(_OBJECTS).fetchall()
     if not found:
         raise sqlite3.DatabaseError("it has no tables")
     if found != wanted:

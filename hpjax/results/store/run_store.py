@@ -4,7 +4,7 @@ import json
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,7 +64,7 @@ class Store(RunReader):
         Raises:
           RunError: the directory cannot be written, or another process writes to it.
         """
-        lock = None
+        lock = database = None
         if directory is None:
             database = connected(":memory:")
         else:
@@ -79,8 +79,9 @@ class Store(RunReader):
                 database.execute("PRAGMA journal_mode=WAL")
                 database.execute("PRAGMA synchronous=NORMAL")
             except (OSError, sqlite3.Error) as error:
-                if lock is not None:
-                    lock.close()
+                for held in (database, lock):
+                    if held is not None:
+                        held.close()
                 raise RunError(
                     f"run directory {str(directory)!r} cannot be written: {error}. "
                     "Choose a directory where you may write files: sweep.run(directory), or hpjax run --dir DIR."
@@ -283,9 +284,8 @@ class Store(RunReader):
             return
         # A connection of its own writes them: this store's may have been opened for reading.
         try:
-            database = opened(self.directory, "mode=rw")
-            database.execute("INSERT OR REPLACE INTO tests VALUES (?, ?)", row)
-            database.close()
+            with closing(opened(self.directory, "mode=rw")) as database:
+                database.execute("INSERT OR REPLACE INTO tests VALUES (?, ?)", row)
         except sqlite3.Error as error:
             raise RunError(f"{self.directory} cannot be written: {error}. {WRITABLE}") from None
 
