@@ -22,7 +22,7 @@ class Objective:
         from the best replicate to the worst.
 
     Raises:
-      InputError: the quantile lies outside [0, 1].
+      InputError: the metric is no string, or the quantile lies outside [0, 1].
 
     Example:
       >>> minimize("valid/loss").aggregate(np.array([[1.0, 3.0], [2.0, 2.5]]))
@@ -34,6 +34,9 @@ class Objective:
     quantile: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.metric, str):
+            remedy = f'Write hpx.{self.direction}("valid/loss").'
+            raise InputError(f"{self.direction}.metric", self.metric, "must be the name of a metric", remedy)
         if self.quantile is not None:
             check_float(
                 f"{self.direction}.quantile", self.quantile, 0, 1, "Write quantile=0.9, or quantile=None for the mean."
@@ -100,7 +103,7 @@ def minimize(metric: str, quantile: float | None = None) -> Objective:
         the best replicate: 0.5 is the median, 1 the worst.
 
     Raises:
-      InputError: the quantile lies outside [0, 1].
+      InputError: the metric is no string, or the quantile lies outside [0, 1].
 
     Example:
       >>> print(minimize("valid/loss", quantile=0.9))
@@ -118,7 +121,7 @@ def maximize(metric: str, quantile: float | None = None) -> Objective:
         the best replicate: 0.5 is the median, 1 the worst.
 
     Raises:
-      InputError: the quantile lies outside [0, 1].
+      InputError: the metric is no string, or the quantile lies outside [0, 1].
 
     Example:
       >>> print(maximize("valid/accuracy"))

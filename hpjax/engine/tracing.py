@@ -127,17 +127,18 @@ def resolve_traced(tracer: Tracer, space: Space, point: Point, verdicts: dict[st
       InputError, ProgramError: as for ``judge``.
     """
     candidates = [name for name in point if verdicts[name].traced]
+    others = {name: value for name, value in point.items() if tracer.kinds[name] is None}
     # All at once first, which is one trace in the common case.
     try:
         return tracer.shapes(point, candidates)
     except Exception as error:
         if not candidates:
-            raise with_user_lines(error) from None
+            raise with_user_lines(error, others) from None
     # Without tracers: an error here is a fault of the program, whatever is traced.
     try:
         tracer.shapes(point, ())
     except Exception as error:
-        raise with_user_lines(error) from None
+        raise with_user_lines(error, others) from None
     # One more at a time, on top of those that work, so that the first failure names its hyperparameter.
     accepted: list[str] = []
     for name in candidates:
@@ -157,13 +158,22 @@ def resolve_traced(tracer: Tracer, space: Space, point: Point, verdicts: dict[st
     return None
 
 
-def with_user_lines(error: Exception) -> Exception:
-    """Returns an error of ours unchanged, and any other as a ``ProgramError`` with the lines of the user's code."""
+def with_user_lines(error: Exception, others: Point | None = None) -> Exception:
+    """Returns an error of ours unchanged, and any other as a ``ProgramError`` with the lines of the user's code.
+
+    Args:
+      error: what the user's code raised.
+      others: the hyperparameters that are no numbers, which a ``TypeError`` may be about.
+    """
     if isinstance(error, InputError | ProgramError | UnknownHyperparameterError):
         return error
     notes = getattr(error, "__notes__", [])
     where = "".join(f"\n  {line}" for line in user_code.user_lines(error))
-    return ProgramError(f"{notes[0] if notes else 'the program'} fails:{where}\n  {user_code.first_line(error)}")
+    what = user_code.first_line(error)
+    if others and isinstance(error, TypeError):
+        given = ", ".join(f"Space.{name} = {value!r}" for name, value in others.items())
+        what += f"\n  Is a number meant? These hyperparameters are none: {given}."
+    return ProgramError(f"{notes[0] if notes else 'the program'} fails:{where}\n  {what}")
 
 
 def _declared(space: Space, name: str, kind: Kind) -> Verdict:

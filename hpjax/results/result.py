@@ -93,9 +93,11 @@ class Result(TrialTable):
           by: the objective to rank by, such as ``hpx.maximize("valid/accuracy")``; by default the sweep's own.
 
         Raises:
-          InputError: ``k`` is no positive integer, or there is no such metric.
+          InputError: ``k`` is no positive integer, ``by`` no objective, or there is no such metric.
         """
         k = check_int("top.k", k)
+        if by is not None and not isinstance(by, Objective):
+            raise InputError("top.by", by, "must be an objective", 'Write by=hpx.minimize("valid/loss").')
         ranking = self.ranking if by is None else self.ranked(by)
         return [Trial(self, trial) for trial in ranking[:k]]
 

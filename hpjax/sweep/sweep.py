@@ -1,6 +1,7 @@
 """Sweep: what users write. Ask → run → tell → record."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -228,6 +229,8 @@ class Sweep:
 
     def _start(self, directory: str | Path | None, seconds: float, extending: bool = False) -> _Started:
         """Opens the record of a run, as it is in the directory or new."""
+        if directory is not None and not isinstance(directory, str | os.PathLike):
+            raise InputError("run.directory", directory, "must be a path", 'Write sweep.run("runs/a").')
         path = None if directory is None else Path(directory)
         found = None if path is None else on_writer(lambda: msgspec.to_builtins(recorded_manifest(path)))
         there = None if found is None else msgspec.convert(found, Manifest)

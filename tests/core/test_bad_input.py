@@ -358,3 +358,33 @@ def test_a_file_without_a_sweep(tmp_path, monkeypatch, text, message):
 
 def test_blobs_are_what_the_messages_above_count_on():
     assert len(blobs().train.x) == 54
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [("0.1", "'0.1'"), ((0.1, 1.0), r"\(0\.1, 1\.0\)"), (hpx.Choice("0.1", "0.2"), "'0.[12]'")]
+)
+def test_a_type_error_names_the_hyperparameters_that_are_no_numbers(value, shown):
+    program = hpx.Program(
+        lambda key, h: jnp.zeros(()),
+        lambda key, w, batch, h: (w - h.rate * w, {}),
+        lambda key, w, split, h: {"loss": w},
+        steps=2,
+    )
+    with pytest.raises(
+        hpx.ProgramError, match=rf"(?s)Program.step fails:.*TypeError.*are none: Space.rate = {shown}\."
+    ):
+        hpx.Sweep(program, Space(rate=value, momentum=hpx.Uniform(0, 1)), trials=4).plan()
+
+
+def test_what_is_no_metric_objective_or_path_is_refused(tmp_path):
+    with pytest.raises(hpx.InputError, match=r'maximize.metric = 3: .* Write hpx.maximize\("valid/loss"\)'):
+        hpx.maximize(3)
+    program = hpx.Program(
+        lambda key, h: jnp.zeros(()), lambda key, w, b, h: (w + h.rate, {}), lambda key, w, s, h: {"loss": w}, steps=2
+    )
+    sweep = hpx.Sweep(program, Space(rate=hpx.Uniform(0, 1)), trials=2)
+    with pytest.raises(hpx.InputError, match=r'run.directory = 5: must be a path. Write sweep.run\("runs/a"\)'):
+        sweep.run(5)
+    result = sweep.run(tmp_path / "run", progress=False)
+    with pytest.raises(hpx.InputError, match=r"top.by = 'valid/loss': must be an objective"):
+        result.top(1, by="valid/loss")

@@ -17,14 +17,14 @@ from hpjax.engine.distributed import several
 EXIT_PREEMPTED = 128 + signal.SIGTERM
 # The signals that end a run, each with the handler that Python gives it if nobody sets another.
 DEFAULTS: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
-GOES_ON = "{}; a checkpoint is in {}. The same command goes on from there."
+GOES_ON = "{}; a checkpoint is in {}. The same sweep with that directory goes on from there."
 ASKED = b"\ninterrupted: a checkpoint is written after this device call; Ctrl-C again ends the process immediately.\n"
 
 
 class Preempted(SystemExit):
     """Raised when a run got SIGTERM and wrote a checkpoint. Uncaught, the process exits with status 143.
 
-    The same command goes on from the checkpoint.
+    The same sweep with the same directory goes on from the checkpoint.
 
     Attributes:
       directory: the run directory.

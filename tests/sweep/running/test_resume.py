@@ -95,7 +95,7 @@ def test_a_notice_of_preemption_writes_a_checkpoint(number, tmp_path):
             "interrupted: a checkpoint is written after this device call; Ctrl-C again ends the process immediately."
             in told
         )
-        assert f"KeyboardInterrupt: interrupted; a checkpoint is in {directory}. The same command goes on" in told
+        assert f"KeyboardInterrupt: interrupted; a checkpoint is in {directory}. The same sweep with that" in told
     kinds = [event.kind for event in SWEEPS["groups"].events(directory)]
     assert kinds[0] == "resumed"
     # Not one segment was lost.
