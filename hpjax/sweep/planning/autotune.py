@@ -59,9 +59,9 @@ def tuned(spec: SweepSpec, plan: Plan, always: bool = False) -> Plan:
     """
     if spec.width is not None or plan.shard is not None or several():
         return plan
-    run = plan.run_seconds
-    # Another sweep of the same program may have measured it since this one was planned.
+    # This sweep, or another of the same program, may have measured it since this one was planned.
     plan = rearranged(spec, plan)
+    run = plan.run_seconds
     unknown = [g for g in plan.own_groups if not recall(rate_key(spec, plan, g)).finished]
     if not unknown or not (always or run >= WORTH):
         return plan

@@ -116,6 +116,19 @@ def test_only_as_long_as_it_may_take_and_then_the_next_run_goes_on(speeds, monke
     assert len(speeds["asked"]) == 4, "nothing is left"
 
 
+def test_a_sweep_that_proved_short_does_not_go_on_to_measure(speeds, monkeypatch):
+    speeds["batched"] = {8: 1e12, 16: 2e12, 32: 1e12}
+    twice = sweep()
+    monkeypatch.setattr(tuning, "WORTH", twice.plan().run_seconds)  # by the rough estimate it is worth it
+    clock = iter(range(0, 1000, 2))
+    with monkeypatch.context() as slow:
+        slow.setattr(tuning.time, "monotonic", lambda: float(next(clock)))
+        list(twice.events())
+    assert speeds["asked"] == [(0, 8, "batched")]
+    list(twice.events())
+    assert len(speeds["asked"]) == 1
+
+
 @pytest.mark.slow
 def test_lanes_with_luck_of_their_own_are_measured_as_many_as_there_are(monkeypatch):
     monkeypatch.setattr(tuning, "TIMES", 1)
