@@ -116,6 +116,7 @@ def _state(spec: SweepSpec, plan: Plan, store: Store, result: Result, more_steps
     # The plan is that of the first round: groups that later rounds brought are in the result only.
     widths = [result.widths[result.groups == group].min() for group in range(int(result.groups.max()) + 1)]
     waves = sorted(set(result.waves[result.rounds == last].tolist()) - {NO_WAVE})
+    stream = None if spec.stream is None else Position().packed()
     return RunState(
         # In calls of ``step``, as events count.
         progress=RunProgress(last, 0, int(result.lane_step.sum()) * plan.lengths[0].microsteps, 0),
@@ -125,20 +126,22 @@ def _state(spec: SweepSpec, plan: Plan, store: Store, result: Result, more_steps
         clones=len(result.lineage),
         seconds=store.seconds() or 0.0,
         widths=np.array(widths, np.int64),
-        waves=tuple(_wave(spec, plan, store, result, wave, again if more_steps else None) for wave in waves),
+        waves=tuple(_wave(plan, store, result, wave, again if more_steps else None, stream) for wave in waves),
     )
 
 
-def _wave(spec: SweepSpec, plan: Plan, store: Store, result: Result, number: int, again: Array | None) -> WaveState:
+def _wave(
+    plan: Plan, store: Store, result: Result, number: int, again: Array | None, stream: Array | None
+) -> WaveState:
     """Returns the state of a finished wave.
 
     Args:
-      spec: the extended sweep.
-      plan: the plan of its first round.
+      plan: the plan of the first round.
       store: the store of the finished run.
       result: its result.
       number: the number of the wave.
       again: which lanes take more steps, bool (trials, replicates); None if none does.
+      stream: where its data stream goes on, as ``WaveState`` has it; None without a stream.
     """
     ids, leaves = store.states.of(number)
     own, trial = (ids[:, 0], ids[:, 1]), ids[:, 0].astype(np.int32)
@@ -159,7 +162,7 @@ def _wave(spec: SweepSpec, plan: Plan, store: Store, result: Result, number: int
         live=live,
         taken=taken,
         lost=np.zeros(len(trial), bool),
-        stream=None if spec.stream is None else Position().packed(),
+        stream=stream,
         lanes=lanes,
     )
     if again is not None:

@@ -14,6 +14,7 @@ from hpjax.results.store.manifest import differences
 from hpjax.results.store.rows import Planned, Status
 from hpjax.results.store.run_store import Store
 from hpjax.results.trial import Trial
+from hpjax.schedulers import Scheduler
 from hpjax.sweep.identity import description, digests, manifest
 from hpjax.sweep.planning.arrange import with_widths
 from hpjax.sweep.planning.plan import Plan
@@ -165,7 +166,7 @@ def _trained(spec: SweepSpec, plan: Plan, trial: Trial) -> tuple[Result, int]:
     with store.transaction():
         store.add_trials(rows, plan.replicates)
     context = RunContext.of(spec, plan, store)
-    decisions = list(_decisions(spec, plan, trial.id))
+    decisions = list(_decisions(spec.scheduler, plan, trial.id))
     handed, start = None, 0
     with context.streams:
         for number, (id, _, hparams) in enumerate(descent):
@@ -200,14 +201,14 @@ def _run(wave: Wave, until: int | None) -> None:
         pass
 
 
-def _decisions(spec: SweepSpec, plan: Plan, trial: int) -> Iterator[int]:
+def _decisions(scheduler: Scheduler | None, plan: Plan, trial: int) -> Iterator[int]:
     """Yields the calls of ``step`` at which the scheduler decided in the round of a trial."""
-    if spec.scheduler is None:
+    if scheduler is None:
         return
     number, every, step = plan.round_of(trial), plan.groups[0].eval_every, 0
     begin, end = sum(plan.rounds[:number]), sum(plan.rounds[: number + 1])
     while step < max(plan.budgets[begin:end]):
-        step = ceil_div(spec.scheduler.next(step), every) * every
+        step = ceil_div(scheduler.next(step), every) * every
         yield step
 
 

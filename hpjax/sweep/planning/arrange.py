@@ -6,6 +6,7 @@ from dataclasses import replace
 import jax
 
 from hpjax.core.errors import InputError
+from hpjax.data.stream import Stream
 from hpjax.engine import sharding
 from hpjax.engine.machine import fingerprint, processor
 from hpjax.sweep.planning import width
@@ -55,9 +56,11 @@ def arranged(spec: SweepSpec, plan: Plan) -> Plan:
         # The width of a group that a later round brings follows from the rule, never from measurements: what was
         # measured meanwhile would give a run that is resumed another width, and so other bits.
         rates = () if plan.arrangements else _remembered(spec, plan, g)
-        lane_bytes, (wide, kernels) = plan.shapes[g.number].lane_bytes, _chosen(spec, capacity, plan, g, rates)
+        lane_bytes, number = plan.shapes[g.number].lane_bytes, g.number
+        requested = of_group(spec.width, number), of_group(spec.kernels, number)
+        wide, kernels = _chosen(requested, capacity, len(g.trials), lane_bytes, rates)
         found.append(Arrangement.of(capacity, lane_bytes, trials, wide, kernels, rates))
-    return _with(spec, capacity, plan, found)
+    return _with(spec.stream, capacity, plan, found)
 
 
 def rearranged(spec: SweepSpec, plan: Plan, chosen: Mapping[int, tuple[int, str]] | None = None) -> Plan:
@@ -74,7 +77,7 @@ def rearranged(spec: SweepSpec, plan: Plan, chosen: Mapping[int, tuple[int, str]
         own, lane_bytes = found[number], plan.shapes[number].lane_bytes
         trials = [trial for wave in own.waves for trial in wave]
         found[number] = Arrangement.of(capacity, lane_bytes, trials, wide, kernels, own.rates)
-    return _with(spec, capacity, plan, found)
+    return _with(spec.stream, capacity, plan, found)
 
 
 def with_widths(spec: SweepSpec, plan: Plan, widths: Mapping[int, int]) -> Plan:
@@ -82,14 +85,14 @@ def with_widths(spec: SweepSpec, plan: Plan, widths: Mapping[int, int]) -> Plan:
     capacity, found = capacity_of(spec, plan), list(plan.arrangements)
     for number, wide in widths.items():
         found[number] = found[number].with_width(capacity, wide)
-    return _with(spec, capacity, plan, found)
+    return _with(spec.stream, capacity, plan, found)
 
 
 def halved(spec: SweepSpec, plan: Plan, group: int) -> Plan:
     """Returns the plan with half the width for a group that ran out of memory."""
     capacity, found = capacity_of(spec, plan), list(plan.arrangements)
     found[group] = found[group].halved(capacity)
-    return _with(spec, capacity, plan, found)
+    return _with(spec.stream, capacity, plan, found)
 
 
 def split(spec: SweepSpec, plan: Plan, group: int, trials: Sequence[int]) -> Waves:
@@ -105,7 +108,7 @@ def with_waves(spec: SweepSpec, plan: Plan, waves: Sequence[tuple[int, tuple[int
         kept = [wave for wave in arrangement.waves if wave[0] not in moved]
         own = [trials for group, trials in waves if group == number]
         found.append(arrangement.with_waves(capacity, (*kept, *own)))
-    return _with(spec, capacity, plan, found)
+    return _with(spec.stream, capacity, plan, found)
 
 
 def rate_key(spec: SweepSpec, plan: Plan, group: Group) -> str:
@@ -125,21 +128,30 @@ def _remembered(spec: SweepSpec, plan: Plan, group: Group) -> tuple[Rate, ...]:
     return recall(rate_key(spec, plan, group)).rates if alone and asked is None else ()
 
 
-def _chosen(spec: SweepSpec, capacity: Capacity, plan: Plan, group: Group, rates: Sequence[Rate]) -> tuple[int, str]:
-    """Returns the width and the kernels of a group: as asked for, else the best that was measured, else by rule."""
+def _chosen(
+    requested: tuple[int | None, str | None], capacity: Capacity, trials: int, lane_bytes: int, rates: Sequence[Rate]
+) -> tuple[int, str]:
+    """Returns the width and the kernels of a group: as asked for, else the best that was measured, else by rule.
+
+    Args:
+      requested: the width and the kernels that the sweep asks for, each None for none.
+      capacity: what there is room for.
+      trials: how many trials the group has.
+      lane_bytes: bytes of the state of each lane.
+      rates: the speeds that were measured.
+    """
     # All trials count, also those of other shards: the shards together are one sweep, and it has one width.
-    lanes, lane_bytes = capacity.lanes_together(len(group.trials)), plan.shapes[group.number].lane_bytes
-    asked = of_group(spec.width, group.number), of_group(spec.kernels, group.number)
+    lanes = capacity.lanes_together(trials)
     if rates:
         best = width.best(rates)
         found = width.balanced(best.width, lanes, capacity.devices), best.kernels
     else:
         by_rule = width.by_rule(capacity.platform, lanes, capacity.devices, lane_bytes, capacity.memory)
         found = by_rule, KERNELS[0]
-    return asked[0] or found[0], asked[1] or found[1]
+    return requested[0] or found[0], requested[1] or found[1]
 
 
-def _with(spec: SweepSpec, capacity: Capacity, plan: Plan, arrangements: Sequence[Arrangement]) -> Plan:
+def _with(stream: Stream | None, capacity: Capacity, plan: Plan, arrangements: Sequence[Arrangement]) -> Plan:
     """Returns the plan with these arrangements, and decides whether the waves of its last round offload.
 
     They do under a scheduler, if the states of all these waves and the copy that moving lanes makes do not fit.
@@ -147,8 +159,8 @@ def _with(spec: SweepSpec, capacity: Capacity, plan: Plan, arrangements: Sequenc
     waves = [sum(wave[0] >= plan.last_round_begin for wave in each.waves) for each in arrangements]
     groups = zip(arrangements, plan.shapes, waves, strict=True)
     states = sum(each.state_bytes(shapes.lane_bytes, count) for each, shapes, count in groups)
-    if spec.stream is not None:  # each wave has blocks of its own; those of one are in data_bytes
-        states += spec.stream.block_bytes * (sum(waves) - 1)
+    if stream is not None:  # each wave has blocks of its own; those of one are in data_bytes
+        states += stream.block_bytes * (sum(waves) - 1)
     memory = capacity.memory
     offloads = capacity.racing and memory is not None and 2 * states + capacity.data_bytes > memory
     return replace(plan, arrangements=tuple(arrangements), offloads=offloads)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from hpjax.core.hparams import Hparams, with_fold
-from hpjax.core.program import TrialLength
+from hpjax.core.program import Program, TrialLength
 from hpjax.core.space import Point
 from hpjax.engine.shapes import ProgramShapes
 from hpjax.engine.tracing import Tracer, Verdict, kinds_of, resolve_traced, shapes_of, with_user_lines
@@ -99,18 +99,18 @@ def grouped(
             return Grouping(tracer, tuple(points), tuple(lengths), verdicts, tuple(groups), tuple(shapes))
 
 
-def lengths_of(spec: SweepSpec, points: Sequence[Point]) -> list[TrialLength]:
+def lengths_of(program: Program, folds: int | None, points: Sequence[Point]) -> list[TrialLength]:
     """Returns how long each trial takes, after the program's own checks of its hyperparameters.
 
     Raises:
       InputError, ProgramError: hyperparameters cannot be used.
     """
     hparams = [Hparams(point) for point in points]
-    if spec.folds is not None:
-        hparams = [with_fold(h, 0, spec.folds) for h in hparams]
+    if folds is not None:
+        hparams = [with_fold(h, 0, folds) for h in hparams]
     try:
-        lengths = [spec.program.length(h) for h in hparams]
-        spec.program.validate(list(zip(hparams, lengths, strict=True)))
+        lengths = [program.length(h) for h in hparams]
+        program.validate(list(zip(hparams, lengths, strict=True)))
     except Exception as error:
         raise with_user_lines(error) from None
     return lengths

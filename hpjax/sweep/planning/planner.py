@@ -11,11 +11,14 @@ from hpjax.core.domains import Selection
 from hpjax.core.errors import InputError, ProgramError, UnknownHyperparameterError
 from hpjax.core.format import size
 from hpjax.core.hparams import reading
-from hpjax.core.space import Point
+from hpjax.core.objective import Objective
+from hpjax.core.space import Point, Space
+from hpjax.data.stream import Stream
 from hpjax.engine import sharding
 from hpjax.engine.probe import DERIVED
 from hpjax.engine.tracing import Verdict, judge
-from hpjax.samplers import Observation
+from hpjax.samplers import Observation, Sampler
+from hpjax.schedulers import Scheduler
 from hpjax.sweep.planning import cost, value_checks
 from hpjax.sweep.planning.advice import hints
 from hpjax.sweep.planning.arrange import arranged
@@ -53,7 +56,7 @@ def check_point(spec: SweepSpec, plan: Plan, trial: int, point: Point) -> None:
     Raises:
       InputError: a number is out of its range, or changes how long the trial takes.
     """
-    (length,) = lengths_of(spec, [point])
+    (length,) = lengths_of(spec.program, spec.folds, [point])
     if length != plan.lengths[trial]:
         allowed = "decides how long a trial takes, and cannot change while it runs"
         remedy = "Keep the hyperparameters that steps, batch_size and eval_every depend on."
@@ -80,9 +83,9 @@ def _first(spec: SweepSpec) -> Plan:
         allowed = f"is for one host, and there are {jax.process_count()}"
         raise InputError("Sweep.spread", spec.spread, allowed, 'Write spread="shard_map".')
     rounds = _rounds(spec)
-    points = _asked(spec, [], rounds[0])
+    points = _asked(spec.sampler, spec.space, [], rounds[0], spec.seed)
     with reading() as read_by_length:
-        lengths = lengths_of(spec, points)
+        lengths = lengths_of(spec.program, spec.folds, points)
     alternatives = {spec.space.branch_of(point): point for point in reversed(points)}  # of each the first point
     verdicts = judge(tracer_of(spec), spec.space, list(alternatives.values()))
     found = grouped(spec, points, lengths, verdicts)
@@ -91,8 +94,8 @@ def _first(spec: SweepSpec) -> Plan:
         raise InputError(
             "Sweep.folds", spec.folds, "needs a program that reads h.fold", "Leave folds out, or use hpx.supervised."
         )
-    unseen = _check_numbers(spec, found, 0)
-    _check_scheduler(spec, rounds, found, 0)
+    unseen = _check_numbers(spec.objective, spec.splits, found, 0)
+    _check_scheduler(spec.scheduler, rounds, found, 0)
     plan = Plan(
         rounds=rounds,
         replicates=spec.lanes_a_trial,
@@ -107,7 +110,7 @@ def _first(spec: SweepSpec) -> Plan:
         points=found.points,
         lengths=found.lengths,
         segment=spec.segment,
-        data_bytes=_data_bytes(spec),
+        data_bytes=_data_bytes(spec.splits, spec.folds, spec.stream),
         objective=str(spec.objective),
         randomness=spec.randomness,
         seed=spec.seed,
@@ -122,16 +125,16 @@ def _first(spec: SweepSpec) -> Plan:
 def _next(spec: SweepSpec, plan: Plan, history: Sequence[Observation]) -> Plan:
     """Returns the plan with one round more."""
     first = len(plan.points)
-    new = _asked(spec, history, plan.rounds[plan.round_of(first)])
-    lengths = [*plan.lengths, *lengths_of(spec, new)]
+    new = _asked(spec.sampler, spec.space, history, plan.rounds[plan.round_of(first)], spec.seed)
+    lengths = [*plan.lengths, *lengths_of(spec.program, spec.folds, new)]
     before = {verdict.name: verdict for verdict in plan.verdicts}
     found = grouped(spec, [*plan.points, *new], lengths, before, plan.shapes)
     for name, verdict in found.verdicts.items():
         if verdict.traced is not before[name].traced and any(name in point for point in plan.points):
             allowed = f"was traced in earlier rounds, and cannot be now: {verdict.reason}"
             raise InputError(f"Space.{name}", new[0].get(name), allowed, "Write static=True for its domain.")
-    _check_numbers(spec, found, first)
-    _check_scheduler(spec, plan.rounds, found, first)
+    _check_numbers(spec.objective, spec.splits, found, first)
+    _check_scheduler(spec.scheduler, plan.rounds, found, first)
     plan = replace(
         plan,
         groups=found.groups,
@@ -183,31 +186,31 @@ def _rounds(spec: SweepSpec) -> tuple[int, ...]:
     return (share + 1,) * rest + (share,) * (spec.rounds - rest)
 
 
-def _asked(spec: SweepSpec, history: Sequence[Observation], count: int) -> list[Point]:
+def _asked(sampler: Sampler, space: Space, history: Sequence[Observation], count: int, seed: int) -> list[Point]:
     """Returns the points of one round, for which it asks the sampler.
 
     Raises:
       InputError: the sampler gives another number of them, or one that is not in the space.
     """
-    points = spec.sampler.ask(spec.space, history, count, spec.seed)
+    points = sampler.ask(space, history, count, seed)
     if len(points) != count:
-        name = type(spec.sampler).__name__
+        name = type(sampler).__name__
         remedy = f"Return a list of {count} points from {name}.propose."
         raise InputError("Sweep.sampler", name, f"gave {len(points)} points for {count}", remedy)
     for point in points:
-        spec.space.branch_of(point)
+        space.branch_of(point)
     return points
 
 
-def _data_bytes(spec: SweepSpec) -> int:
+def _data_bytes(splits: tuple[Any, Any], folds: int | None, stream: Stream | None) -> int:
     """Returns the bytes of the data on each device: its splits; of a stream the block in use and the next one."""
-    train, valid = spec.splits
-    kept = train if spec.folds else valid if spec.stream is not None else (train, valid)
-    streamed = 0 if spec.stream is None else 2 * spec.stream.block_bytes
+    train, valid = splits
+    kept = train if folds else valid if stream is not None else (train, valid)
+    streamed = 0 if stream is None else 2 * stream.block_bytes
     return streamed + sum(np.asarray(a).nbytes for a in jax.tree.leaves(kept))
 
 
-def _check_numbers(spec: SweepSpec, found: Grouping, first: int) -> set[str]:
+def _check_numbers(objective: Objective, splits: tuple[Any, Any], found: Grouping, first: int) -> set[str]:
     """Checks the numbers of the trials from ``first`` on as the code that uses them demands.
 
     Returns:
@@ -218,26 +221,26 @@ def _check_numbers(spec: SweepSpec, found: Grouping, first: int) -> set[str]:
     """
     unseen: set[str] = set()
     for g, given in zip(found.groups, found.shapes, strict=True):
-        spec.objective.check(given.metrics)
+        objective.check(given.metrics)
         fresh = replace(g, trials=tuple(trial for trial in g.trials if trial >= first))
         for name, check in given.checks:
             for trial in fresh.trials if name != DERIVED else ():
                 check.of(found.points[trial][name], found.lengths[trial].steps, name)
         if fresh.trials and any(name == DERIVED for name, _ in given.checks):
-            unseen |= value_checks.check(found.tracer, fresh, found.points, found.lengths, spec.splits)
+            unseen |= value_checks.check(found.tracer, fresh, found.points, found.lengths, splits)
     return unseen
 
 
-def _check_scheduler(spec: SweepSpec, rounds: Sequence[int], found: Grouping, first: int) -> None:
+def _check_scheduler(scheduler: Scheduler | None, rounds: Sequence[int], found: Grouping, first: int) -> None:
     """Raises ``InputError`` unless the scheduler can compare the trials of every round.
 
     Args:
-      spec: the sweep.
+      scheduler: the scheduler of the sweep, None for none.
       rounds: how many trials each round has.
       found: the groups of the trials so far.
       first: the first trial of the round that is planned now.
     """
-    if spec.scheduler is None:
+    if scheduler is None:
         return
     every = sorted({length.eval_every for length in found.lengths})
     if len(every) > 1:
@@ -246,13 +249,13 @@ def _check_scheduler(spec: SweepSpec, rounds: Sequence[int], found: Grouping, fi
     budget = max(length.steps * length.microsteps for length in found.lengths)
     for trials in sorted(set(rounds)):
         try:
-            spec.scheduler.check(trials, budget, min(every[0], budget))
+            scheduler.check(trials, budget, min(every[0], budget))
         except InputError as error:
             if len(rounds) == 1 or error.field != "Sweep.trials":
                 raise
             allowed = f"makes rounds of {trials}, each of which {error.allowed}"
             raise InputError(error.field, sum(rounds), allowed, f"Of each round: {error.remedy}") from None
-    spec.scheduler.check_groups([sum(trial >= first for trial in g.trials) for g in found.groups])
+    scheduler.check_groups([sum(trial >= first for trial in g.trials) for g in found.groups])
 
 
 def _explained(found: Grouping, read: set[str], devices: list[jax.Device]) -> dict[str, Verdict]:
