@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from hpjax.core.arrays import Ints
 from hpjax.core.hparams import Hparams
 from hpjax.core.space import Point
 from hpjax.engine import sharding
@@ -80,11 +81,16 @@ class GroupPrograms(NamedTuple):
           trials: the ids of its trials.
           points: trial id to hyperparameters.
         """
-        # Sorted by their ends: a chunk costs as long as one of its lanes runs, so its lanes had better end together.
-        ordered = sorted(trials, key=lambda t: (-plan.budgets[t], t))
-        trial = np.tile(np.array(ordered, np.int32), plan.replicates)
-        replicate = np.repeat(np.arange(plan.replicates, dtype=np.int32), len(ordered))
+        trial, replicate = lane_ids(plan, trials)
         own = [points[int(t)] for t in trial]
         budget = np.array([plan.budgets[t] for t in trial], np.int32)
         h = stack_hparams(kinds_of(self.spec.space), own, own[0].keys() - group.static.keys())
         return LaneTable(trial, replicate, budget, h)
+
+
+def lane_ids(plan: Plan, trials: Collection[int]) -> tuple[Ints, Ints]:
+    """Returns the trial and the replicate of each lane of some trials, in the order of their table, int32 (lanes,)."""
+    # Sorted by their ends: a chunk costs as long as one of its lanes runs, so its lanes had better end together.
+    ordered = sorted(trials, key=lambda t: (-plan.budgets[t], t))
+    replicate = np.repeat(np.arange(plan.replicates, dtype=np.int32), len(ordered))
+    return np.tile(np.array(ordered, np.int32), plan.replicates), replicate

@@ -90,7 +90,7 @@ def _measured(plan: "Plan") -> list[str]:
     lines = [f"group {number}: {_speeds(own)}" for number, own in rates.items() if own]
     unknown = ", ".join(str(number) for number, own in rates.items() if not own)
     if lines and unknown:
-        lines.append(f"group {unknown} is not measured yet: plan(measure=True) and hpjax plan --measure go on there")
+        lines.append(f"not measured yet: group {unknown}; plan(measure=True) and hpjax plan --measure go on there")
     return lines
 
 

@@ -17,6 +17,7 @@ from hpjax.results.store.rows import NO_WAVE, Planned
 from hpjax.sweep.planning.arrange import halved, split, with_waves, with_widths
 from hpjax.sweep.planning.plan import Group, Plan
 from hpjax.sweep.planning.planner import plan_next_round
+from hpjax.sweep.planning.programs import lane_ids
 from hpjax.sweep.running.context import RunContext
 from hpjax.sweep.running.events import Decision, Event, Resumed, SegmentFinished, WidthHalved
 from hpjax.sweep.running.preemption import leave, notices
@@ -165,8 +166,8 @@ class _Run:
 
     def _wave(self, number: int, group: Group, trials: tuple[int, ...]) -> Wave:
         """Returns a wave before its first step."""
-        table = self._context.programs.lane_table(self._context.plan, group, trials, self._context.points)
-        state = WaveState.begin(number, table.trial, streaming=self._spec.stream is not None)
+        trial, _ = lane_ids(self._context.plan, trials)
+        state = WaveState.begin(number, trial, streaming=self._spec.stream is not None)
         return Wave(self._context, group, state)
 
     def _begin_round(self, number: int) -> None:
