@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import pickle
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,6 +18,8 @@ class InputError(ValueError):
       allowed: which values are allowed, as a clause: ``must be at least 1``.
       remedy: what to type instead, as a sentence: ``Write trials=1.``
 
+    It pickles whatever the value is; where the value itself does not, the copy holds its ``repr``.
+
     Example:
       >>> raise InputError("Sweep.trials", 0, "must be at least 1", "Write trials=1.")
       Traceback (most recent call last):
@@ -26,6 +29,25 @@ class InputError(ValueError):
     def __init__(self, field: str, value: object, allowed: str, remedy: str) -> None:
         self.field, self.value, self.allowed, self.remedy = field, value, allowed, remedy
         super().__init__(f"{field} = {value!r}: {allowed}. {remedy}")
+
+    def __reduce__(self) -> Any:
+        return _restored, (type(self), str(self), vars(self) | {"value": _picklable(self.value)})
+
+
+def _restored(kind: type[InputError], message: str, attributes: dict[str, Any]) -> InputError:
+    """Returns a pickled error; its message is kept, since the ``repr`` of the value may be another here."""
+    error = kind.__new__(kind, message)
+    vars(error).update(attributes)
+    return error
+
+
+def _picklable(value: Any) -> Any:
+    """Returns a value, or its ``repr`` where the value cannot be pickled or read back: a function, a tracer."""
+    try:
+        pickle.loads(pickle.dumps(value))
+    except Exception:  # whatever the methods of the user's classes raise
+        return repr(value)
+    return value
 
 
 class ProgramError(RuntimeError):

@@ -21,7 +21,10 @@ class OutOfMemoryError(Exception):
 
     def __init__(self, group: int) -> None:
         self.group = group
-        super().__init__(f"group {group} ran out of memory")
+        super().__init__(group)  # what unpickling calls this method with
+
+    def __str__(self) -> str:
+        return f"group {self.group} ran out of memory"
 
 
 @contextmanager

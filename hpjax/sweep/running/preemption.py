@@ -32,7 +32,8 @@ class Preempted(SystemExit):
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        super().__init__(EXIT_PREEMPTED)
+        super().__init__(directory)  # what unpickling calls this method with
+        self.code = EXIT_PREEMPTED
 
     def __str__(self) -> str:
         return GOES_ON.format("preempted", self.directory)
