@@ -48,8 +48,12 @@ def setup() -> None:
 
 
 def folder() -> Path:
-    """Returns the folder of caches, ``$XDG_CACHE_HOME/hpjax`` or ``~/.cache/hpjax``; it may be deleted any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpjax"
+    """Returns the folder of caches, ``$XDG_CACHE_HOME/hpjax`` or ``~/.cache/hpjax``; it may be deleted any time.
+
+    A relative ``$XDG_CACHE_HOME`` is ignored, as the XDG Base Directory Specification says.
+    """
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (given if given.is_absolute() else Path.home() / ".cache") / "hpjax"
 
 
 def fingerprint(*values: Any) -> str:
@@ -61,7 +65,7 @@ def fingerprint(*values: Any) -> str:
 def processor() -> str:
     """Returns a digest of this machine's kind of processor: its model and its instruction sets."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [platform.processor()]
+    lines = cpuinfo.read_text("utf-8", "replace").splitlines() if cpuinfo.exists() else [platform.processor()]
     return digest(
         repr(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))} or lines))
     )

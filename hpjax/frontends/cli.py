@@ -260,6 +260,7 @@ def show(directory: Path, top: int, sort: str | None, lowest: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="The folder of the pictures; by default DIR.")
 def plot(directory: Path, out: Path | None) -> None:
     """Draw a run: its curves, the objective against hyperparameters, rungs, lineage, or a batch-scaling study."""
+    from hpjax.results.picture_file import save
     from hpjax.results.plot import pictures
     from hpjax.results.result import load
 
@@ -270,7 +271,7 @@ def plot(directory: Path, out: Path | None) -> None:
     folder = out or directory
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=150)
+        save(figure, folder / f"{name}.png")
         click.echo(str(folder / f"{name}.png"))
 
 

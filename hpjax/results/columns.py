@@ -21,10 +21,12 @@ def column(name: str, hparams: Rows) -> Array:
       hparams: per trial, name to value.
 
     Returns:
-      int64 where every trial has an integer; float64 where all that have it have a number, with NaN for the others;
-      else objects, with None for the others.
+      int64 where every trial has an integer, bool where every trial has a bool; float64 where all that have it have a
+      number, with NaN for the others; else objects, with None for the others.
     """
     present = [each[name] for each in hparams if name in each]
+    if present and len(present) == len(hparams) and all(isinstance(v, bool) for v in present):
+        return np.array(present, np.bool_)
     if present and all(isinstance(v, int | float) and not isinstance(v, bool) for v in present):
         if len(present) == len(hparams) and all(isinstance(v, int) for v in present):
             return np.array(present, np.int64)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hpjax.core.errors import InputError, RunError, missing
-from hpjax.results.store.files import write_bytes
+from hpjax.results.store.files import write_for_user
 
 Writer = Callable[[dict[str, Any], dict[str, str]], bytes]
 
@@ -26,7 +26,7 @@ def write(path: Path, tree: dict[str, Any], header: Mapping[str, str]) -> None:
       InputError: the suffix is another one.
       RunError: two arrays would have one name.
     """
-    write_bytes(path, _writer(path)(tree, {"hpjax": version("hpjax"), **header}))
+    write_for_user(path, _writer(path)(tree, {"hpjax": version("hpjax"), **header}))
 
 
 def check_path(path: Path) -> None:

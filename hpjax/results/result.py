@@ -1,6 +1,7 @@
 """Results: what a sweep found, read from its store. Needs no model code."""
 
 import csv
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,8 @@ from hpjax.core.format import count, show
 from hpjax.core.format import metric as number
 from hpjax.core.format import table as text_table
 from hpjax.core.objective import Objective
-from hpjax.results import plot
+from hpjax.results import picture_file, plot
+from hpjax.results.store.files import write_for_user
 from hpjax.results.store.manifest import Manifest, read_manifest
 from hpjax.results.store.rows import Status
 from hpjax.results.store.run_store import Store
@@ -110,13 +112,16 @@ class Result(TrialTable):
         return pandas.DataFrame(self.table())
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes ``table()`` as a CSV file, one row per trial; missing values are empty cells."""
-        table = self.table()
-        with open(path, "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(table)
-            for row in zip(*table.values(), strict=True):
-                writer.writerow(["" if cell is None or cell != cell else _text(cell) for cell in row])
+        """Writes ``table()`` as a CSV file in UTF-8, one row per trial; missing values are empty cells.
+
+        The file is written whole or not at all.
+        """
+        table, content = self.table(), io.StringIO()
+        writer = csv.writer(content)
+        writer.writerow(table)
+        for row in zip(*table.values(), strict=True):
+            writer.writerow(["" if cell is None or cell != cell else _text(cell) for cell in row])
+        write_for_user(path, content.getvalue().encode("utf-8"))
 
     def to_optuna(self, path: str | Path, name: str = "hpjax") -> None:
         """Writes the trials as a study of Optuna into a journal file, which ``optuna-dashboard`` opens.
@@ -147,11 +152,11 @@ class Result(TrialTable):
           The figure of matplotlib, which this needs.
 
         Raises:
-          InputError: there is no such hyperparameter.
+          InputError: there is no such hyperparameter, or no such format of pictures.
         """
         figure = plot.overview(self, names or None)
         if path is not None:
-            figure.savefig(path, dpi=150)
+            picture_file.save(figure, path)
         return figure
 
     def leaves(self, trial: int, replicate: int = 0) -> list[tuple[tuple[str | int, ...], Array]]:

@@ -169,8 +169,8 @@ class TrialTable:
     def table(self) -> dict[str, Array]:
         """Returns a column, (trials,), for each hyperparameter and metric, and for trial, round, group, status, step.
 
-        Metrics are averaged over replicates. A hyperparameter that a trial lacks is NaN in a column of numbers, and
-        None in others. ``gap`` is the objective's metric on the validation split less that on the training split,
+        Metrics are averaged over replicates. Columns of integers, floats and bools have these dtypes, others hold
+        objects. A hyperparameter that a trial lacks is NaN in a column of numbers, and None in others. ``gap`` is the objective's metric on the validation split less that on the training split,
         where the sweep has both. Metrics on the test split are NaN for the trials that were not tested.
         """
         table: dict[str, Array] = {"trial": np.arange(len(self))}

@@ -11,6 +11,7 @@ import numpy as np
 from hpjax.core.arrays import Array, Floats, Ints
 from hpjax.core.errors import InputError, RunError, check_float, check_int, did_you_mean
 from hpjax.core.format import show
+from hpjax.results import picture_file
 from hpjax.results.columns import column
 from hpjax.results.result import Result, load
 from hpjax.studies import plot
@@ -270,10 +271,11 @@ class BatchScalingResult:
 
         Raises:
           ImportError: matplotlib is missing; the message says how to install it.
+          InputError: matplotlib knows no such format of pictures.
         """
         figure = plot.scaling(self)
         if path is not None:
-            figure.savefig(path, dpi=150)
+            picture_file.save(figure, path)
         return figure
 
     def __str__(self) -> str:

@@ -74,6 +74,16 @@ def test_columns():
     assert columns["step"].tolist() == [10, 10, 7, 5, 10, 0]
 
 
+def test_a_column_of_bools_is_bool():
+    flags = [{"rate": 0.1, "size": bool(i % 2)} for i in range(6)]
+    column = table(hparams=flags).table()["size"]
+    assert column.dtype == np.bool_
+    assert (~column).tolist() == [True, False] * 3
+    lacking = table(hparams=[*flags[:5], {"rate": 0.1}]).table()["size"]
+    assert lacking.dtype == object
+    assert lacking.tolist() == [False, True, False, True, False, None]
+
+
 def test_a_grid_by_its_values():
     (sizes, rates), trials = table().grid("size", "rate")
     assert (sizes, rates) == ([2, 4], [0.01, 0.1, 1.0])

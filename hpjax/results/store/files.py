@@ -3,6 +3,8 @@
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import IO
@@ -15,19 +17,44 @@ WRITABLE = "Free space on its disk, or chmod u+w the directory; then run the sam
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes a text file, whole or not at all."""
-    write_bytes(path, content.encode())
+    """Writes a text file in UTF-8, whole or not at all."""
+    write_bytes(path, content.encode("utf-8"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file, whole or not at all."""
+    with replacing(path) as part:
+        part.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a file beside ``path`` to write to, which takes its name at the end; if the body fails, it is deleted."""
     part = part_of(path)
-    part.write_bytes(content)
-    os.replace(part, path)
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == os.fspath(part):
+            error.filename = os.fspath(path)  # the name that the user knows
+        raise
+
+
+def write_for_user(path: str | Path, content: bytes) -> None:
+    """Writes a file where the user wants it, whole or not at all.
+
+    A link stays one, and what it leads to is written. What is no file, such as ``/dev/stdout``, is written to directly.
+    """
+    there = Path(path).resolve()
+    if there.exists() and not there.is_file():
+        there.write_bytes(content)
+    else:
+        write_bytes(there, content)
 
 
 def part_of(path: Path) -> Path:
-    """Returns the temporary file that ``write_bytes`` fills before it takes the name ``path``."""
+    """Returns the temporary file that is filled before it takes the name ``path``."""
     return path.with_name(path.name + ".part")
 
 

@@ -29,7 +29,7 @@ def recall(key: str) -> Measured:
     """Returns what was measured of the program with a fingerprint; no rates if its file is missing or unreadable."""
     if key not in _here:
         with suppress(OSError, ValueError):
-            read = json.loads((folder() / "widths" / f"{key}.json").read_text())
+            read = json.loads((folder() / "widths" / f"{key}.json").read_text("utf-8"))
             rows = read.get("rates") if isinstance(read, dict) else None
             if isinstance(rows, list) and rows and all(map(_is_rate, rows)):
                 _here[key] = Measured(tuple(Rate(*row) for row in rows), read.get("finished") is True)

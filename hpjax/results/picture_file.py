@@ -1,0 +1,34 @@
+"""Picture files: saves a figure of matplotlib, whole or not at all."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpjax.core.errors import InputError
+from hpjax.results.store.files import write_for_user
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 150
+
+
+def save(figure: "Figure", path: str | Path) -> None:
+    """Saves a figure to a file, in the format that its suffix names; without one it gets matplotlib's default.
+
+    Raises:
+      InputError: matplotlib knows no such format.
+    """
+    import matplotlib as mpl
+
+    path = Path(path)
+    if not path.suffix:
+        path = path.with_name(f"{path.name}.{mpl.rcParams['savefig.format']}")
+    kind, kinds = path.suffix[1:].lower(), figure.canvas.get_supported_filetypes()
+    if kind not in kinds:
+        raise InputError(
+            "plot.path", str(path), f"must end in one of {', '.join(sorted(kinds))}", 'Write path="a.png".'
+        )
+    content = io.BytesIO()
+    figure.savefig(content, format=kind, dpi=DPI)
+    write_for_user(path, content.getvalue())
