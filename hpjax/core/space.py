@@ -14,8 +14,12 @@ from hpjax.core.format import show
 Point = dict[str, Any]
 Unit = np.typing.NDArray[np.float64]
 
-# Columns of every result table, which a hyperparameter of the same name would hide.
-RESERVED = frozenset({"trial", "replicate", "fold", "folds", "group", "round", "status", "step"})
+# What a result table has beside hyperparameters and metrics; the names of metrics have a slash.
+COLUMNS = frozenset({"trial", "gap", "round", "group", "status", "step"})
+# What a lane has beside its hyperparameters: its replicate, and with cross-validation ``h.fold`` and ``h.folds``.
+OF_LANES = frozenset({"replicate", "fold", "folds"})
+# A hyperparameter of such a name would hide one of these, or be hidden.
+RESERVED = COLUMNS | OF_LANES
 
 Branch = Mapping[str, Domain]
 
@@ -245,4 +249,5 @@ def _check_name(name: str) -> None:
             "Write a name such as learning_rate.",
         )
     if name in RESERVED:
-        raise InputError("Space", name, "is a column that every result table has", f"Write {name}_0=... instead.")
+        allowed = "is a column of result tables" if name in COLUMNS else "is what hpjax calls a property of every lane"
+        raise InputError("Space", name, allowed, f"Write {name}_0=... instead.")

@@ -1,7 +1,7 @@
 """Hyperparameters of many trials side by side: as a column, as a grid, and which of them vary."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,17 @@ def column(name: str, hparams: Rows) -> Array:
     column = np.empty(len(hparams), object)
     column[:] = [each.get(name) for each in hparams]
     return column
+
+
+def labels_of(names: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
+    """Returns a label for each name, the name itself unless it is taken: then with ``_0`` behind it."""
+    labels: dict[str, str] = {}
+    for name in names:
+        label = name
+        while label in {*taken, *labels.values()}:
+            label += "_0"
+        labels[name] = label
+    return labels
 
 
 def varied(names: Sequence[str], hparams: Rows) -> list[str]:

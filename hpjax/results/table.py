@@ -170,14 +170,16 @@ class TrialTable:
         """Returns a column, (trials,), for each hyperparameter and metric, and for trial, round, group, status, step.
 
         Metrics are averaged over replicates. Columns of integers, floats and bools have these dtypes, others hold
-        objects. A hyperparameter that a trial lacks is NaN in a column of numbers, and None in others. ``gap`` is the objective's metric on the validation split less that on the training split,
-        where the sweep has both. Metrics on the test split are NaN for the trials that were not tested.
+        objects. A hyperparameter that a trial lacks is NaN in a column of numbers, and None in others. ``gap`` is the
+        objective's metric on the validation split less that on the training split, where the sweep has both. Metrics
+        on the test split are NaN for the trials that were not tested.
         """
         table: dict[str, Array] = {"trial": np.arange(len(self))}
         for name in self.names:
             table[name] = columns.column(name, self.hparams)
         table |= {name: self.last(name).mean(axis=1) for name in self.metrics}
-        valid, train = self.objective.metric, self.objective.metric.replace("valid/", "train/")
+        valid = self.objective.metric
+        train = f"train/{valid.removeprefix('valid/')}"
         if valid != train and train in self.metrics:
             table["gap"] = table[valid] - table[train]
         for trial, metrics in self.tested.items():

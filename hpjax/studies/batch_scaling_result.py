@@ -12,7 +12,7 @@ from hpjax.core.arrays import Array, Floats, Ints
 from hpjax.core.errors import InputError, RunError, check_float, check_int, did_you_mean
 from hpjax.core.format import show
 from hpjax.results import picture_file
-from hpjax.results.columns import column
+from hpjax.results.columns import column, labels_of
 from hpjax.results.result import Result, load
 from hpjax.studies import plot
 from hpjax.studies.doubts import doubts_of
@@ -244,11 +244,13 @@ class BatchScalingResult:
         return doubts_of(self)
 
     def table(self) -> dict[str, Array]:
-        """Returns columns with a row for each batch size; NaN, or −1 for the trial, if there is no point."""
+        """Returns columns with a row for each batch size; NaN, or −1 for the trial, if there is no point.
+
+        A hyperparameter that has the name of another column, as ``steps`` has, is found under that name with ``_0``.
+        """
         place = {point.batch_size: point for point in self.points}
         here = [place.get(size) for size in self.batch_sizes]
         columns: dict[str, list[Any]] = {
-            self.name: list(self.batch_sizes),
             "steps": [point.steps if point else np.nan for point in here],
             "steps_low": [point.interval[0] if point else np.nan for point in here],
             "steps_high": [point.interval[1] if point else np.nan for point in here],
@@ -257,8 +259,10 @@ class BatchScalingResult:
         }
         columns |= {name: [getattr(each, name) for each in self.counts] for name in TrialCounts._fields}
         best = [point.hparams if point else {} for point in here]
-        found = {name: np.array(cells) for name, cells in columns.items()}
-        return found | {name: column(name, best) for name in self.other_names}
+        labels = labels_of([self.name, *self.other_names], columns.keys())
+        found = {labels[self.name]: np.array(self.batch_sizes)}
+        found |= {name: np.array(cells) for name, cells in columns.items()}
+        return found | {labels[name]: column(name, best) for name in self.other_names}
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draws steps against batch size, and the best learning rate if there is one; see ``hpx.studies.plot``.

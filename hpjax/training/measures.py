@@ -94,6 +94,17 @@ def check_metrics(metrics: Mapping[str, PerExample]) -> None:
             raise InputError(f"supervised.metrics[{name!r}]", function, "must be a function of (outputs, y)", remedy)
 
 
+def joined(means: Values, seen: Values) -> Values:
+    """Returns the metrics of a step, and what monitors saw in it.
+
+    Raises:
+      InputError: a metric has the name of something that a monitor reports.
+    """
+    for name in means.keys() & seen.keys():
+        raise InputError("supervised.metrics", name, "is what a monitor reports", f'Write {{"my_{name}": function}}.')
+    return means | seen
+
+
 def _check_labels(outputs: Any, y: Any, labels: tuple[int, int] | None) -> None:
     """Raises ``InputError`` if labels do not fit the number of outputs, which JAX would clip without a word."""
     if labels is None or not hasattr(outputs, "ndim") or not hasattr(y, "ndim") or outputs.ndim != y.ndim + 1:

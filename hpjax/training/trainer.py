@@ -22,7 +22,7 @@ from hpjax.optim.decay_bounds import check_decays
 from hpjax.optim.transforms import looks_at_metrics
 from hpjax.training.augmentation import augmented
 from hpjax.training.early_stopping import EarlyStopping
-from hpjax.training.measures import Measures, Values, penalty_of, per_example
+from hpjax.training.measures import Measures, Values, joined, penalty_of, per_example
 from hpjax.training.monitors import MONITORS, OF_PARTS, gradient_noise, square
 from hpjax.training.network import Network
 from hpjax.training.state import Accumulated, LastEvaluation, TrainingState
@@ -157,7 +157,7 @@ class Training:
         state = state._replace(stats=stats)
         if state.accumulated is None:
             updated, seen = self._updated(key, state, gradients, means["loss"], h)
-            return updated, means | seen
+            return updated, joined(means, seen)
         return self._accumulate(key, state, gradients, means, h)
 
     def _accumulate(
@@ -189,7 +189,7 @@ class Training:
         if total.squares is not None:
             seen |= gradient_noise(square(total.gradients), total.squares, self.batch_size(h), self.microbatch)
         emptied = jax.tree.map(lambda sums: jnp.where(full, 0, sums).astype(sums.dtype), total)
-        means |= {name: jnp.where(full, value, 0) for name, value in seen.items()}
+        means = joined(means, {name: jnp.where(full, value, 0) for name, value in seen.items()})
         # Times the number of calls, so that the engine's mean over the calls of a batch is the mean over the batch.
         emitted = {name: v if name == "penalty" else v * microsteps for name, v in means.items()}
         return kept._replace(accumulated=emptied), emitted
@@ -334,6 +334,9 @@ class Training:
                 "must be a validation metric of the program",
                 did_you_mean(stopping.objective.metric, [f"valid/{name}" for name in names]),
             )
+        if (best := f"best_{stopping.metric}") in names:
+            remedy = f'Write {{"my_{best}": function}}.'
+            raise InputError("supervised.metrics", best, "is what early stopping reports", remedy)
         return stopping
 
 

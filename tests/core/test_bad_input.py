@@ -63,7 +63,18 @@ MISTAKES = {
     "default no option": (lambda: hpx.Choice(1, 2, default=3), "Choice.default = 3: must lie in Choice(1, 2)"),
     "no identifier": (lambda: Space(**{"learning-rate": 1}), "Space = 'learning-rate': must be a Python identifier"),
     "a keyword": (lambda: Space(**{"lambda": 1}), "Space = 'lambda': must be a Python identifier"),
-    "a reserved name": (lambda: Space(step=1), "is a column that every result table has. Write step_0=..."),
+    "a column's name": (lambda: Space(gap=1), "Space = 'gap': is a column of result tables. Write gap_0=... instead"),
+    "a lane's property": (lambda: Space(fold=1), "is what hpjax calls a property of every lane. Write fold_0=..."),
+    "a metric of early stopping": (
+        lambda: trained(
+            metrics={"best_loss": hpx.metrics.accuracy}, early_stopping=lambda h: hpx.EarlyStopping(patience=2)
+        ),
+        'supervised.metrics = \'best_loss\': is what early stopping reports. Write {"my_best_loss": function}.',
+    ),
+    "a metric of a monitor": (
+        lambda: trained(metrics={"sparsity": hpx.metrics.accuracy}, monitor=["sparsity"]),
+        "supervised.metrics = 'sparsity': is what a monitor reports",
+    ),
     "no names": (lambda: Space(), "must name at least one hyperparameter"),
     "name on both sides": (lambda: Space(a=1) & Space(a=2), "is named on both sides of &"),
     "static and traced": (lambda: hpx.Int(1, 2, static=True, traced=True), "static and traced exclude each other"),

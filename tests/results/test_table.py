@@ -6,9 +6,11 @@ import pytest
 import hpjax as hpx
 from hpjax import plot
 from hpjax.core.domains import Range
+from hpjax.core.hparams import with_fold
 from hpjax.core.objective import Objective
-from hpjax.results import analysis
-from hpjax.results.store.rows import STATUS_DTYPE, Status
+from hpjax.core.space import COLUMNS, OF_LANES, RESERVED
+from hpjax.results import analysis, columns
+from hpjax.results.store.rows import OWNERS, STATUS_DTYPE, Status
 from hpjax.results.table import Alternative, CloneRecord, TrialTable
 
 NAN = np.nan
@@ -72,6 +74,42 @@ def test_columns():
     np.testing.assert_array_equal(columns["gap"][[0, 1, 3, 4]], [0.5] * 4)
     np.testing.assert_array_equal(columns["test/loss"], [NAN, 0.25, NAN, NAN, NAN, NAN])
     assert columns["step"].tolist() == [10, 10, 7, 5, 10, 0]
+
+
+def test_the_reserved_names_are_what_tables_and_lanes_have():
+    """The list of ``core.space`` against the tables, so that a new column cannot hide a hyperparameter."""
+    assert {name for name in table().table() if "/" not in name} - {*table().names} == COLUMNS
+    assert {*with_fold(hpx.Hparams({}), 0, 2), *OWNERS[1:2]} == OF_LANES
+    assert RESERVED == COLUMNS | OF_LANES
+    for name in RESERVED:
+        with pytest.raises(hpx.InputError, match=f"Write {name}_0="):
+            hpx.Space(**{name: hpx.Uniform(0, 1)})
+
+
+@pytest.mark.parametrize(
+    "name", ["seconds", "width", "wave", "source", "state", "value", "params", "metrics", "number"]
+)
+def test_any_other_name_has_a_column_of_its_own(name):
+    hpx.Space(**{name: hpx.Uniform(0, 1)})
+    renamed = [{name: each["rate"], "size": each["size"]} for each in table().hparams]
+    found = table(names=(name, "size"), hparams=renamed).table()
+    assert found[name].tolist() == [each["rate"] for each in table().hparams]
+    assert found.keys() == {name if each == "rate" else each for each in table().table()}
+
+
+def test_the_gap_is_of_the_same_metric():
+    loss = table().recorded["valid/loss"]
+    recorded = {"step": table().recorded["step"], "valid/valid/loss": loss, "train/valid/loss": loss - 2}
+    nested = table(metrics=tuple(recorded)[1:], objective=Objective("valid/valid/loss", "minimize"), recorded=recorded)
+    np.testing.assert_array_equal(nested.table()["gap"][[0, 1, 3, 4]], [2] * 4)
+
+
+def test_labels_beside_columns():
+    assert columns.labels_of(["a", "steps", "steps_0"], ["steps", "trial"]) == {
+        "a": "a",
+        "steps": "steps_0",
+        "steps_0": "steps_0_0",
+    }
 
 
 def test_a_column_of_bools_is_bool():

@@ -490,6 +490,26 @@ def test_alternatives_and_tuples_are_told_and_drawn():
     found.plot()
 
 
+def test_hyperparameters_named_like_columns_have_columns_of_their_own():
+    space = hpx.Space(
+        rate=hpx.Uniform(0.1, 1), steps=hpx.Choice(7, 8), reached=hpx.Choice(True), batch_size=hpx.Choice(4, 16)
+    )
+    inner = decay(200)
+    program = dataclasses.replace(
+        inner,
+        step=lambda key, w, batch, h: inner.step(
+            key, w, batch, hpx.Hparams({"rate": h.rate, "batch_size": h.batch_size})
+        ),
+        evaluate=lambda key, w, split, h: {"loss": jnp.abs(w)},
+    )
+    points = [{"rate": 0.5, "steps": steps, "reached": True, "batch_size": size} for steps, size in ((7, 4), (8, 16))]
+    found = BatchScalingResult.read(hpx.Sweep(program, space, sampler=hpx.Manual(points)).run(progress=False), 0.01)
+    columns = found.table()
+    assert columns["steps"].tolist() == [point.steps for point in found.points]
+    assert (columns["steps_0"].tolist(), columns["reached_0"].tolist()) == ([7, 8], [True, True])
+    assert columns["reached"].tolist() == [1, 1]
+
+
 def test_batch_sizes_whose_target_was_not_reached_have_no_point():
     points = [{"rate": rate, "batch_size": size} for rate in (5.0, 1.0) for size in (1, 16)]
     result, _ = listed(points, None, 10)
