@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hpjax.core.errors import InputError
@@ -69,17 +70,8 @@ def _tidy(name: str, values: Any, finite: bool) -> np.ndarray[Any, Any]:
         raise InputError(
             name, type(values).__name__, f"must be a regular array: {error}", "Pad all rows to one length."
         ) from None
-    if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
-        if finite and not np.isfinite(array).all():
-            bad = np.argwhere(~np.isfinite(array))[0]
-            raise InputError(
-                f"{name}{bad.tolist()}",
-                float(array[tuple(bad)]),
-                f"must be finite, and {int((~np.isfinite(array)).sum())} values are not",
-                "Write np.nan_to_num(x) to fill them, or x[np.isfinite(x).all(axis=1)] to drop their rows.",
-            )
-        # The canonical dtype is float32, or float64 where the user has set jax_enable_x64.
-        return array.astype(jax.dtypes.canonicalize_dtype(array.dtype))
+    if jnp.issubdtype(array.dtype, jnp.floating):
+        return _tidy_floats(name, array, finite)
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind in "iub":
@@ -92,3 +84,21 @@ def _tidy(name: str, values: Any, finite: bool) -> np.ndarray[Any, Any]:
             )
         return array.astype(np.int32)
     raise InputError(name, str(array.dtype), "must be numbers", "Encode it: np.unique(y, return_inverse=True)[1].")
+
+
+def _tidy_floats(name: str, array: np.ndarray[Any, Any], finite: bool) -> np.ndarray[Any, Any]:
+    """Returns floats as float32, or wide ones as float64 where the user has set ``jax_enable_x64``."""
+    wide = array.dtype.itemsize > 4
+    with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, which the check finds
+        floats = array.astype(jax.dtypes.canonicalize_dtype(np.float64) if wide else np.float32)
+    bad = ~np.isfinite(floats)
+    if finite and bad.any():
+        first = tuple(np.argwhere(bad)[0])
+        where = f" in {floats.dtype}" if np.isfinite(array[first]) else ""
+        raise InputError(
+            f"{name}{[int(i) for i in first]}",
+            float(array[first]),
+            f"must be finite{where}, and {int(bad.sum())} values are not",
+            "Write np.nan_to_num(x) to fill them, or x[np.isfinite(x).all(axis=1)] to drop their rows.",
+        )
+    return floats

@@ -29,11 +29,15 @@ def from_arrays(
 ) -> Data:
     """Returns data from arrays. Floats become float32, integers int32; uint8 stays uint8.
 
+    Float16 and bfloat16 become float32, too: to compute in them, give the model a ``dtype``. With ``jax_enable_x64``
+    float64 stays float64.
+
     Args:
       x: inputs: an array (examples, ...), or a pytree of such arrays.
       y: targets, likewise; integer labels for classification.
       valid, test: for each split, the share of the examples that it takes, a number between 0 and 1; or its own pair
-        (x, y). Shares are drawn at random and disjoint; the remaining examples are the training split.
+        (x, y). Shares are drawn at random and disjoint; the remaining examples are the training split, in the order
+        of the drawing. Where both splits are given, ``x`` and ``y`` are the training split as they are.
       seed: decides which example falls in which split, and nothing else.
       name: the name of the data in tables.
 
@@ -65,7 +69,7 @@ def from_arrays(
             )
         taken, order = order[: round(given * count)], order[round(given * count) :]
         splits[split] = _rows(f"from_arrays.{split}", rest, taken)
-    splits["train"] = _rows("from_arrays.train", rest, order)
+    splits["train"] = _rows("from_arrays.train", rest, order) if len(order) < count else rest
     return Data(splits["train"], splits["valid"], splits["test"], name)
 
 

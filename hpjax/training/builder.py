@@ -113,7 +113,7 @@ def supervised(
     if batch_size is None and not streamed:
         raise InputError("supervised.batch_size", None, "must be given", "Write batch_size=64.")
     if isinstance(metrics, Mapping):
-        check_metrics(metrics)
+        check_metrics(metrics, ("loss",) if penalty is None else ("loss", "penalty"))
     elif metrics is not None and (not callable(metrics) or required_arguments(metrics) > 1):
         raise InputError(
             "supervised.metrics",

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.buffer_callback import buffer_callback
 
-from hpjax.core.arrays import Array
+from hpjax.core.arrays import Array, at_least_float32
 from hpjax.core.format import show
 
 
@@ -23,7 +23,8 @@ def on_host(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], jax.Arr
     its neighbours keep every bit, and a ``RuntimeWarning`` names the first error. The function must not call JAX.
 
     Args:
-      function: ``function(outputs, y)`` of one lane's batch: NumPy arrays (batch, ...) or pytrees of them. It returns
+      function: ``function(outputs, y)`` of one lane's batch: NumPy arrays (batch, ...) or pytrees of them, of which
+        bfloat16 and other narrow floats are float32. It returns
         one value for each example, (batch,), or one value for the batch, (), which then counts for each of its
         examples. Where a split is evaluated in several parts (``eval_batch_size``), such values are averaged over the
         parts; the last part is filled up with copies of its last example.
@@ -50,7 +51,7 @@ def on_host(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], jax.Arr
             return np.full((count,), np.nan, dtype)
 
     def metric(outputs: Any, y: Any) -> jax.Array:
-        leaves, tree = jax.tree.flatten(jax.lax.stop_gradient((outputs, y)))
+        leaves, tree = jax.tree.flatten(jax.tree.map(at_least_float32, jax.lax.stop_gradient((outputs, y))))
         values = jax.ShapeDtypeStruct(jax.tree.leaves(y)[0].shape[:1], jnp.result_type(float))
 
         def compute(*leaves: Any) -> Array:

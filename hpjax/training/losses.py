@@ -1,11 +1,12 @@
 """Losses whose numbers can be traced, with one value for each example; and penalties on parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from hpjax.core.arrays import at_least_float32
 from hpjax.core.bounds import check_bounds
 from hpjax.core.errors import InputError
 from hpjax.training.measures import PerExample
@@ -27,7 +28,7 @@ def cross_entropy(*, smoothing: Any = 0.0, focal: Any = 0.0, weights: Sequence[A
 
     Returns:
       ``loss(logits, labels)``: logits are float (..., classes); labels int (...), or probabilities (..., classes), as
-      mixup makes them; the result is float (...).
+      mixup makes them; the result is float (...), computed in float32 at least.
 
     Raises:
       InputError: a number lies outside its range, or ``weights`` has another length than the classes.
@@ -44,7 +45,7 @@ def cross_entropy(*, smoothing: Any = 0.0, focal: Any = 0.0, weights: Sequence[A
         check_bounds("cross_entropy.weights", weight, 0)
 
     def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        classes = logits.shape[-1]
+        logits, classes = at_least_float32(logits), logits.shape[-1]
         if weights is not None and len(weights) != classes:
             raise InputError(
                 "cross_entropy.weights",
@@ -77,13 +78,13 @@ def l1(params: Any) -> jax.Array:
       params: a pytree of float arrays.
 
     Returns:
-      Float ().
+      Float (), float32 at least.
 
     Example:
       >>> float(l1({"w": jnp.array([1.0, -2.0])}))
       3.0
     """
-    return jax.tree.reduce(jnp.add, jax.tree.map(lambda p: jnp.where(p == 0, 0, jnp.abs(p)).sum(), params))
+    return _total(params, lambda p: jnp.where(p == 0, 0, jnp.abs(p)))
 
 
 def l2(params: Any) -> jax.Array:
@@ -93,10 +94,15 @@ def l2(params: Any) -> jax.Array:
       params: a pytree of float arrays.
 
     Returns:
-      Float ().
+      Float (), float32 at least.
 
     Example:
       >>> float(l2({"w": jnp.array([1.0, -2.0])}))
       5.0
     """
-    return jax.tree.reduce(jnp.add, jax.tree.map(lambda p: jnp.square(p).sum(), params))
+    return _total(params, jnp.square)
+
+
+def _total(params: Any, function: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """Returns the sum of ``function`` of all numbers in a pytree, in float32 at least."""
+    return jax.tree.reduce(jnp.add, jax.tree.map(lambda p: function(at_least_float32(p)).sum(), params))

@@ -1,11 +1,12 @@
 """Measures: the loss and the metrics of a batch, one value for each example, and checks of users' functions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from hpjax.core.arrays import at_least_float32
 from hpjax.core.errors import InputError, ProgramError, annotate_errors
 from hpjax.core.hparams import Hparams
 from hpjax.data.examples import Examples, examples_in
@@ -82,27 +83,28 @@ class Measures(NamedTuple):
                 )
 
 
-def check_metrics(metrics: Mapping[str, PerExample]) -> None:
-    """Raises ``InputError`` unless every metric is a function and has a name other than ``loss``."""
+def check_metrics(metrics: Mapping[str, PerExample], reserved: Collection[str] = ("loss",)) -> None:
+    """Raises ``InputError`` unless every metric is a function and has a name that is not ``reserved``."""
     for name, function in metrics.items():
-        if not isinstance(name, str) or name == "loss":
-            raise InputError(
-                "supervised.metrics", name, "must be a name other than loss", 'Write {"my_loss": function}.'
-            )
+        if not isinstance(name, str) or name in reserved:
+            allowed = f"must be a string other than {', '.join(reserved)}, which the program itself reports"
+            raise InputError("supervised.metrics", name, allowed, f'Write {{"my_{name}": function}}.')
         if not callable(function):
             remedy = f'Write {{"{name}": lambda outputs, y: ...}}, with one value for each example.'
             raise InputError(f"supervised.metrics[{name!r}]", function, "must be a function of (outputs, y)", remedy)
 
 
-def joined(means: Values, seen: Values) -> Values:
-    """Returns the metrics of a step, and what monitors saw in it.
+def joined(measured: Values, reported: Values) -> Values:
+    """Returns what is measured and what the program reports of itself, such as the penalty, in one dict.
 
     Raises:
-      InputError: a metric has the name of something that a monitor reports.
+      InputError: a metric has the name of something that the program reports.
     """
-    for name in means.keys() & seen.keys():
-        raise InputError("supervised.metrics", name, "is what a monitor reports", f'Write {{"my_{name}": function}}.')
-    return means | seen
+    for name in measured:
+        if name in reported:
+            allowed = "is what the program itself reports by this name"
+            raise InputError("supervised.metrics", name, allowed, f'Write {{"my_{name}": function}}.')
+    return measured | reported
 
 
 def _check_labels(outputs: Any, y: Any, labels: tuple[int, int] | None) -> None:
@@ -123,7 +125,7 @@ def _check_labels(outputs: Any, y: Any, labels: tuple[int, int] | None) -> None:
 
 
 def per_example(raw: Values, count: int) -> Values:
-    """Returns values (examples, ...), averaged over all axes but the first: (examples,).
+    """Returns values (examples, ...), averaged over all axes but the first: (examples,), float32 at least.
 
     Args:
       raw: what ``Measures.raw`` returned.
@@ -142,7 +144,7 @@ def _per_example(name: str, value: jax.Array, count: int) -> jax.Array:
             f"got {list(value.shape)}: "
             "leave out the mean over examples, which hpjax takes."
         )
-    return value.reshape(count, -1).mean(-1)
+    return at_least_float32(value).reshape(count, -1).mean(-1)
 
 
 def penalty_of(penalty: Callable[[Any, Hparams], Any], params: Any, h: Hparams) -> jax.Array:
@@ -155,4 +157,4 @@ def penalty_of(penalty: Callable[[Any, Hparams], Any], params: Any, h: Hparams) 
     if not isinstance(value, jax.Array | float | int) or jnp.shape(value) != ():
         found = list(value.shape) if isinstance(value, jax.Array) else type(value).__name__
         raise ProgramError(f"supervised.penalty must give a scalar, got {found}. Sum over the parameters.")
-    return jnp.asarray(value)
+    return at_least_float32(value)

@@ -1,8 +1,11 @@
 """Metrics of a batch: functions of (outputs, y) that return one value for each example, shape (batch,)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
+from hpjax.core.arrays import at_least_float32
 from hpjax.core.errors import InputError
 from hpjax.training.host_metric import on_host
 
@@ -17,13 +20,13 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
       labels: int (...), each below ``classes``.
 
     Returns:
-      1.0 or 0.0, of the dtype of ``logits``, (...).
+      1.0 or 0.0, float32 at least, (...).
 
     Example:
       >>> accuracy(jnp.array([[0.1, 0.9], [0.8, 0.2]]), jnp.array([1, 1]))
       Array([1., 0.], dtype=float32)
     """
-    return (jnp.argmax(logits, axis=-1) == labels).astype(logits.dtype)
+    return (jnp.argmax(logits, axis=-1) == labels).astype(_float_of(logits))
 
 
 def top_k(k: int):  # type: ignore[no-untyped-def]
@@ -41,7 +44,7 @@ def top_k(k: int):  # type: ignore[no-untyped-def]
     """
 
     def metric(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        return jnp.any(jax.lax.top_k(logits, k)[1] == labels[..., None], axis=-1).astype(logits.dtype)
+        return jnp.any(jax.lax.top_k(logits, k)[1] == labels[..., None], axis=-1).astype(_float_of(logits))
 
     return metric
 
@@ -53,7 +56,7 @@ def squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
       outputs, y: float (batch, ...), of equal shapes.
 
     Returns:
-      Float (batch,).
+      Float (batch,), float32 at least.
 
     Raises:
       InputError: the shapes differ.
@@ -72,7 +75,7 @@ def absolute_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
       outputs, y: float (batch, ...), of equal shapes.
 
     Returns:
-      Float (batch,).
+      Float (batch,), float32 at least.
 
     Raises:
       InputError: the shapes differ.
@@ -84,6 +87,11 @@ def absolute_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.abs(_difference(outputs, y)).reshape(len(y), -1).mean(-1)
 
 
+def _float_of(array: jax.Array) -> Any:
+    """Returns the dtype of an array of floats, float32 at least."""
+    return jnp.promote_types(array.dtype, jnp.float32)
+
+
 def _difference(outputs: jax.Array, y: jax.Array) -> jax.Array:
     if jnp.shape(outputs) != jnp.shape(y):
         raise InputError(
@@ -92,4 +100,4 @@ def _difference(outputs: jax.Array, y: jax.Array) -> jax.Array:
             f"must have the shape of y, {jnp.shape(y)}",
             "Return outputs[:, 0] from the model, or write y[:, None] in the data.",
         )
-    return outputs - y
+    return at_least_float32(outputs) - at_least_float32(y)

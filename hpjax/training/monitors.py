@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hpjax.core.arrays import ceil_div
+from hpjax.core.arrays import at_least_float32, ceil_div
 
 Values = dict[str, jax.Array]
 
@@ -28,7 +28,7 @@ def _by_layer(tree: Any) -> dict[str, list[jax.Array]]:
 
 
 def _norm(arrays: list[jax.Array]) -> jax.Array:
-    return jnp.sqrt(sum((jnp.sum(jnp.square(a)) for a in arrays), start=jnp.zeros(())))
+    return jnp.sqrt(square(arrays))
 
 
 def gradient_norm(params: Any, gradients: Any, updates: Any) -> Values:
@@ -61,7 +61,7 @@ def dead_units(params: Any, gradients: Any, updates: Any) -> Values:
 def _silent(gradient: jax.Array, weight: jax.Array) -> jax.Array:
     """Returns the share of units, on the last axis, whose weights are not all 0 and have gradient 0."""
     silent, used = (_per_unit(gradient == 0, jnp.all), _per_unit(weight != 0, jnp.any))
-    return jnp.sum(silent & used).astype(weight.dtype) / jnp.maximum(jnp.sum(used), 1)
+    return jnp.sum(silent & used) / jnp.maximum(jnp.sum(used), 1)
 
 
 def _per_unit(condition: jax.Array, join: Callable[..., jax.Array]) -> jax.Array:
@@ -83,8 +83,8 @@ def sparsity(params: Any, gradients: Any, updates: Any) -> Values:
 
 
 def square(tree: Any) -> jax.Array:
-    """Returns the squared Euclidean norm of all arrays together, float ()."""
-    return sum((jnp.sum(jnp.square(a)) for a in jax.tree.leaves(tree)), start=jnp.zeros(()))
+    """Returns the squared Euclidean norm of all arrays together, float (), float32 at least."""
+    return sum((jnp.sum(jnp.square(at_least_float32(a))) for a in jax.tree.leaves(tree)), start=jnp.zeros(()))
 
 
 def gradient_noise(full: jax.Array, parts: jax.Array, size: Any, microbatch: int) -> Values:

@@ -24,7 +24,7 @@ class Accumulated(NamedTuple):
     """The sums over the microbatches of a batch that have been computed so far.
 
     Attributes:
-      gradients: a pytree like the parameters.
+      gradients: a pytree like the parameters, float32 at least.
       loss: float ().
       parts: number of microbatches, int32 ().
       squares: the sum of their gradients' squared norms, float (); None unless the gradient noise is monitored.
@@ -43,7 +43,7 @@ class TrainingState(NamedTuple):
       params: the parameters of the model.
       stats: the model's other variables, such as batch statistics.
       opt_state: the state of the optimizer.
-      average: the moving average of ``params``.
+      average: the moving average of ``params``, float32 at least.
       stopping: the state of early stopping.
       last: the last evaluation.
       accumulated: the sums over microbatches.
@@ -60,7 +60,10 @@ class TrainingState(NamedTuple):
     @property
     def evaluated(self) -> "Evaluated":
         """What evaluations use: the averaged parameters if there are any, and the statistics."""
-        return Evaluated(self.params if self.average is None else self.average, self.stats)
+        if self.average is None:
+            return Evaluated(self.params, self.stats)
+        # In the dtypes that the model computes with.
+        return Evaluated(jax.tree.map(lambda a, p: a.astype(p.dtype), self.average, self.params), self.stats)
 
 
 class Evaluated(NamedTuple):

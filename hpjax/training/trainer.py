@@ -7,9 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
-from hpjax.core.arrays import ceil_div
+from hpjax.core.arrays import at_least_float32, ceil_div
 from hpjax.core.bounds import check_bounds
 from hpjax.core.errors import InputError, ProgramError, did_you_mean
 from hpjax.core.hparams import Hparams
@@ -22,6 +21,7 @@ from hpjax.optim.decay_bounds import check_decays
 from hpjax.optim.transforms import looks_at_metrics
 from hpjax.training.augmentation import augmented
 from hpjax.training.early_stopping import EarlyStopping
+from hpjax.training.evaluation import measure_split
 from hpjax.training.measures import Measures, Values, joined, penalty_of, per_example
 from hpjax.training.monitors import MONITORS, OF_PARTS, gradient_noise, square
 from hpjax.training.network import Network
@@ -71,7 +71,8 @@ class Training:
         state = TrainingState(params, stats, self._optimizer(h).init(params))
         if self.average is not None:
             check_bounds("supervised.average", self.average(h), 0, 1)
-            state = state._replace(average=params)
+            # Narrow floats would round the small steps of an average away.
+            state = state._replace(average=jax.tree.map(at_least_float32, params))
         if looks_at_metrics(state.opt_state):
             metrics = {f"valid/{name}": jnp.full((), jnp.inf, real) for name in self._valid_names(h)}
             state = state._replace(last=LastEvaluation(metrics, jnp.zeros((), jnp.int32)))
@@ -80,7 +81,8 @@ class Training:
         if self.microbatch is not None:
             zero = jnp.zeros((), real)
             squares = zero if OF_PARTS in self.monitors else None
-            sums = Accumulated(jax.tree.map(jnp.zeros_like, params), zero, jnp.zeros((), jnp.int32), squares)
+            zeros = jax.tree.map(lambda p: jnp.zeros_like(at_least_float32(p)), params)
+            sums = Accumulated(zeros, zero, jnp.zeros((), jnp.int32), squares)
             state = state._replace(accumulated=sums)
         return state
 
@@ -146,23 +148,24 @@ class Training:
             self.measures.check_broadcast(lambda x: forward(x)[0], batch, h, raw)
             values = per_example(raw, examples_in(batch.y))
             means = {name: self._share(value, state, h) for name, value in values.items()}
-            total = means["loss"]
+            total, penalty = means["loss"], {}
             if self.penalty is not None:
-                means["penalty"] = penalty_of(self.penalty, params, h)
+                penalty["penalty"] = penalty_of(self.penalty, params, h)
                 # Each call of a batch adds its part.
-                total = total + means["penalty"] / microsteps
-            return total, (means, stats)
+                total = total + penalty["penalty"] / microsteps
+            return total, (means, penalty, stats)
 
-        gradients, (means, stats) = jax.grad(objective, has_aux=True)(state.params)
+        gradients, (means, penalty, stats) = jax.grad(objective, has_aux=True)(state.params)
         state = state._replace(stats=stats)
         if state.accumulated is None:
-            updated, seen = self._updated(key, state, gradients, means["loss"], h)
-            return updated, joined(means, seen)
-        return self._accumulate(key, state, gradients, means, h)
+            state, seen = self._updated(key, state, gradients, means["loss"], h)
+        else:
+            state, means, seen = self._accumulate(key, state, gradients, means, h)
+        return state, joined(means, penalty | seen)
 
     def _accumulate(
         self, key: jax.Array, state: TrainingState, gradients: Any, means: Values, h: Hparams
-    ) -> tuple[TrainingState, Values]:
+    ) -> tuple[TrainingState, Values, Values]:
         """Adds the gradients of a microbatch to those before it; the last one of a batch makes the optimizer step.
 
         Args:
@@ -171,6 +174,10 @@ class Training:
           gradients: the gradients of the microbatch's share of the loss.
           means: the microbatch's shares of the means over the batch, float ().
           h: the hyperparameters.
+
+        Returns:
+          The new state; ``means``, and what the monitors report, both scaled so that the engine's mean over the calls
+          of a batch is the value of the batch.
         """
         assert state.accumulated is not None
         assert self.batch_size is not None
@@ -184,15 +191,15 @@ class Training:
         )
         full = total.parts == microsteps
         # Computed at every call, since lanes under ``vmap`` share one program, and kept where the batch is full.
-        updated, seen = self._updated(key, state, total.gradients, total.loss, h)
+        gradients = jax.tree.map(_typed_as, total.gradients, gradients)
+        updated, seen = self._updated(key, state, gradients, total.loss, h)
         kept: TrainingState = jax.tree.map(lambda new, old: jnp.where(full, new, old), updated, state)
         if total.squares is not None:
             seen |= gradient_noise(square(total.gradients), total.squares, self.batch_size(h), self.microbatch)
         emptied = jax.tree.map(lambda sums: jnp.where(full, 0, sums).astype(sums.dtype), total)
-        means = joined(means, {name: jnp.where(full, value, 0) for name, value in seen.items()})
-        # Times the number of calls, so that the engine's mean over the calls of a batch is the mean over the batch.
-        emitted = {name: v if name == "penalty" else v * microsteps for name, v in means.items()}
-        return kept._replace(accumulated=emptied), emitted
+        means = {name: value * microsteps for name, value in means.items()}
+        seen = {name: jnp.where(full, value, 0) * microsteps for name, value in seen.items()}
+        return kept._replace(accumulated=emptied), means, seen
 
     def _share(self, values: jax.Array, state: TrainingState, h: Hparams) -> jax.Array:
         """Returns the contribution of some examples to the mean over their batch.
@@ -232,7 +239,8 @@ class Training:
         average = state.average
         if self.average is not None:
             decay = self.average(h)
-            average = jax.tree.map(lambda a, p: (decay * a + (1 - decay) * p).astype(a.dtype), average, params)
+            wide = jax.tree.map(at_least_float32, params)
+            average = jax.tree.map(lambda a, p: (decay * a + (1 - decay) * p).astype(a.dtype), average, wide)
         return state._replace(params=params, opt_state=opt_state, average=average), seen
 
     def evaluate(self, key: jax.Array, state: TrainingState, split: Examples, h: Hparams) -> Metrics:
@@ -241,7 +249,8 @@ class Training:
         if self.stopping is not None:
             assert state.stopping is not None
             stopping = self._stopping(h)
-            means[f"best_{stopping.metric}"] = stopping.best(state.stopping, means[stopping.metric])
+            best = stopping.best(state.stopping, means[stopping.metric])
+            means = joined(means, {f"best_{stopping.metric}": best})
         return means
 
     def measure(self, key: jax.Array, state: TrainingState, split: Examples, h: Hparams) -> Values:
@@ -253,23 +262,12 @@ class Training:
           split: the examples; with folds the whole pool, of which the lane's fold is measured.
           h: the hyperparameters.
         """
-        key, everything = fast(key), examples_in(split)
-        fold = Fold.of(h.fold, h.folds, everything) if "fold" in h else Fold(0, everything)
-        most = ceil_div(everything, h.folds) if "fold" in h else everything
-        parts = ceil_div(most, self.eval_batch_size)
-        size = ceil_div(most, parts)
-        evaluated = state.evaluated
+        key, evaluated = fast(key), state.evaluated
 
-        def part(i: jax.Array) -> Values:
-            index = i * size + jnp.arange(size)
-            inside = fold.start + jnp.minimum(index, fold.size - 1)
-            x, y = jax.tree.map(lambda a: jnp.asarray(a)[inside], split)
-            outputs, _ = self._apply(key, evaluated.params, evaluated.stats, x, h, False)
-            # The last part may reach beyond the split; those values are left out of the sum.
-            return {name: jnp.where(index < fold.size, v, 0).sum() for name, v in self.measures(outputs, y, h).items()}
+        def forward(x: Any) -> Any:
+            return self._apply(key, evaluated.params, evaluated.stats, x, h, False)[0]
 
-        sums = lax.map(part, jnp.arange(parts)) if parts > 1 else part(jnp.int32(0))
-        return {name: value.sum() / fold.size for name, value in sums.items()}
+        return measure_split(forward, self.measures, split, h, self.eval_batch_size)
 
     def _apply(self, key: jax.Array, params: Any, stats: Any, x: Any, h: Hparams, train: bool) -> tuple[Any, Any]:
         """Returns the model's outputs and statistics, computed with the kernels that the plan chose for the lanes."""
@@ -300,7 +298,8 @@ class Training:
         """Returns the state that a complete trial keeps: with early stopping, the variables of its best evaluation."""
         assert state.stopping is not None
         params, stats = state.stopping.kept
-        return state._replace(params=params, stats=stats, average=None if state.average is None else params)
+        average = None if state.average is None else jax.tree.map(_typed_as, params, state.average)
+        return state._replace(params=params, stats=stats, average=average)
 
     def check(self, h: Hparams) -> None:
         """Builds optimizer, average and early stopping, so that each checks its hyperparameters.

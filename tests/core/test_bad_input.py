@@ -73,7 +73,7 @@ MISTAKES = {
     ),
     "a metric of a monitor": (
         lambda: trained(metrics={"sparsity": hpx.metrics.accuracy}, monitor=["sparsity"]),
-        "supervised.metrics = 'sparsity': is what a monitor reports",
+        "supervised.metrics = 'sparsity': is what the program itself reports by this name",
     ),
     "no names": (lambda: Space(), "must name at least one hyperparameter"),
     "name on both sides": (lambda: Space(a=1) & Space(a=2), "is named on both sides of &"),
@@ -150,7 +150,7 @@ MISTAKES = {
     "model as class": (lambda: trained(model=Net), "must be a Linen module, a function of h, or for NNX"),
     "a metric called loss": (
         lambda: trained(metrics={"loss": hpx.metrics.accuracy}),
-        "supervised.metrics = 'loss': must be a name other than loss. Write {\"my_loss\": function}",
+        "supervised.metrics = 'loss': must be a string other than loss, which the program itself reports. Write",
     ),
     "a metric that is no function": (lambda: trained(metrics={"mae": "mae"}), "supervised.metrics['mae'] = 'mae'"),
     "a list in a space": (
