@@ -19,9 +19,16 @@ def _library_folders(names: tuple[str, ...] = LIBRARIES) -> tuple[str, ...]:
     return tuple(f"{Path(spec.origin).parent}/" for spec in specs if spec is not None and spec.origin is not None)
 
 
-def _of_library(file: str) -> bool:
+def is_library(file: str) -> bool:
+    """Returns whether a file is of hpjax, of a library that it knows, or of Python itself."""
     standard = file.startswith(sysconfig.get_path("stdlib")) and "site-packages" not in file
     return standard or file.startswith("<") or file.startswith(_library_folders())
+
+
+def is_installed(file: str) -> bool:
+    """Returns whether a file is of any installed package, a user's own among them, or of Python itself."""
+    folders = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return file.startswith(("<built-in>", "<frozen")) or file.startswith((*folders, *_library_folders()))
 
 
 def user_lines(error: BaseException) -> list[str]:
@@ -29,7 +36,7 @@ def user_lines(error: BaseException) -> list[str]:
 
     A line reads ``sweep.py:14: x = nn.Dense(self.hidden)(x)``.
     """
-    return _lines(error, lambda file: not _of_library(file))
+    return _lines(error, lambda file: not is_library(file))
 
 
 def model_line(error: BaseException, read: tuple[str, int] | None = None) -> str | None:
@@ -52,7 +59,7 @@ def model_line(error: BaseException, read: tuple[str, int] | None = None) -> str
 
 def own_line(location: tuple[str, int] | None) -> str | None:
     """Returns a file and a line as text if they are the user's own, else None."""
-    if location is None or location[1] == 0 or _of_library(location[0]):  # line 0 stands for "unknown"
+    if location is None or location[1] == 0 or is_library(location[0]):  # line 0 stands for "unknown"
         return None
     return _line(*location)
 

@@ -10,6 +10,7 @@ from functools import partial
 from importlib.metadata import version
 from types import FunctionType
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +18,14 @@ import numpy as np
 from msgspec.structs import replace
 
 from hpjax.core.choice import Choice
+from hpjax.core.code_digest import attributes, code_digest, is_own_class
 from hpjax.core.format import show
 from hpjax.core.hashing import digest, without_addresses
 from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key
 from hpjax.core.program import Program
 from hpjax.data.stream import Stream, first_batch_of
+from hpjax.engine.callbacks import kept_functions
 from hpjax.results.store.manifest import FORMAT, Devices, Manifest, SweepRecord, origin
 from hpjax.sweep.planning.grouping import tracer_of
 from hpjax.sweep.planning.plan import Plan
@@ -37,7 +40,7 @@ class Digests(NamedTuple):
     """The digests of a sweep's code and data; they and ``description`` decide the bits of the sweep.
 
     Attributes:
-      code: of the program of all groups, as JAX traces it.
+      code: of the program of all groups, as JAX traces it, and of the functions that it calls on the host.
       data: of each split, by its name; empty where the program has no data.
     """
 
@@ -107,7 +110,9 @@ def digests(spec: SweepSpec, plan: Plan) -> Digests:
     for group in plan.groups:
         h = tracing.hparams(plan.points[group.trials[0]], traced)
         program = jax.make_jaxpr(_life(spec.program))(h, tracing.train, tracing.valid)
-        code.update(without_addresses(str(program)).encode())
+        text = without_addresses(str(program))
+        code.update(text.encode())
+        code.update(_kept_code(spec.program, text, program.jaxpr).encode())
         for constant in program.consts:
             _hash_array(code, constant)
     data = spec.program.data
@@ -115,7 +120,7 @@ def digests(spec: SweepSpec, plan: Plan) -> Digests:
     of_data = {name: hashlib.sha256() for name in splits}
     for name, split in splits.items():
         if isinstance(split, Stream):  # a stream has no end: its name and its first batch stand for it
-            of_data[name].update(f"stream {split.name}".encode())
+            of_data[name].update(f"stream {split.name} {_code_of(split, 'factory', split.factory)}".encode())
         for array in jax.tree.leaves(first_batch_of(split)):
             _hash_array(of_data[name], array)
     return Digests(_short_digest(code), {name: _short_digest(hashed) for name, hashed in of_data.items()})
@@ -134,6 +139,25 @@ def _life(program: Program) -> Callable[[Hparams, Any, Any], Any]:
         return metrics, evaluated, done, program.finish(state, h)
 
     return life
+
+
+# The digests of functions by the program or stream that holds them. What they close over may change as they are called,
+# such as a list that counts the calls: within a process they stay what they were when it first asked.
+_digested: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
+
+
+def _code_of(holder: Any, key: str, *functions: Any) -> str:
+    """Returns the digest of functions that a program or a stream holds, as it was when it was first asked for."""
+    known = _digested.setdefault(holder, {})
+    if key not in known:
+        known[key] = code_digest(*functions)
+    return known[key]
+
+
+def _kept_code(program: Program, text: str, jaxpr: Any) -> str:
+    """Returns the digest of the functions that a trace of a program keeps; empty where it keeps none."""
+    functions = list(kept_functions(jaxpr))
+    return _code_of(program, digest(text), *functions) if functions else ""
 
 
 def _hash_array(hasher: Any, array: Any) -> None:
@@ -177,22 +201,18 @@ def _described(thing: Any, within: tuple[int, ...] = ()) -> str:
     if isinstance(thing, partial):
         return f"{describe(thing.func)}({describe(thing.args)}, {describe(thing.keywords)})"
     if isinstance(thing, FunctionType):
-        code = digest(without_addresses(repr((thing.__code__.co_code, thing.__code__.co_consts))))
-        return f"{thing.__qualname__}({describe([thing.__defaults__, *_cells(thing)])} {code})"
-    names = set(getattr(thing, "__dict__", {}))
+        return f"{thing.__qualname__}({code_digest(thing)})"
+    held = dict(attributes(thing))
     if is_dataclass(thing):  # a field that does not count for equality decides no bit
-        names -= {each.name for each in fields(thing) if not each.compare}
-    for kind in type(thing).__mro__:
-        slots = getattr(kind, "__slots__", ())
-        for name in [slots] if isinstance(slots, str) else slots:
-            private = name.startswith("__") and not name.endswith("__")
-            names.add(f"_{kind.__name__.lstrip('_')}{name}" if private else name)
-    if isinstance(thing, type) or not names:
-        return without_addresses(show(thing) if isinstance(thing, float) else repr(thing))
-    values = ", ".join(f"{name}={describe(getattr(thing, name))}" for name in sorted(names) if hasattr(thing, name))
-    return f"{type(thing).__name__}({values})"
+        held = {name: value for name, value in held.items() if name not in _ignored(thing)}
+    kind = thing if isinstance(thing, type) else type(thing)
+    code = f" {code_digest(kind)}" if is_own_class(kind) else ""
+    if isinstance(thing, type) or not (held or code):
+        return without_addresses(show(thing) if isinstance(thing, float) else repr(thing)) + code
+    values = ", ".join(f"{name}={describe(value)}" for name, value in held.items())
+    return f"{type(thing).__name__}({values}){code}"
 
 
-def _cells(function: FunctionType) -> list[Any]:
-    """Returns the values that a function closes over."""
-    return [cell.cell_contents for cell in function.__closure__ or ()]
+def _ignored(thing: Any) -> set[str]:
+    """Returns the fields of a dataclass that do not count for equality."""
+    return {each.name for each in fields(thing) if not each.compare}
