@@ -11,6 +11,9 @@ from hpjax.core.format import show
 from hpjax.results.store.rows import Status
 from hpjax.results.table import TrialTable
 
+# A value is far from the others if it is so many times farther from the best than nine in ten of them.
+FAR = 3.0
+
 
 class Curves(NamedTuple):
     """A metric over the steps, one row per lane.
@@ -28,7 +31,7 @@ class Curves(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """A metric against one hyperparameter; the objective's metric at its best over training, others at the end.
+    """A metric against one hyperparameter, at the end of training as tables have it.
 
     Attributes:
       trials: int (points,), the trials shown.
@@ -84,7 +87,7 @@ def axis(table: TrialTable, name: str, metric: str) -> Axis:
 
 
 class Map(NamedTuple):
-    """A metric over two hyperparameters; the objective's metric at its best over training, others at the end.
+    """A metric over two hyperparameters, at the end of training as tables have it.
 
     Attributes:
       trials: int (points,), the trials shown.
@@ -154,17 +157,29 @@ def ancestry(table: TrialTable, trial: int) -> list[tuple[int, int, int]]:
 
 
 def reached(table: TrialTable, metric: str) -> Array:
-    """Returns what each trial reached, averaged over its replicates: (trials,), NaN for diverged trials.
+    """Returns a metric at the end of each trial: (trials,), NaN for diverged trials.
 
-    Of the objective's metric it is the best value over training, of others the value at the last evaluation.
+    Of the objective's metric it is the value by which trials rank: with a quantile that of the replicates, else their
+    mean, as of all other metrics.
     """
-    if metric != table.objective.metric or table.curves(metric).shape[-1] == 0:
+    if metric != table.objective.metric:
         last: Array = table.last(metric).mean(axis=1)
         return last
-    scores = table.objective.scores(table.curves(metric)).mean(axis=1)
-    best: Array = np.where(np.isnan(scores), np.inf, scores).min(axis=-1)
-    values: Array = np.where(np.isfinite(best), table.objective.value(best), np.nan)
-    return values
+    ranked_by: Array = table.objective.value(table.objective.aggregate(table.last(metric)))
+    return ranked_by
+
+
+def ended_earlier(table: TrialTable) -> Array:
+    """Returns which trials ended before those that rank first: bool (trials,).
+
+    A trial that was stopped, or still runs, ranks behind every complete one, and without any behind those that ran
+    longer, whatever its value is.
+    """
+    complete = table.statuses == Status.COMPLETE
+    steps = table.lane_step.min(axis=1)
+    first = complete if complete.any() else steps == steps[table.ranking[:1]].max(initial=0)
+    behind: Array = ~first
+    return behind
 
 
 def numbers(table: TrialTable) -> list[str]:
@@ -176,15 +191,22 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else np.nan
 
 
-def limits(values: Array) -> tuple[float, float]:
-    """Returns the range that shows the good values: from the lowest to the 90th percentile, with a margin.
+def limits(values: Array, whole: Array | None = None) -> tuple[float, float]:
+    """Returns the range of an axis, with a margin: from the lowest value to the highest, or to the 90th percentile.
 
-    A few bad trials would otherwise press all others into one line.
+    The latter where the highest is far beyond it: a few bad trials would otherwise press all others into one line.
+
+    Args:
+      values: what is drawn, lower being better; NaN is left out.
+      whole: what must be inside, such as the values of the best trial.
     """
     finite = values[np.isfinite(values)]
-    if finite.size == 0:
+    inside = np.array([]) if whole is None else whole[np.isfinite(whole)]
+    if finite.size + inside.size == 0:
         return 0.0, 1.0
-    low, high = float(finite.min()), float(np.quantile(finite, 0.9))
+    low = float(min(finite.min(initial=np.inf), inside.min(initial=np.inf)))
+    most, worst = (float(np.quantile(finite, q)) if finite.size else low for q in (0.9, 1.0))
+    high = max(worst if worst - low <= FAR * (most - low) else most, float(inside.max(initial=-np.inf)))
     margin = 0.05 * (high - low) or 0.5
     return low - margin, high + margin
 

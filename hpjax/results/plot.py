@@ -8,15 +8,29 @@ Each ``draw_*`` function draws into axes that it is given, and returns them:
   'log'
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpjax.core.arrays import ceil_div
-from hpjax.core.errors import InputError, did_you_mean, missing
+from hpjax.core.errors import InputError, did_you_mean
 from hpjax.results import analysis
+from hpjax.results.drawing import (
+    BLUE,
+    GREY,
+    ORANGE,
+    RED,
+    limits_of,
+    literal,
+    metric_label,
+    name_behind,
+    new_figure,
+    placed,
+    set_limits,
+    set_scale,
+)
+from hpjax.results.drawing import STYLE as STYLE
 from hpjax.results.store.rows import Status
 from hpjax.results.table import TrialTable
 
@@ -26,22 +40,12 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_axis", "draw_curves", "draw_lineage", "draw_map", "draw_rungs", "overview", "pictures"]
 
-# From Okabe and Ito's palette, which colour-blind readers can tell apart.
-BLUE, ORANGE, RED, GREY = "#0072B2", "#E69F00", "#D55E00", "#9A9A9A"
-STYLE: dict[Any, Any] = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "font.size": 9,
-}
 # About so many trials' curves are drawn: with more, a picture takes long and shows no more.
 SHOWN_CURVES = 300
-DOTS: dict[str, Any] = {"fmt": "o", "color": BLUE, "markersize": 4, "linewidth": 1, "capsize": 2}
 
 
 def overview(table: TrialTable, names: Sequence[str] | None = None) -> "Figure":
-    """Draws the objective's curves, and its best value over training against each hyperparameter.
+    """Draws the objective's curves, and the value by which trials rank against each hyperparameter.
 
     Args:
       table: the trials; a result is one.
@@ -70,23 +74,6 @@ def overview(table: TrialTable, names: Sequence[str] | None = None) -> "Figure":
     return figure
 
 
-@contextmanager
-def new_figure(columns: int, rows: int) -> "Iterator[tuple[Figure, list[Axes]]]":
-    """Yields a new figure and its panels, row by row; what is drawn inside the context has the style of this module.
-
-    Raises:
-      ImportError: matplotlib is missing.
-    """
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise missing("hpx.plot", "matplotlib") from None
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.6 * columns, 2.9 * rows), layout="constrained")
-        yield figure, list(figure.subplots(rows, columns, squeeze=False).flat)
-
-
 def draw_curves(table: TrialTable, metric: str, ax: "Axes") -> "Axes":
     """Draws a metric over the steps: all lanes as thin lines, those of the best trial in front.
 
@@ -105,7 +92,7 @@ def draw_curves(table: TrialTable, metric: str, ax: "Axes") -> "Axes":
     _draw_best(table, trials, steps, values, ax)
     if table.ranking:
         ax.legend(frameon=False, fontsize=8)
-    _limit(ax, table.last(metric)[table.ranking], table)
+    set_limits(ax, table.last(metric)[table.ranking], table, _whole(table, trials, values, shown))
     ax.set(xlabel="step", ylabel=literal(metric))
     return ax
 
@@ -124,10 +111,25 @@ def _draw_best(table: TrialTable, trials: Any, steps: Any, values: Any, ax: "Axe
         ax.plot(steps[row], values[row], color=RED, linewidth=1.8 / len(best) ** 0.5, label=label)
 
 
-def draw_axis(table: TrialTable, name: str, metric: str, ax: "Axes") -> "Axes":
-    """Draws a metric against one hyperparameter; crosses mark diverged trials, triangles values beyond the limits.
+def _whole(table: TrialTable, trials: Any, values: Any, shown: Any) -> Any:
+    """Returns values of a metric that the limits of a picture of curves hold: the best trial's, and the best of all.
 
-    The objective's metric is shown at its best over training, others at the end.
+    Args:
+      table: the trials.
+      trials, values: as ``analysis.Curves`` has them.
+      shown: bool (lanes,), whose curves are drawn beside the best trial's.
+    """
+    best = values[np.isin(trials, table.ranking[:1])].ravel()
+    drawn = table.objective.scores(values[shown & np.isin(trials, table.ranking)])
+    lowest = drawn[np.isfinite(drawn)].min(initial=np.inf)
+    return np.append(best, table.objective.value(lowest))
+
+
+def draw_axis(table: TrialTable, name: str, metric: str, ax: "Axes") -> "Axes":
+    """Draws a metric at the end of training against one hyperparameter; the star is the best trial.
+
+    Crosses mark diverged trials, triangles values beyond the limits. Grey are trials that ended before those that rank
+    first, such as stopped ones: they rank behind, however good their values are.
 
     Args:
       table: the trials.
@@ -139,23 +141,25 @@ def draw_axis(table: TrialTable, name: str, metric: str, ax: "Axes") -> "Axes":
       InputError: there is no such metric.
     """
     trials, x, y, diverged, categories, scale = analysis.axis(table, name, metric)
-    x, diverged = _placed(x, scale), _placed(diverged, scale)
+    x, diverged = placed(x, scale), placed(diverged, scale)
     if categories:
         # Spread out, so that points of one category do not hide each other.
         x = x + np.random.default_rng(0).uniform(-0.15, 0.15, len(x))
         ax.set_xticks(range(len(categories)), map(literal, categories))
-    _limit(ax, y, table)
+    best = (trials == (table.ranking[0] if table.ranking else -1)) & (metric == table.objective.metric)
+    set_limits(ax, y, table, y[best])
     inside = (y >= ax.get_ylim()[0]) & (y <= ax.get_ylim()[1])
     edge = 0.98 if table.objective.direction == "minimize" else 0.02
-    ax.scatter(x[inside], y[inside], s=10, color=BLUE, alpha=0.6, linewidths=0)
+    behind = analysis.ended_earlier(table)[trials]
+    colors = np.where(behind, GREY, BLUE)
+    ax.scatter(x[inside], y[inside], s=10, c=colors[inside], alpha=0.6, linewidths=0)
+    name_behind(ax, behind, 4)
     if not inside.all():
         beyond = np.full((~inside).sum(), edge)
         label = f"{(~inside).sum()} beyond"
         ax.plot(x[~inside], beyond, "^", color=GREY, markersize=3, transform=ax.get_xaxis_transform(), label=label)
-    _scaled(ax, "x", name, scale)
-    if metric == table.objective.metric and table.ranking:
-        best = trials == table.ranking[0]
-        ax.scatter(x[best], y[best], s=60, color=RED, marker="*", zorder=3)
+    set_scale(ax, "x", name, scale)
+    ax.scatter(x[best], y[best], s=60, color=RED, marker="*", zorder=3)
     if len(diverged):
         ax.plot(
             diverged,
@@ -168,28 +172,15 @@ def draw_axis(table: TrialTable, name: str, metric: str, ax: "Axes") -> "Axes":
         )
     if ax.get_legend_handles_labels()[1]:
         ax.legend(frameon=False, fontsize=8)
-    ax.set_ylabel(literal(metric))
+    ax.set_ylabel(metric_label(table, metric))
     return ax
 
 
-def _placed(values: Any, scale: str) -> Any:
-    """Returns where to draw values of a hyperparameter on its axis: at 1 − value where the distance to 1 matters."""
-    return 1 - values if scale == "reverse log" else values
-
-
-def _scaled(ax: "Axes", which: str, name: str, scale: str) -> None:
-    """Sets scale and label of the x or the y axis; a reversed scale is flipped, so that values still rise along it."""
-    ax.set(**{f"{which}label": literal(f"1 − {name}" if scale == "reverse log" else name)})
-    if scale in ("log", "reverse log"):
-        ax.set(**{f"{which}scale": "log"})
-    if scale == "reverse log":
-        (ax.xaxis if which == "x" else ax.yaxis).set_inverted(True)
-
-
 def draw_map(table: TrialTable, across: str, up: str, metric: str, ax: "Axes") -> "Axes":
-    """Draws a metric over two numeric hyperparameters, such as learning rate and weight decay.
+    """Draws a metric at the end of training over two numeric hyperparameters, such as learning rate and weight decay.
 
-    Crosses are diverged trials, the star is the best trial.
+    Crosses are diverged trials, the star is the best trial; small dots are trials that ended before those that rank
+    first.
 
     Args:
       table: the trials.
@@ -201,15 +192,18 @@ def draw_map(table: TrialTable, across: str, up: str, metric: str, ax: "Axes") -
       InputError: there is no such metric.
     """
     found = analysis.map_of(table, across, up, metric)
-    x, y = (_placed(values, scale) for values, scale in zip((found.x, found.y), found.scales, strict=True))
-    lost = [_placed(values, scale) for values, scale in zip(found.diverged.T, found.scales, strict=True)]
+    x, y = (placed(values, scale) for values, scale in zip((found.x, found.y), found.scales, strict=True))
+    lost = [placed(values, scale) for values, scale in zip(found.diverged.T, found.scales, strict=True)]
     if len(found.z):
-        low, high = _range(found.z, table)
+        low, high = limits_of(found.z, table)
         shades, beyond = ("cividis_r", "max") if table.objective.direction == "minimize" else ("cividis", "min")
-        dots = ax.scatter(x, y, c=found.z, vmin=low, vmax=high, cmap=shades, s=18, linewidths=0)
+        behind = analysis.ended_earlier(table)[found.trials]
+        sizes = np.where(behind, 6, 18)
+        dots = ax.scatter(x, y, c=found.z, vmin=low, vmax=high, cmap=shades, s=sizes, linewidths=0)
         figure = ax.get_figure()
         if figure is not None:
-            figure.colorbar(dots, ax=ax, label=literal(metric), extend=beyond)
+            figure.colorbar(dots, ax=ax, label=metric_label(table, metric), extend=beyond)
+        name_behind(ax, behind, 2.5)
         best = found.trials == (table.ranking[0] if table.ranking else -1)
         ax.scatter(x[best], y[best], s=90, color=RED, marker="*", zorder=3, label="the best")
     if len(found.diverged):
@@ -218,7 +212,7 @@ def draw_map(table: TrialTable, across: str, up: str, metric: str, ax: "Axes") -
     if ax.get_legend_handles_labels()[1]:
         ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     for which, name, scale in zip("xy", (across, up), found.scales, strict=True):
-        _scaled(ax, which, name, scale)
+        set_scale(ax, which, name, scale)
     return ax
 
 
@@ -244,7 +238,8 @@ def draw_rungs(table: TrialTable, ax: "Axes") -> "Axes":
     _draw_best(table, trials, steps, values, ax)
     if table.ranking:
         ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
-    _limit(ax, analysis.reached(table, table.objective.metric)[table.ranking], table)
+    ends_at = analysis.reached(table, table.objective.metric)[table.ranking]
+    set_limits(ax, ends_at, table, _whole(table, trials, values, np.isin(trials, table.ranking)))
     ends = [*found.steps.tolist(), int(found.ended.max(initial=1))]
     for step, live in zip(ends, found.live, strict=True):
         ax.axvline(step, color=GREY, linewidth=0.6, linestyle=":")
@@ -306,19 +301,3 @@ def _alone(draw: "Callable[..., Axes]", *of: Any) -> "Figure":
     with new_figure(1, 1) as (figure, panels):
         draw(*of, panels[0])
     return figure
-
-
-def _range(values: Any, table: TrialTable) -> tuple[float, float]:
-    """Returns the limits, ascending, between which to show values of a metric, the best of which must be inside."""
-    flip = table.objective.value
-    low, high = sorted(map(flip, analysis.limits(flip(values))))
-    return low, high
-
-
-def _limit(ax: "Axes", values: Any, table: TrialTable) -> None:
-    ax.set_ylim(*_range(values, table))
-
-
-def literal(name: str) -> str:
-    """Returns a text with its dollar signs escaped, so that matplotlib does not read a formula between two."""
-    return name.replace("$", r"\$")

@@ -142,7 +142,7 @@ class Result(TrialTable):
         optuna_export.write(self, path, name)
 
     def plot(self, *names: str, path: str | Path | None = None) -> Any:
-        """Draws the objective's curves, and its best value against each hyperparameter.
+        """Draws the objective's curves, and the value by which trials rank against each hyperparameter.
 
         Args:
           *names: hyperparameters; by default all that vary.

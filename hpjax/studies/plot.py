@@ -7,7 +7,7 @@ import numpy as np
 
 from hpjax.core.arrays import ceil_div
 from hpjax.core.format import metric
-from hpjax.results.plot import BLUE, DOTS, GREY, ORANGE, RED, literal, new_figure
+from hpjax.results.drawing import BLUE, DOTS, GREY, ORANGE, RED, literal, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -63,8 +63,10 @@ def test_the_last_values_and_the_ranking():
     np.testing.assert_array_equal(table().last("valid/loss"), expected)
     assert table().ranking == [0, 1, 4, 3], "complete ones first, then the one that ran longer"
     assert table().ranked(Objective("train/loss", "maximize")) == [1, 0, 4, 3]
-    # Its best value over training, the mean over the replicates: of trial 1 that is the first.
-    np.testing.assert_array_equal(analysis.reached(table(), "valid/loss")[[0, 1, 4]], [1.25, 2.5, 7.5])
+    np.testing.assert_array_equal(analysis.reached(table(), "valid/loss"), [1.25, 3.75, NAN, 10, 7.5, NAN])
+    worst = table(objective=Objective("valid/loss", "minimize", 1.0))
+    np.testing.assert_array_equal(analysis.reached(worst, "valid/loss"), [1.5, 4.5, NAN, 12, 9, NAN])
+    assert analysis.ended_earlier(table()).tolist() == [False, False, True, True, True, True]
 
 
 def test_columns():
