@@ -141,9 +141,11 @@ class Program:
 
     Args:
       init: ``init(key, h) -> state``: a pytree of arrays (typed PRNG keys are allowed) whose shapes do not depend on
-        traced hyperparameters. Keys are typed threefry keys, shape ().
+        traced hyperparameters. What is no array, such as functions, strings, the static fields of a Flax
+        ``TrainState`` or an Equinox module, is kept apart and never traced. Keys are typed threefry keys, shape ().
       step: ``step(key, state, batch, h) -> (state, metrics)``: one optimizer step, or one part of it where
-        ``microsteps`` is greater than 1. The state keeps its structure, shapes and dtypes. Metrics are a dict of
+        ``microsteps`` is greater than 1. The state keeps its structure, shapes and dtypes, and all that is no array;
+        a Python number in it takes the dtype that ``step`` gives it, as in ``jax.lax.scan``. Metrics are a dict of
         scalars, reported as ``train/<name>`` and averaged since the last evaluation. A metric that is NaN or infinite
         means that the lane diverged.
       evaluate: ``evaluate(key, state, split, h) -> metrics``: a dict of scalars, reported as ``valid/<name>``.

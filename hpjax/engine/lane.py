@@ -1,6 +1,6 @@
 """One lane: the life of one replicate of one trial, as pure functions that ``vmap`` widens."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,9 +9,10 @@ from jax import lax
 
 from hpjax.core.hparams import Hparams
 from hpjax.core.keys import purpose_key, step_key
-from hpjax.core.program import Arrays, Metrics, Program
+from hpjax.core.program import Arrays, Metrics, Program, State
 from hpjax.engine.lowering import lowered
-from hpjax.engine.shapes import Lane, ProgramShapes, as_array, float_type, unwrap_keys, wrap_keys
+from hpjax.engine.shapes import Lane, ProgramShapes, float_type, unwrap_keys, wrap_keys
+from hpjax.engine.state_tree import StateTree, arrays_of, split_state
 
 # The value of ``Lane.diverged`` as long as every value was finite.
 HEALTHY = -1
@@ -32,14 +33,32 @@ class Evaluation(NamedTuple):
 def start_lane(program: Program, shapes: ProgramShapes, key: jax.Array, h: Hparams) -> Lane:
     """Returns a lane before its first step; ``key`` is the lane's, and leaves of ``h`` are ()."""
     zero = jnp.zeros((), jnp.int32)
-    state = jax.tree.map(as_array, program.init(purpose_key(key, "init"), h))
+    arrays = arrays_of(program.init(purpose_key(key, "init"), h))
     return Lane(
-        state=unwrap_keys(state),
+        state=unwrap_keys([settled(x, like.dtype) for x, like in zip(arrays, shapes.state, strict=True)]),
         totals={name: jnp.zeros((), float_type()) for name in shapes.train},
         counted=zero,
         step=zero,
         diverged=jnp.full_like(zero, HEALTHY),
     )
+
+
+def rebuilt_state(program: Program, shapes: ProgramShapes, key: jax.Array, h: Hparams, arrays: Sequence[Any]) -> State:
+    """Returns a program's state from its arrays, with what is no array as ``init`` makes it.
+
+    Args:
+      program: the program.
+      shapes: what tracing found out about it.
+      key: a lane's key, shape (); what is no array does not depend on it.
+      h: the hyperparameters; functions in the state may close over them.
+      arrays: the arrays of ``unwrap_keys``, in their order.
+    """
+    return _state_tree(program, shapes, key, h).fill(wrap_keys(arrays, shapes))
+
+
+def _state_tree(program: Program, shapes: ProgramShapes, key: jax.Array, h: Hparams) -> StateTree:
+    """Returns the structure of the state for this trace; arrays that ``init`` computes for it are dropped by XLA."""
+    return split_state(program.init(purpose_key(key, "init"), h))[1] if shapes.tree is None else shapes.tree
 
 
 def advance_lane(
@@ -49,12 +68,16 @@ def advance_lane(
     batch.
     """
     batch = program.batch(purpose_key(key, "batch"), t, train, h)
-    state, metrics = lowered(program.step)(
-        step_key(purpose_key(key, "step"), t), wrap_keys(lane.state, shapes), batch, h
-    )
+    tree = _state_tree(program, shapes, key, h)
+
+    def step(key: jax.Array, arrays: Any, batch: Any, h: Hparams) -> Any:
+        state, metrics = program.step(key, tree.fill(arrays), batch, h)
+        return arrays_of(state), metrics
+
+    arrays, metrics = lowered(step)(step_key(purpose_key(key, "step"), t), wrap_keys(lane.state, shapes), batch, h)
     values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.train}
     return Lane(
-        state=unwrap_keys(jax.tree.map(as_array, state)),
+        state=unwrap_keys(arrays),
         totals={name: lane.totals[name] + value for name, value in values.items()},
         counted=lane.counted + 1,
         step=t + 1,
@@ -69,8 +92,14 @@ def evaluate_lane(
 
     The program's ``finish`` is applied to a lane that is done, or that has reached ``budget``, int32 ().
     """
-    state = wrap_keys(lane.state, shapes)
-    metrics = lowered(program.evaluate)(step_key(purpose_key(key, "evaluate"), lane.step), state, valid, h)
+    tree = _state_tree(program, shapes, key, h)
+    state = tree.fill(wrap_keys(lane.state, shapes))
+
+    def look(key: jax.Array, arrays: Any, valid: Arrays, h: Hparams) -> Metrics:
+        return program.evaluate(key, tree.fill(arrays), valid, h)
+
+    own_key = step_key(purpose_key(key, "evaluate"), lane.step)
+    metrics = lowered(look)(own_key, wrap_keys(lane.state, shapes), valid, h)
     values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.valid}
     # A lane that took no step since the last evaluation has 0 / 1, not 0 / 0: NaN means divergence.
     means = {name: total / jnp.maximum(lane.counted, 1) for name, total in lane.totals.items()}
@@ -78,14 +107,16 @@ def evaluate_lane(
     # Parameters are looked at here and not in each step, where that would read all of them once more.
     checked = [*values.values(), *(_inexact(program.parameters(state)) if program.names_parameters else ())]
     state, done = program.react(state, metrics_seen, h)
-    after, done = unwrap_keys(jax.tree.map(as_array, state)), jnp.asarray(done)
+    after, done = arrays_of(state), jnp.asarray(done)
     if program.finishes:
         # Both are computed and one is selected: under vmap a condition would compute both as well.
-        finished = unwrap_keys(jax.tree.map(as_array, program.finish(state, h)))
-        after = jax.tree.map(lambda new, old: lax.select(done | (lane.step >= budget), new, old), finished, after)
-        checked += _inexact(program.parameters(wrap_keys(after, shapes))) if program.names_parameters else []
+        finished = unwrap_keys(arrays_of(program.finish(state, h)))
+        ended = done | (lane.step >= budget)
+        chosen = [lax.select(ended, new, old) for new, old in zip(finished, unwrap_keys(after), strict=True)]
+        after = wrap_keys(chosen, shapes)
+        checked += _inexact(program.parameters(tree.fill(after))) if program.names_parameters else []
     fresh = Lane(
-        state=after,
+        state=unwrap_keys(after),
         totals=jax.tree.map(jnp.zeros_like, lane.totals),
         counted=jnp.zeros_like(lane.counted),
         step=lane.step,
@@ -101,7 +132,12 @@ def reported_metrics(train: Metrics, valid: Metrics) -> dict[str, jax.Array]:
 
 def _inexact(tree: Any) -> list[jax.Array]:
     """Returns the leaves that can hold NaN."""
-    return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return [leaf for leaf in arrays_of(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+
+
+def settled(array: jax.Array, dtype: Any) -> jax.Array:
+    """Returns an array of ``init`` with the dtype that it has in the carry; see ``probe.trace_lifecycle``."""
+    return array if array.dtype == dtype and not array.weak_type else lax.convert_element_type(array, dtype)
 
 
 def _first_bad_step(diverged: jax.Array, values: Iterable[jax.Array], step: jax.Array) -> jax.Array:

@@ -1,8 +1,8 @@
 """Abstract tracing of a program: finds out its shapes, or why it cannot train. Nothing is compiled or computed."""
 
 import re
-from collections.abc import Hashable
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,15 @@ from hpjax.core.errors import ProgramError, annotate_errors
 from hpjax.core.hashing import digest, without_addresses
 from hpjax.core.hparams import Hparams, reading
 from hpjax.core.keys import lane_key
-from hpjax.core.program import Arrays, Metrics, Program, State
+from hpjax.core.program import Arrays, Metrics, Program
 from hpjax.engine.flops import mark, parts
-from hpjax.engine.lane import reported_metrics
+from hpjax.engine.lane import reported_metrics, settled
 from hpjax.engine.lowering import has_windows
-from hpjax.engine.shapes import ProgramShapes, as_array, is_key
+from hpjax.engine.shapes import ProgramShapes, is_key
+from hpjax.engine.state_tree import StateTree, arrays_of, difference, split_state
+
+# The structure of a state, and its arrays.
+Parts = tuple[StateTree, Sequence[jax.Array]]
 
 # In place of a hyperparameter's name, for a checked value that is computed from hyperparameters.
 DERIVED = ""
@@ -40,24 +44,25 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
       Exception: whatever the user's functions raise.
     """
     # Filled while tracing, because make_jaxpr returns arrays and no names.
-    generators: list[Hashable] = []
+    structure: list[tuple[StateTree, tuple[Hashable, ...]]] = []
     read: set[str] = set()
     checks: list[tuple[str, Check]] = []
 
     def watched(h: Hparams, train: Arrays, valid: Arrays) -> Any:
         with reading() as names, collecting() as found_checks:
-            state, *metrics = trace_lifecycle(program, h, train, valid)
+            life = trace_lifecycle(program, h, train, valid)
         read.update(names)
-        generators[:] = map(_generator, jax.tree.leaves(state))
+        structure[:] = [(life.tree, tuple(map(_generator, life.state)))]
         for check in found_checks:
             mine = [name for name in h if h[name] is check.value]
             # A value that the program computes from hyperparameters has no name. The plan then knows only that there is
             # something to check, and computes the values of all trials.
             checks.extend((name, check) for name in mine or [DERIVED] if isinstance(check.value, jax.core.Tracer))
-        return state, *metrics, program.parameters(state)
+        return life.state, life.train, life.valid, arrays_of(program.parameters(life.tree.fill(life.state)))
 
     traced, found = jax.make_jaxpr(watched, return_shape=True)(h, train, valid)
     state, train_metrics, valid_metrics, parameters = found
+    tree, generators = structure[-1]
     used = {id(v) for equation in traced.jaxpr.eqns for v in equation.invars} | {id(v) for v in traced.jaxpr.outvars}
     # The leaves of h are the first inputs of the jaxpr, in this order.
     tracers = [path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(h)]
@@ -67,7 +72,9 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
     _, step, evaluation = parts(traced.jaxpr)
     return ProgramShapes(
         state=state,
-        keys=tuple(generators),
+        names=tree.names(),
+        keys=generators,
+        tree=tree if tree.plain or tree == _tree_of_another_trace(program, h) else None,
         train=tuple(sorted(train_metrics)),
         valid=tuple(sorted(valid_metrics)),
         parameters=count,
@@ -83,8 +90,27 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
     )
 
 
-def trace_lifecycle(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> tuple[State, Metrics, Metrics]:
-    """Calls every function of a program once, and returns its first state and the metrics of a step and an evaluation.
+class Lifecycle(NamedTuple):
+    """What calling every function of a program once gives.
+
+    Attributes:
+      state: the arrays of the first state.
+      tree: the structure of the state.
+      train, valid: the metrics of a step and of an evaluation, ().
+      done: whether ``react`` calls the trial complete, bool ().
+      finished: the arrays of the state that ``finish`` returns.
+    """
+
+    state: tuple[jax.Array, ...]
+    tree: StateTree
+    train: Metrics
+    valid: Metrics
+    done: Any
+    finished: tuple[jax.Array, ...]
+
+
+def trace_lifecycle(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Lifecycle:
+    """Calls every function of a program once.
 
     Under ``make_jaxpr`` or ``eval_shape`` this traces the program; marks separate ``init``, ``step`` and the rest.
 
@@ -93,29 +119,75 @@ def trace_lifecycle(program: Program, h: Hparams, train: Arrays, valid: Arrays) 
       Exception: whatever the user's functions raise.
     """
     key = lane_key(0, 0)
-    state = jax.tree.map(as_array, annotate_errors("Program.init", program.init)(key, h))
-    if any("rbg" in str(_generator(leaf)) for leaf in jax.tree.leaves(state)):
+    initial = annotate_errors("Program.init", program.init)(key, h)
+    arrays, tree = split_state(initial)
+    if any("rbg" in str(_generator(leaf)) for leaf in arrays):
         raise ProgramError(
             "the state holds an rbg key, and under vmap its numbers would depend on the neighbours. "
             'Write jax.random.key(seed, impl="threefry2x32").'
         )
     mark()
     batch = annotate_errors("Program.batch", program.batch)(key, jnp.int32(0), train, h)
-    after = annotate_errors("Program.step", program.step)(key, state, batch, h)
-    if not (isinstance(after, tuple) and len(after) == 2):
-        raise ProgramError(
-            f"Program.step must return (state, metrics), got {type(after).__name__}. Write return state, metrics."
-        )
-    moved = jax.tree.map(as_array, after[0])
-    _same_type("step", state, moved)
+    step = annotate_errors(f"Program.step{_numbers_as_arrays(initial)}", program.step)
+
+    def stepped(arrays: Sequence[Any]) -> tuple[StateTree, tuple[jax.Array, ...], Any]:
+        after = step(key, tree.fill(arrays), batch, h)
+        if not (isinstance(after, tuple) and len(after) == 2):
+            raise ProgramError(
+                f"Program.step must return (state, metrics), got {type(after).__name__}. Write return state, metrics."
+            )
+        moved, structure = split_state(after[0])
+        return structure, moved, after[1]
+
+    first = tuple(map(settled, arrays, _carried_types(arrays, lambda arrays: stepped(arrays)[1])))
+    structure, moved, metrics = stepped(first)
+    _same_type("step", (tree, first), (structure, moved))
     mark()
-    train_metrics = _scalars("step", after[1])
-    valid_metrics = _scalars("evaluate", annotate_errors("Program.evaluate", program.evaluate)(key, moved, valid, h))
-    metrics = reported_metrics(train_metrics, valid_metrics)
-    reacted = _reacted(moved, annotate_errors("Program.react", program.react)(moved, metrics, h))
-    finished = annotate_errors("Program.finish", program.finish)(reacted, h)
-    _same_type("finish", moved, jax.tree.map(as_array, finished))
-    return state, train_metrics, valid_metrics
+    state = tree.fill(moved)
+    train_metrics = _scalars("step", metrics)
+    valid_metrics = _scalars("evaluate", annotate_errors("Program.evaluate", program.evaluate)(key, state, valid, h))
+    reaction = annotate_errors("Program.react", program.react)(state, reported_metrics(train_metrics, valid_metrics), h)
+    reacted, done = _reacted((tree, moved), reaction)
+    finished, structure = split_state(annotate_errors("Program.finish", program.finish)(tree.fill(reacted), h))
+    _same_type("finish", (tree, moved), (structure, finished))
+    return Lifecycle(first, tree, train_metrics, valid_metrics, done, finished)
+
+
+def _numbers_as_arrays(state: Any) -> str:
+    """Returns which numbers of the initial state ``step`` gets as arrays, as a clause for errors; "" for none."""
+    found = jax.tree_util.tree_leaves_with_path(state)
+    names = [f"state{jax.tree_util.keystr(path)}" for path, leaf in found if isinstance(leaf, bool | int | float)]
+    return f", to which numbers of the state come as arrays ({', '.join(names)})," if names else ""
+
+
+def _carried_types(arrays: Sequence[jax.Array], step: Callable[[Any], Any]) -> list[Any]:
+    """Returns the dtype of each array of the state between steps: that of ``init``, unless it is weakly typed.
+
+    A Python number in the state takes the dtype that ``step`` gives it, as in the carry of ``jax.lax.scan``.
+    """
+    types = [x.dtype for x in arrays]
+    if not any(x.weak_type for x in arrays):
+        return types
+    after = jax.eval_shape(lambda: step(arrays))
+    if len(after) != len(arrays):
+        return types
+    return [
+        new.dtype if old.weak_type and jnp.result_type(old, new.dtype) == new.dtype else old.dtype
+        for old, new in zip(arrays, after, strict=True)
+    ]
+
+
+def _tree_of_another_trace(program: Program, h: Hparams) -> StateTree | None:
+    """Returns the structure of the state as another trace of ``init`` makes it, None where it makes none."""
+    found: list[StateTree] = []
+
+    def init(h: Hparams) -> tuple[jax.Array, ...]:
+        arrays, tree = split_state(program.init(lane_key(0, 0), h))
+        found.append(tree)
+        return arrays
+
+    jax.eval_shape(init, h)
+    return found[-1]
 
 
 def _generator(leaf: Any) -> Hashable:
@@ -123,34 +195,32 @@ def _generator(leaf: Any) -> Hashable:
     return jax.random.key_impl(leaf) if is_key(leaf) else None
 
 
-def _reacted(before: State, reaction: Any) -> State:
-    """Validates what ``Program.react`` returned; returns the new state."""
+def _reacted(before: Parts, reaction: Any) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """Validates what ``Program.react`` returned; returns the arrays of the new state, and ``done``."""
     if not (isinstance(reaction, tuple) and len(reaction) == 2):
         raise ProgramError(
             f"Program.react must return (state, done), got {type(reaction).__name__}. Write return state, done."
         )
-    state = jax.tree.map(as_array, reaction[0])
-    _same_type("react", before, state)
+    arrays, tree = split_state(reaction[0])
+    _same_type("react", before, (tree, arrays))
     done = jnp.asarray(reaction[1])
     if done.shape != () or done.dtype != jnp.bool_:
         raise ProgramError(
             f"Program.react must give done as a bool (), got {done.dtype}{list(done.shape)}. "
             "Write return state, jnp.bool_(False) for a trial that is never done."
         )
-    return state
+    return arrays, done
 
 
-def _same_type(where: str, before: State, after: State) -> None:
+def _same_type(where: str, before: Parts, after: Parts) -> None:
     """Raises unless both states have the same structure, shapes and dtypes; ``where`` is the function that returned."""
-    there, here = jax.tree.structure(before), jax.tree.structure(after)
-    if there != here:  # type: ignore[operator]
+    changed = difference(before[0], after[0])
+    if changed is not None:
         raise ProgramError(
-            f"Program.{where} changes the structure of the state: init gives\n"
-            f"  {there}\n{where} gives\n  {here}\nReturn the structure that init gives."
+            f"Program.{where} changes the structure of the state {changed}\n"
+            "Return the structure that init gives; only arrays may change."
         )
-    for (path, x), (_, y) in zip(
-        jax.tree_util.tree_leaves_with_path(before), jax.tree_util.tree_leaves_with_path(after), strict=True
-    ):
+    for path, x, y in zip(before[0].array_paths(), before[1], after[1], strict=True):
         if x.shape != y.shape or x.dtype != y.dtype:
             raise ProgramError(
                 f"Program.{where} changes state{jax.tree_util.keystr(path)} from {x.dtype}{list(x.shape)} to "

@@ -1,4 +1,4 @@
-"""The shapes and dtypes of a program's values, and its state with and without typed PRNG keys."""
+"""The shapes and dtypes of a program's values, and the arrays of its state with and without typed PRNG keys."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from hpjax.core.bounds import Check
-from hpjax.core.program import State
 from hpjax.engine.flops import Work
+from hpjax.engine.state_tree import KeyPath, StateTree
 
 
 class Lane(NamedTuple):
     """The state of one lane between steps. The engine's arrays hold many lanes, along leading axes.
 
     Attributes:
-      state: the program's state, with typed PRNG keys as their raw data.
+      state: the arrays of the program's state (see ``state_tree``), with typed PRNG keys as their raw data.
       totals: the sum of each train metric since the last evaluation, ().
       counted: how many steps are in ``totals``, int32 ().
       step: how many calls of ``Program.step`` were made, int32 ().
@@ -23,7 +23,7 @@ class Lane(NamedTuple):
         evaluation found such a value among metrics or parameters; else ``HEALTHY``. int32 ().
     """
 
-    state: State
+    state: tuple[jax.Array, ...]
     totals: dict[str, jax.Array]
     counted: jax.Array
     step: jax.Array
@@ -34,8 +34,11 @@ class ProgramShapes(NamedTuple):
     """What abstract tracing finds out about a program.
 
     Attributes:
-      state: ``ShapeDtypeStruct``s of the state.
-      keys: for each leaf of the state that is a typed PRNG key its generator, else None.
+      state: ``ShapeDtypeStruct``s of the arrays of the state.
+      names: the names along the path to each of these arrays.
+      keys: for each array of the state that is a typed PRNG key its generator, else None.
+      tree: the structure of the state without its arrays; None where ``init`` must make it anew in each trace, because
+        functions in it may close over the values of hyperparameters.
       train, valid: the names of the metrics that ``step`` and ``evaluate`` return, sorted.
       parameters: how many numbers the parameters are.
       reads: the hyperparameters that the program uses.
@@ -46,8 +49,10 @@ class ProgramShapes(NamedTuple):
       fingerprint: a digest of the traced program; programs with equal ones run equally fast.
     """
 
-    state: State
+    state: tuple[jax.ShapeDtypeStruct, ...]
+    names: tuple[KeyPath, ...]
     keys: tuple[Hashable, ...]
+    tree: StateTree | None
     train: tuple[str, ...]
     valid: tuple[str, ...]
     parameters: int
@@ -72,7 +77,7 @@ class ProgramShapes(NamedTuple):
     @property
     def lane_bytes(self) -> int:
         """The bytes of one lane's state."""
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(unwrap_keys(self.state)))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in unwrap_keys(self.state))
 
 
 def is_key(x: Any) -> bool:
@@ -80,46 +85,26 @@ def is_key(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def unwrap_keys(state: State) -> State:
-    """Returns ``state`` with typed PRNG keys as plain arrays, which can be stored, gathered and compared."""
-    if not any(is_key(x) for x in jax.tree.leaves(state)):
-        return state
+def unwrap_keys(arrays: Sequence[Any]) -> tuple[Any, ...]:
+    """Returns the arrays of a state with typed PRNG keys as plain arrays, which can be stored and compared."""
     convert = jax.random.key_data
-    return jax.tree.map(
-        lambda x: (
-            (jax.eval_shape(convert, x) if isinstance(x, jax.ShapeDtypeStruct) else convert(x)) if is_key(x) else x
-        ),
-        state,
+
+    def plain(x: Any) -> Any:
+        return jax.eval_shape(convert, x) if isinstance(x, jax.ShapeDtypeStruct) else convert(x)
+
+    return tuple(plain(x) if is_key(x) else x for x in arrays)
+
+
+def wrap_keys(arrays: Sequence[Any], shapes: ProgramShapes) -> tuple[Any, ...]:
+    """Returns the arrays of a state with plain arrays as typed PRNG keys again: the inverse of ``unwrap_keys``."""
+    return tuple(
+        x if key is None else jax.random.wrap_key_data(x, impl=key) for x, key in zip(arrays, shapes.keys, strict=True)
     )
-
-
-def wrap_keys(state: State, shapes: ProgramShapes) -> State:
-    """Returns ``state`` with plain arrays as typed PRNG keys again: the inverse of ``unwrap_keys``."""
-    if not any(shapes.keys):
-        return state
-    leaves, tree = jax.tree.flatten(state)
-    return jax.tree.unflatten(
-        tree,
-        [
-            x if key is None else jax.random.wrap_key_data(x, impl=key)
-            for x, key in zip(leaves, shapes.keys, strict=True)
-        ],
-    )
-
-
-def state_from_leaves(leaves: Sequence[Any], shapes: ProgramShapes) -> State:
-    """Returns a program's state from the leaves of ``unwrap_keys(state)``, in their order."""
-    return wrap_keys(jax.tree.unflatten(jax.tree.structure(shapes.state), leaves), shapes)
 
 
 def float_type() -> Any:
     """Returns the dtype of metrics and of traced real hyperparameters: float32, or float64 under ``jax_enable_x64``."""
     return jnp.result_type(float)
-
-
-def as_array(value: Any) -> jax.Array:
-    """Returns a leaf of the user's state as an array: Python numbers become arrays of JAX's default dtypes."""
-    return value if isinstance(value, jax.Array) else jnp.asarray(value)
 
 
 def lane_shapes(shapes: ProgramShapes) -> Lane:

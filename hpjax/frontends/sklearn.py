@@ -12,7 +12,6 @@ from hpjax.core.program import Data, Program
 from hpjax.core.space import Space
 from hpjax.data.examples import Examples, tidy_examples
 from hpjax.engine.probe import trace_program
-from hpjax.engine.shapes import state_from_leaves
 from hpjax.engine.tracing import lane_hparams
 from hpjax.results.store.rows import Status
 from hpjax.samplers import Manual, Sampler, Sobol
@@ -184,7 +183,7 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         program = self._program(self._data)
         kinds = {name: self.space.kind(name) for name in self._traced}
         h = lane_hparams(kinds, self.best_params_, self._traced)
-        return Predictor(program, h, [state_from_leaves(self._leaves, trace_program(program, h, *program.splits))])
+        return Predictor(program, trace_program(program, h, *program.splits), h, [self._leaves])
 
     def _set_results(self, sweep: Sweep, folds: int) -> None:
         """Sets the attributes that describe the cross-validation."""

@@ -7,6 +7,7 @@ from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.format import metric as number
 from hpjax.core.format import show
+from hpjax.engine.state_tree import filled_like
 from hpjax.results import export
 from hpjax.results.store.rows import Status
 
@@ -71,7 +72,7 @@ class Trial:
         own: Array = self._result.curves(metric)[self.id]
         return own
 
-    def restore(self, replicate: int = 0) -> Any:
+    def restore(self, replicate: int = 0, *, like: Any = None) -> Any:
         """Returns the final state of one replicate, as nested dicts of arrays, or an array where the state is one.
 
         A ``supervised`` program has ``s["params"]``, ``s["opt_state"]`` and, where the model has any, ``s["stats"]``.
@@ -81,9 +82,12 @@ class Trial:
 
         Args:
           replicate: the number of the replicate, from 0.
+          like: a state whose structure the answer has, as ``init(key, h)`` of a program of your own gives it: a Flax
+            ``TrainState``, an Equinox module. What is no array comes from ``like``. Its arrays may be
+            ``ShapeDtypeStruct``s.
 
         Raises:
-          InputError: there is no such replicate.
+          InputError: there is no such replicate, or ``like`` has other arrays.
           RunError: the trial diverged, its group is still running, or another shard has it.
         """
         replicates = self._result.lane_status.shape[1]
@@ -96,8 +100,11 @@ class Trial:
                 f"trial {self.id} diverged at step {step}: it has no final state worth restoring. "
                 "Restore another one: result.best.restore()."
             )
+        leaves = self._result.leaves(self.id, replicate)
+        if like is not None:
+            return filled_like(like, leaves)
         tree: dict[Any, Any] = {}
-        for path, array in self._result.leaves(self.id, replicate):
+        for path, array in leaves:
             node = tree
             for name in path[:-1]:
                 node = node.setdefault(name, {})

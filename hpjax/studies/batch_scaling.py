@@ -267,8 +267,7 @@ def _faster(sweep: Sweep, sizes: Sequence[int]) -> Sweep:
     whole = sweep.program
     if whole.batches is None or whole.batches.microbatch is not None or not whole.batches.alike or len(sizes) == 1:
         return sweep
-    state = sweep.plan().shapes[0].state
-    if isinstance(state, dict) and jax.tree.leaves(state.get("stats")):
+    if any(name[:1] == ("stats",) for name in sweep.plan().shapes[0].names):
         return sweep  # batch statistics would be those of microbatches
     parts = whole.with_microbatch(int(np.gcd.reduce(sizes)))
     if parts is None:

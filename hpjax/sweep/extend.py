@@ -180,6 +180,5 @@ def _lanes(shapes: ProgramShapes, leaves: list[Array], step: Ints) -> tuple[Arra
     """
     like: Lane = lane_shapes(shapes)
     totals: Any = {name: np.zeros(len(step), total.dtype) for name, total in like.totals.items()}
-    state = jax.tree.unflatten(jax.tree.structure(like.state), leaves)
-    lane: Any = Lane(state, totals, np.zeros_like(step), step, np.full_like(step, HEALTHY))  # type: ignore[arg-type]
+    lane: Any = Lane(tuple(leaves), totals, np.zeros_like(step), step, np.full_like(step, HEALTHY))  # type: ignore[arg-type]
     return tuple(map(np.asarray, jax.tree.leaves(lane)))

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from msgspec.structs import replace
 
@@ -22,10 +21,10 @@ from hpjax.core.code_digest import attributes, code_digest, is_own_class
 from hpjax.core.format import show
 from hpjax.core.hashing import digest, without_addresses
 from hpjax.core.hparams import Hparams
-from hpjax.core.keys import lane_key
 from hpjax.core.program import Program
 from hpjax.data.stream import Stream, first_batch_of
 from hpjax.engine.callbacks import kept_functions
+from hpjax.engine.probe import trace_lifecycle
 from hpjax.results.store.manifest import FORMAT, Devices, Manifest, SweepRecord, origin
 from hpjax.sweep.planning.grouping import tracer_of
 from hpjax.sweep.planning.plan import Plan
@@ -130,13 +129,8 @@ def _life(program: Program) -> Callable[[Hparams, Any, Any], Any]:
     """Returns a function from initialization to finish, whose trace is hashed in place of the user's code."""
 
     def life(h: Hparams, train: Any, valid: Any) -> Any:
-        key = lane_key(0, 0)
-        state = program.init(key, h)
-        state, metrics = program.step(key, state, program.batch(key, jnp.int32(0), train, h), h)
-        evaluated = program.evaluate(key, state, valid, h)
-        reported = {f"train/{name}": v for name, v in metrics.items()} | {f"valid/{n}": v for n, v in evaluated.items()}
-        state, done = program.react(state, reported, h)
-        return metrics, evaluated, done, program.finish(state, h)
+        found = trace_lifecycle(program, h, train, valid)
+        return found.train, found.valid, found.done, found.finished
 
     return life
 

@@ -6,14 +6,16 @@ from typing import Any
 import jax
 import numpy as np
 
+from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key, purpose_key, step_key
-from hpjax.core.program import Program, State
+from hpjax.core.program import Program
 from hpjax.core.space import Point
 from hpjax.data.examples import Examples
 from hpjax.data.stream import first_batch_of
-from hpjax.engine.shapes import state_from_leaves
+from hpjax.engine.lane import rebuilt_state
+from hpjax.engine.shapes import ProgramShapes
 from hpjax.engine.tracing import kinds_of, lane_hparams
 from hpjax.results.result import Result
 from hpjax.sweep.planning.plan import Plan
@@ -50,14 +52,19 @@ class TrainedModels:
         if data is None or data.test is None:
             raise RunError("there is no test split. Write data=hpx.Data(train, valid, test).")
         plan, h = self.plan_of(trial), self._hparams(trial)
-        evaluate = jax.jit(spec.program.test or spec.program.evaluate)
+        shapes, measure = self._shapes(trial), spec.program.test or spec.program.evaluate
+
+        @jax.jit
+        def evaluate(key: jax.Array, arrays: Sequence[Any], split: Any, h: Hparams) -> Any:
+            return measure(key, rebuilt_state(spec.program, shapes, key, h, arrays), split, h)
+
         found = []
-        for replicate, state in enumerate(self._states(trial)):
+        for replicate, arrays in enumerate(self._arrays(trial)):
             own = trial if spec.independent else None
             lane = lane_key(spec.seed, replicate // (spec.folds or 1), own)
             # The key that the trial's next evaluation would have had.
             steps = int(self._result.lane_step[trial, replicate]) * plan.lengths[trial].microsteps
-            found.append(evaluate(step_key(purpose_key(lane, "evaluate"), steps), state, data.test, h))
+            found.append(evaluate(step_key(purpose_key(lane, "evaluate"), steps), arrays, data.test, h))
         return {f"test/{name}": float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
 
     def predictor(self, trial: int) -> "Predictor":
@@ -66,7 +73,7 @@ class TrainedModels:
         Raises:
           RunError: the program cannot predict, or the trial has no final state.
         """
-        return Predictor(self._spec.program, self._hparams(trial), self._states(trial))
+        return Predictor(self._spec.program, self._shapes(trial), self._hparams(trial), self._arrays(trial))
 
     def points(self) -> list[Point]:
         """Returns the hyperparameters of every trial at its end as values: callables where the result has names."""
@@ -93,12 +100,14 @@ class TrainedModels:
         traced = {v.name for v in self.plan_of(trial).verdicts if v.traced}
         return lane_hparams(kinds_of(self._spec.space), self.points()[trial], traced)
 
-    def _states(self, trial: int) -> list[State]:
-        """Returns the final state of each replicate of a trial, in the structure that the program gave it."""
-        result = self._result
-        shapes = self.plan_of(trial).shapes[int(result.groups[trial])]
+    def _arrays(self, trial: int) -> list[list[Array]]:
+        """Returns the arrays of the final state of each replicate of a trial."""
         replicates = range(self._spec.lanes_a_trial)
-        return [state_from_leaves([leaf for _, leaf in result.leaves(trial, r)], shapes) for r in replicates]
+        return [[leaf for _, leaf in self._result.leaves(trial, r)] for r in replicates]
+
+    def _shapes(self, trial: int) -> ProgramShapes:
+        """Returns what tracing found out about the program of a trial."""
+        return self.plan_of(trial).shapes[int(self._result.groups[trial])]
 
 
 class Predictor:
@@ -106,15 +115,16 @@ class Predictor:
 
     Args:
       program: with ``predict``.
+      shapes: what tracing found out about it.
       h: the trial's hyperparameters as its lanes had them: arrays where they are traced.
-      states: the final state of each replicate.
+      states: the arrays of the final state of each replicate.
 
     Raises:
       RunError: the program cannot predict.
     """
 
-    def __init__(self, program: Program, h: Hparams, states: Sequence[State]) -> None:
-        if program.predict is None:
+    def __init__(self, program: Program, shapes: ProgramShapes, h: Hparams, states: Sequence[Sequence[Array]]) -> None:
+        if (predict := program.predict) is None:
             raise RunError(
                 "the program does not say how to predict. "
                 "Write hpx.Program(..., predict=lambda state, x, h: outputs), or use hpx.supervised(...)."
@@ -122,7 +132,12 @@ class Predictor:
         self._states, self._h = states, h
         train = first_batch_of(program.splits[0])
         self._example = train.x if isinstance(train, Examples) else None
-        self._predict = jax.jit(program.predict)
+
+        @jax.jit
+        def outputs(arrays: Sequence[Any], x: Any, h: Hparams) -> Any:
+            return predict(rebuilt_state(program, shapes, lane_key(0, 0), h, arrays), x, h)
+
+        self._predict = outputs
 
     def __call__(self, x: Any) -> Any:
         """Returns the outputs of every replicate, arrays (replicates, examples, ...).

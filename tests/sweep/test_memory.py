@@ -57,7 +57,7 @@ def short(monkeypatch):
         launch, calls = DeviceLanes.dispatch, []
 
         def limited(self, *arguments):
-            if self._compiled.lanes.state["w"].shape[-1] == size and self._config.width > width:
+            if self._compiled.lanes.state[-1].shape[-1] == size and self._config.width > width:
                 calls.append(self._config.width)
                 if len(calls) > after:
                     raise FULL

@@ -63,7 +63,7 @@ def hints(
             "replicates outnumber trials, and only lanes of one replicate compute together, which are few. "
             'With randomness="independent" all lanes can.'
         )
-    if any(leaf.dtype == jnp.bfloat16 for given in shapes for leaf in jax.tree.leaves(given.state) if leaf.ndim > 0):
+    if any(leaf.dtype == jnp.bfloat16 for given in shapes for leaf in given.state if leaf.ndim > 0):
         yield (
             "arrays of the state are bfloat16, in which Adam's b2=0.999 becomes 1 and small updates vanish. Compute in "
             "bfloat16 with dtype, and keep param_dtype float32."

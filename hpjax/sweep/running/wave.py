@@ -157,9 +157,10 @@ class Wave:
         """Records the final states, once all lanes ended and none of them can run again."""
         if self._lanes is None:  # recorded already
             return
-        leaves = jax.tree_util.tree_leaves_with_path(self._lanes.snapshot().state)
+        names = self._plan.shapes[self.group.number].names
+        leaves = list(zip(names, map(np.asarray, self._lanes.snapshot().state), strict=True))
         ids = np.stack([self._table.trial, self._table.replicate], axis=1)
-        self._context.store.states.add(self.number, ids, [(_path(path), leaf) for path, leaf in leaves])
+        self._context.store.states.add(self.number, ids, leaves)
         self._state = self._state._replace(finished=True)
         self.drop()
 
@@ -329,9 +330,3 @@ class Wave:
             waited=segment.waited,
             **self.shared,
         )
-
-
-def _path(path: Any) -> tuple[str | int, ...]:
-    """Returns the names along a key path; positions of tuples stay numbers."""
-    names = (getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", None))) for entry in path)
-    return tuple(name if isinstance(name, int) else str(name) for name in names)

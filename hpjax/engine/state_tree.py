@@ -1,0 +1,173 @@
+"""The structure of a program's state: which of its leaves are arrays, which are not, and how both make it up.
+
+The engine carries arrays alone. Whatever else a state holds (functions, strings, the static fields of a Flax
+``TrainState`` or of an Equinox module) is kept apart, and never traced.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hpjax.core.errors import InputError
+from hpjax.core.program import State
+
+# The names along the path to a leaf; positions in tuples and lists are numbers.
+KeyPath = tuple[str | int, ...]
+
+# Stands for an array among the leaves of a ``StateTree``.
+_ARRAY = object()
+
+
+class StateTree(NamedTuple):
+    """The structure of a state without its arrays.
+
+    Attributes:
+      tree: the structure of the pytree.
+      leaves: its leaves, in order, with a placeholder for each array.
+      paths: the key path of each leaf.
+    """
+
+    tree: Any
+    leaves: tuple[Any, ...]
+    paths: tuple[Any, ...]
+
+    def fill(self, arrays: Sequence[Any]) -> State:
+        """Returns the state with these arrays, in the order in which ``split_state`` gave them."""
+        rest = iter(arrays)
+        return jax.tree.unflatten(self.tree, [next(rest) if leaf is _ARRAY else leaf for leaf in self.leaves])
+
+    def array_paths(self) -> list[Any]:
+        """Returns the key path of each array."""
+        return [path for path, leaf in zip(self.paths, self.leaves, strict=True) if leaf is _ARRAY]
+
+    def names(self) -> tuple[KeyPath, ...]:
+        """Returns the names along the path to each array."""
+        return tuple(map(_names, self.array_paths()))
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is made of dicts, lists and tuples that hold arrays only, so that no code is part of it."""
+        return all(leaf is _ARRAY for leaf in self.leaves) and _plain(self.tree)
+
+
+def split_state(state: State) -> tuple[tuple[Any, ...], StateTree]:
+    """Returns the arrays of a state, and its structure without them.
+
+    Python numbers become arrays of JAX's default dtypes, as in the carry of ``jax.lax.scan``.
+    """
+    found, tree = jax.tree_util.tree_flatten_with_path(state)
+    paths, leaves = [path for path, _ in found], [leaf for _, leaf in found]
+    arrays = tuple(_as_array(leaf) for leaf in leaves if is_array(leaf))
+    return arrays, StateTree(tree, tuple(_ARRAY if is_array(leaf) else leaf for leaf in leaves), tuple(paths))
+
+
+def arrays_of(tree: Any) -> tuple[jax.Array, ...]:
+    """Returns the arrays of a pytree, without its other leaves."""
+    return split_state(tree)[0]
+
+
+def is_array(leaf: Any) -> bool:
+    """Returns whether a leaf is an array of numbers or of typed PRNG keys, the shape of one, or a number."""
+    if isinstance(leaf, np.ndarray | np.generic):
+        return leaf.dtype.kind in "biufc" or (leaf.dtype.kind == "V" and leaf.dtype.names is None)  # V: of ml_dtypes
+    return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct | bool | int | float | complex)
+
+
+def filled_like(like: State, found: Sequence[tuple[KeyPath, Any]]) -> State:
+    """Returns a state of the structure of ``like`` with other arrays.
+
+    Args:
+      like: a state; what is no array in it stays, functions and the static fields of dataclasses among it. Its arrays
+        may be ``ShapeDtypeStruct``s.
+      found: the names along the path to each array, and the array; typed PRNG keys as their raw data.
+
+    Raises:
+      InputError: ``like`` has other arrays.
+    """
+    field = "restore.like"
+    theirs, tree = split_state(like)
+    if (names := tree.names()) != tuple(name for name, _ in found):
+        other = sorted({*names} ^ {name for name, _ in found}, key=str)
+        allowed = f"must have the arrays of the state, {', '.join('/'.join(map(str, name)) for name, _ in found)}"
+        raise InputError(field, "/".join(map(str, other[0])), allowed, "Write like=program.init(key, h), or its type.")
+    arrays = []
+    for path, own, (_, array) in zip(tree.array_paths(), theirs, found, strict=True):
+        if jnp.issubdtype(own.dtype, jax.dtypes.prng_key):
+            array = jax.random.wrap_key_data(jnp.asarray(array), impl=_generator(own))
+        if own.shape != array.shape:
+            where = f"{field}{jax.tree_util.keystr(path)}"
+            raise InputError(where, own.shape, f"must have the shape {array.shape}", "Write another like=.")
+        arrays.append(jnp.asarray(array))
+    return tree.fill(arrays)
+
+
+def difference(before: StateTree, after: StateTree) -> str | None:
+    """Returns what differs between two structures, as the end of a sentence, or None.
+
+    Functions are equal if they have the same name: each trace makes new closures of the same code.
+    """
+    structures = f"from\n  {before.tree}\nto\n  {after.tree}"
+    if before.names() != after.names() or len(before.leaves) != len(after.leaves):
+        return structures
+    for path, old, new in zip(before.paths, before.leaves, after.leaves, strict=True):
+        if not _alike(old, new):
+            return f"in state{jax.tree_util.keystr(path)}, which is no array, from {old!r} to {new!r}"
+    return None if before.tree == after.tree or _alike_trees(before.tree, after.tree) else structures
+
+
+def _names(path: Any) -> KeyPath:
+    names = (getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", None))) for entry in path)
+    return tuple(name if isinstance(name, int) else str(name) for name in names)
+
+
+def _as_array(leaf: Any) -> Any:
+    return leaf if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else jnp.asarray(leaf)
+
+
+def _generator(key: Any) -> Any:
+    """Returns the generator of typed PRNG keys, given as an array or as its ``ShapeDtypeStruct``."""
+    found: list[Any] = []
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), key)
+    return found[0]
+
+
+def _plain(tree: Any) -> bool:
+    node = tree.node_data()
+    kind, static = (None, None) if node is None else node
+    known = kind in (None, dict, list, tuple, type(None)) or (issubclass(kind, tuple) and static is None)
+    return known and all(map(_plain, tree.children()))
+
+
+def _alike_trees(before: Any, after: Any) -> bool:
+    """Returns whether two tree structures have the same types, and static parts that are alike."""
+    (old, new), (ours, theirs) = ((t.node_data() for t in (before, after)), (t.children() for t in (before, after)))
+    if (old is None or new is None) or len(ours) != len(theirs):
+        return old is new and len(ours) == len(theirs)
+    return old[0] is new[0] and _alike(old[1], new[1]) and all(map(_alike_trees, ours, theirs))
+
+
+def _alike(old: Any, new: Any) -> bool:
+    """Returns whether two values are equal, with functions compared by name, and tracers by their types."""
+    if old is new:
+        return True
+    if type(old) is not type(new):
+        return False
+    if isinstance(old, jax.core.Tracer):
+        return bool(old.shape == new.shape and old.dtype == new.dtype)
+    if isinstance(old, jax.Array | np.ndarray):
+        return np.array_equal(old, new)
+    if isinstance(old, list | tuple):
+        return len(old) == len(new) and all(map(_alike, old, new))
+    if isinstance(old, dict):
+        return old.keys() == new.keys() and all(_alike(old[key], new[key]) for key in old)
+    if hasattr(old, "__qualname__"):
+        return (old.__module__, old.__qualname__) == (new.__module__, new.__qualname__)
+    try:
+        if bool(old == new):
+            return True
+    except Exception:  # an equality that needs the values of tracers
+        pass
+    return hasattr(old, "__dict__") and _alike(vars(old), vars(new))
