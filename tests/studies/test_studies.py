@@ -579,13 +579,27 @@ def test_edges_of_the_space_are_told_whatever_was_tried(tmp_path):
 
 def classified(**changes):
     settings = {"batch_size": lambda h: h.batch_size, "steps": 40, "eval_every": lambda h: 16 // h.batch_size} | changes
+    settings = {"model": nn.Dense(3)} | settings
     return hpx.supervised(
-        model=nn.Dense(3),
         optimizer=lambda h: optax.sgd(h.rate),
         loss=optax.softmax_cross_entropy_with_integer_labels,
         data=blobs(),
         **settings,
     )
+
+
+class Normalized(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dense(3)(nn.BatchNorm(not train)(x))
+
+
+def test_batch_statistics_are_of_whole_batches_where_microbatches_would_be_earlier():
+    def microbatch(model):
+        program = classified(model=model)
+        return BatchScaling(program, SPACE, [4, 8, 16], 0.3, trials=4, seed=1).sweep.program.batches.microbatch
+
+    assert (microbatch(nn.Dense(3)), microbatch(Normalized())) == (4, None)
 
 
 @pytest.mark.slow
