@@ -124,6 +124,7 @@ def run(
 ) -> None:
     """Train the sweep in FILE and print the best trials."""
     begun, quiet = time.perf_counter(), changes.pop("quiet")
+    file, here = file.absolute(), Path.cwd()  # before the script runs, which may change the current folder
     if extend and directory is None:
         raise InputError("--extend", True, "needs --dir, the finished run", "Add --dir DIR.")
     if distributed:
@@ -135,9 +136,10 @@ def run(
 
     if directory is None:
         part = "" if sweep.shard is None else "-shard-{}-of-{}".format(*sweep.shard)
-        directory = Path("runs") / f"{file.absolute().parent.name}-{time.strftime('%Y%m%d-%H%M%S')}{part}"
+        directory = Path("runs") / f"{file.parent.name}-{time.strftime('%Y%m%d-%H%M%S')}{part}"
     # The name holds the time, which differs between hosts.
-    directory = Path(broadcast_json(str(directory)))
+    shown = Path(broadcast_json(str(directory)))
+    directory = here / shown
     if test:
         _check_test(sweep)
     new = not directory.exists()
@@ -154,7 +156,7 @@ def run(
     seconds = time.perf_counter() - begun
     # The compile seconds of a resumed run include those of earlier commands, so they are not part of these.
     compiling = f", {result.compile_seconds:.0f} s of them compiling" if new else ""
-    click.echo(f"{seconds:.0f} s in all{compiling}; recorded in {directory}")
+    click.echo(f"{seconds:.0f} s in all{compiling}; recorded in {shown}")
 
 
 def _check_test(sweep: "Sweep") -> None:

@@ -163,7 +163,7 @@ class Result(TrialTable):
         """Returns path and array of every leaf of one lane's final state.
 
         Raises:
-          RunError: the trial is still running, or another shard has it.
+          RunError: the trial is still running, another shard has it, or its files are missing or damaged.
         """
         status = self.lane_status[trial, replicate]
         if status == Status.OTHER_SHARD:
@@ -177,7 +177,7 @@ class Result(TrialTable):
                 f"trial {trial} is still running, or was interrupted: it has no final state. "
                 "Finish the run: sweep.run(directory)."
             )
-        return self._store.states.lane(int(self.waves[trial]), trial, replicate)
+        return self._store.state_of(int(self.waves[trial]), trial, replicate)
 
     def test(self) -> dict[str, float]:
         """Evaluates the best trial on the test split, averaged over replicates, and records that it was used.
@@ -266,8 +266,8 @@ def load(directory: str | Path) -> Result:
       >>> hpx.load(directory).best.id == result.best.id
       True
     """
-    directory = Path(directory)
-    return Result(Store.open(directory), read_manifest(directory))
+    manifest = read_manifest(Path(directory))  # an error names the directory as the user does
+    return Result(Store.open(Path(directory).absolute()), manifest)
 
 
 def _text(cell: Any) -> str:

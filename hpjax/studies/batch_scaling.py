@@ -183,10 +183,10 @@ class BatchScaling:
           InputError: the first trial meets the target before its first step; or as ``sweep`` does.
           RunError: the directory holds something else, or cannot be written.
         """
-        path = None if directory is None else Path(directory)
+        path = None if directory is None else Path(directory).absolute()
         if path is None or not on_writer(lambda: recorded_manifest(path) is not None):
             _check_start(self.sweep, self.target)
-        return self.read(self.sweep.run(directory, progress=progress))
+        return self.read(self.sweep.run(path, progress=progress))
 
     def read(self, result: Result, target: float | None = None) -> BatchScalingResult:
         """Returns the answer that a result gives, of a sweep that this study made.

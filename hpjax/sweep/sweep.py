@@ -231,7 +231,8 @@ class Sweep:
         """Opens the record of a run, as it is in the directory or new."""
         if directory is not None and not isinstance(directory, str | os.PathLike):
             raise InputError("run.directory", directory, "must be a path", 'Write sweep.run("runs/a").')
-        path = None if directory is None else Path(directory)
+        # Absolute, since the process may change its folder while the run or its result is used.
+        path = None if directory is None else Path(directory).absolute()
         found = None if path is None else on_writer(lambda: msgspec.to_builtins(recorded_manifest(path)))
         there = None if found is None else msgspec.convert(found, Manifest)
         if there is None:

@@ -75,41 +75,24 @@ class States:
         assert self._folder is not None
         return read_states(self._folder / f"wave-{wave}")
 
+    def has(self, wave: int) -> bool:
+        """Returns whether the final states of a wave are here, all of them."""
+        return wave in self._kept if self._folder is None else (self._folder / f"wave-{wave}" / TREE).exists()
+
     def lane(self, wave: int, trial: int, replicate: int) -> list[tuple[KeyPath, Array]]:
         """Returns path and array of every leaf of one lane's final state; reads nothing of the other lanes.
 
         Raises:
-          RunError: the lane has no final state yet, or it cannot be read.
+          RunError: they cannot be read.
         """
-        if self._folder is not None:
-            lanes, leaves = self._opened(wave, trial)
-        elif wave in self._kept:
-            lanes, leaves = self._kept[wave]
-        else:
-            raise _running(trial)
+        try:
+            lanes, leaves = self._kept[wave] if self._folder is None else self.of(wave)
+        except RunError as error:
+            raise RunError(f"the final state of trial {trial} cannot be read: {error}") from None
         row = np.flatnonzero((lanes[:, 0] == trial) & (lanes[:, 1] == replicate))
         if len(row) != 1:
             raise RunError(f"no final state of trial {trial}, replicate {replicate}.")
         return [(path, np.array(array[row[0]])) for path, array in leaves]
-
-    def _opened(self, wave: int, trial: int) -> tuple[Array, Leaves]:
-        """Returns the final states of a wave in the directory, for reading that of a trial."""
-        assert self._folder is not None
-        folder = self._folder / f"wave-{wave}"
-        if not (folder / TREE).exists():
-            raise _running(trial)
-        try:
-            return read_states(folder)
-        except RunError as error:
-            raise RunError(f"the final state of trial {trial} cannot be read: {error}") from None
-
-
-def _running(trial: int) -> RunError:
-    """Returns the error for a final state that is not written yet."""
-    return RunError(
-        f"the final state of trial {trial} is not there yet: its wave is still running. "
-        "Finish the run: sweep.run(directory)."
-    )
 
 
 def read_states(folder: Path) -> tuple[Array, Leaves]:

@@ -14,7 +14,7 @@ from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
 from hpjax.results.store.database import DATABASE, JOURNAL, SCHEMA, connected, for_reading, opened
 from hpjax.results.store.files import WRITABLE, guard, locked, remove
-from hpjax.results.store.final_states import States
+from hpjax.results.store.final_states import KeyPath, States
 from hpjax.results.store.manifest import Manifest, read_manifest, write_manifest
 from hpjax.results.store.reader import RunReader
 from hpjax.results.store.rows import NO_WAVE, Change, Planned, Status
@@ -202,6 +202,24 @@ class Store(RunReader):
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise RunError(f"{self.directory or 'the database'} cannot be written: {error}. {WRITABLE}") from None
+
+    def state_of(self, wave: int, trial: int, replicate: int) -> list[tuple[KeyPath, Array]]:
+        """Returns path and array of every leaf of a lane's final state; reads nothing of the other lanes.
+
+        Raises:
+          RunError: it is not there yet, or missing, or cannot be read.
+        """
+        if self.states.has(wave):
+            return self.states.lane(wave, trial, replicate)
+        if self.directory is not None and (not self.directory.exists() or self.ends()):
+            raise RunError(
+                f"the final state of trial {trial} is missing: there is no {self.directory / STATES / f'wave-{wave}'}. "
+                "Restore it from a copy; where the run directory was moved, load it from there: hpx.load(directory)."
+            )
+        raise RunError(
+            f"the final state of trial {trial} is not there yet: its wave is still running. "
+            "Finish the run: sweep.run(directory)."
+        )
 
     def add_trials(self, rows: Iterable[Planned], replicates: int) -> None:
         """Adds trials with running lanes; those without a wave are in other shards."""
