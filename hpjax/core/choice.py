@@ -1,14 +1,14 @@
 """Choice: a domain of a few values of any type."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from hpjax.core.domains import Domain, Kind, Range, Selection, is_number
 from hpjax.core.errors import InputError
 from hpjax.core.format import show
+from hpjax.core.scalars import as_python
 
 
 @dataclass(frozen=True, init=False)
@@ -46,7 +46,7 @@ class Choice(Domain):
     ) -> None:
         if not options:
             raise InputError("Choice.options", (), "must not be empty", "Write hpx.Choice(64, 256).")
-        options = tuple(o.item() if isinstance(o, np.generic) else o for o in options)
+        options = as_python(options)
         for i, option in enumerate(options):
             try:
                 hash(option)
@@ -71,16 +71,13 @@ class Choice(Domain):
         if select and static:
             raise InputError("Choice.select", True, "and static exclude each other", "Drop static=True.")
         self.__post_init__()
-        if default is not None:
-            # The option itself: an equal default may be of another type, 1.0 for 1.
-            object.__setattr__(self, "default", options[options.index(default)])
         if traced and self.numeric() is None:
             raise InputError("Choice.traced", True, f"needs numbers only, and {self} has others", "Drop traced=True.")
 
     def numeric(self) -> Kind:
         if self.select:
             return Selection(self.options)
-        if all(isinstance(o, bool | np.bool_) for o in self.options):
+        if all(isinstance(o, bool) for o in self.options):
             return bool
         if not all(is_number(o) or (isinstance(o, float) and math.isinf(o)) for o in self.options):
             return None
@@ -95,16 +92,34 @@ class Choice(Domain):
         return f"Choice({', '.join(map(show, self.options))})"
 
     def contains(self, value: Any) -> bool:
+        return self._find(value) is not None
+
+    def canonical(self, value: Any) -> Any:
+        return self.options[self.index(value)]
+
+    def values(self) -> Sequence[Any]:
+        return self.options
+
+    def index(self, value: Any) -> int:
+        """Returns the position of the option that equals a value in the domain."""
+        found = self._find(value)
+        assert found is not None, f"{value!r} is no option"
+        return found
+
+    def _find(self, value: Any) -> int | None:
+        """Returns the position of the option that equals ``value``, None where there is none."""
         try:
-            return value in self.options
-        except TypeError:
-            return False
+            # The value first: a float32 equals the decimal that it was rounded from.
+            found = (i for each in (value, as_python(value)) for i, o in enumerate(self.options) if each == o)
+            return next(found, None)
+        except (TypeError, ValueError):  # an array of several numbers is neither equal nor not
+            return None
 
     def from_unit(self, u: float) -> Any:
         return self.options[min(int(float(u) * len(self.options)), len(self.options) - 1)]
 
     def to_unit(self, value: Any) -> float:
-        return (self.options.index(value) + 0.5) / len(self.options)
+        return (self.index(value) + 0.5) / len(self.options)
 
     def grid(self) -> list[Any]:
         return list(self.options)

@@ -5,13 +5,13 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
-
 from hpjax.core.errors import InputError
 from hpjax.core.format import show
+from hpjax.core.scalars import as_python
 
 
 class Selection(NamedTuple):
@@ -65,9 +65,12 @@ class Domain(ABC):
     def __post_init__(self) -> None:
         if self.static and self.traced:
             raise InputError(f"{self._name}.traced", True, "static and traced exclude each other", "Drop static=True.")
-        if self.default is not None and not self.contains(self.default):
+        if self.default is None:
+            return
+        if not self.contains(self.default):
             remedy = f"Write default={show(self.from_unit(0.5))}, or widen the domain."
             raise InputError(f"{self._name}.default", self.default, f"must lie in {self}", remedy)
+        object.__setattr__(self, "default", self.canonical(self.default))
 
     @property
     def _name(self) -> str:
@@ -90,6 +93,14 @@ class Domain(ABC):
     def contains(self, value: Any) -> bool:
         """Returns whether a value belongs to the domain."""
 
+    def canonical(self, value: Any) -> Any:
+        """Returns the domain's own value that equals a value in it: 8 for 8.0 where the domain has integers."""
+        return as_python(value)
+
+    def values(self) -> Sequence[Any] | None:
+        """Returns all values, None where the domain is continuous."""
+        return None
+
     @abstractmethod
     def from_unit(self, u: float) -> Any:
         """Returns the value at ``u`` in [0, 1]; equal intervals of ``u`` are equally likely."""
@@ -104,5 +115,9 @@ class Domain(ABC):
 
 
 def is_number(value: Any) -> bool:
-    """Returns whether a value is a finite number, and no bool."""
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+    """Returns whether a value, perhaps a scalar of NumPy or JAX, is a finite number that a float can hold, no bool."""
+    value = as_python(value)
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False

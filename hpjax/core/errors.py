@@ -102,7 +102,7 @@ def check_int(field: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> 
     """
     try:
         number = int(value)
-        fits = not isinstance(value, bool | str | bytes) and number == value and least <= number <= most
+        fits = not _is_no_number(value) and number == value and least <= number <= most
     except (TypeError, ValueError, OverflowError):
         fits = False
     if not fits:
@@ -133,10 +133,15 @@ def check_float(field: str, value: Any, least: float, most: float = math.inf, re
     return number
 
 
+def _is_no_number(value: Any) -> bool:
+    """Returns whether a value is a text or a bool, which Python would turn into a number."""
+    return isinstance(value, bool | str | bytes) or str(getattr(value, "dtype", "")) == "bool"
+
+
 def _number(value: Any) -> float:
     """Returns ``value`` as a float, or NaN where it is no number."""
     try:
-        return math.nan if isinstance(value, bool | str | bytes) else float(value)
+        return math.nan if _is_no_number(value) else float(value)
     except (TypeError, ValueError, OverflowError):
         return math.nan
 

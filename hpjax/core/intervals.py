@@ -1,14 +1,16 @@
 """Domains of numbers between two ends, each uniform on a scale of its own."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from hpjax.core.domains import Domain, Range, is_number
 from hpjax.core.errors import InputError
 from hpjax.core.format import show
+from hpjax.core.scalars import as_python
 
 # Sampled numbers are rounded to about this share of their domain, so that the short number that prints is the very
 # number that ran.
@@ -23,7 +25,11 @@ class _Interval(Domain):
     high: float
     num: int | None = field(default=None, kw_only=True)
 
+    kind: ClassVar[type] = float
+
     def __post_init__(self) -> None:
+        for name in ("low", "high", "num"):
+            object.__setattr__(self, name, as_python(getattr(self, name)))
         for name in ("low", "high"):
             value = getattr(self, name)
             if not is_number(value):
@@ -37,9 +43,11 @@ class _Interval(Domain):
             allowed = f"must be below high, which is {self.high!r}"
             remedy = f"Swap them, or write the constant {show(self.low)} in place of the domain."
             raise InputError(f"{self._name}.low", self.low, allowed, remedy)
-        if self.num is not None and (not isinstance(self.num, int) or self.num < 1):
+        if self.num is not None and (not isinstance(self.num, int) or isinstance(self.num, bool) or self.num < 1):
             remedy = "Write num=5 for a grid of five values."
             raise InputError(f"{self._name}.num", self.num, "must be a whole number, 1 or more", remedy)
+        for name in ("low", "high"):
+            object.__setattr__(self, name, self.kind(getattr(self, name)))
         super().__post_init__()
 
     def _check_bound(self, name: str, value: float) -> None:
@@ -50,6 +58,10 @@ class _Interval(Domain):
 
     def contains(self, value: Any) -> bool:
         return is_number(value) and self.low <= value <= self.high
+
+    def canonical(self, value: Any) -> Any:
+        # Within the ends also where the value was a float32 that equals one of them as such.
+        return min(max(self.kind(as_python(value)), self.low), self.high)
 
     def range(self) -> Range | None:
         return Range(self.low, self.high, self.scale)
@@ -76,6 +88,8 @@ class _Interval(Domain):
         return round(value, self._digits())
 
     def from_unit(self, u: float) -> Any:
+        if u <= 0 or u >= 1:  # an end as it was given, not rounded
+            return self.low if u <= 0 else self.high
         a, b = self._ends()
         return min(max(self._tidy(self._unscale(a + float(u) * (b - a))), self.low), self.high)
 
@@ -200,12 +214,15 @@ class Int(_Interval):
     kind = int
 
     def _check_bound(self, name: str, value: float) -> None:
-        if not isinstance(value, int | np.integer) or abs(value) >= 2**31:
+        if not isinstance(value, int) or abs(value) >= 2**31:
             remedy = f"Write an int, such as {name}=8, or use hpx.Uniform."
             raise InputError(f"{self._name}.{name}", value, "must be an int that int32 holds", remedy)
 
     def contains(self, value: Any) -> bool:
         return super().contains(value) and int(value) == value
+
+    def values(self) -> Sequence[int]:
+        return range(self.low, self.high + 1)
 
     def _ends(self) -> tuple[float, float]:
         # Half a step beyond each end, so that after rounding the ends are as likely as all others.
@@ -216,7 +233,7 @@ class Int(_Interval):
 
     def grid(self) -> list[int]:
         if self.num is None:
-            return list(range(self.low, self.high + 1))
+            return list(self.values())
         a, b = self._scale(self.low), self._scale(self.high)
         steps = np.linspace(a, b, self.num) if self.num > 1 else [(a + b) / 2]
         return sorted({self._tidy(self._unscale(float(s))) for s in steps})

@@ -38,9 +38,9 @@ class Objective:
             remedy = f'Write hpx.{self.direction}("valid/loss").'
             raise InputError(f"{self.direction}.metric", self.metric, "must be the name of a metric", remedy)
         if self.quantile is not None:
-            check_float(
-                f"{self.direction}.quantile", self.quantile, 0, 1, "Write quantile=0.9, or quantile=None for the mean."
-            )
+            remedy = "Write quantile=0.9, or quantile=None for the mean."
+            quantile = check_float(f"{self.direction}.quantile", self.quantile, 0, 1, remedy)
+            object.__setattr__(self, "quantile", quantile)
 
     def __str__(self) -> str:
         return f"{self.direction} {self.metric}" + ("" if self.quantile is None else f", quantile {self.quantile:g}")

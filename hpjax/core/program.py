@@ -220,7 +220,7 @@ class Program:
         for name in ("steps", "microsteps", "eval_every"):
             value = getattr(self, name)
             if not callable(value) and not (name == "eval_every" and value is None):
-                check_int(f"Program.{name}", value)
+                object.__setattr__(self, name, check_int(f"Program.{name}", value))
 
     @property
     def names_parameters(self) -> bool:

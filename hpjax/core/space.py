@@ -2,14 +2,17 @@
 
 import keyword
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from hpjax.core.choice import Constant
+from hpjax.core.choice import Choice, Constant
 from hpjax.core.domains import Domain, Kind, Selection
 from hpjax.core.errors import InputError, did_you_mean
 from hpjax.core.format import show
+from hpjax.core.records import OptionRecords
+from hpjax.core.scalars import as_python
 
 Point = dict[str, Any]
 Unit = np.typing.NDArray[np.float64]
@@ -107,21 +110,19 @@ class Space:
         """Returns the domains of ``name``, one for each alternative that has it."""
         return [branch[name] for branch in self.branches if name in branch]
 
-    def recalled(self, point: Point, record: Mapping[str, Any]) -> Point:
-        """Returns ``point`` with the values of a record, in which numbers are written exactly and functions by name.
+    @cached_property
+    def _records(self) -> dict[str, OptionRecords]:
+        """Per hyperparameter, what stands for its options in records."""
+        choices = {name: [d for d in self.domains(name) if isinstance(d, Choice)] for name in self.names}
+        return {name: OptionRecords(o for d in found for o in d.options) for name, found in choices.items()}
 
-        Args:
-          point: a point of the space with the same names.
-          record: a value for each name, as ``core.format.show`` writes those that are functions.
-        """
-        found = dict(point)
-        for name, value in point.items():
-            if isinstance(value, bool | int | float):
-                found[name] = record[name]
-            elif callable(value) and show(value) != record[name]:
-                options = (option for domain in self.domains(name) for option in domain.grid() or ())
-                found[name] = next(option for option in options if show(option) == record[name])
-        return found
+    def recorded(self, point: Mapping[str, Any]) -> Point:
+        """Returns hyperparameters as JSON has them: options that JSON lacks as texts, each option as another one."""
+        return {name: self._records[name].of(value) for name, value in point.items()}
+
+    def recalled(self, record: Mapping[str, Any]) -> Point:
+        """Returns the hyperparameters that ``recorded`` wrote so."""
+        return {name: self._records[name].option(value) for name, value in record.items()}
 
     def kind(self, name: str) -> Kind:
         """Returns the type of number that can hold every value of ``name``, or None where some are no numbers."""
@@ -150,6 +151,15 @@ class Space:
                 for name in self.dimensions
             ]
         )  # fmt: skip
+
+    def canonical(self, point: Point) -> Point:
+        """Returns a point with the domains' own values in place of equal ones, such as 8 for 8.0.
+
+        Raises:
+          InputError: as for ``branch_of``.
+        """
+        branch = self.branches[self.branch_of(point)]
+        return {name: branch[name].canonical(value) for name, value in point.items()}
 
     def branch_of(self, point: Point) -> int:
         """Returns the number of the alternative that ``point`` belongs to, from 0.
@@ -224,8 +234,7 @@ def _missing(point: Point, branches: Sequence[Branch]) -> str:
 def _constant(name: str, value: Any) -> Constant:
     if isinstance(value, type) and issubclass(value, Domain):
         raise InputError(f"Space.{name}", value, "is a class of domains, not a domain", f"Write {value.__name__}(...).")
-    if getattr(value, "shape", None) == ():
-        value = value.item()  # a NumPy or JAX number
+    value = as_python(value)
     if value != value:
         raise InputError(f"Space.{name}", value, "must equal itself", f"Write {name}=None for a value that is missing.")
     try:

@@ -12,6 +12,7 @@ import numpy as np
 
 from hpjax.core.errors import InputError, missing
 from hpjax.core.program import Data
+from hpjax.core.scalars import as_python
 from hpjax.data.examples import Examples, examples_in, tidy_examples
 from hpjax.data.stream import Stream
 
@@ -60,6 +61,7 @@ def from_arrays(
         if isinstance(given, tuple | list) and len(given) == 2:
             splits[split] = tidy_examples(f"from_arrays.{split}", *given)
             continue
+        given = as_python(given)
         if not isinstance(given, int | float) or not 0 < given < 1:
             raise InputError(
                 f"from_arrays.{split}",

@@ -119,6 +119,7 @@ def _raced(scheduler: Scheduler, trials: int, budget: int, eval_every: int, seed
     curves: dict[int, tuple[float, ...]] = dict.fromkeys(range(trials), ())
     step = 0
     stages: list[list[int]] = []
+    scheduler = scheduler.within(budget)
     while True:
         wanted = scheduler.next(step)
         assert wanted > step, f"next({step}) is {wanted}: it must go forward"

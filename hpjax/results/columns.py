@@ -49,8 +49,13 @@ def labels_of(names: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
 
 def varied(names: Sequence[str], hparams: Rows) -> list[str]:
     """Returns those of the names that take more than one value, in their order."""
-    values = {name: {show(each[name]) for each in hparams if name in each} for name in names}
+    values = {name: {_key(each[name]) for each in hparams if name in each} for name in names}
     return [name for name in names if len(values[name]) > 1]
+
+
+def _key(value: Any) -> Any:
+    """Returns what tells a value from all others: not its text, since 1 and "1" print alike; nor is True 1."""
+    return isinstance(value, bool), value
 
 
 def grid(names: Sequence[str], known: Sequence[str], hparams: Rows) -> tuple[tuple[list[Any], ...], Array]:
@@ -75,13 +80,12 @@ def grid(names: Sequence[str], known: Sequence[str], hparams: Rows) -> tuple[tup
         if any(name not in each for each in hparams):
             remedy = f"Leave {name!r} out of grid(...): some trials are of an alternative without it."
             raise InputError("grid", name, "must be a hyperparameter of every trial", remedy)
-        # Values are told apart by how they print: read from JSON, a tuple is a list, which cannot be a key.
-        texts = [show(each[name]) for each in hparams]
-        values = dict(zip(texts, (each[name] for each in hparams), strict=True))
+        keys = [_key(each[name]) for each in hparams]
+        values = dict(zip(keys, (each[name] for each in hparams), strict=True))
         numbers = all(isinstance(value, int | float) for value in values.values())
-        order = {text: i for i, text in enumerate(sorted(values, key=values.__getitem__) if numbers else values)}
-        axes.append([values[text] for text in order])
-        place = place * len(order) + [order[text] for text in texts]
+        order = {key: i for i, key in enumerate(sorted(values, key=values.__getitem__) if numbers else values)}
+        axes.append([values[key] for key in order])
+        place = place * len(order) + [order[key] for key in keys]
     trials = _trial_at(place, [len(values) for values in axes], names, varied(known, hparams))
     if (trials < 0).any():
         missing = np.unravel_index(int(trials.argmin()), trials.shape)

@@ -56,7 +56,7 @@ class Bayes(Sampler):
 
     def __post_init__(self) -> None:
         if self.initial is not None:
-            check_int("Bayes.initial", self.initial)
+            object.__setattr__(self, "initial", check_int("Bayes.initial", self.initial))
 
     def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
         initial = 2 * len(space.dimensions) + 2 if self.initial is None else self.initial

@@ -38,10 +38,7 @@ class Manual(Sampler):
         return len(self.points)
 
     def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
-        filled = [_fill(space, point) for point in self.points[start : start + n]]
-        for point in filled:
-            space.branch_of(point)
-        return filled
+        return [space.canonical(_fill(space, point)) for point in self.points[start : start + n]]
 
     def ask(self, space: Space, history: Sequence[Observation], n: int, seed: int) -> list[Point]:
         # Without the baseline, unless it is listed.

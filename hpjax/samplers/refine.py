@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpjax.core.choice import Choice
-from hpjax.core.errors import InputError
+from hpjax.core.errors import InputError, check_float
 from hpjax.core.space import Point, Space
 from hpjax.samplers.base import Observation, Sampler
 from hpjax.samplers.sobol import Sobol, unit
@@ -38,8 +38,10 @@ class Refine(Sampler):
     shrink: float = 0.5
 
     def __post_init__(self) -> None:
-        if isinstance(self.shrink, bool) or not isinstance(self.shrink, int | float) or not 0 < self.shrink < 1:
+        shrink = check_float("Refine.shrink", self.shrink, 0, 1, "Write shrink=0.5.")
+        if shrink in (0, 1):
             raise InputError("Refine.shrink", self.shrink, "must lie between 0 and 1", "Write shrink=0.5.")
+        object.__setattr__(self, "shrink", shrink)
 
     def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
         seen = [each for each in history if np.isfinite(each.score)]

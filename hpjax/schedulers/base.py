@@ -90,12 +90,19 @@ class Scheduler(ABC):
     def next(self, step: int) -> int:
         """Returns the step from which to decide next; by default the next one.
 
-        The decision falls at the first evaluation at or after that step.
+        The decision falls at the first evaluation at or after that step; the plan says where these differ.
 
         Args:
           step: calls of ``step`` that the live trials have made.
         """
         return step + 1
+
+    def within(self, budget: int) -> "Scheduler":
+        """Returns the scheduler for trials of ``budget`` calls of ``step``; by default itself, whatever the budget is.
+
+        Override it where the steps of the decisions depend on the budget.
+        """
+        return self
 
     def check(self, trials: int, budget: int, eval_every: int) -> None:  # noqa: B027  most have nothing to check
         """Raises ``InputError`` if this scheduler cannot schedule so many trials of so many steps.

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hpjax.core.scalars import as_python
 from hpjax.schedulers.base import Race, Scheduler
 from hpjax.schedulers.rungs import beaten, check_factor, check_min_steps, rung_after, rung_of
 
@@ -11,7 +12,8 @@ from hpjax.schedulers.rungs import beaten, check_factor, check_min_steps, rung_a
 class Halving(Scheduler):
     """Successive halving: at rungs of ``min_steps · factorᵏ`` steps one in ``factor`` trials continues.
 
-    Survivors continue from their present states. A decision falls at the first evaluation at or after its rung.
+    Survivors continue from their present states, the last ones to the end. A decision falls at the first evaluation at
+    or after its rung.
 
     K. Jamieson and A. Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS
     2016.
@@ -33,7 +35,8 @@ class Halving(Scheduler):
     min_steps: int = 1
 
     def __post_init__(self) -> None:
-        check_factor("Halving", self.factor)
+        object.__setattr__(self, "factor", check_factor("Halving", self.factor))
+        object.__setattr__(self, "min_steps", as_python(self.min_steps))
 
     def check(self, trials: int, budget: int, eval_every: int) -> None:
         check_min_steps("Halving", self.min_steps, budget, eval_every)

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from hpjax.core.arrays import ceil_div
 from hpjax.core.errors import InputError
+from hpjax.core.scalars import as_python
 from hpjax.schedulers.base import Race, Scheduler
-from hpjax.schedulers.rungs import beaten, check_factor, check_min_steps, rung_after, rung_of
+from hpjax.schedulers.rungs import beaten, check_factor, check_min_steps, rung_after, rung_of, step_of
 
 
 class Bracket(NamedTuple):
@@ -27,7 +28,9 @@ class Bracket(NamedTuple):
 class Hyperband(Scheduler):
     """Several brackets of successive halving side by side, from many trials judged early to few that run to the end.
 
-    Trial ids are assigned to the brackets in order. With a sampler that learns and several rounds this is BOHB (S.
+    With a budget of R steps, rungs lie at R·factor⁻ᵏ, the first of them at ``min_steps`` or after it, so that the last
+    trials of every bracket run to the end; a decision falls at the first evaluation at or after its rung. Trial ids are
+    assigned to the brackets in order. With a sampler that learns and several rounds this is BOHB (S.
     Falkner, A. Klein and F. Hutter, "BOHB: Robust and Efficient Hyperparameter Optimization at Scale", ICML 2018).
 
     L. Li, K. Jamieson, G. DeSalvo, A. Rostamizadeh and A. Talwalkar, "Hyperband: A Novel Bandit-Based Approach to
@@ -35,7 +38,7 @@ class Hyperband(Scheduler):
 
     Args:
       factor: the number of trials at a rung divided by the number that continues, 2 or more; the paper's η.
-      min_steps: the first rung of the earliest bracket, in calls of ``step``: the unit of the paper's R.
+      min_steps: the least steps before a trial is judged, in calls of ``step``: the unit of the paper's R.
 
     Raises:
       InputError: ``factor`` is below 2, the first rung lies before the first evaluation or beyond the budget, or the
@@ -47,21 +50,27 @@ class Hyperband(Scheduler):
     """
 
     factor: float = 3
-    min_steps: int = 1
+    min_steps: float = 1
 
     def __post_init__(self) -> None:
-        check_factor("Hyperband", self.factor)
+        object.__setattr__(self, "factor", check_factor("Hyperband", self.factor))
+        object.__setattr__(self, "min_steps", as_python(self.min_steps))
 
     def brackets(self, budget: int) -> list[Bracket]:
         """Returns the brackets for trials of ``budget`` calls of ``step``: the paper's algorithm 1."""
-        most = int(math.log(budget / self.min_steps, self.factor) + 1e-9)
+        most = self._most(budget)
         return [
-            Bracket(
-                math.ceil((most + 1) / (s + 1) * self.factor**s - 1e-9),
-                round(self.min_steps * self.factor ** (most - s)),
-            )
+            Bracket(math.ceil((most + 1) / (s + 1) * self.factor**s - 1e-9), step_of(budget / self.factor**s))
             for s in range(most, -1, -1)
         ]
+
+    def _most(self, budget: int) -> int:
+        """Returns how many rungs the earliest bracket has, the paper's s_max."""
+        return int(math.log(budget / self.min_steps, self.factor) + 1e-9)
+
+    def within(self, budget: int) -> "Hyperband":
+        """Returns this scheduler with its first rung where ``factor`` times it, again and again, ends at the budget."""
+        return replace(self, min_steps=budget / self.factor ** self._most(budget))
 
     def check(self, trials: int, budget: int, eval_every: int) -> None:
         check_min_steps("Hyperband", self.min_steps, budget, eval_every)
@@ -87,7 +96,7 @@ class Hyperband(Scheduler):
         member = dict(zip(sorted(race.curves), (number for number in ends for _ in range(times)), strict=True))
         stopped = []
         for number, bracket in enumerate(brackets):
-            rung = rung_of(race.step, bracket.steps, self.factor)
+            rung = rung_of(race.step, race.budget / self.factor ** (len(brackets) - 1 - number), self.factor)
             live = [trial for trial in race.live if member[trial] == number]
             if rung >= 0:
                 stopped += beaten(race, live, bracket.trials * times, rung, self.factor)

@@ -31,7 +31,7 @@ class MedianStop(Scheduler):
     min_steps: int = 1
 
     def __post_init__(self) -> None:
-        check_int("MedianStop.min_steps", self.min_steps)
+        object.__setattr__(self, "min_steps", check_int("MedianStop.min_steps", self.min_steps))
 
     def next(self, step: int) -> int:
         return max(step + 1, self.min_steps)

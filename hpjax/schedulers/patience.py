@@ -32,8 +32,8 @@ class EarlyStop(Scheduler):
     min_delta: float = 0.0
 
     def __post_init__(self) -> None:
-        check_int("EarlyStop.patience", self.patience)
-        check_float("EarlyStop.min_delta", self.min_delta, 0)
+        object.__setattr__(self, "patience", check_int("EarlyStop.patience", self.patience))
+        object.__setattr__(self, "min_delta", check_float("EarlyStop.min_delta", self.min_delta, 0))
 
     def decide(self, race: Race) -> Iterable[int]:
         return [trial for trial in race.live if self._stalled(race.curves[trial])]

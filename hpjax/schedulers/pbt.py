@@ -15,8 +15,8 @@ from hpjax.core.space import Point
 from hpjax.schedulers.base import Clone, Race, Scheduler
 
 EXPLOIT, EXPLORE = ("truncation", "tournament"), ("perturb", "resample", "crossover")
-# The factors of a perturbation, those of the paper.
-FACTORS = (0.8, 1.2)
+# A perturbation multiplies by 0.8 or 1.2, as in the paper; where that cannot be, it moves by a tenth of the domain.
+CHANGE, PART = 0.2, 0.1
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,10 @@ class PBT(Scheduler):
       exploit: ``"truncation"`` replaces the worst fifth by trials drawn from the best fifth; ``"tournament"`` replaces
         every trial by another one, drawn at random, if that is better.
       explore: ``"perturb"`` multiplies each value by 0.8 or 1.2 (1 − value for ``ReverseLogUniform``), or takes a
-        neighbouring option of a choice; ``"resample"`` draws each value from its domain; ``"crossover"`` takes each
-        value from one of two better trials, and perturbs it.
+        neighbouring option of a choice. Where a product would be the same value, as of small integers, it takes the
+        nearest other one; zero, and values of a domain across zero, move by a tenth of the domain; at an end of the
+        domain a value moves back. ``"resample"`` draws each value from its domain; ``"crossover"`` takes each value
+        from one of two better trials, and perturbs it.
       resample: the probability in [0, 1] that a value is drawn from its domain instead.
       share: the share of a group that truncation replaces, from 0.01 to 0.5.
 
@@ -55,14 +57,15 @@ class PBT(Scheduler):
     share: float = 0.2
 
     def __post_init__(self) -> None:
-        check_int("PBT.every", self.every)
+        object.__setattr__(self, "every", check_int("PBT.every", self.every))
         for name, known in (("exploit", EXPLOIT), ("explore", EXPLORE)):
             if getattr(self, name) not in known:
                 raise InputError(
                     f"PBT.{name}", getattr(self, name), f"must be one of {known}", f"Write {name}={known[0]!r}."
                 )
-        check_float("PBT.resample", self.resample, 0, 1, "Write resample=0.25.")
-        check_float("PBT.share", self.share, 0.01, 0.5, "Write share=0.2.")
+        resample = check_float("PBT.resample", self.resample, 0, 1, "Write resample=0.25.")
+        object.__setattr__(self, "resample", resample)
+        object.__setattr__(self, "share", check_float("PBT.share", self.share, 0.01, 0.5, "Write share=0.2."))
 
     def check(self, trials: int, budget: int, eval_every: int) -> None:
         if trials < 4:
@@ -120,7 +123,8 @@ class PBT(Scheduler):
         domains = race.space.branches[race.space.branch_of(point)]
         found = dict(point)
         for name in sorted(race.free & point.keys()):
-            if self.explore == "crossover" and name in other and rng.random() < 0.5:
+            crossed = self.explore == "crossover" and rng.random() < 0.5
+            if crossed and name in other and domains[name].contains(other[name]):
                 found[name] = other[name]
             if self.explore == "resample" or rng.random() < self.resample:
                 found[name] = domains[name].from_unit(rng.random())
@@ -130,11 +134,26 @@ class PBT(Scheduler):
 
 
 def _perturbed(domain: Domain, value: Any, rng: np.random.Generator) -> Any:
-    """Returns a value near ``value``, inside the domain."""
+    """Returns a value near ``value``, inside the domain; another one wherever the domain has one."""
+    sign = int(rng.choice((-1, 1)))
+    ways = (_moved(domain, value, way) for way in (sign, -sign))
+    return next((moved for moved in ways if moved != value), value)
+
+
+def _moved(domain: Domain, value: Any, sign: int) -> Any:
+    """Returns the value one perturbation up, or down where ``sign`` is -1; ``value`` itself at an end of the domain."""
     if isinstance(domain, Choice):
-        options = domain.grid()
-        at = options.index(value) + int(rng.choice((-1, 1)))
-        return options[min(max(at, 0), len(options) - 1)]
-    factor = float(rng.choice(FACTORS))
-    moved = 1 - (1 - value) * factor if isinstance(domain, ReverseLogUniform) else value * factor
-    return domain.from_unit(min(max(domain.to_unit(moved), 0.0), 1.0))
+        at = domain.index(value) + sign
+        return domain.options[at] if 0 <= at < len(domain.options) else value
+    u, ends = domain.to_unit(value), domain.range()
+    if ends is None or value == 0 or ends.low < 0 < ends.high:
+        step = PART * sign
+    elif isinstance(domain, ReverseLogUniform):
+        step = domain.to_unit(1 - (1 - value) * (1 - CHANGE * sign)) - u
+    else:
+        step = domain.to_unit(value * (1 + CHANGE * sign)) - u
+    step = step or PART * sign
+    # Values are rounded: a step that is too small to reach another value is doubled until it is not.
+    while (found := domain.from_unit(min(max(u + step, 0.0), 1.0))) == value and 0 < u + step < 1:
+        step *= 2
+    return found

@@ -1,17 +1,18 @@
 """Rungs: the steps at which halving decides, each a multiple of the one before."""
 
+import math
 from collections.abc import Iterable
 
 from hpjax.core.errors import InputError, check_float, check_int
 from hpjax.schedulers.base import Race
 
 
-def check_factor(name: str, factor: float) -> None:
-    """Raises ``InputError`` unless ``factor``, of the scheduler ``name``, is a number of 2 or more."""
-    check_float(f"{name}.factor", factor, 2, remedy="Write factor=3.")
+def check_factor(name: str, factor: float) -> float:
+    """Returns ``factor``, of the scheduler ``name``; raises ``InputError`` unless it is a number of 2 or more."""
+    return check_float(f"{name}.factor", factor, 2, remedy="Write factor=3.")
 
 
-def check_min_steps(name: str, min_steps: int, budget: int, eval_every: int) -> None:
+def check_min_steps(name: str, min_steps: float, budget: int, eval_every: int) -> None:
     """Raises ``InputError`` unless the first rung lies between the first evaluation and the end.
 
     Args:
@@ -33,21 +34,26 @@ def check_min_steps(name: str, min_steps: int, budget: int, eval_every: int) -> 
         )
 
 
-def rung_of(step: int, min_steps: int, factor: float) -> int:
-    """Returns the number of the last rung at or before ``step``, from 0; -1 before the first."""
+def step_of(rung: float) -> int:
+    """Returns the step nearest to a rung; of two equal distance the later one, also where its last bit is lost."""
+    return math.floor(rung + 0.5 + 1e-6)
+
+
+def rung_of(step: int, first: float, factor: float) -> int:
+    """Returns the number of the last rung at or before ``step``, from 0; -1 before the first, which is at ``first``."""
     number = -1
-    while round(min_steps * factor ** (number + 1)) <= step:
+    while step_of(first * factor ** (number + 1)) <= step:
         number += 1
     return number
 
 
-def rung_after(step: int, min_steps: int, factor: float) -> int:
+def rung_after(step: int, first: float, factor: float) -> int:
     """Returns the step of the first rung after ``step``."""
-    return round(min_steps * factor ** (rung_of(step, min_steps, factor) + 1))
+    return step_of(first * factor ** (rung_of(step, first, factor) + 1))
 
 
 def beaten(race: Race, live: Iterable[int], started: int, rung: int, factor: float) -> list[int]:
-    """Returns the live trials that end at a rung, where one in ``factor ** (rung + 1)`` that started continues.
+    """Returns the live trials that end at a rung: of ``n`` that reach it ``n / factor`` continue, rounded down.
 
     Args:
       race: the scores.
@@ -56,5 +62,6 @@ def beaten(race: Race, live: Iterable[int], started: int, rung: int, factor: flo
       rung: the number of the rung, from 0.
       factor: the number of trials at a rung divided by the number that continues.
     """
-    kept = max(int(started / factor ** (rung + 1) + 1e-9), 1)
-    return race.ranked(live)[kept:]
+    # Rounded at each rung, as the published algorithms do; 1e-9 for a quotient that is whole but for its last bit.
+    reached = int(started / factor**rung + 1e-9)
+    return race.ranked(live)[max(int(reached / factor + 1e-9), 1) :]

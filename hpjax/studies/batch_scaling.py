@@ -115,9 +115,10 @@ class BatchScaling:
             remedy = "Leave early_stopping out of hpx.supervised(...)."
             raise InputError("BatchScaling.program", "finish", allowed, remedy)
         object.__setattr__(self, "batch_sizes", _checked_sizes(self.batch_sizes, self.program))
-        check_float("BatchScaling.target", self.target, -np.inf, remedy="Write target=0.1.")
+        target = check_float("BatchScaling.target", self.target, -np.inf, remedy="Write target=0.1.")
+        object.__setattr__(self, "target", target)
         if self.complete is not None:
-            check_int("BatchScaling.complete", self.complete)
+            object.__setattr__(self, "complete", check_int("BatchScaling.complete", self.complete))
         if self.name in self.space.names:
             allowed = "must not be in the space, since each batch size has a search of its own"
             remedy = f"Leave {self.name} out of the space, and write its values as batch_sizes=[16, 64, 256]."
@@ -203,18 +204,19 @@ class BatchScaling:
 
     def as_record(self) -> StudyRecord:
         """Returns what the manifest says of the study."""
-        return StudyRecord(KIND, float(self.target), self.name, self.complete)
+        return StudyRecord(KIND, self.target, self.name, self.complete)
 
     def _check_budget(self) -> None:
         """Raises unless ``steps`` and ``epochs`` can be used."""
         if self.epochs is None:
             if self.steps is not None and not callable(self.steps):
-                check_int("BatchScaling.steps", self.steps)
+                object.__setattr__(self, "steps", check_int("BatchScaling.steps", self.steps))
             return
         if self.steps is not None:
             remedy = "Leave out steps, or epochs."
             raise InputError("BatchScaling.epochs", self.epochs, "cannot be combined with steps", remedy)
-        check_float("BatchScaling.epochs", self.epochs, 0, remedy="Write epochs=10.")
+        epochs = check_float("BatchScaling.epochs", self.epochs, 0, remedy="Write epochs=10.")
+        object.__setattr__(self, "epochs", epochs)
         train = self.program.splits[0]
         if train is None or isinstance(train, Stream):
             remedy = "Write steps=lambda batch_size: 100_000 // batch_size."

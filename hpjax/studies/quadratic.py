@@ -50,10 +50,13 @@ class NoisyQuadratic:
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        check_int("NoisyQuadratic.dimensions", self.dimensions)
-        check_int("NoisyQuadratic.distinct", self.distinct, least=2)
-        check_float("NoisyQuadratic.power", self.power, -np.inf, remedy="Write power=0.5.")
-        check_float("NoisyQuadratic.momentum", self.momentum, 0, remedy="Write momentum=0.9.")
+        for name, checked in (
+            ("dimensions", check_int("NoisyQuadratic.dimensions", self.dimensions)),
+            ("distinct", check_int("NoisyQuadratic.distinct", self.distinct, least=2)),
+            ("power", check_float("NoisyQuadratic.power", self.power, -np.inf, remedy="Write power=0.5.")),
+            ("momentum", check_float("NoisyQuadratic.momentum", self.momentum, 0, remedy="Write momentum=0.9.")),
+        ):
+            object.__setattr__(self, name, checked)
         if self.momentum >= 1:
             raise InputError("NoisyQuadratic.momentum", self.momentum, "must be below 1", "Write momentum=0.9.")
 

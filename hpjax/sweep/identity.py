@@ -22,6 +22,7 @@ from hpjax.core.format import show
 from hpjax.core.hashing import digest, without_addresses
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Program
+from hpjax.core.scalars import as_python
 from hpjax.data.stream import Stream, first_batch_of
 from hpjax.engine.callbacks import kept_functions
 from hpjax.engine.probe import trace_lifecycle
@@ -71,13 +72,14 @@ def manifest(spec: SweepSpec, plan: Plan, recorded: bool) -> Manifest:
 
 def description(spec: SweepSpec, plan: Plan) -> SweepRecord:
     """Returns what the sweep is, without the digests of code and data, which take long."""
-    branches, objective = spec.space.branches, spec.objective
+    branches, recorded, objective = spec.space.branches, spec.space.recorded, spec.objective
     return SweepRecord(
         space={f"alternative {i}": {n: str(d) for n, d in b.items()} for i, b in enumerate(branches)},
         names=tuple(spec.space.names),
         ranges=tuple({n: r for n, d in b.items() if (r := d.range()) is not None} for b in branches),
         options=tuple(
-            {n: tuple(map(show, d.options)) for n, d in b.items() if isinstance(d, Choice)} for b in branches
+            {n: tuple(show(recorded({n: o})[n]) for o in d.options) for n, d in b.items() if isinstance(d, Choice)}
+            for b in branches
         ),
         scales={name: spec.space.scale(name) for name in spec.space.names},
         metrics=tuple(sorted({name for shapes in plan.shapes for name in shapes.metrics})),
@@ -87,7 +89,7 @@ def description(spec: SweepSpec, plan: Plan) -> SweepRecord:
         replicates=plan.replicates,
         folds=plan.folds,
         sampler=_abridged(_described(spec.sampler)),
-        points=digest(repr([{n: show(v) for n, v in point.items()} for point in plan.points])),
+        points=digest(json.dumps(list(map(recorded, plan.points)))),
         scheduler=None if spec.scheduler is None else _described(spec.scheduler),
         objective=(objective.metric, objective.direction, objective.quantile),
         seed=spec.seed,
@@ -178,11 +180,12 @@ def _described(thing: Any, within: tuple[int, ...] = ()) -> str:
       thing: what to describe.
       within: ids of the objects that hold it, which end a circle.
     """
+    thing = as_python(thing)  # NumPy's 3 is described as Python's
     if id(thing) in within:
         return "..."
     if isinstance(thing, list | dict):
         with suppress(TypeError, ValueError):  # plain values in one call, since a list of points may be long
-            text = json.dumps(thing)
+            text = json.dumps(thing, default=_scalar)
             if json.loads(text) == thing:  # JSON turns keys that are no strings into some
                 return text
     describe = partial(_described, within=(*within, id(thing)))
@@ -210,3 +213,11 @@ def _described(thing: Any, within: tuple[int, ...] = ()) -> str:
 def _ignored(thing: Any) -> set[str]:
     """Returns the fields of a dataclass that do not count for equality."""
     return {each.name for each in fields(thing) if not each.compare}
+
+
+def _scalar(value: Any) -> Any:
+    """Returns a scalar of NumPy or JAX as a Python number; raises ``TypeError`` for anything else, as JSON does."""
+    found = as_python(value)
+    if found is value:
+        raise TypeError(type(value))
+    return found

@@ -77,8 +77,7 @@ class TrainedModels:
 
     def points(self) -> list[Point]:
         """Returns the hyperparameters of every trial at its end as values: callables where the result has names."""
-        points = self.plan_of(len(self._result) - 1).points
-        return [self._spec.space.recalled(point, own) for point, own in zip(points, self._result.hparams, strict=True)]
+        return list(map(self._spec.space.recalled, self._result.hparams))
 
     def plan_of(self, trial: int) -> Plan:
         """Returns the plan up to the round that a trial belongs to.
@@ -89,7 +88,7 @@ class TrainedModels:
         while len(plan.points) <= trial:
             values, steps = result.last(spec.objective.metric), result.curves("step")
             taken = np.nan_to_num(steps).max(axis=(1, 2), initial=0)
-            points = [spec.space.recalled(point, result.hparams[t]) for t, point in enumerate(plan.points)]
+            points = [spec.space.recalled(own) for own in result.hparams[: len(plan.points)]]
             history = observed(spec.objective, plan.rounds, points, values, taken)
             plan = plan_next_round(spec, plan, history)
             self._plans.append(plan)

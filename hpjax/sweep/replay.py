@@ -170,7 +170,7 @@ def _trained(spec: SweepSpec, plan: Plan, trial: Trial) -> tuple[Result, int]:
     handed, start = None, 0
     with context.streams:
         for number, (id, _, hparams) in enumerate(descent):
-            context.points[id] = spec.space.recalled(plan.points[id], hparams)
+            context.points[id] = spec.space.recalled(hparams)
             own = np.full(plan.replicates, id, np.int32)
             state = WaveState.begin(number, own, streaming=spec.stream is not None)
             if handed is not None:
@@ -207,7 +207,9 @@ def _decisions(scheduler: Scheduler | None, plan: Plan, trial: int) -> Iterator[
         return
     number, every, step = plan.round_of(trial), plan.groups[0].eval_every, 0
     begin, end = sum(plan.rounds[:number]), sum(plan.rounds[: number + 1])
-    while step < max(plan.budgets[begin:end]):
+    budget = max(plan.budgets[begin:end])
+    scheduler = scheduler.within(budget)
+    while step < budget:
         step = ceil_div(scheduler.next(step), every) * every
         yield step
 

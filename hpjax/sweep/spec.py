@@ -162,8 +162,9 @@ def of_group(asked: T | tuple[T, ...] | None, group: int) -> T | None:
 
 
 def _each(value: Any, check: Callable[[Any], Any]) -> Any:
-    """Returns a checked value, or a tuple of checked values for a tuple or a list."""
-    return tuple(map(check, value)) if isinstance(value, tuple | list) and value else check(value)
+    """Returns a checked value, or a tuple of checked values for a tuple, a list, or an array of one axis."""
+    several = isinstance(value, tuple | list) or getattr(value, "ndim", 0) == 1
+    return tuple(map(check, value)) if several and len(value) else check(value)
 
 
 def _one_of(name: str, allowed: tuple[str, str], value: Any) -> Any:

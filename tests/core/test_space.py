@@ -4,6 +4,7 @@ import math
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -72,6 +73,96 @@ def test_whole_numbers_are_equally_likely():
 )
 def test_grids(domain, grid):
     assert domain.grid() == grid
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        hpx.Uniform(0.123456, 0.987654, num=3),
+        hpx.Uniform(-1.23456789e-7, 9.87654321e12, num=5),
+        hpx.LogUniform(1.23456e-5, 0.987654, num=4),
+        hpx.ReverseLogUniform(0.123456, 0.99987654, num=4),
+        hpx.Int(-1234567, 7654321, num=6),
+        hpx.LogInt(17, 2**31 - 1, num=7),
+    ],
+    ids=str,
+)
+def test_both_ends_of_a_grid_are_the_bounds(domain):
+    grid = domain.grid()
+    assert (grid[0], grid[-1], len(grid)) == (domain.low, domain.high, domain.num)
+    assert (domain.from_unit(0), domain.from_unit(1)) == (domain.low, domain.high)
+    assert grid == sorted(set(grid))
+
+
+SCALARS = [np.float32, np.float64, np.longdouble, jnp.float32, lambda v: np.array(v), lambda v: jnp.asarray(v)]
+
+
+@pytest.mark.parametrize("scalar", SCALARS)
+def test_scalars_of_numpy_and_jax_are_numbers(scalar):
+    """Halves and quarters, which every type of float holds exactly."""
+    domain = hpx.Uniform(scalar(0.25), scalar(0.75), num=np.int64(3), default=scalar(0.5))
+    assert domain == hpx.Uniform(0.25, 0.75, num=3, default=0.5)
+    assert {type(v) for v in (domain.low, domain.high, domain.default)} == {float}
+    assert type(domain.num) is int
+    choice = hpx.Choice(scalar(0.5), (scalar(0.25), 1), default=scalar(0.5))
+    assert repr(choice) == repr(hpx.Choice(0.5, (0.25, 1), default=0.5))
+    space = hpx.Space(x=domain, c=choice, constant=scalar(0.5))
+    point = space.canonical({"x": scalar(0.5), "c": scalar(0.5), "constant": scalar(0.5)})
+    assert repr(point) == "{'x': 0.5, 'c': 0.5, 'constant': 0.5}"
+
+
+@pytest.mark.parametrize("scalar", [np.int8, np.int64, np.uint16, jnp.int32])
+def test_whole_scalars_are_ints(scalar):
+    assert repr(hpx.Int(scalar(1), scalar(8), default=scalar(2))) == repr(hpx.Int(1, 8, default=2))
+    assert repr(hpx.LogInt(scalar(1), scalar(8), num=scalar(2))) == repr(hpx.LogInt(1, 8, num=2))
+    assert repr(hpx.Choice(*np.array([4, 8]), scalar(16))) == repr(hpx.Choice(4, 8, 16))
+    assert repr(hpx.Choice(*np.array([True, False]))) == repr(hpx.Choice(True, False))
+    assert repr(hpx.Choice(*np.array(["a", "b"]))) == repr(hpx.Choice("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("domain", "given", "own"),
+    [
+        (hpx.Choice(4, 8), 8.0, 8),
+        (hpx.Choice(4, 8), np.float32(8), 8),
+        (hpx.Choice(0.1, 0.2), np.float32(0.1), 0.1),
+        (hpx.Choice(0.5, 1.0), 1, 1.0),
+        (hpx.Choice((64, 64), "b"), (np.int64(64), 64.0), (64, 64)),
+        (hpx.Choice(True, False), np.True_, True),
+        (hpx.Int(1, 8), 8.0, 8),
+        (hpx.LogInt(1, 8), np.float64(8), 8),
+        (hpx.Uniform(0, 2), 1, 1.0),
+        (hpx.Uniform(0, 0.1), np.float32(0.1), 0.1),
+        (hpx.LogUniform(0.3, 1), np.float64(0.123456789) * 3, 0.123456789 * 3),
+    ],
+    ids=str,
+)
+def test_a_value_in_a_domain_is_the_domain_s_own(domain, given, own):
+    assert domain.contains(given)
+    found = hpx.Space(x=domain).canonical({"x": given})["x"]
+    assert (type(found), found) == (type(own), own)
+
+
+@pytest.mark.parametrize(
+    ("domain", "given"),
+    [
+        (hpx.Choice(4, 8), "8"),
+        (hpx.Choice(4, 8), 8.5),
+        (hpx.Choice(4, 8), np.array([4, 8])),
+        (hpx.Choice(True, False), "True"),
+        (hpx.Int(1, 8), True),
+        (hpx.Int(1, 8), 2.5),
+        (hpx.Int(1, 8), "2"),
+        (hpx.Uniform(0, 1), float("nan")),
+        (hpx.Uniform(0, 1), 10**400),
+        (hpx.Uniform(0, 1), 1j),
+        (hpx.Uniform(0, 1), None),
+    ],
+    ids=str,
+)
+def test_what_is_no_value_of_a_domain(domain, given):
+    with pytest.raises(hpx.InputError, match="must lie in"):
+        hpx.Space(x=domain).canonical({"x": given})
 
 
 def test_a_fine_grid_has_no_point_twice():

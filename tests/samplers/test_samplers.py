@@ -1,11 +1,13 @@
 """Samplers: pure, deterministic, consistent under splitting, with the defaults first."""
 
 import numpy as np
+import pandas
 import pytest
 from scipy.stats import qmc
 
 import hpjax as hpx
 from hpjax.samplers import Observation
+from tests.support.programs import quadratic
 
 SPACE = hpx.Space(
     rate=hpx.LogUniform(1e-4, 1, num=4), momentum=hpx.Uniform(0, 0.9, num=3), size=hpx.Choice(8, 16), fixed="x"
@@ -93,3 +95,31 @@ def test_manual_fills_in_constants_and_defaults():
         {"rate": 0.25, "size": 16, "kind": "mlp"},
         {"rate": 0.75, "size": 8, "kind": "mlp"},
     ]
+
+
+def test_manual_takes_rows_of_a_table():
+    """Pandas makes floats of the integers in a row, and NumPy scalars of all; the sweep has the domains' own values."""
+    space = hpx.Space(
+        rate=hpx.LogUniform(1e-3, 1), hidden=hpx.Choice(4, 8), layers=hpx.Int(1, 4), bias=hpx.Choice(True, False)
+    )
+    frame = pandas.DataFrame({"rate": [0.1, 0.2], "hidden": [8, 4], "layers": [1, 2], "bias": [True, False]})
+    rows = [frame.drop(columns="bias").iloc[0].to_dict() | {"bias": frame.bias[0]}, frame.iloc[1].to_dict()]
+    assert type(rows[0]["hidden"]) is not int
+    points = hpx.Manual(rows).ask(space, [], 2, 0)
+    assert repr(points) == repr(
+        [{"rate": 0.1, "hidden": 8, "layers": 1, "bias": True}, {"rate": 0.2, "hidden": 4, "layers": 2, "bias": False}]
+    )
+
+
+class Floats(hpx.Sampler):
+    """A sampler of a user's own, that gives floats and NumPy scalars for everything."""
+
+    def propose(self, space, history, start, n, seed):
+        return [{"rate": np.float64(0.25), "size": 8.0}] * n
+
+
+def test_a_plan_has_the_domains_own_values_whoever_proposed_them():
+    space = hpx.Space(rate=hpx.Uniform(0, 1), size=hpx.Choice(8, 16))
+    sweep = hpx.Sweep(quadratic(size=lambda h: h.size), space, trials=2, sampler=Floats())
+    assert repr(sweep.plan().points) == repr(({"rate": 0.25, "size": 8},) * 2)
+    assert len(sweep.plan().groups) == 1

@@ -61,9 +61,73 @@ def test_perturbation_is_the_paper_s_on_the_scale_of_each_domain():
     assert {round(1 - point["momentum"], 6) for point in points} == {0.08, 0.12}
     assert {point["act"] for point in points} == {nn.relu, nn.gelu}, "neighbours of the choice"
     assert {point["width"] for point in points} == {8}, "static"
+    # Small integers, of which a factor makes the same number, move by one.
+    moved = {1: {2}, 2: {1, 3}, 3: {2, 4}, 4: {3, 5}, 5: {4, 6}, 6: {5, 7}, 7: {6, 8}, 8: {6, 9}, 9: {7}}
     for clone in clones.values():
-        before = 1 + clone.source % 9
-        assert clone.point["layers"] in (round(0.8 * before), min(round(1.2 * before), 9))
+        assert clone.point["layers"] in moved[1 + clone.source % 9]
+
+
+@pytest.mark.parametrize(
+    ("domain", "value", "near"),
+    [
+        (hpx.Int(1, 8), 1, {2}),
+        (hpx.Int(0, 8), 0, {1}),
+        (hpx.LogInt(1, 1000), 2, {1, 3}),
+        (hpx.LogInt(1, 1000), 1000, {800}),
+        (hpx.Uniform(0, 1), 0.0, {0.1}),
+        (hpx.Uniform(0, 1), 1.0, {0.8}),
+        (hpx.Uniform(-1, 1), 0.05, {-0.15, 0.25}),
+        (hpx.Uniform(-5, -1), -2.5, {-2, -3}),
+        (hpx.Uniform(0, 1000), 0.3, {0.2, 0.4}),
+        (hpx.LogUniform(1e-3, 1), 1.0, {0.8}),
+        (hpx.ReverseLogUniform(0.5, 0.99), 0.99, {0.988}),
+        (hpx.Choice(0.1, 0.2, 0.3), 0.1, {0.2}),
+        (hpx.Choice(0.1, 0.2, 0.3), 0.2, {0.1, 0.3}),
+        (hpx.Choice(True, False), True, {False}),
+        (hpx.Choice(7), 7, {7}),
+    ],
+    ids=str,
+)
+def test_a_perturbed_value_is_another_one_in_the_domain(domain, value, near):
+    space = hpx.Space(x=domain, y=hpx.Uniform(0, 1))
+    points = {t: {"x": value, "y": 0.5} for t in range(40)}
+    more = {"points": points, "space": space, "free": frozenset({"x"})}
+    clones = hpx.PBT(every=100, share=0.5).replace(race(list(range(40)), **more))
+    assert {clone.point["x"] for clone in clones.values()} == near
+    assert all(type(clone.point["x"]) is type(domain.canonical(value)) for clone in clones.values())
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        hpx.Int(-3, 5),
+        hpx.LogInt(1, 2),
+        hpx.Uniform(0.1, 0.1001),
+        hpx.Uniform(0, 1e300),
+        hpx.Uniform(-1e9, 1),
+        hpx.LogUniform(1e-9, 1e9),
+        hpx.ReverseLogUniform(-3, 0.9999),
+        hpx.Choice("a", "b", "c"),
+    ],
+    ids=str,
+)
+def test_a_walk_of_perturbations_moves_each_time_and_stays_inside(domain):
+    space, value = hpx.Space(x=domain), domain.from_unit(0.5)
+    for step in range(100):
+        more = {"points": {t: {"x": value} for t in range(4)}, "space": space, "free": frozenset({"x"})}
+        (clone,) = hpx.PBT(every=100).replace(race(list(range(4)), **more)._replace(step=step)).values()
+        assert domain.contains(clone.point["x"])
+        assert clone.point["x"] != value
+        value = clone.point["x"]
+
+
+def test_a_crossover_of_two_alternatives_stays_in_the_domain():
+    space = hpx.Space(x=hpx.Uniform(0, 1)) | hpx.Space(x=hpx.Uniform(2, 3))
+    points = {t: {"x": 0.5 if t % 2 else 2.5} for t in range(40)}
+    more = {"points": points, "space": space, "free": frozenset({"x"})}
+    clones = hpx.PBT(every=100, share=0.5, explore="crossover").replace(race(list(range(40)), **more))
+    for clone in clones.values():
+        assert space.branch_of(clone.point) == space.branch_of(points[clone.source])
 
 
 def test_resampling_and_crossover():

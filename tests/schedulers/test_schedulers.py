@@ -1,6 +1,8 @@
 """Schedulers: published tables and rules by hand, and what the engine makes of their decisions."""
 
 import dataclasses
+import math
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ from tests.support.programs import RATES, quadratic, rates
 
 def survivors(scheduler, scores, budget):
     """How many trials of which id range run beyond each decision, where a trial's score never changes."""
-    live, step, counts = set(range(len(scores))), 0, {}
+    live, step, counts, scheduler = set(range(len(scores))), 0, {}, scheduler.within(budget)
     while step < budget:
         step = scheduler.next(step)
         if step >= budget:
@@ -51,6 +53,86 @@ def test_hyperband_is_the_table_of_the_paper():
             # Those that reach the next rung, which are the best of the bracket; before its first all of them.
             assert [t for t in live if t in mine] == sorted(best[: rungs.get(3 * step, trials)])
         first += trials
+
+
+def algorithm_1(budget, unit, factor):
+    """The paper's pseudocode, with exact numbers: per bracket a list of (steps, trials that train so long)."""
+    eta, total = Fraction(factor), Fraction(budget, unit)
+    most = max(s for s in range(99) if eta**s <= total)
+    brackets = []
+    for s in range(most, -1, -1):
+        n, r = math.ceil(Fraction(most + 1, s + 1) * eta**s), total / eta**s
+        trained = n
+        rungs = []
+        for i in range(s + 1):
+            rungs.append((r * eta**i * unit, trained))
+            trained = max(math.floor(math.floor(n / eta**i) / eta), 1)
+        brackets.append(rungs)
+    return brackets
+
+
+@pytest.mark.parametrize(
+    ("budget", "unit", "factor"),
+    [(2000, 100, 3), (81, 1, 3), (100, 1, 3), (80, 1, 3), (1000, 7, 4), (500, 3, 2.5), (999, 10, 2), (50, 10, 9)],
+)
+def test_hyperband_is_algorithm_1_for_any_budget(budget, unit, factor):
+    brackets = algorithm_1(budget, unit, factor)
+    scheduler = hpx.Hyperband(factor=factor, min_steps=unit)
+    assert [b.trials for b in scheduler.brackets(budget)] == [rungs[0][1] for rungs in brackets]
+    assert all(abs(b.steps - rungs[0][0]) <= 0.5 for b, rungs in zip(scheduler.brackets(budget), brackets, strict=True))
+    assert all(rungs[-1][0] == budget for rungs in brackets), "the last rung of every bracket is the whole budget"
+    trials = sum(rungs[0][1] for rungs in brackets)
+    scores = np.random.default_rng(0).permutation(trials).tolist()
+    after, first = survivors(scheduler, scores, budget), 0
+    for rungs in brackets:
+        mine = sorted(range(first, first + rungs[0][1]), key=lambda trial: scores[trial])
+        for step, live in after.items():
+            # Those that train longer than to here.
+            longer = max(n for steps, n in rungs if steps > step + 0.5)
+            assert [t for t in live if t in mine] == sorted(mine[:longer])
+        first += rungs[0][1]
+
+
+def test_the_last_bracket_runs_to_the_end_where_the_budget_is_no_power():
+    """F07: 20 times ``min_steps`` is no power of 3. Rungs at 2000/9 and 2000/3, seen at 300 and 700."""
+    program = hpx.Program(
+        lambda key, h: jnp.zeros(()),
+        lambda key, s, b, h: (s, {}),
+        lambda key, s, split, h: {"loss": h.x},
+        steps=2000,
+        eval_every=100,
+    )
+    scheduler = hpx.Hyperband(factor=3, min_steps=100)
+    sweep = hpx.Sweep(program, hpx.Space(x=hpx.Uniform(0, 1)), trials=17, scheduler=scheduler)
+    (told,) = [hint for hint in sweep.plan().hints if "Hyperband" in hint]
+    assert told == "Hyperband decides at evaluations, which come every 100 steps: at 300 for 222, at 700 for 667."
+    steps = sweep.run(progress=False).lane_step[:, 0].tolist()
+    assert sorted(steps[:9]) == [300] * 6 + [700] * 2 + [2000]
+    assert sorted(steps[9:14]) == [700] * 4 + [2000]
+    assert steps[14:] == [2000] * 3
+
+
+def test_decisions_between_evaluations_are_told(program):
+    def told(scheduler):
+        hints = hpx.Sweep(program, RATES, sampler=SAMPLER, scheduler=scheduler).plan().hints
+        return [hint for hint in hints if "decides" in hint]
+
+    for scheduler in (HALVING, hpx.PBT(every=12), hpx.MedianStop(), hpx.EarlyStop(2)):
+        assert not told(scheduler)
+    every = "decides at evaluations, which come every 6 steps: at 12 for 10, at 24 for 20, at 42 for 40, never for 50."
+    assert told(hpx.PBT(every=10)) == [f"PBT {every}"]
+    assert told(hpx.PBT(every=7))[0].endswith("at 12 for 7, at 18 for 14, at 24 for 21, at 30 for 28, ….")
+
+
+@pytest.mark.parametrize("number", [np.int64, np.int8, np.float64, jnp.int32])
+def test_numbers_of_numpy_and_jax_are_settings(number):
+    assert repr(hpx.PBT(number(8), share=np.float32(0.25))) == repr(hpx.PBT(8, share=0.25))
+    assert repr(hpx.EarlyStop(number(2), number(0))) == repr(hpx.EarlyStop(2, 0.0))
+    assert repr(hpx.MedianStop(number(2))) == repr(hpx.MedianStop(2))
+    for kind in (hpx.Halving, hpx.Hyperband):
+        made = kind(number(4), number(8))
+        assert made == kind(4, 8)
+        assert {type(made.factor), type(made.min_steps)} <= {int, float}
 
 
 def test_hyperband_twice_is_every_bracket_twice_as_wide():

@@ -6,9 +6,11 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 
+from hpjax.core.arrays import ceil_div
 from hpjax.core.format import duration
 from hpjax.engine.machine import cores
 from hpjax.engine.probe import DERIVED
+from hpjax.schedulers import Scheduler
 from hpjax.sweep.planning.arrange import capacity_of
 from hpjax.sweep.planning.grouping import Grouping
 from hpjax.sweep.planning.plan import Plan
@@ -16,6 +18,8 @@ from hpjax.sweep.spec import SweepSpec
 
 # Above so many programs a hint names the continuous hyperparameters that are static.
 FEW_GROUPS = 8
+# A hint lists so many decisions.
+FEW_DECISIONS = 4
 # Seconds of a device call that is too long, and of one that is not: clouds give a machine that they take away half a
 # minute, in which the call must end and a checkpoint be written.
 LONG_CALL, SHORT_CALL = 30.0, 10.0
@@ -58,6 +62,8 @@ def hints(
             f"{len(groups)} programs to compile, since {', '.join(many)} is continuous and cannot be traced. "
             f"Write {many[0]}=hpx.Choice(...) with few values, or make the program trace it."
         )
+    if spec.scheduler is not None:
+        yield from _hints_of_decisions(spec.scheduler, found)
     if not spec.independent and max(len(g.trials) for g in groups) < spec.lanes_a_trial:
         yield (
             "replicates outnumber trials, and only lanes of one replicate compute together, which are few. "
@@ -79,6 +85,21 @@ def hints(
             f"{cores()} cores, but {len(devices)} CPU device{'s' * (len(devices) > 1)}. One device a core is faster "
             "for small models: call hpx.setup() before the first use of JAX."
         )
+
+
+def _hints_of_decisions(scheduler: Scheduler, found: Grouping) -> Iterator[str]:
+    """Says where a scheduler decides later than it means to, since it can at evaluations only."""
+    budget, every = max(length.steps * length.microsteps for length in found.lengths), found.groups[0].eval_every
+    scheduler, step, late = scheduler.within(budget), 0, list[str]()
+    # A scheduler that names the very next step means the next evaluation, wherever that is.
+    while every > 1 and step + 1 < (wanted := scheduler.next(step)) < budget:
+        step = min(ceil_div(wanted, every) * every, budget)
+        if step != wanted:
+            late.append(f"{f'at {step:,}' if step < budget else 'never'} for {wanted:,}")
+    if late:
+        listed = ", ".join([*late[:FEW_DECISIONS], *["…"] * (len(late) > FEW_DECISIONS)])
+        name = type(scheduler).__name__
+        yield f"{name} decides at evaluations, which come every {every:,} steps: {listed}."
 
 
 def advised(spec: SweepSpec, plan: Plan) -> Plan:

@@ -1,6 +1,7 @@
 """Groups trials that share a program, and traces each program abstractly; nothing compiles."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -96,6 +97,8 @@ def grouped(
                 break
             shapes.append(found)
         else:
+            # As records have them, so that functions of one name are told apart wherever a group is shown.
+            groups = [replace(g, static=spec.space.recorded(g.static)) for g in groups]
             return Grouping(tracer, tuple(points), tuple(lengths), verdicts, tuple(groups), tuple(shapes))
 
 

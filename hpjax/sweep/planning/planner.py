@@ -197,9 +197,7 @@ def _asked(sampler: Sampler, space: Space, history: Sequence[Observation], count
         name = type(sampler).__name__
         remedy = f"Return a list of {count} points from {name}.propose."
         raise InputError("Sweep.sampler", name, f"gave {len(points)} points for {count}", remedy)
-    for point in points:
-        space.branch_of(point)
-    return points
+    return list(map(space.canonical, points))
 
 
 def _data_bytes(splits: tuple[Any, Any], folds: int | None, stream: Stream | None) -> int:

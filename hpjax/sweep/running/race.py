@@ -2,9 +2,6 @@
 
 import operator
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-import numpy as np
 
 from hpjax.core.arrays import ceil_div
 from hpjax.core.errors import InputError
@@ -28,9 +25,10 @@ class RoundRace:
     """
 
     def __init__(self, context: RunContext, scheduler: Scheduler, waves: list[Wave], step: int) -> None:
-        self._context, self._scheduler, self._waves, self._step = context, scheduler, waves, step
+        self._context, self._waves, self._step = context, waves, step
         self._trials = sorted(set[int]().union(*(wave.trials for wave in waves)))
         self._budget = max(context.plan.budgets[trial] for trial in self._trials)
+        self._scheduler = scheduler.within(self._budget)
         self._wave_of = {trial: wave for wave in waves for trial in wave.trials}
 
     def events(self) -> Iterator[Event]:
@@ -58,7 +56,7 @@ class RoundRace:
         if wanted <= self._step:
             remedy = f"Return {self._step} + the steps until the next decision."
             raise InputError("Scheduler.next", wanted, f"must be above the step, {self._step}", remedy)
-        return ceil_div(wanted, every) * every
+        return int(ceil_div(wanted, every) * every)
 
     def _decide(self, step: int) -> Decision:
         """Has the scheduler stop trials, and then has it replace some by clones of others."""
@@ -103,10 +101,11 @@ class RoundRace:
         lost = set[int]().union(*(wave.lost_trials for wave in self._waves if wave.group.number in running))
         population = tuple(sorted(live | lost))
         race = race._replace(live=tuple(sorted(live)), population=population)
-        clones = self._scheduler.replace(race)
-        for trial, clone in clones.items():
+        answer = self._scheduler.replace(race)
+        for trial, clone in answer.items():
             self._check_clone(race, trial, clone)
-        return clones
+        canonical = self._context.spec.space.canonical
+        return {int(trial): Clone(int(clone.source), canonical(clone.point)) for trial, clone in answer.items()}
 
     def _clone(self, clones: Mapping[int, Clone], ended: list[Change]) -> list[Change]:
         """Has trials go on from the states of others, and records that together with what ended before.
@@ -130,7 +129,7 @@ class RoundRace:
         with context.store.transaction():
             context.store.add_changes([*ended, *again])
             context.store.add_clones(
-                (trial, steps[trial], clone.source, {name: jsonable(value) for name, value in clone.point.items()})
+                (trial, steps[trial], clone.source, context.spec.space.recorded(clone.point))
                 for trial, clone in sorted(clones.items())
             )
         return again
@@ -177,12 +176,3 @@ def _stopped_by(scheduler: Scheduler, race: Race) -> set[int]:
     if not fits:
         raise InputError("Scheduler.decide", answer, "must give ids of live trials", "Return ids out of race.live.")
     return chosen
-
-
-def jsonable(value: Any) -> Any:
-    """Returns a hyperparameter as JSON has it; what JSON lacks, such as a function, as the text that tables show."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, tuple):
-        return [jsonable(v) for v in value]
-    return value if isinstance(value, bool | int | float | str | None) else show(value)

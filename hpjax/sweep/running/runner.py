@@ -21,7 +21,7 @@ from hpjax.sweep.planning.programs import lane_ids
 from hpjax.sweep.running.context import RunContext
 from hpjax.sweep.running.events import Decision, Event, Resumed, SegmentFinished, WidthHalved
 from hpjax.sweep.running.preemption import leave, notices
-from hpjax.sweep.running.race import RoundRace, jsonable
+from hpjax.sweep.running.race import RoundRace
 from hpjax.sweep.running.recorder import Record
 from hpjax.sweep.running.scores import observed
 from hpjax.sweep.running.state import RunProgress, RunState, WaveState, statuses_of
@@ -154,9 +154,8 @@ class _Run:
 
     def _clones_of(self, trials: range) -> dict[int, Point]:
         """Returns trial to the hyperparameters with which it last went on from the state of another."""
-        points, recalled = self._context.points, self._spec.space.recalled
         found = {trial: hparams for trial, _, _, hparams in self._store.clones() if trial in trials}
-        return {trial: recalled(points[trial], hparams) for trial, hparams in found.items()}
+        return {trial: self._spec.space.recalled(hparams) for trial, hparams in found.items()}
 
     def _set_waves(self, waves: list[Wave]) -> None:
         """Makes these the waves of the round, each linked to the next, whose program compiles while it trains."""
@@ -182,7 +181,7 @@ class _Run:
         groups = {trial: g.number for g in plan.groups for trial in g.trials}
         rows = []
         for trial in mine:
-            hparams = {name: jsonable(value) for name, value in self._context.points[trial].items()}
+            hparams = self._spec.space.recorded(self._context.points[trial])
             width, wave = plan.arrangements[groups[trial]].width, waves.get(trial, NO_WAVE)
             rows.append(Planned(trial, number, groups[trial], wave, width, hparams))
         with self._store.transaction():
