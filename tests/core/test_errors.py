@@ -66,7 +66,11 @@ class Odd:
         return Odd, (1, 2)
 
 
-@pytest.mark.parametrize("value", [lambda h: h.rate, Odd(), (x for x in ()), jax.numpy.zeros(2)], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [lambda h: h.rate, Odd(), (x for x in ()), jax.numpy.zeros(2)],
+    ids=("function", "unreadable", "generator", "array"),
+)
 def test_an_input_error_pickles_whatever_its_value_is(value):
     error = hpx.InputError("Program.init", value, "must be something else", "Write another one.")
     again = pickle.loads(pickle.dumps(error))
