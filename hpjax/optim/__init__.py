@@ -5,8 +5,11 @@ differ from lane to lane. ``optax.adam`` and its kin, clipping and weight decay 
 can be traced.
 
 Besides gradients and parameters, ``supervised`` passes to an optimizer's ``update``, as Optax's extra arguments:
-``value``, the loss of the batch, float (); ``key``, a random key of this step, shape (); and for ``reduce_on_plateau``
+``value``, the loss of the batch, penalty included, float (); ``grad``, its gradients, a pytree like the parameters;
+``value_fn`` and ``obj_fn``, functions of parameters that give this loss; ``grad_fn``, a function of parameters and a
+number that gives its gradients; ``key``, a random key of this step, shape (); and for ``reduce_on_plateau``
 ``metrics``, those of the last evaluation by their full names, and ``evaluations``, the number of evaluations so far.
+An ``update`` without ``**extra_args`` gets those that it names.
 
 Example:
   >>> schedule = warmup_cosine_decay_schedule(0.0, 0.1, warmup_steps=10, decay_steps=100)

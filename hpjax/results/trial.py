@@ -76,6 +76,8 @@ class Trial:
         """Returns the final state of one replicate, as nested dicts of arrays, or an array where the state is one.
 
         A ``supervised`` program has ``s["params"]``, ``s["opt_state"]`` and, where the model has any, ``s["stats"]``.
+        Evaluations use ``s["average"]`` in place of ``s["params"]`` where there is one: with ``average=``, and with
+        optimizers that have parameters of their own to be evaluated at, as lookahead, schedule-free and SAM.
         A Linen model applies as ``model.apply({"params": s["params"], **s.get("stats", {})}, x)``; an NNX model takes
         them by ``nnx.update(model, s["params"])`` and ``nnx.update(model, s["stats"])``. Positions in tuples and lists
         are keys 0, 1, …; empty parts of the state are left out.
@@ -116,8 +118,8 @@ class Trial:
     def export(self, path: str | Path, replicate: int = 0) -> None:
         """Writes the parameters of one replicate to a file, by name; no model code is needed.
 
-        For a ``supervised`` program it writes what an evaluation uses: ``params`` (the averaged ones with
-        ``average=``), and beside them batch statistics and the like, as ``restore()["stats"]`` has them. For another
+        For a ``supervised`` program it writes what an evaluation uses: ``params`` (``restore()["average"]`` where
+        there is one), and beside them batch statistics and the like, as ``restore()["stats"]`` has them. For another
         program it writes the whole state.
 
         Args:

@@ -21,6 +21,7 @@ from hpjax.training.early_stopping import EarlyStopping
 from hpjax.training.measures import Measures, PerExample, check_metrics
 from hpjax.training.monitors import MONITORS, OF_PARTS
 from hpjax.training.network import example_input, network, required_arguments
+from hpjax.training.optimizer import OPTIMIZERS, as_transformation
 from hpjax.training.trainer import Training
 from hpjax.training.validation import check_batch_size, check_settings, checked_data, label_range
 
@@ -52,7 +53,9 @@ def supervised(
       model: a Linen module, ``lambda h: MLP(h.hidden)``, or for NNX ``lambda h, rngs: MLP(h.hidden, rngs=rngs)``.
         Linen modules may take ``train``, ``training``, ``is_training``, ``deterministic`` or ``use_running_average``.
         Batch statistics and dropout work in both. Inputs are ``data.train.x`` of one batch, (batch, ...).
-      optimizer: an Optax gradient transformation. ``hpx.optim`` has versions of those whose numbers Optax cannot trace.
+      optimizer: an Optax gradient transformation, or an ``optax.MultiSteps``. It gets Optax's extra arguments, which
+        ``hpx.optim`` lists; there are also versions of those whose numbers Optax cannot trace. Where an optimizer has
+        parameters of its own to be evaluated at (lookahead, schedule-free, SAM), evaluations use those.
       loss: ``loss(outputs, y)``, float (batch,): one value for each example; further axes are averaged. A function that
         takes one argument, or whose first argument is named ``h``, is a function of ``h`` that returns the loss.
       data: three splits of ``Examples``; or data of ``hpx.data.stream``, whose batches are pairs (x, y).
@@ -67,7 +70,8 @@ def supervised(
       augment: ``augment(key, batch, h) -> batch``, applied to each training batch, an ``Examples``: noise, crops,
         mixup. The key is a typed threefry key, shape ().
       average: decay of an exponential moving average of the parameters, in [0, 1]. It starts at the initial parameters,
-        and evaluations use it in place of the parameters.
+        and evaluations use it in place of the parameters. Optimizers with parameters of their own to be evaluated at
+        allow none.
       early_stopping: an ``hpx.EarlyStopping``.
       microbatch: examples that a lane computes at once. Gradients are summed until the batch is complete, so that one
         program serves all batch sizes, and a batch may be larger than memory. Means over the batch are exact even where
@@ -146,7 +150,7 @@ def supervised(
             _setting("metrics", {} if metrics is None else metrics, lambda v: isinstance(v, Mapping)),
             label_range(data),
         ),
-        optimizer=_setting("optimizer", optimizer, lambda v: isinstance(v, optax.GradientTransformation)),
+        optimizer=_transformation(_setting("optimizer", optimizer, lambda v: isinstance(v, OPTIMIZERS))),
         batch_size=None if batch_size is None else _number("batch_size", batch_size),
         eval_batch_size=check_int("supervised.eval_batch_size", eval_batch_size),
         penalty=penalty,
@@ -293,6 +297,11 @@ def _setting(name: str, value: Any, is_constant: Callable[[Any], bool]) -> Calla
         return given
 
     return of
+
+
+def _transformation(optimizer: Callable[[Hparams], Any]) -> Callable[[Hparams], optax.GradientTransformation]:
+    """Returns a function of ``h`` that gives the gradient transformation of what ``optimizer`` gives."""
+    return lambda h: as_transformation(optimizer(h))
 
 
 def _of_h(function: Callable[..., Any]) -> bool:

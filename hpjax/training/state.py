@@ -40,10 +40,11 @@ class TrainingState(NamedTuple):
     """The state of a lane; a field that the arguments of ``supervised`` do not ask for is None.
 
     Attributes:
-      params: the parameters of the model.
+      params: the parameters of the model, as they are trained.
       stats: the model's other variables, such as batch statistics.
       opt_state: the state of the optimizer.
-      average: the moving average of ``params``, float32 at least.
+      average: the parameters that evaluations use, where these are others than ``params``: a moving average, float32 at
+        least, the slow ones of ``optax.lookahead``, those of a schedule-free optimizer, or the true ones of SAM.
       stopping: the state of early stopping.
       last: the last evaluation.
       accumulated: the sums over microbatches.
@@ -59,7 +60,7 @@ class TrainingState(NamedTuple):
 
     @property
     def evaluated(self) -> "Evaluated":
-        """What evaluations use: the averaged parameters if there are any, and the statistics."""
+        """What evaluations use: ``average`` if there is any, else ``params``, and the statistics."""
         if self.average is None:
             return Evaluated(self.params, self.stats)
         # In the dtypes that the model computes with.
@@ -70,7 +71,7 @@ class Evaluated(NamedTuple):
     """The variables of a model that an evaluation uses, and that early stopping keeps of the best one.
 
     Attributes:
-      params: the parameters, or their moving average.
+      params: the parameters.
       stats: the model's other variables.
     """
 

@@ -1,6 +1,6 @@
 """Training: what a lane of a supervised program does, as pure functions of its state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from hpjax.training.evaluation import measure_split
 from hpjax.training.measures import Measures, Values, joined, penalty_of, per_example
 from hpjax.training.monitors import MONITORS, OF_PARTS, gradient_noise, square
 from hpjax.training.network import Network
+from hpjax.training.optimizer import Optimized, begin, cannot_evaluate, of_loss, typed_as, updated
 from hpjax.training.state import Accumulated, LastEvaluation, TrainingState
 
 OfH = Callable[[Hparams], Any]
@@ -68,11 +69,8 @@ class Training:
         # Flax draws batch statistics in float32, and ``apply`` may return them in the wider dtype of the inputs.
         settled = jax.eval_shape(lambda: self.net.apply(key, params, stats, self.example, h, True)[1])
         stats = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), stats, settled)
-        state = TrainingState(params, stats, self._optimizer(h).init(params))
-        if self.average is not None:
-            check_bounds("supervised.average", self.average(h), 0, 1)
-            # Narrow floats would round the small steps of an average away.
-            state = state._replace(average=jax.tree.map(at_least_float32, params))
+        _, opt_state, average = begin(self._optimizer(h), params, self._decay(h))
+        state = TrainingState(params, stats, opt_state, average)
         if looks_at_metrics(state.opt_state):
             metrics = {f"valid/{name}": jnp.full((), jnp.inf, real) for name in self._valid_names(h)}
             state = state._replace(last=LastEvaluation(metrics, jnp.zeros((), jnp.int32)))
@@ -155,16 +153,17 @@ class Training:
                 total = total + penalty["penalty"] / microsteps
             return total, (means, penalty, stats)
 
-        gradients, (means, penalty, stats) = jax.grad(objective, has_aux=True)(state.params)
-        state = state._replace(stats=stats)
+        (total, (means, penalty, stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        after = state._replace(stats=stats)
         if state.accumulated is None:
-            state, seen = self._updated(key, state, gradients, means["loss"], h)
+            extra = of_loss(lambda params: objective(params)[0], total, gradients)
+            after, seen = self._updated(key, after, gradients, extra, h)
         else:
-            state, means, seen = self._accumulate(key, state, gradients, means, h)
-        return state, joined(means, penalty | seen)
+            after, means, seen = self._accumulate(key, after, gradients, total, means, h)
+        return after, joined(means, penalty | seen)
 
     def _accumulate(
-        self, key: jax.Array, state: TrainingState, gradients: Any, means: Values, h: Hparams
+        self, key: jax.Array, state: TrainingState, gradients: Any, loss: jax.Array, means: Values, h: Hparams
     ) -> tuple[TrainingState, Values, Values]:
         """Adds the gradients of a microbatch to those before it; the last one of a batch makes the optimizer step.
 
@@ -172,6 +171,7 @@ class Training:
           key: the key of the call, shape ().
           state: the state of the lane, with the sums so far.
           gradients: the gradients of the microbatch's share of the loss.
+          loss: that share, penalty included, float ().
           means: the microbatch's shares of the means over the batch, float ().
           h: the hyperparameters.
 
@@ -185,14 +185,15 @@ class Training:
         sums, microsteps = state.accumulated, self.microsteps(h)
         total = Accumulated(
             jax.tree.map(jnp.add, sums.gradients, gradients),
-            (sums.loss + means["loss"]).astype(sums.loss.dtype),
+            (sums.loss + loss).astype(sums.loss.dtype),
             sums.parts + 1,
             None if sums.squares is None else (sums.squares + square(gradients)).astype(sums.squares.dtype),
         )
         full = total.parts == microsteps
         # Computed at every call, since lanes under ``vmap`` share one program, and kept where the batch is full.
-        gradients = jax.tree.map(_typed_as, total.gradients, gradients)
-        updated, seen = self._updated(key, state, gradients, total.loss, h)
+        gradients = jax.tree.map(typed_as, total.gradients, gradients)
+        extra = of_loss(cannot_evaluate(self.microbatch), total.loss, gradients)
+        updated, seen = self._updated(key, state, gradients, extra, h)
         kept: TrainingState = jax.tree.map(lambda new, old: jnp.where(full, new, old), updated, state)
         if total.squares is not None:
             seen |= gradient_noise(square(total.gradients), total.squares, self.batch_size(h), self.microbatch)
@@ -220,28 +221,26 @@ class Training:
         return share
 
     def _updated(
-        self, key: jax.Array, state: TrainingState, gradients: Any, loss: jax.Array, h: Hparams
+        self, key: jax.Array, state: TrainingState, gradients: Any, extra: Mapping[str, Any], h: Hparams
     ) -> tuple[TrainingState, Values]:
-        """Returns the state after an optimizer step, and what the monitors report of it."""
-        optimizer = self.optimizer(h)
+        """Returns the state after an optimizer step, and what the monitors report of it.
+
+        Args:
+          key: the key of the call, shape ().
+          state: the state before the step.
+          gradients: a pytree like the parameters.
+          extra: what the optimizer may take of the loss.
+          h: the hyperparameters.
+        """
         last = {} if state.last is None else state.last._asdict()
-        extra = {"value": loss, "key": jax.random.fold_in(key, NOISE), **last}
-        update = optax.with_extra_args_support(optimizer).update
-        updates, opt_state = update(gradients, state.opt_state, state.params, **extra)
-        # A traced number, unlike a Python float, turns bfloat16 moments into float32; the state must keep its dtypes.
-        if jax.tree.structure(opt_state) == jax.tree.structure(state.opt_state):  # type: ignore[operator]
-            opt_state = jax.tree.map(_typed_as, opt_state, state.opt_state)
+        extra = {**extra, "key": jax.random.fold_in(key, NOISE), **last}
+        before = Optimized(state.params, state.opt_state, state.average)
+        after, updates = updated(self.optimizer(h), before, gradients, extra, self._decay(h))
         seen: Values = {}
         for name in self.monitors:
             if name in MONITORS:
                 seen |= MONITORS[name](state.params, gradients, updates)
-        params = optax.apply_updates(state.params, updates)
-        average = state.average
-        if self.average is not None:
-            decay = self.average(h)
-            wide = jax.tree.map(at_least_float32, params)
-            average = jax.tree.map(lambda a, p: (decay * a + (1 - decay) * p).astype(a.dtype), average, wide)
-        return state._replace(params=params, opt_state=opt_state, average=average), seen
+        return state._replace(**after._asdict()), seen
 
     def evaluate(self, key: jax.Array, state: TrainingState, split: Examples, h: Hparams) -> Metrics:
         """Returns what ``measure`` does, and with early stopping the best value so far, as ``best_<metric>``."""
@@ -298,7 +297,7 @@ class Training:
         """Returns the state that a complete trial keeps: with early stopping, the variables of its best evaluation."""
         assert state.stopping is not None
         params, stats = state.stopping.kept
-        average = None if state.average is None else jax.tree.map(_typed_as, params, state.average)
+        average = None if state.average is None else jax.tree.map(typed_as, params, state.average)
         return state._replace(params=params, stats=stats, average=average)
 
     def check(self, h: Hparams) -> None:
@@ -308,8 +307,7 @@ class Training:
           InputError: a number lies outside its range.
         """
         self._optimizer(h)
-        if self.average is not None:
-            check_bounds("supervised.average", self.average(h), 0, 1)
+        self._decay(h)
         if self.stopping is not None:
             self._stopping(h)
 
@@ -317,6 +315,13 @@ class Training:
         optimizer: optax.GradientTransformation = self.optimizer(h)
         check_decays(optimizer)
         return optimizer
+
+    def _decay(self, h: Hparams) -> Any:
+        """Returns the decay of the moving average of the parameters; None where there is none."""
+        decay = None if self.average is None else self.average(h)
+        if decay is not None:
+            check_bounds("supervised.average", decay, 0, 1)
+        return decay
 
     def _valid_names(self, h: Hparams) -> list[str]:
         names = self.measures.names(h)
@@ -337,9 +342,3 @@ class Training:
             remedy = f'Write {{"my_{best}": function}}.'
             raise InputError("supervised.metrics", best, "is what early stopping reports", remedy)
         return stopping
-
-
-def _typed_as(new: Any, old: Any) -> Any:
-    """Returns ``new`` with the dtype of ``old`` where both are floating-point numbers, else ``new``."""
-    both = all(jnp.issubdtype(jnp.result_type(x), jnp.floating) for x in (new, old))
-    return jnp.asarray(new, jnp.result_type(old)) if both else new

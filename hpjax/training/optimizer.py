@@ -1,0 +1,265 @@
+"""Optax optimizers at a step: the extra arguments that they are given, and the parameters that evaluations use."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax import contrib
+
+from hpjax.core.arrays import at_least_float32
+from hpjax.core.errors import InputError
+from hpjax.optim.closures import functions_in
+
+# What an optimizer of ``supervised`` may be.
+OPTIMIZERS = (optax.GradientTransformation, optax.MultiSteps)
+# States of optimizers that train other parameters than those that they are evaluated at.
+OF_AVERAGES = (contrib.ScheduleFreeState, contrib.SAMState)
+# States of transformations that cannot work here: their names, the reason, and what to type.
+REFUSED = (
+    (
+        contrib.DifferentiallyPrivateAggregateState,
+        "optax.contrib.differentially_private_aggregate",
+        "needs the gradient of each example, and supervised gives their mean",
+        "Write an hpx.Program whose step gives it jax.vmap(jax.grad(loss), (None, 0)) of the batch.",
+    ),
+    (
+        optax.MonitorState,
+        "optax.monitor",
+        "has no measurements before its first step, so that its state would change its structure",
+        "Write optax.snapshot(name, measure), or monitor=[...] of hpx.supervised.",
+    ),
+)
+# How the arguments of an update function of Optax go on after the updates.
+SIGNATURE = ["state", "params"]
+
+
+class Optimized(NamedTuple):
+    """What a step of an optimizer changes.
+
+    Attributes:
+      params: the parameters.
+      opt_state: the state of the optimizer.
+      average: the parameters that evaluations use, where these are others than ``params``; else None.
+    """
+
+    params: Any
+    opt_state: Any
+    average: Any
+
+
+def as_transformation(optimizer: Any) -> Any:
+    """Returns an ``optax.MultiSteps`` as the gradient transformation that it stands for, and anything else as it is."""
+    return optimizer.gradient_transformation() if isinstance(optimizer, optax.MultiSteps) else optimizer
+
+
+def begin(optimizer: optax.GradientTransformation, params: Any, decay: Any) -> Optimized:
+    """Returns the parameters, the optimizer's state, and what evaluations use, before the first step.
+
+    Args:
+      optimizer: any gradient transformation.
+      params: the parameters.
+      decay: decay of a moving average of the parameters, float (); None for no such average.
+
+    Raises:
+      InputError: the optimizer needs what a supervised program does not give it.
+    """
+    begun = _begun(optimizer, params)
+    if decay is not None and begun.average is not None:
+        allowed = "cannot be combined with this optimizer, which has parameters of its own to be evaluated at"
+        raise InputError("supervised.average", decay, allowed, "Remove average.")
+    # Narrow floats would round the small steps of an average away.
+    return begun if decay is None else begun._replace(average=jax.tree.map(at_least_float32, params))
+
+
+def _begun(optimizer: optax.GradientTransformation, params: Any) -> Optimized:
+    if _looks_ahead(optimizer):
+        return Optimized(params, _outermost(optimizer.init, optax.LookaheadParams.init_synced(params)), params)
+    opt_state = optimizer.init(params)
+    for kind, name, allowed, remedy in REFUSED:
+        if _states(opt_state, kind):
+            raise InputError("supervised.optimizer", name, allowed, remedy)
+    return Optimized(params, opt_state, _evaluated(opt_state, params))
+
+
+def updated(
+    optimizer: optax.GradientTransformation, before: Optimized, gradients: Any, extra: Mapping[str, Any], decay: Any
+) -> tuple[Optimized, Any]:
+    """Makes a step.
+
+    Args:
+      optimizer: a gradient transformation.
+      before: what ``begin`` or the step before returned.
+      gradients: a pytree like the parameters.
+      extra: Optax's extra arguments by name; the optimizer is given those that it takes.
+      decay: as for ``begin``.
+
+    Returns:
+      What it changes, and the updates, a pytree like the parameters.
+    """
+    params, opt_state, average = before
+    update = optax.with_extra_args_support(optimizer).update
+    if _looks_ahead(optimizer):
+        pair = optax.LookaheadParams(fast=params, slow=average)
+        updates, opt_state = _outermost(update, gradients, opt_state, pair, **_taken(update, extra))
+        pair = optax.apply_updates(pair, updates)
+        return Optimized(pair.fast, _typed(opt_state, before.opt_state), pair.slow), updates.fast
+    updates, opt_state = update(gradients, opt_state, params, **_taken(update, extra))
+    opt_state = _typed(opt_state, before.opt_state)
+    params = optax.apply_updates(params, updates)
+    if decay is None:
+        return Optimized(params, opt_state, _typed(_evaluated(opt_state, params), average)), updates
+    wide = jax.tree.map(at_least_float32, params)
+    average = jax.tree.map(lambda a, p: (decay * a + (1 - decay) * p).astype(a.dtype), average, wide)
+    return Optimized(params, opt_state, average), updates
+
+
+def of_loss(loss: Callable[[Any], jax.Array], value: jax.Array, gradients: Any) -> dict[str, Any]:
+    """Returns the extra arguments that optimizers take of the loss of a batch, by Optax's names.
+
+    Args:
+      loss: maps parameters to the loss of this batch with this step's noise, penalty included, float ().
+      value: the loss at the present parameters, float ().
+      gradients: its gradients there, a pytree like the parameters.
+    """
+
+    # Optax's line searches refuse the extra arguments of others in a chain unless ``value_fn`` names them.
+    def value_fn(
+        params: Any,
+        *,
+        obj_fn: Any = None,
+        grad_fn: Any = None,
+        key: Any = None,
+        metrics: Any = None,
+        evaluations: Any = None,
+    ) -> jax.Array:
+        return loss(params)
+
+    return {
+        "value": value,
+        "grad": gradients,
+        "value_fn": value_fn,
+        "obj_fn": loss,  # contrib.sophia
+        "grad_fn": jax.grad(lambda params, _: loss(params)),  # contrib.sam(opaque_mode=True)
+    }
+
+
+def cannot_evaluate(microbatch: int) -> Callable[[Any], jax.Array]:
+    """Returns the loss of a batch that is seen in parts, which raises ``InputError`` if an optimizer calls it."""
+
+    def loss(params: Any) -> jax.Array:
+        raise InputError(
+            "supervised.microbatch",
+            microbatch,
+            "cannot be combined with this optimizer, which computes the loss of the whole batch again, as line "
+            "searches, Sophia and an opaque SAM do",
+            f"Remove microbatch={microbatch}, or choose another optimizer.",
+        )
+
+    return loss
+
+
+def _outermost(function: Callable[..., Any], *arguments: Any, **extra: Any) -> Any:
+    """Calls a function of an optimizer with ``lookahead`` in it. Raises ``InputError`` if it is where Optax fails."""
+    try:
+        return function(*arguments, **extra)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            "supervised.optimizer",
+            "optax.lookahead",
+            f"must be the outermost transformation, or the last of a chain; Optax says {str(error)[:200]!r}",
+            "Write optax.lookahead(optax.chain(...), sync_period, slow_step_size).",
+        ) from error
+
+
+def _looks_ahead(optimizer: optax.GradientTransformation) -> bool:
+    """Returns whether ``optax.lookahead`` is in an optimizer: its parameters are pairs of fast and slow ones."""
+    return any(
+        function.__qualname__.split(".")[0] == "lookahead" and str(function.__module__).startswith("optax.")
+        for function in functions_in(optimizer)
+    )
+
+
+def _taken(update: Callable[..., Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the extra arguments that every function in ``update`` takes which refuses those that it does not name.
+
+    Most functions of Optax have ``**extra_args`` and take all. ``contrib.sam`` does not, wherever it is in a chain.
+    """
+    names = set(extra)
+    for function in (update, *functions_in(update)):
+        parameters = inspect.signature(function).parameters
+        takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        if not takes_all and (function is update or (len(parameters) > 3 and list(parameters)[1:3] == SIGNATURE)):
+            names &= set(parameters)
+    return {name: extra[name] for name in extra if name in names}
+
+
+def _states(opt_state: Any, kinds: Any) -> list[Any]:
+    """Returns the parts of an optimizer's state that are of some kinds, without those inside of such parts."""
+    parts = jax.tree.leaves(opt_state, is_leaf=lambda part: isinstance(part, kinds))
+    return [part for part in parts if isinstance(part, kinds)]
+
+
+def _evaluated(opt_state: Any, params: Any) -> Any:
+    """Returns the parameters that evaluations use, or None where these are ``params``.
+
+    Those of schedule-free optimizers are ``contrib.schedule_free_eval_params``, those of ``contrib.sam`` its true
+    parameters, which are not the present ones while it climbs.
+    """
+    for state in (found := _states(opt_state, OF_AVERAGES)):
+        params = _of_sam(state, params) if isinstance(state, contrib.SAMState) else _of_schedule_free(state, params)
+    return params if found else None
+
+
+def _of_sam(state: contrib.SAMState, params: Any) -> Any:
+    def true(own: Any, cache: Any) -> Any:
+        return jax.tree.map(lambda p, c: jnp.where(state.steps_since_sync == 0, p, c), own, cache)
+
+    if state.cache is not None:
+        params = _where_unmasked(true, params, state.cache)
+    inner = _evaluated(state.opt_state, params)
+    return params if inner is None else inner
+
+
+def _of_schedule_free(state: contrib.ScheduleFreeState, params: Any) -> Any:
+    return _where_unmasked(lambda own, _: contrib.schedule_free_eval_params(state, own), params, state.z)
+
+
+def _where_unmasked(function: Callable[[Any, Any], Any], params: Any, there: Any) -> Any:
+    """Returns ``function(params, there)``, and ``params`` where ``optax.masked`` hides them from ``there``.
+
+    Raises:
+      InputError: ``there`` is no pytree like ``params``.
+    """
+
+    def is_masked(part: Any) -> bool:
+        return isinstance(part, optax.MaskedNode)
+
+    own = jax.tree.map(lambda t, p: t if is_masked(t) else p, there, params, is_leaf=is_masked)
+    if jax.tree.structure(own) != jax.tree.structure(there):  # type: ignore[operator]
+        raise InputError(
+            "supervised.optimizer",
+            "optax.flatten",
+            "hides the parameters that a schedule-free optimizer or SAM is evaluated at",
+            "Write optax.contrib.schedule_free(optax.flatten(...), ...).",
+        )
+    result = function(own, there)
+    return jax.tree.map(lambda r, p: p if is_masked(r) else r, result, params, is_leaf=is_masked)
+
+
+def _typed(new: Any, old: Any) -> Any:
+    """Returns floats of ``new`` in the dtypes of ``old``, if their structures agree.
+
+    A traced number, unlike a Python float, turns bfloat16 moments into float32; a state must keep its dtypes.
+    """
+    if jax.tree.structure(new) != jax.tree.structure(old):  # type: ignore[operator]
+        return new
+    return jax.tree.map(typed_as, new, old)
+
+
+def typed_as(new: Any, old: Any) -> Any:
+    """Returns ``new`` with the dtype of ``old`` where both are floating-point numbers, else ``new``."""
+    both = all(jnp.issubdtype(jnp.result_type(x), jnp.floating) for x in (new, old))
+    return jnp.asarray(new, jnp.result_type(old)) if both else new
