@@ -23,6 +23,7 @@ from jax import lax
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Arrays, Program
 from hpjax.engine import sharding
+from hpjax.engine.layout import in_slots
 from hpjax.engine.lowering import lowering
 from hpjax.engine.segment import SegmentConfig, SegmentInputs, segment
 from hpjax.engine.shapes import Lane, float_type, lane_shapes
@@ -71,7 +72,8 @@ class Compiled:
                 # An all-gather rather than a masked sum over devices: adding 0.0 turns -0.0 into 0.0, and lanes
                 # must keep every bit when they move.
                 x = lax.all_gather(x, sharding.AXIS)
-                return x.reshape(-1, *x.shape[3:])[source]
+                found: jax.Array = in_slots(x)[source]
+                return found
 
             result: Lane = jax.tree.map(moved, lanes)
             return result

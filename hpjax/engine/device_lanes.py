@@ -266,7 +266,7 @@ class DeviceLanes:
     def snapshot(self) -> Lane:
         """Returns the state of every lane, on the host, in the order of the table; leaves of shape (lanes, ...)."""
         at = self._layout.positions(len(self.live))
-        found: Lane = jax.tree.map(lambda x: sharding.fetch(x, self._mesh).reshape(-1, *x.shape[3:])[at], self._lanes)
+        found: Lane = jax.tree.map(lambda x: layout.in_slots(sharding.fetch(x, self._mesh))[at], self._lanes)
         return found
 
     def restore(self, lanes: Lane, live: Bools) -> None:
@@ -284,7 +284,7 @@ class DeviceLanes:
 
         def placed(like: Any, values: Array) -> Array:
             whole = np.zeros(like.shape, like.dtype)
-            whole.reshape(-1, *like.shape[3:])[at] = values
+            layout.in_slots(whole)[at] = values
             return whole
 
         host = jax.tree.map(placed, self._compiled.lanes, lanes)

@@ -1,7 +1,8 @@
 """The layout of lanes in slots: live lanes in front, lanes that share random numbers in one chunk. Pure functions."""
 
+import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,3 +94,8 @@ def idle_chunks(layout: Layout, live: Bools) -> int:
     filled = (layout.slots != EMPTY) & live[np.where(layout.slots == EMPTY, 0, layout.slots)]
     computed = np.arange(layout.slots.shape[1]) < layout.live_chunks[:, None]
     return int((computed & ~filled.any(axis=2)).sum())
+
+
+def in_slots(lanes: Any) -> Any:
+    """Returns an array (devices, chunks, width, ...) as (slots, ...), also where it has no elements."""
+    return lanes.reshape(math.prod(lanes.shape[:3]), *lanes.shape[3:])

@@ -75,7 +75,8 @@ def per_device(
     mine.__name__ = getattr(function, "func", function).__name__  # the name that profiles show
     # check_vma off: its checks would insert collectives that lanes do not need.
     shared = jax.shard_map(mine, mesh=mesh, in_specs=specs, out_specs=SPLIT, check_vma=False)
-    return jax.jit(shared, donate_argnums=0)
+    # Said once more for arrays without elements, which XLA would rather have whole on each device.
+    return jax.jit(shared, donate_argnums=0, out_shardings=NamedSharding(mesh, SPLIT))
 
 
 def put(tree: Any, mesh: jax.sharding.Mesh, spec: PartitionSpec) -> Any:

@@ -51,8 +51,10 @@ class Optimized(NamedTuple):
 
 
 def as_transformation(optimizer: Any) -> Any:
-    """Returns an ``optax.MultiSteps`` as the gradient transformation that it stands for, and anything else as it is."""
-    return optimizer.gradient_transformation() if isinstance(optimizer, optax.MultiSteps) else optimizer
+    """Returns an ``optax.MultiSteps`` as a gradient transformation, and anything else as it is."""
+    if isinstance(optimizer, optax.MultiSteps):
+        return optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
+    return optimizer
 
 
 def begin(optimizer: optax.GradientTransformation, params: Any, decay: Any) -> Optimized:
@@ -100,7 +102,7 @@ def updated(
       What it changes, and the updates, a pytree like the parameters.
     """
     params, opt_state, average = before
-    update = optax.with_extra_args_support(optimizer).update
+    update = optimizer.update
     if _looks_ahead(optimizer):
         pair = optax.LookaheadParams(fast=params, slow=average)
         updates, opt_state = _outermost(update, gradients, opt_state, pair, **_taken(update, extra))
