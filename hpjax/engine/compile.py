@@ -5,8 +5,6 @@ to 0.12:
 
 - ``Compiled.memory_analysis()`` and its ``*_size_in_bytes`` fields. Fallback: where it gives None, ``Compiled.bytes``
   is None, and the planner goes by the size of the lanes alone.
-- The names in ``TRACING_OPTIONS`` as attributes of ``jax.config``. No fallback: with an option left out of the key, two
-  different programs would share one entry, so a missing name must raise.
 """
 
 import os
@@ -26,7 +24,8 @@ from hpjax.engine import sharding
 from hpjax.engine.layout import in_slots
 from hpjax.engine.lowering import lowering
 from hpjax.engine.segment import SegmentConfig, SegmentInputs, segment
-from hpjax.engine.shapes import Lane, float_type, lane_shapes
+from hpjax.engine.settings import deciding_settings
+from hpjax.engine.shapes import Lane, lane_shapes
 
 
 @dataclass(frozen=True)
@@ -100,14 +99,6 @@ def _input_structs(h: Hparams, grid: tuple[int, ...]) -> SegmentInputs:
 # more takes its executables along.
 _compiled: WeakKeyDictionary[Program, dict[Any, Future[Compiled]]] = WeakKeyDictionary()
 
-# The options of JAX that users may set and that change how a program is traced; they belong to the cache's key.
-TRACING_OPTIONS = (
-    "jax_default_matmul_precision",
-    "jax_default_prng_impl",
-    "jax_numpy_dtype_promotion",
-    "jax_threefry_partitionable",
-)
-
 # How many programs compile in parallel: that of the group which trains next and those of the groups after it. XLA
 # compiles one program on one core for most of the time, so more threads than cores gain nothing.
 COMPILE_THREADS = min(4, os.cpu_count() or 1)
@@ -143,8 +134,8 @@ def compiling(
     # Without config.program, which is the outer key, and config.shapes, which follow from the program, the kinds of its
     # hyperparameters and the data: equal keys mean equal programs.
     types = tuple(leaf.dtype for leaf in jax.tree.leaves(h))
-    options = tuple(getattr(jax.config, name) for name in TRACING_OPTIONS)
-    key = (config[2:], jax.tree.structure(h), types, mesh, chunks, float_type(), options)
+    settings = tuple(deciding_settings().values())
+    key = (config[2:], jax.tree.structure(h), types, mesh, chunks, settings)
     known = _compiled.setdefault(config.program, {})
     if key in known and not (known[key].done() and known[key].exception()):
         return known[key]

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.format import count
 from hpjax.results.result import Result, load
-from hpjax.results.store.manifest import Manifest, ShardRecord, differences, origin, read_manifest
+from hpjax.results.store.manifest import Manifest, ShardRecord, differences, how_to_set, origin, read_manifest
 from hpjax.results.store.rows import NO_WAVE, Change, Planned
 from hpjax.results.store.run_store import STATES, Store
 
@@ -119,6 +119,7 @@ def _check(parts: Sequence[ShardRun]) -> None:
                 "there and of the former here:\n  "
                 + "\n  ".join(lines)
                 + "\nMerge shards of one sweep. Where machines chose different widths, run all shards with one --width."
+                + how_to_set(first.settings, sweep.settings)
             )
     for a, b in combinations(parts, 2):
         if both := sorted(a.own & b.own):

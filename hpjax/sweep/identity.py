@@ -26,6 +26,7 @@ from hpjax.core.scalars import as_python
 from hpjax.data.stream import Stream, first_batch_of
 from hpjax.engine.callbacks import kept_functions
 from hpjax.engine.probe import trace_lifecycle
+from hpjax.engine.settings import deciding_settings, xla_flags
 from hpjax.results.store.manifest import FORMAT, Devices, Manifest, SweepRecord, origin
 from hpjax.sweep.planning.grouping import tracer_of
 from hpjax.sweep.planning.plan import Plan
@@ -63,7 +64,11 @@ def manifest(spec: SweepSpec, plan: Plan, recorded: bool) -> Manifest:
         extended_by=(),
         created=begun.created,
         command=begun.command,
-        versions={"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
+        versions={
+            "python": sys.version.split()[0],
+            **{name: version(name) for name in PACKAGES},
+            "XLA_FLAGS": xla_flags(),
+        },
         devices=Devices(*plan.devices),
         sweep=replace(sweep, **digests(spec, plan)._asdict()) if recorded else sweep,
         plan=tuple(str(plan).splitlines()),
@@ -99,6 +104,7 @@ def description(spec: SweepSpec, plan: Plan) -> SweepRecord:
         steps=digest(repr(plan.lengths)) if len(set(plan.lengths)) > 1 else plan.steps[0],
         eval_every=tuple(sorted({g.eval_every for g in plan.groups})),
         program={name: str(value) for name, value in spec.program.describe.items()},
+        settings=deciding_settings(),
         study=spec.study,
     )
 

@@ -1,6 +1,7 @@
 """The trained models of a result: their metrics on the test split, and their predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -15,9 +16,11 @@ from hpjax.core.space import Point
 from hpjax.data.examples import Examples
 from hpjax.data.stream import first_batch_of
 from hpjax.engine.lane import rebuilt_state
+from hpjax.engine.settings import Setting, deciding_settings, undisturbed
 from hpjax.engine.shapes import ProgramShapes
 from hpjax.engine.tracing import kinds_of, lane_hparams
 from hpjax.results.result import Result
+from hpjax.results.store.manifest import how_to_set
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.planner import plan_next_round
 from hpjax.sweep.running.scores import observed
@@ -25,6 +28,22 @@ from hpjax.sweep.spec import SweepSpec
 
 # Examples that one call computes: as many as fit any device, enough to keep it busy.
 BLOCK = 512
+
+
+@contextmanager
+def as_trained(settings: Mapping[str, Setting]) -> Iterator[None]:
+    """Turns JAX's debugging switches off for its body.
+
+    Args:
+      settings: the settings of JAX under which models were trained, by name.
+
+    Raises:
+      RunError: they are others now, and decide bits.
+    """
+    if remedy := how_to_set(settings, deciding_settings()):
+        raise RunError(f"the models would compute other bits than in training.{remedy}")
+    with undisturbed():
+        yield
 
 
 class TrainedModels:
@@ -51,6 +70,11 @@ class TrainedModels:
         spec, data = self._spec, self._spec.program.data
         if data is None or data.test is None:
             raise RunError("there is no test split. Write data=hpx.Data(train, valid, test).")
+        with as_trained(self._result.manifest.sweep.settings):
+            return self._tested(spec, data.test, trial)
+
+    def _tested(self, spec: SweepSpec, split: Any, trial: int) -> dict[str, float]:
+        """Returns a trial's metrics on a split, averaged over replicates."""
         plan, h = self.plan_of(trial), self._hparams(trial)
         shapes, measure = self._shapes(trial), spec.program.test or spec.program.evaluate
 
@@ -64,16 +88,25 @@ class TrainedModels:
             lane = lane_key(spec.seed, replicate // (spec.folds or 1), own)
             # The key that the trial's next evaluation would have had.
             steps = int(self._result.lane_step[trial, replicate]) * plan.lengths[trial].microsteps
-            found.append(evaluate(step_key(purpose_key(lane, "evaluate"), steps), arrays, data.test, h))
+            found.append(evaluate(step_key(purpose_key(lane, "evaluate"), steps), arrays, split, h))
         return {f"test/{name}": float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
 
-    def predictor(self, trial: int) -> "Predictor":
-        """Returns a trial's final states as one function of inputs.
+    def predictor(self, trial: int) -> Callable[[Any], Any]:
+        """Returns a trial's final states as one function of inputs, as ``Predictor`` has it.
 
         Raises:
-          RunError: the program cannot predict, or the trial has no final state.
+          RunError: the program cannot predict, or the trial has no final state; or, when the function is called, too,
+            the settings of JAX that decide bits are others than in training.
         """
-        return Predictor(self._spec.program, self._shapes(trial), self._hparams(trial), self._arrays(trial))
+        settings = self._result.manifest.sweep.settings
+        with as_trained(settings):
+            own = Predictor(self._spec.program, self._shapes(trial), self._hparams(trial), self._arrays(trial))
+
+        def predict(x: Any) -> Any:
+            with as_trained(settings):
+                return own(x)
+
+        return predict
 
     def points(self) -> list[Point]:
         """Returns the hyperparameters of every trial at its end as values: callables where the result has names."""

@@ -10,7 +10,7 @@ from hpjax.core.arrays import Array, Bools, ceil_div
 from hpjax.core.errors import RunError
 from hpjax.core.format import count
 from hpjax.results.result import Result
-from hpjax.results.store.manifest import differences
+from hpjax.results.store.manifest import differences, how_to_set
 from hpjax.results.store.rows import Planned, Status
 from hpjax.results.store.run_store import Store
 from hpjax.results.trial import Trial
@@ -131,6 +131,7 @@ def check_result(spec: SweepSpec, plan: Plan, result: Result) -> list[str]:
             "the result is of a different sweep. What differs:\n  "
             + "\n  ".join(lines)
             + "\nReplay it with the sweep that it came from."
+            + how_to_set(there.settings, here.settings)
         )
     return [f"{name}: {there} there, {here} here, which may decide the last bits" for name, there, here in versions]
 

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
@@ -17,6 +18,7 @@ from hpjax.core.objective import Objective, minimize
 from hpjax.core.program import Program
 from hpjax.core.space import Space
 from hpjax.engine.distributed import check_same, is_writer, on_writer
+from hpjax.engine.settings import each_undisturbed, switched_on, undisturbed
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import Manifest, StudyRecord, recorded_manifest
 from hpjax.results.trial import Trial
@@ -25,7 +27,7 @@ from hpjax.schedulers import Scheduler
 from hpjax.sweep.extend import extend as extend_run
 from hpjax.sweep.identity import manifest
 from hpjax.sweep.models import TrainedModels
-from hpjax.sweep.planning.advice import advised
+from hpjax.sweep.planning.advice import advised, hints_of_switches
 from hpjax.sweep.planning.arrange import rearranged
 from hpjax.sweep.planning.autotune import tuned
 from hpjax.sweep.planning.plan import Plan
@@ -132,7 +134,8 @@ class Sweep:
     @cached_property
     def _traced(self) -> Plan:
         """The plan of the first round, whose widths go by what had been measured when it was made."""
-        return plan_first_round(self.spec)
+        with undisturbed():
+            return plan_first_round(self.spec)
 
     def plan(self, measure: bool = False) -> Plan:
         """Returns what the sweep will do: groups, traced and static hyperparameters and why, widths, memory, time.
@@ -145,7 +148,10 @@ class Sweep:
         Raises:
           InputError, ProgramError, UnknownHyperparameterError: the sweep cannot run.
         """
-        return advised(self.spec, tuned(self.spec, self._traced, always=True) if measure else self._arranged())
+        disturbing = switched_on()
+        with undisturbed():
+            plan = tuned(self.spec, self._traced, always=True) if measure else self._arranged()
+            return advised(self.spec, plan, disturbing)
 
     def _arranged(self) -> Plan:
         """Returns the plan of the first round, whose widths go by what is measured by now."""
@@ -223,12 +229,26 @@ class Sweep:
                 "Sweep.replay.trial", trial, "must be a trial of a result", "Write sweep.replay(result[7])."
             )
         result = trial.result
-        spec, plan = self._as_recorded(result.manifest, extending=False, exactly=True)
-        notes = check_result(spec, plan, result)
-        return replay(spec, TrainedModels(spec, plan, result).plan_of(trial.id), trial, notes)
+        with undisturbed():
+            spec, plan = self._as_recorded(result.manifest, extending=False, exactly=True)
+            notes = check_result(spec, plan, result)
+            return replay(spec, TrainedModels(spec, plan, result).plan_of(trial.id), trial, notes)
 
     def _start(self, directory: str | Path | None, seconds: float, extending: bool = False) -> _Started:
-        """Opens the record of a run, as it is in the directory or new."""
+        """Opens the record of a run, as it is in the directory or new, and warns of switches that are turned off."""
+        disturbing = switched_on()
+        for hint in hints_of_switches(disturbing):
+            warnings.warn(hint, RuntimeWarning, stacklevel=3)
+        with undisturbed():
+            return self._opened(directory, seconds, extending, disturbing)
+
+    def _opened(self, directory: str | Path | None, seconds: float, extending: bool, disturbing: list[str]) -> _Started:
+        """Opens the record of a run, as it is in the directory or new.
+
+        Args:
+          directory, seconds, extending: as for ``run``.
+          disturbing: the debugging switches that are on outside.
+        """
         if directory is not None and not isinstance(directory, str | os.PathLike):
             raise InputError("run.directory", directory, "must be a path", 'Write sweep.run("runs/a").')
         # Absolute, since the process may change its folder while the run or its result is used.
@@ -239,7 +259,7 @@ class Sweep:
             spec, plan = self.spec, tuned(self.spec, self._traced)
         else:
             spec, plan = self._as_recorded(there, extending)
-        plan = advised(spec, plan)
+        plan = advised(spec, plan, disturbing)
         own = manifest(spec, plan, recorded=path is not None)
         same = digest(json.dumps(msgspec.to_builtins(own.sweep)))
         check_same("the sweep", same, "Give every host the same script, data and versions.")
@@ -247,7 +267,8 @@ class Sweep:
             on_writer(lambda: extend_run(path, spec, plan, own))
         sizes = RunSizes(plan.trials, plan.replicates, plan.rounds, spec.scheduler is not None, spec.stream is not None)
         record, recorded = open_record(path, own, sizes, seconds)
-        return _Started(spec, plan, record, recorded, iter(()) if record.over else train(spec, plan, record))
+        events = each_undisturbed(train(spec, plan, record))
+        return _Started(spec, plan, record, recorded, iter(()) if record.over else events)
 
     def _as_recorded(self, there: Manifest, extending: bool, exactly: bool = False) -> tuple[SweepSpec, Plan]:
         """Returns this sweep at the width of a recorded one and, of one that is extended, with its rounds first.
@@ -292,6 +313,7 @@ class Sweep:
           >>> [sorted(point) for point in sweep.models(sweep.run(progress=False)).points()]
           [['rate'], ['rate'], ['rate'], ['rate']]
         """
-        spec, plan = self._as_recorded(result.manifest, extending=False, exactly=True)
-        check_result(spec, plan, result)
+        with undisturbed():
+            spec, plan = self._as_recorded(result.manifest, extending=False, exactly=True)
+            check_result(spec, plan, result)
         return TrainedModels(spec, plan, result)

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from operator import attrgetter
@@ -22,11 +22,21 @@ FORMAT: Final = 2
 # These fields of a sweep follow from its space, and are not reported where the space itself differs.
 FOLLOWING = ("ranges", "options", "scales")
 # These fields may be printed to a terminal, and hold no character that steers it.
-PRINTED = ("created", "versions", "devices.kind", "sweep.metrics", "sweep.space", "sweep.options", "sweep.objective")
+PRINTED = (
+    "created",
+    "versions",
+    "devices.kind",
+    "sweep.metrics",
+    "sweep.space",
+    "sweep.options",
+    "sweep.objective",
+    "sweep.settings",
+)
 
 Scale = Annotated[str, Meta(pattern=r"\A(linear|log|reverse log|category)\Z")]
 Kernels = Annotated[str, Meta(pattern=r"\A(batched|xla)\Z")]
 Numbers = Annotated[tuple[Positive, ...], Meta(min_length=1)]
+Setting = bool | int | str | None
 Shards = tuple[Annotated[str, Meta(pattern=r"\A[0-9]{1,9}/[0-9]{1,9}\Z")], ...]
 
 
@@ -78,6 +88,7 @@ class SweepRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
       steps: the optimizer steps of each trial; a digest where trials differ.
       eval_every: all distances between evaluations, in calls of ``step``, that some group has.
       program: ``Program.describe``, as text.
+      settings: the settings of JAX that decide bits, as ``jax.config`` has them.
       code, data: digests of the program and of each split; None for a run that is kept in memory.
       study: which study the sweep answers, None for none.
     """
@@ -104,6 +115,7 @@ class SweepRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     steps: int | str
     eval_every: tuple[int, ...]
     program: dict[str, str]
+    settings: dict[Annotated[str, Meta(pattern=r"\Ajax_[a-z0-9_]+\Z")], Setting]
     code: str | None = None
     data: dict[str, str] | None = None
     study: StudyRecord | None = None
@@ -128,7 +140,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
       extended_by: the commands that extended it.
       created: when the run began, in UTC.
       command: the command that began it, program and arguments.
-      versions: the versions of Python and of packages.
+      versions: the versions of Python and of packages, and the flags of XLA.
       devices: the devices on which it ran.
       sweep: the sweep that ran.
       plan: the plan as lines of text.
@@ -247,6 +259,13 @@ def _differences(there: Any, here: Any, at: str) -> Iterator[str]:
         yield f"{at}: {json.dumps(there)} there, {json.dumps(here)} here"
 
 
+def how_to_set(there: Mapping[str, Setting], here: Mapping[str, Setting]) -> str:
+    """Returns what to type to get the settings of a recorded sweep, as lines; empty where they are the same here."""
+    apart = {name: value for name, value in there.items() if value != here.get(name)}
+    calls = [f"\n  jax.config.update({name!r}, {value!r})" for name, value in apart.items()]
+    return f"\nTo have the settings of JAX that it had, type{''.join(calls)}" if calls else ""
+
+
 def recorded_manifest(path: Path) -> Manifest | None:
     """Returns the manifest in a directory, None where there is no run."""
     return read_manifest(path) if (path / MANIFEST).is_file() else None
@@ -277,6 +296,7 @@ def matching_manifest(path: Path, manifest: Manifest) -> Manifest | None:
         raise RunError(
             f"{str(path)!r} holds a different sweep. What differs:\n  "
             + "\n  ".join(lines)
+            + how_to_set(there.sweep.settings, manifest.sweep.settings)
             + "\nChoose another directory, or run the sweep that is recorded there."
         )
     return there

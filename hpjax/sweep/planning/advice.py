@@ -1,6 +1,6 @@
 """Advice: the hints of a plan, on what would make the sweep faster and on what is likely a mistake."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import jax
@@ -102,9 +102,26 @@ def _hints_of_decisions(scheduler: Scheduler, found: Grouping) -> Iterator[str]:
         yield f"{name} decides at evaluations, which come every {every:,} steps: {listed}."
 
 
-def advised(spec: SweepSpec, plan: Plan) -> Plan:
-    """Returns the plan with the hints that follow from how its groups are arranged, beside those that it has."""
-    return replace(plan, hints=(*plan.hints, *_hints_of_calls(plan), *_hints_of_shard(spec, plan)))
+def advised(spec: SweepSpec, plan: Plan, disturbing: Sequence[str] = ()) -> Plan:
+    """Returns the plan with more hints, beside those that it has.
+
+    Args:
+      spec: the sweep.
+      plan: its plan, whose groups are arranged.
+      disturbing: the debugging switches of JAX that are on.
+    """
+    more = (*_hints_of_calls(plan), *_hints_of_shard(spec, plan), *hints_of_switches(disturbing))
+    return replace(plan, hints=(*plan.hints, *more))
+
+
+def hints_of_switches(disturbing: Sequence[str]) -> Iterator[str]:
+    """Yields what becomes of the debugging switches of JAX that are on."""
+    if disturbing:
+        yield (
+            f"{', '.join(disturbing)}: off while the sweep traces, compiles and computes, where it would end the run "
+            "of all lanes. A lane that diverges is recorded with its step; to debug the program, call its functions "
+            "outside of a sweep."
+        )
 
 
 def _hints_of_calls(plan: Plan) -> Iterator[str]:

@@ -16,6 +16,7 @@ from hpjax.core.space import Point, Space
 from hpjax.data.stream import Stream
 from hpjax.engine import sharding
 from hpjax.engine.probe import DERIVED
+from hpjax.engine.settings import check_settings
 from hpjax.engine.tracing import Verdict, judge
 from hpjax.samplers import Observation, Sampler
 from hpjax.schedulers import Scheduler
@@ -77,7 +78,7 @@ def _without_frames(make: Callable[[], Plan]) -> Plan:
 
 def _first(spec: SweepSpec) -> Plan:
     """Returns the plan of the first round."""
-    _check_generator()
+    check_settings()
     devices = sharding.devices(spec.devices)
     if spec.spread == "pmap" and jax.process_count() > 1:
         allowed = f"is for one host, and there are {jax.process_count()}"
@@ -144,18 +145,6 @@ def _next(spec: SweepSpec, plan: Plan, history: Sequence[Observation]) -> Plan:
         lengths=found.lengths,
     )
     return arranged(spec, plan)
-
-
-def _check_generator() -> None:
-    """Raises ``InputError`` unless JAX's generator gives a lane the same numbers whatever its neighbours are."""
-    generator = str(getattr(jax.config, "jax_default_prng_impl"))  # noqa: B009  mypy does not know it
-    if "rbg" in generator:
-        raise InputError(
-            "jax_default_prng_impl",
-            generator,
-            "must be threefry2x32: under vmap rbg makes a lane's random numbers depend on its neighbours",
-            'Call jax.config.update("jax_default_prng_impl", "threefry2x32").',
-        )
 
 
 def _rounds(spec: SweepSpec) -> tuple[int, ...]:

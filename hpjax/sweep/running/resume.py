@@ -107,7 +107,8 @@ def _warn_of_versions(path: Path, there: Mapping[str, str], here: Mapping[str, s
     lines = differences(dict(there), dict(here))
     if lines:
         warnings.warn(
-            f"{path} was begun with other versions, which may decide the last bits: {'; '.join(lines)}", stacklevel=2
+            f"{path} was begun with other versions or flags, which may decide the last bits: {'; '.join(lines)}",
+            stacklevel=2,
         )
 
 
