@@ -8,6 +8,7 @@ from typing import Any
 from hpjax.core.domains import Domain, Kind, Range, Selection, is_number
 from hpjax.core.errors import InputError
 from hpjax.core.format import show
+from hpjax.core.recordable import remedy_for, unrecordable
 from hpjax.core.scalars import as_python
 
 
@@ -25,7 +26,8 @@ class Choice(Domain):
         It suits functions that cost little, an activation or an initializer; the plan prints the cost.
 
     Raises:
-      InputError: no options, an option twice, one that cannot be hashed, or a default that is none of the options.
+      InputError: no options, an option twice, one that cannot be hashed or recorded, such as an integer of more than
+        64 bits, or a default that is none of the options.
 
     Example:
       >>> Choice(64, 256).from_unit(0.7)
@@ -61,6 +63,8 @@ class Choice(Domain):
                 raise InputError("Choice.options", option, "is given twice", "Name each option once.")
             if option != option:
                 raise InputError("Choice.options", option, "must equal itself", "Drop NaN from the options.")
+            if why := unrecordable(option):
+                raise InputError("Choice.options", option, why, remedy_for(option))
         object.__setattr__(self, "options", options)
         object.__setattr__(self, "default", default)
         object.__setattr__(self, "static", static)

@@ -28,7 +28,7 @@ class InputError(ValueError):
 
     def __init__(self, field: str, value: object, allowed: str, remedy: str) -> None:
         self.field, self.value, self.allowed, self.remedy = field, value, allowed, remedy
-        super().__init__(f"{field} = {value!r}: {allowed}. {remedy}")
+        super().__init__(f"{field} = {_repr(value)}: {allowed}. {remedy}")
 
     def __reduce__(self) -> Any:
         return _restored, (type(self), str(self), vars(self) | {"value": _picklable(self.value)})
@@ -41,12 +41,20 @@ def _restored(kind: type[InputError], message: str, attributes: dict[str, Any]) 
     return error
 
 
+def _repr(value: object) -> str:
+    """Returns the ``repr`` of a value, or its type where it has none, as integers of more than 4,300 digits."""
+    try:
+        return repr(value)
+    except Exception:  # whatever the methods of the user's classes raise
+        return f"<{type(value).__name__}>"
+
+
 def _picklable(value: Any) -> Any:
     """Returns a value, or its ``repr`` where the value cannot be pickled or read back: a function, a tracer."""
     try:
         pickle.loads(pickle.dumps(value))
     except Exception:  # whatever the methods of the user's classes raise
-        return repr(value)
+        return _repr(value)
     return value
 
 

@@ -1,6 +1,7 @@
 """Domains of numbers between two ends, each uniform on a scale of its own."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -48,6 +49,10 @@ class _Interval(Domain):
             raise InputError(f"{self._name}.num", self.num, "must be a whole number, 1 or more", remedy)
         for name in ("low", "high"):
             object.__setattr__(self, name, self.kind(getattr(self, name)))
+        a, b = self._ends()
+        if not RESOLUTION * (b - a) > 0:
+            allowed = f"must be farther from low, {self.low!r}: nothing lies between them"
+            raise InputError(f"{self._name}.high", self.high, allowed, f"Write the constant {show(self.low)} instead.")
         super().__post_init__()
 
     def _check_bound(self, name: str, value: float) -> None:
@@ -188,7 +193,8 @@ class ReverseLogUniform(_Interval):
 
     def _tidy(self, value: float) -> float:
         # The digits that matter are those of 1 − v.
-        return round(value, max(self._digits(), 0) - math.floor(math.log10(1 - value)))
+        digits = math.floor(math.log10(max(1 - value, sys.float_info.epsilon)))
+        return round(value, max(self._digits(), 0) - digits)
 
 
 @dataclass(frozen=True)

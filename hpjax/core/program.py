@@ -10,6 +10,7 @@ import numpy as np
 
 from hpjax.core.errors import InputError, annotate_errors, check_int
 from hpjax.core.hparams import Hparams
+from hpjax.core.recordable import is_name
 
 State = Any
 Batch = Any
@@ -30,7 +31,7 @@ class Data:
       name: the name of the data in tables and manifests.
 
     Raises:
-      InputError: a leaf is no array of numbers.
+      InputError: a leaf is no array of numbers, or the name is no printable text.
 
     Example:
       >>> Data(train=np.zeros((8, 3)), valid=np.zeros((2, 3)), name="toy").name
@@ -43,6 +44,8 @@ class Data:
     name: str = "data"
 
     def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise InputError("Data.name", self.name, "must be printable text, for tables", 'Write name="digits".')
         for name in ("train", "valid", "test"):
             for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(self, name)):
                 keys = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

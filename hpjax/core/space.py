@@ -1,6 +1,7 @@
 """The space: the named domains of the hyperparameters, alternatives among them, and its map to the unit cube."""
 
 import keyword
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,7 @@ from hpjax.core.choice import Choice, Constant
 from hpjax.core.domains import Domain, Kind, Selection
 from hpjax.core.errors import InputError, did_you_mean
 from hpjax.core.format import show
+from hpjax.core.recordable import remedy_for, unrecordable
 from hpjax.core.records import OptionRecords
 from hpjax.core.scalars import as_python
 
@@ -246,6 +248,8 @@ def _constant(name: str, value: Any) -> Constant:
             "must be a domain or a hashable constant",
             f"Write {name}=Choice(first, second), or a tuple for a list.",
         ) from None
+    if why := unrecordable(value):
+        raise InputError(f"Space.{name}", value, why, remedy_for(value))
     return Constant(value)
 
 
@@ -257,6 +261,9 @@ def _check_name(name: str) -> None:
             "must be a Python identifier that does not start with _",
             "Write a name such as learning_rate.",
         )
+    if unicodedata.normalize("NFKC", name) != name:
+        remedy = f"Write {unicodedata.normalize('NFKC', name)}."
+        raise InputError("Space", name, "must be written as Python reads h.name, which it normalizes", remedy)
     if name in RESERVED:
         allowed = "is a column of result tables" if name in COLUMNS else "is what hpjax calls a property of every lane"
         raise InputError("Space", name, allowed, f"Write {name}_0=... instead.")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hpjax.core import user_code
 from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError, RunError, check_int
+from hpjax.core.recordable import is_name
 from hpjax.data.examples import Examples, tidy_examples
 
 
@@ -28,7 +29,7 @@ class Stream:
       block: number of batches that are copied to the devices together, 1 or more.
 
     Raises:
-      InputError: ``factory`` is no function, or ``block`` no whole number.
+      InputError: ``factory`` is no function, ``block`` no whole number, or ``name`` no printable text.
     """
 
     factory: Callable[[], Iterable[Any]]
@@ -43,6 +44,8 @@ class Stream:
                 "must be a function without arguments that gives an iterable of batches",
                 "Write stream(lambda: loader, ...).",
             )
+        if not is_name(self.name):
+            raise InputError("stream.name", self.name, "must be printable text, for tables", 'Write name="tokens".')
         object.__setattr__(self, "block", check_int("stream.block", self.block))
 
     @cached_property

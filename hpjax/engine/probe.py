@@ -14,6 +14,7 @@ from hpjax.core.hashing import digest, without_addresses
 from hpjax.core.hparams import Hparams, reading
 from hpjax.core.keys import lane_key
 from hpjax.core.program import Arrays, Metrics, Program
+from hpjax.core.recordable import is_name
 from hpjax.engine.flops import mark, parts
 from hpjax.engine.lane import reported_metrics, settled
 from hpjax.engine.lowering import has_windows
@@ -240,6 +241,11 @@ def _scalars(where: str, metrics: Metrics) -> dict[str, jax.Array]:
         if not isinstance(name, str):
             raise ProgramError(
                 f"metrics of Program.{where} must have strings as names, got {name!r}. Write {str(name)!r}."
+            )
+        if not is_name(name):
+            raise ProgramError(
+                f"metrics of Program.{where} must have printable names, got {name!r}, which no table can show. "
+                "Write a name such as 'loss'."
             )
         if not isinstance(value, jax.Array | np.ndarray | np.generic | int | float):
             raise ProgramError(

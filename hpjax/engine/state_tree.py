@@ -120,7 +120,7 @@ def difference(before: StateTree, after: StateTree) -> str | None:
 
 def _names(path: Any) -> KeyPath:
     names = (getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", None))) for entry in path)
-    return tuple(name if isinstance(name, int) else str(name) for name in names)
+    return tuple(name if type(name) is int else str(name) for name in names)
 
 
 def _as_array(leaf: Any) -> Any:

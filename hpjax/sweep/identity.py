@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from hpjax.core.choice import Choice
 from hpjax.core.code_digest import attributes, code_digest, is_own_class
+from hpjax.core.errors import InputError, RunError
 from hpjax.core.format import show
 from hpjax.core.hashing import digest, without_addresses
 from hpjax.core.hparams import Hparams
@@ -27,7 +28,10 @@ from hpjax.data.stream import Stream, first_batch_of
 from hpjax.engine.callbacks import kept_functions
 from hpjax.engine.probe import trace_lifecycle
 from hpjax.engine.settings import deciding_settings, xla_flags
+from hpjax.results.store.final_states import check_readable as check_states
 from hpjax.results.store.manifest import FORMAT, Devices, Manifest, SweepRecord, origin
+from hpjax.results.store.manifest import check_readable as check_manifest
+from hpjax.results.store.validation import RESTORE, RESTORE_FILE
 from hpjax.sweep.planning.grouping import tracer_of
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.spec import SweepSpec
@@ -75,6 +79,18 @@ def manifest(spec: SweepSpec, plan: Plan, recorded: bool) -> Manifest:
     )
 
 
+def check_recordable(spec: SweepSpec, plan: Plan) -> None:
+    """Raises ``InputError`` unless what a run of this plan writes can be read again."""
+    try:
+        check_manifest(manifest(spec, plan, recorded=False))
+        for shapes in plan.shapes:
+            check_states(shapes.names)
+    except RunError as error:
+        why = str(error).removesuffix(RESTORE_FILE).removesuffix(RESTORE).rstrip(" .")
+        allowed = f"would write what could not be read again: {why}"
+        raise InputError("Sweep.run", "its record", allowed, "Rename what is named there.") from None
+
+
 def description(spec: SweepSpec, plan: Plan) -> SweepRecord:
     """Returns what the sweep is, without the digests of code and data, which take long."""
     branches, recorded, objective = spec.space.branches, spec.space.recorded, spec.objective
@@ -103,7 +119,7 @@ def description(spec: SweepSpec, plan: Plan) -> SweepRecord:
         kernels=plan.kernels,
         steps=digest(repr(plan.lengths)) if len(set(plan.lengths)) > 1 else plan.steps[0],
         eval_every=tuple(sorted({g.eval_every for g in plan.groups})),
-        program={name: str(value) for name, value in spec.program.describe.items()},
+        program={show(name): show(value) for name, value in spec.program.describe.items()},
         settings=deciding_settings(),
         study=spec.study,
     )

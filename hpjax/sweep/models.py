@@ -8,10 +8,11 @@ import jax
 import numpy as np
 
 from hpjax.core.arrays import Array
-from hpjax.core.errors import InputError, RunError
+from hpjax.core.errors import InputError, ProgramError, RunError
 from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.core.program import Program
+from hpjax.core.recordable import is_name
 from hpjax.core.space import Point
 from hpjax.data.examples import Examples
 from hpjax.data.stream import first_batch_of
@@ -65,6 +66,7 @@ class TrainedModels:
         """Returns a trial's metrics on the test split, ``{"test/loss": 0.3, ...}``, averaged over replicates.
 
         Raises:
+          ProgramError: the program names a metric so that no record can hold it.
           RunError: the program has no test split, or the trial has no final state.
         """
         spec, data = self._spec, self._spec.program.data
@@ -89,6 +91,9 @@ class TrainedModels:
             # The key that the trial's next evaluation would have had.
             steps = int(self._result.lane_step[trial, replicate]) * plan.lengths[trial].microsteps
             found.append(evaluate(step_key(purpose_key(lane, "evaluate"), steps), arrays, split, h))
+        for name in found[0]:
+            if not is_name(name):
+                raise ProgramError(f"metrics of Program.test must have printable names, got {name!r}. Write 'loss'.")
         return {f"test/{name}": float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
 
     def predictor(self, trial: int) -> Callable[[Any], Any]:

@@ -25,7 +25,7 @@ from hpjax.results.trial import Trial
 from hpjax.samplers import Sampler, Sobol
 from hpjax.schedulers import Scheduler
 from hpjax.sweep.extend import extend as extend_run
-from hpjax.sweep.identity import manifest
+from hpjax.sweep.identity import check_recordable, manifest
 from hpjax.sweep.models import TrainedModels
 from hpjax.sweep.planning.advice import advised, hints_of_switches
 from hpjax.sweep.planning.arrange import rearranged
@@ -135,7 +135,9 @@ class Sweep:
     def _traced(self) -> Plan:
         """The plan of the first round, whose widths go by what had been measured when it was made."""
         with undisturbed():
-            return plan_first_round(self.spec)
+            plan = plan_first_round(self.spec)
+        check_recordable(self.spec, plan)
+        return plan
 
     def plan(self, measure: bool = False) -> Plan:
         """Returns what the sweep will do: groups, traced and static hyperparameters and why, widths, memory, time.

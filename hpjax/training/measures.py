@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from hpjax.core.arrays import at_least_float32
 from hpjax.core.errors import InputError, ProgramError, annotate_errors
 from hpjax.core.hparams import Hparams
+from hpjax.core.recordable import is_name
 from hpjax.data.examples import Examples, examples_in
 
 PerExample = Callable[[Any, Any], jax.Array]
@@ -86,7 +87,7 @@ class Measures(NamedTuple):
 def check_metrics(metrics: Mapping[str, PerExample], reserved: Collection[str] = ("loss",)) -> None:
     """Raises ``InputError`` unless every metric is a function and has a name that is not ``reserved``."""
     for name, function in metrics.items():
-        if not isinstance(name, str) or name in reserved:
+        if not is_name(name) or name in reserved:
             allowed = f"must be a string other than {', '.join(reserved)}, which the program itself reports"
             raise InputError("supervised.metrics", name, allowed, f'Write {{"my_{name}": function}}.')
         if not callable(function):

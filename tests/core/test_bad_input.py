@@ -35,6 +35,13 @@ class Stopper(hpx.Scheduler):
         return []
 
 
+def named(name):
+    """Functions of a program whose state has one array, of this name."""
+    return {"init": lambda key, h: {name: h.rate}, "step": lambda key, state, batch, h: (state, {})} | {
+        "evaluate": lambda key, state, split, h: {"loss": h.rate}
+    }
+
+
 KEY = jax.random.key(0)
 X, Y = np.ones((10, 5), np.float32), np.arange(10) % 3
 
@@ -63,6 +70,28 @@ MISTAKES = {
     "default no option": (lambda: hpx.Choice(1, 2, default=3), "Choice.default = 3: must lie in Choice(1, 2)"),
     "no identifier": (lambda: Space(**{"learning-rate": 1}), "Space = 'learning-rate': must be a Python identifier"),
     "a keyword": (lambda: Space(**{"lambda": 1}), "Space = 'lambda': must be a Python identifier"),
+    "an integer of 65 bits": (
+        lambda: hpx.Choice(2**63, 5),
+        "Choice.options = 9223372036854775808: must be an integer that 64 bits hold, as all that are",
+    ),
+    "a constant of 71 bits": (lambda: Space(seed=2**70), "Space.seed = 1180591620717411303424: must be an integer"),
+    "an integer that does not print": (lambda: hpx.Choice(10**5000, 5), "Choice.options = <int>: must be an integer"),
+    "one inside a tuple": (lambda: hpx.Choice((1, (2, 2**64)), 5), "Choice.options = (1, (2, 18446744073709551616)): "),
+    "a deep tuple": (lambda: hpx.Choice((((((((((1,),),),),),),),),), 5), "must not be nested more than 8 levels deep"),
+    "ends without a number between": (lambda: hpx.Uniform(0, 5e-324), "Uniform.high = 5e-324: must be farther from"),
+    "a name that Python normalizes": (lambda: Space(**{"\ufb01": 1}), "must be written as Python reads h.name"),
+    "a name of data that steers a terminal": (
+        lambda: hpx.Data(X, X, name="\x1b[31m"),
+        "Data.name = '\\x1b[31m': must be printable text, for tables. Write name=",
+    ),
+    "a name of a metric over two lines": (
+        lambda: trained(metrics={"a\nb": hpx.metrics.accuracy}),
+        "supervised.metrics = 'a\\nb': must be a string other than loss",
+    ),
+    "half a surrogate pair in the state": (
+        lambda: planned(program=dataclasses.replace(quadratic(), **named("\ud800"))),
+        "Sweep.run = 'its record': would write what could not be read again: tree.json",
+    ),
     "a column's name": (lambda: Space(gap=1), "Space = 'gap': is a column of result tables. Write gap_0=... instead"),
     "a lane's property": (lambda: Space(fold=1), "is what hpjax calls a property of every lane. Write fold_0=..."),
     "a metric of early stopping": (

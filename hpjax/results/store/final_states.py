@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,9 +12,9 @@ from msgspec import Struct
 from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
 from hpjax.results.store.files import WRITABLE, write_text
-from hpjax.results.store.validation import NonNegative, convert, damaged, read_json
+from hpjax.results.store.validation import Int64, convert, damaged, parse_json, read_json
 
-KeyPath = tuple[str | NonNegative, ...]
+KeyPath = tuple[str | Int64, ...]
 # Path and array of every leaf of a state: of one lane, or stacked, (lanes, ...).
 Leaves = Sequence[tuple[KeyPath, Array]]
 
@@ -56,13 +57,13 @@ class States:
         if self._follows:
             return
         folder = self._folder / f"wave-{wave}"
-        tree = [Leaf(path, str(array.dtype)) for path, array in leaves]
+        tree = _text([Leaf(path, str(array.dtype)) for path, array in leaves])
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for i, (_, array) in enumerate(leaves):
                 np.save(folder / f"{i}.npy", array)
             np.save(folder / LANES, lanes)
-            write_text(folder / TREE, json.dumps(msgspec.to_builtins(tree), indent=1) + "\n")
+            write_text(folder / TREE, tree)
         except OSError as error:
             raise RunError(f"final states cannot be written: {error}. {WRITABLE}") from None
 
@@ -95,6 +96,27 @@ class States:
         return [(path, np.array(array[row[0]])) for path, array in leaves]
 
 
+def _text(tree: Sequence[Leaf]) -> str:
+    """Returns the leaves of a state as JSON."""
+    return json.dumps(msgspec.to_builtins(tree), indent=1) + "\n"
+
+
+def check_readable(paths: Sequence[KeyPath]) -> None:
+    """Raises unless a state with leaves at these paths can be read once it is written.
+
+    Raises:
+      RunError: it cannot; names the path.
+    """
+    _tree(TREE, parse_json(TREE, _text([Leaf(path, "float32") for path in paths])))
+
+
+def _tree(where: str, found: Any) -> tuple[Leaf, ...]:
+    """Returns the leaves that a JSON value lists; raises ``RunError`` unless they can lie side by side."""
+    tree = convert(where, found, tuple[Leaf, ...])
+    _check_paths(where, tree)
+    return tree
+
+
 def read_states(folder: Path) -> tuple[Array, Leaves]:
     """Returns the final states of a wave, memory-mapped.
 
@@ -105,8 +127,7 @@ def read_states(folder: Path) -> tuple[Array, Leaves]:
       RunError: they cannot be read.
     """
     try:
-        tree = convert(str(folder / TREE), read_json(folder / TREE), tuple[Leaf, ...])
-        _check_paths(str(folder / TREE), tree)
+        tree = _tree(str(folder / TREE), read_json(folder / TREE))
         lanes = _memory_mapped(folder / LANES, "int32", (None, 2))
         leaves = [
             (leaf.path, _memory_mapped(folder / f"{i}.npy", leaf.dtype, (len(lanes),))) for i, leaf in enumerate(tree)

@@ -15,7 +15,17 @@ from msgspec import Meta, Struct
 
 from hpjax.core.errors import RunError
 from hpjax.results.store.files import LOCK, guard, part_of, write_text
-from hpjax.results.store.validation import Finite, Name, NonNegative, Positive, convert, damaged, read_json, texts
+from hpjax.results.store.validation import (
+    Finite,
+    Name,
+    NonNegative,
+    Positive,
+    convert,
+    damaged,
+    parse_json,
+    read_json,
+    texts,
+)
 
 MANIFEST = "manifest.json"
 FORMAT: Final = 2
@@ -192,12 +202,28 @@ def origin() -> Origin:
     command, argv = _command.get(), sys.argv
     if command is None:
         command = [Path(argv[0]).name, *argv[1:]] if argv else []
-    return Origin(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), (*command,))
+    # Words that are no UTF-8, as names of files may be, reach Python with half surrogate pairs, which no file holds.
+    words = (word.encode("utf-8", "backslashreplace").decode("utf-8") for word in command)
+    return Origin(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), (*words,))
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Writes the manifest of a run directory."""
-    write_text(directory / MANIFEST, json.dumps(msgspec.to_builtins(manifest), indent=2) + "\n")
+    write_text(directory / MANIFEST, _text(manifest))
+
+
+def _text(manifest: Manifest) -> str:
+    """Returns a manifest as JSON."""
+    return json.dumps(msgspec.to_builtins(manifest), indent=2) + "\n"
+
+
+def check_readable(manifest: Manifest) -> None:
+    """Raises unless a manifest can be read once it is written.
+
+    Raises:
+      RunError: it cannot; names the field.
+    """
+    _checked(MANIFEST, parse_json(MANIFEST, _text(manifest)))
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -215,11 +241,20 @@ def read_manifest(directory: Path) -> Manifest:
             f"{str(directory)!r} is no run directory: it has no {MANIFEST}. Name a folder that "
             "sweep.run(directory) or hpjax run --dir DIR wrote."
         ) from None
+    return _checked(str(path), found)
+
+
+def _checked(where: str, found: Any) -> Manifest:
+    """Returns the manifest that a JSON value is.
+
+    Raises:
+      RunError: it is none, or its fields contradict each other; names the field.
+    """
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise RunError(f"{path} is no manifest of format {FORMAT}. Read it with the hpjax that wrote it.")
-    manifest = convert(str(path), found, Manifest)
+        raise RunError(f"{where} is no manifest of format {FORMAT}. Read it with the hpjax that wrote it.")
+    manifest = convert(where, found, Manifest)
     for name, allowed in _contradictions(manifest):
-        raise damaged(str(path), name, attrgetter(name)(manifest), f"must {allowed}")
+        raise damaged(where, name, attrgetter(name)(manifest), f"must {allowed}")
     return manifest
 
 
@@ -229,6 +264,12 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for name in PRINTED:
         if not all(text.isprintable() for text in texts(attrgetter(name)(manifest))):
             yield name, "be printable"
+    for field, names in (
+        ("sweep.names", sweep.names),
+        ("sweep.study.over", (sweep.study.over,) if sweep.study else ()),
+    ):
+        if not all(map(str.isidentifier, names)):
+            yield field, "be an identifier of Python"
     for name in ("names", "metrics", "shard"):
         values = getattr(sweep, name) or ()
         if len(set(values)) < len(values):

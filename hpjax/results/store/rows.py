@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
+from hpjax.core.recordable import INT64, MOST_LEVELS
 from hpjax.results.store.validation import is_int
 
 
@@ -43,9 +44,6 @@ OWNERS = ("trial", "replicate", "step")
 
 # This number stands for the wave of trials that another shard trains.
 NO_WAVE = -1
-
-# A hyperparameter may be a tuple of tuples, nested so deep.
-MOST_LEVELS = 8
 
 DAMAGED = "It is damaged: restore it from a copy."
 
@@ -139,7 +137,7 @@ def _plain(value: Any, levels: int) -> bool:
     """Returns whether a JSON value holds numbers, strings, booleans and null, and lists of them ``levels`` deep."""
     if isinstance(value, list):
         return levels > 0 and all(_plain(each, levels - 1) for each in value)
-    return value is None or type(value) in (bool, float, str) or (type(value) is int and abs(value) < 2**63)
+    return value is None or type(value) in (bool, float, str) or (type(value) is int and value in INT64)
 
 
 def _tuples(value: Any) -> Any:

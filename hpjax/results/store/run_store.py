@@ -318,4 +318,7 @@ class Store(RunReader):
 
 def _dtype(array: Array) -> str:
     """Returns the dtype in which the database keeps an array of a curve."""
-    return "<i4" if array.dtype.kind in "iub" else "<f8" if array.dtype == np.float64 else "<f4"
+    whole = array.dtype.kind in "iub"
+    if whole and np.can_cast(array.dtype, np.int32):
+        return "<i4"
+    return "<f8" if whole or array.dtype == np.float64 else "<f4"

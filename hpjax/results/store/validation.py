@@ -4,6 +4,7 @@ import json
 import math
 import re
 import reprlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -15,12 +16,17 @@ from hpjax.core.errors import RunError
 
 # No JSON file that a run writes comes near these limits.
 MOST_BYTES, MOST_LEVELS = 64 * 2**20, 32
+RESTORE_FILE = "It is damaged, or of another version: restore it from a copy, or use another directory."
+RESTORE = "Restore it from a copy."
+TOO_LARGE = f"it is larger than {MOST_BYTES:,} bytes"
 
 # Types of fields that msgspec checks. ``Finite`` leaves out the infinity that JSON's ``1e999`` becomes.
 NonNegative = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-Finite = Annotated[float, Meta(gt=-1e300, lt=1e300)]
-Name = Annotated[str, Meta(pattern=r"\A[^\W\d]\w*\Z")]
+Finite = Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+# Of ASCII letters, digits and underscores alone; of other characters ``str.isidentifier`` says which a name may have.
+Name = Annotated[str, Meta(pattern=r"\A(\w|[^\x00-\x7f])+\Z")]
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 T = TypeVar("T")
 
@@ -34,18 +40,36 @@ def read_json(path: Path) -> Any:
     """
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"it is larger than {MOST_BYTES:,} bytes")
-        value = json.loads(path.read_text("utf-8"), parse_constant=_refuse)
+            raise ValueError(TOO_LARGE)
+        return parse_json(str(path), path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}. {RESTORE}") from None
+
+
+def parse_json(where: str, content: str) -> Any:
+    """Returns the value of a JSON text; see ``read_json``.
+
+    Args:
+      where: the file that has it, for the error.
+      content: the text.
+
+    Raises:
+      RunError: the text cannot be read.
+    """
+    try:
+        if len(content) > MOST_BYTES:
+            raise ValueError(TOO_LARGE)
+        value = json.loads(content, parse_constant=_refuse)
         level, levels = [value], 0
         while level := [x for each in level if isinstance(each, dict | list) for x in _inside(each)]:
             levels += 1
             if levels > MOST_LEVELS:
                 raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
         json.dumps(value, ensure_ascii=False).encode()  # fails for half a surrogate pair, which cannot be printed
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path} cannot be read: {error}. Restore it from a copy.") from None
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{where} cannot be read: {error}. {RESTORE}") from None
     return value
 
 
@@ -91,8 +115,7 @@ def damaged(where: str, field: str, value: Any, allowed: str) -> RunError:
       allowed: what the field must be, as a sentence without its stop.
     """
     found = f"{field or 'its content'} = {reprlib.repr(value)}"
-    remedy = "It is damaged, or of another version: restore it from a copy, or use another directory."
-    return RunError(f"{where}: {found}: {allowed}. {remedy}")
+    return RunError(f"{where}: {found}: {allowed}. {RESTORE_FILE}")
 
 
 def texts(value: Any) -> Iterator[str]:
