@@ -74,6 +74,7 @@ class RunError(RuntimeError):
 # `pip install 'hpjax[plot]'` would find nothing.
 REQUIREMENTS = {
     "click": "click>=8.1",
+    "equinox": "equinox>=0.13",
     "matplotlib": "matplotlib>=3.9",
     "optuna": "optuna>=4.0",
     "pandas": "pandas>=2.2",

@@ -15,6 +15,7 @@ from hpjax.core.hparams import Hparams, reading
 from hpjax.core.keys import lane_key
 from hpjax.core.program import Arrays, Metrics, Program
 from hpjax.core.recordable import is_name
+from hpjax.core.remarks import collecting_remarks
 from hpjax.engine.flops import mark, parts
 from hpjax.engine.lane import reported_metrics, settled
 from hpjax.engine.lowering import has_windows
@@ -48,11 +49,13 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
     structure: list[tuple[StateTree, tuple[Hashable, ...]]] = []
     read: set[str] = set()
     checks: list[tuple[str, Check]] = []
+    remarks: list[str] = []
 
     def watched(h: Hparams, train: Arrays, valid: Arrays) -> Any:
-        with reading() as names, collecting() as found_checks:
+        with reading() as names, collecting() as found_checks, collecting_remarks() as found_remarks:
             life = trace_lifecycle(program, h, train, valid)
         read.update(names)
+        remarks[:] = dict.fromkeys(found_remarks)
         structure[:] = [(life.tree, tuple(map(_generator, life.state)))]
         for check in found_checks:
             mine = [name for name in h if h[name] is check.value]
@@ -87,6 +90,7 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
         windows=has_windows(traced),
         step=step,
         evaluation=evaluation,
+        remarks=tuple(remarks),
         fingerprint=digest(without_addresses(text)),
     )
 

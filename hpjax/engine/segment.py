@@ -12,6 +12,7 @@ from hpjax.core.keys import lane_key
 from hpjax.core.program import Arrays, Program
 from hpjax.engine.lane import HEALTHY, Evaluation, advance_lane, evaluate_lane, start_lane
 from hpjax.engine.shapes import Lane, ProgramShapes, float_type
+from hpjax.engine.sharding import hidden_mesh
 
 
 class SegmentInputs(NamedTuple):
@@ -175,6 +176,7 @@ def _keep(mask: jax.Array, new: Lane, old: Lane) -> Lane:
     return result
 
 
+@hidden_mesh()
 def segment(
     config: SegmentConfig,
     lanes: Lane,

@@ -3,7 +3,8 @@
 With several hosts each runs the same program on the devices of all, and each holds the values of all arrays.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -77,6 +78,16 @@ def per_device(
     shared = jax.shard_map(mine, mesh=mesh, in_specs=specs, out_specs=SPLIT, check_vma=False)
     # Said once more for arrays without elements, which XLA would rather have whole on each device.
     return jax.jit(shared, donate_argnums=0, out_shardings=NamedSharding(mesh, SPLIT))
+
+
+@contextmanager
+def hidden_mesh() -> Iterator[None]:
+    """Hides the mesh of the lanes from the code in this block, or in the function that it decorates.
+
+    Flax applies the axis names of ``with_partitioning`` and ``with_logical_constraint`` to whatever mesh is current.
+    """
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
+        yield
 
 
 def put(tree: Any, mesh: jax.sharding.Mesh, spec: PartitionSpec) -> Any:

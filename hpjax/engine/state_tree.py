@@ -77,24 +77,25 @@ def is_array(leaf: Any) -> bool:
 
 
 def filled_like(like: State, found: Sequence[tuple[KeyPath, Any]]) -> State:
-    """Returns a state of the structure of ``like`` with other arrays.
+    """Returns a state, or a part of one, of the structure of ``like`` with other arrays.
 
     Args:
-      like: a state; what is no array in it stays, functions and the static fields of dataclasses among it. Its arrays
-        may be ``ShapeDtypeStruct``s.
+      like: a state or a part of one, with the same names; what is no array in it stays, functions and the static
+        fields of dataclasses among it. Its arrays may be ``ShapeDtypeStruct``s.
       found: the names along the path to each array, and the array; typed PRNG keys as their raw data.
 
     Raises:
-      InputError: ``like`` has other arrays.
+      InputError: ``like`` has arrays that the state has not, or of other shapes.
     """
-    field = "restore.like"
+    field, known = "restore.like", dict(found)
     theirs, tree = split_state(like)
-    if (names := tree.names()) != tuple(name for name, _ in found):
-        other = sorted({*names} ^ {name for name, _ in found}, key=str)
-        allowed = f"must have the arrays of the state, {', '.join('/'.join(map(str, name)) for name, _ in found)}"
-        raise InputError(field, "/".join(map(str, other[0])), allowed, "Write like=program.init(key, h), or its type.")
+    for name in tree.names():
+        if name not in known:
+            allowed = f"must be a part of the state, whose arrays are {', '.join('/'.join(map(str, n)) for n in known)}"
+            raise InputError(field, "/".join(map(str, name)), allowed, "Write like=program.init(key, h).")
     arrays = []
-    for path, own, (_, array) in zip(tree.array_paths(), theirs, found, strict=True):
+    for path, name, own in zip(tree.array_paths(), tree.names(), theirs, strict=True):
+        array = known[name]
         if jnp.issubdtype(own.dtype, jax.dtypes.prng_key):
             array = jax.random.wrap_key_data(jnp.asarray(array), impl=_generator(own))
         if own.shape != array.shape:

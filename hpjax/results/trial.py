@@ -85,8 +85,8 @@ class Trial:
         Args:
           replicate: the number of the replicate, from 0.
           like: a state whose structure the answer has, as ``init(key, h)`` of a program of your own gives it: a Flax
-            ``TrainState``, an Equinox module. What is no array comes from ``like``. Its arrays may be
-            ``ShapeDtypeStruct``s.
+            ``TrainState``, an Equinox module; or a part of one, such as ``{"params": module}``. What is no array comes
+            from ``like``. Its arrays may be ``ShapeDtypeStruct``s.
 
         Raises:
           InputError: there is no such replicate, or ``like`` has other arrays.

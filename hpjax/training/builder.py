@@ -19,8 +19,9 @@ from hpjax.data.examples import Examples, examples_in
 from hpjax.data.stream import Stream, first_batch_of
 from hpjax.training.early_stopping import EarlyStopping
 from hpjax.training.measures import Measures, PerExample, check_metrics
+from hpjax.training.model import network, required_arguments
 from hpjax.training.monitors import MONITORS, OF_PARTS
-from hpjax.training.network import example_input, network, required_arguments
+from hpjax.training.network import example_input
 from hpjax.training.optimizer import OPTIMIZERS, as_transformation
 from hpjax.training.trainer import Training
 from hpjax.training.validation import check_batch_size, check_settings, checked_data, label_range
@@ -50,9 +51,11 @@ def supervised(
     ``h``, the hyperparameters of a trial; ``penalty`` and ``augment`` get ``h`` as their last argument.
 
     Args:
-      model: a Linen module, ``lambda h: MLP(h.hidden)``, or for NNX ``lambda h, rngs: MLP(h.hidden, rngs=rngs)``.
-        Linen modules may take ``train``, ``training``, ``is_training``, ``deterministic`` or ``use_running_average``.
-        Batch statistics and dropout work in both. Inputs are ``data.train.x`` of one batch, (batch, ...).
+      model: a Linen module, ``lambda h: MLP(h.hidden)``; for NNX ``lambda h, rngs: MLP(h.hidden, rngs=rngs)``; for
+        Equinox ``lambda h, key: MLP(h.hidden, key=key)``, a module of one example. Inputs are ``data.train.x`` of one
+        batch, (batch, ...). A ``__call__`` may take ``train``, ``deterministic`` or another usual name of the flag
+        that tells training from evaluation, keys (``rng``, ``z_rng``) and in NNX ``rngs``. Batch statistics, dropout
+        and streams of other names work; boxes of ``with_partitioning`` are taken off.
       optimizer: an Optax gradient transformation, or an ``optax.MultiSteps``. It gets Optax's extra arguments, which
         ``hpx.optim`` lists; there are also versions of those whose numbers Optax cannot trace. Where an optimizer has
         parameters of its own to be evaluated at (lookahead, schedule-free, SAM), evaluations use those.
@@ -118,7 +121,7 @@ def supervised(
         raise InputError("supervised.batch_size", None, "must be given", "Write batch_size=64.")
     if isinstance(metrics, Mapping):
         check_metrics(metrics, ("loss",) if penalty is None else ("loss", "penalty"))
-    elif metrics is not None and (not callable(metrics) or required_arguments(metrics) > 1):
+    elif metrics is not None and (not callable(metrics) or len(required_arguments(metrics)) > 1):
         raise InputError(
             "supervised.metrics",
             show(metrics),

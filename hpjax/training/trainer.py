@@ -67,7 +67,7 @@ class Training:
         key, real = fast(key), jnp.result_type(float)
         params, stats = self.net.init(key, self.example, h)
         # Flax draws batch statistics in float32, and ``apply`` may return them in the wider dtype of the inputs.
-        settled = jax.eval_shape(lambda: self.net.apply(key, params, stats, self.example, h, True)[1])
+        settled = jax.eval_shape(lambda: self.net.apply(key, params, stats, self.example, h, True).stats)
         stats = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), stats, settled)
         _, opt_state, average = begin(self._optimizer(h), params, self._decay(h))
         state = TrainingState(params, stats, opt_state, average)
@@ -272,15 +272,15 @@ class Training:
         """Returns the model's outputs and statistics, computed with the kernels that the plan chose for the lanes."""
 
         def applied(key: jax.Array, params: Any, stats: Any, x: Any) -> tuple[Any, Any]:
-            return self.net.apply(key, params, stats, x, h, train)
+            found = self.net.apply(key, params, stats, x, h, train)
+            return found.outputs, found.stats
 
         outputs: tuple[Any, Any] = lowered(applied)(key, params, stats, x)
         return outputs
 
     def predict(self, state: TrainingState, x: Any, h: Hparams) -> Any:
         """Returns the model's outputs for inputs (examples, ...), as in an evaluation."""
-        outputs, _ = self.net.apply(jax.random.key(0), *state.evaluated, x, h, False)
-        return outputs
+        return self.net.apply(jax.random.key(0), *state.evaluated, x, h, False).outputs
 
     def react(self, state: TrainingState, metrics: Metrics, h: Hparams) -> tuple[TrainingState, Any]:
         """Shows an evaluation to optimizer and early stopping; returns the new state and whether the trial is done."""

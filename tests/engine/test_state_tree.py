@@ -172,7 +172,7 @@ def test_restore_like_of_typed_keys_and_of_shapes():
 
 def test_restore_like_another_state_is_refused_by_name():
     best = run(constant()()).best
-    with pytest.raises(hpx.InputError, match="'v': must have the arrays of the state, w"):
+    with pytest.raises(hpx.InputError, match="'v': must be a part of the state, whose arrays are w"):
         best.restore(like={"v": jnp.zeros(2)})
     with pytest.raises(hpx.InputError, match=r"restore.like\['w'\] = \(3,\): must have the shape \(2,\)"):
         best.restore(like={"w": jnp.zeros(3)})

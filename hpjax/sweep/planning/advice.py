@@ -40,6 +40,7 @@ def hints(
     groups, shapes, verdicts = found.groups, found.shapes, found.verdicts
     for field in sorted(unseen):
         yield f"{field} is computed inside a loop or a jitted function, where its numbers cannot be checked beforehand."
+    yield from dict.fromkeys(sentence for given in shapes for sentence in given.remarks)
     for name in verdicts.keys() - read:
         yield f"the program never reads {name}: all its values give the same result."
     checked = {(name, check.field) for given in shapes for name, check in given.checks}

@@ -1,0 +1,141 @@
+"""Linen modules as pure functions of (params, stats)."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import jax
+from flax import core, linen
+
+from hpjax.core.errors import InputError
+from hpjax.core.hparams import Hparams
+from hpjax.core.remarks import remark
+from hpjax.training.call_arguments import (
+    SAYS_WHETHER_IT_TRAINS,
+    TRAIN_ARGUMENTS,
+    key_arguments,
+    positional,
+    train_arguments,
+)
+from hpjax.training.network import Network, Outputs, Params, Stats
+
+Build = Callable[[Hparams], linen.Module]
+
+
+def linen_network(build: Build) -> Network:
+    """Returns the network of a function of ``h`` that gives a Linen module."""
+
+    def init(key: jax.Array, x: Any, h: Hparams) -> tuple[Params, Stats]:
+        call = _Call(build(h), train=False)
+        variables = dict(unboxed(call(call.module.init, key, (key, x))))
+        params = variables.pop("params", {})
+        training = _Call(build(h), train=True)
+        sown = {name for name in variables if _is_sown(training, key, {"params": params, **variables}, name, x)}
+        return params, {name: value for name, value in variables.items() if name not in sown}
+
+    def apply(key: jax.Array, params: Params, stats: Stats, x: Any, h: Hparams, train: bool) -> Outputs:
+        call = _Call(build(h), train)
+        kept = [] if train else list(stats)
+        with linen.intercept_methods(_telling) if train else nullcontext():
+            outputs, updated = call(
+                call.module.apply,
+                key,
+                ({"params": params, **stats}, x),
+                rngs=_streams(key),
+                mutable=core.DenyList(["params", *kept]),
+            )
+        after = {name: unboxed(updated[name]) if name in updated else value for name, value in stats.items()}
+        return Outputs(outputs, after, {name: value for name, value in updated.items() if name not in stats})
+
+    return Network(init, apply)
+
+
+def unboxed(variables: Mapping[str, Any]) -> Any:
+    """Returns variables without the boxes of ``with_partitioning`` and its like, which name the axes of a mesh."""
+
+    def value(leaf: Any) -> Any:
+        if not isinstance(leaf, core.meta.AxisMetadata):
+            return leaf
+        # ``unbox`` would apply the names to whatever mesh is current.
+        return unboxed(leaf.value if hasattr(leaf, "value") else leaf.unbox())
+
+    return jax.tree.map(value, variables, is_leaf=lambda leaf: isinstance(leaf, core.meta.AxisMetadata))
+
+
+def _streams(key: jax.Array) -> dict[str, jax.Array]:
+    """Returns the streams that a module may draw from: dropout has the key itself; any other name draws from params."""
+    return {"dropout": key, "params": jax.random.fold_in(key, 1)}
+
+
+class _Call:
+    """A call of a module, with the arguments that say whether it trains.
+
+    Attributes:
+      module: the module; where its ``__call__`` has no argument for that, its own fields say it.
+    """
+
+    def __init__(self, module: linen.Module, train: bool) -> None:
+        self._named = train_arguments(type(module).__call__, train)
+        fields: dict[str, Any] = {
+            name: on is train
+            for name, on in TRAIN_ARGUMENTS.items()
+            if not self._named and name in module.__dataclass_fields__ and _is_flag(getattr(module, name))
+        }
+        self.module = module.clone(**fields) if fields else module
+
+    def __call__(self, method: Callable[..., Any], key: jax.Array, arguments: tuple[Any, ...], **more: Any) -> Any:
+        """Calls a method of the module, such as ``apply``, that hands arguments on to the model's ``__call__``."""
+        call = type(self.module).__call__
+        named = self._named | key_arguments(call, key)
+        if type(self.module).__module__ != linen.transforms.__name__:
+            return method(*arguments, **named, **more)
+        # The arguments of nn.remat and nn.jit that are no arrays are told by position.
+        try:
+            return method(*arguments, *positional(call, named), **more)
+        except (jax.errors.TracerBoolConversionError, ValueError) as error:
+            if not named or (isinstance(error, ValueError) and "static_argnums" not in str(error)):
+                raise
+            places = {name: i for i, name in enumerate(inspect.signature(call).parameters) if name in self._named}
+            raise InputError(
+                "supervised.model",
+                type(self.module).__name__,
+                f"takes {', '.join(places)} as an array, since it is transformed, for example by nn.remat",
+                f"Write nn.remat(Model, static_argnums=({', '.join(map(str, places.values()))},)), where self is 0.",
+            ) from None
+
+
+def _is_flag(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _is_sown(call: _Call, key: jax.Array, variables: dict[str, Any], name: str, x: Any) -> bool:
+    """Returns whether a collection is only written to: the module runs without it, where it cannot be changed."""
+    rest = {other: value for other, value in variables.items() if other != name}
+
+    def outputs() -> Any:
+        mutable = core.DenyList(["params", name])
+        return call(call.module.apply, key, (rest, x), rngs=_streams(key), mutable=mutable)
+
+    try:
+        jax.eval_shape(outputs)
+    except Exception:
+        return False
+    return True
+
+
+def _telling(next_function: Any, args: Any, kwargs: Any, context: Any) -> Any:
+    """Calls a method of a layer; remarks if it is a layer that does something in training alone, and is off."""
+    layer = context.module
+    if context.method_name == "__call__":
+        rate = getattr(layer, "rate", getattr(layer, "dropout_rate", 0.0))
+        never = isinstance(rate, int | float) and rate == 0
+        for flag in ("use_running_average",) if never else ("use_running_average", "deterministic"):
+            own = getattr(layer, flag, None)
+            given = kwargs.get(flag, args[1] if isinstance(layer, linen.Dropout) and len(args) > 1 else None)
+            if own is True or given is True:
+                remark(
+                    f"{type(layer).__name__} at {'/'.join(layer.path) or 'the model itself'} has {flag}=True in "
+                    f"training. {SAYS_WHETHER_IT_TRAINS}"
+                )
+    return next_function(*args, **kwargs)

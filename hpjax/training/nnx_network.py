@@ -1,0 +1,88 @@
+"""NNX modules as pure functions of (params, stats)."""
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+from flax import nnx
+
+from hpjax.core.hparams import Hparams
+from hpjax.core.remarks import remark
+from hpjax.training.call_arguments import SAYS_WHETHER_IT_TRAINS, key_arguments, train_arguments
+from hpjax.training.network import Network, Outputs, Params, Stats
+
+
+def nnx_network(build: Callable[[Hparams, Any], Any]) -> Network:
+    """Returns the network of a function of ``h`` and ``rngs`` that gives an NNX module."""
+
+    def module(key: jax.Array, h: Hparams) -> Any:
+        # Sharding metadata names the axes of a mesh, and lanes have none.
+        with nnx.use_eager_sharding(False):  # type: ignore[no-untyped-call]
+            return build(h, nnx.Rngs(key))
+
+    def init(key: jax.Array, x: Any, h: Hparams) -> tuple[Params, Stats]:
+        return _parts(module(key, h))
+
+    def apply(key: jax.Array, params: Params, stats: Stats, x: Any, h: Hparams, train: bool) -> Outputs:
+        # Built at every call, since traced hyperparameters may be attributes of the module. Its fresh parameters are
+        # overwritten here, so that XLA drops their initialization.
+        built = module(key, h)
+        nnx.update(built, params)
+        nnx.update(built, stats)
+        if train:
+            built.train()
+        else:
+            built.eval()
+        nnx.reseed(built, default=key)
+        call = type(built).__call__
+        arguments: dict[str, Any] = {**train_arguments(call, train), **key_arguments(call, key)}
+        if "rngs" in inspect.signature(call).parameters:
+            arguments["rngs"] = nnx.Rngs(key)
+        before = _draws(built)
+        with nnx.use_eager_sharding(False), _sowing():  # type: ignore[no-untyped-call]
+            outputs = built(x, **arguments)
+        for layer, (path, count) in _draws(built).items():
+            # A layer that draws counts it, in a new array.
+            if train and "rngs" not in arguments and count is before[layer][1]:
+                remark(f"nnx.Dropout at {path} draws nothing in training. {SAYS_WHETHER_IT_TRAINS}")
+        return Outputs(outputs, *_stats_and_sown(built, stats))
+
+    return Network(init, apply)
+
+
+def _parts(built: Any) -> tuple[Params, Stats]:
+    """Returns the parameters and the other variables of a module, as nested dicts of arrays."""
+    params, _, stats = nnx.state(built, nnx.Param, nnx.RngState, ...)
+    return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+
+def _stats_and_sown(built: Any, before: Stats) -> tuple[Stats, dict[str, Any]]:
+    """Returns the variables that a module had before its call, and those that it sowed, by the names of their types."""
+    _, _, stats, sown = nnx.state(built, nnx.Param, nnx.RngState, lambda path, _: _holds(before, path), ...)
+    kinds = dict.fromkeys(type(variable) for _, variable in nnx.to_flat_state(sown))
+    by_kind = {kind: nnx.filter_state(sown, lambda _, v, kind=kind: type(v) is kind) for kind in kinds}
+    named = {nnx.variable_name_from_type(kind): nnx.to_pure_dict(state) for kind, state in by_kind.items()}
+    return nnx.to_pure_dict(stats), named
+
+
+def _holds(tree: Any, path: tuple[Any, ...]) -> bool:
+    """Returns whether nested dicts hold something at a path."""
+    return not path or (isinstance(tree, Mapping) and path[0] in tree and _holds(tree[path[0]], path[1:]))
+
+
+@contextmanager
+def _sowing() -> Iterator[None]:
+    """Silences the advice that ``sow`` be called within ``nnx.capture``: what a model sows is read from it here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Using 'Module.sow\(\)' outside", DeprecationWarning)
+        yield
+
+
+def _draws(built: Any) -> dict[int, tuple[str, Any]]:
+    """Returns for each dropout layer that is not off by its rate its path, and how often its stream was drawn from."""
+    layers = [(path, layer) for path, layer in nnx.iter_modules(built) if isinstance(layer, nnx.Dropout) and layer.rngs]
+    on = [(path, layer) for path, layer in layers if not isinstance(layer.rate, int | float) or layer.rate > 0]
+    return {id(layer): ("/".join(map(str, path)), layer.rngs.count.get_value()) for path, layer in on}

@@ -1,0 +1,368 @@
+"""Models as people write them: flags, streams, sow, boxes, remat, Equinox; against the libraries' own calls."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+import hpjax as hpx
+from hpjax.core.remarks import collecting_remarks
+from hpjax.training.call_arguments import TRAIN_ARGUMENTS
+from hpjax.training.model import network
+
+H = hpx.Hparams({"rate": 0.1})
+KEY = jax.random.key(3)
+STREAMS = {"dropout": KEY, "params": jax.random.fold_in(KEY, 1)}
+X = jax.random.normal(jax.random.key(0), (6, 4))
+Y = np.asarray(X[:, :3].argmax(1))
+CROSS_ENTROPY = optax.softmax_cross_entropy_with_integer_labels
+
+
+def outputs(model, train, stats=None):
+    net = network(model)
+    params, own = net.init(jax.random.key(1), X[:1], H)
+    return net.apply(KEY, params, own if stats is None else stats, X, H, train)
+
+
+def hints(model, **settings):
+    return [hint for hint in sweep(model, **settings).plan().hints if "cores" not in hint]
+
+
+def sweep(model, loss=CROSS_ENTROPY, spread="shard_map", optimizer=optax.sgd):
+    program = hpx.supervised(
+        model=model,
+        optimizer=lambda h: optimizer(h.rate),
+        loss=loss,
+        data=hpx.data.from_arrays(X, Y, valid=(X, Y), test=(X, Y)),
+        batch_size=6,
+        steps=2,
+    )
+    return hpx.Sweep(program, hpx.Space(rate=hpx.Choice(0.1, 0.3)), sampler=hpx.Grid(), spread=spread)
+
+
+def run(*args, **settings):
+    return sweep(*args, **settings).run(progress=False)
+
+
+def plain_losses(loss, params, rate=0.3, steps=2):
+    """The validation loss after steps of gradient descent on all examples."""
+    for _ in range(steps):
+        params = jax.tree.map(lambda p, g: p - rate * g, params, jax.grad(loss)(params))
+    return float(loss(params))
+
+
+def init_key():
+    return hpx.keys.purpose_key(hpx.keys.lane_key(0, 0), "init")
+
+
+# Whether it trains
+
+
+def linen_with(flag):
+    """A Linen model with a flag of that name."""
+    off = not TRAIN_ARGUMENTS[flag]
+    code = f"def call(self, x, *, {flag}={off}): return nn.Dropout(0.5)(x, deterministic={flag} is {off})"
+    scope = {"nn": nn}
+    exec(code, scope)
+    return type("Net", (nn.Module,), {"__call__": nn.compact(scope["call"])})()
+
+
+@pytest.mark.parametrize("flag", TRAIN_ARGUMENTS)
+def test_every_usual_flag_of_linen_and_nnx_is_understood(flag):
+    model = linen_with(flag)
+    expected = model.apply({}, X, **{flag: TRAIN_ARGUMENTS[flag]}, rngs=STREAMS)
+    np.testing.assert_array_equal(outputs(model, True).outputs, expected)
+    assert (expected != X).any()
+    np.testing.assert_array_equal(outputs(model, False).outputs, X)
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.drop = nnx.Dropout(0.5, rngs=rngs)
+
+    def call(self, x, **flags):
+        return self.drop(x, deterministic=flags[flag] is not TRAIN_ARGUMENTS[flag])
+
+    scope = {"call": call}
+    exec(f"def named(self, x, {flag}=None): return call(self, x, {flag}={flag})", scope)
+    Net.__call__ = scope["named"]
+    assert (outputs(lambda h, rngs: Net(rngs), True).outputs != X).any()
+    np.testing.assert_array_equal(outputs(lambda h, rngs: Net(rngs), False).outputs, X)
+
+
+class Fields(nn.Module):
+    """A model whose own field says whether it trains."""
+
+    training: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dropout(0.5, deterministic=not self.training)(x)
+
+
+def test_a_flag_that_is_a_field_of_the_module_is_set():
+    expected = Fields(training=True).apply({}, X, rngs=STREAMS)
+    np.testing.assert_array_equal(outputs(Fields(), True).outputs, expected)
+    np.testing.assert_array_equal(outputs(Fields(training=True), False).outputs, X)
+
+
+class Unusual(nn.Module):
+    layer: object
+
+    @nn.compact
+    def __call__(self, x, noisy=False):
+        return nn.Dense(3)(self.layer(not noisy)(x))
+
+
+class UnusualNnx(nnx.Module):
+    def __init__(self, rate, rngs):
+        self.drop, self.dense = nnx.Dropout(rate, rngs=rngs), nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x, noisy=False):
+        return self.dense(self.drop(x, deterministic=not noisy))
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        (Unusual(lambda off: nn.Dropout(0.5, deterministic=off)), "Dropout at Dropout_0 has deterministic=True in tr"),
+        (Unusual(lambda off: hpx.nn.Dropout(0.5, deterministic=off)), "has deterministic=True in training"),
+        (Unusual(lambda off: nn.BatchNorm(off)), "BatchNorm at BatchNorm_0 has use_running_average=True in training"),
+        (lambda h, rngs: UnusualNnx(0.5, rngs), "nnx.Dropout at drop draws nothing in training"),
+        (Unusual(lambda off: nn.Dropout(0.0, deterministic=off)), None),
+        (Unusual(lambda off: nn.Dropout(0.5, deterministic=False)), None),
+        (lambda h, rngs: UnusualNnx(0.0, rngs), None),
+    ],
+)
+def test_a_layer_that_stays_off_in_training_is_told(model, told):
+    found = hints(model)
+    assert [told in hint and "must be one of train, training" in hint for hint in found] == [True] * bool(told)
+
+
+def test_a_remark_outside_of_a_plan_is_dropped():
+    with collecting_remarks() as found:
+        outputs(Unusual(lambda off: nn.Dropout(0.5, deterministic=off)), True)
+        outputs(Unusual(lambda off: nn.Dropout(0.5, deterministic=off)), False)
+    assert len(found) == 1
+
+
+# Streams and keys
+
+
+class Noisy(nn.Module):
+    """Draws from a stream of its own, in training and in evaluation."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dropout(0.5)(x, deterministic=not train) + jax.random.normal(self.make_rng("latent"), x.shape)
+
+
+class Autoencoder(nn.Module):
+    """Takes the key as an argument, as Flax's example of a VAE does."""
+
+    @nn.compact
+    def __call__(self, x, z_rng):
+        return nn.Dense(3)(x) + jax.random.normal(z_rng, (len(x), 3))
+
+
+def test_streams_other_than_dropout_and_keys_as_arguments_are_given_in_training_and_evaluation():
+    for train in (True, False):
+        expected = Noisy().apply({}, X, train, rngs=STREAMS)
+        np.testing.assert_array_equal(outputs(Noisy(), train).outputs, expected)
+    params = Autoencoder().init(jax.random.key(1), X[:1], jax.random.key(2))
+    for train in (True, False):
+        expected = Autoencoder().apply(params, X, jax.random.fold_in(KEY, 4))
+        np.testing.assert_allclose(outputs(Autoencoder(), train).outputs, expected, rtol=1e-6)
+    assert run(Autoencoder()).best.predict(X).shape == (1, 6, 3)
+
+
+class AtCall(nnx.Module):
+    """Draws from streams that its call is given."""
+
+    def __init__(self, rngs):
+        self.drop, self.dense = nnx.Dropout(0.5), nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x, *, rngs, train=True):
+        return self.dense(self.drop(x, rngs=rngs, deterministic=not train))
+
+
+def test_an_nnx_model_that_takes_rngs_at_call_gets_them():
+    model = AtCall(nnx.Rngs(jax.random.key(1)))
+    for train in (True, False):
+        expected = model(X, rngs=nnx.Rngs(KEY), train=train)
+        np.testing.assert_array_equal(outputs(lambda h, rngs: AtCall(rngs), train).outputs, expected)
+
+
+# Sow
+
+
+class Sowing(nn.Module):
+    reduce: bool = False
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        more = {"reduce_fn": lambda a, b: a + b, "init_fn": lambda: 0.0} if self.reduce else {}
+        self.sow("losses", "aux", jnp.square(x).mean(), **more)
+        self.sow("intermediates", "x", x)
+        return nn.Dense(3)(nn.BatchNorm(not train)(x))
+
+
+class SowingNnx(nnx.Module):
+    def __init__(self, rngs):
+        self.dense = nnx.Linear(4, 3, rngs=rngs)
+
+    def __call__(self, x):
+        self.sow(nnx.Intermediate, "aux", jnp.square(x).mean())
+        return self.dense(x)
+
+
+@pytest.mark.parametrize("reduce", [False, True])
+def test_what_a_linen_model_sows_is_given_for_each_call_and_is_no_part_of_the_state(reduce):
+    for train in (True, False):
+        found = outputs(Sowing(reduce), train)
+        assert found.stats.keys() == {"batch_stats"}
+        (aux,) = jax.tree.leaves(found.sown["losses"])
+        np.testing.assert_allclose(aux, jnp.square(X).mean(), rtol=1e-6)
+        np.testing.assert_array_equal(found.sown["intermediates"]["x"][0], X)
+
+
+def test_a_model_that_sows_trains_like_one_that_does_not():
+    found = run(lambda h, rngs: SowingNnx(rngs)).last("valid/loss")
+    plain = run(lambda h, rngs: nnx.Linear(4, 3, rngs=rngs)).last("valid/loss")
+    np.testing.assert_array_equal(found, plain)
+    (aux,) = jax.tree.leaves(outputs(lambda h, rngs: SowingNnx(rngs), True).sown["intermediates"])
+    np.testing.assert_allclose(aux, jnp.square(X).mean(), rtol=1e-6)
+
+
+# Boxes and meshes
+
+
+def boxed(name):
+    kernel = {
+        "with_partitioning": lambda: nn.with_partitioning(nn.initializers.lecun_normal(), (None, "data")),
+        "with_logical_partitioning": lambda: nn.with_logical_partitioning(nn.initializers.lecun_normal(), ("a", "b")),
+    }[name]()
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.with_logical_constraint(nn.Dense(3, kernel_init=kernel)(x), ("batch", "b"))
+
+    return Net()
+
+
+class Sharded(nnx.Module):
+    def __init__(self, rngs):
+        kernel = nnx.with_partitioning(nnx.initializers.lecun_normal(), (None, "data"))
+        self.dense = nnx.Linear(4, 3, kernel_init=kernel, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dense(x)
+
+
+@pytest.mark.parametrize(
+    ("name", "spread"),
+    [("with_partitioning", "shard_map"), ("with_partitioning", "pmap"), ("with_logical_partitioning", "shard_map")],
+)
+def test_boxed_parameters_train_as_plain_ones(name, spread):
+    result = run(boxed(name), spread=spread)
+    assert [leaf[0] for leaf in result.leaves(1)] == [("params", "Dense_0", "bias"), ("params", "Dense_0", "kernel")]
+    params = nn.meta.unbox(boxed(name).init(init_key(), X[:1]))
+    loss = lambda params: CROSS_ENTROPY(boxed(name).apply(params, X), Y).mean()
+    assert result.last("valid/loss")[1, 0] == pytest.approx(plain_losses(loss, params), rel=1e-5)
+    restored = {"params": result[1].restore()["params"]}
+    np.testing.assert_allclose(boxed(name).apply(restored, X), result[1].predict(X)[0], rtol=1e-5)
+
+
+def test_sharding_metadata_of_nnx_is_ignored():
+    assert run(lambda h, rngs: Sharded(rngs)).statuses.tolist() == ["complete", "complete"]
+    assert outputs(lambda h, rngs: Sharded(rngs), True).outputs.shape == (6, 3)
+
+
+# Transformed modules
+
+
+class Flagged(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dropout(0.5, deterministic=not train)(x)
+
+
+@pytest.mark.parametrize("transform", [nn.remat, nn.jit])
+def test_a_transformed_model_is_told_whether_it_trains(transform):
+    model = transform(Flagged, static_argnums=(2,))()
+    np.testing.assert_array_equal(outputs(model, True).outputs, model.apply({}, X, True, rngs=STREAMS))
+    np.testing.assert_array_equal(outputs(model, False).outputs, X)
+    with pytest.raises(hpx.InputError, match=r"takes train as an array.*static_argnums=\(2,\)\), where self is 0"):
+        outputs(transform(Flagged)(), True)
+
+
+def test_remat_around_a_whole_model_changes_no_bit():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3)(nn.tanh(nn.Dense(4)(x)))
+
+    whole, plain = (run(model).last("valid/loss") for model in (nn.remat(Net)(), Net()))
+    np.testing.assert_array_equal(whole, plain)
+
+
+# Equinox
+
+
+class Stateful(eqx.Module):
+    """Batch normalization, whose state goes in and out, dropout, and an activation as a leaf."""
+
+    dense: eqx.nn.Linear
+    norm: eqx.nn.BatchNorm
+    drop: eqx.nn.Dropout
+    activation: object
+
+    def __init__(self, key):
+        self.dense = eqx.nn.Linear(4, 3, key=key)
+        self.norm = eqx.nn.BatchNorm(3, "batch", mode="batch")
+        self.drop, self.activation = eqx.nn.Dropout(0.5), jnp.tanh
+
+    def __call__(self, x, state, key):
+        x, state = self.norm(self.dense(x), state)
+        return self.drop(self.activation(x), key=key), state
+
+
+def test_an_equinox_model_with_state_and_dropout_is_called_as_its_documentation_says():
+    build = lambda h, key: eqx.nn.make_with_state(Stateful)(key)
+    model, state = build(H, jax.random.key(1))
+    call = jax.vmap(model, (0, None, 0), (0, None), axis_name="batch")
+    expected, after = call(X, state, jax.random.split(KEY, 6))
+    found = outputs(build, True)
+    np.testing.assert_allclose(found.outputs, expected, rtol=1e-6)
+    for leaf, other in zip(jax.tree.leaves(found.stats["state"]), jax.tree.leaves(after), strict=True):
+        np.testing.assert_allclose(leaf, other, rtol=1e-6)
+    quiet = eqx.nn.inference_mode(model)
+    expected, _ = jax.vmap(quiet, (0, None, 0), (0, None), axis_name="batch")(X, after, jax.random.split(KEY, 6))
+    np.testing.assert_allclose(outputs(build, False, found.stats).outputs, expected, rtol=1e-6)
+
+
+def test_an_equinox_model_trains_as_in_a_plain_loop():
+    result = run(lambda h, key: eqx.nn.MLP(4, 3, 8, 1, key=key))
+    params, static = eqx.partition(eqx.nn.MLP(4, 3, 8, 1, key=init_key()), eqx.is_inexact_array)
+    loss = lambda params: CROSS_ENTROPY(jax.vmap(eqx.combine(params, static))(X), Y).mean()
+    assert result.last("valid/loss")[1, 0] == pytest.approx(plain_losses(loss, params), rel=1e-5)
+    model = result[1].restore(like={"params": eqx.nn.MLP(4, 3, 8, 1, key=KEY)})["params"]
+    np.testing.assert_allclose(jax.vmap(model)(X), result[1].predict(X)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (eqx.nn.Linear(4, 3, key=KEY), r"is an Equinox module .* Write model=lambda h, key: Linear\(..., key=key\)"),
+        (lambda h: eqx.nn.Linear(4, 3, key=KEY), "is an Equinox module and needs key of the sweep"),
+        (lambda h, key: nn.Dense(3), "of h and key must give an Equinox module"),
+        (lambda h, rngs: nn.Dense(3), "of h and rngs must give an NNX module"),
+    ],
+)
+def test_a_module_of_another_library_is_refused_with_what_to_type(model, message):
+    with pytest.raises(hpx.InputError, match=message):
+        hints(model)
