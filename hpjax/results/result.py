@@ -44,6 +44,10 @@ class Result(TrialTable):
     value; where a scheduler changed them, the last ones), ``first_hparams``, ``lineage``; the int arrays (trials,)
     ``rounds``, ``groups``, ``waves``, ``widths``; ``lane_status`` and ``lane_step``, (trials, replicates).
 
+    A result pickles with its trials, without the program and its data: the copy tests and predicts no more, for which
+    ``sweep.models(result)`` is. Final states are pickled where they are in memory; where they are in a directory the
+    copy reads them there.
+
     ``len(result)`` is the number of trials, ``result[7]`` one of them, and iterating gives them all.
 
     Example:
@@ -56,6 +60,12 @@ class Result(TrialTable):
         super().__init__(**vars(read_table(store, manifest)))
         self._store, self.manifest, self._models_of = store, manifest, models
         self._predictors: dict[int, Callable[[Any], Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_models_of", "_predictors")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _models_of=None, _predictors={})
 
     def __iter__(self) -> Iterator[Trial]:
         return (Trial(self, trial) for trial in range(len(self)))
@@ -213,7 +223,10 @@ class Result(TrialTable):
     def _models(self, method: str) -> Models:
         """Returns the trained models, for a method of this name."""
         if self._models_of is None:
-            raise RunError(f"{method}() needs the program: call it on the result that sweep.run(directory) returns.")
+            raise RunError(
+                f"{method}() needs the program, which a result has neither from hpx.load nor from a pickle: call it on "
+                "the result that sweep.run(directory) returns. Or write sweep.models(result), which predicts and tests."
+            )
         return self._models_of(self)
 
     @property

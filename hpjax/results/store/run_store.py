@@ -48,6 +48,10 @@ class Store(RunReader):
         # Also where nobody calls close(): an open connection that is garbage makes Python 3.13 warn.
         self._ended = weakref.finalize(self, _end, database, lock)
 
+    def __reduce__(self) -> Any:
+        ends = [seconds for (seconds,) in self._read("SELECT seconds FROM finished")]
+        return _copy, (self.directory, self.states, self.compilations(), ends)
+
     def close(self) -> None:
         """Closes the database and lets others write to the directory; does nothing the second time."""
         self._ended()
@@ -111,11 +115,11 @@ class Store(RunReader):
             raise
 
     @classmethod
-    def following(cls, directory: Path, content: str | None) -> "Store":
+    def following(cls, directory: Path | None, content: str | None) -> "Store":
         """Returns the store of a host that does not write: a database in memory, states that another host writes.
 
         Args:
-          directory: the run directory.
+          directory: the run directory, None for a run that is kept in memory.
           content: what ``dump`` returned on the host that writes, None for a new run.
         """
         store = cls(connected(":memory:"), directory, follows=True)
@@ -314,6 +318,24 @@ class Store(RunReader):
           seconds: the duration of the run.
         """
         self._db.execute("INSERT INTO finished VALUES (?)", (seconds,))
+
+
+def _copy(directory: Path | None, states: States, compilations: Mapping[int, float], ends: Iterable[float]) -> Store:
+    """Returns a pickled store of a result: its final states, without the trials and curves that the result has itself.
+
+    Args:
+      directory: the run directory, which need not be there.
+      states: the final states.
+      compilations: group to the seconds that compiling it took.
+      ends: how long the run took, each time that it was finished.
+    """
+    store = Store.following(directory, None)
+    store.states = states
+    for group, seconds in compilations.items():
+        store.add_compilation(group, seconds)
+    for seconds in ends:
+        store.finish(seconds)
+    return store
 
 
 def _dtype(array: Array) -> str:

@@ -1,13 +1,14 @@
 """The plan: groups × width × devices × segments, known before anything trains. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from hpjax.core.arrays import ceil_div
 from hpjax.core.format import show
 from hpjax.core.program import TrialLength
+from hpjax.core.records import jsonable
 from hpjax.core.space import Point
 from hpjax.engine.shapes import ProgramShapes
 from hpjax.engine.tracing import Verdict
@@ -37,6 +38,11 @@ class Group:
         return ", ".join(f"{name}={show(value)}" for name, value in self.static.items()) or "-"
 
 
+def _by_name(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns hyperparameters, name to value, with functions by their names."""
+    return {name: jsonable(value) for name, value in values.items()}
+
+
 def next_stop(step: int, last: int, eval_every: int, segment: int | None, block: int | None) -> tuple[int, bool]:
     """Returns where the segment that begins at ``step`` ends, and whether it ends with an evaluation.
 
@@ -58,7 +64,8 @@ def next_stop(step: int, last: int, eval_every: int, segment: int | None, block:
 class Plan:
     """What a sweep will do, known before it does it; ``print(plan)`` shows it in full.
 
-    Groups and trials are those of the rounds that are planned so far.
+    Groups and trials are those of the rounds that are planned so far. A plan pickles, with functions among the
+    hyperparameters by their names.
 
     Attributes:
       rounds: how many trials each round has, those to come included.
@@ -104,6 +111,12 @@ class Plan:
     hints: tuple[str, ...] = ()
     stream: str = ""
     block: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        points = tuple(map(_by_name, self.points))
+        groups = tuple(replace(each, static=_by_name(each.static)) for each in self.groups)
+        shapes = tuple(each._replace(tree=None) for each in self.shapes)
+        return vars(self) | {"points": points, "groups": groups, "shapes": shapes}
 
     @property
     def trials(self) -> int:
