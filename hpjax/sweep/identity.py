@@ -1,6 +1,7 @@
 """The identity of a sweep: what decides the bits of a run, as its manifest records it."""
 
 import hashlib
+import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -143,7 +144,9 @@ def digests(spec: SweepSpec, plan: Plan) -> Digests:
     of_data = {name: hashlib.sha256() for name in splits}
     for name, split in splits.items():
         if isinstance(split, Stream):  # a stream has no end: its name and its first batch stand for it
-            of_data[name].update(f"stream {split.name} {_code_of(split, 'factory', split.factory)}".encode())
+            of_data[name].update(
+                f"stream {split.name} {_code_of(split, 'factory', *_code_alone(split.factory))}".encode()
+            )
         for array in jax.tree.leaves(first_batch_of(split)):
             _hash_array(of_data[name], array)
     return Digests(_short_digest(code), {name: _short_digest(hashed) for name, hashed in of_data.items()})
@@ -170,6 +173,22 @@ def _code_of(holder: Any, key: str, *functions: Any) -> str:
     if key not in known:
         known[key] = code_digest(*functions)
     return known[key]
+
+
+def _code_alone(function: Any) -> list[Any]:
+    """Returns the code of a function and the plain values that it is given, or the class of a callable object.
+
+    Other objects do not count: a loader may count what it has read.
+    """
+    given: list[Any] = []
+    while isinstance(function, partial):
+        given += [*function.args, *function.keywords.values()]
+        function = function.func
+    function = getattr(function, "__func__", function)
+    if not isinstance(function, FunctionType):
+        return [type(function)]
+    given += [*(function.__defaults__ or ()), *inspect.getclosurevars(function).nonlocals.values()]
+    return [function.__code__, *(each for each in given if isinstance(each, bool | int | float | str | bytes))]
 
 
 def _kept_code(program: Program, text: str, jaxpr: Any) -> str:
