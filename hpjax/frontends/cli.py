@@ -287,8 +287,11 @@ def plot(directory: Path, out: Path | None) -> None:
     "--params", type=click.Path(path_type=Path), help="Parameters of one trial instead, to .safetensors or .msgpack."
 )
 @click.option("--trial", type=int, help="With --params: its id; by default the best one's.")
+@click.option("--name", help="With --optuna: the name of the study, hpjax by default.")
 @click.option("--out", type=click.Path(path_type=Path), help="The file; by default DIR/results.csv or DIR/optuna.log.")
-def export(directory: Path, kind: str, params: Path | None, trial: int | None, out: Path | None) -> None:
+def export(
+    directory: Path, kind: str, params: Path | None, trial: int | None, name: str | None, out: Path | None
+) -> None:
     """Write the trials of a run, or the parameters of one, for other tools."""
     from hpjax.results.result import load
 
@@ -299,6 +302,11 @@ def export(directory: Path, kind: str, params: Path | None, trial: int | None, o
         return
     if trial is not None:
         raise InputError("--trial", trial, "needs --params, the file to write", "Add --params best.safetensors.")
+    if name is not None and kind != "optuna":
+        raise InputError("--name", name, "needs --optuna, since it names the study", "Add --optuna.")
     out = out or directory / ("results.csv" if kind == "csv" else "optuna.log")
-    (result.to_csv if kind == "csv" else result.to_optuna)(out)
+    if kind == "csv":
+        result.to_csv(out)
+    else:
+        result.to_optuna(out, name or "hpjax")
     click.echo(str(out))

@@ -136,10 +136,13 @@ class Result(TrialTable):
     def to_optuna(self, path: str | Path, name: str = "hpjax") -> None:
         """Writes the trials as a study of Optuna into a journal file, which ``optuna-dashboard`` opens.
 
-        Complete trials are complete in Optuna, stopped ones pruned, diverged ones failed. Needs Optuna.
+        Complete trials are complete in Optuna, stopped ones pruned with their last value, diverged ones failed. The
+        study has the domains of the space, the objective's metric as the name of its value, and the sampler, scheduler
+        and seed as attributes. Needs Optuna.
 
         Args:
-          path: the journal, ``optuna.storages.JournalStorage``; where it exists, the study is added to it.
+          path: the journal, ``optuna.storages.JournalStorage``; where it exists, the study is added to it. It is
+            written whole or not at all.
           name: the name of the study.
 
         Raises:
@@ -149,7 +152,9 @@ class Result(TrialTable):
         # Imports the sampler for Optuna and with it JAX, which nothing else here needs.
         from hpjax.results import optuna_export
 
-        optuna_export.write(self, path, name)
+        sweep = self.manifest.sweep
+        about = {"sampler": sweep.sampler, "scheduler": sweep.scheduler, "seed": sweep.seed}
+        optuna_export.write(self, path, name, about)
 
     def plot(self, *names: str, path: str | Path | None = None) -> Any:
         """Draws the objective's curves, and the value by which trials rank against each hyperparameter.

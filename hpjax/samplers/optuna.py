@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -208,10 +209,12 @@ def _seeded(sampler: Any, seed: int) -> Any:
 
 @contextmanager
 def silent(optuna: Any) -> Iterator[None]:
-    """Silences Optuna's message that a study was created."""
+    """Silences Optuna's messages that a study was created, and that names of metrics may change some day."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
     finally:
         optuna.logging.set_verbosity(level)
