@@ -16,6 +16,8 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.extend import random
 
+from hpjax.core.fallback import warn_once
+
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
 DTYPES = {8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32}
@@ -110,12 +112,16 @@ def _on_cpus(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array]) -
     """Returns a function that uses our kernel on CPUs and JAX's elsewhere.
 
     It uses JAX's on CPUs, too, where a draw has 2³² elements or more, beyond the counters of one word, and where the
-    user has set ``jax_threefry_partitionable`` to False, for which JAX counts in another order.
+    option ``jax_threefry_partitionable`` is False, for which JAX counts in another order, or missing, so that the order
+    is not known. A warning tells of each once.
     """
 
     def chosen(key: jax.Array, *arguments: Any) -> jax.Array:
-        partitionable = getattr(jax.config, "jax_threefry_partitionable")  # noqa: B009  mypy does not know it
-        if not partitionable or any(isinstance(each, tuple) and prod(each) >= 2**32 for each in arguments):
+        partitionable = getattr(jax.config, "jax_threefry_partitionable", None)
+        large = any(isinstance(each, tuple) and prod(each) >= 2**32 for each in arguments)
+        if large or not partitionable:
+            reason = "a draw has 2³² numbers or more" if large else f"jax_threefry_partitionable is {partitionable}"
+            warn_once(f"threefry: {reason}, so JAX's own kernels draw, which compile and run more slowly on CPUs.")
             return theirs(key, *arguments)
         found: jax.Array = lax.platform_dependent(
             key, cpu=lambda key: ours(key, *arguments), default=lambda key: theirs(key, *arguments)

@@ -3,8 +3,8 @@
 Parts of JAX used here that its documentation does not promise, as they are in jax 0.10.2 (the oldest that hpjax takes)
 to 0.12:
 
-- ``Compiled.memory_analysis()`` and its ``*_size_in_bytes`` fields. Fallback: where it gives None, ``Compiled.bytes``
-  is None, and the planner goes by the size of the lanes alone.
+- ``Compiled.memory_analysis()`` and its ``*_size_in_bytes`` fields. Fallback: where they are missing,
+  ``Compiled.bytes`` is None, the planner goes by the size of the lanes alone, and a warning tells once.
 """
 
 import os
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from hpjax.core.fallback import warn_once
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Arrays, Program
 from hpjax.engine import sharding
@@ -46,16 +47,21 @@ class Compiled:
 
     @property
     def bytes(self) -> int | None:
-        """The bytes of device memory that a call needs, by XLA's analysis; None where XLA gives none.
+        """The bytes of device memory that a call needs, by XLA's analysis; None, and a warning, where XLA gives none.
 
         They are those of the arguments, the outputs and the intermediate values, without outputs that reuse the memory
         of an argument.
         """
-        found = self.segment.memory_analysis()
-        if found is None:
+        try:
+            found = self.segment.memory_analysis()  # None on platforms that do not analyse
+            total = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+            return int(total - found.alias_size_in_bytes)
+        except AttributeError as error:
+            warn_once(
+                f"memory_analysis: jax {jax.__version__} does not say how much memory a compiled program takes on this "
+                f"platform ({error}). A width that is too large shows only when it runs."
+            )
             return None
-        total = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
-        return int(total - found.alias_size_in_bytes)
 
     @cached_property
     def permute(self) -> Any:

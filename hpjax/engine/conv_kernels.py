@@ -7,8 +7,8 @@ as often as the originals.
 Each takes the operands of a primitive and its parameters: ``conv_general_dilated``, ``reduce_window_sum``,
 ``reduce_window_max`` and ``select_and_scatter_add``. The names of these parameters are internals of JAX; those used
 here are the same in jax 0.10.2 (the oldest that hpjax takes) to 0.12. Fallback: where one is missing, ``params[...]``
-raises KeyError, and ``lowering`` leaves the operation unchanged, as it does where a function returns None because the
-original is faster or the case is rare.
+raises KeyError, and ``lowering`` leaves the operation unchanged and warns once, as it does where a function raises
+NotRewrittenError because the original is faster or the case is rare.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,6 +23,10 @@ from jax import lax
 
 # The most slices that an operation is written in: with more, a program takes longer to compile than it saves.
 MOST_SLICES = 64
+
+
+class NotRewrittenError(Exception):
+    """Raised where an operation stays as it is; the message is the reason, as the end of a sentence."""
 
 
 class Windows(NamedTuple):
@@ -76,8 +80,14 @@ def _padded(x: jax.Array, fill: Any, borders: Sequence[tuple[int, int, int]]) ->
     return lax.pad(x, jnp.asarray(fill, x.dtype), borders) if any(map(any, borders)) else x
 
 
-def convolution(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]) -> jax.Array | None:
-    """Returns a convolution over any number of axes: strided, padded, dilated, grouped, depthwise or transposed."""
+def convolution(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]) -> jax.Array:
+    """Returns a convolution over any number of axes: strided, padded, dilated, grouped, depthwise or transposed.
+
+    Raises:
+      NotRewrittenError: it is grouped by examples, or has a large window and many of these.
+    """
+    if params["batch_group_count"] != 1:
+        raise NotRewrittenError("it is grouped by examples, as the gradient of a grouped convolution")
     # Channels last, (examples, ..., channels), and the kernel as (..., channels / groups, outputs): then the product
     # over channels is a matrix product without a transpose.
     axes, groups = params["dimension_numbers"], params["feature_group_count"]
@@ -91,8 +101,6 @@ def convolution(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]) -> jax.A
     )
     gaps = (1, *params["lhs_dilation"], 1)
     count = windows.counts([(size - 1) * gap + 1 for size, gap in zip(x.shape, gaps, strict=True)])
-    if params["batch_group_count"] != 1 or 0 in (*x.shape, *kernel.shape, *count):
-        return None
     dtype = params["preferred_element_type"] or x.dtype
     dot = partial(_product, groups=groups, precision=params["precision"], dtype=dtype)
     flat = kernel.reshape(-1, *kernel.shape[-2:])
@@ -118,7 +126,7 @@ def convolution(lhs: jax.Array, rhs: jax.Array, params: dict[str, Any]) -> jax.A
             whole = flat.reshape(1, -1, flat.shape[-1])
             y = jnp.stack([dot([part.reshape(len(x), -1)], whole) for part in parts], 1)
         else:
-            return None
+            raise _too_large(len(flat))
     y = y.reshape(*count[:-1], -1)
     # Back to the order of axes that the primitive was asked for.
     places = (axes.out_spec[0], *axes.out_spec[2:], axes.out_spec[1])
@@ -185,11 +193,13 @@ def _product(parts: list[jax.Array], kernel: jax.Array, groups: int, precision: 
     return found
 
 
-def sum_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array | None:
-    """Returns the sum of each window."""
+def sum_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array:
+    """Returns the sum of each window.
+
+    Raises:
+      NotRewrittenError: the windows are large and overlap, or the input has gaps.
+    """
     windows = _pooling(x, params)
-    if windows is None:
-        return None
     count = windows.counts(x.shape)
     if windows.tile(count):
         return windows.tiles(x, 0, count).sum(_inner(x.ndim))
@@ -197,36 +207,49 @@ def sum_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array | None:
     return sum(slices[1:], start=slices[0])
 
 
-def max_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array | None:
-    """Returns the largest number of each window; of equal ones the first gets the gradient, as in XLA."""
+def max_pool(x: jax.Array, params: dict[str, Any]) -> jax.Array:
+    """Returns the largest number of each window; of equal ones the first gets the gradient, as in XLA.
+
+    Raises:
+      NotRewrittenError: the windows are large, the input has gaps, or its numbers are integers.
+    """
     windows = _pooling(x, params)
-    if windows is None or not jnp.issubdtype(x.dtype, jnp.floating) or prod(windows.shape) > MOST_SLICES:
-        return None
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise NotRewrittenError(f"its numbers are {x.dtype}")
+    if prod(windows.shape) > MOST_SLICES:
+        raise _too_large(prod(windows.shape))
     found: jax.Array = _max_pool(windows, x)
     return found
 
 
-def max_pool_gradient(source: jax.Array, x: jax.Array, params: dict[str, Any]) -> jax.Array | None:
-    """Returns the gradient of ``max_pool`` with respect to ``x``, from ``source``, that with respect to its result."""
-    # Only the choice of the largest number is known here.
+def max_pool_gradient(source: jax.Array, x: jax.Array, params: dict[str, Any]) -> jax.Array:
+    """Returns the gradient of ``max_pool`` with respect to ``x``, from ``source``, that with respect to its result.
+
+    Raises:
+      NotRewrittenError: as for ``max_pool``, or it is the gradient of another choice.
+    """
     if params["select_prim"].name != "ge":
-        return None
+        raise NotRewrittenError("it does not choose the largest number")
     ones = (1,) * x.ndim
     pool = partial(max_pool, params={**params, "base_dilation": ones, "window_dilation": ones})
-    if jax.eval_shape(pool, x) is None:
-        return None
     gradient: jax.Array = jax.vjp(pool, x)[1](source)[0]
     return gradient
 
 
-def _pooling(x: jax.Array, params: dict[str, Any]) -> Windows | None:
-    """Returns the windows of a pooling, or None where the original is better."""
+def _pooling(x: jax.Array, params: dict[str, Any]) -> Windows:
+    """Returns the windows of a pooling. Raises ``NotRewrittenError`` where the original is better."""
     names = ("window_dimensions", "window_strides", "padding", "window_dilation")
     shape, strides, padding, dilation = (tuple(params[name]) for name in names)
     windows = Windows(shape, strides, padding, dilation)
-    count = windows.counts(x.shape)
-    known = max(params["base_dilation"]) == 1 and 0 not in count
-    return windows if known and (windows.tile(count) or prod(shape) <= MOST_SLICES) else None
+    if max(params["base_dilation"]) > 1:
+        raise NotRewrittenError("its input has gaps, as in the gradient of pooling with strides")
+    if not windows.tile(windows.counts(x.shape)) and prod(shape) > MOST_SLICES:
+        raise _too_large(prod(shape))
+    return windows
+
+
+def _too_large(places: int) -> NotRewrittenError:
+    return NotRewrittenError(f"a window of {places} places takes longer to compile than it saves")
 
 
 def _inner(axes: int) -> tuple[int, ...]:

@@ -4,27 +4,33 @@ This is the only file that takes jaxprs apart and builds them anew, so that a ne
 It relies on, as they are in jax 0.10.2 (the oldest that hpjax takes) to 0.12:
 
 - ``jax.extend.core``: ``ClosedJaxpr`` (in 0.12 the same class as ``Jaxpr``), ``Literal``, ``jaxpr_as_fun``,
-  ``jaxprs_in_params``, and ``Jaxpr.replace`` and ``debug_info.with_unknown_names``, which are not documented.
-  No fallback: without them the import or the first rewritten call raises. Until this file is mended,
-  ``Sweep(kernels="xla")`` avoids the call.
-- the names of primitives, the keys of ``KERNELS`` and ``CALLS``. ``jit`` is so called since jax 0.7 (before, ``pjit``).
-  Fallback: a primitive of another name is evaluated unchanged.
-- the parameters of these primitives. Fallback: where one is missing, the operation is evaluated unchanged.
-  ``num_consts`` of ``scan`` is missing since jax 0.12, so that there convolutions in a user's scan are not rewritten.
+  ``jaxprs_in_params``. No fallback: they are documented, and without them the import raises.
+- ``Jaxpr.replace`` and ``debug_info.with_unknown_names``, which are not documented. Fallback: the function as it was.
+- the names of primitives, the keys of ``KERNELS`` and ``CALLS``. Fallback: a primitive of another name is evaluated
+  unchanged.
+- the parameters of these primitives: ``scan`` has ``ft_in`` since 0.12, and ``num_consts`` and ``num_carry`` before.
+  Fallback: where one is missing, the operation is evaluated unchanged.
 
 Whatever a kernel returns must have the shapes and dtypes of the original; else that is evaluated unchanged, too.
+Of every convolution or pooling that is not rewritten, for one of these reasons or for one of a kernel's own, a warning
+tells once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
 
+from hpjax.core.fallback import warn_once
 from hpjax.engine import conv_kernels
+from hpjax.engine.conv_kernels import NotRewrittenError
+from hpjax.engine.primitives import primitive_names
 
 _on: ContextVar[bool] = ContextVar("lowering", default=False)
 
@@ -52,23 +58,58 @@ def lowered(function: Callable[..., Any]) -> Callable[..., Any]:
         if not _on.get():
             return function(*args)
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-        found = _evaluate(closed, jax.tree.leaves(args))
+        try:
+            found = _evaluate(closed, jax.tree.leaves(args))
+        except AttributeError as error:
+            _warn("convolutions and pooling", _not_known(error))
+            return function(*args)
         return jax.tree.unflatten(jax.tree.structure(shapes), found)
 
     return rewritten
 
 
 def has_windows(closed: core.ClosedJaxpr) -> bool:
-    """Returns whether a jaxpr, or one within it, has an operation that can be rewritten."""
+    """Returns whether a jaxpr, or one within it, has convolutions or pooling.
+
+    Warns once of each of these that this version of JAX computes by a primitive that is not known here.
+    """
+    for name in _renamed():
+        _warn(name, f"jax {jax.__version__} has another name for it")
     return _has_windows(closed.jaxpr)
 
 
 def _has_windows(jaxpr: core.Jaxpr) -> bool:
-    return any(
-        equation.primitive.name in KERNELS
-        or (equation.primitive.name in CALLS and any(map(_has_windows, core.jaxprs_in_params(equation.params))))
-        for equation in jaxpr.eqns
+    return not primitive_names(jaxpr).isdisjoint(KERNELS)
+
+
+@cache
+def _renamed() -> list[str]:
+    """Returns the primitives of ``KERNELS`` to which the public functions for them do not lead."""
+    window: tuple[Any, ...] = ((1, 2, 2, 1), (1, 1, 1, 1), "VALID")
+
+    def largest(x: jax.Array) -> jax.Array:
+        found: jax.Array = lax.reduce_window(x, -jnp.inf, lax.max, *window)
+        return found
+
+    public: dict[str, Callable[[jax.Array], jax.Array]] = {
+        "conv_general_dilated": lambda x: lax.conv_general_dilated(x, x, (1, 1), "VALID"),
+        "reduce_window_sum": lambda x: lax.reduce_window(x, 0.0, lax.add, *window),
+        "reduce_window_max": largest,
+        "select_and_scatter_add": jax.grad(lambda x: largest(x).sum()),
+    }
+    x = jax.ShapeDtypeStruct((1, 2, 2, 1), jnp.float32)
+    return [name for name, use in public.items() if name not in primitive_names(jax.make_jaxpr(use)(x).jaxpr)]
+
+
+def _warn(what: str, reason: str) -> None:
+    warn_once(
+        f"{what}: not rewritten to matrix products, and slow under vmap, because {reason}. "
+        'With Sweep(kernels="xla") nothing is rewritten, and nothing said.'
     )
+
+
+def _not_known(error: Exception) -> str:
+    return f"jax {jax.__version__} is not known to hpjax here ({type(error).__name__}: {error})"
 
 
 def _evaluate(closed: core.ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
@@ -89,21 +130,37 @@ def _evaluate(closed: core.ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
 
 def _evaluate_equation(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[Any]) -> list[Any]:
     """Returns the outputs of one equation of a jaxpr, rewritten where that is possible."""
-    name = equation.primitive.name
-    found: Any = None
+    name, inner = equation.primitive.name, core.jaxprs_in_params(equation.params)
+    shapes: list[Any] = [v.aval for v in (*equation.invars, *equation.outvars)]
+    # Nothing is lost where there is nothing to compute.
+    if (name in KERNELS and not any(0 in x.shape for x in shapes)) or any(map(_has_windows, inner)):
+        try:
+            return _rewrite(equation, args)
+        except NotRewrittenError as reason:
+            _warn(name if name in KERNELS else f"convolutions and pooling within {name}", str(reason))
+    return _evaluate_unchanged(jaxpr, equation, args)
+
+
+def _rewrite(equation: core.JaxprEqn, args: list[Any]) -> list[Any]:
+    """Returns the outputs of one equation that has windows, rewritten.
+
+    Raises:
+      NotRewrittenError: that is not possible, or not worth it.
+    """
+    name, params = equation.primitive.name, equation.params
     try:
         if name in KERNELS:
-            one = KERNELS[name](*args, equation.params)
-            found = None if one is None else [one]
-        elif name in CALLS and any(map(_has_windows, core.jaxprs_in_params(equation.params))):
-            found = CALLS[name](equation.params, args)
-    except (AttributeError, KeyError):  # a parameter that this version of JAX calls otherwise
-        found = None
-    # A kernel may also give None, where the original is better, as for very large windows.
+            found = [KERNELS[name](*args, params)]
+        elif name in CALLS:
+            found = CALLS[name](params, args)
+        else:
+            raise NotRewrittenError(f"{name} is not looked into")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # another version of JAX
+        raise NotRewrittenError(_not_known(error)) from error
     wanted: list[Any] = [v.aval for v in equation.outvars]
-    if found is None or [(x.shape, x.dtype) for x in found] != [(a.shape, a.dtype) for a in wanted]:
-        found = _evaluate_unchanged(jaxpr, equation, args)
-    return list(found)
+    if [(x.shape, x.dtype) for x in found] != [(a.shape, a.dtype) for a in wanted]:
+        raise NotRewrittenError("it would have other shapes or dtypes")
+    return found
 
 
 def _evaluate_unchanged(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[Any]) -> list[Any]:
@@ -127,10 +184,10 @@ def _jit(params: dict[str, Any], args: list[Any]) -> list[Any]:
     return _evaluate(params["jaxpr"], args)
 
 
-def _remat(params: dict[str, Any], args: list[Any]) -> list[Any] | None:
+def _remat(params: dict[str, Any], args: list[Any]) -> list[Any]:
     # Within a gradient the jaxpr is that of the backward pass already, with barriers that must stay.
     if params["differentiated"]:
-        return None
+        raise NotRewrittenError("its gradient was taken before, which leaves barriers in it")
     inner = core.ClosedJaxpr(params["jaxpr"], ())
     again = jax.checkpoint(
         lambda *args: _evaluate(inner, args), prevent_cse=params["prevent_cse"], policy=params["policy"]
@@ -170,7 +227,7 @@ def _while(params: dict[str, Any], args: list[Any]) -> list[Any]:
     )
 
 
-KERNELS: dict[str, Callable[..., jax.Array | None]] = {
+KERNELS: dict[str, Callable[..., jax.Array]] = {
     "conv_general_dilated": conv_kernels.convolution,
     "reduce_window_sum": conv_kernels.sum_pool,
     "reduce_window_max": conv_kernels.max_pool,
@@ -178,10 +235,9 @@ KERNELS: dict[str, Callable[..., jax.Array | None]] = {
 }
 # The primitives that hold other jaxprs. Functions with derivatives of their own (custom_jvp, custom_vjp) are not among
 # them: rewritten, they would lose these.
-CALLS: dict[str, Callable[..., list[Any] | None]] = {
+CALLS: dict[str, Callable[..., list[Any]]] = {
     "jit": _jit,
     "remat2": _remat,
-    "checkpoint": _remat,
     "scan": _scan,
     "cond": _cond,
     "while": _while,

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from hpjax.core.fallback import warn_once
 from hpjax.core.hashing import digest
 
 
@@ -34,17 +35,26 @@ def setup() -> None:
     Example:
       >>> hpx.setup()  # doctest: +SKIP
     """
-    # getattr, because mypy does not know options of JAX, and an option that is gone shall not stop a run.
+    # getattr, because mypy does not know options of JAX.
     given = getattr(jax.config, "jax_num_cpu_devices", -1)
     flags = os.environ.get("XLA_FLAGS", "")
     if given == -1 and "JAX_NUM_CPU_DEVICES" not in os.environ and "host_platform_device_count" not in flags:
         with suppress(RuntimeError):  # JAX is in use already; then the plan advises to call this earlier
-            jax.config.update("jax_num_cpu_devices", cores())
+            _set("jax_num_cpu_devices", cores(), "one device computes on all cores, which is slow for small models")
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         # One folder for each kind of processor: home directories are shared between machines, and a program compiled
         # for another processor may crash.
-        jax.config.update("jax_compilation_cache_dir", str(folder() / "xla" / fingerprint(processor())))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+        cache = str(folder() / "xla" / fingerprint(processor()))
+        _set("jax_compilation_cache_dir", cache, "compiled programs are not kept for the next run")
+        _set("jax_persistent_cache_min_compile_time_secs", 0.3, "programs that compile fast are compiled in every run")
+
+
+def _set(option: str, value: Any, otherwise: str) -> None:
+    """Sets an option of JAX; where this version has none of that name, warns once of what follows."""
+    try:
+        jax.config.update(option, value)
+    except AttributeError:
+        warn_once(f"{option}: jax {jax.__version__} has no such option, so {otherwise}.")
 
 
 def folder() -> Path:

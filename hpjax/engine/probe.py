@@ -1,6 +1,5 @@
 """Abstract tracing of a program: finds out its shapes, or why it cannot train. Nothing is compiled or computed."""
 
-import re
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from hpjax.core.remarks import collecting_remarks
 from hpjax.engine.flops import mark, parts
 from hpjax.engine.lane import reported_metrics, settled
 from hpjax.engine.lowering import has_windows
+from hpjax.engine.primitives import primitive_names
 from hpjax.engine.shapes import ProgramShapes, is_key
 from hpjax.engine.state_tree import StateTree, arrays_of, difference, split_state
 
@@ -28,8 +28,8 @@ Parts = tuple[StateTree, Sequence[jax.Array]]
 # In place of a hyperparameter's name, for a checked value that is computed from hyperparameters.
 DERIVED = ""
 
-# The names of matrix decompositions in a printed jaxpr.
-DECOMPOSITIONS = ("geqrf", "qr", "householder_product", "eigh", "eig", "svd", "schur", "lu", "cholesky")
+# The primitives of matrix decompositions.
+DECOMPOSITIONS = {"geqrf", "qr", "householder_product", "eigh", "eig", "svd", "schur", "lu", "cholesky"}
 
 
 def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> ProgramShapes:
@@ -72,7 +72,6 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
     tracers = [path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(h)]
     names = {name for name, v in zip(tracers, traced.jaxpr.invars, strict=False) if id(v) in used}
     count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
-    text = str(traced.jaxpr)
     _, step, evaluation = parts(traced.jaxpr)
     return ProgramShapes(
         state=state,
@@ -86,12 +85,12 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
         # it: attribute access alone says nothing of a tracer, which is often read only to be passed on.
         reads=frozenset(names | read.difference(tracers)),
         checks=tuple(dict.fromkeys((name, check._replace(value=None)) for name, check in checks)),
-        lapack=re.search(rf"= ({'|'.join(DECOMPOSITIONS)})\b", text) is not None,
+        lapack=not primitive_names(traced.jaxpr).isdisjoint(DECOMPOSITIONS),
         windows=has_windows(traced),
         step=step,
         evaluation=evaluation,
         remarks=tuple(remarks),
-        fingerprint=digest(without_addresses(text)),
+        fingerprint=digest(without_addresses(str(traced.jaxpr))),
     )
 
 

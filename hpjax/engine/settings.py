@@ -1,8 +1,8 @@
 """The settings of JAX that a run depends on: those that decide its bits, and those that would end it.
 
 The names in ``DECIDING`` and ``SWITCHES`` are those of ``jax.config``, and of functions of ``jax``, in jax 0.10.2 (the
-oldest that hpjax takes) to 0.12. No fallback: with a setting left out, two different programs would pass for one, so a
-missing name must raise.
+oldest that hpjax takes) to 0.12. Fallback: what a version of JAX has no more is None, and a warning tells once, since
+under another name it could make two programs different that pass for one.
 """
 
 import os
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import jax
 
 from hpjax.core.errors import InputError
+from hpjax.core.fallback import warn_once
 
 Setting = bool | int | str | None
 
@@ -62,7 +63,7 @@ T = TypeVar("T")
 
 def deciding_settings() -> dict[str, Setting]:
     """Returns the settings of JAX that decide bits, by name, as JSON has them."""
-    found = {name: getattr(jax.config, name) for name in DECIDING}
+    found = {name: _value_of(name) for name in DECIDING}
     return {name: value.value if isinstance(value, Enum) else value for name, value in found.items()}
 
 
@@ -74,13 +75,22 @@ def xla_flags() -> str:
 
 def switched_on() -> list[str]:
     """Returns the settings that ``undisturbed`` turns off, of those that are on, as ``jax.config`` names them."""
-    values = {f"jax_{name}": getattr(jax.config, f"jax_{name}") for name in SWITCHES}
+    values = {f"jax_{name}": _value_of(f"jax_{name}") for name in SWITCHES}
     return [name for name, value in values.items() if value is True or str(value).startswith("disallow")]
+
+
+def _value_of(name: str) -> Any:
+    """Returns a setting of JAX; None, and a warning, where this version has none of that name."""
+    try:
+        return getattr(jax.config, name)
+    except AttributeError:
+        warn_once(f"{name}: jax {jax.__version__} has no such setting. If it has another name now, nobody looks at it.")
+        return None
 
 
 def check_settings() -> None:
     """Raises ``InputError`` unless lanes can be computed under JAX's settings, without regard to each other."""
-    generator = str(getattr(jax.config, "jax_default_prng_impl"))  # noqa: B009  mypy does not know it
+    generator = str(_value_of("jax_default_prng_impl"))
     if "rbg" in generator:
         raise InputError(
             "jax_default_prng_impl",

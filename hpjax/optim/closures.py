@@ -1,14 +1,19 @@
 """The functions that an Optax transformation is made of, which Optax keeps in the closures of its functions."""
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from types import MethodType
 from typing import Any
+
+import optax
+
+from hpjax.core.fallback import warn_once
 
 
 def functions_in(thing: Any) -> Iterator[Callable[..., Any]]:
     """Yields all functions in ``thing``: in containers, and in the closures of functions.
 
-    If a version of Optax kept its functions elsewhere, they would not be found.
+    Fallback: where a version of Optax keeps its functions elsewhere, they are not found, and a warning tells once.
 
     Args:
       thing: a transformation, a function, or a container of such.
@@ -17,7 +22,19 @@ def functions_in(thing: Any) -> Iterator[Callable[..., Any]]:
       >>> any("trace" in f.__qualname__ for f in functions_in(optax.sgd(0.1, momentum=0.9)))
       True
     """
+    if not _adam_has_decays():
+        warn_once(
+            f"optimizer: optax {optax.__version__} keeps its functions where hpjax does not look. Momentum and other "
+            "decays are not checked, and optax.lookahead and contrib.sam are not recognized."
+        )
     yield from _functions_in(thing, set())
+
+
+@cache
+def _adam_has_decays() -> bool:
+    """Returns whether the decays of an optimizer that has two are found."""
+    found = {name for function in _functions_in(optax.adam(0.1), set()) for name, _ in variables_of(function)}
+    return {"b1", "b2"} <= found
 
 
 def variables_of(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:

@@ -15,8 +15,8 @@ CALLED = {"trace.decay": "sgd.momentum"}
 def check_decays(optimizer: optax.GradientTransformation) -> None:
     """Raises unless momentum, b1, b2 and all decays of averages in an optimizer lie in [0, 1].
 
-    Optax's transformations keep their numbers in the closures of their functions, and this function looks there. If a
-    version of Optax kept them elsewhere, nothing would be found, and nothing checked.
+    Optax's transformations keep their numbers in the closures of their functions, and this function looks there.
+    Fallback: where a version of Optax keeps them elsewhere, nothing is checked, as ``functions_in`` warns.
 
     Raises:
       InputError: one of them is a number outside [0, 1].

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import hpjax as hpx
+from hpjax.core.fallback import warn_once
 from hpjax.core.keys import lane_key
 from hpjax.core.threefry import GENERATOR, fast
 
@@ -59,10 +60,22 @@ def test_a_chain_of_keys_costs_what_its_links_do():
 
 
 def test_with_the_older_order_of_counters_too():
-    with jax.threefry_partitionable(False):
+    warn_once.cache_clear()
+    slower = pytest.warns(RuntimeWarning, match="jax_threefry_partitionable is False, so JAX's own kernels draw")
+    with jax.threefry_partitionable(False), slower:
         ours, theirs = (jax.random.bits(jax.random.key(3, impl=impl), (9,)) for impl in (GENERATOR, "threefry2x32"))
     np.testing.assert_array_equal(ours, theirs)
     assert not np.array_equal(ours, jax.random.bits(jax.random.key(3, impl=GENERATOR), (9,)))
+
+
+def test_where_the_option_is_gone_jax_draws(monkeypatch):
+    warn_once.cache_clear()
+    # As JAX's options are looked up.
+    monkeypatch.setattr(type(jax.config), "jax_threefry_partitionable", property(lambda _: None))
+    with pytest.warns(RuntimeWarning, match="jax_threefry_partitionable is None"):
+        ours = jax.random.bits(jax.random.key(3, impl=GENERATOR), (11,))
+    monkeypatch.undo()
+    np.testing.assert_array_equal(ours, jax.random.bits(jax.random.key(3), (11,)))
 
 
 def test_lanes_draw_with_it_without_loops():

@@ -1,5 +1,7 @@
 """Rewritten kernels: convolutions and pooling give what XLA's own give, with their gradients, and collapse no more."""
 
+from contextlib import nullcontext
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,9 +9,17 @@ import numpy as np
 import pytest
 from jax import lax
 
-from hpjax.engine.lowering import KERNELS, lowered, lowering
+from hpjax.core.fallback import warn_once
+from hpjax.engine import lowering as module
+from hpjax.engine.lowering import CALLS, KERNELS, has_windows, lowered, lowering
 
 WINDOWED = ("conv_general_dilated", "reduce_window", "select_and_scatter")
+
+
+@pytest.fixture(autouse=True)
+def told_anew():
+    """What other tests were told does not count as told."""
+    warn_once.cache_clear()
 
 
 def rewritten(function):
@@ -30,13 +40,13 @@ def left(function, *args):
     return [name for name in WINDOWED if name in text]
 
 
-def check(function, *args, after=True):
+def check(function, *args, told=None):
     """Values and gradients are those of XLA's kernels, whether gradients are taken before or after the rewriting.
 
     Args:
       function: of the arrays.
       args: the arrays.
-      after: whether its gradients, taken before, can be rewritten too.
+      told: None where its gradients, taken before, can be rewritten too; else why they cannot, as the warning says.
     """
     argnums = tuple(range(len(args)))
 
@@ -51,7 +61,8 @@ def check(function, *args, after=True):
     assert left(plain, *args)
     assert not left(mine, *args)
     late = rewritten(plain)
-    assert bool(left(late, *args)) is not after
+    with pytest.warns(RuntimeWarning, match=told) if told else nullcontext():
+        assert bool(left(late, *args)) is bool(told)
 
     @jax.jit
     def all_of_them(*args):
@@ -92,7 +103,7 @@ def test_a_convolution_and_its_gradients(axes, strides, padding, inner, dilation
         return lax.conv_general_dilated(x, kernel, *each, order, groups)
 
     # The gradient of a grouped kernel is grouped by examples, and stays what it is.
-    check(convolved, x, kernel, after=groups == 1)
+    check(convolved, x, kernel, told=None if groups == 1 else "conv_general_dilated: not .* grouped by examples")
 
 
 def test_channels_may_stand_anywhere():
@@ -131,7 +142,7 @@ def test_pooling_and_its_gradient(pool, window, strides, padding):
 
 def test_pooling_over_everything():
     x = normal(2, 9, 8, 3)
-    check(lambda x: nn.avg_pool(x, (9, 8)), x, after=False)
+    check(lambda x: nn.avg_pool(x, (9, 8)), x, told="reduce_window_sum: not .* a window of 72 places")
 
 
 def test_second_derivatives_and_forward_mode():
@@ -179,14 +190,86 @@ def test_what_is_not_known_stays_as_it_was():
     own_derivative.defjvp(
         lambda primals, tangents: (own_derivative(*primals), tangents[0].sum() + jnp.zeros((4, 6, 4)))
     )
-    for function in (grouped_by_examples, own_derivative):
-        assert str(jax.make_jaxpr(rewritten(function))(x, kernel)) == str(jax.make_jaxpr(function)(x, kernel))
+    told = "conv_general_dilated: not .* grouped by examples", "within custom_jvp_call: not .* not looked into"
+    for function, reason in zip((grouped_by_examples, own_derivative), told, strict=True):
+        assert has_windows(jax.make_jaxpr(function)(x, kernel))
+        with pytest.warns(RuntimeWarning, match=reason):
+            assert str(jax.make_jaxpr(rewritten(function))(x, kernel)) == str(jax.make_jaxpr(function)(x, kernel))
         np.testing.assert_array_equal(rewritten(function)(x, kernel), function(x, kernel))
 
 
-def test_another_name_of_a_parameter_leaves_the_kernel_alone(monkeypatch):
+def convolved(x, kernel):
+    return lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=("NHC", "HIO", "NHC"))
+
+
+@pytest.mark.parametrize(
+    ("least", "width", "told"),
+    [(np.float32(-np.inf), 65, "a window of 65 places"), (np.int32(-(2**31)), 3, "its numbers are int32")],
+)
+def test_large_windows_and_integers_are_told(least, width, told):
+    function = rewritten(lambda x: lax.reduce_window(x, least, lax.max, (width,), (1,), "SAME"))
+    with pytest.warns(RuntimeWarning, match=f"reduce_window_max: not .* {told}"):
+        assert left(function, jnp.ones(80, least.dtype))
+
+
+def test_nothing_is_lost_and_nothing_told_where_there_is_nothing_to_compute():
+    assert rewritten(convolved)(normal(0, 6, 2), normal(3, 2, 4)).shape == (0, 6, 4)
+    assert rewritten(convolved)(normal(2, 6, 0), normal(3, 0, 4)).sum() == 0
+
+
+SIX, KERNEL = normal(2, 6, 2), normal(3, 2, 2)
+USES = {
+    "conv_general_dilated": convolved,
+    "reduce_window_sum": lambda x, k: nn.avg_pool(x, (2,), (2,)),
+    "reduce_window_max": lambda x, k: nn.max_pool(x, (2,), (2,)),
+    "select_and_scatter_add": jax.grad(lambda x, k: nn.max_pool(x, (2,), (2,)).sum()),
+    "jit": jax.jit(convolved),
+    "remat2": jax.checkpoint(convolved),
+    "scan": lambda x, k: lax.fori_loop(0, 2, lambda _, x: convolved(x, k) / 2, x),
+    "cond": lambda x, k: lax.cond(x.sum() > 0, convolved, lambda x, k: x, x, k),
+    "while": lambda x, k: lax.while_loop(lambda x: x.max() > 1, lambda x: convolved(x, k) / 20, x),
+}
+
+
+def test_there_is_a_use_of_each_primitive():
+    assert {*USES} == {*KERNELS, *CALLS}
+
+
+@pytest.mark.parametrize("name", USES)
+def test_a_parameter_of_another_name_leaves_the_operation_alone_and_is_told_once(name, monkeypatch):
     """As a later JAX may have it."""
-    monkeypatch.setitem(KERNELS, "reduce_window_sum", lambda x, params: params["gone"])
-    x = normal(2, 4, 4, 1)
-    pooled = nn.avg_pool(x, (2, 2), (2, 2))
-    np.testing.assert_array_equal(rewritten(lambda x: nn.avg_pool(x, (2, 2), (2, 2)))(x), pooled)
+    function = USES[name]
+    assert not left(rewritten(function), SIX, KERNEL)
+    if name in KERNELS:
+        known = KERNELS[name]
+        monkeypatch.setitem(KERNELS, name, lambda *args: known(*args[:-1], {}))
+    else:
+        known = CALLS[name]
+        monkeypatch.setitem(CALLS, name, lambda params, args: known({}, args))
+    with pytest.warns(RuntimeWarning, match=rf"\b{name}: not rewritten .* jax {jax.__version__} .*KeyError") as caught:
+        found = [rewritten(function)(SIX, KERNEL) for _ in range(2)]
+    assert len(caught) == 1
+    assert left(rewritten(function), SIX, KERNEL)
+    for each in found:
+        np.testing.assert_array_equal(each, function(SIX, KERNEL))
+
+
+def test_a_primitive_of_another_name_is_told(monkeypatch):
+    names = module.primitive_names
+    monkeypatch.setattr(
+        module, "primitive_names", lambda jaxpr: {name.replace("conv_general", "convolution") for name in names(jaxpr)}
+    )
+    monkeypatch.setattr(module, "_renamed", module._renamed.__wrapped__)
+    with pytest.warns(RuntimeWarning, match="^conv_general_dilated: .* has another name for it") as caught:
+        assert not has_windows(jax.make_jaxpr(convolved)(SIX, KERNEL))
+    assert len(caught) == 1
+
+
+def test_jaxprs_that_cannot_be_taken_apart_are_told(monkeypatch):
+    def evaluate(*_):
+        raise AttributeError("'Jaxpr' object has no attribute 'replace'")
+
+    monkeypatch.setattr(module, "_evaluate_unchanged", evaluate)
+    function = lambda x, kernel: convolved(x, kernel) + 1
+    with pytest.warns(RuntimeWarning, match="^convolutions and pooling: not .* no attribute 'replace'"):
+        np.testing.assert_array_equal(rewritten(function)(SIX, KERNEL), function(SIX, KERNEL))

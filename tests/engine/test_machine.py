@@ -4,9 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from hpjax.core.fallback import warn_once
+from hpjax.engine import machine
 from tests.support.marks import slow
 
 SCRIPT = """
@@ -47,3 +50,21 @@ def test_a_device_a_core_and_programs_are_kept(tmp_path):
 def test_what_the_user_has_set_stays(tmp_path, before, environment):
     own = 'jax.config.update("jax_compilation_cache_dir", "mine")'
     assert settings(tmp_path, "\n".join((before, own)), **environment) == [3, "mine"]
+
+
+def test_an_option_that_jax_has_no_more_is_told_once_and_stops_nothing(monkeypatch):
+    asked = []
+
+    def update(option, value):
+        asked.append(option)
+        raise AttributeError(f"Unrecognized config option: {option}")
+
+    warn_once.cache_clear()
+    for variable in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(machine, "jax", SimpleNamespace(config=SimpleNamespace(update=update), __version__="0.99"))
+    with pytest.warns(RuntimeWarning) as caught:
+        [machine.setup() for _ in range(2)]
+    assert [str(each.message).split(":")[0] for each in caught] == asked[: len(asked) // 2]
+    assert asked[0] == "jax_num_cpu_devices"
+    assert "jax 0.99 has no such option, so one device computes on all cores" in str(caught[0].message)

@@ -2,6 +2,7 @@
 
 import warnings
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ import pytest
 
 import hpjax as hpx
 from hpjax.core.errors import InputError, RunError
+from hpjax.core.fallback import warn_once
+from hpjax.engine import settings
 from hpjax.engine.settings import DECIDING, SWITCHES, deciding_settings, switched_on
 
 
@@ -98,6 +101,11 @@ OTHERWISE = {
 }
 
 
+# The older order of counters is drawn more slowly, as tests/core/test_threefry.py has it.
+slower = pytest.mark.filterwarnings("ignore:threefry")
+
+
+@slower
 @pytest.mark.parametrize("name", OTHERWISE)
 def test_a_run_does_not_go_on_under_another_setting(name, finished):
     """Not to its end, nor to be read as a run of this sweep, replayed, tested or for predictions."""
@@ -116,6 +124,7 @@ def test_a_run_does_not_go_on_under_another_setting(name, finished):
     assert len(sweep().run(directory, progress=False)) == 2
 
 
+@slower
 def test_an_interrupted_run_has_the_bits_of_one_setting(tmp_path):
     whole = sweep().run(progress=False).curves("valid/walk")
     with setting("jax_threefry_partitionable", False):
@@ -134,3 +143,19 @@ def test_the_manifest_has_the_settings_that_decide(finished):
     assert finished[1].manifest.sweep.settings == deciding_settings()
     assert deciding_settings().keys() == {*DECIDING}
     assert deciding_settings()["jax_numpy_dtype_promotion"] == "standard"
+
+
+def test_a_setting_that_jax_has_no_more_is_told_once_and_stops_nothing(monkeypatch):
+    class Config:
+        def __getattr__(self, name):
+            if name in ("jax_softmax_custom_jvp", "jax_debug_infs"):
+                raise AttributeError(name)
+            return getattr(jax.config, name)
+
+    warn_once.cache_clear()
+    monkeypatch.setattr(settings, "jax", SimpleNamespace(config=Config(), __version__="0.99"))
+    with pytest.warns(RuntimeWarning, match=r"^jax_\w+: jax 0.99 has no such setting") as caught:
+        found = [(deciding_settings(), switched_on()) for _ in range(2)]
+    assert [str(each.message).split(":")[0] for each in caught] == ["jax_softmax_custom_jvp", "jax_debug_infs"]
+    monkeypatch.undo()
+    assert found == 2 * [(deciding_settings() | {"jax_softmax_custom_jvp": None}, [])]

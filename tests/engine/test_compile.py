@@ -1,0 +1,27 @@
+"""Compiled programs: the memory that XLA says they need."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from hpjax.core.fallback import warn_once
+from hpjax.engine.compile import Compiled
+
+
+def test_the_bytes_of_a_program():
+    wide = jax.ShapeDtypeStruct((100, 100), jnp.float32)
+    double = jax.jit(lambda x: x * 2).lower(wide).compile()
+    assert Compiled(double, None, "shard_map", None).bytes == 2 * 4 * 100**2
+    donated = jax.jit(lambda x: x * 2, donate_argnums=0).lower(wide).compile()
+    assert Compiled(donated, None, "shard_map", None).bytes == 4 * 100**2
+
+
+@pytest.mark.parametrize("analysis", [None, SimpleNamespace(arguments=8)])
+def test_memory_that_is_not_known_is_told_once(analysis):
+    warn_once.cache_clear()
+    compiled = Compiled(SimpleNamespace(memory_analysis=lambda: analysis), None, "shard_map", None)
+    with pytest.warns(RuntimeWarning, match="^memory_analysis: .* does not say how much memory") as caught:
+        assert [compiled.bytes for _ in range(2)] == [None, None]
+    assert len(caught) == 1

@@ -1,0 +1,62 @@
+"""The work in a jaxpr, against counts by hand; what is not counted is told."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+from hpjax.core.fallback import warn_once
+from hpjax.engine import flops
+from hpjax.engine.flops import mark, parts
+
+
+def work(function, *shapes):
+    return parts(jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).jaxpr)
+
+
+def test_products_and_convolutions_and_loops():
+    (product,) = work(jnp.matmul, (3, 4), (4, 5))
+    assert product == (2 * 3 * 4 * 5, 0, 1)
+    (batched,) = work(jnp.matmul, (7, 3, 4), (7, 4, 5))
+    assert batched.flops == 7 * 2 * 3 * 4 * 5
+    (convolved,) = work(lambda x, k: lax.conv(x, k, (1, 1), "VALID"), (2, 3, 6, 6), (8, 3, 3, 3))
+    assert convolved.flops == 2 * (2 * 8 * 4 * 4) * (3 * 3 * 3)
+    (grouped,) = work(
+        lambda x, k: lax.conv_general_dilated(x, k, (1, 1), "VALID", feature_group_count=3), (2, 3, 6, 6), (6, 1, 3, 3)
+    )
+    assert grouped.flops == 2 * (2 * 6 * 4 * 4) * (3 * 3)
+    (looped,) = work(lambda x: lax.fori_loop(0, 9, lambda _, x: x @ x, x), (4, 4))
+    assert looped.flops == 9 * 2 * 4**3
+
+
+def test_marks_part_a_program():
+    def three(x):
+        x = x @ x
+        mark()
+        x = jnp.sin(x)
+        mark()
+        return x
+
+    assert [(each.flops, each.elements) for each in work(three, (2, 2))] == [(16, 0), (0, 4), (0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"),
+    [("dot_general", "dimension_numbers"), ("conv_general_dilated", "dimension_numbers"), ("scan", "length")],
+)
+def test_a_parameter_of_another_name_is_told_once(name, parameter, monkeypatch):
+    """As a later JAX may have it."""
+    known = flops._work_of
+
+    def without(equation):
+        if equation.primitive.name != name:
+            return known(equation)
+        return known(equation.replace(params={k: v for k, v in equation.params.items() if k != parameter}))
+
+    warn_once.cache_clear()
+    monkeypatch.setattr(flops, "_work_of", without)
+    monkeypatch.setattr(flops, "_miscounted", flops._miscounted.__wrapped__)
+    told = rf"^{name}: its work is not counted, because jax {jax.__version__}"
+    with pytest.warns(RuntimeWarning, match=told) as caught:
+        assert [work(jnp.sin, (n,)) for n in (2, 3)] == [[(0, 2, 1)], [(0, 3, 1)]]
+    assert len(caught) == 1
