@@ -1,20 +1,26 @@
-# Everything runs in .venv, which `make` creates once and renews when the requirements change.
+# Everything runs in .venv, which `make` creates once and renews when the requirements change. Another Python gets an
+# environment of its own: `make test PYTHON=python3.13` runs in .venv-python3.13.
 PYTHON ?= python3
-BIN := .venv/bin
-READY := .venv/.ready
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# The Python whose environment has the newest JAX, Flax, Optax, NumPy and SciPy.
+NEWEST ?= python3.13
 RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: sweep test test-all soak lint type check smoke dist quality bench docs format clean
+.PHONY: sweep test test-all test-newest test-lowest test-versions soak lint type check smoke dist quality bench docs format clean
 
 sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a run directory and a picture.
 	$(BIN)/hpjax run experiments/digits/sweep.py --dir $(RUN) --test
 	$(BIN)/hpjax plot $(RUN)
 
-# Nearly all that tests do is compile, which these settings halve.
-# XLA aborts at a flag that it does not know: the first one is gone in jaxlib 0.12.
-EMITTERS = $(shell $(BIN)/python -c "from importlib.metadata import version; print('--xla_cpu_use_fusion_emitters=false' if version('jaxlib') < '0.12' else '')")
-QUICK_FLAGS = $(EMITTERS) --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_prefer_vector_width=128
-QUICKLY = JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$(QUICK_FLAGS)"
+# Nearly all that tests do is compile, which these settings halve. XLA aborts at a flag that it does not know, as at the
+# first one since jaxlib 0.12: each is tried, and left out where it aborts.
+FLAGS := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_prefer_vector_width=128
+KNOWN = $(shell for flag in $(FLAGS); do \
+  if XLA_FLAGS=$$flag $(BIN)/python -c "import jax; jax.devices()" > /dev/null 2>&1; then echo $$flag; \
+  else echo "XLA of $(BIN) does not know $$flag: tests compile without it." >&2; fi; done)
+QUICKLY = JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$(KNOWN)"
 PYTEST = $(BIN)/python -m pytest -n auto
 
 test: $(READY)  ## The tests, in a few minutes: all that is promised, in a short form.
@@ -23,6 +29,24 @@ test: $(READY)  ## The tests, in a few minutes: all that is promised, in a short
 test-all: test  ## And what they leave out; the laws once more, compiled as users compile.
 	$(PYTEST) --dist worksteal tests/laws
 	$(QUICKLY) $(PYTEST) --dist worksteal -m slow --ignore tests/laws
+
+test-newest:  ## What depends on versions, on Python 3.13 (NEWEST=python3.12: another) with the newest JAX, Flax, Optax and NumPy.
+	@$(call interpreter,$(NEWEST)) -c '' || { echo 'NOT TESTED with the newest versions: there is no $(NEWEST). Install it'\
+	  '(pyenv install $(NEWEST:python%=%), or uv python install $(NEWEST:python%=%)), or name one that you have: NEWEST=python3.12' >&2; exit 1; }
+	$(MAKE) test-versions PYTHON=$(NEWEST)
+
+test-lowest: LOW := .venv-lowest/bin
+test-lowest:  ## The same with the lowest versions that pyproject.toml allows.
+	test -x $(LOW)/python || $(call interpreter,$(PYTHON)) -m venv .venv-lowest
+	$(LOW)/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOW)/uv pip install --quiet --python $(LOW)/python --resolution lowest-direct --editable '.[test]'
+	$(MAKE) test-versions BIN=$(LOW) READY=
+
+# The laws, whatever reads what JAX, Flax and Optax do not promise, pictures, and the first example.
+VERSIONED = tests/laws tests/engine tests/nn tests/optim tests/core/test_threefry.py tests/core/test_missing_packages.py \
+  tests/training/test_training.py tests/training/test_bad_members.py tests/results/test_plot.py tests/project/test_docs.py
+test-versions: $(READY)  ## What depends on the versions of other packages, in a short form.
+	$(QUICKLY) $(PYTEST) --dist loadfile -m "not slow" $(VERSIONED)
 
 soak: $(READY)  ## Kills runs again and again, compares what they end with, and damages run directories.
 	HPJAX_KILLS=7 $(BIN)/python -m pytest -k killed_run tests/sweep/running/test_resume.py
@@ -69,12 +93,15 @@ format: $(READY)  ## Mends style and format.
 	$(BIN)/ruff format .
 
 clean:  ## Removes the environments and every run.
-	rm -rf .venv .peers .pytest_cache runs build dist docs/_build *.egg-info
+	rm -rf .venv .venv-* .peers .pytest_cache runs build dist docs/_build *.egg-info
+
+# pyenv's shims run only activated versions, unless this variable names another.
+interpreter = $(if $(filter python3.%,$(1)),PYENV_VERSION=$(patsubst python%,%,$(1)) )$(1)
 
 # Compiled here, on all cores, as pip does on one; some packages have templates that are no Python, which may fail.
 # constraints.txt pins the tools, and on Python 3.11 jax and what it works with; later Pythons have the newest of these.
 $(READY): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/python || $(call interpreter,$(PYTHON)) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m compileall -q -j 0 .venv/lib > /dev/null || true
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
 	touch $(READY)

@@ -73,9 +73,9 @@ class RunError(RuntimeError):
 # What only extras of pyproject.toml install, by the name that users know. hpjax itself may come from a folder, so that
 # `pip install 'hpjax[plot]'` would find nothing.
 REQUIREMENTS = {
-    "click": "click>=8.1",
-    "equinox": "equinox>=0.13",
-    "matplotlib": "matplotlib>=3.9",
+    "click": "click>=8.2.1",
+    "equinox": "equinox>=0.13.2",
+    "matplotlib": "matplotlib>=3.10.7",
     "optuna": "optuna>=4.0",
     "pandas": "pandas>=2.2",
     "safetensors": "safetensors>=0.8",
@@ -93,7 +93,7 @@ def missing(what: str, package: str) -> ImportError:
     Example:
       >>> raise missing("hpx.plot", "matplotlib")
       Traceback (most recent call last):
-      ImportError: hpx.plot needs matplotlib: pip install 'matplotlib>=3.9'
+      ImportError: hpx.plot needs matplotlib: pip install 'matplotlib>=3.10.7'
     """
     return ImportError(f"{what} needs {package}: pip install '{REQUIREMENTS[package]}'")
 

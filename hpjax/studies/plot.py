@@ -63,7 +63,9 @@ def draw_scaling(answer: "BatchScalingResult", ax: "Axes") -> "Axes":
         high = np.array([point.interval[1] for point in answer.points])
         finite = np.isfinite(high)
         ax.plot(ends, steps[0] * sizes[0] / ends, "--", color=GREY, linewidth=1, label="perfect scaling")
-        ax.errorbar(sizes[finite], steps[finite], [0 * steps[finite], (high - steps)[finite]], **DOTS)
+        # As lists: of arrays with one element Matplotlib asks NumPy for a number, of which NumPy before 2.4 warns.
+        above = (high - steps)[finite].tolist()
+        ax.errorbar(sizes[finite], steps[finite], [[0.0] * len(above), above], **DOTS)
         if not finite.all():
             ax.errorbar(sizes[~finite], steps[~finite], 0.3 * steps[~finite], lolims=True, **DOTS)
         ax.set_ylim(steps.min() / 1.8, max(steps.max(), high[finite].max(initial=0)) * 1.8)

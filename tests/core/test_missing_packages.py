@@ -2,7 +2,9 @@
 
 import runpy
 import sys
-from importlib import import_module, metadata
+import tomllib
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -11,7 +13,8 @@ import hpjax as hpx
 from hpjax.core.errors import REQUIREMENTS
 from tests.support.programs import RATES, quadratic, rates
 
-EXTRAS = [Requirement(line) for line in metadata.requires("hpjax")]
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+EXTRAS = [Requirement(line) for lines in PROJECT["optional-dependencies"].values() for line in lines]
 
 
 @pytest.mark.parametrize("package", REQUIREMENTS)

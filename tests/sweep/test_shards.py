@@ -381,7 +381,7 @@ def test_a_job_is_what_the_command_line_is_given():
     job = hpx.cluster.Job("a.py", "runs/a", shard=(1, 4), eval_every=5, quiet=True, test=False, width=None)
     assert job.arguments[2:] == ["--shard", "1/4", "--eval-every", "5", "--quiet"]
     assert job.arguments[:2] == [os.path.abspath("a.py"), f"--dir={os.path.abspath('runs/a')}"]
-    with pytest.raises(click.UsageError, match="No such option '--trails'"):
+    with pytest.raises(click.UsageError, match=r"No such option.*--trails"):
         hpx.cluster.Job("a.py", "runs/a", trails=5)
     with pytest.raises(hpx.InputError, match=r"Sweep.shard = \(5, 4\)"):
         hpx.cluster.Job("a.py", "runs/a", shard=(5, 4))

@@ -3,6 +3,8 @@
 import operator
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from hpjax.core.arrays import ceil_div
 from hpjax.core.errors import InputError
 from hpjax.core.format import show
@@ -169,7 +171,7 @@ def _stopped_by(scheduler: Scheduler, race: Race) -> set[int]:
     answer = scheduler.decide(race)
     try:
         decided = list(answer)
-        chosen = {operator.index(trial) for trial in decided if not isinstance(trial, bool)}
+        chosen = {operator.index(trial) for trial in decided if not isinstance(trial, bool | np.bool_)}
         fits = len(chosen) == len(set(decided)) and chosen <= set(race.live)
     except TypeError:
         fits = False
