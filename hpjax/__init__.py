@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from hpjax.sweep.running.events import CompileStarted as CompileStarted
     from hpjax.sweep.running.events import Decision as Decision
     from hpjax.sweep.running.events import Event as Event
+    from hpjax.sweep.running.events import GroupFailed as GroupFailed
     from hpjax.sweep.running.events import Resumed as Resumed
     from hpjax.sweep.running.events import SegmentFinished as SegmentFinished
     from hpjax.sweep.running.events import WidthHalved as WidthHalved
@@ -106,7 +107,8 @@ _HOME = {
     "hpjax.sweep.planning.plan": ["Plan"],
     "hpjax.sweep.replay": ["Replay"],
     "hpjax.sweep.running.events": [
-        *("CompileFinished", "CompileStarted", "Decision", "Event", "Resumed", "SegmentFinished", "WidthHalved"),
+        *("CompileFinished", "CompileStarted", "Decision", "Event", "GroupFailed"),
+        *("Resumed", "SegmentFinished", "WidthHalved"),
     ],
     "hpjax.core.hparams": ["Hparams"],
     "hpjax.engine.machine": ["setup"],

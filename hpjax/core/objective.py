@@ -77,7 +77,7 @@ class Objective:
         return scores if self.direction == "minimize" else -scores
 
     def rank(self, values: Floats, status: NDArray[np.str_], step: NDArray[np.integer[Any]]) -> list[int]:
-        """Returns the ids of trials from best to worst, without those that diverged or were never evaluated.
+        """Returns the ids of trials from best to worst, without those that diverged, failed or were never evaluated.
 
         A trial is judged by all its replicates at their last evaluations; if one of them diverged, it has no score.
         Complete trials come first, then those that ran longer; ties go to the lower id.
@@ -90,7 +90,8 @@ class Objective:
         scores = self.aggregate(values)
         complete = (status == "complete").all(axis=1)
         ran = step.min(axis=1)
-        fit = [t for t in range(len(scores)) if np.isfinite(scores[t]) and not (status[t] == "diverged").any()]
+        lost = ((status == "diverged") | (status == "failed")).any(axis=1)
+        fit = [t for t in range(len(scores)) if np.isfinite(scores[t]) and not lost[t]]
         return sorted(fit, key=lambda t: (not complete[t], 0 if complete[t] else -ran[t], scores[t], t))
 
 

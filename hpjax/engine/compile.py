@@ -132,10 +132,8 @@ def compiling(
       chunks: chunks a device.
 
     Returns:
-      The future; what XLA raises, such as an error of memory, comes out of its ``result()``.
-
-    Raises:
-      Exception: whatever the user's functions raise while they are traced.
+      The future; what XLA raises, such as an error of memory, and what the user's functions raise while they are
+      traced, comes out of its ``result()``.
     """
     # Without config.program, which is the outer key, and config.shapes, which follow from the program, the kinds of its
     # hyperparameters and the data: equal keys mean equal programs.
@@ -157,7 +155,12 @@ def compiling(
         *sharding.structs((integer, flag, integer, (train, valid)), mesh, whole),
     )
     # Traced in this thread, because the user's settings of JAX may be local to it.
-    with lowering(config.lowered):
-        traced = function.lower(*arguments)
+    try:
+        with lowering(config.lowered):
+            traced = function.lower(*arguments)
+    except Exception as error:
+        failed: Future[Compiled] = Future()
+        failed.set_exception(error)
+        return failed
     known[key] = _compile_pool().submit(lambda: Compiled(traced.compile(), mesh, config.spread, lanes))
     return known[key]

@@ -7,9 +7,12 @@ from contextlib import contextmanager
 import jax
 
 from hpjax.core.errors import RunError
-from hpjax.core.user_code import own_line
+from hpjax.core.user_code import first_line, own_line, user_lines
+from hpjax.engine.distributed import several
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
+# A reason has so many characters at most: XLA's errors may print whole programs.
+LONGEST = 1000
 
 
 class OutOfMemoryError(Exception):
@@ -25,6 +28,66 @@ class OutOfMemoryError(Exception):
 
     def __str__(self) -> str:
         return f"group {self.group} ran out of memory"
+
+
+class GroupFailedError(Exception):
+    """An error that ends the training of one group and of no other; its cause is what was raised.
+
+    Attributes:
+      group: the number of the group.
+      reason: what happened, on one line.
+    """
+
+    def __init__(self, group: int, reason: str) -> None:
+        self.group, self.reason = group, reason
+        super().__init__(group, reason)
+
+    def __str__(self) -> str:
+        return f"group {self.group} failed: {self.reason}"
+
+
+@contextmanager
+def failing_alone(group: int, width: int, compiling: bool = False) -> Iterator[None]:
+    """Raises ``GroupFailedError`` where a group cannot be compiled or computed in its body.
+
+    It does not where half the width may help; nor with several hosts, of which the others would wait for this one.
+
+    Args:
+      group: the number of the group.
+      width: how many of its lanes a device computes at once.
+      compiling: whether its program is made in the body, where any error is about that program.
+    """
+    try:
+        with translating_device_errors(group):
+            yield
+    except OutOfMemoryError:
+        if width > 1 or several():
+            raise
+        error = one_lane_too_many(group)
+        raise GroupFailedError(group, _reason(error)) from error
+    except Exception as error:
+        if several() or not (compiling or isinstance(error, RunError | jax.errors.JaxRuntimeError)):
+            raise
+        raise GroupFailedError(group, _reason(error)) from error
+
+
+def one_lane_too_many(group: int) -> RunError:
+    """Returns the error for a group of which not even one lane fits."""
+    return RunError(
+        f"group {group} runs out of memory with one lane at a time. Make its model, its batch_size or its "
+        "eval_batch_size smaller, or use fewer trials."
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Returns an error on one line of printable characters, with the user's line that it came from."""
+    if isinstance(error, RunError):
+        text = str(error)
+    else:
+        own = user_lines(error)[-1:]
+        text = f"its program fails: {' '.join([*own, first_line(error)])}"
+    line = "".join(each if each.isprintable() else "?" for each in " ".join(text.split()))
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
 
 
 @contextmanager

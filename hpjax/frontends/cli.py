@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hpjax.studies import BatchScalingResult
     from hpjax.sweep.sweep import Sweep
 
-EXIT_DIFFERS, EXIT_INTERRUPTED = 1, 130
+EXIT_DIFFERS, EXIT_FAILED, EXIT_INTERRUPTED = 1, 3, 130
 # The key under which a context holds the command as it was typed.
 TYPED = "hpjax.typed"
 
@@ -157,6 +157,18 @@ def run(
     # The compile seconds of a resumed run include those of earlier commands, so they are not part of these.
     compiling = f", {result.compile_seconds:.0f} s of them compiling" if new else ""
     click.echo(f"{seconds:.0f} s in all{compiling}; recorded in {shown}")
+    _exit_where_failed(result, directory)
+
+
+def _exit_where_failed(result: "Result", directory: Path) -> None:
+    """Exits with a code of its own where trials failed, and says how they are tried again."""
+    if result.failures:
+        from hpjax.core.format import count
+
+        many = count(len(result.failures), "trial")
+        again = "" if result.manifest.sweep.scheduler else f" To try again what failed: hpjax resume {directory}"
+        click.echo(f"error: {many} failed, for the reasons above.{again}", err=True)
+        raise SystemExit(EXIT_FAILED)
 
 
 def _check_test(sweep: "Sweep") -> None:

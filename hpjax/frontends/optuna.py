@@ -20,7 +20,7 @@ def as_objective(sweep: Sweep) -> Callable[[Sequence[Point]], list[float]]:
 
     Returns:
       ``objective(points) -> values``, one float a point: the objective's metric, aggregated over replicates; infinite,
-      with the sign of a bad value, where a replicate diverged.
+      with the sign of a bad value, where a replicate diverged or failed.
 
     Raises:
       InputError, ProgramError: when the function is called, where the sweep cannot run at these points.

@@ -8,7 +8,7 @@ import numpy as np
 from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError
 from hpjax.core.format import show
-from hpjax.results.store.rows import Status
+from hpjax.results.store.rows import LOST, Status
 from hpjax.results.table import TrialTable
 
 # A value is far from the others if it is so many times farther from the best than nine in ten of them.
@@ -141,7 +141,7 @@ def rungs(table: TrialTable) -> Rungs:
     """Returns at which steps trials were stopped, and how many went on."""
     ended, stopped = table.lane_step.max(axis=1), table.statuses == Status.STOPPED
     steps = np.unique(ended[stopped])
-    lost = table.statuses == Status.DIVERGED
+    lost = np.isin(table.statuses, LOST)
     begin = np.concatenate([[0], steps])
     # A diverged trial was live for as long as it trained. One that was stopped at a rung is not live after it, while
     # one that completed its steps right there is.
@@ -157,7 +157,7 @@ def ancestry(table: TrialTable, trial: int) -> list[tuple[int, int, int]]:
 
 
 def reached(table: TrialTable, metric: str) -> Array:
-    """Returns a metric at the end of each trial: (trials,), NaN for diverged trials.
+    """Returns a metric at the end of each trial: (trials,), NaN for those that diverged or failed.
 
     Of the objective's metric it is the value by which trials rank: with a quantile that of the replicates, else their
     mean, as of all other metrics.

@@ -6,7 +6,7 @@ import numpy as np
 
 from hpjax.core.arrays import Floats
 from hpjax.core.errors import InputError
-from hpjax.results.store.rows import Status
+from hpjax.results.store.rows import LOST, Status
 from hpjax.results.table import TrialTable
 
 # L. Prechelt, "Early Stopping — But When?", 1998: generalization loss above 5 %, the criterion GL₅.
@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
     Attributes:
       trial: the id of the trial.
-      what: ``"diverged"``, ``"too slow"``, ``"oscillating"``, ``"overfitting"``, ``"underfitting"``,
+      what: ``"failed"``, ``"diverged"``, ``"too slow"``, ``"oscillating"``, ``"overfitting"``, ``"underfitting"``,
         ``"vanishing gradients"``, ``"exploding gradients"`` or ``"dead units"``.
       sentence: what was seen, with its numbers, and what helps.
     """
@@ -71,6 +71,8 @@ def diagnose(result: TrialTable) -> list[Finding]:
 
 def _of(result: TrialTable, trial: int) -> list[tuple[str, str]]:
     """Returns the findings of a trial, each as ``Finding.what`` and ``Finding.sentence``."""
+    if trial in result.failures:
+        return [("failed", result.failures[trial])]
     lost = result.lane_status[trial] == Status.DIVERGED
     if lost.any():
         step = int(result.lane_step[trial][lost].min())
@@ -188,6 +190,6 @@ def _curve(result: TrialTable, name: str, trial: int) -> Floats:
 
 
 def _best(result: TrialTable) -> float:
-    """Returns the lowest training loss of any trial that did not diverge, 0 if there is none."""
-    values = result.curves("train/loss").mean(axis=1)[result.statuses != Status.DIVERGED]
+    """Returns the lowest training loss of any trial that did not diverge or fail, 0 if there is none."""
+    values = result.curves("train/loss").mean(axis=1)[~np.isin(result.statuses, LOST)]
     return float(np.nanmin(values)) if np.isfinite(values).any() else 0.0

@@ -100,13 +100,19 @@ def _opened(path: Path) -> ShardRun:
         raise RunError(
             f"{str(path)!r} cannot be read: trials are missing. Restore it from a copy, or run its shard anew."
         )
-    for wave in sorted({row.wave for row in rows} - {NO_WAVE}):
+    for wave in sorted(_with_states(store, rows)):
         if not (path / STATES / f"wave-{wave}").is_dir():
             raise RunError(
                 f"{str(path)!r} cannot be read: the states of wave {wave} are missing. "
                 "Restore it from a copy, or run its shard anew."
             )
     return ShardRun(path, manifest, store, rows, own)
+
+
+def _with_states(store: Store, rows: Iterable[Planned]) -> set[int]:
+    """Returns the waves that have final states: all but those whose group failed."""
+    failed = {row.wave for row in rows if row.trial in store.failures()}
+    return {row.wave for row in rows} - {NO_WAVE} - failed
 
 
 def _check(parts: Sequence[ShardRun]) -> None:
@@ -165,13 +171,18 @@ def _join(parts: Sequence[ShardRun], merged: Store, directory: Path) -> None:
     with merged.transaction():
         merged.add_trials(rows.values(), replicates)
         merged.add_changes(lanes)
+        for part in parts:
+            merged.add_failures(part.store.failures())
         for number, part in enumerate(parts):
             for (wave, segment), arrays in part.store.curves(metrics, (len(rows), replicates)).items():
                 merged.add_curves(waves[number, wave], segment, arrays)
             for group, seconds in part.store.compilations().items():
                 merged.add_compilation(group, seconds)
         merged.finish(sum(part.store.seconds() or 0.0 for part in parts))
+    kept = [_with_states(part.store, part.rows) for part in parts]
     for (number, wave), new in waves.items():
+        if wave not in kept[number]:
+            continue
         shutil.copytree(parts[number].path / STATES / f"wave-{wave}", directory / STATES / f"wave-{new}")
 
 

@@ -20,6 +20,7 @@ STATES = {
     Status.COMPLETE: "COMPLETE",
     Status.STOPPED: "PRUNED",
     Status.DIVERGED: "FAIL",
+    Status.FAILED: "FAIL",
     Status.RUNNING: "RUNNING",
     Status.OTHER_SHARD: "WAITING",
 }

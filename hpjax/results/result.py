@@ -23,6 +23,9 @@ from hpjax.results.table import TrialTable
 from hpjax.results.table_reader import read_table
 from hpjax.results.trial import Trial
 
+# A text names so many of the trials that failed for one reason.
+NAMED = 10
+
 
 class Models(Protocol):
     """The trained models of a result, which only its sweep can build: a result knows no program."""
@@ -80,7 +83,7 @@ class Result(TrialTable):
         """The best trial by the objective.
 
         Raises:
-          RunError: every trial diverged, or none was evaluated yet.
+          RunError: every trial diverged or failed, or none was evaluated yet.
         """
         if not self.ranking:
             lost = self.statuses == Status.DIVERGED
@@ -90,6 +93,11 @@ class Result(TrialTable):
                 raise RunError(
                     f"there is no best trial: all {diverged} diverged, the first at step {first}. "
                     "Lower the learning rates, or clip the gradients."
+                )
+            failed = int((self.statuses == Status.FAILED).sum())
+            if diverged + failed == here > 0:
+                raise RunError(
+                    f"there is no best trial: {diverged} of {here} diverged, and {failed} failed:{self._reasons()}"
                 )
             raise RunError(
                 f"there is no best trial yet: {diverged} of {here} diverged, none is evaluated. "
@@ -136,9 +144,9 @@ class Result(TrialTable):
     def to_optuna(self, path: str | Path, name: str = "hpjax") -> None:
         """Writes the trials as a study of Optuna into a journal file, which ``optuna-dashboard`` opens.
 
-        Complete trials are complete in Optuna, stopped ones pruned with their last value, diverged ones failed. The
-        study has the domains of the space, the objective's metric as the name of its value, and the sampler, scheduler
-        and seed as attributes. Needs Optuna.
+        Complete trials are complete in Optuna, stopped ones pruned with their last value, diverged and failed ones
+        failed. The study has the domains of the space, the objective's metric as the name of its value, and the
+        sampler, scheduler and seed as attributes. Needs Optuna.
 
         Args:
           path: the journal, ``optuna.storages.JournalStorage``; where it exists, the study is added to it. It is
@@ -178,7 +186,7 @@ class Result(TrialTable):
         """Returns path and array of every leaf of one lane's final state.
 
         Raises:
-          RunError: the trial is still running, another shard has it, or its files are missing or damaged.
+          RunError: the trial is still running or failed, another shard has it, or its files are missing or damaged.
         """
         status = self.lane_status[trial, replicate]
         if status == Status.OTHER_SHARD:
@@ -191,6 +199,11 @@ class Result(TrialTable):
             raise RunError(
                 f"trial {trial} is still running, or was interrupted: it has no final state. "
                 "Finish the run: sweep.run(directory)."
+            )
+        if status == Status.FAILED:
+            raise RunError(
+                f"trial {trial} failed, and has no final state: {self.failures[trial]}. Where the cause is not "
+                "in the program itself, the same command tries it again: sweep.run(directory)."
             )
         return self._store.state_of(int(self.waves[trial]), trial, replicate)
 
@@ -262,7 +275,19 @@ class Result(TrialTable):
         ]
         names, counts = np.unique(self.statuses, return_counts=True)
         ended = ", ".join(f"{many:,} {Status(name).text}" for name, many in zip(names, counts, strict=True))
-        return f"{text_table(header, rows)}\n{count(len(self), 'trial')}: {ended}; best by {by or self.objective}"
+        line = f"{count(len(self), 'trial')}: {ended}; best by {by or self.objective}"
+        return f"{text_table(header, rows)}\n{line}{self._reasons()}"
+
+    def _reasons(self) -> str:
+        """Returns why trials failed, a line for each reason; empty where none did."""
+        own: dict[str, list[int]] = {}
+        for trial, reason in self.failures.items():
+            own.setdefault(reason, []).append(trial)
+        return "".join(
+            f"\nfailed: trial{'s' * (len(trials) > 1)} {', '.join(map(str, trials[:NAMED]))}"
+            f"{f' and {len(trials) - NAMED} more' if len(trials) > NAMED else ''}: {reason}"
+            for reason, trials in own.items()
+        )
 
     def __repr__(self) -> str:
         return self.summary(5)

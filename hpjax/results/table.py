@@ -1,7 +1,7 @@
 """The trials of a sweep as arrays, which analysis, plots, exports and studies read. Knows no files and no models."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from hpjax.core.errors import InputError, did_you_mean
 from hpjax.core.format import show
 from hpjax.core.objective import Objective
 from hpjax.results import columns
-from hpjax.results.store.rows import STATUS_DTYPE, Status
+from hpjax.results.store.rows import LOST, STATUS_DTYPE, Status
 
 
 class CloneRecord(NamedTuple):
@@ -77,6 +77,7 @@ class TrialTable:
         running lane that of its last evaluation.
       recorded: metric, or ``"step"``, to its values: (trials, replicates, evaluations), floats padded with NaN.
       tested: trial to its metrics on the test split, for the trials that were evaluated on it.
+      failures: trial to the reason for which its group failed, for the trials that did.
     """
 
     names: tuple[str, ...]
@@ -95,6 +96,7 @@ class TrialTable:
     lane_step: NDArray[np.int64]
     recorded: Mapping[str, Array]
     tested: dict[int, dict[str, float]]
+    failures: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.hparams)
@@ -103,10 +105,10 @@ class TrialTable:
     def statuses(self) -> NDArray[np.str_]:
         """The worst status of each trial's replicates, ``<U11`` (trials,).
 
-        From the worst: ``other_shard``, ``diverged``, ``running``, ``stopped``, ``complete``.
+        From the worst: ``other_shard``, ``failed``, ``diverged``, ``running``, ``stopped``, ``complete``.
         """
         worst = np.full(len(self), Status.COMPLETE, STATUS_DTYPE)
-        for status in (Status.STOPPED, Status.RUNNING, Status.DIVERGED, Status.OTHER_SHARD):
+        for status in (Status.STOPPED, Status.RUNNING, Status.DIVERGED, Status.FAILED, Status.OTHER_SHARD):
             worst[(self.lane_status == status).any(axis=1)] = status
         return worst
 
@@ -128,18 +130,18 @@ class TrialTable:
         return self.recorded[metric]
 
     def last(self, metric: str) -> Array:
-        """Returns a metric at each lane's last evaluation, (trials, replicates); NaN for diverged lanes."""
+        """Returns a metric at each lane's last evaluation, (trials, replicates); NaN if it diverged or failed."""
         steps = self.curves("step")
         values = self.curves(metric)
         if values.shape[-1] == 0:
             return np.full(self.lane_status.shape, np.nan)
         index = np.maximum(steps.shape[-1] - 1 - np.argmax(~np.isnan(steps[..., ::-1]), axis=-1), 0)
         last = np.take_along_axis(values, index[..., None], axis=-1)[..., 0]
-        return np.where(self.lane_status == Status.DIVERGED, np.nan, last)
+        return np.where(np.isin(self.lane_status, LOST), np.nan, last)
 
     @cached_property
     def ranking(self) -> list[int]:
-        """The ids of the trials from best to worst by the objective, without those that diverged."""
+        """The ids of the trials from best to worst by the objective, without those that diverged or failed."""
         return self.ranked(self.objective)
 
     def ranked(self, by: Objective) -> list[int]:

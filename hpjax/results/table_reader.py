@@ -34,7 +34,7 @@ def read_table(store: Store, manifest: Manifest) -> TrialTable:
         rows, lineage = store.trials(), [CloneRecord(*row) for row in store.clones()]
         lane_status, lane_step = _lanes(store.lanes(), (len(rows), sweep.replicates))
         recorded = _curves(store.curves(metrics, lane_status.shape), metrics, lane_status.shape)
-        tested = store.tests()
+        tested, failures = store.tests(), store.failures()
     first = [row.hparams for row in rows]
     hparams = list(first)
     for clone in lineage:
@@ -65,6 +65,7 @@ def read_table(store: Store, manifest: Manifest) -> TrialTable:
         lane_step=np.where(lane_status == Status.RUNNING, evaluated, lane_step),
         recorded=recorded,
         tested=tested,
+        failures=failures,
     )
 
 

@@ -47,9 +47,10 @@ class Trial:
 
     @property
     def status(self) -> str:
-        """``"complete"``, ``"stopped"``, ``"diverged"`` or ``"running"``; of several replicates the worst.
+        """The status of the trial; of several replicates the worst.
 
-        ``"other_shard"`` where another shard of the sweep trains the trial.
+        ``"complete"``, ``"stopped"``, ``"diverged"``, ``"failed"`` where its group could not be trained, or
+        ``"running"``; ``"other_shard"`` where another shard of the sweep trains the trial.
         """
         return str(self._result.statuses[self.id])
 
@@ -60,7 +61,7 @@ class Trial:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Name to the value at the last evaluation, averaged over replicates; NaN for a diverged trial."""
+        """Name to the value at the last evaluation, averaged over replicates; NaN for one that diverged or failed."""
         return {name: float(self._result.last(name)[self.id].mean()) for name in self._result.metrics}
 
     def curve(self, metric: str) -> Array:
@@ -90,7 +91,7 @@ class Trial:
 
         Raises:
           InputError: there is no such replicate, or ``like`` has other arrays.
-          RunError: the trial diverged, its group is still running, or another shard has it.
+          RunError: the trial diverged or failed, its group is still running, or another shard has it.
         """
         replicates = self._result.lane_status.shape[1]
         if not 0 <= replicate < replicates:

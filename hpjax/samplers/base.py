@@ -12,8 +12,8 @@ class Observation(NamedTuple):
 
     Attributes:
       point: its hyperparameters.
-      scores: for each replicate the objective at the last evaluation, lower being better, infinite where it diverged.
-        If the objective is a quantile over replicates, that one number.
+      scores: for each replicate the objective at the last evaluation, lower being better, infinite where it diverged or
+        failed. If the objective is a quantile over replicates, that one number.
       step: optimizer steps that it took, fewer than others where a scheduler stopped it.
       round: the round that it was proposed for, from 0.
 

@@ -32,7 +32,7 @@ class Race(NamedTuple):
       budget: calls of ``step`` of the longest trial if it is not stopped.
       live: ids of the trials that continue unless they are stopped, ascending.
       curves: for each trial id, ended trials included, its scores, one for each evaluation. A score is the objective
-        over all replicates, lower being better, infinite where one diverged.
+        over all replicates, lower being better, infinite where one diverged or failed.
       population: ids of the trials that are live or diverged.
       points: for each trial id its present hyperparameters.
       groups: for each trial id a number; trials of equal number can clone each other's states.

@@ -54,6 +54,7 @@ def extend(path: Path, spec: SweepSpec, plan: Plan, manifest: Manifest) -> None:
             f"trials and steps that it began with: trials={was.trials}, steps={was.steps}."
         )
     try:
+        _check_failures(path, store)
         if "steps" in changed:
             _check_steps(spec, plan, was, now, changed)
         arrays = _state(spec, plan, store, Result(store, there), more_steps="steps" in changed).arrays()
@@ -67,6 +68,17 @@ def extend(path: Path, spec: SweepSpec, plan: Plan, manifest: Manifest) -> None:
     extended_by = (*there.extended_by, manifest.command)
     extended = replace(manifest, extended=there.extended + 1, extended_by=extended_by)
     write_manifest(path, replace(extended, created=there.created, command=there.command))
+
+
+def _check_failures(path: Path, store: Store) -> None:
+    """Raises ``RunError`` if trials of the last round failed: what is added goes on from their final states."""
+    rows, failures = store.trials(), store.failures()
+    last = max(row.round for row in rows)
+    if failed := [row.trial for row in rows if row.round == last and row.trial in failures]:
+        raise RunError(
+            f"trial {failed[0]} in {str(path)!r} failed: {failures[failed[0]]}. A run is extended once all of its last "
+            "round has trained: mend that, and run the sweep without extending it, which tries again what failed."
+        )
 
 
 def _check_steps(spec: SweepSpec, plan: Plan, was: SweepRecord, now: SweepRecord, changed: set[str]) -> None:

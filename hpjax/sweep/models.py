@@ -128,7 +128,8 @@ class TrainedModels:
             taken = np.nan_to_num(steps).max(axis=(1, 2), initial=0)
             points = [spec.space.recalled(own) for own in result.hparams[: len(plan.points)]]
             history = observed(spec.objective, plan.rounds, points, values, taken)
-            plan = plan_next_round(spec, plan, history)
+            with undisturbed():
+                plan = plan_next_round(spec, plan, history)
             self._plans.append(plan)
         return next(plan for plan in self._plans if trial < len(plan.points))
 

@@ -85,6 +85,8 @@ def replay(spec: SweepSpec, plan: Plan, trial: Trial, notes: Sequence[str] = ())
       RunError: the trial has not ended, or the record does not tell what happened to it.
     """
     result, id = trial.result, trial.id
+    if id in result.failures:
+        raise RunError(f"trial {id} failed, and there is nothing to compare with: {result.failures[id]}")
     there = _states(result, id)  # read before anything trains: a trial that still runs has none
     # The width that the trial's group had in the end is less than planned if the group ran out of memory.
     plan = with_widths(spec, plan, {int(result.groups[id]): int(result.widths[id])})

@@ -12,12 +12,13 @@ import jax
 import pytest
 
 import hpjax as hpx
-from hpjax.engine.device_errors import OutOfMemoryError
+from hpjax.engine.device_errors import GroupFailedError, OutOfMemoryError
 
 # The arguments of the exceptions that take other ones than a message.
 ARGUMENTS = {
     hpx.InputError: ("Space.rate", (1, "a"), "must be a number", "Write rate=0.1."),
     OutOfMemoryError: (3,),
+    GroupFailedError: (3, "its program fails"),
     hpx.Preempted: (Path("runs/a"),),
 }
 

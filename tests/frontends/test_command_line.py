@@ -182,3 +182,42 @@ def test_not_a_directory_of_a_run(tmp_path):
         assert done.exit_code == 2
         assert done.stderr.startswith("error: ")
         assert "is no run directory" in done.stderr
+
+
+FAILING = """
+import os
+import jax, jax.numpy as jnp, numpy as np
+import hpjax as hpx
+
+def called_back(w):
+    if os.environ.get("BROKEN"):
+        raise LookupError("no such file")
+    return w
+
+def step(key, w, batch, h):
+    if h.kind == 2:
+        w = jax.pure_callback(called_back, jax.ShapeDtypeStruct((), jnp.float32), w, vmap_method="sequential")
+    return w + h.rate, {}
+
+program = hpx.Program(lambda key, h: jnp.zeros(()), step, lambda key, w, split, h: {"loss": (w - 1) ** 2}, steps=2)
+space = hpx.Space(rate=hpx.Uniform(0.1, 0.4), kind=hpx.Choice(1, 2, static=True))
+sweep = hpx.Sweep(program, space, sampler=hpx.Manual([{"rate": 0.1 * i, "kind": 1 + i % 2} for i in (1, 2, 3)]))
+"""
+
+
+@pytest.mark.filterwarnings("ignore:group . failed:RuntimeWarning")
+def test_a_run_of_which_a_group_failed_has_a_code_of_its_own(tmp_path, monkeypatch):
+    (tmp_path / "sweep.py").write_text(FAILING)
+    monkeypatch.setenv("BROKEN", "1")
+    done = hpjax("run", tmp_path / "sweep.py", "--dir", tmp_path / "run", "--quiet")
+    assert done.exit_code == 3
+    assert "3 trials: 1 complete, 2 failed" in done.stdout
+    assert "failed: trials 0, 2: a function that the program of group" in done.stdout
+    assert "error: 2 trials failed, for the reasons above. To try again what failed: hpjax resume" in done.stderr
+    shown = hpjax("show", tmp_path / "run")
+    assert shown.exit_code == 0
+    assert "LookupError: no such file" in shown.stdout
+    monkeypatch.delenv("BROKEN")
+    done = hpjax("resume", tmp_path / "run", "--file", tmp_path / "sweep.py", "--quiet")
+    assert done.exit_code == 0, done.output
+    assert "3 trials: 3 complete" in done.stdout

@@ -48,7 +48,7 @@ def table(**changes):
 
 
 def test_a_status_is_its_plain_string():
-    assert [*Status] == ["running", "complete", "stopped", "diverged", "other_shard"]
+    assert [*Status] == ["running", "complete", "stopped", "diverged", "failed", "other_shard"]
     assert max(map(len, Status)) == np.dtype(STATUS_DTYPE).itemsize // 4
     assert table().statuses.dtype == np.dtype("<U11")
     assert type(table().statuses.tolist()[-1]) is str

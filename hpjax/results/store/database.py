@@ -102,6 +102,7 @@ COLUMNS: dict[str, dict[str, Column]] = {
         "data": _column("BLOB", f"length({{0}}) % {_SIZE} = 0"),
     },
     "clones": {"trial": _INTEGER, "step": _INTEGER, "source": _INTEGER, "hparams": _TEXT},
+    "failures": {"trial": _INTEGER, "reason": _TEXT},
     "compilations": {"grp": _INTEGER, "seconds": _SECONDS},
     "tests": {"trial": _INTEGER, "metrics": _TEXT},
     "finished": {"seconds": _SECONDS},
@@ -111,6 +112,7 @@ KEYS = {
     "lanes": ["PRIMARY KEY (trial, replicate)", _OF_TRIAL.format("trial")],
     "curves": ["PRIMARY KEY (wave, segment, metric)"],
     "clones": [_OF_TRIAL.format("trial"), _OF_TRIAL.format("source")],
+    "failures": ["PRIMARY KEY (trial)", _OF_TRIAL.format("trial")],
     "compilations": ["PRIMARY KEY (grp)"],
     "tests": ["PRIMARY KEY (trial)", _OF_TRIAL.format("trial")],
     "finished": [],
@@ -130,6 +132,8 @@ SCHEMA = tuple(map(_create, COLUMNS))
 _UNEVEN = f"""SELECT wave, segment FROM curves GROUP BY wave, segment
   HAVING sum(metric IN {OWNERS} AND dtype = '<i4') <> {len(OWNERS)}
   OR min(length(data) / {_SIZE}) <> max(length(data) / {_SIZE}) LIMIT 1"""
+_UNREASONED = """SELECT trial FROM trials WHERE (trial IN (SELECT trial FROM failures))
+  <> (trial IN (SELECT trial FROM lanes WHERE status = 'failed')) LIMIT 1"""
 _OBJECTS = "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name"
 
 
@@ -196,6 +200,8 @@ def check_rows(database: sqlite3.Connection, where: str, replicates: int) -> Non
         raise wrong(f"lanes.replicate is {last} in a row, of {replicates} replicates")
     if lanes != trials * replicates:
         raise wrong(f"{trials} trials of {replicates} replicates have {lanes} lanes")
+    if row := database.execute(_UNREASONED).fetchone():
+        raise wrong(f"of trial {row[0]} there is a failure without a reason, or a reason without a failure")
     if row := database.execute(_UNEVEN).fetchone():
         raise wrong(f"the arrays of wave {row[0]}, segment {row[1]}, do not fit each other")
     # Some wave recorded every evaluation: a single large number cannot make the reader allocate memory.

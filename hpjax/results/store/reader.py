@@ -11,7 +11,7 @@ import numpy as np
 from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
 from hpjax.results.store.database import DATABASE, check_rows
-from hpjax.results.store.rows import Change, Planned, check_arrays, hparams_of, metrics_of
+from hpjax.results.store.rows import Change, Planned, check_arrays, hparams_of, metrics_of, reason_of
 
 
 class RunReader:
@@ -106,6 +106,10 @@ class RunReader:
     def tests(self) -> dict[int, dict[str, float]]:
         """Returns trial to its metrics on the test split, for trials that were tested."""
         return {trial: metrics_of(metrics) for trial, metrics in self._read("SELECT * FROM tests")}
+
+    def failures(self) -> dict[int, str]:
+        """Returns trial to the reason for which its group failed, for trials that did."""
+        return {trial: reason_of(reason) for trial, reason in self._read("SELECT * FROM failures")}
 
     def compilations(self) -> dict[int, float]:
         """Returns group to the seconds that compiling it took."""

@@ -19,6 +19,7 @@ class Status(StrEnum):
       COMPLETE: it took all its steps, or reached what its program asks for.
       STOPPED: the scheduler stopped it.
       DIVERGED: a metric or a part of its state was not finite.
+      FAILED: its group could not be compiled, or failed on the devices.
       OTHER_SHARD: another shard of the sweep trains it.
     """
 
@@ -26,6 +27,7 @@ class Status(StrEnum):
     COMPLETE = "complete"
     STOPPED = "stopped"
     DIVERGED = "diverged"
+    FAILED = "failed"
     OTHER_SHARD = "other_shard"
 
     @property
@@ -36,6 +38,8 @@ class Status(StrEnum):
 
 # In the order of their numbers in checkpoints.
 STATUSES = tuple(Status)
+# Lanes that end so rank nowhere, and have no final state worth keeping.
+LOST = (Status.DIVERGED, Status.FAILED)
 # The type of NumPy arrays of them: plain strings.
 STATUS_DTYPE = "<U11"
 DTYPES = ("<i4", "<f4", "<f8")
@@ -107,6 +111,13 @@ def hparams_of(text: str) -> dict[str, Any]:
     if not all(type(v) is float or _plain(v, MOST_LEVELS) for v in found.values()):
         raise RunError(f"the database has hyperparameters {text[:100]!r}, which no run writes. {DAMAGED}")
     return {name: _tuples(value) for name, value in found.items()}
+
+
+def reason_of(text: str) -> str:
+    """Returns the reason for which a trial failed; raises ``RunError`` where it holds what steers a terminal."""
+    if not text.isprintable():
+        raise RunError(f"the database has the reason {text[:100]!r}, which no run writes. {DAMAGED}")
+    return text
 
 
 def metrics_of(text: str) -> dict[str, float]:

@@ -16,8 +16,8 @@ from hpjax.results.store.database import DATABASE, JOURNAL, SCHEMA, connected, f
 from hpjax.results.store.files import WRITABLE, guard, locked, remove
 from hpjax.results.store.final_states import KeyPath, States
 from hpjax.results.store.manifest import Manifest, read_manifest, write_manifest
-from hpjax.results.store.reader import RunReader
-from hpjax.results.store.rows import NO_WAVE, Change, Planned, Status
+from hpjax.results.store.rewriter import RunRewriter
+from hpjax.results.store.rows import NO_WAVE, Planned, Status
 
 STATES = "states"
 
@@ -29,7 +29,7 @@ def _end(database: sqlite3.Connection, lock: IO[str] | None) -> None:
         lock.close()
 
 
-class Store(RunReader):
+class Store(RunRewriter):
     """One run's database and files, in a directory or, without one, in memory.
 
     The database is in WAL mode with one transaction a segment, so that it can be read while the run goes on.
@@ -136,28 +136,6 @@ class Store(RunReader):
         if not self._db.in_transaction:
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
-    def roll_back(self, rounds: int, evaluations: Mapping[int, int], clones: int, lanes: Iterable[Change]) -> None:
-        """Deletes what was written after a checkpoint.
-
-        Args:
-          rounds: how many rounds had begun by then.
-          evaluations: number of each wave of the last round to how many evaluations of it were recorded.
-          clones: how many clones were recorded.
-          lanes: the status of every lane at the checkpoint.
-        """
-        # With a trial go its lanes, clones and test, as the schema says.
-        self._db.execute("DELETE FROM trials WHERE round >= ?", (rounds,))
-        self._db.execute("DELETE FROM curves WHERE wave > ?", (max(evaluations),))
-        self._db.executemany("DELETE FROM curves WHERE wave = ? AND segment >= ?", evaluations.items())
-        self._db.execute(
-            "DELETE FROM clones WHERE rowid NOT IN (SELECT rowid FROM clones ORDER BY rowid LIMIT ?)",
-            (clones,),
-        )
-        self.add_changes(lanes)
-        self._db.execute(
-            "DELETE FROM tests WHERE trial IN (SELECT trial FROM lanes WHERE status = ?)", (Status.RUNNING,)
-        )
-
     @classmethod
     def open(cls, directory: Path) -> "Store":
         """Returns the store of a directory, for reading; a run may be writing to it.
@@ -245,29 +223,6 @@ class Store(RunReader):
         again = "ON CONFLICT (grp) DO UPDATE SET seconds = seconds + excluded.seconds"
         self._db.execute(f"INSERT INTO compilations VALUES (?, ?) {again}", (group, seconds))
 
-    def move(self, places: Mapping[int, tuple[int, int]]) -> None:
-        """Moves trials to other waves.
-
-        Args:
-          places: trial to the number of its wave and its width.
-        """
-        rows = ((wave, width, trial) for trial, (wave, width) in places.items())
-        self._db.executemany("UPDATE trials SET wave = ?, width = ? WHERE trial = ?", rows)
-
-    def forget(self, waves: Iterable[int], trials: Iterable[int]) -> None:
-        """Deletes what waves recorded, so that they begin anew.
-
-        Args:
-          waves: the numbers of the waves.
-          trials: the ids of all trials in them.
-        """
-        self._db.executemany("DELETE FROM curves WHERE wave = ?", ((wave,) for wave in waves))
-        rows = [(trial,) for trial in trials]
-        self._db.executemany(
-            "UPDATE lanes SET status = ?, step = 0 WHERE trial = ?", ((Status.RUNNING, *row) for row in rows)
-        )
-        self._db.executemany("DELETE FROM clones WHERE trial = ?", rows)
-
     def add_curves(self, wave: int, segment: int, arrays: Mapping[str, Array]) -> None:
         """Adds the values of one evaluation.
 
@@ -281,18 +236,15 @@ class Store(RunReader):
             ((wave, segment, name, _dtype(a), a.astype(_dtype(a)).tobytes()) for name, a in arrays.items()),
         )
 
-    def add_changes(self, changes: Iterable[Change]) -> None:
-        """Updates the lanes whose status changed."""
-        self._db.executemany(
-            "UPDATE lanes SET status = ?, step = ? WHERE trial = ? AND replicate = ?",
-            ((c.status, c.step, c.trial, c.replicate) for c in changes),
-        )
-
     def add_clones(self, rows: Iterable[tuple[int, int, int, Mapping[str, Any]]]) -> None:
         """Adds (trial, step, source, hyperparameters) of trials that continue from the states of others."""
         self._db.executemany(
             "INSERT INTO clones VALUES (?, ?, ?, ?)", ((*ids, json.dumps(h, default=str)) for *ids, h in rows)
         )
+
+    def add_failures(self, reasons: Mapping[int, str]) -> None:
+        """Records why trials failed, by trial."""
+        self._db.executemany("INSERT OR REPLACE INTO failures VALUES (?, ?)", reasons.items())
 
     def add_test(self, trial: int, metrics: Mapping[str, float]) -> None:
         """Records the metrics of a trial on the test split.

@@ -134,6 +134,8 @@ def _speed(programs: GroupPrograms, plan: Plan, group: Group, wide: int, kernels
             seconds = _seconds_a_step(lambda stop: lanes.advance(stop, False, block))
     except OutOfMemoryError:
         return None
+    except Exception:  # of the user's functions or of XLA: the group fails when it trains, and its error is told then
+        return None
     return count / seconds
 
 

@@ -169,4 +169,27 @@ class Decision:
     best: tuple[int, float] | None
 
 
-Event = Resumed | WidthHalved | CompileStarted | CompileFinished | SegmentFinished | Decision
+@dataclass(frozen=True, kw_only=True)
+class GroupFailed(_OfGroup):
+    """A group cannot train: its program does not compile, fails on the devices, or needs too much memory.
+
+    Attributes:
+      kind: ``"group_failed"``.
+      group: the number of the group.
+      groups: how many groups the run trains.
+      round: the number of the round.
+      lanes: how many lanes its first wave that failed has.
+      reason: why, on one line.
+      spared: calls of ``step`` that its lanes will not take.
+      changes: the lanes that failed, each a named tuple: ``trial``, ``replicate``, ``status``, ``step``.
+      best: id and objective of the best trial so far, or None.
+    """
+
+    kind: Literal["group_failed"] = field(default="group_failed", init=False)
+    reason: str
+    spared: int
+    changes: tuple[Change, ...]
+    best: tuple[int, float] | None
+
+
+Event = GroupFailed | Resumed | WidthHalved | CompileStarted | CompileFinished | SegmentFinished | Decision

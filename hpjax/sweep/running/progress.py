@@ -70,6 +70,10 @@ class Progress:
             self._left += event.lost
             self._keep(f"group {event.group}: out of memory, it begins anew with half as many lanes at once")
             return
+        if event.kind == "group_failed":
+            self._left = max(self._left - event.spared, 0)
+            self._keep(f"group {event.group}{static} failed, the others go on: {event.reason}")
+            return
         group = f"group {event.group}{static}, {self._nth(event)} of {event.groups}"
         if event.kind == "compile":
             self._show(f"{group}: compiling")

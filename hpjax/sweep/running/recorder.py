@@ -63,15 +63,18 @@ class Record:
         if self.directory is not None and distributed.is_writer():
             write_manifest(self.directory, replace(read_manifest(self.directory), plan=tuple(plan.splitlines())))
 
-    def finish(self, seconds: float) -> None:
+    def finish(self, seconds: float, again: Callable[[], RunState] | None = None) -> None:
         """Records that the run is complete, and deletes its checkpoints, which nobody needs any more.
 
         Args:
           seconds: how long the run took.
+          again: returns the state from which groups that failed are tried again; None where there is nothing to try.
         """
+        if again is not None:
+            self.save(again, wait=True)
         with self.store.transaction():
             self.store.finish(seconds)
-        if self.checkpoints is not None:
+        if self.checkpoints is not None and again is None:
             self.checkpoints.remove()
 
     def close(self) -> None:

@@ -59,9 +59,11 @@ def _open(path: Path, manifest: Manifest, sizes: RunSizes, seconds: float) -> tu
     there = matching_manifest(path, manifest)
     if there is not None:
         store = Store.finished(path, there.extended)
-        if store is not None:
+        if store is not None and not (store.failures() and (path / FOLDER).exists()):
             forget(path)  # the run may have been killed after it finished and before it deleted them
             return Record(store, path, over=True), there
+        if store is not None:  # groups failed, and are tried again
+            store.close()
         found = _unfinished(path, there, sizes, seconds)
         if found is not None:
             _warn_of_versions(path, there.versions, manifest.versions)
@@ -86,7 +88,7 @@ def _unfinished(path: Path, manifest: Manifest, sizes: RunSizes, seconds: float)
         checkpoints = Checkpoints(path, seconds)
         state = checkpoints.latest(sizes.check, sizes.read)
         if state is not None:
-            _roll_back(store, state, sizes)
+            _roll_back(store, state, sizes, manifest.extended)
             return Record(store, path, checkpoints, state)
         unusable = checkpoints.numbers()
         checkpoints.close()
@@ -112,8 +114,8 @@ def _warn_of_versions(path: Path, there: Mapping[str, str], here: Mapping[str, s
         )
 
 
-def _roll_back(store: Store, state: RunState, sizes: RunSizes) -> None:
-    """Rolls the database back to a checkpoint.
+def _roll_back(store: Store, state: RunState, sizes: RunSizes, extended: int) -> None:
+    """Rolls the database back to a checkpoint, of a run that went on so often after it was finished.
 
     Raises:
       RunError: it lacks something that was in it when the checkpoint was written.
@@ -122,6 +124,7 @@ def _roll_back(store: Store, state: RunState, sizes: RunSizes) -> None:
     lanes = state.changes(begun)
     evaluations = {wave.number: wave.evaluations for wave in state.waves}
     with store.transaction():
+        store.reopen(extended)
         store.roll_back(state.progress.round + 1, evaluations, state.clones, lanes)
         if store.lanes() != lanes or len(store.clones()) != state.clones:
             raise RunError(

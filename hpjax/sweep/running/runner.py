@@ -5,13 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import count
 
-import jax
 import numpy as np
 
-from hpjax.core.arrays import ceil_div
 from hpjax.core.errors import RunError
 from hpjax.core.space import Point
-from hpjax.engine.device_errors import OutOfMemoryError
+from hpjax.engine.device_errors import GroupFailedError, OutOfMemoryError
 from hpjax.engine.distributed import holding_together, several
 from hpjax.results.store.rows import NO_WAVE, Planned
 from hpjax.sweep.planning.arrange import halved, split, with_waves, with_widths
@@ -19,7 +17,8 @@ from hpjax.sweep.planning.plan import Group, Plan
 from hpjax.sweep.planning.planner import plan_next_round
 from hpjax.sweep.planning.programs import lane_ids
 from hpjax.sweep.running.context import RunContext
-from hpjax.sweep.running.events import Decision, Event, Resumed, SegmentFinished, WidthHalved
+from hpjax.sweep.running.events import Decision, Event, GroupFailed, Resumed, SegmentFinished, WidthHalved
+from hpjax.sweep.running.failure import check_can_halve, fail_group, failed_waves, nothing_left, tried_again
 from hpjax.sweep.running.preemption import leave, notices
 from hpjax.sweep.running.race import RoundRace
 from hpjax.sweep.running.recorder import Record
@@ -121,7 +120,7 @@ class _Run:
                     if notice and record.directory is not None:
                         record.close()
                         leave(notice, record.directory)
-        record.finish(time.perf_counter() - self._begun)
+        record.finish(time.perf_counter() - self._begun, self._state if self._tried_again else None)
 
     def _count(self, event: Event) -> None:
         """Adds what an event tells to the progress of the run."""
@@ -200,8 +199,11 @@ class _Run:
         halved_before = {g: int(width) for g, width in enumerate(saved.widths) if width != planned[g]}
         context.plan = with_widths(self._spec, context.plan, halved_before)
         numbers = count(1 + max(wave.number for wave in saved.waves))
-        found: list[tuple[Group, WaveState]] = []
-        for wave in saved.waves:
+        before, failed = saved.waves, failed_waves(self._store.lanes(), saved.waves)
+        if self._spec.scheduler is None:  # else they stay failed: it compared the others without them
+            before, failed = tried_again(context, saved.waves, failed), set()
+        found: list[tuple[Group, WaveState, bool]] = []
+        for wave in before:
             group = group_of.get(wave.trials[0])
             mine = self._trials_of(self._progress.round)
             if group is None or any(trial not in mine or group_of[trial] is not group for trial in wave.trials):
@@ -212,11 +214,12 @@ class _Run:
             whole = (wave.trials,)
             fitting = whole if wave.finished else split(self._spec, context.plan, group.number, wave.trials)
             for i, trials in enumerate(fitting):
-                found.append((group, wave.of(trials, wave.number if i == 0 else next(numbers))))
+                own = wave.of(trials, wave.number if i == 0 else next(numbers))
+                found.append((group, own, wave.number in failed))
         found.sort(key=lambda each: each[1].number)
-        waves = [(group.number, state.trials) for group, state in found]
+        waves = [(group.number, state.trials) for group, state, _ in found]
         context.plan = with_waves(self._spec, context.plan, waves)
-        self._set_waves([Wave(context, group, state) for group, state in found])
+        self._set_waves([Wave(context, *each) for each in found])
         with self._store.transaction():
             self._store.move(self._places(self._waves))
         at = next((wave for wave in self._waves if not wave.finished), self._waves[-1])
@@ -229,7 +232,10 @@ class _Run:
         return {t: (wave.number, arrangements[wave.group.number].width) for wave in waves for t in wave.trials}
 
     def _train_round(self) -> Iterator[Event]:
-        """Trains the waves of the round to their end; a group that runs out of memory begins anew at half its width."""
+        """Trains the waves of the round to their end.
+
+        A group that runs out of memory begins anew at half its width; without one that fails the others go on.
+        """
         while True:
             try:
                 if self._spec.scheduler is None:
@@ -241,9 +247,27 @@ class _Run:
                     yield from race.events()
                 return
             except OutOfMemoryError as error:
-                group = error.group
+                group, reason = error.group, None
+            except GroupFailedError as error:
+                if nothing_left(self._waves, error.group):
+                    raise (error.__cause__ or error) from None
+                group, reason = error.group, error.reason
             # Outside of the handler: while it is handled, the error keeps what its frames hold on the devices.
-            yield self._halve(group)
+            yield self._halve(group) if reason is None else self._fail(group, reason)
+
+    def _fail(self, group: int, reason: str) -> GroupFailed:
+        """Has the run go on without a group."""
+        event, self._progress = fail_group(self._context, self._waves, self._progress, (group, reason))
+        return event
+
+    @property
+    def _tried_again(self) -> bool:
+        """Whether a run that ended has groups to try again.
+
+        Those of earlier rounds are not, by what was found without them the later ones were chosen; nor any under a
+        scheduler, which compared the others without them.
+        """
+        return self._spec.scheduler is None and any(wave.failed for wave in self._waves)
 
     def _halve(self, group: int) -> WidthHalved:
         """Has a group begin anew at half its width, and under a scheduler all groups, whose trials it compares.
@@ -254,7 +278,7 @@ class _Run:
           RunError: the width is 1, or there are several hosts.
         """
         context, width = self._context, self._context.plan.arrangements[group].width
-        _check_can_halve(group, width)
+        check_can_halve(group, width)
         context.plan = halved(self._spec, context.plan, group)
         racing = self._spec.scheduler is not None
         again = [wave for wave in self._waves if racing or wave.group.number == group]
@@ -298,18 +322,4 @@ class _Run:
             seconds=time.perf_counter() - self._begun,
             widths=np.array([each.width for each in plan.arrangements], np.int64),
             waves=tuple(wave.state() for wave in self._waves),
-        )
-
-
-def _check_can_halve(group: int, width: int) -> None:
-    """Raises ``RunError`` unless a group that ran out of memory can begin anew at half its width."""
-    if several():
-        raise RunError(
-            f"group {group} runs out of memory at the width {width} on host {jax.process_index()}, and hosts "
-            f"cannot agree on another while they run. Begin anew in a new directory with width={ceil_div(width, 2)}."
-        )
-    if width == 1:
-        raise RunError(
-            f"group {group} runs out of memory with one lane at a time. Make its model, its batch_size or its "
-            "eval_batch_size smaller, or use fewer trials."
         )

@@ -83,6 +83,16 @@ class Scores(NamedTuple):
             curves[mine, at] = np.where(np.isfinite(scores), scores, np.inf)
         return self._replace(values=values, steps=taken, curves=curves)
 
+    def with_failed(self, trials: Collection[int]) -> "Scores":
+        """Returns the scores after trials failed, which count as those of which a replicate diverged."""
+        values, curves, mine = self.values.copy(), self.curves, list(trials)
+        values[mine] = np.nan
+        if curves is not None:
+            curves = np.pad(curves, ((0, 0), (0, 1)), constant_values=np.nan)
+            curves[mine, (~np.isnan(curves[mine])).sum(axis=1)] = np.inf
+            curves = curves[:, ~np.isnan(curves).all(axis=0)]
+        return self._replace(values=values, curves=curves)
+
     def without(self, trials: Collection[int]) -> "Scores":
         """Returns the scores as if some trials had never been evaluated or stopped."""
         forgotten = np.isin(np.arange(len(self.steps)), list(trials))

@@ -105,6 +105,11 @@ class WaveState(NamedTuple):
         rows = {name: getattr(self, name)[mine] for name in ("trial", "live", "taken", "lost")}
         return self._replace(number=number, lanes=tuple(leaf[mine] for leaf in self.lanes), **rows)
 
+    def begun(self) -> "WaveState":
+        """Returns the state of the wave before its first step, after as many evaluations."""
+        begin = WaveState.begin(self.number, self.trial, streaming=self.stream is not None)
+        return begin._replace(evaluations=self.evaluations)
+
     def check(self, trial: Ints, shapes: ProgramShapes) -> None:
         """Validates the lanes, and what they hold, if they hold anything.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from hpjax.data.stream import Position
 from hpjax.engine.compile import COMPILE_THREADS, Compiled
-from hpjax.engine.device_errors import translating_device_errors
+from hpjax.engine.device_errors import failing_alone, translating_device_errors
 from hpjax.engine.device_lanes import DeviceLanes, SegmentResult
 from hpjax.engine.tracing import kinds_of, stack_hparams
 from hpjax.results.store.rows import Change, Status
@@ -31,20 +31,23 @@ class Wave:
       context: what the wave shares with the others of the run.
       group: the group of its trials.
       state: the state in which it begins, or goes on.
+      failed: whether its group failed before, and is not tried again.
 
     Attributes:
       group: the group of its trials.
       next: the wave after it, or None; its program compiles while this one trains.
+      failed: whether its group failed, so that its lanes do not train.
       shared: what all events of the wave have in common, by the names of their fields.
 
     Raises:
       RunError: the state holds lanes of another program.
     """
 
-    def __init__(self, context: RunContext, group: Group, state: WaveState) -> None:
+    def __init__(self, context: RunContext, group: Group, state: WaveState, failed: bool = False) -> None:
         self._context, self._plan, self.group, self._state = context, context.plan, group, state
         self._table = context.programs.lane_table(self._plan, group, state.trials, context.points)
         state.check(self._table.trial, self._plan.shapes[group.number])
+        self._width = self._plan.arrangements[group.number].width
         self._microsteps = np.array([self._plan.lengths[t].microsteps for t in self._table.trial], np.int32)
         self._compiled: Future[Compiled] | None = None
         self._lanes: DeviceLanes | None = None
@@ -52,6 +55,7 @@ class Wave:
         self._in_flight: list[DispatchedSegment] = []
         self._collected = 0.0
         self.next: Wave | None = None
+        self.failed = failed
         self.shared = WaveFields(
             group=group.number,
             groups=len(self._plan.own_groups),
@@ -77,7 +81,7 @@ class Wave:
     @property
     def live(self) -> Any:
         """Whether each lane runs, bool (lanes,)."""
-        return self._state.live
+        return self._state.live & (not self.failed)
 
     @property
     def finished(self) -> bool:
@@ -132,7 +136,7 @@ class Wave:
         Args:
           until: the step at which to stop, one with an evaluation; None trains them to their ends.
         """
-        if self.finished:
+        if self.finished or self.failed:
             return
         if self._lanes is None:
             yield from self._begin()
@@ -169,6 +173,13 @@ class Wave:
         if self._blocks is not None:
             self._blocks.close()
         self._lanes, self._blocks, self._in_flight = None, None, []
+
+    def fail(self) -> dict[tuple[int, int], int]:
+        """Gives up its lanes, which are at their beginning again; returns trial and replicate to the steps taken."""
+        taken = dict(zip(self._ids(), self._state.taken.tolist(), strict=True))
+        self.drop()
+        self._state, self.failed = self._state.begun(), True
+        return taken
 
     def stop(self, trials: Collection[int]) -> dict[int, Change]:
         """Ends the live lanes of some trials; returns lane number to the change of each."""
@@ -231,7 +242,7 @@ class Wave:
 
     def prepare(self) -> None:
         """Begins to compile its program in the background."""
-        if self._compiled is None and not self.finished:
+        if self._compiled is None and not (self.finished or self.failed):
             self._compiled = self._context.programs.compile(self._plan, self.group.number, self._table.h)
 
     def _ids(self) -> list[tuple[int, int]]:
@@ -254,14 +265,14 @@ class Wave:
         for wave in islice(self._following(), COMPILE_THREADS):
             wave.prepare()
         assert self._compiled is not None
-        with translating_device_errors(number):
+        with failing_alone(number, self._width, compiling=True):
             compiled = self._compiled.result()
         seconds = time.perf_counter() - begun
         if first:
             with context.store.transaction():
                 context.store.add_compilation(number, seconds)
             yield CompileFinished(seconds=seconds, **self.shared)
-        with translating_device_errors(number):
+        with failing_alone(number, self._width):
             self._lanes = context.programs.lanes(self._plan, number, compiled, self._table)
             if self._state.lanes:  # those of a checkpoint
                 lanes = jax.tree.unflatten(jax.tree.structure(compiled.lanes), self._state.lanes)
@@ -281,13 +292,13 @@ class Wave:
         block, waited = (None, 0.0) if self._blocks is None else self._blocks.at(begin)
         last, plan = int(self._table.budget[lanes.live].max()), self._plan
         stop, evaluate = next_stop(begin, last, self.group.eval_every, plan.segment, plan.block)
-        with translating_device_errors(self.group.number):
+        with failing_alone(self.group.number, self._width):
             lanes.dispatch(stop, evaluate, block)
         self._in_flight.append(DispatchedSegment(stop, evaluate, since, waited))
 
     def _collect(self, lanes: DeviceLanes) -> tuple[DispatchedSegment, SegmentResult]:
         """Waits for the segment that was dispatched first."""
-        with translating_device_errors(self.group.number):
+        with failing_alone(self.group.number, self._width):
             result = lanes.collect()
         return self._in_flight.pop(0), result
 
