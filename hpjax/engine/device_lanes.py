@@ -256,6 +256,23 @@ class DeviceLanes:
                 at = np.unravel_index(after[target], self._lanes.step.shape)
                 jax.tree.map(lambda x, new, at=at: x.__setitem__(at, new), self._lanes, lane)
 
+    def write(self, number: int, lanes: Sequence[int], values: Array) -> None:
+        """Replaces one array of the state in some lanes.
+
+        Args:
+          number: the number of the array.
+          lanes: the lanes.
+          values: their new arrays, (lanes that are given, ...).
+        """
+        old = self._lanes.state[number]
+        at = np.unravel_index(self._layout.positions(len(self.live))[np.asarray(lanes)], self._lanes.step.shape)
+        new = np.array(sharding.fetch(old, self._mesh))
+        new[at] = values
+        if isinstance(old, jax.Array):
+            new = sharding.put(new, self._mesh, sharding.SPLIT)
+        state = (*self._lanes.state[:number], new, *self._lanes.state[number + 1 :])
+        self._lanes = self._lanes._replace(state=state)
+
     def _move(self, positions: Ints) -> None:
         """Moves states to the slots of the layout: the state of lane ``i`` comes from flat slot ``positions[i]``."""
         self._to_devices()

@@ -17,7 +17,7 @@ from hpjax.results.trial import Trial
 from hpjax.schedulers import Scheduler
 from hpjax.sweep.identity import description, digests, manifest
 from hpjax.sweep.planning.arrange import with_widths
-from hpjax.sweep.planning.plan import Plan
+from hpjax.sweep.planning.plan import Group, Plan
 from hpjax.sweep.running.context import RunContext
 from hpjax.sweep.running.state import WaveState
 from hpjax.sweep.running.wave import Wave
@@ -179,7 +179,8 @@ def _trained(spec: SweepSpec, plan: Plan, trial: Trial) -> tuple[Result, int]:
             if handed is not None:
                 # A clone goes on from the state of its source, with all lanes running.
                 start = handed.evaluations
-                state = handed._replace(number=number, trial=own, live=state.live, lost=state.lost)
+                lanes = _renewed(context, plan, group, id, handed.lanes)
+                state = handed._replace(number=number, trial=own, live=state.live, lost=state.lost, lanes=lanes)
             wave = Wave(context, group, state)
             if number < last:
                 until = _call(decisions, descent[number + 1][1], plan.lengths[id].microsteps, id)
@@ -196,6 +197,17 @@ def _trained(spec: SweepSpec, plan: Plan, trial: Trial) -> tuple[Result, int]:
             _run(wave, None)
         wave.finish()
     return Result(store, result.manifest), start
+
+
+def _renewed(context: RunContext, plan: Plan, group: Group, trial: int, lanes: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Returns the leaves of lanes, one for each replicate, after a trial took them over with its hyperparameters."""
+    renewal, found = context.programs.renewal(plan, group), [np.array(leaf) for leaf in lanes]
+    for replicate in range(plan.replicates):
+        arrays = renewal(context.points[trial], replicate)
+        # The arrays of the state come first among the leaves of a lane.
+        for number, array in zip(plan.takeovers[group.number].renewed, arrays, strict=True):
+            found[number][replicate] = array
+    return tuple(found)
 
 
 def _run(wave: Wave, until: int | None) -> None:

@@ -111,7 +111,12 @@ def advised(spec: SweepSpec, plan: Plan, disturbing: Sequence[str] = ()) -> Plan
       plan: its plan, whose groups are arranged.
       disturbing: the debugging switches of JAX that are on.
     """
-    more = (*_hints_of_calls(plan), *_hints_of_shard(spec, plan), *hints_of_switches(disturbing))
+    more = (
+        *_hints_of_takeovers(plan),
+        *_hints_of_calls(plan),
+        *_hints_of_shard(spec, plan),
+        *hints_of_switches(disturbing),
+    )
     return replace(plan, hints=(*plan.hints, *more))
 
 
@@ -122,6 +127,16 @@ def hints_of_switches(disturbing: Sequence[str]) -> Iterator[str]:
             f"{', '.join(disturbing)}: off while the sweep traces, compiles and computes, where it would end the run "
             "of all lanes. A lane that diverges is recorded with its step; to debug the program, call its functions "
             "outside of a sweep."
+        )
+
+
+def _hints_of_takeovers(plan: Plan) -> Iterator[str]:
+    """Says which hyperparameters a running trial keeps, since they are in a state that has been trained."""
+    kept = {name: array for takeover in plan.takeovers for name, array in takeover.kept.items()}
+    for name, array in kept.items():
+        yield (
+            f"{name} decides how {array} begins, which training then changes: a trial that goes on from the state of "
+            f"another takes over its {name}, too, and the scheduler cannot change it."
         )
 
 

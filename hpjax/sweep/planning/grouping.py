@@ -10,7 +10,9 @@ from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.program import Program, TrialLength
 from hpjax.core.space import Point
 from hpjax.engine.shapes import ProgramShapes
+from hpjax.engine.takeover import Takeover, trace_takeover
 from hpjax.engine.tracing import Tracer, Verdict, kinds_of, resolve_traced, shapes_of, with_user_lines
+from hpjax.schedulers import Scheduler
 from hpjax.sweep.planning.plan import Group
 from hpjax.sweep.spec import SweepSpec
 
@@ -100,6 +102,23 @@ def grouped(
             # As records have them, so that functions of one name are told apart wherever a group is shown.
             groups = [replace(g, static=spec.space.recorded(g.static)) for g in groups]
             return Grouping(tracer, tuple(points), tuple(lengths), verdicts, tuple(groups), tuple(shapes))
+
+
+def takeovers_of(spec: SweepSpec, found: Grouping, known: Sequence[Takeover] = ()) -> tuple[Takeover, ...]:
+    """Returns per group what its trials do with the state of another one when they go on from it.
+
+    Args:
+      spec: the sweep.
+      found: its groups.
+      known: those of the first groups, which were traced in earlier rounds.
+    """
+    if spec.scheduler is None or type(spec.scheduler).replace is Scheduler.replace:
+        return (Takeover(),) * len(found.groups)
+    tracer, takeovers = found.tracer, list(known)
+    for g in found.groups[len(known) :]:
+        h = tracer.hparams(found.points[g.trials[0]], found.traced)
+        takeovers.append(trace_takeover(spec.program, found.shapes[g.number], h, tracer.train, tracer.valid))
+    return tuple(takeovers)
 
 
 def lengths_of(program: Program, folds: int | None, points: Sequence[Point]) -> list[TrialLength]:

@@ -11,6 +11,7 @@ from hpjax.core.program import TrialLength
 from hpjax.core.records import jsonable
 from hpjax.core.space import Point
 from hpjax.engine.shapes import ProgramShapes
+from hpjax.engine.takeover import Takeover
 from hpjax.engine.tracing import Verdict
 from hpjax.sweep.planning.arrangement import Arrangement
 from hpjax.sweep.planning.report import report
@@ -88,6 +89,7 @@ class Plan:
       hints: what would make the sweep faster, or is likely a mistake.
       stream: a description of the data stream; empty without one.
       block: batches in a block of the stream, None without one. A device call takes no more steps.
+      takeovers: per group, what its trials do with the state of another one when they go on from it.
     """
 
     rounds: tuple[int, ...]
@@ -111,6 +113,7 @@ class Plan:
     hints: tuple[str, ...] = ()
     stream: str = ""
     block: int | None = None
+    takeovers: tuple[Takeover, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         points = tuple(map(_by_name, self.points))
@@ -122,6 +125,12 @@ class Plan:
     def trials(self) -> int:
         """How many trials all rounds have together."""
         return sum(self.rounds)
+
+    @property
+    def free(self) -> frozenset[str]:
+        """The hyperparameters that may change while a trial runs."""
+        kept = set[str]().union(*(takeover.kept for takeover in self.takeovers))
+        return frozenset(verdict.name for verdict in self.verdicts if verdict.traced) - kept
 
     @property
     def widths(self) -> tuple[int, ...]:

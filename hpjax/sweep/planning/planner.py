@@ -23,7 +23,7 @@ from hpjax.schedulers import Scheduler
 from hpjax.sweep.planning import cost, value_checks
 from hpjax.sweep.planning.advice import hints
 from hpjax.sweep.planning.arrange import arranged
-from hpjax.sweep.planning.grouping import Grouping, grouped, lengths_of, tracer_of
+from hpjax.sweep.planning.grouping import Grouping, grouped, lengths_of, takeovers_of, tracer_of
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.spec import SweepSpec
 
@@ -119,6 +119,7 @@ def _first(spec: SweepSpec) -> Plan:
         hints=tuple(hints(spec, devices, found, read, unseen)),
         stream="" if spec.stream is None else f"{spec.stream}, {size(spec.stream.block_bytes)} a block",
         block=None if spec.stream is None else spec.stream.block,
+        takeovers=takeovers_of(spec, found),
     )
     return arranged(spec, plan)
 
@@ -143,6 +144,7 @@ def _next(spec: SweepSpec, plan: Plan, history: Sequence[Observation]) -> Plan:
         verdicts=tuple(found.verdicts.values()),
         points=found.points,
         lengths=found.lengths,
+        takeovers=takeovers_of(spec, found, plan.takeovers),
     )
     return arranged(spec, plan)
 

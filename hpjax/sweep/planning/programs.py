@@ -1,20 +1,21 @@
 """Programs: turns the groups of a plan into what the engine takes: compiled programs, lanes, and the data."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from hpjax.core.arrays import Ints
-from hpjax.core.hparams import Hparams
+from hpjax.core.arrays import Array, Ints
+from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.space import Point
 from hpjax.engine import sharding
 from hpjax.engine.compile import Compiled, compiling
 from hpjax.engine.device_lanes import DeviceLanes, LaneTable
 from hpjax.engine.segment import SegmentConfig
-from hpjax.engine.tracing import kinds_of, shapes_of, stack_hparams
+from hpjax.engine.takeover import renewal
+from hpjax.engine.tracing import kinds_of, lane_hparams, shapes_of, stack_hparams
 from hpjax.sweep.planning.plan import Group, Plan
 from hpjax.sweep.spec import SweepSpec
 
@@ -71,6 +72,24 @@ class GroupPrograms(NamedTuple):
     def lanes(self, plan: Plan, group: int, compiled: Compiled, table: LaneTable) -> DeviceLanes:
         """Returns the lanes of a table on the devices, before their first step."""
         return DeviceLanes(self.config(plan, group), compiled, table, self.spec.seed, *self.splits)
+
+    def renewal(self, plan: Plan, group: Group) -> Callable[[Point, int], list[Array]]:
+        """Returns a function of a point and a replicate to the arrays of a lane's state that a takeover renews.
+
+        They are those of ``Takeover.renewed``, in its order.
+        """
+        takeover, folds = plan.takeovers[group.number], self.spec.folds or 1
+        if not takeover.renewed:
+            return lambda point, replicate: []
+        compute = renewal(self.spec.program, plan.shapes[group.number], takeover)
+        kinds = kinds_of(self.spec.space)
+
+        def renewed(point: Point, replicate: int) -> list[Array]:
+            h = lane_hparams(kinds, point, point.keys() - group.static.keys())
+            h = with_fold(h, np.int32(replicate % folds), folds) if folds > 1 else h
+            return list(map(np.asarray, compute(h)))
+
+        return renewed
 
     def lane_table(self, plan: Plan, group: Group, trials: Collection[int], points: Mapping[int, Point]) -> LaneTable:
         """Returns the table of the lanes of some trials of a group.

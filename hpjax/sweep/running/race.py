@@ -66,7 +66,7 @@ class RoundRace:
         race = context.scores.race(step, self._budget, live, self._trials)._replace(
             points=dict(context.points),
             groups={trial: wave.group.number for trial, wave in self._wave_of.items()},
-            free=frozenset(verdict.name for verdict in context.plan.verdicts if verdict.traced),
+            free=context.plan.free,
             space=context.spec.space,
             seed=context.spec.seed,
         )
@@ -158,11 +158,13 @@ class RoundRace:
             remedy = "Choose both among the trials of one group in race.groups."
             raise InputError("Scheduler.replace", (trial, clone.source), allowed, remedy)
         self._context.spec.space.branch_of(clone.point)
-        before = race.points[trial]
+        # What is static is that of all trials of the group, and what is in the source's state that of the source.
+        before = race.points[clone.source]
         for name in clone.point:
             if name not in race.free and clone.point[name] != before.get(name, None):
+                allowed = "is static, or part of the trained state, and cannot change while trials run"
                 remedy = f"Keep {name}={show(before.get(name, None))}, or change names in race.free only."
-                raise InputError("Scheduler.replace", name, "is static and cannot change while trials run", remedy)
+                raise InputError("Scheduler.replace", name, allowed, remedy)
         check_point(self._context.spec, self._context.plan, trial, clone.point)
 
 

@@ -49,6 +49,7 @@ class Wave:
         state.check(self._table.trial, self._plan.shapes[group.number])
         self._width = self._plan.arrangements[group.number].width
         self._microsteps = np.array([self._plan.lengths[t].microsteps for t in self._table.trial], np.int32)
+        self._renewal = context.programs.renewal(self._plan, group)
         self._compiled: Future[Compiled] | None = None
         self._lanes: DeviceLanes | None = None
         self._blocks: BlockPrefetcher | None = None
@@ -230,6 +231,9 @@ class Wave:
         names = points[0].keys() - self.group.static.keys()
         with translating_device_errors(self.group.number):
             self._lanes.clone(sources, stack_hparams(kinds_of(self._context.spec.space), points, names))
+            renewed = [self._renewal(point, ids[lane][1]) for lane, point in zip(sources, points, strict=True)]
+            for i, number in enumerate(self._plan.takeovers[self.group.number].renewed):
+                self._lanes.write(number, list(sources), np.stack([arrays[i] for arrays in renewed]))
         lost = self._state.lost & ~np.isin(self._table.trial, list(own))
         self._state = self._state._replace(taken=taken, live=self._lanes.live.copy(), lost=lost)
         if self._plan.offloads:
