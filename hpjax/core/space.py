@@ -1,8 +1,9 @@
 """The space: the named domains of the hyperparameters, alternatives among them, and its map to the unit cube."""
 
 import keyword
+import math
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +28,14 @@ OF_LANES = frozenset({"replicate", "fold", "folds"})
 RESERVED = COLUMNS | OF_LANES
 
 Branch = Mapping[str, Domain]
+
+# Up to so many points, those that several alternatives share are found by listing all of them.
+LISTED = 100_000
+
+
+def point_key(point: Mapping[str, Any]) -> Hashable:
+    """Returns something hashable that is equal for equal points, and only for these: True is not 1."""
+    return tuple((name, type(point[name]), point[name]) for name in sorted(point))
 
 
 class Space:
@@ -198,6 +207,22 @@ class Space:
                 return {name: domain.baseline for name, domain in branch.items()}
         return None
 
+    @cached_property
+    def size(self) -> int | None:
+        """How many points the space has, None where a domain is continuous."""
+        values = [[domain.values() for domain in branch.values()] for branch in self.branches]
+        if any(each is None for own in values for each in own):
+            return None
+        total = sum(math.prod(len(each) for each in own if each is not None) for own in values)
+        names = [frozenset(branch) for branch in self.branches]
+        overlap = len(set(names)) < len(names) and total <= LISTED
+        return len({point_key(point) for point in self.points()}) if overlap else total
+
+    def points(self) -> Iterator[Point]:
+        """Yields every point of a finite space, the last name varying fastest; one of two alternatives comes twice."""
+        for branch in self.branches:
+            yield from _product(branch, [domain.values() or () for domain in branch.values()])
+
     def grid(self) -> Iterator[Point]:
         """Yields every point of the grid, the last name varying fastest.
 
@@ -216,8 +241,13 @@ class Space:
                         f"Write num=5 in the domain of {name}, or Sweep(..., sampler=Sobol()).",
                     )
                 axes.append(values)
-            for index in np.ndindex(*(len(axis) for axis in axes)):
-                yield {name: axis[i] for name, axis, i in zip(branch, axes, index, strict=True)}
+            yield from _product(branch, axes)
+
+
+def _product(names: Iterable[str], axes: Sequence[Sequence[Any]]) -> Iterator[Point]:
+    """Yields every combination of the values along the axes, the last one varying fastest."""
+    for index in np.ndindex(*map(len, axes)):
+        yield {name: axis[i] for name, axis, i in zip(names, axes, index, strict=True)}
 
 
 # The domain of a name that an alternative lacks: like a constant it has no axis.

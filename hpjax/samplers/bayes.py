@@ -11,9 +11,10 @@ from hpjax.core.arrays import Floats
 from hpjax.core.choice import Choice
 from hpjax.core.domains import Domain
 from hpjax.core.errors import check_int
-from hpjax.core.space import Point, Space
+from hpjax.core.space import Point, Space, point_key
 from hpjax.samplers import gaussian_process as gp
 from hpjax.samplers.base import Observation, Sampler
+from hpjax.samplers.distinct import untried
 from hpjax.samplers.sobol import Sobol
 
 # Number of observations that the hyperparameters of the process are fitted to: the cost grows with its cube.
@@ -64,21 +65,16 @@ class Bayes(Sampler):
         if sum(np.isfinite(seen.score) for seen in history) < initial or not space.dimensions or n == 0:
             return fresh
         rng = np.random.default_rng([seed, start])
-        tried = {_key(seen.point) for seen in history}
-        candidates = []
-        for point in [*_even(space, rng), *_near(space, history, rng), *fresh]:
-            if _key(point) not in tried:
-                tried.add(_key(point))
-                candidates.append(point)
-        if len(candidates) <= n:  # a small finite space
-            return (candidates + fresh)[:n]
+        tried = {point_key(seen.point) for seen in history}
+        even, near = _even(space, rng), _near(space, history, rng)
+        # Of a space with few points all are candidates: the last ones would not be among those drawn.
+        every = space.points() if space.size is not None and space.size <= len(even) + len(near) else [*even, *near]
+        candidates = list(untried([*every, *fresh], tried))
+        if len(candidates) <= n:
+            more = Sobol().propose(space, history, 0, start + n, seed)
+            return [*untried([*candidates, *more], tried), *fresh][:n]
         chosen = _chosen(space, history, candidates, n, rng)
         return [candidates[i] for i in chosen]
-
-
-def _key(point: Point) -> Any:
-    """Returns something hashable that is equal for equal points."""
-    return tuple(sorted((name, repr(value)) for name, value in point.items()))
 
 
 def _even(space: Space, rng: np.random.Generator) -> list[Point]:

@@ -3,7 +3,7 @@
 import copy
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +14,15 @@ from hpjax.core.choice import Choice
 from hpjax.core.domains import Domain
 from hpjax.core.errors import InputError, missing
 from hpjax.core.intervals import Int, LogInt, LogUniform, ReverseLogUniform
-from hpjax.core.space import Point, Space
+from hpjax.core.space import Point, Space, point_key
 from hpjax.samplers.base import Observation, Sampler
+from hpjax.samplers.distinct import untried
+from hpjax.samplers.random import Random
 
 # The parameter of an Optuna study that chooses among the alternatives of a space.
 ALTERNATIVE = "alternative"
+# After so many proposals in a row of points that are known the rest of a batch is drawn by chance.
+MOST_REPEATED = 20
 
 
 @dataclass(frozen=True)
@@ -26,10 +30,11 @@ class Optuna(Sampler):
     """Proposes points by a sampler of Optuna: TPE, CMA-ES, QMC, NSGA-II, … It needs the package ``optuna``.
 
     Use it with ``Sweep(rounds=...)``: each round reports the scores of the round before to an Optuna study in memory,
-    and asks it for a batch. Hyperparameters of one alternative are conditional in Optuna, too. A trial that diverged
-    is reported with the worst score so far. The sweep's seed decides all random choices: only the settings of
-    ``sampler`` are used, not its state. CMA-ES needs the package ``cmaes``, and supports neither choices nor
-    alternatives.
+    and asks it for a batch. A point that was tried already, or that is in the batch, is not tried again while others
+    are left: Optuna gets the score that it has. Hyperparameters of one alternative are conditional in Optuna, too. A
+    trial that diverged is reported with the worst score so far. The sweep's seed decides all random choices: only the
+    settings of ``sampler`` are used, not its state. CMA-ES needs the package ``cmaes``, and supports neither choices
+    nor alternatives.
 
     T. Akiba et al., "Optuna: A Next-generation Hyperparameter Optimization Framework", KDD 2019.
 
@@ -48,7 +53,7 @@ class Optuna(Sampler):
 
     sampler: Any
     # The study of the last call, so that the next round need not repeat all calls before it.
-    _kept: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    _kept: list[tuple[Space, list[Point], int, "Study"]] = field(default_factory=list, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         try:
@@ -72,13 +77,13 @@ class Optuna(Sampler):
     def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
         study = self._study(space, history, seed)
         asked = study.ask(n)
-        self._kept.clear()
-        self._kept[_name(space, [*[seen.point for seen in history], *asked], seed)] = study
+        self._kept[:] = [(space, [*[seen.point for seen in history], *asked], seed, study)]
         return asked
 
     def _study(self, space: Space, history: Sequence[Observation], seed: int) -> "Study":
         """Returns a study that has proposed the trials of ``history`` and knows their scores."""
-        kept = self._kept.get(_name(space, [seen.point for seen in history], seed))
+        now = (space, [seen.point for seen in history], seed)
+        kept = next((study for *then, study in self._kept if tuple(then) == now), None)
         study = kept or Study(self.sampler, space, seed)
         if kept is None:
             # After a resume: every call of the study is repeated, with the same seed.
@@ -89,11 +94,6 @@ class Optuna(Sampler):
         else:
             study.tell([seen for seen in history if seen.round == history[-1].round])
         return study
-
-
-def _name(space: Space, points: Sequence[Point], seed: int) -> str:
-    """Returns a text that is equal for equal studies."""
-    return repr((space, points, seed))
 
 
 class Study:
@@ -111,28 +111,49 @@ class Study:
         self._optuna, self._space = optuna, space
         with silent(optuna):
             self._study = optuna.create_study(sampler=_seeded(copy.deepcopy(sampler), seed))
-        self._pending: list[tuple[Any, Point]] = []
+        # The trials that Optuna proposed of each point that has no score yet, and the scores of the others.
+        self._pending: dict[Hashable, list[Any]] = {}
+        self._values: dict[Hashable, float] = {}
+        baseline = space.baseline()
+        self._known = set() if baseline is None else {point_key(baseline)}
         self._worst = -math.inf
+        self._seed = seed
 
     def ask(self, n: int) -> list[Point]:
-        """Returns ``n`` more points."""
-        found = [self._asked() for _ in range(n)]
-        self._pending += found
-        return [point for _, point in found]
+        """Returns ``n`` more points, none that was asked for before while the space has others."""
+        found: list[Point] = []
+        repeated = 0
+        while len(found) < n and repeated < MOST_REPEATED:
+            trial, point = self._asked()
+            key = point_key(point)
+            if key in self._values:
+                self._study.tell(trial, self._values[key])
+            else:
+                self._pending.setdefault(key, []).append(trial)
+            repeated = repeated + 1 if key in self._known else 0
+            if not repeated:
+                self._known.add(key)
+                found.append(point)
+        # Optuna proposes what is known already, again and again: then by chance, of what is left.
+        chance = Random().propose(self._space, [], 0, len(self._known) + n, self._seed)
+        rest = [*untried(chance, self._known), *chance][: n - len(found)]
+        self._known |= set(map(point_key, rest))
+        return found + rest
 
     def tell(self, seen: Sequence[Observation]) -> None:
         """Reports the scores of a round to Optuna. Points that it did not propose, such as the baseline, are added."""
         finite = [each.score for each in seen if math.isfinite(each.score)]
         self._worst = max([self._worst, *finite])
         bad = self._worst if math.isfinite(self._worst) else 1.0
-        pending = list(self._pending)
-        self._pending.clear()
         for each in seen:
-            value = each.score if math.isfinite(each.score) else bad
-            if pending and pending[0][1] == each.point:
-                self._study.tell(pending.pop(0)[0], value)
-            else:
+            value, key = each.score if math.isfinite(each.score) else bad, point_key(each.point)
+            trials = self._pending.pop(key, [])
+            for trial in trials:
+                self._study.tell(trial, value)
+            if not trials:
                 self._add(each.point, value)
+            self._values[key] = value
+            self._known.add(key)
 
     def _add(self, point: Point, value: float) -> None:
         index = self._space.branch_of(point)
@@ -192,7 +213,7 @@ def _value(domain: Domain, parameter: Any) -> Any:
 def _parameter(domain: Domain, value: Any) -> Any:
     """Returns Optuna's parameter for a value: the index of an option, and 1 − value for a reverse log scale."""
     if isinstance(domain, Choice):
-        return domain.grid().index(value)
+        return domain.index(value)
     return 1 - value if isinstance(domain, ReverseLogUniform) else value
 
 

@@ -7,11 +7,12 @@ import numpy as np
 
 from hpjax.core.space import Point, Space
 from hpjax.samplers.base import Observation, Sampler
+from hpjax.samplers.distinct import distinct
 
 
 @dataclass(frozen=True)
 class Random(Sampler):
-    """Proposes independent points, uniform on the scale of each domain.
+    """Proposes independent points, uniform on the scale of each domain, none of them twice while others are left.
 
     J. Bergstra and Y. Bengio, "Random Search for Hyper-Parameter Optimization", JMLR 2012.
 
@@ -21,5 +22,7 @@ class Random(Sampler):
     """
 
     def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
-        cube = np.random.default_rng(seed).random((start + n, len(space.dimensions)))
-        return [space.from_unit(u) for u in cube[start:]]
+        def draw(m: int) -> list[Point]:
+            return list(map(space.from_unit, np.random.default_rng(seed).random((m, len(space.dimensions)))))
+
+        return distinct(space, draw, start, n)

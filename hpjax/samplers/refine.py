@@ -7,8 +7,9 @@ import numpy as np
 
 from hpjax.core.choice import Choice
 from hpjax.core.errors import InputError, check_float
-from hpjax.core.space import Point, Space
+from hpjax.core.space import Point, Space, point_key
 from hpjax.samplers.base import Observation, Sampler
+from hpjax.samplers.distinct import PATIENCE, untried
 from hpjax.samplers.sobol import Sobol, unit
 
 
@@ -50,12 +51,20 @@ class Refine(Sampler):
         best = min(seen, key=lambda each: each.score)
         center, branch = space.to_unit(best.point), space.branches[space.branch_of(best.point)]
         width = self.shrink ** (1 + max(each.round for each in history))
-        cube = unit(len(center), start, n, seed)
         low = np.clip(center - width / 2, 0, 1 - width)
-        boxed = low + width * cube
-        for column, name in enumerate(space.dimensions):
-            if name is None or isinstance(branch.get(name), Choice):
-                # A share ``width`` of the points, stretched over all options.
-                u = cube[:, column]
-                boxed[:, column] = np.where(u < width, u / width, center[column])
-        return [space.from_unit(u) for u in boxed]
+        tried = {point_key(each.point) for each in history}
+
+        def box(m: int) -> list[Point]:
+            cube = unit(len(center), start, m, seed)
+            boxed = low + width * cube
+            for column, name in enumerate(space.dimensions):
+                if name is None or isinstance(branch.get(name), Choice):
+                    # A share ``width`` of the points, stretched over all options.
+                    u = cube[:, column]
+                    boxed[:, column] = np.where(u < width, u / width, center[column])
+            return list(map(space.from_unit, boxed))
+
+        # Where the box has no other points left, those of the whole space that are.
+        own = list(untried(box(PATIENCE * n), tried))[:n]
+        more = Sobol().propose(space, history, 0, start + n, seed)
+        return [*own, *untried(more, tried | set(map(point_key, own))), *more][:n]

@@ -8,11 +8,14 @@ from numpy.typing import NDArray
 
 from hpjax.core.space import Point, Space
 from hpjax.samplers.base import Observation, Sampler
+from hpjax.samplers.distinct import distinct
 
 
 @dataclass(frozen=True)
 class Sobol(Sampler):
     """Proposes the points of a scrambled Sobol sequence, of ``scipy.stats.qmc``. The default sampler.
+
+    No point comes twice while others are left.
 
     A. B. Owen, "Scrambling Sobol' and Niederreiter-Xing Points", Journal of Complexity 1998.
 
@@ -22,15 +25,16 @@ class Sobol(Sampler):
     """
 
     def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
-        if n == 0:
-            return []
-        if not space.dimensions:
-            return [space.from_unit([]) for _ in range(n)]
-        return [space.from_unit(u) for u in unit(len(space.dimensions), start, n, seed)]
+        def draw(m: int) -> list[Point]:
+            return list(map(space.from_unit, unit(len(space.dimensions), 0, m, seed)))
+
+        return distinct(space, draw, start, n)
 
 
 def unit(dimensions: int, start: int, n: int, seed: int) -> NDArray[np.float64]:
     """Returns points ``start`` to ``start + n`` of the sequence that ``seed`` scrambles, float64 (n, dimensions)."""
+    if n == 0 or dimensions == 0:
+        return np.empty((n, dimensions))
     from scipy.stats import qmc  # imported here, since it takes more than a second
 
     # The sequence is balanced for powers of two only; SciPy warns of other numbers.

@@ -25,6 +25,11 @@ class SearchPerBatchSize(Sampler):
     space: Space
     sampler: Sampler
 
+    def size(self, space: Space) -> int | None:
+        """Returns how many points all searches have together, None where they never run out."""
+        points = self.sampler.size(self.space)
+        return None if points is None else points * len(self.batch_sizes)
+
     def propose(self, space: Space, history: Sequence[Observation], start: int, n: int, seed: int) -> list[Point]:
         """Returns the points of trials ``start`` to ``start + n``; ``space`` holds the batch size too."""
         many = len(self.batch_sizes)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from hpjax.core.arrays import ceil_div
-from hpjax.core.format import duration
+from hpjax.core.format import count, duration
+from hpjax.core.space import point_key
 from hpjax.engine.machine import cores
 from hpjax.engine.probe import DERIVED
 from hpjax.schedulers import Scheduler
@@ -112,6 +113,7 @@ def advised(spec: SweepSpec, plan: Plan, disturbing: Sequence[str] = ()) -> Plan
       disturbing: the debugging switches of JAX that are on.
     """
     more = (
+        *_hints_of_repeats(spec, plan),
         *_hints_of_takeovers(plan),
         *_hints_of_calls(plan),
         *_hints_of_shard(spec, plan),
@@ -127,6 +129,24 @@ def hints_of_switches(disturbing: Sequence[str]) -> Iterator[str]:
             f"{', '.join(disturbing)}: off while the sweep traces, compiles and computes, where it would end the run "
             "of all lanes. A lane that diverges is recorded with its step; to debug the program, call its functions "
             "outside of a sweep."
+        )
+
+
+def _hints_of_repeats(spec: SweepSpec, plan: Plan) -> Iterator[str]:
+    """Says that a finite space has fewer points than trials were asked for, and how many trials repeat a point."""
+    size, asked = spec.space.size, spec.trials
+    if asked is not None and plan.trials < asked and plan.trials == size:
+        yield (
+            f"the space has {count(size, 'point')}, and each is tried once: the sweep ends after so many of the "
+            f"{asked:,} trials that were asked for. Write replicates=2 for more seeds of each."
+        )
+    repeated = len(plan.points) - len(set(map(point_key, plan.points)))
+    if repeated:
+        same = "noise of its own only" if spec.independent else "the same random numbers, and the same results"
+        finite = "" if size is None else f" The space has {count(size, 'point')}."
+        yield (
+            f"{repeated:,} of {count(len(plan.points), 'trial')} have the hyperparameters of another one, with {same}."
+            f"{finite} Leave them out, or write replicates=2 for more seeds of each."
         )
 
 

@@ -150,7 +150,9 @@ def _next(spec: SweepSpec, plan: Plan, history: Sequence[Observation]) -> Plan:
 
 
 def _rounds(spec: SweepSpec) -> tuple[int, ...]:
-    """Returns how many trials each round has.
+    """Returns how many trials each round has, all together at most as many as a finite space has points.
+
+    Under a scheduler the number stays as it is, since brackets and populations are made of so many trials.
 
     Raises:
       InputError: ``trials``, ``rounds`` and ``shard`` do not fit together, or with the points of the sampler.
@@ -162,19 +164,24 @@ def _rounds(spec: SweepSpec) -> tuple[int, ...]:
     wanted = points if spec.trials is None else spec.trials
     if wanted is None:
         raise InputError("Sweep.trials", None, f"must be given, since {name} has no end", "Write trials=64.")
+    asked = wanted
+    if points is None and spec.scheduler is None and spec.space.size is not None:
+        wanted = min(wanted, spec.space.size)
     if spec.shard is not None and spec.shard.of > wanted:
         allowed = f"must be one of at most {wanted} shards, the number of trials"
         raise InputError("Sweep.shard", str(spec.shard), allowed, f"Write shard=(1, {wanted}), or fewer shards.")
     if isinstance(spec.rounds, tuple):
-        if sum(spec.rounds) != wanted:
-            allowed, remedy = f"must add up to {wanted}, the trials", f"Write trials={sum(spec.rounds)}."
+        if sum(spec.rounds) not in (asked, wanted):
+            allowed, remedy = f"must add up to {asked}, the trials", f"Write trials={sum(spec.rounds)}."
             raise InputError("Sweep.rounds", spec.rounds, allowed, remedy)
-        return spec.rounds
-    if spec.rounds > wanted:
-        allowed = f"must be at most {wanted}, the trials"
-        raise InputError("Sweep.rounds", spec.rounds, allowed, f"Write rounds={wanted}, or fewer.")
-    share, rest = divmod(wanted, spec.rounds)
-    return (share + 1,) * rest + (share,) * (spec.rounds - rest)
+        begins = (sum(spec.rounds[:number]) for number in range(len(spec.rounds)))
+        return tuple(min(n, wanted - at) for n, at in zip(spec.rounds, begins, strict=True) if at < wanted)
+    if spec.rounds > asked:
+        allowed = f"must be at most {asked}, the trials"
+        raise InputError("Sweep.rounds", spec.rounds, allowed, f"Write rounds={asked}, or fewer.")
+    rounds = min(spec.rounds, wanted)
+    share, rest = divmod(wanted, rounds)
+    return (share + 1,) * rest + (share,) * (rounds - rest)
 
 
 def _asked(sampler: Sampler, space: Space, history: Sequence[Observation], count: int, seed: int) -> list[Point]:
