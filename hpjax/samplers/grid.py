@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hpjax.core.space import Point, Space
+from hpjax.core.space import Point, Space, point_key
 from hpjax.samplers.base import Observation, Sampler
+from hpjax.samplers.distinct import untried
 
 
 @dataclass(frozen=True)
 class Grid(Sampler):
     """Proposes every point of the grid, the last name varying fastest. Continuous domains need ``num=``.
 
-    If the space has a default, the baseline comes first, and the grid does not repeat it.
+    If the space has a default, the baseline comes first, and the grid does not repeat it. A point of several
+    alternatives comes once.
 
     Raises:
       InputError: a continuous domain has no ``num``; raised when the sweep is planned.
@@ -23,7 +25,7 @@ class Grid(Sampler):
 
     def _points(self, space: Space) -> list[Point]:
         baseline = space.baseline()
-        return [point for point in space.grid() if point != baseline]
+        return list(untried(space.grid(), () if baseline is None else [point_key(baseline)]))
 
     def size(self, space: Space) -> int:
         return len(self._points(space)) + (space.baseline() is not None)

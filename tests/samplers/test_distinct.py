@@ -73,6 +73,14 @@ def test_samplers_that_learn_repeat_no_point_while_others_are_left(name, sampler
     assert len(asked(made, space, [*rounds, 5])) == size + 5
 
 
+@pytest.mark.parametrize("name", SPACES)
+def test_a_grid_of_a_finite_space_is_all_of_it_once(name):
+    space, size = SPACES[name]
+    assert hpx.Grid().size(space) == size
+    points = hpx.Grid().ask(space, [], size, 0)
+    assert sorted(map(str, map(point_key, points))) == sorted({str(point_key(p)) for p in space.points()})
+
+
 def test_a_batch_of_optuna_has_no_point_twice_and_optuna_learns_of_its_proposals():
     """TPE proposes the same few points of a small space again; each trial that it began is told a score."""
     space = hpx.Space(a=hpx.Int(1, 6), b=hpx.Int(1, 6))
