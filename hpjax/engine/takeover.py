@@ -50,14 +50,14 @@ def trace_takeover(program: Program, shapes: ProgramShapes, h: Hparams, train: A
     if not any(of.values()):
         return Takeover()
     after = _after(program, shapes, key, h, train, valid)
-    read = frozenset().union(*(flow.inputs for flow in after))
     renewed: list[int] = []
     kept: dict[str, str] = {}
     for i in (i for i, own in of.items() if own):
         unchanged = after[i].same == i
         if unchanged and 0 not in begun[i].inputs:
             renewed.append(i)
-        elif unchanged or i in read:  # what nobody reads is computed anew in each step, as the value of a schedule
+        # What nothing else depends on is computed anew before it is used, as the value of a schedule.
+        elif unchanged or any(i in flow.inputs for j, flow in enumerate(after) if j != i):
             kept |= dict.fromkeys(sorted(of[i]), "/".join(map(str, shapes.names[i])) or "the state")
     return Takeover(tuple(renewed), kept)
 

@@ -123,6 +123,12 @@ OWN = {
         [],
         {},
     ),
+    "overwritten now and then": (
+        with_noise(lambda k, h: h.rate),
+        lambda s, h: {"w": sgd(s, h.rate), "c": jnp.where(s["w"] > 0, h.rate + 1, s["c"])},
+        [],
+        {},
+    ),
     "decayed": (
         with_noise(lambda k, h: h.rate),
         lambda s, h: {"w": sgd(s, s["c"]), "c": 0.9 * s["c"]},
