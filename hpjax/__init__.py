@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from hpjax.training import metrics as metrics
     from hpjax.training.builder import supervised as supervised
     from hpjax.training.early_stopping import EarlyStopping as EarlyStopping
+    from hpjax.training.function import function as function
 
     cluster = _submitit
 
@@ -125,6 +126,7 @@ _HOME = {
     "hpjax.core.space": ["Space"],
     "hpjax.training.early_stopping": ["EarlyStopping"],
     "hpjax.training.builder": ["supervised"],
+    "hpjax.training.function": ["function"],
     "hpjax.sweep.sweep": ["Sweep"],
     "hpjax.results.trial": ["Trial"],
 }

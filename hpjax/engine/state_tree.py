@@ -76,6 +76,15 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct | bool | int | float | complex)
 
 
+def zeros_like(shape: jax.ShapeDtypeStruct) -> jax.Array:
+    """Returns zeros of a shape and dtype, or for typed PRNG keys keys of zeros."""
+    if not jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
+        return jnp.zeros(shape.shape, shape.dtype)
+    words = jax.eval_shape(jax.random.key_data, shape)
+    keys: jax.Array = jax.random.wrap_key_data(jnp.zeros(words.shape, words.dtype), impl=_generator(shape))
+    return keys
+
+
 def filled_like(like: State, found: Sequence[tuple[KeyPath, Any]]) -> State:
     """Returns a state, or a part of one, of the structure of ``like`` with other arrays.
 
