@@ -22,6 +22,7 @@ from hpjax.core.fallback import warn_once
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Arrays, Program
 from hpjax.engine import sharding
+from hpjax.engine.constants import hoisted
 from hpjax.engine.layout import in_slots
 from hpjax.engine.lowering import lowering
 from hpjax.engine.segment import SegmentConfig, SegmentInputs, segment
@@ -34,13 +35,15 @@ class Compiled:
     """The program of a group, compiled for a fixed number of devices, chunks and lanes a chunk.
 
     Attributes:
-      segment: the executable; see ``hpjax.engine.segment.segment`` for its arguments.
+      segment: the executable; see ``hpjax.engine.segment.segment`` for its arguments, after which ``constants`` come.
+      constants: the large arrays that the program closes over, on the devices, whole on each.
       mesh: the devices that it runs on.
       spread: how lanes are spread over the devices, ``"shard_map"`` or ``"pmap"``.
       lanes: ``ShapeDtypeStruct``s of the lanes that it carries, (devices, chunks, width, ...).
     """
 
     segment: Any
+    constants: list[Any]
     mesh: jax.sharding.Mesh
     spread: str
     lanes: Lane
@@ -147,20 +150,30 @@ def compiling(
     lanes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*grid, *x.shape), x.dtype), lane_shapes(config.shapes))
     integer, flag = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.bool_)
     split, whole = sharding.SPLIT, sharding.WHOLE
-    function = sharding.per_device(
-        partial(segment, config), mesh, (split, split, whole, whole, whole, whole), config.spread
-    )
-    arguments = (
-        *sharding.structs((lanes, _input_structs(h, grid)), mesh, split),
-        *sharding.structs((integer, flag, integer, (train, valid)), mesh, whole),
-    )
+    per_lane, shared = (lanes, _input_structs(h, grid)), (integer, flag, integer, (train, valid))
     # Traced in this thread, because the user's settings of JAX may be local to it.
     try:
         with lowering(config.lowered):
-            traced = function.lower(*arguments)
+            own, constants = _hoisted(config, per_lane, shared)
+            constants = sharding.put(constants, mesh, whole)
+            function = sharding.per_device(own, mesh, (split, split, whole, whole, whole, whole, whole), config.spread)
+            given = *sharding.structs(per_lane, mesh, split), *sharding.structs((*shared, constants), mesh, whole)
+            traced = function.lower(*given)
     except Exception as error:
         failed: Future[Compiled] = Future()
         failed.set_exception(error)
         return failed
-    known[key] = _compile_pool().submit(lambda: Compiled(traced.compile(), mesh, config.spread, lanes))
+    known[key] = _compile_pool().submit(lambda: Compiled(traced.compile(), constants, mesh, config.spread, lanes))
     return known[key]
+
+
+def _hoisted(config: SegmentConfig, per_lane: Any, shared: Any) -> tuple[Any, list[Any]]:
+    """Returns the segment of one device with its large constants as the last argument, and these constants."""
+    if not config.shapes.constant_bytes:  # spares a trace
+
+        def alone(*arguments: Any) -> Any:
+            return segment(config, *arguments[:-1])
+
+        return alone, []
+    own = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), per_lane)
+    return hoisted(partial(segment, config), *own, *shared)

@@ -163,6 +163,7 @@ class DeviceLanes:
             np.bool_(evaluate),
             self._seed,
             (train if self._config.block is None else block, valid),
+            self._compiled.constants,
         )
         self._in_flight.append(InFlight(outputs, evaluate))
 

@@ -15,6 +15,7 @@ from hpjax.core.keys import lane_key
 from hpjax.core.program import Arrays, Metrics, Program
 from hpjax.core.recordable import is_name
 from hpjax.core.remarks import collecting_remarks
+from hpjax.engine.constants import large_constants
 from hpjax.engine.flops import mark, parts
 from hpjax.engine.lane import reported_metrics, settled
 from hpjax.engine.lowering import has_windows
@@ -89,6 +90,7 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
         windows=has_windows(traced),
         step=step,
         evaluation=evaluation,
+        constant_bytes=sum(c.size * c.dtype.itemsize for c in large_constants(traced)),
         remarks=tuple(remarks),
         fingerprint=digest(without_addresses(str(traced.jaxpr))),
     )

@@ -46,6 +46,7 @@ class ProgramShapes(NamedTuple):
       windows: whether it has convolutions or pooling, for which ``conv_kernels`` has other kernels.
       checks: pairs of a traced hyperparameter's name and a condition on its values, from the code that uses it.
       step, evaluation: how much these compute.
+      constant_bytes: bytes of the large arrays that it closes over, which all lanes share.
       remarks: what code noticed while it was traced, for the hints of the plan.
       fingerprint: a digest of the traced program; programs with equal ones run equally fast.
     """
@@ -63,6 +64,7 @@ class ProgramShapes(NamedTuple):
     windows: bool
     step: Work
     evaluation: Work
+    constant_bytes: int
     remarks: tuple[str, ...]
     fingerprint: str
 

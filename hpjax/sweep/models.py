@@ -16,6 +16,7 @@ from hpjax.core.recordable import is_name
 from hpjax.core.space import Point
 from hpjax.data.examples import Examples
 from hpjax.data.stream import first_batch_of
+from hpjax.engine.constants import jitted
 from hpjax.engine.lane import rebuilt_state
 from hpjax.engine.settings import Setting, deciding_settings, undisturbed
 from hpjax.engine.shapes import ProgramShapes
@@ -80,7 +81,7 @@ class TrainedModels:
         plan, h = self.plan_of(trial), self._hparams(trial)
         shapes, measure = self._shapes(trial), spec.program.test or spec.program.evaluate
 
-        @jax.jit
+        @jitted
         def evaluate(key: jax.Array, arrays: Sequence[Any], split: Any, h: Hparams) -> Any:
             return measure(key, rebuilt_state(spec.program, shapes, key, h, arrays), split, h)
 
@@ -171,7 +172,7 @@ class Predictor:
         train = first_batch_of(program.splits[0])
         self._example = train.x if isinstance(train, Examples) else None
 
-        @jax.jit
+        @jitted
         def outputs(arrays: Sequence[Any], x: Any, h: Hparams) -> Any:
             return predict(rebuilt_state(program, shapes, lane_key(0, 0), h, arrays), x, h)
 

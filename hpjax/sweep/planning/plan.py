@@ -83,7 +83,7 @@ class Plan:
       lengths: per trial, how long it takes.
       segment: steps of a device call at most; None goes from evaluation to evaluation.
       data_bytes: bytes that the data takes on each device: the train and valid splits, or two blocks of a stream in
-        place of the train split.
+        place of the train split; and large arrays that the program closes over.
       objective, randomness, seed: as given to the sweep.
       shard: the part of the trials that is trained here, None for all.
       hints: what would make the sweep faster, or is likely a mistake.

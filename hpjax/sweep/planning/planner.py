@@ -111,7 +111,8 @@ def _first(spec: SweepSpec) -> Plan:
         points=found.points,
         lengths=found.lengths,
         segment=spec.segment,
-        data_bytes=_data_bytes(spec.splits, spec.folds, spec.stream),
+        data_bytes=_data_bytes(spec.splits, spec.folds, spec.stream)
+        + max(shapes.constant_bytes for shapes in found.shapes),
         objective=str(spec.objective),
         randomness=spec.randomness,
         seed=spec.seed,
