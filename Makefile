@@ -44,7 +44,7 @@ test-lowest:  ## The same with the lowest versions that pyproject.toml allows.
 
 # The laws, whatever reads what JAX, Flax and Optax do not promise, pictures, and the first example.
 VERSIONED = tests/laws tests/engine tests/nn tests/optim tests/core/test_threefry.py tests/core/test_missing_packages.py \
-  tests/training/test_training.py tests/training/test_bad_members.py tests/results/test_plot.py tests/project/test_docs.py
+  tests/training/test_training.py tests/training/test_bad_members.py tests/results/test_plot.py "tests/project/test_docs.py::test_blocks_run[README]"
 test-versions: $(READY)  ## What depends on the versions of other packages, in a short form.
 	$(QUICKLY) $(PYTEST) --dist loadfile -m "not slow" $(VERSIONED)
 
