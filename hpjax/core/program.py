@@ -27,7 +27,8 @@ class Data:
 
     Args:
       train, valid: pytrees of arrays, (examples, ...). ``train`` may be a stream, which ``hpx.data.stream`` makes.
-      test: a pytree like them, or None.
+        With ``hpx.supervised``, ``valid`` may be several sets, a dict of name to ``Examples``.
+      test: a pytree like ``valid``, or None.
       name: the name of the data in tables and manifests.
 
     Raises:

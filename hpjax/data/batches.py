@@ -1,11 +1,13 @@
 """Which examples a batch holds: epochs without replacement, and the folds of cross-validation."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hpjax.core.errors import InputError
 from hpjax.core.program import Data
 from hpjax.data.examples import examples_in
 from hpjax.data.shuffle import round_keys, shuffled
@@ -24,13 +26,25 @@ def pool(data: Data) -> Any:
     Returns:
       A pytree like ``data.train``, of arrays (train + valid examples, ...).
 
+    Raises:
+      InputError: ``data.valid`` is another pytree than ``data.train``, for example of several validation sets.
+
     Example:
       >>> pool(hpx.data.digits()).x.shape
       (1527, 64)
     """
+    check_poolable(data)
     both = jax.tree.map(lambda a, b: np.concatenate([np.asarray(a), np.asarray(b)]), data.train, data.valid)
     order = np.random.default_rng(0).permutation(examples_in(both))
     return jax.tree.map(lambda a: a[order], both)
+
+
+def check_poolable(data: Data) -> None:
+    """Raises ``InputError`` if ``data.valid`` is several sets, or another pytree than ``data.train``."""
+    if jax.tree.structure(data.train) != jax.tree.structure(data.valid):  # type: ignore[operator]
+        found = list(data.valid) if isinstance(data.valid, Mapping) else type(data.valid).__name__
+        allowed = "must be one set like data.train, since folds are cut from both together"
+        raise InputError("data.valid", found, allowed, "Leave folds out, or give one validation set: valid=(x, y).")
 
 
 class Fold(NamedTuple):
@@ -49,6 +63,29 @@ class Fold(NamedTuple):
         """Returns fold ``fold``, from 0, of ``folds`` in a pool of so many ``examples``."""
         size, longer = divmod(examples, folds)
         return cls(fold * size + jnp.minimum(fold, longer), size + (fold < longer))
+
+
+def drawn(key: jax.Array, place: jax.Array, train: Any, fold: tuple[Any, int] | None) -> Any:
+    """Returns the training examples at some positions of the endless sequence of epochs.
+
+    Args:
+      key: the key of the purpose ``"batch"``, shape ().
+      place: positions in the sequence, as for ``examples_at``.
+      train: a pytree of arrays (examples, ...): the training split, or with folds the whole pool.
+      fold: the number of the fold that is left out, and the number of folds; None without folds.
+
+    Returns:
+      A pytree like ``train``, of arrays (places, ...).
+    """
+    everything = examples_in(train)
+    if fold is None:
+        index = examples_at(key, place, everything)
+    else:
+        out = Fold.of(*fold, everything)
+        index = examples_at(key, place, everything - out.size, most=everything - everything // fold[1])
+        # Indices skip the fold, which is the lane's validation split.
+        index = jnp.where(index < jnp.uint32(out.start), index, index + jnp.uint32(out.size))
+    return jax.tree.map(lambda a: jnp.asarray(a)[index], train)
 
 
 def batch_indices(key: jax.Array, step: int | jax.Array, examples: int, batch_size: int) -> jax.Array:

@@ -1,5 +1,6 @@
 """Examples: the arrays of a split or a batch, checked and converted to a few dtypes."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,26 @@ class Examples(NamedTuple):
 def examples_in(split: Any) -> int:
     """Returns the number of examples in a split, a pytree of arrays (examples, ...)."""
     return int(jax.tree.leaves(split)[0].shape[0])
+
+
+def named_sets(split: Any) -> dict[str, Any]:
+    """Returns the sets of a split by name: several have the names that the user gave, the only one has ``""``."""
+    return dict(split) if isinstance(split, Mapping) else {"": split}
+
+
+def own_split(field: str, given: Any) -> Any:
+    """Returns ``Examples`` of a pair (x, y), a dict of them of a dict of such pairs, and anything else as it is.
+
+    Raises:
+      InputError: as for ``tidy_examples``.
+    """
+    if isinstance(given, Mapping) and given and all(map(_is_pair, given.values())):
+        return {name: tidy_examples(f"{field}[{name!r}]", *pair) for name, pair in given.items()}
+    return tidy_examples(field, *given) if _is_pair(given) else given
+
+
+def _is_pair(given: Any) -> bool:
+    return isinstance(given, Examples) or (type(given) in (tuple, list) and len(given) == 2)
 
 
 def tidy_examples(field: str, x: Any, y: Any, finite: bool = True) -> Examples:

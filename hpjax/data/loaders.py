@@ -3,7 +3,7 @@
 import gzip
 import struct
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from hpjax.core.errors import InputError, missing
 from hpjax.core.program import Data
 from hpjax.core.scalars import as_python
-from hpjax.data.examples import Examples, examples_in, tidy_examples
+from hpjax.data.examples import Examples, examples_in, own_split, tidy_examples
 from hpjax.data.stream import Stream
 
 Pair = tuple[Any, Any]
@@ -23,8 +23,8 @@ def from_arrays(
     x: Any,
     y: Any,
     *,
-    valid: float | Pair = 0.2,
-    test: float | Pair = 0.2,
+    valid: float | Pair | Mapping[str, Pair] = 0.2,
+    test: float | Pair | Mapping[str, Pair] = 0.2,
     seed: int = 0,
     name: str = "arrays",
 ) -> Data:
@@ -37,8 +37,10 @@ def from_arrays(
       x: inputs: an array (examples, ...), or a pytree of such arrays.
       y: targets, likewise; integer labels for classification.
       valid, test: for each split, the share of the examples that it takes, a number between 0 and 1; or its own pair
-        (x, y). Shares are drawn at random and disjoint; the remaining examples are the training split, in the order
-        of the drawing. Where both splits are given, ``x`` and ``y`` are the training split as they are.
+        (x, y), or several sets, a dict of name to pair: ``{"clean": (x, y), "shifted": (x, y)}``, whose metrics are
+        ``valid/clean/loss`` and so on. Shares are drawn at random and disjoint; the remaining examples are the training
+        split, in the order of the drawing. Where both splits are given, the training split is ``x`` and ``y`` as they
+        are.
       seed: decides which example falls in which split, and nothing else.
       name: the name of the data in tables.
 
@@ -58,15 +60,16 @@ def from_arrays(
     order = np.random.default_rng(seed).permutation(count)
     splits = {}
     for split, given in (("valid", valid), ("test", test)):
-        if isinstance(given, tuple | list) and len(given) == 2:
-            splits[split] = tidy_examples(f"from_arrays.{split}", *given)
+        own = own_split(f"from_arrays.{split}", given)
+        if own is not given:
+            splits[split] = own
             continue
         given = as_python(given)
         if not isinstance(given, int | float) or not 0 < given < 1:
             raise InputError(
                 f"from_arrays.{split}",
                 given,
-                "must be a share between 0 and 1, or a pair (x, y)",
+                "must be a share between 0 and 1, a pair (x, y), or a dict of name to pair",
                 f"Write {split}=0.2.",
             )
         taken, order = order[: round(given * count)], order[round(given * count) :]
@@ -103,7 +106,8 @@ def stream(
         that continues over all epochs. A batch is a pair ``(x, y)``, which becomes ``Examples`` of float32, int32 or
         uint8, or for a program of your own any pytree of arrays; all batches have the same shapes and dtypes. A NaN in
         a batch is no error.
-      valid, test: the other splits, in memory: a pair ``(x, y)`` or any pytree of arrays (examples, ...).
+      valid, test: the other splits, in memory: a pair ``(x, y)``, a dict of name to pair as for ``from_arrays``, or
+        any pytree of arrays (examples, ...).
       name: the name of the data in tables.
       block: number of batches that are copied to the devices together. Each device holds two blocks, and a device call
         makes at most ``block`` calls of ``step``.
@@ -127,12 +131,7 @@ def stream(
     """
     train = Stream(factory, name, block)
     _ = train.first  # drawn now, so that a wrong factory fails here and not in the middle of a run
-    return Data(train, _split("stream.valid", valid), _split("stream.test", test), name)
-
-
-def _split(field: str, split: Any) -> Any:
-    pair = type(split) in (tuple, list) and len(split) == 2
-    return tidy_examples(field, *split) if pair else split
+    return Data(train, own_split("stream.valid", valid), own_split("stream.test", test), name)
 
 
 def digits() -> Data:

@@ -1,30 +1,39 @@
 """supervised: builds a ``Program`` from a Flax model, an Optax optimizer, a loss and data."""
 
-import inspect
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import optax
 
-from hpjax.core.arrays import ceil_div
-from hpjax.core.errors import InputError, ProgramError, annotate_errors, check_int, did_you_mean
-from hpjax.core.format import show
+from hpjax.core.errors import InputError, check_int
 from hpjax.core.hparams import Hparams
-from hpjax.core.program import Batches, Data, Program, TrialLength
-from hpjax.data.examples import Examples, examples_in
+from hpjax.core.objective import Objective
+from hpjax.core.program import Batches, Data, Program
+from hpjax.data.examples import Examples, examples_in, named_sets
 from hpjax.data.stream import Stream, first_batch_of
-from hpjax.training.early_stopping import EarlyStopping
-from hpjax.training.measures import Measures, PerExample, check_metrics
-from hpjax.training.model import network, required_arguments
-from hpjax.training.monitors import MONITORS, OF_PARTS
+from hpjax.training.arguments import Context, is_of_h, taken
+from hpjax.training.early_stopping import EarlyStopping, keeping
+from hpjax.training.length import steps_of
+from hpjax.training.measures import Measures, PerExample
+from hpjax.training.model import network
 from hpjax.training.network import example_input
 from hpjax.training.optimizer import OPTIMIZERS, as_transformation
+from hpjax.training.settings import number, setting
 from hpjax.training.trainer import Training
-from hpjax.training.validation import check_batch_size, check_settings, checked_data, label_range
+from hpjax.training.trial_checks import check_trials
+from hpjax.training.validation import (
+    check_batch_size,
+    check_batches,
+    check_functions,
+    check_kind,
+    check_weights,
+    checked_data,
+    label_range,
+)
+from hpjax.training.weighting import Weighting
 
 
 def supervised(
@@ -34,21 +43,27 @@ def supervised(
     loss: PerExample | Callable[[Hparams], PerExample],
     data: Data,
     batch_size: int | Callable[[Hparams], int] | None = None,
-    steps: int | Callable[[Hparams], int],
+    steps: int | Callable[[Hparams], int] | None = None,
+    epochs: float | Callable[[Hparams], float] | None = None,
     eval_every: int | Callable[[Hparams], int] | None = None,
     metrics: Mapping[str, PerExample] | Callable[[Hparams], Mapping[str, PerExample]] | None = None,
+    split_metrics: Mapping[str, Callable[..., Any]] | Callable[[Hparams], Mapping[str, Any]] | None = None,
+    weights: Callable[..., Any] | None = None,
+    ignore_label: int | None = None,
     penalty: Callable[[Any, Hparams], Any] | None = None,
     augment: Callable[[jax.Array, Examples, Hparams], Examples] | None = None,
     average: float | Callable[[Hparams], float] | None = None,
     early_stopping: EarlyStopping | Callable[[Hparams], EarlyStopping] | None = None,
+    keep: Literal["last", "best"] | Objective = "last",
     microbatch: int | None = None,
     monitor: Collection[str] = (),
     eval_batch_size: int = 512,
 ) -> Program:
     """Returns a program that trains a Flax model on batches drawn epoch by epoch without replacement, or on a stream.
 
-    Every argument but ``data``, ``microbatch``, ``monitor`` and ``eval_batch_size`` is a constant or a function of
-    ``h``, the hyperparameters of a trial; ``penalty`` and ``augment`` get ``h`` as their last argument.
+    Every argument but ``data``, ``weights``, ``ignore_label``, ``keep``, ``microbatch``, ``monitor`` and
+    ``eval_batch_size`` is a constant or a function of ``h``, the hyperparameters of a trial; ``penalty`` and
+    ``augment`` get ``h`` as their last argument.
 
     Args:
       model: a Linen module, ``lambda h: MLP(h.hidden)``; for NNX ``lambda h, rngs: MLP(h.hidden, rngs=rngs)``; for
@@ -59,15 +74,30 @@ def supervised(
       optimizer: an Optax gradient transformation, or an ``optax.MultiSteps``. It gets Optax's extra arguments, which
         ``hpx.optim`` lists; there are also versions of those whose numbers Optax cannot trace. Where an optimizer has
         parameters of its own to be evaluated at (lookahead, schedule-free, SAM), evaluations use those.
-      loss: ``loss(outputs, y)``, float (batch,): one value for each example; further axes are averaged. A function that
-        takes one argument, or whose first argument is named ``h``, is a function of ``h`` that returns the loss.
-      data: three splits of ``Examples``; or data of ``hpx.data.stream``, whose batches are pairs (x, y).
+      loss: ``loss(outputs, y)``, float (batch,): one value for each example; further axes are averaged. Behind these
+        it may also take, by name: ``x``, the inputs of the batch; ``params``, the parameters; ``h``; and ``key``, a
+        typed threefry key of its own. A function that takes one positional argument, or whose first one is named
+        ``h``, is a function of ``h`` that returns the loss; ``loss(outputs, y, h)`` is a loss.
+      data: three splits of ``Examples``; or data of ``hpx.data.stream``, whose batches are pairs (x, y). Of several
+        validation sets, a dict of name to ``Examples``, each is measured: ``valid/<set>/loss``; there is no
+        ``valid/loss`` then, and the sweep's objective names one of them. Test sets likewise.
       batch_size: examples of an optimizer step, at most those of the training split. Each size needs a program of its
         own, unless ``microbatch`` is given. Leave both out with a stream, which has its own batch size.
-      steps: optimizer steps of a trial.
+      steps: optimizer steps of a trial; or give ``epochs``.
+      epochs: passes over the training split, above 0: ⌈epochs × training examples / batch size⌉ steps.
       eval_every: steps between evaluations on the whole validation split; None evaluates at the end only. With
         ``microbatch`` it counts microbatches, so that all lanes have seen equally many examples.
       metrics: names and functions like ``loss``: ``{"accuracy": hpx.metrics.accuracy}``.
+      split_metrics: names and functions of all outputs and targets of a split, each (examples, ...), with one number,
+        (), called once an evaluation: ``{"auc": hpx.metrics.auc}``. They take what losses take by name, and
+        ``weights``, float (examples, ...), which are 1 where none are given. With folds they get the lane's own fold.
+      weights: what each example or token counts, 0 or more: a function that takes some of ``x``, ``y`` and ``h`` by
+        these names, ``weights=lambda y: y >= 0``, and gives (batch,) or (batch, tokens, ...). A mean is Σ weight ×
+        value / Σ weight, over the batch in training and over the split in an evaluation. A batch without any weight has
+        loss 0.
+      ignore_label: a label that counts nothing, such as -100: its examples or tokens have weight 0. A value for a whole
+        example counts where one of its labels does. Where ``weights`` has another shape than ``y``, as with shifted
+        labels, it alone decides.
       penalty: ``penalty(params, h)``, a scalar that is added to the loss and reported as ``train/penalty``:
         ``lambda params, h: h.l1 * hpx.losses.l1(params)``. ``train/loss`` does not include it.
       augment: ``augment(key, batch, h) -> batch``, applied to each training batch, an ``Examples``: noise, crops,
@@ -76,6 +106,9 @@ def supervised(
         and evaluations use it in place of the parameters. Optimizers with parameters of their own to be evaluated at
         allow none.
       early_stopping: an ``hpx.EarlyStopping``.
+      keep: which parameters a complete trial keeps: its ``"last"``, or with early stopping its best; ``"best"``, those
+        of the evaluation with the lowest ``valid/loss``; or those that are best by an objective,
+        ``hpx.maximize("valid/accuracy")``. Its best value is reported as ``valid/best_<metric>``.
       microbatch: examples that a lane computes at once. Gradients are summed until the batch is complete, so that one
         program serves all batch sizes, and a batch may be larger than memory. Means over the batch are exact even where
         ``microbatch`` does not divide it. Batch statistics are those of microbatches, and so are augmentations: where
@@ -88,7 +121,8 @@ def supervised(
       eval_batch_size: examples that one lane evaluates at once; results are exact for any.
 
     Returns:
-      A program whose metrics are ``train/loss``, ``valid/loss`` and those of ``metrics``. Its state is a NamedTuple
+      A program whose metrics are ``train/loss``, ``valid/loss`` and those of ``metrics``, each float32 at least, and of
+      the validation split those of ``split_metrics``. Its state is a NamedTuple
       with ``params``, ``stats`` (batch statistics and the like), ``opt_state``, and further fields for what the
       arguments ask for; ``trial.restore()`` gives it as dicts. A lane diverges where a metric is NaN or infinite, or at
       an evaluation one of ``params``.
@@ -103,43 +137,11 @@ def supervised(
       ...     loss=optax.softmax_cross_entropy_with_integer_labels,
       ...     data=hpx.data.digits(), batch_size=64, steps=2_000, eval_every=100)
     """
-    if not isinstance(data, Data) or not isinstance(first_batch_of(data.train), Examples):
-        raise InputError(
-            "supervised.data",
-            f"{type(data).__name__} of {type(first_batch_of(data.train)).__name__}"
-            if isinstance(data, Data)
-            else show(data),
-            "must be Data of Examples",
-            "Write data=hpx.data.from_arrays(x, y).",
-        )
-    streamed = isinstance(data.train, Stream)
-    for name, number in (("batch_size", batch_size), ("microbatch", microbatch)):
-        if streamed and number is not None:
-            allowed = "must be left out with a stream, whose batches have a size of their own"
-            raise InputError(f"supervised.{name}", number, allowed, f"Remove {name}={number!r}.")
-    if batch_size is None and not streamed:
-        raise InputError("supervised.batch_size", None, "must be given", "Write batch_size=64.")
-    if isinstance(metrics, Mapping):
-        check_metrics(metrics, ("loss",) if penalty is None else ("loss", "penalty"))
-    elif metrics is not None and (not callable(metrics) or len(required_arguments(metrics)) > 1):
-        raise InputError(
-            "supervised.metrics",
-            show(metrics),
-            "must be a dict of name to function, or a function of h that returns one",
-            'Write metrics={"accuracy": hpx.metrics.accuracy}.',
-        )
-    for name, function, signature in (("penalty", penalty, "params"), ("augment", augment, "key, batch")):
-        if function is not None and not callable(function):
-            allowed, remedy = "must be a function whose last argument is h", f"Write {name}=lambda {signature}, h: ..."
-            raise InputError(f"supervised.{name}", function, allowed, remedy)
-    for name in monitor:
-        if name not in (*MONITORS, OF_PARTS) or isinstance(monitor, str):
-            known = did_you_mean(str(name), (*MONITORS, OF_PARTS))
-            raise InputError("supervised.monitor", monitor, "must be a list of monitors", known)
-    if OF_PARTS in monitor and microbatch is None:
-        allowed = "needs microbatches, whose gradients it compares"
-        raise InputError("supervised.monitor", OF_PARTS, allowed, "Write microbatch=16, less than each batch size.")
+    check_kind(data)
+    check_batches(data, batch_size, microbatch, monitor)
+    check_functions(metrics, split_metrics, penalty, augment)
     data = checked_data(data)
+    check_weights(data, weights, ignore_label, monitor)
     train = first_batch_of(data.train)
     examples = examples_in(train)
     if batch_size is not None and not callable(batch_size):
@@ -149,19 +151,20 @@ def supervised(
         example=example_input(train.x),
         examples=examples,
         measures=Measures(
-            _setting("loss", loss, lambda v: callable(v) and not _of_h(v)),
-            _setting("metrics", {} if metrics is None else metrics, lambda v: isinstance(v, Mapping)),
-            label_range(data),
+            setting("loss", loss, _is_loss),
+            setting("metrics", {} if metrics is None else metrics, lambda v: isinstance(v, Mapping)),
+            setting("split_metrics", {} if split_metrics is None else split_metrics, lambda v: isinstance(v, Mapping)),
+            label_range(data, ignore_label),
+            Weighting(weights, ignore_label),
         ),
-        optimizer=_transformation(_setting("optimizer", optimizer, lambda v: isinstance(v, OPTIMIZERS))),
-        batch_size=None if batch_size is None else _number("batch_size", batch_size),
+        valid_sets=tuple(named_sets(data.valid)),
+        optimizer=_transformation(setting("optimizer", optimizer, lambda v: isinstance(v, OPTIMIZERS))),
+        batch_size=None if batch_size is None else number("batch_size", batch_size),
         eval_batch_size=check_int("supervised.eval_batch_size", eval_batch_size),
         penalty=penalty,
         augment=augment,
-        average=None if average is None else _number("average", average),
-        stopping=None
-        if early_stopping is None
-        else _setting("early_stopping", early_stopping, lambda v: isinstance(v, EarlyStopping)),
+        average=None if average is None else number("average", average),
+        stopping=_stopping(early_stopping, keep),
         microbatch=None if microbatch is None else check_int("supervised.microbatch", microbatch, most=examples),
         monitors=tuple(monitor),
     )
@@ -169,17 +172,43 @@ def supervised(
     describe = {
         "kind": "supervised",
         "data": data.name,
-        "examples": [
-            str(split) if isinstance(split, Stream) else 0 if split is None else examples_in(split)
-            for split in (data.train, data.valid, data.test)
-        ],
+        "examples": [0 if split is None else _size_of(split) for split in (data.train, data.valid, data.test)],
         "batch_size": examples
         if batch_size is None
         else "a function of h"
         if callable(batch_size)
         else int(batch_size),
     }
-    return _program(training, data, steps, eval_every, describe)
+    return _program(training, data, steps_of(steps, epochs, batch_size, data), eval_every, describe)
+
+
+def _is_loss(value: Any) -> bool:
+    """Returns whether a value is a loss. Raises ``InputError`` if it is one that needs what hpjax does not know."""
+    return callable(value) and not is_of_h(value) and taken("supervised.loss", value, Context._fields) is not None
+
+
+def _transformation(optimizer: Callable[[Hparams], Any]) -> Callable[[Hparams], optax.GradientTransformation]:
+    """Returns a function of ``h`` that gives the gradient transformation of what ``optimizer`` gives."""
+    return lambda h: as_transformation(optimizer(h))
+
+
+def _stopping(early_stopping: Any, keep: Any) -> Callable[[Hparams], EarlyStopping] | None:
+    """Returns what keeps the best parameters and perhaps stops a lane, a function of ``h``; None where nothing does."""
+    kept = keeping(keep)
+    if early_stopping is None:
+        return None if kept is None else lambda h: kept
+    if kept is not None:
+        allowed = "cannot be combined with early_stopping, which keeps the parameters of its own best evaluation"
+        raise InputError("supervised.keep", keep, allowed, "Remove keep.")
+    return setting("early_stopping", early_stopping, lambda v: isinstance(v, EarlyStopping))
+
+
+def _size_of(split: Any) -> Any:
+    """Returns the number of examples of a split, of each of its sets, or what a stream is."""
+    if isinstance(split, Stream):
+        return str(split)
+    sizes = {name: examples_in(examples) for name, examples in named_sets(split).items()}
+    return sizes.get("", sizes)
 
 
 def _program(training: Training, data: Data, steps: Any, eval_every: Any, describe: Mapping[str, object]) -> Program:
@@ -202,7 +231,7 @@ def _program(training: Training, data: Data, steps: Any, eval_every: Any, descri
             "step": own.step,
             "batch": own.batch,
             "microsteps": 1 if microbatch is None else own.microsteps,
-            "validate": partial(_validate, own, data),
+            "validate": partial(check_trials, own, data),
             "batches": batches,
         }
 
@@ -220,98 +249,3 @@ def _program(training: Training, data: Data, steps: Any, eval_every: Any, descri
         **fields(training.microbatch),
         **finish,
     )
-
-
-def _validate(training: Training, data: Data, trials: Sequence[tuple[Hparams, TrialLength]]) -> None:
-    """Raises unless a training can run with the hyperparameters of these trials."""
-    if training.batch_size is not None:
-        _validate_sizes(training, data, trials, training.batch_size)
-    check_settings(training, trials)
-
-
-def _validate_sizes(
-    training: Training,
-    data: Data,
-    trials: Sequence[tuple[Hparams, TrialLength]],
-    batch_size: Callable[[Hparams], Any],
-) -> None:
-    """Raises unless the data has as many examples as each batch, and the microbatch fits the batches."""
-    folds = next((h.folds for h, _ in trials if "folds" in h), None)
-    pooled = training.examples + examples_in(data.valid)
-    most = training.examples if folds is None else pooled - ceil_div(pooled, folds)
-    sizes = {check_batch_size(batch_size(h), most) for h, _ in trials}
-    if training.microbatch is not None and all(size % training.microbatch for size in sizes):
-        raise InputError(
-            "supervised.microbatch",
-            training.microbatch,
-            f"divides no batch size; there are {', '.join(map(str, sorted(sizes)))}",
-            f"Write microbatch={math.gcd(*sizes)}.",
-        )
-    if OF_PARTS in training.monitors and training.microbatch is not None and min(sizes) <= training.microbatch:
-        allowed = f"cannot tell noise from gradient where a batch, of {min(sizes)} examples, is one microbatch"
-        raise InputError("supervised.monitor", OF_PARTS, allowed, f"Write microbatch={max(min(sizes) // 2, 1)}.")
-    for h, length in trials:
-        size = int(batch_size(h))
-        if (length.steps + 1) * size >= 2**32:  # positions in the sequence of epochs are uint32
-            remedy = f"Write steps={2**32 // size - 2}."
-            raise InputError("steps × batch_size", length.steps * size, "must stay below 2**32", remedy)
-
-
-# What may be given for an argument that is a constant or a function of h, and what to type.
-_ALLOWED = {
-    "loss": "must be a function of (outputs, y), or a function of h that returns one",
-    "metrics": "must be a dict of name to function, or a function of h that returns one",
-    "optimizer": "must be an Optax gradient transformation, or a function of h that returns one",
-    "early_stopping": "must be an hpx.EarlyStopping, or a function of h that returns one",
-}
-_EXAMPLES = {
-    "loss": "optax.softmax_cross_entropy_with_integer_labels",
-    "metrics": '{"accuracy": hpx.metrics.accuracy}',
-    "optimizer": "lambda h: optax.sgd(h.learning_rate)",
-    "early_stopping": "hpx.EarlyStopping(patience=3)",
-}
-
-
-def _number(name: str, value: Any) -> Callable[[Hparams], Any]:
-    """Returns ``value``, a number or a function of ``h``, as a function of ``h``."""
-    return annotate_errors(f"supervised.{name}", value) if callable(value) else lambda h: value
-
-
-def _setting(name: str, value: Any, is_constant: Callable[[Any], bool]) -> Callable[[Hparams], Any]:
-    """Returns ``value``, a constant or a function of ``h``, as a function of ``h``.
-
-    Args:
-      name: the argument of ``supervised``.
-      value: what was given for it.
-      is_constant: whether something is a constant that the argument allows.
-
-    Raises:
-      InputError: the value is neither.
-    """
-    if is_constant(value):
-        return lambda h: value
-    if not callable(value):
-        raise InputError(f"supervised.{name}", value, _ALLOWED[name], f"Write {name}={_EXAMPLES[name]}.")
-
-    def of(h: Hparams) -> Any:
-        given = annotate_errors(f"supervised.{name}", value)(h)
-        if not is_constant(given):
-            raise ProgramError(f"supervised.{name}, a function of h, gave {given!r}: it {_ALLOWED[name]}.")
-        return given
-
-    return of
-
-
-def _transformation(optimizer: Callable[[Hparams], Any]) -> Callable[[Hparams], optax.GradientTransformation]:
-    """Returns a function of ``h`` that gives the gradient transformation of what ``optimizer`` gives."""
-    return lambda h: as_transformation(optimizer(h))
-
-
-def _of_h(function: Callable[..., Any]) -> bool:
-    """Returns whether ``function`` takes one positional argument only, or its first argument is named ``h``."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # builtins have no signature
-        return False
-    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return positional[:1] == ["h"] or (len(positional) == 1 and not any(p.kind is p.VAR_POSITIONAL for p in parameters))

@@ -25,6 +25,10 @@ class StoppingState(NamedTuple):
     kept: Any
 
 
+# The patience of what never stops.
+ENDLESS = 2**31 - 1
+
+
 @dataclass(frozen=True)
 class EarlyStopping:
     """Ends each lane when a validation metric has not improved for ``patience`` evaluations.
@@ -65,6 +69,11 @@ class EarlyStopping:
         return f"EarlyStopping(patience={self.patience}, min_delta={self.min_delta}, objective={self.objective})"
 
     @property
+    def field(self) -> str:
+        """The argument that gave the objective, in errors."""
+        return "supervised.keep" if self.patience is ENDLESS else "EarlyStopping.objective"
+
+    @property
     def metric(self) -> str:
         """The name of the metric without ``valid/``."""
         return self.objective.metric.removeprefix("valid/")
@@ -98,3 +107,21 @@ class EarlyStopping:
     @property
     def _sign(self) -> int:
         return 1 if self.objective.direction == "minimize" else -1
+
+
+def keeping(keep: Any) -> EarlyStopping | None:
+    """Returns what keeps the parameters of each trial's best evaluation and never stops it; None for the last ones.
+
+    Args:
+      keep: ``"last"``, ``"best"`` for the lowest ``valid/loss``, or an objective of a validation metric.
+
+    Raises:
+      InputError: ``keep`` is none of these.
+    """
+    if isinstance(keep, str) and keep == "last":
+        return None
+    objective = minimize("valid/loss") if isinstance(keep, str) and keep == "best" else keep
+    if not isinstance(objective, Objective) or not objective.metric.startswith("valid/"):
+        allowed = 'must be "last", "best", or an objective of a validation metric'
+        raise InputError("supervised.keep", keep, allowed, 'Write keep=hpx.maximize("valid/accuracy").')
+    return EarlyStopping(ENDLESS, objective=objective)

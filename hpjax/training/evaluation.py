@@ -8,14 +8,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from hpjax.core.arrays import ceil_div
-from hpjax.core.hparams import Hparams
 from hpjax.data.batches import Fold
 from hpjax.data.examples import Examples, examples_in
-from hpjax.training.measures import Measures, Values
+from hpjax.training.arguments import Context
+from hpjax.training.host_metric import evaluating_in_parts
+from hpjax.training.measures import Measures, Values, joined
+from hpjax.training.weighting import Weighted
 
 
 def measure_split(
-    forward: Callable[[Any], Any], measures: Measures, split: Examples, h: Hparams, batch_size: int
+    forward: Callable[[Any], Any], measures: Measures, split: Examples, context: Context, batch_size: int
 ) -> Values:
     """Returns loss and metrics over a split, float (), exact for any ``batch_size``.
 
@@ -23,22 +25,82 @@ def measure_split(
       forward: maps inputs, (examples, ...), to the outputs of the model.
       measures: the loss and the metrics.
       split: the examples; with folds the whole pool, of which the lane's fold is measured.
-      h: the hyperparameters.
+      context: what losses and metrics may take by name; its ``x`` is not read.
       batch_size: the most examples that are computed at once.
     """
-    everything = examples_in(split)
+    everything, h = examples_in(split), context.h
     fold = Fold.of(h.fold, h.folds, everything) if "fold" in h else Fold(0, everything)
     most = ceil_div(everything, h.folds) if "fold" in h else everything
     parts = ceil_div(most, batch_size)
     size = ceil_div(most, parts)
+    whole = measures.split_metrics(h)
 
-    def part(i: jax.Array) -> Values:
+    def part(i: jax.Array) -> tuple[dict[str, Weighted], Any]:
         index = i * size + jnp.arange(size)
-        inside = fold.start + jnp.minimum(index, fold.size - 1)
-        x, y = jax.tree.map(lambda a: jnp.asarray(a)[inside], split)
-        values = measures(forward(x), y, h)
+        x, y = _rows(split, fold, index)
+        outputs = forward(x)
+        own = context._replace(x=x, key=lambda: jax.random.fold_in(context.key(), i))
+        with evaluating_in_parts(parts > 1):
+            values = measures(outputs, y, own)
         # The last part may reach beyond the split; those values are left out of the sum.
-        return {name: jnp.where(index < fold.size, v, 0).sum() for name, v in values.items()}
+        sums = jax.tree.map(lambda v: jnp.where(index < fold.size, v, 0).sum(), values)
+        return sums, outputs if whole else None
 
-    sums = lax.map(part, jnp.arange(parts)) if parts > 1 else part(jnp.int32(0))
-    return {name: value.sum() / fold.size for name, value in sums.items()}
+    sums, outputs = lax.map(part, jnp.arange(parts)) if parts > 1 else part(jnp.int32(0))
+    means = {name: _mean(value, fold.size) for name, value in sums.items()}
+    if not whole:
+        return means
+    rows = _have_rows(forward, split.x, size)
+    if parts > 1:
+        outputs = jax.tree.map(lambda a, row: a.reshape(-1, *a.shape[2:]) if row else a[0], outputs, rows)
+
+    def over(count: int) -> Values:
+        x, y = _rows(split, fold, jnp.arange(count))
+        own = jax.tree.map(lambda a, row: a[:count] if row else a, outputs, rows)
+        return measures.of_split(own, y, context._replace(x=x))
+
+    return joined(means, _of_fold(over, fold.size, {most, everything // h.folds if "fold" in h else most}))
+
+
+def _of_fold(over: Callable[[int], Values], size: Any, sizes: set[int]) -> Values:
+    """Returns ``over(size)``, where ``size`` may be traced and is one of ``sizes``, of which there are one or two."""
+    if isinstance(size, int):
+        return over(size)
+    less, most = min(sizes), max(sizes)
+    if less == most:
+        return over(most)
+    # Each function sees arrays of exactly the fold's size, so that it needs no mask.
+    found: Values = lax.cond(size == most, lambda: over(most), lambda: over(less))
+    return found
+
+
+def _have_rows(forward: Callable[[Any], Any], x: Any, size: int) -> Any:
+    """Returns which outputs of a model have a row for each example, a pytree of bools.
+
+    A codebook has none, though it may have as many rows by chance. So the model is traced again, with one example more.
+    """
+
+    def outputs(count: int) -> Any:
+        return jax.eval_shape(forward, jax.tree.map(lambda a: jax.ShapeDtypeStruct((count, *a.shape[1:]), a.dtype), x))
+
+    now = outputs(size)
+    if len(jax.tree.leaves(now)) == 1:
+        return jax.tree.map(lambda a: True, now)
+    return jax.tree.map(lambda a, b: a.shape[:1] != b.shape[:1], now, outputs(size + 1))
+
+
+def in_set(name: str, metric: str) -> str:
+    """Returns the name of a metric of a set: ``clean/loss``, and ``loss`` where there is only one set, named ``""``."""
+    return f"{name}/{metric}" if name else metric
+
+
+def _rows(split: Examples, fold: Fold, index: jax.Array) -> Examples:
+    """Returns examples of a fold by their number in it; numbers beyond its end stand for its last example."""
+    inside = fold.start + jnp.minimum(index, fold.size - 1)
+    rows: Examples = jax.tree.map(lambda a: jnp.asarray(a)[inside], split)
+    return rows
+
+
+def _mean(sums: Weighted, count: Any) -> jax.Array:
+    """Returns the mean of the sums over the parts, each float () or (parts,), of ``count`` examples."""
+    return sums.total.sum() / (count if sums.weight is None else sums.weight.sum())

@@ -11,6 +11,9 @@ from hpjax.core.errors import InputError, ProgramError, annotate_errors
 from hpjax.core.hparams import Hparams
 from hpjax.core.recordable import is_name
 from hpjax.data.examples import Examples, examples_in
+from hpjax.training.arguments import Context, with_context
+from hpjax.training.host_metric import of_split
+from hpjax.training.weighting import Weighted, Weighting, weighted
 
 PerExample = Callable[[Any, Any], jax.Array]
 Values = dict[str, jax.Array]
@@ -20,40 +23,73 @@ class Measures(NamedTuple):
     """The loss and the metrics of a program.
 
     Attributes:
-      loss: ``loss(h)``, the loss of a trial, a function of (outputs, y).
+      loss: ``loss(h)``, the loss of a trial, a function of (outputs, y); None where only metrics are wanted.
       metrics: ``metrics(h)``, the metrics of a trial by name, functions of (outputs, y).
+      split_metrics: ``split_metrics(h)``, the metrics of whole splits by name.
       labels: the lowest and the highest label in the data; None where targets are no integers.
+      weighting: what each example or token counts.
     """
 
-    loss: Callable[[Hparams], PerExample]
+    loss: Callable[[Hparams], PerExample] | None
     metrics: Callable[[Hparams], Mapping[str, PerExample]]
+    split_metrics: Callable[[Hparams], Mapping[str, Callable[..., Any]]]
     labels: tuple[int, int] | None
+    weighting: Weighting
 
     def names(self, h: Hparams) -> list[str]:
-        """Returns the names of what is measured: ``loss``, then the metrics."""
+        """Returns the names of what an evaluation measures: ``loss``, the metrics, and those of whole splits."""
+        return [*self.train_names(h), *self.split_metrics(h)]
+
+    def train_names(self, h: Hparams) -> list[str]:
+        """Returns the names of what a step measures: ``loss``, then the metrics."""
         return ["loss", *self.metrics(h)]
 
-    def raw(self, outputs: Any, y: Any, h: Hparams) -> Values:
+    def raw(self, outputs: Any, y: Any, context: Context) -> Values:
         """Returns what the user's functions return, each float (batch, ...).
 
         Args:
           outputs: the outputs of the model, (batch, ...) or a pytree of such arrays.
           y: targets, likewise.
-          h: the hyperparameters.
+          context: what the functions may take by name.
         """
         _check_labels(outputs, y, self.labels)
-        own = self.metrics(h)
+        own = self.metrics(context.h)
         check_metrics(own)
-        functions = {"loss": self.loss(h), **own}
-        return {
-            name: jnp.asarray(annotate_errors(f"supervised.{name}", f)(outputs, y)) for name, f in functions.items()
-        }
+        functions = {**({} if self.loss is None else {"loss": self.loss(context.h)}), **own}
+        return {name: jnp.asarray(_called(name, f, outputs, y, context)) for name, f in functions.items()}
 
-    def __call__(self, outputs: Any, y: Any, h: Hparams) -> Values:
-        """Returns loss and metrics of every example, each float (batch,)."""
-        return per_example(self.raw(outputs, y, h), examples_in(y))
+    def __call__(self, outputs: Any, y: Any, context: Context) -> dict[str, Weighted]:
+        """Returns loss and metrics of every example with their weights, each float (batch,)."""
+        return self.weigh(self.raw(outputs, y, context), y, context)
 
-    def check_broadcast(self, forward: Callable[[Any], Any], batch: Examples, h: Hparams, first: Values) -> None:
+    def weigh(self, raw: Values, y: Any, context: Context) -> dict[str, Weighted]:
+        """Returns what ``raw`` returned as a value for each example with its weight, each float (batch,)."""
+        count = examples_in(y)
+        weights = None if self.weighting.equal else self.weighting.weights(Examples(context.x, y), context.h)
+        return {name: weighted(name, _checked(name, value, count), weights) for name, value in raw.items()}
+
+    def of_split(self, outputs: Any, y: Any, context: Context) -> Values:
+        """Returns the metrics of a whole split, float (); their functions may also take ``weights`` by name.
+
+        Args:
+          outputs: the outputs of the model for all its examples, (examples, ...) or a pytree of such arrays.
+          y: targets, likewise.
+          context: what the functions may take by name.
+        """
+        examples, found = Examples(context.x, y), {}
+        weights = self.weighting.weights(examples, context.h).together(examples_in(y))
+        for name, function in self.split_metrics(context.h).items():
+            field = f"supervised.split_metrics[{name!r}]"
+            own = with_context(field, of_split(function), context, weights=weights)
+            found[name] = at_least_float32(annotate_errors(field, own)(outputs, y))
+            if found[name].shape != ():
+                raise ProgramError(
+                    f"{name}, a metric of a whole split, must give one number, got {list(found[name].shape)}. "
+                    f'Write metrics={{"{name}": ...}} for one value for each example.'
+                )
+        return found
+
+    def check_broadcast(self, forward: Callable[[Any], Any], batch: Examples, context: Context, first: Values) -> None:
         """Raises ``ProgramError`` if an axis of a loss or metric besides the first grows with the batch.
 
         Outputs of shape (batch, 1) and y of shape (batch,) broadcast to (batch, batch), and the mean over that is a
@@ -62,14 +98,14 @@ class Measures(NamedTuple):
         Args:
           forward: maps inputs to outputs.
           batch: the examples.
-          h: the hyperparameters.
+          context: what the functions may take by name.
           first: what ``raw`` returned for the batch.
         """
         if all(value.ndim <= 1 for value in first.values()):
             return
 
         def measure(batch: Examples) -> Values:
-            return self.raw(forward(batch.x), batch.y, h)
+            return self.raw(forward(batch.x), batch.y, context._replace(x=batch.x))
 
         double = jax.tree.map(lambda a: jax.ShapeDtypeStruct((2 * a.shape[0], *a.shape[1:]), a.dtype), batch)
         try:
@@ -84,15 +120,18 @@ class Measures(NamedTuple):
                 )
 
 
-def check_metrics(metrics: Mapping[str, PerExample], reserved: Collection[str] = ("loss",)) -> None:
+def check_metrics(
+    metrics: Mapping[str, Callable[..., Any]], reserved: Collection[str] = ("loss",), field: str = "metrics"
+) -> None:
     """Raises ``InputError`` unless every metric is a function and has a name that is not ``reserved``."""
     for name, function in metrics.items():
         if not is_name(name) or name in reserved:
             allowed = f"must be a string other than {', '.join(reserved)}, which the program itself reports"
-            raise InputError("supervised.metrics", name, allowed, f'Write {{"my_{name}": function}}.')
+            raise InputError(f"supervised.{field}", name, allowed, f'Write {{"my_{name}": function}}.')
         if not callable(function):
-            remedy = f'Write {{"{name}": lambda outputs, y: ...}}, with one value for each example.'
-            raise InputError(f"supervised.metrics[{name!r}]", function, "must be a function of (outputs, y)", remedy)
+            each = ", with one value for each example" if field == "metrics" else ", a number of the whole split"
+            remedy = f'Write {{"{name}": lambda outputs, y: ...}}{each}.'
+            raise InputError(f"supervised.{field}[{name!r}]", function, "must be a function of (outputs, y)", remedy)
 
 
 def joined(measured: Values, reported: Values) -> Values:
@@ -116,36 +155,33 @@ def _check_labels(outputs: Any, y: Any, labels: tuple[int, int] | None) -> None:
         return
     lowest, highest = labels
     classes = outputs.shape[-1]
-    if lowest < 0 or highest >= classes:
+    wrong = lowest if lowest < 0 else highest
+    if not 0 <= wrong < classes:
+        larger = "" if wrong < 0 else f"nn.Dense({highest + 1}) as the last layer, "
         raise InputError(
             "data.y",
-            lowest if lowest < 0 else highest,
+            wrong,
             f"labels must lie in 0 … {classes - 1}, since the model gives {classes} outputs",
-            f"Write nn.Dense({highest + 1}) as the last layer, renumber the labels from 0, or make y float to regress.",
+            f"Write {larger}ignore_label={wrong} if the loss ignores this label, renumber the labels from 0, or make y "
+            "float to regress.",
         )
 
 
-def per_example(raw: Values, count: int) -> Values:
-    """Returns values (examples, ...), averaged over all axes but the first: (examples,), float32 at least.
-
-    Args:
-      raw: what ``Measures.raw`` returned.
-      count: number of examples.
-
-    Raises:
-      ProgramError: a first axis does not count the examples.
-    """
-    return {name: _per_example(name, value, count) for name, value in raw.items()}
+def _called(name: str, function: PerExample, outputs: Any, y: Any, context: Context) -> Any:
+    field = f"supervised.{name}"
+    return annotate_errors(field, with_context(field, function, context))(outputs, y)
 
 
-def _per_example(name: str, value: jax.Array, count: int) -> jax.Array:
+def _checked(name: str, value: jax.Array, count: int) -> jax.Array:
+    """Returns a value of a loss or metric. Raises ``ProgramError`` unless its first axis counts the examples."""
     if value.ndim == 0 or value.shape[0] != count:
+        remedy = "" if name == "loss" else ", or give a metric of the whole split as split_metrics"
         raise ProgramError(
             f"{name} must give one value for each example, shape ({count},) or ({count}, ...), "
             f"got {list(value.shape)}: "
-            "leave out the mean over examples, which hpjax takes."
+            f"leave out the mean over examples, which hpjax takes{remedy}."
         )
-    return at_least_float32(value).reshape(count, -1).mean(-1)
+    return value
 
 
 def penalty_of(penalty: Callable[[Any, Hparams], Any], params: Any, h: Hparams) -> jax.Array:

@@ -6,6 +6,7 @@ import jax
 
 from hpjax.training.early_stopping import StoppingState
 from hpjax.training.measures import Values
+from hpjax.training.weighting import Weighted
 
 
 class LastEvaluation(NamedTuple):
@@ -28,12 +29,15 @@ class Accumulated(NamedTuple):
       loss: float ().
       parts: number of microbatches, int32 ().
       squares: the sum of their gradients' squared norms, float (); None unless the gradient noise is monitored.
+      weighted: with weights, the sums of loss and metrics by name, float (), of which gradients and loss are sums, too.
+        Empty where examples count alike: gradients and loss are then shares of the mean.
     """
 
     gradients: Any
     loss: jax.Array
     parts: jax.Array
     squares: jax.Array | None
+    weighted: dict[str, Weighted]
 
 
 class TrainingState(NamedTuple):

@@ -8,30 +8,33 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hpjax.core.arrays import at_least_float32, ceil_div
+from hpjax.core.arrays import ceil_div
 from hpjax.core.bounds import check_bounds
 from hpjax.core.errors import InputError, ProgramError, did_you_mean
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Metrics
 from hpjax.core.threefry import fast, plain
-from hpjax.data.batches import Fold, examples_at
-from hpjax.data.examples import Examples, examples_in
+from hpjax.data.batches import drawn
+from hpjax.data.examples import Examples, named_sets
 from hpjax.engine.lowering import lowered
 from hpjax.optim.decay_bounds import check_decays
 from hpjax.optim.transforms import looks_at_metrics
+from hpjax.training.accumulation import added, emitted, emptied, mean_of, mean_share, nothing_yet, part_share
+from hpjax.training.arguments import Context
 from hpjax.training.augmentation import augmented
 from hpjax.training.early_stopping import EarlyStopping
-from hpjax.training.evaluation import measure_split
-from hpjax.training.measures import Measures, Values, joined, penalty_of, per_example
+from hpjax.training.evaluation import in_set, measure_split
+from hpjax.training.measures import Measures, Values, joined, penalty_of
 from hpjax.training.monitors import MONITORS, OF_PARTS, gradient_noise, square
 from hpjax.training.network import Network
 from hpjax.training.optimizer import Optimized, begin, cannot_evaluate, of_loss, typed_as, updated
-from hpjax.training.state import Accumulated, LastEvaluation, TrainingState
+from hpjax.training.state import LastEvaluation, TrainingState
+from hpjax.training.weighting import Weighted
 
 OfH = Callable[[Hparams], Any]
 
 # Folded into the key of a step. The model has the key itself and 1: see ``training.network``.
-AUGMENT, NOISE = 2, 3
+AUGMENT, NOISE, LOSS = 2, 3, 4
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Training:
       example: one input example, (1, ...), that the model is initialized with.
       examples: number of examples in the training split.
       measures: the loss and the metrics.
+      valid_sets: the names of the validation sets, ``""`` for a single one.
       monitors: the names of what is monitored.
       optimizer, batch_size, eval_batch_size, penalty, augment, average, stopping, microbatch: the arguments of
         ``supervised``, as functions of ``h`` where they may depend on it; None where they are not asked for.
@@ -52,6 +56,7 @@ class Training:
     example: Any
     examples: int
     measures: Measures
+    valid_sets: tuple[str, ...]
     optimizer: OfH
     batch_size: OfH | None
     eval_batch_size: int
@@ -77,11 +82,8 @@ class Training:
         if self.stopping is not None:
             state = state._replace(stopping=self._stopping(h).init(state.evaluated))
         if self.microbatch is not None:
-            zero = jnp.zeros((), real)
-            squares = zero if OF_PARTS in self.monitors else None
-            zeros = jax.tree.map(lambda p: jnp.zeros_like(at_least_float32(p)), params)
-            sums = Accumulated(zeros, zero, jnp.zeros((), jnp.int32), squares)
-            state = state._replace(accumulated=sums)
+            weighted = [] if self.measures.weighting.equal else self.measures.train_names(h)
+            state = state._replace(accumulated=nothing_yet(params, OF_PARTS in self.monitors, weighted))
         return state
 
     def microsteps(self, h: Hparams) -> Any:
@@ -109,16 +111,8 @@ class Training:
         call, microsteps, size = (jnp.asarray(number, jnp.uint32) for number in (call, microsteps, size))
         # Batches follow each other in the sequence of epochs; in each batch the microbatches do.
         place = call // microsteps * size + call % microsteps * count + jnp.arange(count, dtype=jnp.uint32)
-        if "fold" in h:
-            everything = examples_in(train)
-            fold = Fold.of(h.fold, h.folds, everything)
-            index = examples_at(key, place, everything - fold.size, most=everything - everything // h.folds)
-            # Indices skip the fold, which is this lane's validation split.
-            index = jnp.where(index < jnp.uint32(fold.start), index, index + jnp.uint32(fold.size))
-        else:
-            index = examples_at(key, place, self.examples)
-        drawn: Examples = jax.tree.map(lambda a: jnp.asarray(a)[index], train)
-        return drawn
+        batch: Examples = drawn(key, place, train, (h.fold, h.folds) if "fold" in h else None)
+        return batch
 
     def step(self, key: jax.Array, state: TrainingState, batch: Examples, h: Hparams) -> tuple[TrainingState, Values]:
         """Makes an optimizer step, or with ``microbatch`` a part of one.
@@ -142,83 +136,74 @@ class Training:
                 return self._apply(key, params, state.stats, x, h, True)
 
             outputs, stats = forward(batch.x)
-            raw = self.measures.raw(outputs, batch.y, h)
-            self.measures.check_broadcast(lambda x: forward(x)[0], batch, h, raw)
-            values = per_example(raw, examples_in(batch.y))
-            means = {name: self._share(value, state, h) for name, value in values.items()}
-            total, penalty = means["loss"], {}
+            context = Context(batch.x, params, lambda: plain(jax.random.fold_in(key, LOSS)), h)
+            raw = self.measures.raw(outputs, batch.y, context)
+            self.measures.check_broadcast(lambda x: forward(x)[0], batch, context, raw)
+            values = self.measures.weigh(raw, batch.y, context)
+            shares = {name: self._share(value, state, h) for name, value in values.items()}
+            total, weight = shares["loss"]
+            penalty: Values = {}
             if self.penalty is not None:
                 penalty["penalty"] = penalty_of(self.penalty, params, h)
-                # Each call of a batch adds its part.
-                total = total + penalty["penalty"] / microsteps
-            return total, (means, penalty, stats)
+                # Each call of a batch adds its part: sums that the batch's weight will divide, with their own weight.
+                total += penalty["penalty"] / microsteps if weight is None else penalty["penalty"] * weight
+            return total, (shares, penalty, stats)
 
-        (total, (means, penalty, stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        (total, (shares, penalty, stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         after = state._replace(stats=stats)
         if state.accumulated is None:
             extra = of_loss(lambda params: objective(params)[0], total, gradients)
             after, seen = self._updated(key, after, gradients, extra, h)
+            means = {name: share.total for name, share in shares.items()}
         else:
-            after, means, seen = self._accumulate(key, after, gradients, total, means, h)
+            after, means, seen = self._accumulate(key, after, gradients, total, shares, h)
         return after, joined(means, penalty | seen)
 
     def _accumulate(
-        self, key: jax.Array, state: TrainingState, gradients: Any, loss: jax.Array, means: Values, h: Hparams
+        self,
+        key: jax.Array,
+        state: TrainingState,
+        gradients: Any,
+        loss: jax.Array,
+        shares: dict[str, Weighted],
+        h: Hparams,
     ) -> tuple[TrainingState, Values, Values]:
         """Adds the gradients of a microbatch to those before it; the last one of a batch makes the optimizer step.
 
         Args:
           key: the key of the call, shape ().
           state: the state of the lane, with the sums so far.
-          gradients: the gradients of the microbatch's share of the loss.
-          loss: that share, penalty included, float ().
-          means: the microbatch's shares of the means over the batch, float ().
+          gradients: the gradients of ``loss``.
+          loss: the microbatch's share of the loss, penalty included, float ().
+          shares: its shares of the means over the batch, each float ().
           h: the hyperparameters.
 
         Returns:
-          The new state; ``means``, and what the monitors report, both scaled so that the engine's mean over the calls
+          The new state; the means, and what the monitors report, both scaled so that the engine's mean over the calls
           of a batch is the value of the batch.
         """
         assert state.accumulated is not None
         assert self.batch_size is not None
         assert self.microbatch is not None
-        sums, microsteps = state.accumulated, self.microsteps(h)
-        total = Accumulated(
-            jax.tree.map(jnp.add, sums.gradients, gradients),
-            (sums.loss + loss).astype(sums.loss.dtype),
-            sums.parts + 1,
-            None if sums.squares is None else (sums.squares + square(gradients)).astype(sums.squares.dtype),
-        )
-        full = total.parts == microsteps
+        sums, microsteps = added(state.accumulated, gradients, loss, shares), self.microsteps(h)
+        full = sums.parts == microsteps
+        gradients, loss = mean_of(sums, gradients)
         # Computed at every call, since lanes under ``vmap`` share one program, and kept where the batch is full.
-        gradients = jax.tree.map(typed_as, total.gradients, gradients)
-        extra = of_loss(cannot_evaluate(self.microbatch), total.loss, gradients)
+        extra = of_loss(cannot_evaluate(self.microbatch), loss, gradients)
         updated, seen = self._updated(key, state, gradients, extra, h)
         kept: TrainingState = jax.tree.map(lambda new, old: jnp.where(full, new, old), updated, state)
-        if total.squares is not None:
-            seen |= gradient_noise(square(total.gradients), total.squares, self.batch_size(h), self.microbatch)
-        emptied = jax.tree.map(lambda sums: jnp.where(full, 0, sums).astype(sums.dtype), total)
-        means = {name: value * microsteps for name, value in means.items()}
+        if sums.squares is not None:
+            seen |= gradient_noise(square(sums.gradients), sums.squares, self.batch_size(h), self.microbatch)
+        means = {name: value * microsteps for name, value in emitted(sums, shares, full).items()}
         seen = {name: jnp.where(full, value, 0) * microsteps for name, value in seen.items()}
-        return kept._replace(accumulated=emptied), means, seen
+        return kept._replace(accumulated=emptied(sums, full)), means, seen
 
-    def _share(self, values: jax.Array, state: TrainingState, h: Hparams) -> jax.Array:
-        """Returns the contribution of some examples to the mean over their batch.
-
-        Args:
-          values: one value for each example of the batch, or of the microbatch, (examples,). A microbatch may reach
-            beyond its batch; values there contribute nothing.
-          state: the state of the lane.
-          h: the hyperparameters.
-        """
-        if state.accumulated is None:
-            return values.mean()
-        assert self.batch_size is not None
-        assert self.microbatch is not None
-        size = self.batch_size(h)
+    def _share(self, values: Weighted, state: TrainingState, h: Hparams) -> Weighted:
+        """Returns what the examples of a call contribute to the mean over their batch, each float ()."""
+        if state.accumulated is None or self.batch_size is None or self.microbatch is None:
+            return mean_share(values)
         place = state.accumulated.parts * self.microbatch + jnp.arange(self.microbatch)
-        share: jax.Array = jnp.where(place < size, values, 0).sum() / size
-        return share
+        return part_share(values, place, self.batch_size(h))
 
     def _updated(
         self, key: jax.Array, state: TrainingState, gradients: Any, extra: Mapping[str, Any], h: Hparams
@@ -242,7 +227,7 @@ class Training:
                 seen |= MONITORS[name](state.params, gradients, updates)
         return state._replace(**after._asdict()), seen
 
-    def evaluate(self, key: jax.Array, state: TrainingState, split: Examples, h: Hparams) -> Metrics:
+    def evaluate(self, key: jax.Array, state: TrainingState, split: Any, h: Hparams) -> Metrics:
         """Returns what ``measure`` does, and with early stopping the best value so far, as ``best_<metric>``."""
         means = self.measure(key, state, split, h)
         if self.stopping is not None:
@@ -252,13 +237,14 @@ class Training:
             means = joined(means, {f"best_{stopping.metric}": best})
         return means
 
-    def measure(self, key: jax.Array, state: TrainingState, split: Examples, h: Hparams) -> Values:
-        """Returns loss and metrics over a split, float (), exact for any ``eval_batch_size``.
+    def measure(self, key: jax.Array, state: TrainingState, split: Any, h: Hparams) -> Values:
+        """Returns loss and metrics over each set of a split, float (), exact for any ``eval_batch_size``.
 
         Args:
           key: the key of the evaluation, shape ().
           state: the state of the lane.
-          split: the examples; with folds the whole pool, of which the lane's fold is measured.
+          split: the examples, or several sets of them by name; with folds the whole pool, of which the lane's fold is
+            measured.
           h: the hyperparameters.
         """
         key, evaluated = fast(key), state.evaluated
@@ -266,7 +252,12 @@ class Training:
         def forward(x: Any) -> Any:
             return self._apply(key, evaluated.params, evaluated.stats, x, h, False)[0]
 
-        return measure_split(forward, self.measures, split, h, self.eval_batch_size)
+        context = Context(None, evaluated.params, lambda: plain(jax.random.fold_in(key, LOSS)), h)
+        found: Values = {}
+        for name, examples in named_sets(split).items():
+            values = measure_split(forward, self.measures, examples, context, self.eval_batch_size)
+            found |= {in_set(name, metric): value for metric, value in values.items()}
+        return found
 
     def _apply(self, key: jax.Array, params: Any, stats: Any, x: Any, h: Hparams, train: bool) -> tuple[Any, Any]:
         """Returns the model's outputs and statistics, computed with the kernels that the plan chose for the lanes."""
@@ -324,16 +315,20 @@ class Training:
         return decay
 
     def _valid_names(self, h: Hparams) -> list[str]:
-        names = self.measures.names(h)
+        names = self._measured(h)
         return names if self.stopping is None else [*names, f"best_{self._stopping(h).metric}"]
+
+    def _measured(self, h: Hparams) -> list[str]:
+        """Returns the names of what an evaluation measures."""
+        return [in_set(name, metric) for name in self.valid_sets for metric in self.measures.names(h)]
 
     def _stopping(self, h: Hparams) -> EarlyStopping:
         assert self.stopping is not None
         stopping: EarlyStopping = self.stopping(h)
-        names = self.measures.names(h)
+        names = self._measured(h)
         if stopping.metric not in names:
             raise InputError(
-                "EarlyStopping.objective",
+                stopping.field,
                 stopping.objective.metric,
                 "must be a validation metric of the program",
                 did_you_mean(stopping.objective.metric, [f"valid/{name}" for name in names]),

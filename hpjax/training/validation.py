@@ -1,119 +1,138 @@
-"""Checks of the arguments of ``hpx.supervised``: data, batch sizes, and the hyperparameters of every trial."""
+"""Checks of the arguments of ``hpx.supervised``: its data, batch sizes and functions."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+import inspect
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from hpjax.core.bounds import Check, collecting
-from hpjax.core.errors import InputError, check_int
-from hpjax.core.hparams import Hparams, unread
-from hpjax.core.program import Data, TrialLength
-from hpjax.data.examples import Examples, tidy_examples
+from hpjax.core.errors import InputError, check_int, did_you_mean
+from hpjax.core.format import show
+from hpjax.core.program import Data
+from hpjax.data.examples import Examples, named_sets, tidy_examples
 from hpjax.data.stream import Stream, first_batch_of
-from hpjax.training.trainer import Training
+from hpjax.training.arguments import Context, taken
+from hpjax.training.measures import check_metrics
+from hpjax.training.model import required_arguments
+from hpjax.training.monitors import MONITORS, OF_PARTS
+from hpjax.training.weighting import TAKES
 
 
-def check_settings(training: Training, trials: Sequence[tuple[Hparams, TrialLength]]) -> None:
-    """Raises unless optimizer, schedules and early stopping accept the numbers of every trial; nothing compiles.
-
-    Building an optimizer takes milliseconds, too long for thousands of trials. So trials that differ only in floats are
-    checked together: their code is traced once, which collects its bounds, and the numbers are compared to these.
-
-    Args:
-      training: the program.
-      trials: hyperparameters, whose values are numbers, and length of every trial.
-
-    Raises:
-      InputError: a number lies outside its range.
-    """
-    alike: dict[Any, list[tuple[Hparams, TrialLength]]] = {}
-    for h, length in trials:
-        key = tuple((name, None if isinstance(value, float) else repr(value)) for name, value in unread(h).items())
-        alike.setdefault(key, []).append((h, length))
-    for group in alike.values():
-        checks = _traced_checks(training, unread(group[0][0])) if len(group) > 1 else None
-        if checks is None:
-            jax.eval_shape(partial(_check_each, training, group))
-            continue
-        for h, length in group:
-            for name, check in checks:
-                check.of(check.value if name is None else unread(h)[name], length.steps)
+def check_kind(data: Any) -> None:
+    """Raises ``InputError`` unless ``data`` is ``Data`` of ``Examples``."""
+    if isinstance(data, Data) and isinstance(first_batch_of(data.train), Examples):
+        return
+    found = f"Data of {type(first_batch_of(data.train)).__name__}" if isinstance(data, Data) else show(data)
+    allowed = "must be Data of Examples"
+    raise InputError("supervised.data", found, allowed, "Write data=hpx.data.from_arrays(x, y).")
 
 
-def _traced_checks(training: Training, h: Mapping[str, Any]) -> list[tuple[str | None, Check]] | None:
-    """Returns the checks that the program makes while its floats are traced.
-
-    Args:
-      training: the program.
-      h: the hyperparameters of one trial.
-
-    Returns:
-      For each check the name of the hyperparameter that it applies to, or None where it applies to a constant. None in
-      place of the list where the code needs the numbers of its floats, or checks a value that it computes from them.
-    """
-    found: list[tuple[str | None, Check]] = []
-    floats = [name for name, value in h.items() if isinstance(value, float)]
-
-    def look(values: dict[str, Any]) -> None:
-        names = {id(value): name for name, value in values.items()}
-        with collecting() as checks:
-            training.check(Hparams({**h, **values}, floats))
-        for check in checks:
-            if isinstance(check.value, jax.core.Tracer | int | float):
-                found.append((names[id(check.value)] if isinstance(check.value, jax.core.Tracer) else None, check))
-
-    try:
-        jax.eval_shape(look, dict.fromkeys(floats, jax.ShapeDtypeStruct((), jnp.result_type(float))))
-    except InputError:
-        raise
-    except Exception:  # the code decides by a number, or the KeyError of a check of a computed value
-        return None
-    return found
+def check_batches(data: Data, batch_size: Any, microbatch: Any, monitor: Any) -> None:
+    """Raises ``InputError`` unless batch sizes are given where they are needed, and monitors exist."""
+    streamed = isinstance(data.train, Stream)
+    for name, number in (("batch_size", batch_size), ("microbatch", microbatch)):
+        if streamed and number is not None:
+            allowed = "must be left out with a stream, whose batches have a size of their own"
+            raise InputError(f"supervised.{name}", number, allowed, f"Remove {name}={number!r}.")
+    if batch_size is None and not streamed:
+        raise InputError("supervised.batch_size", None, "must be given", "Write batch_size=64.")
+    for name in monitor:
+        if name not in (*MONITORS, OF_PARTS) or isinstance(monitor, str):
+            known = did_you_mean(str(name), (*MONITORS, OF_PARTS))
+            raise InputError("supervised.monitor", monitor, "must be a list of monitors", known)
+    if OF_PARTS in monitor and microbatch is None:
+        allowed = "needs microbatches, whose gradients it compares"
+        raise InputError("supervised.monitor", OF_PARTS, allowed, "Write microbatch=16, less than each batch size.")
 
 
-def _check_each(training: Training, trials: Sequence[tuple[Hparams, TrialLength]]) -> None:
-    """Raises ``InputError`` unless the program accepts the numbers of each trial, one by one."""
-    for h, length in trials:
-        with collecting() as checks:
-            training.check(h)
-        for check in checks:
-            if isinstance(check.value, int | float):
-                check.of(check.value, length.steps)
+def check_functions(metrics: Any, split_metrics: Any, penalty: Any, augment: Any) -> None:
+    """Raises ``InputError`` unless metrics, penalty and augmentation are functions whose arguments hpjax knows."""
+    for field, given, example in (("metrics", metrics, "accuracy"), ("split_metrics", split_metrics, "auc")):
+        constant = given is None or isinstance(given, Mapping)
+        if not constant and (not callable(given) or len(required_arguments(given)) > 1):
+            raise InputError(
+                f"supervised.{field}",
+                show(given),
+                "must be a dict of name to function, or a function of h that returns one",
+                f'Write {field}={{"{example}": hpx.metrics.{example}}}.',
+            )
+    reserved = ["loss"] if penalty is None else ["loss", "penalty"]
+    known: tuple[str, ...] = Context._fields
+    if isinstance(metrics, Mapping):
+        check_metrics(metrics, reserved)
+        for name, function in metrics.items():
+            taken(f"supervised.metrics[{name!r}]", function, known)
+        reserved += metrics
+    if isinstance(split_metrics, Mapping):
+        check_metrics(split_metrics, reserved, "split_metrics")
+        for name, function in split_metrics.items():
+            taken(f"supervised.split_metrics[{name!r}]", function, (*known, "weights"))
+    for name, function, signature in (("penalty", penalty, "params"), ("augment", augment, "key, batch")):
+        if function is not None and not callable(function):
+            allowed, remedy = "must be a function whose last argument is h", f"Write {name}=lambda {signature}, h: ..."
+            raise InputError(f"supervised.{name}", function, allowed, remedy)
+
+
+def check_weights(data: Data, weights: Any, ignore_label: Any, monitor: Collection[str]) -> None:
+    """Raises ``InputError`` unless the arguments that weigh examples can be used with the data and the monitors."""
+    if weights is not None:
+        names = list(inspect.signature(weights).parameters) if callable(weights) else []
+        if not names or not set(names) <= set(TAKES):
+            allowed = f"must be a function that takes some of {', '.join(TAKES)} by these names"
+            raise InputError("supervised.weights", show(weights), allowed, "Write weights=lambda y: y >= 0.")
+    if ignore_label is not None:
+        check_int("supervised.ignore_label", ignore_label, least=-(2**31))
+        ys = _targets(data)
+        if ys is None:
+            allowed = "needs targets that are one array of integers"
+            raise InputError("supervised.ignore_label", ignore_label, allowed, "Write weights=lambda y: ... instead.")
+        if any((y == ignore_label).all() for y in ys):
+            allowed = "is the only label of a split, so that nothing would be left to count"
+            raise InputError("supervised.ignore_label", ignore_label, allowed, "Give another label, or more examples.")
+    if OF_PARTS in monitor and (weights is not None or ignore_label is not None):
+        allowed = "compares means of equal weights"
+        raise InputError("supervised.monitor", OF_PARTS, allowed, "Remove it, or weights and ignore_label.")
 
 
 def checked_data(data: Data) -> Data:
-    """Returns ``data`` with every split checked, as ``Examples`` of float32, int32 or uint8.
+    """Returns ``data`` with every set of every split checked, as ``Examples`` of float32, int32 or uint8.
 
     Raises:
       InputError: lengths differ, a value is not finite, a split is empty or has inputs of another shape.
     """
-    splits: dict[str, Any] = {"test": None}
-    for name in ("train", "valid", "test"):
-        split = getattr(data, name)
-        if split is None and name == "test":
-            continue
-        if isinstance(split, Stream):
-            splits[name] = split
-            continue
-        if not isinstance(split, Examples):
-            raise InputError(
-                f"data.{name}", type(split).__name__, "must be Examples(x, y)", "Write hpx.data.Examples(x, y)."
-            )
-        splits[name] = checked = tidy_examples(f"data.{name}", split.x, split.y)
-        shapes, first = (
-            [a.shape[1:] for a in jax.tree.leaves((each.x, each.y))]
-            for each in (checked, first_batch_of(splits["train"]))
-        )
-        if shapes != first:
-            wanted = next((b for a, b in zip(shapes, first, strict=False) if a != b), first[0])
-            allowed = f"must have the shapes {first} for each example, as train"
-            remedy = f"Write .reshape({(-1, *wanted)}) behind the array that differs."
-            raise InputError(f"data.{name}", shapes, allowed, remedy)
-    return Data(**splits, name=data.name)
+    train = data.train if isinstance(data.train, Stream) else _checked_set("data.train", data.train, None)
+    like = first_batch_of(train)
+    test = None if data.test is None else _checked_split("data.test", data.test, like)
+    return Data(train, _checked_split("data.valid", data.valid, like), test, name=data.name)
+
+
+def _checked_split(field: str, split: Any, like: Examples) -> Any:
+    """Returns a split of one set, or of several in a dict, with every set checked."""
+    if not isinstance(split, Mapping):
+        return _checked_set(field, split, like)
+    for name in split or [""]:
+        if not isinstance(name, str) or not name or "/" in name:
+            allowed = "must be a dict of names without slashes to Examples"
+            raise InputError(field, list(split), allowed, 'Write {"clean": (x, y), "shifted": (x, y)}.')
+    return {name: _checked_set(f"{field}[{name!r}]", examples, like) for name, examples in split.items()}
+
+
+def _checked_set(field: str, examples: Any, like: Examples | None) -> Examples:
+    """Returns ``Examples`` with dtypes that JAX takes; their shapes must be those of ``like``, if that is given."""
+    if not isinstance(examples, Examples):
+        allowed = "must be Examples(x, y)"
+        raise InputError(field, type(examples).__name__, allowed, "Write hpx.data.Examples(x, y).")
+    checked = tidy_examples(field, examples.x, examples.y)
+    if like is None:
+        return checked
+    shapes, first = ([a.shape[1:] for a in jax.tree.leaves(tuple(each))] for each in (checked, like))
+    if shapes != first:
+        wanted = next((b for a, b in zip(shapes, first, strict=False) if a != b), first[0])
+        allowed = f"must have the shapes {first} for each example, as train"
+        remedy = f"Write .reshape({(-1, *wanted)}) behind the array that differs."
+        raise InputError(field, shapes, allowed, remedy)
+    return checked
 
 
 def check_batch_size(size: Any, examples: int) -> int:
@@ -129,9 +148,22 @@ def check_batch_size(size: Any, examples: int) -> int:
     return number
 
 
-def label_range(data: Data) -> tuple[int, int] | None:
-    """Returns the lowest and the highest label of all splits, or None where targets are no array of integers."""
-    ys = [split.y for split in (first_batch_of(data.train), data.valid, data.test) if split is not None]
-    if not all(isinstance(y, np.ndarray) and np.issubdtype(y.dtype, np.integer) for y in ys):
+def label_range(data: Data, ignored: int | None = None) -> tuple[int, int] | None:
+    """Returns the lowest and the highest label of all splits, or None where targets are no array of integers.
+
+    Args:
+      data: the checked splits.
+      ignored: a label that does not count.
+    """
+    ys = _targets(data)
+    if ys is None:
         return None
-    return min(int(y.min()) for y in ys), max(int(y.max()) for y in ys)
+    counted = [y if ignored is None else y[y != ignored] for y in ys]
+    return min(int(y.min()) for y in counted), max(int(y.max()) for y in counted)
+
+
+def _targets(data: Data) -> list[Any] | None:
+    """Returns the targets of each set, or None unless all are arrays of integers."""
+    splits = [first_batch_of(data.train), *(s for s in (data.valid, data.test) if s is not None)]
+    ys = [examples.y for split in splits for examples in named_sets(split).values()]
+    return ys if all(isinstance(y, np.ndarray) and np.issubdtype(y.dtype, np.integer) for y in ys) else None

@@ -1,0 +1,90 @@
+"""Accumulation: a batch that is computed in microbatches, whose contributions are added up."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hpjax.core.arrays import at_least_float32
+from hpjax.training.measures import Values
+from hpjax.training.monitors import square
+from hpjax.training.state import Accumulated
+from hpjax.training.weighting import Weighted, ratio
+
+
+def mean_share(values: Weighted) -> Weighted:
+    """Returns the mean over the examples of a whole batch, float (), which has no weight any more."""
+    if values.weight is None:
+        return Weighted(values.total.mean(), None)
+    return Weighted(ratio(values.total.sum(), values.weight.sum()), None)
+
+
+def part_share(values: Weighted, place: jax.Array, size: Any) -> Weighted:
+    """Returns what a microbatch contributes to the mean over its batch, each float ().
+
+    Args:
+      values: one value for each example of the microbatch, which may reach beyond its batch.
+      place: the places of these examples in the batch, int32 (examples,); those from ``size`` on contribute nothing.
+      size: examples of the batch, a number or int32 ().
+
+    Returns:
+      The share of the mean, without a weight; or the sums of weighted values and weights.
+    """
+    sums = jax.tree.map(lambda v: jnp.where(place < size, v, 0).sum(), values)
+    return Weighted(sums.total / size, None) if sums.weight is None else sums
+
+
+def nothing_yet(params: Any, squares: bool, weighted: Iterable[str]) -> Accumulated:
+    """Returns the sums before the first microbatch of a batch.
+
+    Args:
+      params: the parameters.
+      squares: whether the gradients' squared norms are added up.
+      weighted: the names of loss and metrics where examples have weights; none where they count alike.
+    """
+    zero = jnp.zeros((), jnp.result_type(float))
+    gradients = jax.tree.map(lambda p: jnp.zeros_like(at_least_float32(p)), params)
+    sums = {name: Weighted(zero, zero) for name in weighted}
+    return Accumulated(gradients, zero, jnp.zeros((), jnp.int32), zero if squares else None, sums)
+
+
+def added(sums: Accumulated, gradients: Any, loss: jax.Array, shares: dict[str, Weighted]) -> Accumulated:
+    """Returns the sums with one more microbatch.
+
+    Args:
+      sums: those of the microbatches before.
+      gradients: the gradients of ``loss``.
+      loss: the microbatch's share of the loss, penalty included, float ().
+      shares: what ``part_share`` gave for loss and metrics.
+    """
+    squares = None if sums.squares is None else (sums.squares + square(gradients)).astype(sums.squares.dtype)
+    weighted = {name: jax.tree.map(_plus, old, shares[name]) for name, old in sums.weighted.items()}
+    gradients = jax.tree.map(jnp.add, sums.gradients, gradients)
+    return Accumulated(gradients, _plus(sums.loss, loss), sums.parts + 1, squares, weighted)
+
+
+def _plus(sum_: jax.Array, value: jax.Array) -> jax.Array:
+    return (sum_ + value).astype(sum_.dtype)
+
+
+def mean_of(sums: Accumulated, like: Any) -> tuple[Any, jax.Array]:
+    """Returns the gradients of a batch, with the dtypes of ``like``, and its loss, float ()."""
+    gradients, loss = sums.gradients, sums.loss
+    if sums.weighted:
+        weight = sums.weighted["loss"].weight
+        gradients, loss = jax.tree.map(lambda a: ratio(a, weight), (gradients, loss))
+    return jax.tree.map(lambda g, old: g.astype(old.dtype), gradients, like), loss
+
+
+def emitted(sums: Accumulated, shares: dict[str, Weighted], full: jax.Array) -> Values:
+    """Returns what a call adds to the metrics of its batch, float (): its shares, or with weights all at the end."""
+    if sums.weighted:
+        return {name: jnp.where(full, ratio(each.total, each.weight), 0) for name, each in sums.weighted.items()}
+    return {name: share.total for name, share in shares.items()}
+
+
+def emptied(sums: Accumulated, full: jax.Array) -> Accumulated:
+    """Returns the sums with which the next call begins: none where the batch is ``full``, bool ()."""
+    empty: Accumulated = jax.tree.map(lambda sum_: jnp.where(full, 0, sum_).astype(sum_.dtype), sums)
+    return empty

@@ -1,0 +1,159 @@
+"""Weighted means: what each example or token counts in the mean of a loss or a metric."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hpjax.core.arrays import at_least_float32
+from hpjax.core.errors import ProgramError, annotate_errors
+from hpjax.core.hparams import Hparams
+from hpjax.data.examples import Examples, examples_in
+
+# What a function of weights may take by name.
+TAKES = ("x", "y", "h")
+
+
+class Weighting(NamedTuple):
+    """How examples or tokens are weighted.
+
+    Attributes:
+      function: takes ``x``, ``y`` and ``h`` by name, and gives weights (batch,) or (batch, tokens, ...); None for
+        equal weights.
+      ignored: the label whose examples or tokens have weight 0; None for no such label.
+    """
+
+    function: Callable[..., Any] | None = None
+    ignored: int | None = None
+
+    @property
+    def equal(self) -> bool:
+        """Whether all examples count alike."""
+        return self.function is None and self.ignored is None
+
+    def weights(self, batch: Examples, h: Hparams) -> "Weights":
+        """Returns the weights of the examples of a batch."""
+        count, own, counted = examples_in(batch.y), None, None
+        if self.function is not None:
+            own = jnp.asarray(annotate_errors("supervised.weights", self._call)(batch, h))
+            if own.ndim == 0 or own.shape[0] != count:
+                raise ProgramError(
+                    f"supervised.weights must give a weight for each example, shape ({count},) or ({count}, ...), got "
+                    f"{list(own.shape)}. Write weights=lambda y: y >= 0."
+                )
+        if self.ignored is not None:
+            # Converted, since a label such as -100 is none of uint8.
+            counted = batch.y.astype(jnp.int32) != self.ignored
+        return Weights(own, counted)
+
+    def _call(self, batch: Examples, h: Hparams) -> Any:
+        assert self.function is not None
+        values = {"x": batch.x, "y": batch.y, "h": h}
+        return self.function(**{name: values[name] for name in inspect.signature(self.function).parameters})
+
+
+class Weights(NamedTuple):
+    """The weights of some examples.
+
+    Attributes:
+      own: what the user's function gave, (examples, ...); None for equal weights.
+      counted: bool (examples, ...), where the label is not the ignored one; None where no label is.
+    """
+
+    own: jax.Array | None
+    counted: jax.Array | None
+
+    def together(self, count: int) -> jax.Array:
+        """Returns all weights of ``count`` examples as one array, float32 at least (examples, ...)."""
+        own = jnp.ones(count, jnp.float32) if self.own is None else at_least_float32(self.own)
+        if self.counted is None or not (_leads(own, self.counted) or _leads(self.counted, own)):
+            return own.astype(jnp.promote_types(own.dtype, jnp.float32))
+        return _product(own, self.counted)
+
+    def of(self, name: str, values: jax.Array) -> jax.Array:
+        """Returns the weights of the values of a loss or metric.
+
+        Args:
+          name: its name, in errors.
+          values: float (examples, ...).
+
+        Returns:
+          Float (examples, ...), with a leading part of the axes of ``values``.
+
+        Raises:
+          ProgramError: the weights have other axes than the values.
+        """
+        own, counted = (_of_examples(mask, values.ndim) for mask in self)
+        if own is not None and not _leads(own, values):
+            raise ProgramError(
+                f"{name} gives values {list(values.shape)}, and weights are {list(own.shape)}. Give weights the shape "
+                f"of the values or ({values.shape[0]},)."
+            )
+        if counted is not None and not _leads(counted, values):
+            if own is None:
+                raise ProgramError(
+                    f"{name} gives values {list(values.shape)} for labels {list(counted.shape)}, so that ignore_label "
+                    "cannot tell which count. Write weights=lambda y: y[:, 1:] != -100 with your shift and label."
+                )
+            counted = None  # the user's weights say it
+        if own is None or counted is None:
+            return (counted if own is None else own).astype(values.dtype)  # type: ignore[union-attr]
+        return _product(own, counted).astype(values.dtype)
+
+
+def _of_examples(mask: jax.Array | None, axes: int) -> jax.Array | None:
+    """Returns a mask with at most so many axes: a value for a whole example counts where one of its tokens does."""
+    if mask is None or mask.ndim <= axes or mask.dtype != jnp.bool_:
+        return mask
+    return mask.any(tuple(range(axes, mask.ndim)))
+
+
+def _product(own: jax.Array, counted: jax.Array) -> jax.Array:
+    """Returns the weights where a label counts, else 0, with the axes of the array that has more."""
+    most = max(own.ndim, counted.ndim)
+    own, counted = (a.reshape(*a.shape, *(1,) * (most - a.ndim)) for a in (own, counted))
+    return own.astype(jnp.promote_types(own.dtype, jnp.float32)) * counted
+
+
+def _leads(weights: jax.Array, values: jax.Array) -> bool:
+    """Returns whether the axes of ``weights`` are the first ones of ``values``."""
+    return weights.shape == values.shape[: weights.ndim]
+
+
+class Weighted(NamedTuple):
+    """Values of examples, summed over all other axes with their weights: their mean is Σ total / Σ weight.
+
+    Attributes:
+      total: for each example the sum of its weighted values, float32 at least (examples,).
+      weight: the sum of these weights, likewise; None where every example has weight 1.
+    """
+
+    total: jax.Array
+    weight: jax.Array | None
+
+
+def weighted(name: str, values: jax.Array, weights: Weights | None) -> Weighted:
+    """Returns the values of a loss or metric with their weights.
+
+    Args:
+      name: its name, in errors.
+      values: float (examples, ...); axes that the weights do not have are averaged.
+      weights: None for equal weights.
+    """
+    values, count = at_least_float32(values), values.shape[0]
+    if weights is None:
+        return Weighted(values.reshape(count, -1).mean(-1), None)
+    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    each = weights.of(name, values)
+    values = values.reshape(*each.shape, -1).mean(-1)
+    # Where the weight is 0 the value may be NaN: optax gives that for a label that is none.
+    total = jnp.where(each != 0, values * each, 0)
+    return Weighted(total.reshape(count, -1).sum(-1), each.reshape(count, -1).sum(-1))
+
+
+def ratio(total: Any, weight: Any) -> jax.Array:
+    """Returns ``total / weight``, and 0 where nothing has a weight, with derivative 0."""
+    some = weight != 0
+    return jnp.where(some, total / jnp.where(some, weight, 1), 0)
