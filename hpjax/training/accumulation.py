@@ -13,14 +13,28 @@ from hpjax.training.state import Accumulated
 from hpjax.training.weighting import Weighted, ratio
 
 
-def mean_share(values: Weighted) -> Weighted:
+def share(values: Weighted, sums: Accumulated | None, size: Any, microbatch: int | None) -> Weighted:
+    """Returns what the examples of a call contribute to the mean over their batch, each float ().
+
+    Args:
+      values: one value for each example of the call.
+      sums: those of the microbatches before; None where a call takes a whole batch.
+      size: examples of the batch, a number or int32 ().
+      microbatch: examples of a call.
+    """
+    if sums is None or microbatch is None:
+        return _mean_share(values)
+    return _part_share(values, sums.parts * microbatch + jnp.arange(microbatch), size)
+
+
+def _mean_share(values: Weighted) -> Weighted:
     """Returns the mean over the examples of a whole batch, float (), which has no weight any more."""
     if values.weight is None:
         return Weighted(values.total.mean(), None)
     return Weighted(ratio(values.total.sum(), values.weight.sum()), None)
 
 
-def part_share(values: Weighted, place: jax.Array, size: Any) -> Weighted:
+def _part_share(values: Weighted, place: jax.Array, size: Any) -> Weighted:
     """Returns what a microbatch contributes to the mean over its batch, each float ().
 
     Args:
@@ -56,7 +70,7 @@ def added(sums: Accumulated, gradients: Any, loss: jax.Array, shares: dict[str, 
       sums: those of the microbatches before.
       gradients: the gradients of ``loss``.
       loss: the microbatch's share of the loss, penalty included, float ().
-      shares: what ``part_share`` gave for loss and metrics.
+      shares: what ``share`` gave for loss and metrics.
     """
     squares = None if sums.squares is None else (sums.squares + square(gradients)).astype(sums.squares.dtype)
     weighted = {name: jax.tree.map(_plus, old, shares[name]) for name, old in sums.weighted.items()}

@@ -57,13 +57,14 @@ def supervised(
     keep: Literal["last", "best"] | Objective = "last",
     microbatch: int | None = None,
     monitor: Collection[str] = (),
+    train_metrics_every: int | None = 1,
     eval_batch_size: int = 512,
 ) -> Program:
     """Returns a program that trains a Flax model on batches drawn epoch by epoch without replacement, or on a stream.
 
-    Every argument but ``data``, ``weights``, ``ignore_label``, ``keep``, ``microbatch``, ``monitor`` and
-    ``eval_batch_size`` is a constant or a function of ``h``, the hyperparameters of a trial; ``penalty`` and
-    ``augment`` get ``h`` as their last argument.
+    Every argument but ``data``, ``weights``, ``ignore_label``, ``keep``, ``microbatch``, ``monitor``,
+    ``train_metrics_every`` and ``eval_batch_size`` is a constant or a function of ``h``, the hyperparameters of a
+    trial; ``penalty`` and ``augment`` get ``h`` as their last argument.
 
     Args:
       model: a Linen module, ``lambda h: MLP(h.hidden)``; for NNX ``lambda h, rngs: MLP(h.hidden, rngs=rngs)``; for
@@ -118,6 +119,8 @@ def supervised(
         weights) and ``"dead_units"`` (the share of units with gradient 0). Over all layers: ``"sparsity"`` (the share
         of weights below 1e-3), and with ``microbatch`` ``"gradient_noise"``. ``hpx.diagnose`` reads those of
         layers, ``hpx.studies.noise_scale`` the gradient noise.
+      train_metrics_every: steps from one training batch whose ``metrics`` are computed to the next, in between the last
+        values stand: ``train/<metric>`` is their mean over all steps. None computes none. The loss is always there.
       eval_batch_size: examples that one lane evaluates at once; results are exact for any.
 
     Returns:
@@ -167,6 +170,9 @@ def supervised(
         stopping=_stopping(early_stopping, keep),
         microbatch=None if microbatch is None else check_int("supervised.microbatch", microbatch, most=examples),
         monitors=tuple(monitor),
+        train_metrics_every=train_metrics_every
+        if train_metrics_every is None
+        else check_int("supervised.train_metrics_every", train_metrics_every),
     )
 
     describe = {

@@ -1,5 +1,6 @@
 """Early stopping: ends a lane when its validation metric stalls; the lane keeps its best parameters."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from hpjax.core.bounds import check_bounds
-from hpjax.core.errors import InputError
+from hpjax.core.errors import InputError, did_you_mean
 from hpjax.core.objective import Objective, minimize
 
 
@@ -77,6 +78,20 @@ class EarlyStopping:
     def metric(self) -> str:
         """The name of the metric without ``valid/``."""
         return self.objective.metric.removeprefix("valid/")
+
+    def check(self, names: Collection[str]) -> None:
+        """Raises ``InputError`` unless the metric is one of the names that an evaluation measures, and its best is not.
+
+        Args:
+          names: names without ``valid/``.
+        """
+        if self.metric not in names:
+            known = did_you_mean(self.objective.metric, [f"valid/{name}" for name in names])
+            allowed = "must be a validation metric of the program"
+            raise InputError(self.field, self.objective.metric, allowed, known)
+        if (best := f"best_{self.metric}") in names:
+            remedy = f'Write {{"my_{best}": function}}.'
+            raise InputError("supervised.metrics", best, "is what early stopping reports", remedy)
 
     def init(self, kept: Any) -> StoppingState:
         """Returns the state before the first evaluation, in which ``kept`` are the variables to keep."""

@@ -44,6 +44,14 @@ class Measures(NamedTuple):
         """Returns the names of what a step measures: ``loss``, then the metrics."""
         return ["loss", *self.metrics(h)]
 
+    def of_loss(self) -> "Measures":
+        """Returns the loss without the metrics."""
+        return self._replace(metrics=lambda h: {}, split_metrics=lambda h: {})
+
+    def of_metrics(self) -> "Measures":
+        """Returns the metrics without the loss."""
+        return self._replace(loss=None)
+
     def raw(self, outputs: Any, y: Any, context: Context) -> Values:
         """Returns what the user's functions return, each float (batch, ...).
 

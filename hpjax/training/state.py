@@ -40,6 +40,18 @@ class Accumulated(NamedTuple):
     weighted: dict[str, Weighted]
 
 
+class Held(NamedTuple):
+    """The metrics of training batches that stand until the next batch is measured.
+
+    Attributes:
+      so_far: what the calls of the present batch added up to, float () by name.
+      last: the values of the last batch that was measured, float () by name.
+    """
+
+    so_far: Values
+    last: Values
+
+
 class TrainingState(NamedTuple):
     """The state of a lane; a field that the arguments of ``supervised`` do not ask for is None.
 
@@ -52,6 +64,7 @@ class TrainingState(NamedTuple):
       stopping: the state of early stopping.
       last: the last evaluation.
       accumulated: the sums over microbatches.
+      held: the metrics of training batches, where not every batch is measured.
     """
 
     params: Any
@@ -61,6 +74,7 @@ class TrainingState(NamedTuple):
     stopping: StoppingState | None = None
     last: LastEvaluation | None = None
     accumulated: Accumulated | None = None
+    held: Held | None = None
 
     @property
     def evaluated(self) -> "Evaluated":

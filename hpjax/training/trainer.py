@@ -10,18 +10,17 @@ import optax
 
 from hpjax.core.arrays import ceil_div
 from hpjax.core.bounds import check_bounds
-from hpjax.core.errors import InputError, ProgramError, did_you_mean
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Metrics
 from hpjax.core.threefry import fast, plain
-from hpjax.data.batches import drawn
 from hpjax.data.examples import Examples, named_sets
 from hpjax.engine.lowering import lowered
 from hpjax.optim.decay_bounds import check_decays
 from hpjax.optim.transforms import looks_at_metrics
-from hpjax.training.accumulation import added, emitted, emptied, mean_of, mean_share, nothing_yet, part_share
+from hpjax.training.accumulation import added, emitted, emptied, mean_of, nothing_yet, share
 from hpjax.training.arguments import Context
 from hpjax.training.augmentation import augmented
+from hpjax.training.drawing import examples_of
 from hpjax.training.early_stopping import EarlyStopping
 from hpjax.training.evaluation import in_set, measure_split
 from hpjax.training.measures import Measures, Values, joined, penalty_of
@@ -29,12 +28,13 @@ from hpjax.training.monitors import MONITORS, OF_PARTS, gradient_noise, square
 from hpjax.training.network import Network
 from hpjax.training.optimizer import Optimized, begin, cannot_evaluate, of_loss, typed_as, updated
 from hpjax.training.state import LastEvaluation, TrainingState
+from hpjax.training.train_metrics import Drawn, held_on, none_held, shares_if
 from hpjax.training.weighting import Weighted
 
 OfH = Callable[[Hparams], Any]
 
-# Folded into the key of a step. The model has the key itself and 1: see ``training.network``.
-AUGMENT, NOISE, LOSS = 2, 3, 4
+# Folded into the key of a step. The model has the key itself, 1, and numbers from 4 on: see ``call_arguments``.
+LOSS, AUGMENT, NOISE = 0, 2, 3
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ class Training:
       measures: the loss and the metrics.
       valid_sets: the names of the validation sets, ``""`` for a single one.
       monitors: the names of what is monitored.
-      optimizer, batch_size, eval_batch_size, penalty, augment, average, stopping, microbatch: the arguments of
-        ``supervised``, as functions of ``h`` where they may depend on it; None where they are not asked for.
+      optimizer, batch_size, eval_batch_size, penalty, augment, average, stopping, microbatch, train_metrics_every: the
+        arguments of ``supervised``, as functions of ``h`` where they may depend on it; None where they are not asked
+        for.
     """
 
     net: Network
@@ -66,6 +67,7 @@ class Training:
     stopping: OfH | None
     microbatch: int | None
     monitors: tuple[str, ...]
+    train_metrics_every: int | None
 
     def init(self, key: jax.Array, h: Hparams) -> TrainingState:
         """Returns the state before the first step."""
@@ -82,8 +84,11 @@ class Training:
         if self.stopping is not None:
             state = state._replace(stopping=self._stopping(h).init(state.evaluated))
         if self.microbatch is not None:
-            weighted = [] if self.measures.weighting.equal else self.measures.train_names(h)
+            measured = self.measures if self.train_metrics_every is not None else self.measures.of_loss()
+            weighted = [] if measured.weighting.equal else measured.train_names(h)
             state = state._replace(accumulated=nothing_yet(params, OF_PARTS in self.monitors, weighted))
+        if self.train_metrics_every is not None and self.train_metrics_every > 1:
+            state = state._replace(held=none_held(self.measures.metrics(h)))
         return state
 
     def microsteps(self, h: Hparams) -> Any:
@@ -92,8 +97,8 @@ class Training:
             1 if self.microbatch is None or self.batch_size is None else ceil_div(self.batch_size(h), self.microbatch)
         )
 
-    def batch(self, key: jax.Array, call: jax.Array, train: Examples, h: Hparams) -> Examples:
-        """Returns the examples of one call of ``step``: a batch, or one microbatch of it.
+    def batch(self, key: jax.Array, call: jax.Array, train: Examples, h: Hparams) -> Examples | Drawn:
+        """Returns the examples of one call of ``step``, and where not all batches are measured whether this one is.
 
         Args:
           key: the key of the purpose ``"batch"``, shape ().
@@ -101,20 +106,16 @@ class Training:
           train: the training split, with folds the whole pool, with a stream the batch itself.
           h: the hyperparameters.
         """
-        if self.batch_size is None:
-            return train
-        key, size = fast(key), self.batch_size(h)
-        if self.microbatch is None and isinstance(size, jax.core.Tracer):
-            raise ProgramError("batch_size sets the shape of a batch; with microbatch=m it can be traced")
-        count = int(size) if self.microbatch is None else self.microbatch
-        microsteps = self.microsteps(h)
-        call, microsteps, size = (jnp.asarray(number, jnp.uint32) for number in (call, microsteps, size))
-        # Batches follow each other in the sequence of epochs; in each batch the microbatches do.
-        place = call // microsteps * size + call % microsteps * count + jnp.arange(count, dtype=jnp.uint32)
-        batch: Examples = drawn(key, place, train, (h.fold, h.folds) if "fold" in h else None)
-        return batch
+        examples, every = train, self.train_metrics_every
+        if self.batch_size is not None:
+            examples = examples_of(fast(key), call, train, h, self.batch_size(h), self.microbatch)
+        if every is None or every == 1:
+            return examples
+        return Drawn(examples, call // self.microsteps(h) % every == 0)
 
-    def step(self, key: jax.Array, state: TrainingState, batch: Examples, h: Hparams) -> tuple[TrainingState, Values]:
+    def step(
+        self, key: jax.Array, state: TrainingState, batch: Examples | Drawn, h: Hparams
+    ) -> tuple[TrainingState, Values]:
         """Makes an optimizer step, or with ``microbatch`` a part of one.
 
         Args:
@@ -126,37 +127,53 @@ class Training:
         Returns:
           The new state, and the call's metrics, each float (): losses and metrics of the batch, and what is monitored.
         """
-        key = fast(key)
+        key, measured = fast(key), jnp.bool_(True)
+        if isinstance(batch, Drawn):
+            batch, measured = batch
         if self.augment is not None:
             batch = augmented(self.augment, plain(jax.random.fold_in(key, AUGMENT)), batch, h)
         microsteps = self.microsteps(h)
 
-        def objective(params: Any) -> tuple[jax.Array, Any]:
-            def forward(x: Any) -> Any:
-                return self._apply(key, params, state.stats, x, h, True)
+        def forward(params: Any, x: Any) -> Any:
+            return self._apply(key, params, state.stats, x, h, True)
 
-            outputs, stats = forward(batch.x)
+        def shares_of(measures: Measures, params: Any, outputs: Any) -> dict[str, Weighted]:
             context = Context(batch.x, params, lambda: plain(jax.random.fold_in(key, LOSS)), h)
-            raw = self.measures.raw(outputs, batch.y, context)
-            self.measures.check_broadcast(lambda x: forward(x)[0], batch, context, raw)
-            values = self.measures.weigh(raw, batch.y, context)
-            shares = {name: self._share(value, state, h) for name, value in values.items()}
+            raw = measures.raw(outputs, batch.y, context)
+            measures.check_broadcast(lambda x: forward(params, x)[0], batch, context, raw)
+            values = measures.weigh(raw, batch.y, context)
+            size = None if self.batch_size is None else self.batch_size(h)
+            return {name: share(each, state.accumulated, size, self.microbatch) for name, each in values.items()}
+
+        def objective(params: Any) -> tuple[jax.Array, Any]:
+            outputs, stats = forward(params, batch.x)
+            measures = self.measures if self.train_metrics_every == 1 else self.measures.of_loss()
+            shares = shares_of(measures, params, outputs)
             total, weight = shares["loss"]
             penalty: Values = {}
             if self.penalty is not None:
                 penalty["penalty"] = penalty_of(self.penalty, params, h)
                 # Each call of a batch adds its part: sums that the batch's weight will divide, with their own weight.
                 total += penalty["penalty"] / microsteps if weight is None else penalty["penalty"] * weight
-            return total, (shares, penalty, stats)
+            return total, (shares, penalty, stats, None if state.held is None else outputs)
 
-        (total, (shares, penalty, stats)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        (total, (shares, penalty, stats, outputs)), gradients = jax.value_and_grad(objective, has_aux=True)(
+            state.params
+        )
         after = state._replace(stats=stats)
+        if state.held is not None:
+            of_metrics = self.measures.of_metrics()
+            shares |= shares_if(measured, lambda: shares_of(of_metrics, state.params, outputs))
         if state.accumulated is None:
             extra = of_loss(lambda params: objective(params)[0], total, gradients)
             after, seen = self._updated(key, after, gradients, extra, h)
             means = {name: share.total for name, share in shares.items()}
         else:
             after, means, seen = self._accumulate(key, after, gradients, total, shares, h)
+        if state.held is not None:
+            part = 0 if state.accumulated is None else state.accumulated.parts
+            held, means = held_on(state.held, means, measured, part == 0, part + 1 == microsteps, microsteps)
+            after = after._replace(held=held)
         return after, joined(means, penalty | seen)
 
     def _accumulate(
@@ -197,13 +214,6 @@ class Training:
         means = {name: value * microsteps for name, value in emitted(sums, shares, full).items()}
         seen = {name: jnp.where(full, value, 0) * microsteps for name, value in seen.items()}
         return kept._replace(accumulated=emptied(sums, full)), means, seen
-
-    def _share(self, values: Weighted, state: TrainingState, h: Hparams) -> Weighted:
-        """Returns what the examples of a call contribute to the mean over their batch, each float ()."""
-        if state.accumulated is None or self.batch_size is None or self.microbatch is None:
-            return mean_share(values)
-        place = state.accumulated.parts * self.microbatch + jnp.arange(self.microbatch)
-        return part_share(values, place, self.batch_size(h))
 
     def _updated(
         self, key: jax.Array, state: TrainingState, gradients: Any, extra: Mapping[str, Any], h: Hparams
@@ -325,15 +335,5 @@ class Training:
     def _stopping(self, h: Hparams) -> EarlyStopping:
         assert self.stopping is not None
         stopping: EarlyStopping = self.stopping(h)
-        names = self._measured(h)
-        if stopping.metric not in names:
-            raise InputError(
-                stopping.field,
-                stopping.objective.metric,
-                "must be a validation metric of the program",
-                did_you_mean(stopping.objective.metric, [f"valid/{name}" for name in names]),
-            )
-        if (best := f"best_{stopping.metric}") in names:
-            remedy = f'Write {{"my_{best}": function}}.'
-            raise InputError("supervised.metrics", best, "is what early stopping reports", remedy)
+        stopping.check(self._measured(h))
         return stopping
