@@ -10,18 +10,22 @@ from hpjax.core.fallback import warn_once
 from hpjax.engine.compile import Compiled
 
 
+def compiled(segment):
+    return Compiled(segment, constants=[], mesh=None, spread="shard_map", lanes=None)
+
+
 def test_the_bytes_of_a_program():
     wide = jax.ShapeDtypeStruct((100, 100), jnp.float32)
     double = jax.jit(lambda x: x * 2).lower(wide).compile()
-    assert Compiled(double, None, "shard_map", None).bytes == 2 * 4 * 100**2
+    assert compiled(double).bytes == 2 * 4 * 100**2
     donated = jax.jit(lambda x: x * 2, donate_argnums=0).lower(wide).compile()
-    assert Compiled(donated, None, "shard_map", None).bytes == 4 * 100**2
+    assert compiled(donated).bytes == 4 * 100**2
 
 
 @pytest.mark.parametrize("analysis", [None, SimpleNamespace(arguments=8)])
 def test_memory_that_is_not_known_is_told_once(analysis):
     warn_once.cache_clear()
-    compiled = Compiled(SimpleNamespace(memory_analysis=lambda: analysis), None, "shard_map", None)
+    found = compiled(SimpleNamespace(memory_analysis=lambda: analysis))
     with pytest.warns(RuntimeWarning, match="^memory_analysis: .* does not say how much memory") as caught:
-        assert [compiled.bytes for _ in range(2)] == [None, None]
+        assert [found.bytes for _ in range(2)] == [None, None]
     assert len(caught) == 1
