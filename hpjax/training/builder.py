@@ -121,7 +121,9 @@ def supervised(
         layers, ``hpx.studies.noise_scale`` the gradient noise.
       train_metrics_every: steps from one training batch whose ``metrics`` are computed to the next, in between the last
         values stand: ``train/<metric>`` is their mean over all steps. None computes none. The loss is always there.
-      eval_batch_size: examples that one lane evaluates at once; results are exact for any.
+      eval_batch_size: examples that one lane evaluates at once; results are exact for any. A loss that compares the
+        examples of a batch, as contrastive ones do, compares those of each part of the split; where ``eval_batch_size``
+        does not divide it, the last part is filled up with copies of its last example.
 
     Returns:
       A program whose metrics are ``train/loss``, ``valid/loss`` and those of ``metrics``, each float32 at least, and of
@@ -185,7 +187,9 @@ def supervised(
         if callable(batch_size)
         else int(batch_size),
     }
-    return _program(training, data, steps_of(steps, epochs, batch_size, data), eval_every, describe)
+    # Noise that is drawn for each microbatch is other noise than that of a whole batch.
+    alike = augment is None and not _draws(loss)
+    return _program(training, data, steps_of(steps, epochs, batch_size, data), eval_every, alike, describe)
 
 
 def _is_loss(value: Any) -> bool:
@@ -217,13 +221,22 @@ def _size_of(split: Any) -> Any:
     return sizes.get("", sizes)
 
 
-def _program(training: Training, data: Data, steps: Any, eval_every: Any, describe: Mapping[str, object]) -> Program:
+def _draws(loss: Any) -> bool:
+    """Returns whether a loss takes a key; of a function of ``h`` it is not known, and False."""
+    return not is_of_h(loss) and "key" in taken("supervised.loss", loss, Context._fields)
+
+
+def _program(
+    training: Training, data: Data, steps: Any, eval_every: Any, alike: bool, describe: Mapping[str, object]
+) -> Program:
     """Returns the ``Program`` of a training, with the checks of its hyperparameters.
 
     Args:
       training: what a lane does.
       data: the checked splits.
-      steps, eval_every: as given to ``supervised``.
+      steps: the number of them, a constant or a function of ``h``.
+      eval_every: as given to ``supervised``.
+      alike: as for ``Batches``.
       describe: what the manifest records.
     """
 
@@ -231,7 +244,7 @@ def _program(training: Training, data: Data, steps: Any, eval_every: Any, descri
     def fields(microbatch: int | None) -> dict[str, Any]:
         own, batches = replace(training, microbatch=microbatch), None
         if own.batch_size is not None:
-            batches = Batches(own.batch_size, microbatch, fields, alike=own.augment is None)
+            batches = Batches(own.batch_size, microbatch, fields, alike=alike)
         return {
             "init": own.init,
             "step": own.step,

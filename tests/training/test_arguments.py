@@ -179,3 +179,40 @@ def test_an_argument_that_is_not_known_is_refused(field):
     given = {field: needs if field == "loss" else {"own": needs}}
     with pytest.raises(hpx.InputError, match=r"takes temperature: it may take x, params, key, h"):
         classifier(**given)
+
+
+def test_microbatches_of_a_loss_that_draws_train_another_way():
+    """Which a study of batch sizes asks before it chooses between whole batches and microbatches."""
+    plain_loss, drawing = (classifier(loss=loss) for loss in (plain, lambda outputs, y, key: plain(outputs, y)))
+    assert (plain_loss.batches.alike, drawing.batches.alike) == (True, False)
+
+
+def contrastive(outputs, y):
+    """NT-Xent of neighbours: T. Chen et al., "A Simple Framework for Contrastive Learning", ICML 2020."""
+    units = outputs / jnp.linalg.norm(outputs, axis=-1, keepdims=True)
+    similar = units @ units.T - 1e9 * jnp.eye(len(units))
+    return optax.softmax_cross_entropy_with_integer_labels(similar, jnp.arange(len(units)) ^ 1)
+
+
+def test_a_contrastive_loss_is_that_of_a_plain_loop():
+    """Pairs of views are neighbours in the batch, which the augmentation makes."""
+
+    def views(key, batch, h=None):
+        x = jnp.repeat(batch[0][:8], 2, axis=0)
+        return x + 0.1 * jax.random.normal(key, x.shape), batch[1]
+
+    result = trained(
+        loss=contrastive, augment=lambda key, batch, h: type(batch)(*views(key, batch)), eval_batch_size=18
+    )
+    params, losses = train_alone(
+        blobs(),
+        model=Dense(3),
+        optimizer=optax.sgd(0.1),
+        loss=contrastive,
+        steps=STEPS,
+        batch_size=BATCH,
+        eval_every=2,
+        augment=lambda key, x, y: views(key, (x, y)),
+    )
+    np.testing.assert_allclose(result[0].restore()["params"]["kernel"], params["kernel"], rtol=1e-4, atol=1e-6)
+    assert result[0].metrics["valid/loss"] == pytest.approx(losses[-1], rel=1e-5)
