@@ -96,6 +96,10 @@ class Space:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what is pickled: without what was computed of it, so that its pickle stays the same as it is used."""
+        return {"branches": self.branches}
+
     def __repr__(self) -> str:
         return " | ".join(f"Space({', '.join(f'{n}={d}' for n, d in b.items())})" for b in self.branches)
 

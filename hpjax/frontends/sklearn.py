@@ -5,14 +5,15 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from hpjax.core.arrays import Array, ceil_div
-from hpjax.core.errors import InputError, RunError, check_int, missing
+from hpjax.core.arrays import Array, Floats
+from hpjax.core.errors import InputError, ProgramError, RunError, missing
 from hpjax.core.objective import Objective, minimize
 from hpjax.core.program import Data, Program
 from hpjax.core.space import Space
-from hpjax.data.examples import Examples, tidy_examples
+from hpjax.data.examples import tidy_examples
 from hpjax.engine.probe import trace_program
 from hpjax.engine.tracing import lane_hparams
+from hpjax.frontends.cross_validation import CrossValidation, cross_validated, splits_of
 from hpjax.results.store.rows import Status
 from hpjax.samplers import Manual, Sampler, Sobol
 from hpjax.schedulers import Scheduler
@@ -32,6 +33,25 @@ except ImportError:
 TASKS = ("classification", "regression")
 
 
+def _weighted(y: Array, sample_weight: Any) -> dict[str, Array]:
+    """Returns targets and the weights of examples. Raises ``InputError`` unless there is a weight for each."""
+    weights = np.asarray(sample_weight, float)
+    if weights.shape != y.shape[:1] or not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
+        allowed = f"must be a weight for each of the {len(y)} examples, 0 or more, and not all of them zero"
+        raise InputError("fit.sample_weight", f"{list(weights.shape)}", allowed, "Write sample_weight=np.ones(len(X)).")
+    return {"y": y, "sample_weight": weights}
+
+
+def _check_weighted(sweep: Sweep) -> None:
+    """Raises ``InputError`` unless the program of a sweep can be traced with targets that carry weights."""
+    try:
+        sweep.plan()
+    except ProgramError as error:
+        allowed = f"comes to the program in y, a dict of 'y' and 'sample_weight', which it does not read:\n{error}\n"
+        remedy = "Write loss=lambda outputs, y: loss(outputs, y['y']), weights=lambda y: y['sample_weight']."
+        raise InputError("fit.sample_weight", "an array", allowed, remedy) from None
+
+
 def _classifies(estimator: Any) -> bool:
     return bool(estimator.task == "classification")
 
@@ -47,11 +67,14 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         function is called twice: for the cross-validation, and for the last training, where both splits are all data.
         Early stopping, and whatever else reads validation metrics, reads training examples there.
       space: the space of the hyperparameters.
-      cv: the number of folds, 2 or more.
+      cv: a number of folds, 2 or more, stratified for classification; a splitter of scikit-learn, ``KFold(5)``; or an
+        iterable of (train, test) indices. Folds that overlap or differ by more than one example are compiled and
+        trained apart, each in a sweep of its own, and allow neither rounds nor a scheduler.
       trials, rounds, replicates, sampler, scheduler, objective, seed: as for ``hpx.Sweep``; by default Sobol points,
         and the lowest validation loss.
-      task: ``"classification"``, where the model's outputs are logits, (examples, classes); or ``"regression"``, where
-        they are the predictions, (examples,) or (examples, targets).
+      task: ``"classification"``, where the model's outputs are logits, (examples, classes), or for two classes that of
+        the second, (examples,) or (examples, 1); or ``"regression"``, where they are the predictions, (examples,) or
+        (examples, targets).
 
     Attributes:
       best_params_: dict, the hyperparameters of the best trial.
@@ -60,7 +83,9 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
       cv_results_: dict of columns, each (trials,), named as those of ``GridSearchCV``: ``params``, ``param_<name>``,
         ``split<fold>_test_score``, ``mean_test_score``, ``std_test_score`` and ``rank_test_score``. Trials that
         diverged have NaN and the last rank. There are no times, because all trials train together.
-      result_: the ``hpx.Result`` of the cross-validation; it is not pickled.
+      n_splits_: int, the number of folds.
+      result_: the ``hpx.Result`` of the cross-validation, or a tuple of one for each fold where they train apart; it is
+        not pickled.
       classes_: (classes,), the labels, for classification.
       n_features_in_: int, the size of the second axis of the inputs.
 
@@ -83,7 +108,7 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         program: Callable[[Data], Program],
         space: Space,
         *,
-        cv: int = 5,
+        cv: Any = 5,
         trials: int | None = 32,
         rounds: int = 1,
         replicates: int = 1,
@@ -105,12 +130,16 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         self.seed = seed
         self.task = task
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Searches by cross-validation, trains the best trial on all examples, and returns this estimator.
 
         Args:
           X: inputs, numbers, (examples, ...).
           y: labels, (examples,), or targets, floats, (examples,) or (examples, targets).
+          sample_weight: a weight for each example, 0 or more, (examples,). It travels with the targets: ``program``
+            gets data whose ``y`` is a dict of ``"y"`` and ``"sample_weight"``: ``supervised`` takes them by
+            ``weights=lambda y: y["sample_weight"]`` and a loss of ``y["y"]``.
+          groups: the group of each example, (examples,), for splitters such as ``GroupKFold``.
 
         Raises:
           InputError, ProgramError: the sweep cannot run.
@@ -128,26 +157,33 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
             self.classes_, y = np.unique(y, return_inverse=True)
         else:
             y = y.astype(np.float64)
-        every = tidy_examples("fit", X, y)
-        folds = check_int("SweepCV.cv", self.cv, least=2, most=len(X))
+        self._targets = y.shape[1:]
+        splits = splits_of(self.cv, y, groups, _classifies(self))
+        every = tidy_examples("fit", X, y if sample_weight is None else _weighted(y, sample_weight))
         self._data = Data(every, every, name="all")
-        kept = len(X) - ceil_div(len(X), folds)
-        train, valid = (Examples(every.x[part], every.y[part]) for part in (slice(0, kept), slice(kept, None)))
         objective = minimize("valid/loss") if self.objective is None else self.objective
-        sweep = Sweep(
-            self._program(Data(train, valid, name="folds")),
-            self.space,
-            self.trials,
-            rounds=self.rounds,
-            replicates=self.replicates,
-            folds=folds,
-            sampler=Sobol() if self.sampler is None else self.sampler,
-            scheduler=self.scheduler,
-            objective=objective,
-            seed=self.seed,
-        )
-        self.result_ = sweep.run(progress=False)
-        self._set_results(sweep, folds)
+
+        def sweep_of(data: Data, folds: int | None) -> Sweep:
+            sweep = Sweep(
+                self._program(data),
+                self.space,
+                self.trials,
+                rounds=self.rounds,
+                replicates=self.replicates,
+                folds=folds,
+                sampler=Sobol() if self.sampler is None else self.sampler,
+                scheduler=self.scheduler,
+                objective=objective,
+                seed=self.seed,
+            )
+            if sample_weight is not None:
+                _check_weighted(sweep)
+            return sweep
+
+        adaptive = self.rounds != 1 or self.scheduler is not None
+        found = cross_validated(every, splits, sweep_of, adaptive, self.cv)
+        self.result_ = found.results[0] if len(found.results) == 1 else found.results
+        self._set_results(found, -objective.scores(found.values).mean(axis=1))
         again = Sweep(
             self._program(self._data),
             self.space,
@@ -185,26 +221,28 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         h = lane_hparams(kinds, self.best_params_, self._traced)
         return Predictor(program, trace_program(program, h, *program.splits), h, [self._leaves])
 
-    def _set_results(self, sweep: Sweep, folds: int) -> None:
-        """Sets the attributes that describe the cross-validation."""
-        result, objective = self.result_, sweep.objective
-        values = -objective.scores(result.last(objective.metric))  # greater is better
-        splits = values.reshape(len(result), -1, folds).mean(axis=1)
-        self.best_index_ = result.best.id
-        points = sweep.models(result).points()
+    def _set_results(self, found: CrossValidation, splits: Floats) -> None:
+        """Sets the attributes that describe the cross-validation.
+
+        Args:
+          found: what it gave.
+          splits: the score of each trial on each fold, greater being better, float (trials, folds).
+        """
+        points, ranking = found.points, found.ranking
+        self.n_splits_, self.best_index_ = splits.shape[1], ranking[0]
         self.best_params_, self.best_score_ = points[self.best_index_], float(splits[self.best_index_].mean())
-        place = np.full(len(result), len(result.ranking) + 1, np.int32)
-        place[result.ranking] = np.arange(1, len(result.ranking) + 1)
+        place = np.full(len(points), len(ranking) + 1, np.int32)
+        place[ranking] = np.arange(1, len(ranking) + 1)
         columns = {
             f"param_{name}": np.ma.MaskedArray(
                 [point.get(name) for point in points], [name not in point for point in points], object
             )
-            for name in result.names
+            for name in found.results[0].names
         }
         self.cv_results_ = {
             "params": points,
             **columns,
-            **{f"split{fold}_test_score": splits[:, fold] for fold in range(folds)},
+            **{f"split{fold}_test_score": splits[:, fold] for fold in range(self.n_splits_)},
             "mean_test_score": splits.mean(axis=1),
             "std_test_score": splits.std(axis=1),
             "rank_test_score": place,
@@ -223,24 +261,42 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         Args:
           X: inputs, as in ``fit``.
         """
-        outputs = self._outputs(X)
         if _classifies(self):
-            labels: Array = self.classes_[outputs[:, : len(self.classes_)].argmax(axis=1)]
+            chosen = self._logits(X).argmax(axis=1)
+            labels: Array = self.classes_[chosen]
             return labels
-        targets: Array = outputs.astype(np.float64).reshape(len(outputs), *self._data.train.y.shape[1:])
+        outputs = self._outputs(X)
+        targets: Array = outputs.astype(np.float64).reshape(len(outputs), *self._targets)
         return targets
 
     @available_if(_classifies)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> Array:
-        """Returns the probability of each class by the softmax of the outputs, float64 (examples, classes).
+        """Returns the probability of each class by the softmax of the logits, float64 (examples, classes).
+
+        A single logit, of the second of two classes, gives its probability by the sigmoid.
 
         Args:
           X: inputs, as in ``fit``.
         """
         from scipy.special import softmax
 
-        shares: Array = softmax(self._outputs(X)[:, : len(self.classes_)].astype(np.float64), axis=1)
+        shares: Array = softmax(self._logits(X), axis=1)
         return shares
+
+    def _logits(self, X: Any) -> Array:
+        """Returns the logit of each class, float64 (examples, classes); of two, the first may be 0.
+
+        Raises:
+          InputError: the model gives too few outputs.
+        """
+        outputs, classes = self._outputs(X).astype(np.float64), len(self.classes_)
+        outputs = outputs[:, None] if outputs.ndim == 1 else outputs
+        if outputs.shape[1] == 1 and classes == 2:
+            return np.concatenate([np.zeros_like(outputs), outputs], axis=1)
+        if outputs.ndim != 2 or outputs.shape[1] < classes:
+            allowed = f"must give a logit for each of the {classes} classes"
+            raise InputError("SweepCV.program", list(outputs.shape), allowed, f"End with nn.Dense({classes}).")
+        return outputs[:, :classes]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Returns the accuracy, or for regression the coefficient of determination, R².
