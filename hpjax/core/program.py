@@ -178,6 +178,9 @@ class Program:
       predict: ``predict(state, x, h) -> outputs``: the outputs of a trained state for inputs (examples, ...);
         None where predictions have no meaning. It is compiled and called after the sweep.
       batches: a ``Batches`` where batches can be taken in several ways; the plan says which is cheaper.
+      shared: arrays that belong to every final state without a step changing them, as nested dicts in the place that
+        they have in it: ``trial.restore()`` and ``trial.export()`` give them with the rest. The functions of the
+        program close over them; they are held once for all lanes.
       describe: names to strings or numbers that the manifest records about the program.
 
     Raises:
@@ -207,6 +210,7 @@ class Program:
     parameters: Callable[[State], Any] = field(default=_whole_state, kw_only=True)
     predict: Callable[[State, Any, Hparams], Any] | None = field(default=None, kw_only=True)
     batches: Batches | None = field(default=None, kw_only=True)
+    shared: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     describe: Mapping[str, object] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:

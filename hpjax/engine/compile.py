@@ -171,9 +171,10 @@ def _hoisted(config: SegmentConfig, per_lane: Any, shared: Any) -> tuple[Any, li
     """Returns the segment of one device with its large constants as the last argument, and these constants."""
     if not config.shapes.constant_bytes:  # spares a trace
 
-        def alone(*arguments: Any) -> Any:
+        def without(*arguments: Any) -> Any:
             return segment(config, *arguments[:-1])
 
-        return alone, []
+        without.__name__ = segment.__name__  # the name that profiles show
+        return without, []
     own = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), per_lane)
     return hoisted(partial(segment, config), *own, *shared)

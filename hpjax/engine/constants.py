@@ -39,6 +39,7 @@ def hoisted(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[...
         outputs = core.jaxpr_as_fun(core.ClosedJaxpr(closed.jaxpr, consts))(*jax.tree.leaves(own))
         return jax.tree.unflatten(tree, outputs)
 
+    with_constants.__name__ = getattr(function, "func", function).__name__  # the name that profiles show
     return with_constants, large_constants(closed)
 
 

@@ -45,7 +45,7 @@ class StateTree(NamedTuple):
 
     def names(self) -> tuple[KeyPath, ...]:
         """Returns the names along the path to each array."""
-        return tuple(map(_names, self.array_paths()))
+        return tuple(map(names_of, self.array_paths()))
 
     @property
     def plain(self) -> bool:
@@ -128,7 +128,8 @@ def difference(before: StateTree, after: StateTree) -> str | None:
     return None if before.tree == after.tree or _alike_trees(before.tree, after.tree) else structures
 
 
-def _names(path: Any) -> KeyPath:
+def names_of(path: Any) -> KeyPath:
+    """Returns the names along a key path."""
     names = (getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", None))) for entry in path)
     return tuple(name if type(name) is int else str(name) for name in names)
 

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.format import count
 from hpjax.results.result import Result, load
+from hpjax.results.store.final_states import SHARED
 from hpjax.results.store.manifest import Manifest, ShardRecord, differences, how_to_set, origin, read_manifest
 from hpjax.results.store.rows import NO_WAVE, Change, Planned
 from hpjax.results.store.run_store import STATES, Store
@@ -179,6 +180,8 @@ def _join(parts: Sequence[ShardRun], merged: Store, directory: Path) -> None:
             for group, seconds in part.store.compilations().items():
                 merged.add_compilation(group, seconds)
         merged.finish(sum(part.store.seconds() or 0.0 for part in parts))
+    if (parts[0].path / STATES / SHARED).exists():
+        shutil.copytree(parts[0].path / STATES / SHARED, directory / STATES / SHARED)
     kept = [_with_states(part.store, part.rows) for part in parts]
     for (number, wave), new in waves.items():
         if wave not in kept[number]:

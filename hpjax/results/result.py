@@ -207,6 +207,10 @@ class Result(TrialTable):
             )
         return self._store.state_of(int(self.waves[trial]), trial, replicate)
 
+    def shared_leaves(self) -> list[tuple[tuple[str | int, ...], Array]]:
+        """Returns path and array of what belongs to every final state and never changed: frozen parameters."""
+        return self._store.states.shared()
+
     def test(self) -> dict[str, float]:
         """Evaluates the best trial on the test split, averaged over replicates, and records that it was used.
 

@@ -103,7 +103,7 @@ class Trial:
                 f"trial {self.id} diverged at step {step}: it has no final state worth restoring. "
                 "Restore another one: result.best.restore()."
             )
-        leaves = self._result.leaves(self.id, replicate)
+        leaves = [*self._result.leaves(self.id, replicate), *self._result.shared_leaves()]
         if like is not None:
             return filled_like(like, leaves)
         tree: dict[Any, Any] = {}

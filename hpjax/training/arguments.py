@@ -20,12 +20,14 @@ class Context(NamedTuple):
       params: the parameters that gave them.
       key: gives a typed threefry key of the function's own, (); called where a function takes the key.
       h: the hyperparameters.
+      sown: what the model stored by ``sow`` in the call that gave the outputs, collection to nested dicts.
     """
 
     x: Any
     params: Any
     key: Callable[[], jax.Array]
     h: Hparams
+    sown: Any
 
 
 def is_of_h(function: Callable[..., Any]) -> bool:

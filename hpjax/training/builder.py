@@ -16,6 +16,7 @@ from hpjax.data.examples import Examples, examples_in, named_sets
 from hpjax.data.stream import Stream, first_batch_of
 from hpjax.training.arguments import Context, is_of_h, taken
 from hpjax.training.early_stopping import EarlyStopping, keeping
+from hpjax.training.initial import Initial
 from hpjax.training.length import steps_of
 from hpjax.training.measures import Measures, PerExample
 from hpjax.training.model import network
@@ -50,6 +51,8 @@ def supervised(
     split_metrics: Mapping[str, Callable[..., Any]] | Callable[[Hparams], Mapping[str, Any]] | None = None,
     weights: Callable[..., Any] | None = None,
     ignore_label: int | None = None,
+    init_from: Any = None,
+    frozen: str | Collection[str] | Callable[[str], bool] | None = None,
     penalty: Callable[[Any, Hparams], Any] | None = None,
     augment: Callable[[jax.Array, Examples, Hparams], Examples] | None = None,
     average: float | Callable[[Hparams], float] | None = None,
@@ -76,9 +79,10 @@ def supervised(
         ``hpx.optim`` lists; there are also versions of those whose numbers Optax cannot trace. Where an optimizer has
         parameters of its own to be evaluated at (lookahead, schedule-free, SAM), evaluations use those.
       loss: ``loss(outputs, y)``, float (batch,): one value for each example; further axes are averaged. Behind these
-        it may also take, by name: ``x``, the inputs of the batch; ``params``, the parameters; ``h``; and ``key``, a
-        typed threefry key of its own. A function that takes one positional argument, or whose first one is named
-        ``h``, is a function of ``h`` that returns the loss; ``loss(outputs, y, h)`` is a loss.
+        it may also take, by name: ``x``, the inputs of the batch; ``params``, the parameters; ``h``; ``key``, a typed
+        threefry key of its own; and ``sown``, what the model stored by ``sow``: ``sown["losses"]["aux"]``. A function
+        that takes one positional argument, or whose first one is named ``h``, is a function of ``h`` that returns the
+        loss; ``loss(outputs, y, h)`` is a loss.
       data: three splits of ``Examples``; or data of ``hpx.data.stream``, whose batches are pairs (x, y). Of several
         validation sets, a dict of name to ``Examples``, each is measured: ``valid/<set>/loss``; there is no
         ``valid/loss`` then, and the sweep's objective names one of them. Test sets likewise.
@@ -99,6 +103,12 @@ def supervised(
       ignore_label: a label that counts nothing, such as -100: its examples or tokens have weight 0. A value for a whole
         example counts where one of its labels does. Where ``weights`` has another shape than ``y``, as with shifted
         labels, it alone decides.
+      init_from: variables to begin with in place of drawn ones: a pytree of parameters or of variables
+        (``{"params": …, "batch_stats": …}``), a trial, what its ``restore()`` gave, a file that ``trial.export`` wrote,
+        or a folder of Orbax. What it has not is drawn, and the plan says what. Names and shapes are those of the model.
+      frozen: which parameters of ``init_from`` do not train: patterns of their names, ``"encoder/*"``, or a function of
+        the name. They are held once for all lanes, whose states are without them: many adapters over one base model.
+        ``restore()``, ``export()``, and losses that take ``params`` have them.
       penalty: ``penalty(params, h)``, a scalar that is added to the loss and reported as ``train/penalty``:
         ``lambda params, h: h.l1 * hpx.losses.l1(params)``. ``train/loss`` does not include it.
       augment: ``augment(key, batch, h) -> batch``, applied to each training batch, an ``Examples``: noise, crops,
@@ -147,12 +157,13 @@ def supervised(
     check_functions(metrics, split_metrics, penalty, augment)
     data = checked_data(data)
     check_weights(data, weights, ignore_label, monitor)
+    initial = None if init_from is None and frozen is None else Initial.of(init_from, frozen)
     train = first_batch_of(data.train)
     examples = examples_in(train)
     if batch_size is not None and not callable(batch_size):
         check_batch_size(batch_size, examples)
     training = Training(
-        net=network(model),
+        net=network(model) if initial is None else initial.network(network(model)),
         example=example_input(train.x),
         examples=examples,
         measures=Measures(
@@ -189,7 +200,8 @@ def supervised(
     }
     # Noise that is drawn for each microbatch is other noise than that of a whole batch.
     alike = augment is None and not _draws(loss)
-    return _program(training, data, steps_of(steps, epochs, batch_size, data), eval_every, alike, describe)
+    program = _program(training, data, steps_of(steps, epochs, batch_size, data), eval_every, alike, describe)
+    return program if initial is None else replace(program, shared=initial.tree(averaged=average is not None))
 
 
 def _is_loss(value: Any) -> bool:

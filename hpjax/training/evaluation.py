@@ -13,16 +13,18 @@ from hpjax.data.examples import Examples, examples_in
 from hpjax.training.arguments import Context
 from hpjax.training.host_metric import evaluating_in_parts
 from hpjax.training.measures import Measures, Values, joined
+from hpjax.training.network import Outputs
 from hpjax.training.weighting import Weighted
 
 
 def measure_split(
-    forward: Callable[[Any], Any], measures: Measures, split: Examples, context: Context, batch_size: int
+    forward: Callable[[Any, Any], Outputs], measures: Measures, split: Examples, context: Context, batch_size: int
 ) -> Values:
     """Returns loss and metrics over a split, float (), exact for any ``batch_size``.
 
     Args:
-      forward: maps inputs, (examples, ...), to the outputs of the model.
+      forward: maps inputs, (examples, ...), and the number of the part, int32 () or None for a single one, to what the
+        model gives for them.
       measures: the loss and the metrics.
       split: the examples; with folds the whole pool, of which the lane's fold is measured.
       context: what losses and metrics may take by name; its ``x`` is not read.
@@ -38,8 +40,8 @@ def measure_split(
     def part(i: jax.Array) -> tuple[dict[str, Weighted], Any]:
         index = i * size + jnp.arange(size)
         x, y = _rows(split, fold, index)
-        outputs = forward(x)
-        own = context._replace(x=x, key=lambda: jax.random.fold_in(context.key(), i))
+        outputs, _, sown = forward(x, i if parts > 1 else None)
+        own = context._replace(x=x, sown=sown, key=lambda: jax.random.fold_in(context.key(), i))
         with evaluating_in_parts(parts > 1):
             values = measures(outputs, y, own)
         # The last part may reach beyond the split; those values are left out of the sum.
@@ -50,7 +52,7 @@ def measure_split(
     means = {name: _mean(value, fold.size) for name, value in sums.items()}
     if not whole:
         return means
-    rows = _have_rows(forward, split.x, size)
+    rows = _have_rows(lambda x: forward(x, None).outputs, split.x, size)
     if parts > 1:
         outputs = jax.tree.map(lambda a, row: a.reshape(-1, *a.shape[2:]) if row else a[0], outputs, rows)
 

@@ -10,9 +10,11 @@ from hpjax.core.arrays import at_least_float32
 from hpjax.core.errors import InputError, ProgramError, annotate_errors
 from hpjax.core.hparams import Hparams
 from hpjax.core.recordable import is_name
+from hpjax.core.remarks import remark
 from hpjax.data.examples import Examples, examples_in
-from hpjax.training.arguments import Context, with_context
+from hpjax.training.arguments import Context, taken, with_context
 from hpjax.training.host_metric import of_split
+from hpjax.training.network import Outputs
 from hpjax.training.weighting import Weighted, Weighting, weighted
 
 PerExample = Callable[[Any, Any], jax.Array]
@@ -97,14 +99,26 @@ class Measures(NamedTuple):
                 )
         return found
 
-    def check_broadcast(self, forward: Callable[[Any], Any], batch: Examples, context: Context, first: Values) -> None:
+    def tell_unread(self, sown: Mapping[str, Any], h: Hparams) -> None:
+        """Remarks if the model sows what may be auxiliary losses, and no loss or metric takes it."""
+        names = [name for name in sown if name != "intermediates"]
+        functions = [*([] if self.loss is None else [self.loss(h)]), *self.metrics(h).values()]
+        if names and not any("sown" in taken("supervised", function, Context._fields) for function in functions):
+            remark(
+                f"the model sows into {', '.join(names)}, and no loss takes it. Write it with sown: "
+                f"lambda outputs, y, sown: ... + sum(jax.tree.leaves(sown[{names[0]!r}]))."
+            )
+
+    def check_broadcast(
+        self, forward: Callable[[Any], Outputs], batch: Examples, context: Context, first: Values
+    ) -> None:
         """Raises ``ProgramError`` if an axis of a loss or metric besides the first grows with the batch.
 
         Outputs of shape (batch, 1) and y of shape (batch,) broadcast to (batch, batch), and the mean over that is a
         plausible number that means nothing. The functions are traced again at twice the batch size to find out.
 
         Args:
-          forward: maps inputs to outputs.
+          forward: maps inputs to what the model gives for them.
           batch: the examples.
           context: what the functions may take by name.
           first: what ``raw`` returned for the batch.
@@ -113,7 +127,8 @@ class Measures(NamedTuple):
             return
 
         def measure(batch: Examples) -> Values:
-            return self.raw(forward(batch.x), batch.y, context._replace(x=batch.x))
+            found = forward(batch.x)
+            return self.raw(found.outputs, batch.y, context._replace(x=batch.x, sown=found.sown))
 
         double = jax.tree.map(lambda a: jax.ShapeDtypeStruct((2 * a.shape[0], *a.shape[1:]), a.dtype), batch)
         try:

@@ -31,11 +31,13 @@ class Network(NamedTuple):
 
     Attributes:
       init: ``init(key, x, h) -> (params, stats)``; ``x`` is a batch (1, ...), of which only shape and dtype matter.
+      whole: ``whole(params) -> params``: with the frozen parameters among them, which ``init`` leaves out.
       apply: ``apply(key, params, stats, x, h, train) -> Outputs``; all that the model draws derives from the key.
     """
 
     init: Callable[[jax.Array, Any, Hparams], tuple[Params, Stats]]
     apply: Callable[[jax.Array, Params, Stats, Any, Hparams, bool], Outputs]
+    whole: Callable[[Params], Params] = lambda params: params
 
 
 def example_input(x: Any) -> Any:

@@ -25,7 +25,7 @@ from hpjax.training.early_stopping import EarlyStopping
 from hpjax.training.evaluation import in_set, measure_split
 from hpjax.training.measures import Measures, Values, joined, penalty_of
 from hpjax.training.monitors import MONITORS, OF_PARTS, gradient_noise, square
-from hpjax.training.network import Network
+from hpjax.training.network import Network, Outputs
 from hpjax.training.optimizer import Optimized, begin, cannot_evaluate, of_loss, typed_as, updated
 from hpjax.training.state import LastEvaluation, TrainingState
 from hpjax.training.train_metrics import Drawn, held_on, none_held, shares_if
@@ -134,36 +134,36 @@ class Training:
             batch = augmented(self.augment, plain(jax.random.fold_in(key, AUGMENT)), batch, h)
         microsteps = self.microsteps(h)
 
-        def forward(params: Any, x: Any) -> Any:
+        def forward(params: Any, x: Any) -> Outputs:
             return self._apply(key, params, state.stats, x, h, True)
 
-        def shares_of(measures: Measures, params: Any, outputs: Any) -> dict[str, Weighted]:
-            context = Context(batch.x, params, lambda: plain(jax.random.fold_in(key, LOSS)), h)
-            raw = measures.raw(outputs, batch.y, context)
-            measures.check_broadcast(lambda x: forward(params, x)[0], batch, context, raw)
+        def shares_of(measures: Measures, params: Any, found: Outputs) -> dict[str, Weighted]:
+            own_key, whole = lambda: plain(jax.random.fold_in(key, LOSS)), self.net.whole(params)
+            context = Context(batch.x, whole, own_key, h, found.sown)
+            raw = measures.raw(found.outputs, batch.y, context)
+            measures.check_broadcast(lambda x: forward(params, x), batch, context, raw)
             values = measures.weigh(raw, batch.y, context)
             size = None if self.batch_size is None else self.batch_size(h)
             return {name: share(each, state.accumulated, size, self.microbatch) for name, each in values.items()}
 
         def objective(params: Any) -> tuple[jax.Array, Any]:
-            outputs, stats = forward(params, batch.x)
+            found = forward(params, batch.x)
+            self.measures.tell_unread(found.sown, h)
             measures = self.measures if self.train_metrics_every == 1 else self.measures.of_loss()
-            shares = shares_of(measures, params, outputs)
+            shares = shares_of(measures, params, found)
             total, weight = shares["loss"]
             penalty: Values = {}
             if self.penalty is not None:
-                penalty["penalty"] = penalty_of(self.penalty, params, h)
+                penalty["penalty"] = penalty_of(self.penalty, self.net.whole(params), h)
                 # Each call of a batch adds its part: sums that the batch's weight will divide, with their own weight.
                 total += penalty["penalty"] / microsteps if weight is None else penalty["penalty"] * weight
-            return total, (shares, penalty, stats, None if state.held is None else outputs)
+            return total, (shares, penalty, found.stats, None if state.held is None else found)
 
-        (total, (shares, penalty, stats, outputs)), gradients = jax.value_and_grad(objective, has_aux=True)(
-            state.params
-        )
+        (total, (shares, penalty, stats, found)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         after = state._replace(stats=stats)
         if state.held is not None:
             of_metrics = self.measures.of_metrics()
-            shares |= shares_if(measured, lambda: shares_of(of_metrics, state.params, outputs))
+            shares |= shares_if(measured, lambda: shares_of(of_metrics, state.params, found))
         if state.accumulated is None:
             extra = of_loss(lambda params: objective(params)[0], total, gradients)
             after, seen = self._updated(key, after, gradients, extra, h)
@@ -259,24 +259,26 @@ class Training:
         """
         key, evaluated = fast(key), state.evaluated
 
-        def forward(x: Any) -> Any:
-            return self._apply(key, evaluated.params, evaluated.stats, x, h, False)[0]
+        def forward(x: Any, part: Any) -> Outputs:
+            # A model that draws in evaluations, too, draws anew in each part.
+            own_key = key if part is None else jax.random.fold_in(key, part)
+            return self._apply(own_key, evaluated.params, evaluated.stats, x, h, False)
 
-        context = Context(None, evaluated.params, lambda: plain(jax.random.fold_in(key, LOSS)), h)
+        whole = self.net.whole(evaluated.params)
+        context = Context(None, whole, lambda: plain(jax.random.fold_in(key, LOSS)), h, {})
         found: Values = {}
         for name, examples in named_sets(split).items():
             values = measure_split(forward, self.measures, examples, context, self.eval_batch_size)
             found |= {in_set(name, metric): value for metric, value in values.items()}
         return found
 
-    def _apply(self, key: jax.Array, params: Any, stats: Any, x: Any, h: Hparams, train: bool) -> tuple[Any, Any]:
-        """Returns the model's outputs and statistics, computed with the kernels that the plan chose for the lanes."""
+    def _apply(self, key: jax.Array, params: Any, stats: Any, x: Any, h: Hparams, train: bool) -> Outputs:
+        """Returns what the model gives for inputs, computed with the kernels that the plan chose for the lanes."""
 
-        def applied(key: jax.Array, params: Any, stats: Any, x: Any) -> tuple[Any, Any]:
-            found = self.net.apply(key, params, stats, x, h, train)
-            return found.outputs, found.stats
+        def applied(key: jax.Array, params: Any, stats: Any, x: Any) -> Outputs:
+            return self.net.apply(key, params, stats, x, h, train)
 
-        outputs: tuple[Any, Any] = lowered(applied)(key, params, stats, x)
+        outputs: Outputs = lowered(applied)(key, params, stats, x)
         return outputs
 
     def predict(self, state: TrainingState, x: Any, h: Hparams) -> Any:

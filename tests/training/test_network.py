@@ -366,3 +366,24 @@ def test_an_equinox_model_trains_as_in_a_plain_loop():
 def test_a_module_of_another_library_is_refused_with_what_to_type(model, message):
     with pytest.raises(hpx.InputError, match=message):
         hints(model)
+
+
+def test_an_auxiliary_loss_that_a_model_sows_is_taken_by_name():
+    def loss(outputs, y, sown):
+        return CROSS_ENTROPY(outputs, y) + sum(jax.tree.leaves(sown["losses"]))
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Dense(3)(x)
+            self.sow("losses", "aux", jnp.square(x).mean())
+            return x
+
+    def plain(params):
+        outputs, sown = Net().apply(params, X, mutable=["losses"])
+        return loss(outputs, Y, sown).mean()
+
+    params = {"params": Net().init(init_key(), X[:1])["params"]}
+    assert run(Net(), loss=loss).last("valid/loss")[1, 0] == pytest.approx(plain_losses(plain, params), rel=1e-5)
+    assert hints(Net(), loss=loss) == []
+    assert "the model sows into losses, and no loss takes it" in hints(Net())[0]

@@ -18,6 +18,7 @@ KeyPath = tuple[str | Int64, ...]
 # Path and array of every leaf of a state: of one lane, or stacked, (lanes, ...).
 Leaves = Sequence[tuple[KeyPath, Array]]
 
+SHARED = "shared"
 TREE, LANES = "tree.json", "lanes.npy"
 
 
@@ -39,6 +40,7 @@ class States:
     def __init__(self, folder: Path | None, follows: bool = False) -> None:
         self._folder, self._follows = folder, follows
         self._kept: dict[int, tuple[Array, Leaves]] = {}
+        self._shared: Leaves = ()
 
     def add(self, wave: int, lanes: Array, leaves: Leaves) -> None:
         """Keeps the final states of a wave.
@@ -53,10 +55,38 @@ class States:
         """
         if self._folder is None:
             self._kept[wave] = (lanes, leaves)
-            return
+        else:
+            self._write(self._folder / f"wave-{wave}", lanes, leaves)
+
+    def share(self, leaves: Leaves) -> None:
+        """Keeps the arrays that belong to the state of every lane, and that none of them changes.
+
+        Args:
+          leaves: path and array of each.
+
+        Raises:
+          RunError: they cannot be written.
+        """
+        if self._folder is None:
+            self._shared = leaves
+        elif leaves and not (self._folder / SHARED / TREE).exists():
+            self._write(
+                self._folder / SHARED, np.zeros((1, 2), np.int32), [(path, array[None]) for path, array in leaves]
+            )
+
+    def shared(self) -> list[tuple[KeyPath, Array]]:
+        """Returns path and array of what ``share`` kept.
+
+        Raises:
+          RunError: they cannot be read.
+        """
+        if self._folder is None or not (self._folder / SHARED / TREE).exists():
+            return list(self._shared)
+        return [(path, np.array(array[0])) for path, array in read_states(self._folder / SHARED)[1]]
+
+    def _write(self, folder: Path, lanes: Array, leaves: Leaves) -> None:
         if self._follows:
             return
-        folder = self._folder / f"wave-{wave}"
         tree = _text([Leaf(path, str(array.dtype)) for path, array in leaves])
         try:
             folder.mkdir(parents=True, exist_ok=True)

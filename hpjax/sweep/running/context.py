@@ -4,7 +4,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+import numpy as np
+from jax.tree_util import tree_leaves_with_path
+
 from hpjax.core.space import Point
+from hpjax.engine.state_tree import names_of
 from hpjax.results.store.run_store import Store
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.programs import GroupPrograms
@@ -41,6 +45,7 @@ class RunContext:
     @classmethod
     def of(cls, spec: SweepSpec, plan: Plan, store: Store) -> "RunContext":
         """Returns the context of a run that begins, and puts the data of the sweep on its devices."""
+        store.states.share([(names_of(path), np.asarray(x)) for path, x in tree_leaves_with_path(spec.program.shared)])
         scores = Scores.none(plan.trials, plan.replicates, racing=spec.scheduler is not None)
         return cls(spec, plan, store, GroupPrograms.of(spec), scores)
 

@@ -1,0 +1,197 @@
+"""Initial parameters: starts a model from given ones, of which some are frozen and held once for all lanes."""
+
+from collections.abc import Callable, Collection, Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hpjax.core.errors import InputError, did_you_mean, missing
+from hpjax.core.hparams import Hparams
+from hpjax.core.remarks import remark
+from hpjax.engine.state_tree import KeyPath, names_of
+from hpjax.training.network import Network, Outputs, Params, Stats
+
+Arrays = dict[KeyPath, Any]
+Frozen = str | Collection[str] | Callable[[str], bool] | None
+
+
+class Initial(NamedTuple):
+    """Given variables of a model, by the names along their paths.
+
+    Attributes:
+      params: the parameters that train, which lanes begin with.
+      frozen: the parameters that do not.
+      stats: the other variables.
+    """
+
+    params: Arrays
+    frozen: Arrays
+    stats: Arrays
+
+    @classmethod
+    def of(cls, given: Any, frozen: Frozen) -> "Initial":
+        """Returns what was given as ``init_from`` and ``frozen`` of ``supervised``.
+
+        Raises:
+          InputError: it holds no parameters, or ``frozen`` names none of them.
+          ImportError: a file needs a package that is not installed.
+        """
+        if given is None and frozen is not None:
+            allowed = "needs init_from: frozen parameters are those that all lanes share"
+            remedy = "Write init_from=params. For random ones write optax.masked(optax.set_to_zero(), ...)."
+            raise InputError("supervised.frozen", frozen, allowed, remedy)
+        variables = _variables(given)
+        params, stats = variables["params"], variables["stats"]
+        if not params:
+            remedy = 'Write init_from=model.init(key, x)["params"], a trial, or a file that trial.export wrote.'
+            raise InputError("supervised.init_from", type(given).__name__, "must hold parameters", remedy)
+        fixed = {name: value for name, value in params.items() if _matches(frozen, "/".join(map(str, name)))}
+        if frozen is not None and not fixed:
+            known = did_you_mean(str(frozen), ["/".join(map(str, name)) for name in params])
+            raise InputError("supervised.frozen", frozen, "must match a parameter of init_from", known)
+        # On the device once, as one array that all programs of the sweep close over.
+        held = {name: jnp.asarray(value) for name, value in fixed.items()}
+        return cls({name: value for name, value in params.items() if name not in fixed}, held, stats)
+
+    def tree(self, averaged: bool) -> dict[str, Any]:
+        """Returns the frozen parameters as nested dicts, in the place that they have in a state.
+
+        Args:
+          averaged: whether the state has a moving average of the parameters, too.
+        """
+        return {name: _nested(self.frozen) for name in ("params", *["average"] * averaged) if self.frozen}
+
+    def network(self, net: Network) -> Network:
+        """Returns a network that begins with the given variables; its parameters are None where they are frozen."""
+
+        def init(key: jax.Array, x: Any, h: Hparams) -> tuple[Params, Stats]:
+            params, stats = net.init(key, x, h)
+            own = [names_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+            _check_names(own, [*self.params, *self.frozen])
+            drawn = ["/".join(map(str, name)) for name in own if name not in self.params and name not in self.frozen]
+            if drawn:
+                remark(f"init_from has {len(own) - len(drawn)} of {len(own)} parameters; drawn are {_few(drawn)}.")
+
+            def begun(path: Any, value: Any) -> Any:
+                name = names_of(path)
+                if name in self.frozen:
+                    _check_shape(name, self.frozen[name], value)
+                    return None
+                return _like(name, self.params[name], value) if name in self.params else value
+
+            def known(path: Any, value: Any) -> Any:
+                name = names_of(path)
+                return _like(name, self.stats[name], value) if name in self.stats else value
+
+            return jax.tree_util.tree_map_with_path(begun, params), jax.tree_util.tree_map_with_path(known, stats)
+
+        def apply(key: jax.Array, params: Params, stats: Stats, x: Any, h: Hparams, train: bool) -> Outputs:
+            return net.apply(key, whole(params), stats, x, h, train)
+
+        def whole(params: Params) -> Params:
+            def found(path: Any, value: Any) -> Any:
+                return self.frozen.get(names_of(path)) if value is None else value
+
+            return jax.tree_util.tree_map_with_path(found, params, is_leaf=lambda value: value is None)
+
+        return Network(init, apply, whole)
+
+
+def _variables(given: Any) -> dict[str, Arrays]:
+    """Returns the parameters and the other variables in what a user gives to start from."""
+    if hasattr(given, "restore") and callable(given.restore):  # a trial of a result
+        given = given.restore()
+    if isinstance(given, str | Path):
+        given = _read(Path(given).expanduser())
+    if isinstance(given, Mapping) and "params" in given:
+        stats = given.get("stats")
+        known = {name: part for name, part in given.items() if name not in _OF_TRAINING}
+        return {"params": _flat(given["params"]), "stats": _flat(known if stats is None else stats)}
+    return {"params": _flat(given), "stats": {}}
+
+
+# The parts of a restored state that are no variables of its model.
+_OF_TRAINING = ("params", "opt_state", "average", "stopping", "last", "accumulated", "held")
+
+
+def _flat(tree: Any) -> Arrays:
+    """Returns the arrays of a pytree by the names along their paths; of a module those that train."""
+    found = [(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if hasattr(leaf, "dtype")]
+    if not isinstance(tree, Mapping):
+        found = [(path, leaf) for path, leaf in found if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return {_without_box(names_of(path)): leaf for path, leaf in found}
+
+
+def _without_box(name: KeyPath) -> KeyPath:
+    """Returns the names along a path without that of a box of ``nn.with_partitioning`` at its end."""
+    return name[:-1] if name[-1:] == ("value",) else name
+
+
+def _nested(arrays: Arrays) -> dict[str, Any]:
+    tree: dict[Any, Any] = {}
+    for name, value in arrays.items():
+        node = tree
+        for part in name[:-1]:
+            node = node.setdefault(part, {})
+        node[name[-1]] = value
+    return tree
+
+
+def _read(path: Path) -> Any:
+    """Returns the variables in a file that ``Trial.export`` wrote, or in a checkpoint of Orbax."""
+    if path.is_dir():
+        import orbax.checkpoint
+
+        with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(path.absolute())
+    if not path.exists():
+        remedy = f"Write a path that exists; this one means {path.absolute()}."
+        raise InputError("supervised.init_from", str(path), "must exist", remedy)
+    if path.suffix == ".msgpack":
+        from flax.serialization import msgpack_restore
+
+        return msgpack_restore(path.read_bytes())
+    if path.suffix == ".safetensors":
+        try:
+            from safetensors.numpy import load_file
+        except ImportError:
+            raise missing("a .safetensors file", "safetensors") from None
+        return _nested({tuple(name.split(".")): value for name, value in load_file(path).items()})
+    allowed = "must be a .safetensors or .msgpack file, or a folder that Orbax wrote"
+    raise InputError("supervised.init_from", str(path), allowed, 'Write trial.export("model.safetensors").')
+
+
+def _matches(frozen: Frozen, name: str) -> bool:
+    if frozen is None or callable(frozen):
+        return frozen is not None and bool(frozen(name))
+    patterns = [frozen] if isinstance(frozen, str) else frozen
+    return any(fnmatch(name, pattern) or name.startswith(f"{pattern}/") for pattern in patterns)
+
+
+def _check_names(own: Collection[KeyPath], given: Collection[KeyPath]) -> None:
+    for name in given:
+        if name not in own:
+            known = did_you_mean("/".join(map(str, name)), ["/".join(map(str, each)) for each in own])
+            raise InputError("supervised.init_from", "/".join(map(str, name)), "is no parameter of the model", known)
+
+
+def _check_shape(name: KeyPath, given: Any, own: Any) -> None:
+    if np.shape(given) != own.shape:
+        allowed = f"must have the shape that the model gives it, {own.shape}"
+        raise InputError(
+            f"supervised.init_from[{'/'.join(map(str, name))!r}]", np.shape(given), allowed, "Leave it out."
+        )
+
+
+def _like(name: KeyPath, given: Any, own: Any) -> jax.Array:
+    """Returns a given array with the dtype of the model's own."""
+    _check_shape(name, given, own)
+    return jnp.asarray(given, own.dtype)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

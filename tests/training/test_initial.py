@@ -1,0 +1,184 @@
+"""Starting from given parameters, some of them frozen and held once for all lanes; against plain loops."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+import hpjax as hpx
+from hpjax.engine.compile import Compiled
+
+X = jax.random.normal(jax.random.key(0), (8, 128))
+Y = np.asarray(X[:, :2].sum(1))
+WIDE = 256  # of the base model, whose 128 KiB are worth holding once
+INIT = hpx.keys.purpose_key(hpx.keys.lane_key(0, 0), "init")
+
+
+class Lora(nn.Module):
+    """A dense base layer with a low-rank adapter, and a head."""
+
+    @nn.compact
+    def __call__(self, x):
+        a = self.param("lora_a", nn.initializers.normal(0.1), (x.shape[-1], 2))
+        b = self.param("lora_b", nn.initializers.zeros, (2, WIDE))
+        return nn.Dense(1, name="head")(nn.tanh(nn.Dense(WIDE, name="base")(x) + x @ a @ b))[:, 0]
+
+
+BASE = Lora().init(jax.random.key(9), X)["params"]
+squared = hpx.metrics.squared_error
+
+
+def sweep(model=None, loss=squared, trials=2, **settings):
+    settings = {"optimizer": lambda h: optax.sgd(h.rate, momentum=0.9), "batch_size": 8} | settings
+    program = hpx.supervised(
+        model=model or Lora(),
+        loss=loss,
+        data=hpx.data.from_arrays(X, Y, valid=(X, Y), test=(X, Y)),
+        steps=3,
+        **settings,
+    )
+    return hpx.Sweep(program, hpx.Space(rate=hpx.Choice(0.01, 0.03)), sampler=hpx.Grid(), width=2)
+
+
+def trained_alone(loss, params, rate=0.03, steps=3):
+    """Parameters after steps of gradient descent with momentum on all examples."""
+    optimizer = optax.sgd(rate, momentum=0.9)
+    state = optimizer.init(params)
+    for _ in range(steps):
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def of_model(params):
+    return squared(Lora().apply({"params": params}, X), Y).mean()
+
+
+def assert_close(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(dict(expected))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, dict(expected))
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    """Adapters over one base model: what it holds is recorded."""
+    seen = []
+    make = Compiled.__init__
+    Compiled.__init__ = lambda self, *args: (make(self, *args), seen.append(self))[0]
+    try:
+        found = sweep(init_from={"base": BASE["base"]}, frozen="base")
+        return found, found.run(progress=False), seen[-1]
+    finally:
+        Compiled.__init__ = make
+
+
+def test_adapters_train_over_a_frozen_base_as_in_a_plain_loop(adapted):
+    _, result, _ = adapted
+    drawn = Lora().init(INIT, X[:1])["params"]
+    own = {name: part for name, part in drawn.items() if name != "base"}
+    expected = trained_alone(lambda own: of_model(own | {"base": BASE["base"]}), own)
+    assert_close(result[1].restore()["params"], expected | {"base": BASE["base"]})
+    np.testing.assert_allclose(result[1].metrics["valid/loss"], of_model(result[1].restore()["params"]), rtol=1e-5)
+    np.testing.assert_allclose(
+        result[1].predict(X)[0], Lora().apply({"params": result[1].restore()["params"]}, X), rtol=1e-5
+    )
+
+
+def test_the_frozen_base_is_in_memory_once(adapted):
+    found, _, compiled = adapted
+    plan, base = found.plan(), sum(x.nbytes for x in jax.tree.leaves(BASE["base"]))
+    lanes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(compiled.lanes)) / compiled.mesh.devices.size
+    assert lanes / 2 < base / 10, "two lanes, whose states are without it"
+    assert [x.nbytes for x in compiled.constants] == [BASE["base"]["kernel"].nbytes]
+    assert compiled.segment.memory_analysis().argument_size_in_bytes < base + lanes + X.nbytes * 2 + 2**13
+    assert plan.data_bytes >= BASE["base"]["kernel"].nbytes
+    assert any("init_from has 2 of 6 parameters; drawn are head/bias, head/kernel, lora_a" in h for h in plan.hints)
+
+
+def test_a_directory_keeps_the_frozen_base_once(adapted, tmp_path):
+    found, result, _ = adapted
+    found.run(tmp_path / "run", progress=False)
+    loaded = hpx.load(tmp_path / "run")
+    assert_close(loaded[1].restore()["params"], result[1].restore()["params"])
+    files = [path for path in (tmp_path / "run").rglob("*.npy") if path.stat().st_size > BASE["base"]["kernel"].nbytes]
+    assert [path.parent.name for path in files] == ["shared"]
+
+
+@pytest.mark.parametrize("average", [None, 0.5])
+def test_a_run_starts_from_a_trial_a_file_or_orbax(adapted, tmp_path, average):
+    _, result, _ = adapted
+    whole = result[1].restore()["params"]
+    expected = trained_alone(of_model, whole)
+    result[1].export(tmp_path / "model.safetensors")
+    result[1].export(tmp_path / "model.msgpack")
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "orbax", whole)
+    given = (
+        [result[1], tmp_path / "model.msgpack"]
+        if average
+        else [tmp_path / "model.safetensors", str(tmp_path / "orbax")]
+    )
+    for init_from in given:
+        found = sweep(init_from=init_from, average=average).run(progress=False)[1].restore()
+        assert_close(found["params"], expected)
+
+
+def test_statistics_are_given_too():
+    class Normalized(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return nn.Dense(1)(nn.BatchNorm(not train, momentum=1.0)(x))[:, 0]
+
+    variables = Normalized().init(jax.random.key(3), X)
+    variables = jax.tree.map(lambda x: x + 0.5, variables)
+    found = sweep(Normalized(), init_from=variables, optimizer=optax.sgd(0.0)).run(progress=False)[0]
+    assert_close(found.restore()["params"], variables["params"])
+    assert_close(found.restore()["stats"]["batch_stats"], variables["batch_stats"])
+
+
+@pytest.mark.parametrize("library", ["NNX", "Equinox"])
+def test_models_of_nnx_and_equinox_start_from_given_parameters(library):
+    if library == "NNX":
+        base = nnx.to_pure_dict(nnx.state(nnx.Linear(128, 1, rngs=nnx.Rngs(5)), nnx.Param))
+        model, name, kernel = lambda h, rngs: nnx.Linear(128, 1, rngs=rngs), "kernel", base["kernel"]
+    else:
+        base = eqx.nn.Linear(128, 1, key=jax.random.key(5))
+        model, name, kernel = lambda h, key: eqx.nn.Linear(128, 1, key=key), "weight", base.weight
+    found = sweep(model, loss=lambda outputs, y: squared(outputs[:, 0], y), init_from=base, frozen=name)
+    params = found.run(progress=False)[0].restore()["params"]
+    np.testing.assert_array_equal(params[name], kernel)
+    assert (params["bias"] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"frozen": "base"}, r"supervised.frozen = 'base': needs init_from"),
+        ({"init_from": BASE, "frozen": "bass"}, r"must match a parameter of init_from. .*base/kernel"),
+        ({"init_from": {}}, "must hold parameters"),
+        ({"init_from": {"bace": BASE["base"]}}, "'bace/bias': is no parameter of the model. Did you mean 'base/bias'"),
+        (
+            {"init_from": {"base": {"bias": np.zeros(3)}}},
+            r"init_from\['base/bias'\] = \(3,\): must have the shape .* \(256,\)",
+        ),
+        ({"init_from": "nowhere.safetensors"}, "must exist"),
+        ({"init_from": __file__}, "must be a .safetensors or .msgpack file"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(settings, message):
+    with pytest.raises(hpx.InputError, match=message):
+        sweep(**settings).plan()
+
+
+def test_losses_that_take_params_get_the_frozen_ones_too():
+    size = lambda params: jnp.square(params["base"]["kernel"]).mean()
+    loss = lambda outputs, y, params: squared(outputs, y) + size(params)
+    found = sweep(loss=loss, init_from=BASE, frozen="base", penalty=lambda params, h: size(params)).run(progress=False)
+    params = found[0].restore()["params"]
+    np.testing.assert_allclose(found[0].metrics["valid/loss"], of_model(params) + size(BASE), rtol=1e-5)
+    np.testing.assert_allclose(found[0].metrics["train/penalty"], size(BASE), rtol=1e-5)
