@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from hpjax.core.hparams import Hparams
 
@@ -42,4 +42,5 @@ class Network(NamedTuple):
 
 def example_input(x: Any) -> Any:
     """Returns one example of zeros, (1, ...), with the shapes and dtypes of ``x``, to initialize a model with."""
-    return jax.tree.map(lambda a: jnp.zeros((1, *a.shape[1:]), a.dtype), x)
+    # Of NumPy until it is used: an array of JAX would start its devices, which the user may still want to set up.
+    return jax.tree.map(lambda a: np.zeros((1, *a.shape[1:]), a.dtype), x)

@@ -72,9 +72,10 @@ class Training:
     def init(self, key: jax.Array, h: Hparams) -> TrainingState:
         """Returns the state before the first step."""
         key, real = fast(key), jnp.result_type(float)
-        params, stats = self.net.init(key, self.example, h)
+        example = jax.tree.map(jnp.asarray, self.example)
+        params, stats = self.net.init(key, example, h)
         # Flax draws batch statistics in float32, and ``apply`` may return them in the wider dtype of the inputs.
-        settled = jax.eval_shape(lambda: self.net.apply(key, params, stats, self.example, h, True).stats)
+        settled = jax.eval_shape(lambda: self.net.apply(key, params, stats, example, h, True).stats)
         stats = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), stats, settled)
         _, opt_state, average = begin(self._optimizer(h), params, self._decay(h))
         state = TrainingState(params, stats, opt_state, average)

@@ -176,7 +176,7 @@ MISTAKES = {
         ).plan(),
         "Space.hidden.traced = True: cannot be: its value is needed while the program is traced, programs.py:",
     ),
-    "model as class": (lambda: trained(model=Net), "must be a Linen module, a function of h, or for NNX"),
+    "model as class": (lambda: trained(model=Net), "must be a Linen module, a function of h, for NNX"),
     "a metric called loss": (
         lambda: trained(metrics={"loss": hpx.metrics.accuracy}),
         "supervised.metrics = 'loss': must be a string other than loss, which the program itself reports. Write",
@@ -292,7 +292,7 @@ def test_a_mistake_in_one_group_only_names_it_and_blames_no_hyperparameter():
     [
         ({"optimizer": optax.adam}, "supervised.optimizer"),
         ({"loss": lambda a, b, c: a}, "supervised.loss"),
-        ({"model": lambda h, rngs: Net()}, "For a Linen module write model=lambda h: ..., without rngs"),
+        ({"model": lambda h, rngs: Net()}, "For Linen write model=lambda h: ..."),
         ({"steps": lambda: 10}, "steps fails:"),
         ({"batch_size": lambda h: h.momentum["a"]}, 'momentum["a"]'),
         ({"loss": lambda outputs, y: outputs[:, :1] - y}, "a value for pairs of examples"),
