@@ -179,7 +179,8 @@ def _check_labels(outputs: Any, y: Any, labels: tuple[int, int] | None) -> None:
     lowest, highest = labels
     classes = outputs.shape[-1]
     wrong = lowest if lowest < 0 else highest
-    if not 0 <= wrong < classes:
+    # A single output is no class: it is the logit of the second of two, or a number.
+    if classes > 1 and not 0 <= wrong < classes:
         larger = "" if wrong < 0 else f"nn.Dense({highest + 1}) as the last layer, "
         raise InputError(
             "data.y",

@@ -249,3 +249,25 @@ def test_a_label_that_is_all_of_a_split_or_of_no_integers_is_refused():
     real = hpx.data.from_arrays(np.ones((30, 2)), np.ones(30))
     with pytest.raises(hpx.InputError, match="needs targets that are one array of integers"):
         classifier(data=real, ignore_label=-1)
+
+
+def test_one_logit_may_have_labels_of_two_classes():
+    """What a model with one output does with its labels is its loss's business: it is no class."""
+    x = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(int)
+
+    def loss(outputs, y):
+        return optax.sigmoid_binary_cross_entropy(outputs[:, 0], y)
+
+    program = hpx.supervised(
+        model=nn.Dense(1),
+        optimizer=optax.sgd(0.0),
+        loss=loss,
+        data=hpx.data.from_arrays(x, y, valid=(x, y)),
+        batch_size=4,
+        steps=1,
+    )
+    trial = hpx.Sweep(program, hpx.Space(a=1), trials=1).run(progress=False)[0]
+    params = trial.restore()["params"]
+    logits = x @ params["kernel"][:, 0] + params["bias"]
+    assert trial.metrics["valid/loss"] == pytest.approx(np.log1p(np.exp(np.where(y, -logits, logits))).mean(), rel=1e-5)
