@@ -95,7 +95,8 @@ def supervised(
       metrics: names and functions like ``loss``: ``{"accuracy": hpx.metrics.accuracy}``.
       split_metrics: names and functions of all outputs and targets of a split, each (examples, ...), with one number,
         (), called once an evaluation: ``{"auc": hpx.metrics.auc}``. They take what losses take by name, and
-        ``weights``, float (examples, ...), which are 1 where none are given. With folds they get the lane's own fold.
+        ``weights``, float (examples, ...), which are 1 where none are given: one that does not take them counts all
+        examples alike. With folds they get the lane's own fold.
       weights: what each example or token counts, 0 or more: a function that takes some of ``x``, ``y`` and ``h`` by
         these names, ``weights=lambda y: y >= 0``, and gives (batch,) or (batch, tokens, ...). A mean is Σ weight ×
         value / Σ weight, over the batch in training and over the split in an evaluation. A batch without any weight has
