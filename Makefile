@@ -65,7 +65,7 @@ smoke: $(READY)  ## Every experiment, small.
 	  echo "== $$file"; dir=$$(mktemp -d); \
 	  $(BIN)/hpjax run $$file --trials 8 --steps 20 --eval-every 10 --dir $$dir/run --quiet; \
 	  $(BIN)/hpjax plot $$dir/run; $(BIN)/hpjax export $$dir/run --csv; rm -r $$dir; done; \
-	for file in $$(grep -l -e '--smoke' experiments/*/*.py); do \
+	for file in $$(grep -l -e '\[--smoke\]' experiments/*/*.py); do \
 	  echo "== $$file --smoke"; dir=$$(mktemp -d); $(BIN)/python $$file --smoke --out $$dir; rm -r $$dir; done
 
 quality: $(READY)  ## How good the search is, in tables and a picture; DATA is the folder of mnist1d.npz.
