@@ -18,9 +18,9 @@ from hpjax.core.threefry import fast, plain
 __all__ = ["lane_key", "purpose_key", "step_key"]
 
 # The numbers are part of the format: changing one changes the bits of every recorded run.
-PURPOSES = {"init": 0, "batch": 1, "step": 2, "evaluate": 3}
+PURPOSES = {"init": 0, "batch": 1, "step": 2, "evaluate": 3, "artifacts": 4}
 
-Purpose = Literal["init", "batch", "step", "evaluate"]
+Purpose = Literal["init", "batch", "step", "evaluate", "artifacts"]
 Int = int | jax.Array
 
 
@@ -51,7 +51,8 @@ def purpose_key(lane: jax.Array, purpose: Purpose) -> jax.Array:
     Args:
       lane: the key of the lane, shape ().
       purpose: ``"init"`` for initial parameters, ``"batch"`` for the order of the examples, ``"step"`` for what a
-        training step draws (dropout, augmentation, noise), ``"evaluate"`` for evaluations.
+        training step draws (dropout, augmentation, noise), ``"evaluate"`` for evaluations, ``"artifacts"`` for the
+        artifacts of an evaluation.
 
     Returns:
       A typed threefry key, shape ().

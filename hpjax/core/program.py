@@ -135,6 +135,7 @@ _SIGNATURES = {
     "parameters": "Write parameters=lambda state: state.params.",
     "test": "Write test=lambda key, state, split, h: metrics.",
     "predict": "Write predict=lambda state, x, h: outputs.",
+    "artifacts": 'Write artifacts=lambda key, state, split, h: {"samples": array}.',
 }
 
 
@@ -177,6 +178,10 @@ class Program:
         default, the whole state, is not checked, since a state may hold infinities on purpose.
       predict: ``predict(state, x, h) -> outputs``: the outputs of a trained state for inputs (examples, ...);
         None where predictions have no meaning. It is compiled and called after the sweep.
+      artifacts: ``artifacts(key, state, split, h) -> {name: array}``: what a run keeps of chosen trials at
+        evaluations beside their metrics, such as samples, for ``trial.artifacts``. ``Sweep(artifacts=...)`` chooses the
+        trials. The state is that after the evaluation, and ``split`` is ``data.valid``. It is compiled and called apart
+        from training, which it changes in no bit: a function that fails is told in a warning.
       batches: a ``Batches`` where batches can be taken in several ways; the plan says which is cheaper.
       shared: arrays that belong to every final state without a step changing them, as nested dicts in the place that
         they have in it: ``trial.restore()`` and ``trial.export()`` give them with the rest. The functions of the
@@ -209,13 +214,16 @@ class Program:
     validate: Callable[[Sequence[tuple[Hparams, TrialLength]]], None] = field(default=_accept, kw_only=True)
     parameters: Callable[[State], Any] = field(default=_whole_state, kw_only=True)
     predict: Callable[[State, Any, Hparams], Any] | None = field(default=None, kw_only=True)
+    artifacts: Callable[[jax.Array, State, Arrays, Hparams], Mapping[str, Any]] | None = field(
+        default=None, kw_only=True
+    )
     batches: Batches | None = field(default=None, kw_only=True)
     shared: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     describe: Mapping[str, object] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         needed = ("init", "step", "evaluate", "batch", "react", "finish", "validate", "parameters")
-        for name in (*needed, *(name for name in ("test", "predict") if getattr(self, name) is not None)):
+        for name in (*needed, *(name for name in ("test", "predict", "artifacts") if getattr(self, name) is not None)):
             if not callable(getattr(self, name)):
                 raise InputError(f"Program.{name}", getattr(self, name), "must be a function", _SIGNATURES[name])
         if self.data is not None and not isinstance(self.data, Data):

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax import lax
 
 from hpjax.core.arrays import Array, Bools, Floats, Ints
 from hpjax.core.hparams import Hparams
@@ -103,6 +104,16 @@ class DeviceLanes:
         # Lanes at step 0 are initialized by the first segment; until then only their shapes and steps matter.
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), compiled.lanes)
         self._lanes: Lane = sharding.put(zeros, self._mesh, sharding.SPLIT)
+
+    @property
+    def config(self) -> SegmentConfig:
+        """What the program of the lanes was compiled for."""
+        return self._config
+
+    @property
+    def table(self) -> LaneTable:
+        """The lanes, with the hyperparameters that they have now."""
+        return self._table
 
     def _arrange(self) -> None:
         """Lays out the lanes anew and puts the inputs of each slot on the devices. The state is left where it is."""
@@ -229,6 +240,18 @@ class DeviceLanes:
         found: Lane = jax.tree.map(lambda x: x[at].copy(), self._lanes)
         return found
 
+    def fetched(self, number: int) -> Lane:
+        """Returns a copy of one lane's state on the host; with several hosts all must call it."""
+        if jax.process_count() > 1 or not isinstance(self._lanes.step, jax.Array):
+            lane: Lane = sharding.fetch(self.lane(number), self._mesh)
+            return lane
+        position = int(self._layout.positions(len(self.live))[number])
+        device, slot = divmod(position, self._lanes.step.size // self._lanes.step.shape[0])
+        # Of one device alone: a slice of the whole would gather the lanes of all devices first.
+        own = jax.tree.map(lambda x: x.addressable_data(device), self._lanes)
+        found: Lane = jax.device_get(_lane_of_device(own, np.int32(slot)))
+        return found
+
     def clone(self, sources: Mapping[int, int | Lane], points: Hparams) -> None:
         """Makes lanes live with the state of others and new hyperparameters.
 
@@ -307,3 +330,10 @@ class DeviceLanes:
 
         host = jax.tree.map(placed, self._compiled.lanes, lanes)
         self._lanes = sharding.put(host, self._mesh, sharding.SPLIT)
+
+
+@jax.jit
+def _lane_of_device(lanes: Lane, slot: Any) -> Lane:
+    """Returns the lane in one slot, counted from 0, of those of one device; leaves are (1, chunks, width, ...)."""
+    found: Lane = jax.tree.map(lambda x: lax.dynamic_index_in_dim(layout.in_slots(x), slot, keepdims=False), lanes)
+    return found

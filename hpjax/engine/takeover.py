@@ -7,7 +7,6 @@ that training changes, such as weights that began at a scale, is kept, and with 
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +29,7 @@ class Takeover(NamedTuple):
     """
 
     renewed: tuple[int, ...] = ()
-    kept: Mapping[str, str] = MappingProxyType({})
+    kept: Mapping[str, str] = {}
 
 
 def trace_takeover(program: Program, shapes: ProgramShapes, h: Hparams, train: Arrays, valid: Arrays) -> Takeover:

@@ -15,7 +15,7 @@ from hpjax.results.result import Result, load
 from hpjax.results.store.final_states import SHARED
 from hpjax.results.store.manifest import Manifest, ShardRecord, differences, how_to_set, origin, read_manifest
 from hpjax.results.store.rows import NO_WAVE, Change, Planned
-from hpjax.results.store.run_store import STATES, Store
+from hpjax.results.store.run_store import ARTIFACTS, STATES, Store
 
 # An error names so many of the trials that two shards have.
 NAMED = 10
@@ -182,6 +182,10 @@ def _join(parts: Sequence[ShardRun], merged: Store, directory: Path) -> None:
         merged.finish(sum(part.store.seconds() or 0.0 for part in parts))
     if (parts[0].path / STATES / SHARED).exists():
         shutil.copytree(parts[0].path / STATES / SHARED, directory / STATES / SHARED)
+    for part in parts:
+        for trial in part.own:
+            if (own := part.path / ARTIFACTS / f"trial-{trial}").is_dir():
+                shutil.copytree(own, directory / ARTIFACTS / own.name)
     kept = [_with_states(part.store, part.rows) for part in parts]
     for (number, wave), new in waves.items():
         if wave not in kept[number]:

@@ -211,6 +211,14 @@ class Result(TrialTable):
         """Returns path and array of what belongs to every final state and never changed: frozen parameters."""
         return self._store.states.shared()
 
+    def artifacts(self, trial: int) -> list[tuple[int, dict[str, Array]]]:
+        """Returns the artifacts of a trial: optimizer step, and name to array, of each evaluation that has any.
+
+        Raises:
+          RunError: they cannot be read.
+        """
+        return [(evaluated.step, arrays) for evaluated, arrays in self._store.artifacts.of(trial)]
+
     def test(self) -> dict[str, float]:
         """Evaluates the best trial on the test split, averaged over replicates, and records that it was used.
 

@@ -73,6 +73,27 @@ class Trial:
         own: Array = self._result.curves(metric)[self.id]
         return own
 
+    @property
+    def artifacts(self) -> dict[str, list[tuple[int, Array]]]:
+        """What the program made of the trial at evaluations: name to (optimizer step, array), in order.
+
+        A program makes artifacts where it has ``artifacts=``, of the trials that ``Sweep(artifacts=...)`` chose: of the
+        best ones at that evaluation, so that a trial may have artifacts of some evaluations only; empty where it has
+        none. They are those of replicate 0, also of a trial that is still running. Arrays that the program gave within
+        a pytree have names such as ``samples/mean``.
+
+        Raises:
+          RunError: a file of theirs cannot be read.
+
+        Example:
+          >>> step, samples = trial.artifacts["samples"][-1]  # doctest: +SKIP
+        """
+        found: dict[str, list[tuple[int, Array]]] = {}
+        for step, arrays in self._result.artifacts(self.id):
+            for name, array in arrays.items():
+                found.setdefault(name, []).append((step, array))
+        return found
+
     def restore(self, replicate: int = 0, *, like: Any = None) -> Any:
         """Returns the final state of one replicate, as nested dicts of arrays, or an array where the state is one.
 

@@ -1,7 +1,7 @@
 """Replay: trains one trial of a result again, alone, and compares every bit with the record."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from msgspec.structs import replace as changed
@@ -15,6 +15,7 @@ from hpjax.results.store.rows import Planned, Status
 from hpjax.results.store.run_store import Store
 from hpjax.results.trial import Trial
 from hpjax.schedulers import Scheduler
+from hpjax.sweep.artifact_choice import ArtifactChoice
 from hpjax.sweep.identity import description, digests, manifest
 from hpjax.sweep.planning.arrange import with_widths
 from hpjax.sweep.planning.plan import Group, Plan
@@ -168,7 +169,7 @@ def _trained(spec: SweepSpec, plan: Plan, trial: Trial) -> tuple[Result, int]:
     ]
     with store.transaction():
         store.add_trials(rows, plan.replicates)
-    context = RunContext.of(spec, plan, store)
+    context = RunContext.of(replace(spec, artifacts=ArtifactChoice.none()), plan, store)
     decisions = list(_decisions(spec.scheduler, plan, trial.id))
     handed, start = None, 0
     with context.streams:

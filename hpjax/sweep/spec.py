@@ -15,6 +15,7 @@ from hpjax.data.stream import Stream, first_batch_of
 from hpjax.results.store.manifest import StudyRecord
 from hpjax.samplers import Sampler
 from hpjax.schedulers import Scheduler
+from hpjax.sweep.artifact_choice import ArtifactChoice
 from hpjax.sweep.shard import FIELD, Shard
 
 RANDOMNESS = ("shared", "independent")
@@ -49,6 +50,7 @@ class SweepSpec:
     spread: Literal["shard_map", "pmap"]
     segment: int | None
     shard: Shard | None
+    artifacts: ArtifactChoice
     study: StudyRecord | None
 
     def __post_init__(self) -> None:
@@ -79,6 +81,7 @@ class SweepSpec:
             raise InputError("Sweep.scheduler", self.scheduler, allowed, "Write scheduler=hpx.Halving(min_steps=100).")
         self._check_stream()
         self._check_folds()
+        self._set("artifacts", self._artifacts())
         if self.shard is not None:
             self._set("shard", Shard.read(self.shard))
             self._check_shard()
@@ -86,6 +89,15 @@ class SweepSpec:
     def _set(self, name: str, value: Any) -> None:
         """Replaces a field while the frozen object is made."""
         object.__setattr__(self, name, value)
+
+    def _artifacts(self) -> ArtifactChoice:
+        """Returns the choice of the trials that have artifacts: by default the best four, where the program has any."""
+        has, asked = self.program.artifacts is not None, self.artifacts
+        choice = ArtifactChoice.read("best:4" if has and asked is None else () if asked is None else asked)
+        if not has and choice != ArtifactChoice.none():
+            remedy = "Write hpx.supervised(..., artifacts=...), or leave it out."
+            raise InputError("Sweep.artifacts", asked, "needs a program with artifacts", remedy)
+        return choice
 
     def _check_stream(self) -> None:
         """Raises ``InputError`` where a data stream cannot give what is asked for."""

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -93,6 +93,9 @@ class Sweep:
         to evaluation.
       shard: ``(1, 4)`` trains the first of four parts of the trials, in a job that knows nothing of the others;
         ``hpx.merge`` joins them. Not with a scheduler or rounds, which decide by all trials.
+      artifacts: the trials of which artifacts are kept, where the program makes any: ``"best:4"``, the default, at each
+        evaluation the best by the objective of those that train together; ``"all"``; or a list of ids. They are those
+        of replicate 0.
       study: the study that the sweep answers, for the manifest; ``hpx.studies`` says so of its sweeps.
 
     Raises:
@@ -124,6 +127,7 @@ class Sweep:
     spread: Literal["shard_map", "pmap"] = "shard_map"
     segment: int | None = None
     shard: tuple[int, int] | str | None = None
+    artifacts: str | Collection[int] | None = None
     study: StudyRecord | None = None
     spec: SweepSpec = field(init=False, repr=False, compare=False)
 

@@ -77,6 +77,21 @@ def taken(field: str, function: Callable[..., Any], known: tuple[str, ...]) -> l
     return [name for name in known if name in more]
 
 
+def named_arguments(field: str, function: Any, known: tuple[str, ...]) -> list[str]:
+    """Returns those of ``known`` that a function takes, all of them by name.
+
+    Raises:
+      InputError: it is no function, or needs an argument whose name is not in ``known``.
+    """
+    parameters = _parameters(function) if callable(function) else {"": inspect.Parameter("_", NAMED[0])}
+    needed = {name for name, p in parameters.items() if p.default is p.empty and p.kind in (NAMED[0], NAMED[1])}
+    positional = any(p.kind is p.POSITIONAL_ONLY for p in parameters.values())
+    if positional or not needed <= {*known}:
+        allowed = f"must be a function that takes some of {', '.join(known)} by these names"
+        raise InputError(field, show(function), allowed, f"Write {field.rpartition('.')[2]}=lambda {known[0]}: ....")
+    return [name for name in known if name in parameters]
+
+
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 

@@ -15,6 +15,7 @@ from hpjax.core.program import Batches, Data, Program
 from hpjax.data.examples import Examples, examples_in, named_sets
 from hpjax.data.stream import Stream, first_batch_of
 from hpjax.training.arguments import Context, is_of_h, taken
+from hpjax.training.artifacts import supervised_artifacts
 from hpjax.training.early_stopping import EarlyStopping, keeping
 from hpjax.training.initial import Initial
 from hpjax.training.length import steps_of
@@ -62,12 +63,13 @@ def supervised(
     monitor: Collection[str] = (),
     train_metrics_every: int | None = 1,
     eval_batch_size: int = 512,
+    artifacts: Callable[..., Mapping[str, Any]] | None = None,
 ) -> Program:
     """Returns a program that trains a Flax model on batches drawn epoch by epoch without replacement, or on a stream.
 
     Every argument but ``data``, ``weights``, ``ignore_label``, ``keep``, ``microbatch``, ``monitor``,
-    ``train_metrics_every`` and ``eval_batch_size`` is a constant or a function of ``h``, the hyperparameters of a
-    trial; ``penalty`` and ``augment`` get ``h`` as their last argument.
+    ``train_metrics_every``, ``eval_batch_size`` and ``artifacts`` is a constant or a function of ``h``, the
+    hyperparameters of a trial; ``penalty`` and ``augment`` get ``h`` as their last argument.
 
     Args:
       model: a Linen module, ``lambda h: MLP(h.hidden)``; for NNX ``lambda h, rngs: MLP(h.hidden, rngs=rngs)``; for
@@ -135,6 +137,11 @@ def supervised(
       eval_batch_size: examples that one lane evaluates at once; results are exact for any. A loss that compares the
         examples of a batch, as contrastive ones do, compares those of each part of the split; where ``eval_batch_size``
         does not divide it, the last part is filled up with copies of its last example.
+      artifacts: what a run keeps of chosen trials at an evaluation, for ``trial.artifacts``: a function that takes some
+        of ``params``, ``stats``, ``x``, ``y``, ``outputs``, ``key`` and ``h`` by these names, and returns a dict of
+        name to array: ``artifacts=lambda outputs: {"samples": outputs[:16]}``. ``x`` and ``y`` are the validation
+        split, of several sets dicts of their names, and ``outputs`` the model's; ``params`` and ``stats`` are those of
+        evaluations. ``Sweep(artifacts=...)`` chooses the trials. Training is the same in every bit.
 
     Returns:
       A program whose metrics are ``train/loss``, ``valid/loss`` and those of ``metrics``, each float32 at least, and of
@@ -202,6 +209,8 @@ def supervised(
     # Noise that is drawn for each microbatch is other noise than that of a whole batch.
     alike = augment is None and not _draws(loss)
     program = _program(training, data, steps_of(steps, epochs, batch_size, data), eval_every, alike, describe)
+    if artifacts is not None:
+        program = replace(program, artifacts=supervised_artifacts(training.net, artifacts, training.eval_batch_size))
     return program if initial is None else replace(program, shared=initial.tree(averaged=average is not None))
 
 

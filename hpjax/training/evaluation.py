@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hpjax.core.arrays import ceil_div
+from hpjax.core.hparams import Hparams
 from hpjax.data.batches import Fold
 from hpjax.data.examples import Examples, examples_in
 from hpjax.training.arguments import Context
@@ -62,6 +63,36 @@ def measure_split(
         return measures.of_split(own, y, context._replace(x=x))
 
     return joined(means, _of_fold(over, fold.size, {most, everything // h.folds if "fold" in h else most}))
+
+
+def own_rows(split: Examples, h: Hparams) -> Examples:
+    """Returns a split; with folds, where ``h.fold`` is an int, the rows of that fold."""
+    if "fold" not in h:
+        return split
+    fold = Fold.of(h.fold, h.folds, examples_in(split))
+    return _rows(split, fold, jnp.arange(fold.size))
+
+
+def outputs_in_parts(forward: Callable[[Any, Any], Any], x: Any, batch_size: int) -> Any:
+    """Returns the outputs of a model for inputs, (examples, ...), of which it computes so many at once.
+
+    Args:
+      forward: maps inputs, and the number of the part as for ``measure_split``, to outputs.
+      x: the inputs.
+      batch_size: the most examples that are computed at once.
+    """
+    count = examples_in(x)
+    parts = ceil_div(count, batch_size)
+    size = ceil_div(count, parts)
+    if parts == 1:
+        return forward(x, None)
+
+    def part(i: jax.Array) -> Any:
+        index = jnp.minimum(i * size + jnp.arange(size), count - 1)
+        return forward(jax.tree.map(lambda a: jnp.asarray(a)[index], x), i)
+
+    outputs, rows = lax.map(part, jnp.arange(parts)), _have_rows(lambda x: forward(x, None), x, size)
+    return jax.tree.map(lambda a, row: a.reshape(-1, *a.shape[2:])[:count] if row else a[0], outputs, rows)
 
 
 def _of_fold(over: Callable[[int], Values], size: Any, sizes: set[int]) -> Values:

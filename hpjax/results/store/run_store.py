@@ -12,14 +12,15 @@ import numpy as np
 
 from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
+from hpjax.results.store.artifacts import Artifacts
 from hpjax.results.store.database import DATABASE, JOURNAL, SCHEMA, connected, for_reading, opened
 from hpjax.results.store.files import WRITABLE, guard, locked, remove
 from hpjax.results.store.final_states import KeyPath, States
 from hpjax.results.store.manifest import Manifest, read_manifest, write_manifest
 from hpjax.results.store.rewriter import RunRewriter
-from hpjax.results.store.rows import NO_WAVE, Planned, Status
+from hpjax.results.store.rows import NO_WAVE, Change, Planned, Status
 
-STATES = "states"
+STATES, ARTIFACTS = "states", "artifacts"
 
 
 def _end(database: sqlite3.Connection, lock: IO[str] | None) -> None:
@@ -37,6 +38,7 @@ class Store(RunRewriter):
     Attributes:
       directory: the run directory; None where all is in memory.
       states: the final states.
+      artifacts: the artifacts of trials.
     """
 
     def __init__(
@@ -45,12 +47,13 @@ class Store(RunRewriter):
         super().__init__(database, directory)
         self._lock, self._follows = lock, follows
         self.states = States(None if directory is None else directory / STATES, follows)
+        self.artifacts = Artifacts(None if directory is None else directory / ARTIFACTS, follows)
         # Also where nobody calls close(): an open connection that is garbage makes Python 3.13 warn.
         self._ended = weakref.finalize(self, _end, database, lock)
 
     def __reduce__(self) -> Any:
         ends = [seconds for (seconds,) in self._read("SELECT seconds FROM finished")]
-        return _copy, (self.directory, self.states, self.compilations(), ends)
+        return _copy, (self.directory, (self.states, self.artifacts), self.compilations(), ends)
 
     def close(self) -> None:
         """Closes the database and lets others write to the directory; does nothing the second time."""
@@ -76,7 +79,8 @@ class Store(RunRewriter):
                 directory.mkdir(parents=True, exist_ok=True)
                 guard(directory)
                 lock = locked(directory)
-                for stale in (STATES, DATABASE, *(f"{DATABASE}{ending}" for ending in ("-wal", "-shm", JOURNAL))):
+                database_files = (f"{DATABASE}{ending}" for ending in ("", "-wal", "-shm", JOURNAL))
+                for stale in (STATES, ARTIFACTS, *database_files):
                     remove(directory / stale)
                 write_manifest(directory, manifest)
                 database = connected(str(directory / DATABASE))
@@ -135,6 +139,11 @@ class Store(RunRewriter):
         """Moves what was written to the disk, so that no checkpoint is ahead of the database."""
         if not self._db.in_transaction:
             self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def roll_back(self, rounds: int, evaluations: Mapping[int, int], clones: int, lanes: Iterable[Change]) -> None:
+        """Deletes what was written after a checkpoint, artifacts among it; see ``RunRewriter.roll_back``."""
+        super().roll_back(rounds, evaluations, clones, lanes)
+        self.artifacts.roll_back({row.trial: evaluations.get(row.wave) for row in self.trials()})
 
     @classmethod
     def open(cls, directory: Path) -> "Store":
@@ -272,17 +281,22 @@ class Store(RunRewriter):
         self._db.execute("INSERT INTO finished VALUES (?)", (seconds,))
 
 
-def _copy(directory: Path | None, states: States, compilations: Mapping[int, float], ends: Iterable[float]) -> Store:
-    """Returns a pickled store of a result: its final states, without the trials and curves that the result has itself.
+def _copy(
+    directory: Path | None,
+    kept: tuple[States, Artifacts],
+    compilations: Mapping[int, float],
+    ends: Iterable[float],
+) -> Store:
+    """Returns a pickled store of a result: its arrays, without the trials and curves that the result has itself.
 
     Args:
       directory: the run directory, which need not be there.
-      states: the final states.
+      kept: the final states, and the artifacts.
       compilations: group to the seconds that compiling it took.
       ends: how long the run took, each time that it was finished.
     """
     store = Store.following(directory, None)
-    store.states = states
+    store.states, store.artifacts = kept
     for group, seconds in compilations.items():
         store.add_compilation(group, seconds)
     for seconds in ends:

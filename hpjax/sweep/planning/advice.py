@@ -8,7 +8,9 @@ import jax.numpy as jnp
 
 from hpjax.core.arrays import ceil_div
 from hpjax.core.format import count, duration
+from hpjax.core.program import Program
 from hpjax.core.space import point_key
+from hpjax.engine.artifacts import failure_of, trace_artifacts
 from hpjax.engine.machine import cores
 from hpjax.engine.probe import DERIVED
 from hpjax.schedulers import Scheduler
@@ -76,6 +78,8 @@ def hints(
             "arrays of the state are bfloat16, in which Adam's b2=0.999 becomes 1 and small updates vanish. Compute in "
             "bfloat16 with dtype, and keep param_dtype float32."
         )
+    if spec.program.artifacts is not None:
+        yield from _hints_of_artifacts(spec.program, found)
     if devices[0].platform == "cpu" and any(given.lapack for given in shapes):
         yield (
             "the program decomposes matrices (qr, svd, ...), and several of these at once can wait for each other "
@@ -87,6 +91,17 @@ def hints(
             f"{cores()} cores, but {len(devices)} CPU device{'s' * (len(devices) > 1)}. One device a core is faster "
             "for small models: call hpx.setup() before the first use of JAX."
         )
+
+
+def _hints_of_artifacts(program: Program, found: Grouping) -> Iterator[str]:
+    """Says of the first group whose artifacts cannot be traced that there will be none, and why."""
+    for g, shapes in zip(found.groups, found.shapes, strict=True):
+        h = found.tracer._replace(folds=None).hparams(found.points[g.trials[0]], found.traced)
+        try:
+            trace_artifacts(program, shapes, found.tracer.valid, h, found.tracer.folds or 1)
+        except Exception as error:  # whatever the user's function raises
+            yield f"{failure_of(program.artifacts, error)}. Trials of group {g.number} will have no artifacts."
+            return
 
 
 def _hints_of_decisions(scheduler: Scheduler, found: Grouping) -> Iterator[str]:

@@ -84,6 +84,7 @@ def _first(spec: SweepSpec) -> Plan:
         allowed = f"is for one host, and there are {jax.process_count()}"
         raise InputError("Sweep.spread", spec.spread, allowed, 'Write spread="shard_map".')
     rounds = _rounds(spec)
+    spec.artifacts.check(sum(rounds))
     points = _asked(spec.sampler, spec.space, [], rounds[0], spec.seed)
     with reading() as read_by_length:
         lengths = lengths_of(spec.program, spec.folds, points)

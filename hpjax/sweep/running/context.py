@@ -12,6 +12,7 @@ from hpjax.engine.state_tree import names_of
 from hpjax.results.store.run_store import Store
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.programs import GroupPrograms
+from hpjax.sweep.running.artifacts import ArtifactMaker
 from hpjax.sweep.running.scores import Scores
 from hpjax.sweep.spec import SweepSpec
 
@@ -28,6 +29,7 @@ class RunContext:
       scores: the scores of all trials.
       points: trial id to the hyperparameters that the trial has now.
       compiled: the numbers of the groups whose compilation is recorded.
+      artifacts: makes the artifacts of trials at evaluations.
       streams: closes the prefetchers that draw from the data stream, at the end of the run.
       may_run_ahead: returns whether a segment may be dispatched before the one before it is read.
     """
@@ -37,6 +39,7 @@ class RunContext:
     store: Store
     programs: GroupPrograms
     scores: Scores
+    artifacts: ArtifactMaker
     points: dict[int, Point] = field(default_factory=dict)
     compiled: set[int] = field(default_factory=set)
     streams: ExitStack = field(default_factory=ExitStack)
@@ -47,7 +50,8 @@ class RunContext:
         """Returns the context of a run that begins, and puts the data of the sweep on its devices."""
         store.states.share([(names_of(path), np.asarray(x)) for path, x in tree_leaves_with_path(spec.program.shared)])
         scores = Scores.none(plan.trials, plan.replicates, racing=spec.scheduler is not None)
-        return cls(spec, plan, store, GroupPrograms.of(spec), scores)
+        programs = GroupPrograms.of(spec)
+        return cls(spec, plan, store, programs, scores, ArtifactMaker(programs, store.artifacts))
 
     @property
     def best(self) -> tuple[int, float] | None:

@@ -79,6 +79,7 @@ def tried_again(context: RunContext, waves: Sequence[WaveState], failed: Collect
     context.scores = context.scores.without(trials)
     with context.store.transaction():
         context.store.forget(failed, trials)
+    context.store.artifacts.forget(trials)
     return tuple(wave.begun()._replace(evaluations=0) if wave.number in failed else wave for wave in waves)
 
 

@@ -304,6 +304,7 @@ class _Run:
             # The checkpoint is written before the database forgets: one that is ahead of its checkpoint is rolled back,
             # but one that lacks what its checkpoint was made of is damaged.
             self._record.save(self._state, wait=True)
+        self._store.artifacts.forget(trials)  # only now: what the checkpoint before had would not come back
         self._record.amend(str(context.plan))
         own = next(wave for wave in again if wave.group.number == group)
         return WidthHalved(lost=lost, **own.shared)
@@ -311,6 +312,7 @@ class _Run:
     def _state(self) -> RunState:
         """Returns all that the run needs to go on from here."""
         self._store.sync()
+        self._context.artifacts.make()  # a run that is resumed does not make them again
         plan = self._context.plan
         status, lane_step = statuses_of(self._store.lanes(), plan.trials, plan.replicates)
         return RunState(

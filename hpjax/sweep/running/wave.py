@@ -17,6 +17,7 @@ from hpjax.engine.tracing import kinds_of, stack_hparams
 from hpjax.results.store.rows import Change, Status
 from hpjax.schedulers import Clone
 from hpjax.sweep.planning.plan import Group, next_stop
+from hpjax.sweep.running.cloning import sources_of
 from hpjax.sweep.running.context import RunContext
 from hpjax.sweep.running.events import CompileFinished, CompileStarted, Event, SegmentFinished, WaveFields
 from hpjax.sweep.running.outcome import DispatchedSegment, Outcome
@@ -162,6 +163,7 @@ class Wave:
         """Records the final states, once all lanes ended and none of them can run again."""
         if self._lanes is None:  # recorded already
             return
+        self._context.artifacts.make()
         names = self._plan.shapes[self.group.number].names
         leaves = list(zip(names, map(np.asarray, self._lanes.snapshot().state), strict=True))
         ids = np.stack([self._table.trial, self._table.replicate], axis=1)
@@ -174,6 +176,7 @@ class Wave:
         if self._blocks is not None:
             self._blocks.close()
         self._lanes, self._blocks, self._in_flight = None, None, []
+        self._context.artifacts.drop(self.group.number)
 
     def fail(self) -> dict[tuple[int, int], int]:
         """Gives up its lanes, which are at their beginning again; returns trial and replicate to the steps taken."""
@@ -214,18 +217,8 @@ class Wave:
         if not own:
             return []
         assert self._lanes is not None
-        ids, taken = self._ids(), self._state.taken.copy()
-        lane_of = {id: lane for lane, id in enumerate(ids)}
-        sources: dict[int, Any] = {}
-        for lane, (trial, replicate) in enumerate(ids):
-            if trial not in own:
-                continue
-            source = own[trial].source
-            if (source, replicate) in lane_of:
-                sources[lane] = lane_of[source, replicate]
-                taken[lane] = self._state.taken[sources[lane]]  # not taken[...]: the source may be a clone itself
-            else:
-                sources[lane], taken[lane] = from_others[source][replicate]
+        ids = self._ids()
+        sources, taken = sources_of(ids, self._state.taken, own, from_others)
         points = [own[int(self._table.trial[lane])].point for lane in sources]
         again = [lane for lane in sources if not self.live[lane]]
         names = points[0].keys() - self.group.static.keys()
@@ -311,12 +304,15 @@ class Wave:
         table, context, before = self._table, self._context, self._state
         if not self._in_flight:
             self._dispatch(lanes)
+        context.artifacts.make()  # those of the evaluation before, while the devices compute
         last = int(table.budget[lanes.live].max())
         more = self._in_flight[-1].stop < (last if until is None else min(last, until))
-        # With the next segment on its way the devices need not wait for the host. Three things can intervene: a data
+        # With the next segment on its way the devices need not wait for the host. Four things can intervene: a data
         # stream, which draws its next block while the devices compute; lanes that are about to move together, to places
-        # that depend on the results of all segments before; and a checkpoint, for which nothing may be in flight.
-        if more and self._blocks is None and not lanes.moves and context.may_run_ahead():
+        # that depend on the results of all segments before; a checkpoint, for which nothing may be in flight; and
+        # artifacts, which are of the lanes as they are at the evaluation, and of the best by its results.
+        wanted = self._in_flight[-1].evaluate and context.artifacts.wants(self.group.number, self.live_trials)
+        if more and not wanted and self._blocks is None and not lanes.moves and context.may_run_ahead():
             self._dispatch(lanes)
         segment, result = self._collect(lanes)
         # Two segments in flight compute one after the other: the second begins when the first was collected.
@@ -330,6 +326,8 @@ class Wave:
             if outcome.evaluated:
                 context.store.add_curves(self.number, before.evaluations, outcome.curves)
             context.store.add_changes(outcome.changes.values())
+        if outcome.evaluated:
+            context.artifacts.take(self.group.number, lanes, outcome, context.scores, before.evaluations)
         self._state = outcome.after(before, segment.stop, lanes.live)
         return SegmentFinished(
             step=segment.stop,
