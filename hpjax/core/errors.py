@@ -166,17 +166,23 @@ def _write(field: str, number: float) -> str:
 
 
 def annotate_errors(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps ``function`` so that an error it raises carries ``name`` as a note, unless it has a note already."""
+    """Wraps ``function`` so that an error it raises carries ``name`` as a note, unless a function within named it."""
 
     def named(*arguments: Any) -> Any:
         try:
             return function(*arguments)
         except Exception as error:
-            if not getattr(error, "__notes__", []):
+            if name_of(error) is None:
                 error.add_note(name)
             raise
 
     return named
+
+
+def name_of(error: BaseException) -> str | None:
+    """Returns the name of the function that raised an error, as ``annotate_errors`` noted it, or None."""
+    # JAX notes of its own what it leaves out of the traceback, below a line.
+    return next((note for note in getattr(error, "__notes__", []) if not note.startswith("---")), None)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

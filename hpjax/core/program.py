@@ -5,11 +5,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from hpjax.core.errors import InputError, annotate_errors, check_int
 from hpjax.core.hparams import Hparams
+from hpjax.core.numeric import check_numbers
 from hpjax.core.recordable import is_name
 
 State = Any
@@ -49,17 +48,8 @@ class Data:
             raise InputError("Data.name", self.name, "must be printable text, for tables", 'Write name="digits".')
         for name in ("train", "valid", "test"):
             for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(self, name)):
-                keys = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-                words = isinstance(leaf, str | bytes) or (isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSUMm")
-                if keys or words:
-                    raise InputError(
-                        f"Data.{name}{jax.tree_util.keystr(path)}",
-                        leaf if isinstance(leaf, str) else type(leaf).__name__,
-                        "must be an array of numbers",
-                        "Write jax.random.key_data(keys)."
-                        if keys
-                        else "Encode it: np.unique(values, return_inverse=True)[1].",
-                    )
+                if not hasattr(leaf, "factory"):  # a stream, which checks its batches as they come
+                    check_numbers(f"Data.{name}{jax.tree_util.keystr(path)}", leaf)
 
 
 def whole_split(key: jax.Array, step: jax.Array, train: Arrays, h: Hparams) -> Batch:

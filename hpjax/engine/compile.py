@@ -118,6 +118,32 @@ def _compile_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(COMPILE_THREADS, "hpjax compiles")
 
 
+def lower(
+    config: SegmentConfig, h: Hparams, train: Arrays, valid: Arrays, mesh: jax.sharding.Mesh, chunks: int
+) -> tuple[Any, list[Any], Lane]:
+    """Traces the segment of a group as it is compiled for its devices.
+
+    Args:
+      config, h, train, valid, mesh, chunks: as for ``compiling``.
+
+    Returns:
+      What ``compile`` can be called of; the large arrays that the program closes over; and the shapes of the lanes.
+
+    Raises:
+      Exception: what the user's functions raise while they are traced, and JAX of what lanes cannot share.
+    """
+    grid = (mesh.devices.size, chunks, config.width)
+    lanes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*grid, *x.shape), x.dtype), lane_shapes(config.shapes))
+    integer, flag = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.bool_)
+    split, whole = sharding.SPLIT, sharding.WHOLE
+    per_lane, shared = (lanes, _input_structs(h, grid)), (integer, flag, integer, (train, valid))
+    with lowering(config.lowered):
+        own, constants = _hoisted(config, per_lane, shared)
+        function = sharding.per_device(own, mesh, (split, split, whole, whole, whole, whole, whole), config.spread)
+        given = *sharding.structs(per_lane, mesh, split), *sharding.structs((*shared, constants), mesh, whole)
+        return function.lower(*given), constants, lanes
+
+
 def compiling(
     config: SegmentConfig, h: Hparams, train: Arrays, valid: Arrays, mesh: jax.sharding.Mesh, chunks: int
 ) -> Future[Compiled]:
@@ -146,19 +172,10 @@ def compiling(
     known = _compiled.setdefault(config.program, {})
     if key in known and not (known[key].done() and known[key].exception()):
         return known[key]
-    grid = (mesh.devices.size, chunks, config.width)
-    lanes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*grid, *x.shape), x.dtype), lane_shapes(config.shapes))
-    integer, flag = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.bool_)
-    split, whole = sharding.SPLIT, sharding.WHOLE
-    per_lane, shared = (lanes, _input_structs(h, grid)), (integer, flag, integer, (train, valid))
     # Traced in this thread, because the user's settings of JAX may be local to it.
     try:
-        with lowering(config.lowered):
-            own, constants = _hoisted(config, per_lane, shared)
-            constants = sharding.put(constants, mesh, whole)
-            function = sharding.per_device(own, mesh, (split, split, whole, whole, whole, whole, whole), config.spread)
-            given = *sharding.structs(per_lane, mesh, split), *sharding.structs((*shared, constants), mesh, whole)
-            traced = function.lower(*given)
+        traced, constants, lanes = lower(config, h, train, valid, mesh, chunks)
+        constants = sharding.put(constants, mesh, sharding.WHOLE)
     except Exception as error:
         failed: Future[Compiled] = Future()
         failed.set_exception(error)

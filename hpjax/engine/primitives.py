@@ -1,8 +1,23 @@
-"""The primitives of a jaxpr, by name."""
+"""The primitives of a jaxpr, by name, and whether lanes can share a program that consists of them.
+
+It goes by the primitives that ``jax.extend.core.primitives``, ``jax.lax`` and ``jax.lax.linalg`` list, as they are in
+jax 0.10.2 (the oldest that hpjax takes) to 0.12. Fallback: a program with a primitive that no longer is among them is
+traced once more when it is planned.
+"""
 
 from collections.abc import Iterator
+from functools import cache
 
+import jax
+from jax import lax
 from jax.extend import core
+from jax.extend.core import primitives
+
+# Listed ones that may fail once lanes share a program, or where the mesh of the lanes is current.
+_DEPENDENT = {
+    *("all_gather", "all_to_all", "axis_index", "pmax", "pmin", "ppermute", "psum", "ragged_all_to_all"),
+    *("sharding_constraint", "rng_uniform", "create_token", "after_all", "custom_lin"),
+}
 
 
 def primitive_names(jaxpr: core.Jaxpr) -> frozenset[str]:
@@ -13,6 +28,25 @@ def primitive_names(jaxpr: core.Jaxpr) -> frozenset[str]:
       ['add', 'jit', 'sin']
     """
     return frozenset(_names(jaxpr))
+
+
+def uncertain(closed: core.ClosedJaxpr) -> tuple[str, ...]:
+    """Returns what in a traced program may fail for many lanes on several devices, by name; none is the rule.
+
+    That is all but arithmetic of JAX's own on arrays of one device: callbacks, side effects, operations that name
+    devices, and those of other libraries.
+    """
+    several = any(isinstance(c, jax.Array) and len(c.sharding.device_set) > 1 for c in closed.consts)
+    effects = ["side effects"] * bool(closed.effects) + ["arrays on several devices"] * several
+    return (*sorted(primitive_names(closed.jaxpr) - _certain()), *effects)
+
+
+@cache
+def _certain() -> frozenset[str]:
+    """Returns the primitives that neither other lanes nor the devices matter to."""
+    listed = [value for module in (primitives, lax, lax.linalg) for value in vars(module).values()]
+    names = {value.name for value in listed if isinstance(value, core.Primitive)}
+    return frozenset((names | {"random_wrap", "random_unwrap"}) - _DEPENDENT)
 
 
 def _names(jaxpr: core.Jaxpr) -> Iterator[str]:

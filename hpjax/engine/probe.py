@@ -1,6 +1,7 @@
 """Abstract tracing of a program: finds out its shapes, or why it cannot train. Nothing is compiled or computed."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -17,14 +18,17 @@ from hpjax.core.recordable import is_name
 from hpjax.core.remarks import collecting_remarks
 from hpjax.engine.constants import large_constants
 from hpjax.engine.flops import mark, parts
-from hpjax.engine.lane import reported_metrics, settled
+from hpjax.engine.lane import rebuilt_state, reported_metrics, settled
 from hpjax.engine.lowering import has_windows
-from hpjax.engine.primitives import primitive_names
-from hpjax.engine.shapes import ProgramShapes, is_key
-from hpjax.engine.state_tree import StateTree, arrays_of, difference, split_state
+from hpjax.engine.primitives import primitive_names, uncertain
+from hpjax.engine.shapes import ProgramShapes, is_key, unwrap_keys
+from hpjax.engine.state_tree import StateTree, arrays_of, difference, is_same, split_state
 
 # The structure of a state, and its arrays.
 Parts = tuple[StateTree, Sequence[jax.Array]]
+
+# Dtypes of less than a byte.
+BELOW_BYTES = {"int2", "uint2", "int4", "uint4", "float4_e2m1fn"}
 
 # In place of a hyperparameter's name, for a checked value that is computed from hyperparameters.
 DERIVED = ""
@@ -51,6 +55,7 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
     read: set[str] = set()
     checks: list[tuple[str, Check]] = []
     remarks: list[str] = []
+    parameters_of = annotate_errors("Program.parameters", program.parameters)
 
     def watched(h: Hparams, train: Arrays, valid: Arrays) -> Any:
         with reading() as names, collecting() as found_checks, collecting_remarks() as found_remarks:
@@ -63,9 +68,10 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
             # A value that the program computes from hyperparameters has no name. The plan then knows only that there is
             # something to check, and computes the values of all trials.
             checks.extend((name, check) for name in mine or [DERIVED] if isinstance(check.value, jax.core.Tracer))
-        return life.state, life.train, life.valid, arrays_of(program.parameters(life.tree.fill(life.state)))
+        return life.state, life.train, life.valid, arrays_of(parameters_of(life.tree.fill(life.state)))
 
     traced, found = jax.make_jaxpr(watched, return_shape=True)(h, train, valid)
+    _check_constants(traced.consts)
     state, train_metrics, valid_metrics, parameters = found
     tree, generators = structure[-1]
     used = {id(v) for equation in traced.jaxpr.eqns for v in equation.invars} | {id(v) for v in traced.jaxpr.outvars}
@@ -78,7 +84,7 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
         state=state,
         names=tree.names(),
         keys=generators,
-        tree=tree if tree.plain or tree == _tree_of_another_trace(program, h) else None,
+        tree=tree if tree.plain or is_same(tree, _tree_of_another_trace(program, h)) else None,
         train=tuple(sorted(train_metrics)),
         valid=tuple(sorted(valid_metrics)),
         parameters=count,
@@ -88,12 +94,31 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
         checks=tuple(dict.fromkeys((name, check._replace(value=None)) for name, check in checks)),
         lapack=not primitive_names(traced.jaxpr).isdisjoint(DECOMPOSITIONS),
         windows=has_windows(traced),
+        uncertain=uncertain(traced),
         step=step,
         evaluation=evaluation,
         constant_bytes=sum(c.size * c.dtype.itemsize for c in large_constants(traced)),
         remarks=tuple(remarks),
         fingerprint=digest(without_addresses(str(traced.jaxpr))),
     )
+
+
+def _check_constants(constants: Sequence[Any]) -> None:
+    """Raises ``ProgramError`` if a program uses an array that an earlier call of its functions computed and kept."""
+    for constant in constants:
+        if isinstance(constant, jax.core.Tracer):
+            raise ProgramError(
+                f"the program uses an array, {constant.dtype}{list(constant.shape)}, that an earlier call of its "
+                "functions computed while it was traced, and kept: in a list, an attribute or a functools.cache. "
+                "Compute it in each call, or with NumPy."
+            )
+
+
+def annotated(program: Program) -> Program:
+    """Returns a program whose errors name the function that raised them: ``Program.step``."""
+    names = ["init", "batch", "step", "evaluate", "react", *(["finish"] if program.finishes else [])]
+    named: dict[str, Any] = {name: annotate_errors(f"Program.{name}", getattr(program, name)) for name in names}
+    return replace(program, **named)
 
 
 class Lifecycle(NamedTuple):
@@ -124,17 +149,18 @@ def trace_lifecycle(program: Program, h: Hparams, train: Arrays, valid: Arrays) 
       ProgramError: as for ``trace_program``.
       Exception: whatever the user's functions raise.
     """
-    key = lane_key(0, 0)
-    initial = annotate_errors("Program.init", program.init)(key, h)
+    key, own_step, program = lane_key(0, 0), program.step, annotated(program)
+    initial = program.init(key, h)
     arrays, tree = split_state(initial)
+    _check_arrays(tree, arrays)
     if any("rbg" in str(_generator(leaf)) for leaf in arrays):
         raise ProgramError(
             "the state holds an rbg key, and under vmap its numbers would depend on the neighbours. "
             'Write jax.random.key(seed, impl="threefry2x32").'
         )
     mark()
-    batch = annotate_errors("Program.batch", program.batch)(key, jnp.int32(0), train, h)
-    step = annotate_errors(f"Program.step{_numbers_as_arrays(initial)}", program.step)
+    batch = program.batch(key, jnp.int32(0), train, h)
+    step = annotate_errors(f"Program.step{_numbers_as_arrays(initial)}", own_step)
 
     def stepped(arrays: Sequence[Any]) -> tuple[StateTree, tuple[jax.Array, ...], Any]:
         after = step(key, tree.fill(arrays), batch, h)
@@ -150,13 +176,47 @@ def trace_lifecycle(program: Program, h: Hparams, train: Arrays, valid: Arrays) 
     _same_type("step", (tree, first), (structure, moved))
     mark()
     state = tree.fill(moved)
-    train_metrics = _scalars("step", metrics)
-    valid_metrics = _scalars("evaluate", annotate_errors("Program.evaluate", program.evaluate)(key, state, valid, h))
-    reaction = annotate_errors("Program.react", program.react)(state, reported_metrics(train_metrics, valid_metrics), h)
+    train_metrics = scalars("step", metrics)
+    valid_metrics = scalars("evaluate", program.evaluate(key, state, valid, h))
+    reaction = program.react(state, reported_metrics(train_metrics, valid_metrics), h)
     reacted, done = _reacted((tree, moved), reaction)
-    finished, structure = split_state(annotate_errors("Program.finish", program.finish)(tree.fill(reacted), h))
+    finished, structure = split_state(program.finish(tree.fill(reacted), h))
     _same_type("finish", (tree, moved), (structure, finished))
     return Lifecycle(first, tree, train_metrics, valid_metrics, done, finished)
+
+
+def trace_test(program: Program, shapes: ProgramShapes, h: Hparams, split: Arrays) -> None:
+    """Traces what measures a trained state on the test split.
+
+    Args:
+      program: the program.
+      shapes: what tracing found out about it.
+      h: its hyperparameters; traced ones are ``ShapeDtypeStruct``s, ().
+      split: the test split, as ``ShapeDtypeStruct``s.
+
+    Raises:
+      ProgramError: a metric is no scalar.
+      Exception: whatever the user's function raises.
+    """
+    key, measure = lane_key(0, 0), annotate_errors("Program.test", program.test or program.evaluate)
+
+    def tested(arrays: Sequence[Any], h: Hparams, split: Arrays) -> Any:
+        return scalars("test", measure(key, rebuilt_state(program, shapes, key, h, arrays), split, h))
+
+    jax.eval_shape(tested, unwrap_keys(shapes.state), h, split)
+
+
+def _check_arrays(tree: StateTree, arrays: Sequence[Any]) -> None:
+    """Raises ``ProgramError`` if the state has a leaf that is no array but the shape of one, or of parts of bytes."""
+    for path, array in zip(tree.array_paths(), arrays, strict=True):
+        where = f"state{jax.tree_util.keystr(path)} of Program.init"
+        if isinstance(array, jax.ShapeDtypeStruct):
+            raise ProgramError(f"{where} is a ShapeDtypeStruct, the shape of an array. Write jnp.zeros(shape, dtype).")
+        if not is_key(array) and jnp.dtype(array.dtype).name in BELOW_BYTES:
+            raise ProgramError(
+                f"{where} is {array.dtype}, of which several share a byte, and no such array moves between devices "
+                "and files. Keep it as int8, and cast it with .astype in step."
+            )
 
 
 def _numbers_as_arrays(state: Any) -> str:
@@ -235,9 +295,9 @@ def _same_type(where: str, before: Parts, after: Parts) -> None:
             )
 
 
-def _scalars(where: str, metrics: Metrics) -> dict[str, jax.Array]:
+def scalars(where: str, metrics: Metrics) -> dict[str, jax.Array]:
     """Returns metrics as arrays, (). Raises unless they are a dict of names and scalar numbers."""
-    if not isinstance(metrics, dict):
+    if not isinstance(metrics, Mapping):
         raise ProgramError(
             f"Program.{where} must give its metrics as a dict of scalars, got {type(metrics).__name__}. "
             'Write {"loss": loss}, or {} for none.'
@@ -257,10 +317,10 @@ def _scalars(where: str, metrics: Metrics) -> dict[str, jax.Array]:
                 f"metric {name!r} of Program.{where} must be a number, got {type(value).__name__}. "
                 "Return a number, or leave it out of the dict."
             )
-        array = jnp.asarray(value)
+        array = annotate_errors(f"metric {name!r} of Program.{where}", jnp.asarray)(value)
         kinds = (jnp.floating, jnp.integer, jnp.bool_)
         if array.shape != () or not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
             found = f"{array.dtype}{list(array.shape)}"
-            remedy = "Reduce it with .mean()." if array.shape else "Take its real part with .real."
+            remedy = "Reduce it with .mean()." if array.shape else "Return a number, such as its real part with .real."
             raise ProgramError(f"metric {name!r} of Program.{where} must be a scalar number, got {found}. {remedy}")
     return {name: jnp.asarray(value) for name, value in metrics.items()}

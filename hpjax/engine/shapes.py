@@ -46,6 +46,7 @@ class ProgramShapes(NamedTuple):
       windows: whether it has convolutions or pooling, for which ``conv_kernels`` has other kernels.
       checks: pairs of a traced hyperparameter's name and a condition on its values, from the code that uses it.
       step, evaluation: how much these compute.
+      uncertain: what in it may fail for many lanes on several devices, by name; the plan then has to try.
       constant_bytes: bytes of the large arrays that it closes over, which all lanes share.
       remarks: what code noticed while it was traced, for the hints of the plan.
       fingerprint: a digest of the traced program; programs with equal ones run equally fast.
@@ -62,6 +63,7 @@ class ProgramShapes(NamedTuple):
     checks: tuple[tuple[str, Check], ...]
     lapack: bool
     windows: bool
+    uncertain: tuple[str, ...]
     step: Work
     evaluation: Work
     constant_bytes: int

@@ -114,6 +114,14 @@ def filled_like(like: State, found: Sequence[tuple[KeyPath, Any]]) -> State:
     return tree.fill(arrays)
 
 
+def is_same(before: StateTree, after: StateTree | None) -> bool:
+    """Returns whether two structures are certainly equal: static parts may not say, as arrays among them."""
+    try:
+        return bool(before == after)
+    except Exception:  # whatever the equality of a static part raises
+        return False
+
+
 def difference(before: StateTree, after: StateTree) -> str | None:
     """Returns what differs between two structures, as the end of a sentence, or None.
 
@@ -125,7 +133,7 @@ def difference(before: StateTree, after: StateTree) -> str | None:
     for path, old, new in zip(before.paths, before.leaves, after.leaves, strict=True):
         if not _alike(old, new):
             return f"in state{jax.tree_util.keystr(path)}, which is no array, from {old!r} to {new!r}"
-    return None if before.tree == after.tree or _alike_trees(before.tree, after.tree) else structures
+    return None if _alike_trees(before.tree, after.tree) else structures
 
 
 def names_of(path: Any) -> KeyPath:

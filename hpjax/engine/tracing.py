@@ -9,7 +9,7 @@ import numpy as np
 
 from hpjax.core import user_code
 from hpjax.core.domains import Kind, Selection
-from hpjax.core.errors import InputError, ProgramError, UnknownHyperparameterError
+from hpjax.core.errors import InputError, ProgramError, UnknownHyperparameterError, name_of
 from hpjax.core.hparams import Hparams, Selected, reading, with_fold
 from hpjax.core.program import Arrays, Program
 from hpjax.core.space import Point, Space
@@ -158,22 +158,22 @@ def resolve_traced(tracer: Tracer, space: Space, point: Point, verdicts: dict[st
     return None
 
 
-def with_user_lines(error: Exception, others: Point | None = None) -> Exception:
+def with_user_lines(error: Exception, others: Point | None = None, when: str = "") -> Exception:
     """Returns an error of ours unchanged, and any other as a ``ProgramError`` with the lines of the user's code.
 
     Args:
       error: what the user's code raised.
       others: the hyperparameters that are no numbers, which a ``TypeError`` may be about.
+      when: where it does not always fail, when it does, ending with a comma and a space.
     """
     if isinstance(error, InputError | ProgramError | UnknownHyperparameterError):
         return error
-    notes = getattr(error, "__notes__", [])
     where = "".join(f"\n  {line}" for line in user_code.user_lines(error))
     what = user_code.first_line(error)
     if others and isinstance(error, TypeError):
         given = ", ".join(f"Space.{name} = {value!r}" for name, value in others.items())
         what += f"\n  Is a number meant? These hyperparameters are none: {given}."
-    return ProgramError(f"{notes[0] if notes else 'the program'} fails:{where}\n  {what}")
+    return ProgramError(f"{when}{name_of(error) or 'the program'} fails:{where}\n  {what}")
 
 
 def _declared(space: Space, name: str, kind: Kind) -> Verdict:

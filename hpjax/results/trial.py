@@ -169,8 +169,9 @@ class Trial:
           x: array or pytree of arrays, each (examples, ...).
 
         Returns:
-          The program's outputs, (replicates, examples, ...); with cross-validation one model per fold. It compiles
-          once for each power of two of examples.
+          The program's outputs, (replicates, examples, ...); with cross-validation one model per fold. Outputs that
+          have no row an example, such as an auxiliary loss or a text, are None. It compiles once for each power of two
+          of examples.
 
         Raises:
           InputError: the inputs have no examples, or another shape than those of the training split.

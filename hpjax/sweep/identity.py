@@ -29,6 +29,7 @@ from hpjax.data.stream import Stream, first_batch_of
 from hpjax.engine.callbacks import kept_functions
 from hpjax.engine.probe import trace_lifecycle
 from hpjax.engine.settings import deciding_settings, xla_flags
+from hpjax.engine.shapes import unwrap_keys
 from hpjax.results.store.final_states import check_readable as check_states
 from hpjax.results.store.manifest import FORMAT, Devices, Manifest, SweepRecord, origin
 from hpjax.results.store.manifest import check_readable as check_manifest
@@ -199,7 +200,7 @@ def _kept_code(program: Program, text: str, jaxpr: Any) -> str:
 
 def _hash_array(hasher: Any, array: Any) -> None:
     """Adds the shape, the dtype and the bytes of an array to a hash of ``hashlib``."""
-    array = np.ascontiguousarray(array)
+    array = np.ascontiguousarray(unwrap_keys([array])[0] if isinstance(array, jax.Array) else array)
     hasher.update(f"{array.shape}{array.dtype}".encode())
     hasher.update(array.view(np.uint8).data if array.size else b"")
 

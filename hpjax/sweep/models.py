@@ -5,22 +5,24 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hpjax.core.arrays import Array
-from hpjax.core.errors import InputError, ProgramError, RunError
+from hpjax.core.errors import InputError, RunError, annotate_errors
 from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.core.program import Program
-from hpjax.core.recordable import is_name
 from hpjax.core.space import Point
 from hpjax.data.examples import Examples
 from hpjax.data.stream import first_batch_of
 from hpjax.engine.constants import jitted
 from hpjax.engine.lane import rebuilt_state
+from hpjax.engine.probe import scalars
 from hpjax.engine.settings import Setting, deciding_settings, undisturbed
-from hpjax.engine.shapes import ProgramShapes
-from hpjax.engine.tracing import kinds_of, lane_hparams
+from hpjax.engine.shapes import ProgramShapes, is_key
+from hpjax.engine.state_tree import is_array
+from hpjax.engine.tracing import kinds_of, lane_hparams, with_user_lines
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import how_to_set
 from hpjax.sweep.planning.plan import Plan
@@ -83,7 +85,7 @@ class TrainedModels:
 
         @jitted
         def evaluate(key: jax.Array, arrays: Sequence[Any], split: Any, h: Hparams) -> Any:
-            return measure(key, rebuilt_state(spec.program, shapes, key, h, arrays), split, h)
+            return scalars("test", measure(key, rebuilt_state(spec.program, shapes, key, h, arrays), split, h))
 
         found = []
         for replicate, arrays in enumerate(self._arrays(trial)):
@@ -92,10 +94,7 @@ class TrainedModels:
             # The key that the trial's next evaluation would have had.
             steps = int(self._result.lane_step[trial, replicate]) * plan.lengths[trial].microsteps
             found.append(evaluate(step_key(purpose_key(lane, "evaluate"), steps), arrays, split, h))
-        for name in found[0]:
-            if not is_name(name):
-                raise ProgramError(f"metrics of Program.test must have printable names, got {name!r}. Write 'loss'.")
-        return {f"test/{name}": float(np.mean([metrics[name] for metrics in found])) for name in found[0]}
+        return {f"test/{name}": float(np.mean([float(metrics[name]) for metrics in found])) for name in found[0]}
 
     def predictor(self, trial: int) -> Callable[[Any], Any]:
         """Returns a trial's final states as one function of inputs, as ``Predictor`` has it.
@@ -163,23 +162,25 @@ class Predictor:
     """
 
     def __init__(self, program: Program, shapes: ProgramShapes, h: Hparams, states: Sequence[Sequence[Array]]) -> None:
-        if (predict := program.predict) is None:
+        if program.predict is None:
             raise RunError(
                 "the program does not say how to predict. "
                 "Write hpx.Program(..., predict=lambda state, x, h: outputs), or use hpx.supervised(...)."
             )
-        self._states, self._h = states, h
+        self._states, self._h, predict = states, h, annotate_errors("Program.predict", program.predict)
         train = first_batch_of(program.splits[0])
         self._example = train.x if isinstance(train, Examples) else None
 
         @jitted
         def outputs(arrays: Sequence[Any], x: Any, h: Hparams) -> Any:
-            return predict(rebuilt_state(program, shapes, lane_key(0, 0), h, arrays), x, h)
+            rows = len(jax.tree.leaves(x)[0])
+            found = predict(rebuilt_state(program, shapes, lane_key(0, 0), h, arrays), x, h)
+            return jax.tree.map(lambda leaf: leaf if _has_rows(leaf, rows) else None, found)
 
         self._predict = outputs
 
     def __call__(self, x: Any) -> Any:
-        """Returns the outputs of every replicate, arrays (replicates, examples, ...).
+        """Returns the outputs of every replicate, arrays (replicates, examples, ...); None for other outputs.
 
         Args:
           x: array or pytree of arrays, each (examples, ...).
@@ -211,9 +212,17 @@ class Predictor:
         # Copies of the first row fill the block up to a power of two, so that few sizes compile.
         padded = [*rows, *[rows[0]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]
         some = jax.tree.map(lambda leaf: leaf[padded], x)
-        outputs = [self._predict(state, some, self._h) for state in self._states]
-        if any(leaf.shape[:1] != (len(padded),) for leaf in jax.tree.leaves(outputs)):
+        try:
+            outputs = [self._predict(state, some, self._h) for state in self._states]
+        except Exception as error:
+            raise with_user_lines(error) from None
+        if not jax.tree.leaves(outputs):
             shapes = [leaf.shape[1:] for leaf in jax.tree.leaves(x)]
-            allowed = "gives outputs that have no row an example"
+            allowed = "gives no output that has a row an example"
             raise InputError("predict.x", shapes, allowed, "Keep the examples' axis in Program.predict.")
         return jax.tree.map(lambda *each: np.stack([np.asarray(a)[: len(rows)] for a in each]), *outputs)
+
+
+def _has_rows(leaf: Any, rows: int) -> bool:
+    """Returns whether an output is an array of numbers with so many rows."""
+    return is_array(leaf) and jnp.shape(leaf)[:1] == (rows,) and not is_key(leaf)

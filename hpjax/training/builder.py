@@ -280,7 +280,7 @@ def _program(
     return Program(
         evaluate=training.evaluate,
         data=data,
-        test=training.measure,
+        test=None if training.stopping is None else training.measure,
         react=training.react,
         steps=steps,
         eval_every=eval_every,

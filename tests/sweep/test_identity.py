@@ -37,7 +37,7 @@ def scaled(factor, x):
 
 
 def pure(function):
-    return lambda x: jax.pure_callback(function, SCALAR, x)
+    return lambda x: jax.pure_callback(function, SCALAR, x, vmap_method="sequential")
 
 
 def ordered(function):
@@ -76,7 +76,7 @@ def vectorized(function):
     def same(x):
         return x
 
-    same.def_vmap(lambda size, batched, x: (function(x), True))
+    same.def_vmap(lambda size, batched, x: (jax.vmap(pure(function))(x), True))
     return same
 
 

@@ -9,6 +9,7 @@ import jax
 from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.program import Program, TrialLength
 from hpjax.core.space import Point
+from hpjax.engine.probe import trace_test
 from hpjax.engine.shapes import ProgramShapes
 from hpjax.engine.takeover import Takeover, trace_takeover
 from hpjax.engine.tracing import Tracer, Verdict, kinds_of, resolve_traced, shapes_of, with_user_lines
@@ -102,6 +103,37 @@ def grouped(
             # As records have them, so that functions of one name are told apart wherever a group is shown.
             groups = [replace(g, static=spec.space.recorded(g.static)) for g in groups]
             return Grouping(tracer, tuple(points), tuple(lengths), verdicts, tuple(groups), tuple(shapes))
+
+
+def check_test(spec: SweepSpec, found: Grouping, first: int) -> None:
+    """Traces what measures trained states on the test split, where this is other code, or has other shapes, than
+    evaluations.
+
+    Args:
+      spec: the sweep.
+      found: its groups.
+      first: the number of the first group that was not checked before.
+
+    Raises:
+      InputError, ProgramError: it fails, or gives something else than numbers.
+    """
+    program, data = spec.program, spec.program.data
+    if data is None or data.test is None:
+        return
+    split = shapes_of(data.test)
+    if program.test is None and _of_examples(split) == _of_examples(found.tracer.valid):
+        return
+    for g in found.groups[first:]:
+        h = found.tracer.hparams(found.points[g.trials[0]], found.traced)
+        try:
+            trace_test(program, found.shapes[g.number], h, split)
+        except Exception as error:
+            raise with_user_lines(error) from None
+
+
+def _of_examples(split: Any) -> Any:
+    """Returns the structure, the dtypes and the shapes of the examples of a split, whatever their number."""
+    return jax.tree.map(lambda x: (x.shape[1:], str(x.dtype)), split)
 
 
 def takeovers_of(spec: SweepSpec, found: Grouping, known: Sequence[Takeover] = ()) -> tuple[Takeover, ...]:

@@ -23,8 +23,9 @@ from hpjax.schedulers import Scheduler
 from hpjax.sweep.planning import cost, value_checks
 from hpjax.sweep.planning.advice import hints
 from hpjax.sweep.planning.arrange import arranged
-from hpjax.sweep.planning.grouping import Grouping, grouped, lengths_of, takeovers_of, tracer_of
+from hpjax.sweep.planning.grouping import Grouping, check_test, grouped, lengths_of, takeovers_of, tracer_of
 from hpjax.sweep.planning.plan import Plan
+from hpjax.sweep.planning.programs import check_groups
 from hpjax.sweep.spec import SweepSpec
 
 
@@ -96,6 +97,7 @@ def _first(spec: SweepSpec) -> Plan:
         raise InputError(
             "Sweep.folds", spec.folds, "needs a program that reads h.fold", "Leave folds out, or use hpx.supervised."
         )
+    check_test(spec, found, 0)
     unseen = _check_numbers(spec.objective, spec.splits, found, 0)
     _check_scheduler(spec.scheduler, rounds, found, 0)
     plan = Plan(
@@ -123,7 +125,9 @@ def _first(spec: SweepSpec) -> Plan:
         block=None if spec.stream is None else spec.stream.block,
         takeovers=takeovers_of(spec, found),
     )
-    return arranged(spec, plan)
+    plan = arranged(spec, plan)
+    check_groups(spec, plan, 0)
+    return plan
 
 
 def _next(spec: SweepSpec, plan: Plan, history: Sequence[Observation]) -> Plan:
@@ -137,6 +141,7 @@ def _next(spec: SweepSpec, plan: Plan, history: Sequence[Observation]) -> Plan:
         if verdict.traced is not before[name].traced and any(name in point for point in plan.points):
             allowed = f"was traced in earlier rounds, and cannot be now: {verdict.reason}"
             raise InputError(f"Space.{name}", new[0].get(name), allowed, "Write static=True for its domain.")
+    check_test(spec, found, len(plan.shapes))
     _check_numbers(spec.objective, spec.splits, found, first)
     _check_scheduler(spec.scheduler, plan.rounds, found, first)
     plan = replace(
@@ -148,7 +153,9 @@ def _next(spec: SweepSpec, plan: Plan, history: Sequence[Observation]) -> Plan:
         lengths=found.lengths,
         takeovers=takeovers_of(spec, found, plan.takeovers),
     )
-    return arranged(spec, plan)
+    known, plan = len(plan.arrangements), arranged(spec, plan)
+    check_groups(spec, plan, known)
+    return plan
 
 
 def _rounds(spec: SweepSpec) -> tuple[int, ...]:

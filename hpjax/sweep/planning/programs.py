@@ -11,11 +11,12 @@ from hpjax.core.arrays import Array, Ints
 from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.space import Point
 from hpjax.engine import sharding
-from hpjax.engine.compile import Compiled, compiling
+from hpjax.engine.compile import Compiled, compiling, lower
 from hpjax.engine.device_lanes import DeviceLanes, LaneTable
+from hpjax.engine.probe import annotated
 from hpjax.engine.segment import SegmentConfig
 from hpjax.engine.takeover import renewal
-from hpjax.engine.tracing import kinds_of, lane_hparams, shapes_of, stack_hparams
+from hpjax.engine.tracing import kinds_of, lane_hparams, shapes_of, stack_hparams, with_user_lines
 from hpjax.sweep.planning.plan import Group, Plan
 from hpjax.sweep.spec import SweepSpec
 
@@ -64,10 +65,8 @@ class GroupPrograms(NamedTuple):
           group: the number of the group.
           h: hyperparameters of its lanes, of which the shapes and dtypes count.
         """
-        train, valid = map(shapes_of, self.splits)
-        if self.spec.stream is not None:
-            train = self.spec.stream.shapes
-        return compiling(self.config(plan, group), h, train, valid, self.mesh, plan.arrangements[group].chunks)
+        chunks = plan.arrangements[group].chunks
+        return compiling(self.config(plan, group), h, *_split_shapes(self.spec), self.mesh, chunks)
 
     def lanes(self, plan: Plan, group: int, compiled: Compiled, table: LaneTable) -> DeviceLanes:
         """Returns the lanes of a table on the devices, before their first step."""
@@ -105,6 +104,37 @@ class GroupPrograms(NamedTuple):
         budget = np.array([plan.budgets[t] for t in trial], np.int32)
         h = stack_hparams(kinds_of(self.spec.space), own, own[0].keys() - group.static.keys())
         return LaneTable(trial, replicate, budget, h)
+
+
+def check_groups(spec: SweepSpec, plan: Plan, first: int) -> None:
+    """Traces the programs of groups for the devices where it is not certain that they work for many lanes on these.
+
+    Args:
+      spec: the sweep.
+      plan: the plan.
+      first: the number of the first group that was not checked before.
+
+    Raises:
+      InputError, ProgramError: lanes cannot share a program, or not on these devices.
+    """
+    programs = GroupPrograms(spec, sharding.mesh(sharding.devices(spec.devices)), (None, None))
+    for group in plan.groups[first:]:
+        if not (uncertain := plan.shapes[group.number].uncertain):
+            continue
+        config = programs.config(plan, group.number)
+        own = plan.points[group.trials[0]]
+        h = stack_hparams(kinds_of(spec.space), [own], own.keys() - group.static.keys())
+        chunks = plan.arrangements[group.number].chunks
+        try:
+            lower(config._replace(program=annotated(spec.program)), h, *_split_shapes(spec), programs.mesh, chunks)
+        except Exception as error:
+            raise with_user_lines(error, {}, f"for many lanes at once, with {', '.join(uncertain)}, ") from None
+
+
+def _split_shapes(spec: SweepSpec) -> tuple[Any, Any]:
+    """Returns the shapes of the splits as a segment takes them; of a stream, those of one block of batches."""
+    train, valid = map(shapes_of, spec.splits)
+    return train if spec.stream is None else spec.stream.shapes, valid
 
 
 def lane_ids(plan: Plan, trials: Collection[int]) -> tuple[Ints, Ints]:
