@@ -24,7 +24,7 @@ def from_arrays(
     y: Any,
     *,
     valid: float | Pair | Mapping[str, Pair] = 0.2,
-    test: float | Pair | Mapping[str, Pair] = 0.2,
+    test: float | Pair | Mapping[str, Pair] | None = 0.2,
     seed: int = 0,
     name: str = "arrays",
 ) -> Data:
@@ -39,8 +39,8 @@ def from_arrays(
       valid, test: for each split, the share of the examples that it takes, a number between 0 and 1; or its own pair
         (x, y), or several sets, a dict of name to pair: ``{"clean": (x, y), "shifted": (x, y)}``, whose metrics are
         ``valid/clean/loss`` and so on. Shares are drawn at random and disjoint; the remaining examples are the training
-        split, in the order of the drawing. Where both splits are given, the training split is ``x`` and ``y`` as they
-        are.
+        split, in the order of the drawing. Where no share is drawn, the training split is ``x`` and ``y`` as they are.
+        ``test=None`` makes no test split.
       seed: decides which example falls in which split, and nothing else.
       name: the name of the data in tables.
 
@@ -65,12 +65,16 @@ def from_arrays(
             splits[split] = own
             continue
         given = as_python(given)
+        if split == "test" and given is None:
+            splits[split] = None
+            continue
         if not isinstance(given, int | float) or not 0 < given < 1:
+            optional = split == "test"
             raise InputError(
                 f"from_arrays.{split}",
                 given,
-                "must be a share between 0 and 1, a pair (x, y), or a dict of name to pair",
-                f"Write {split}=0.2.",
+                "must be a share between 0 and 1, a pair (x, y), a dict of name to pair" + optional * ", or None",
+                f"Write {split}=0.2" + optional * ", or test=None for no test split" + ".",
             )
         taken, order = order[: round(given * count)], order[round(given * count) :]
         splits[split] = _rows(f"from_arrays.{split}", rest, taken)
@@ -159,7 +163,7 @@ def digits() -> Data:
 
 
 def from_npz(
-    path: str | Path, *, x: str = "x", y: str = "y", valid: float = 0.2, test: float = 0.2, seed: int = 0
+    path: str | Path, *, x: str = "x", y: str = "y", valid: float = 0.2, test: float | None = 0.2, seed: int = 0
 ) -> Data:
     """Returns data from a NumPy archive.
 
@@ -168,8 +172,8 @@ def from_npz(
     Args:
       path: the .npz file; it is read without unpickling.
       x, y: names of the arrays (examples, ...), or the part of their names before ``_train`` and ``_test``.
-      valid, test: the share of the examples that each split takes, a number between 0 and 1. ``test`` is not used
-        where the archive has a test part.
+      valid, test: the share of the examples that each split takes, a number between 0 and 1; ``test=None`` makes no
+        test split. ``test`` is not used where the archive has a test part.
       seed: decides which example falls in which split.
 
     Returns:
@@ -206,7 +210,7 @@ def from_npz(
     )
 
 
-def from_idx(folder: str | Path, *, valid: float = 0.2, test: float = 0.2, seed: int = 0) -> Data:
+def from_idx(folder: str | Path, *, valid: float = 0.2, test: float | None = 0.2, seed: int = 0) -> Data:
     """Returns data from a folder of idx files, the format of MNIST.
 
     The files are ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte`` and, for the test split, the same two with
@@ -217,8 +221,8 @@ def from_idx(folder: str | Path, *, valid: float = 0.2, test: float = 0.2, seed:
 
     Args:
       folder: the folder of the files.
-      valid, test: the share of the examples that each split takes, a number between 0 and 1. ``test`` is not used
-        where both pairs exist.
+      valid, test: the share of the examples that each split takes, a number between 0 and 1; ``test=None`` makes no
+        test split. ``test`` is not used where both pairs exist.
       seed: decides which example falls in which split.
 
     Returns:

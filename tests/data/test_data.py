@@ -87,6 +87,19 @@ def test_own_splits_are_taken_as_they_are():
     assert [len(s.y) for s in (data.train, data.valid, data.test)] == [10, 3, 4]
 
 
+def test_without_a_test_split(tmp_path):
+    x, y = np.arange(10.0), np.arange(10)
+    np.savez(tmp_path / "toy.npz", x=x, y=y)
+    for data in (
+        hpx.data.from_arrays(x, y, valid=0.3, test=None),
+        hpx.data.from_npz(tmp_path / "toy.npz", valid=0.3, test=None),
+    ):
+        assert [len(data.train.y), len(data.valid.y), data.test] == [7, 3, None]
+        assert sorted([*data.train.y, *data.valid.y]) == list(range(10))
+    with pytest.raises(hpx.InputError, match=r"test = 0:.*or None. Write test=0.2, or test=None for no test split"):
+        hpx.data.from_arrays(x, y, test=0)
+
+
 def test_digits():
     data = hpx.data.digits()
     assert [len(s.y) for s in (data.train, data.valid, data.test)] == [1257, 270, 270]
