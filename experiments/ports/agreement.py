@@ -7,6 +7,7 @@ loss of each evaluation. All that it draws it takes from ``lane``, so that it se
 import argparse
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,15 @@ import hpjax as hpx
 
 # A plain loop adds the same float32 numbers in another order; what differs by more does other mathematics.
 TOLERANCE = 1e-3
-STEP_KEY = jax.jit(hpx.keys.step_key)
-BATCH = jax.jit(hpx.data.batch_indices, static_argnums=(2, 3))
+
+
+@partial(jax.jit, static_argnames="purpose")
+def lane_key(seed, purpose, step=None):
+    key = hpx.keys.purpose_key(hpx.keys.lane_key(seed, replicate=0), purpose)
+    return key if step is None else hpx.keys.step_key(key, step)
+
+
+batch_indices = jax.jit(hpx.data.batch_indices, static_argnames=("examples", "batch_size"))
 
 
 @dataclass(frozen=True)
@@ -40,12 +48,12 @@ class Lane:
 
     def key(self, purpose, step=None):
         """The key of ``"init"``, or of ``"step"`` or ``"evaluate"`` at a step."""
-        key = hpx.keys.purpose_key(hpx.keys.lane_key(self.seed, 0), purpose)
-        return key if step is None else STEP_KEY(key, step)
+        return lane_key(self.seed, purpose, step)
 
     def batch(self, step, size):
         """The examples of a step."""
-        index = BATCH(self.key("batch"), step, len(jax.tree.leaves(self.data.train)[0]), size)
+        examples = len(jax.tree.leaves(self.data.train)[0])
+        index = batch_indices(self.key("batch"), step, examples=examples, batch_size=size)
         return jax.tree.map(lambda array: array[np.asarray(index)], self.data.train)
 
     def evaluates(self, step):
@@ -61,7 +69,7 @@ class Lane:
           tx: the optimizer.
           size: examples of a batch.
         """
-        state = TrainState.create(apply_fn=loss, params=params, tx=tx)
+        state = jax.jit(lambda params: TrainState.create(apply_fn=loss, params=params, tx=tx))(params)
         value = jax.jit(loss)
         train_step = jax.jit(lambda state, *batch: state.apply_gradients(grads=jax.grad(loss)(state.params, *batch)))
         for step in range(self.steps):
@@ -74,10 +82,10 @@ def main(sweep, alone, metric="valid/loss"):
     """Trains the sweep, and its first and last trial alone; fails where the two differ by more than rounding."""
     parser = argparse.ArgumentParser(description="Trains a port with hpjax and as a plain loop, and compares.")
     parser.add_argument("--out", type=Path, help="a folder for the run; by default it is kept in memory")
-    parser.add_argument("--smoke", action="store_true", help="four trials of 20 steps")
+    parser.add_argument("--smoke", action="store_true", help="two trials of 20 steps")
     given = parser.parse_args()
     if given.smoke:
-        sweep = replace(sweep, trials=min(sweep.trials, 4), program=shortened(sweep.program))
+        sweep = replace(sweep, trials=min(sweep.trials, 2), program=shortened(sweep.program))
     begun = time.perf_counter()
     result = sweep.run(None if given.out is None else given.out / "run", progress=False)
     print(f"hpjax: {len(result)} trials in {time.perf_counter() - begun:.1f} s; {result.best}")

@@ -31,7 +31,7 @@ def alone(h, lane):
     def mean_loss(params, batch, key):
         return loss(VAE().apply({"params": params}, batch.x, z_rng=jax.random.fold_in(key, 4)), None, batch.x).mean()
 
-    params = VAE().init(lane.key("init"), program.data.valid.x, z_rng=lane.key("init"))["params"]
+    params = jax.jit(VAE().init)(lane.key("init"), lane.data.valid.x, z_rng=lane.key("init"))["params"]
     return lane.losses(mean_loss, params, optax.adam(h.learning_rate), size=128)
 
 
