@@ -87,6 +87,27 @@ def test_plan_trains_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+ARTIFACTS = """
+import hpjax as hpx
+program = hpx.Program(
+    lambda key, h: 0.0, lambda key, w, batch, h: (w + h.rate, {}), lambda key, w, split, h: {"loss": (w - 1) ** 2},
+    steps=2, artifacts=lambda key, w, split, h: {"w": w})
+sweep = hpx.Sweep(program, hpx.Space(rate=hpx.LogUniform(0.01, 0.5)), trials=8)
+"""
+
+
+def test_artifacts_are_chosen(tmp_path):
+    (tmp_path / "sweep.py").write_text(ARTIFACTS, encoding="utf-8")
+    done = hpjax("run", tmp_path / "sweep.py", "--dir", tmp_path / "run", "--artifacts", "6,2", "--quiet")
+    assert done.exit_code == 0, done.output
+    result = hpx.load(tmp_path / "run")
+    assert [trial.id for trial in result if trial.artifacts] == [2, 6]
+    assert result[6].artifacts["w"] == [(2, np.float32(result[6].restore()))]
+    refused = hpjax("plan", tmp_path / "sweep.py", "--artifacts", "8")
+    assert refused.exit_code == 2
+    assert "Sweep.artifacts = [8]: must be ids of trials, which are 0 … 7" in refused.stderr
+
+
 def test_show(directory):
     done = hpjax("show", directory, "--top", 2, "--sort", "valid/accuracy")
     lines = done.stdout.splitlines()

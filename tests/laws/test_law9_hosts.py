@@ -49,8 +49,8 @@ class Hosts:
         return [process.returncode for process in self.processes], told
 
 
-def test_two_hosts_give_the_bits_of_one(tmp_path):
-    name = "population"
+@pytest.mark.parametrize("name", ["population", "artifacts"])
+def test_two_hosts_give_the_bits_of_one(tmp_path, name):
     codes, told = Hosts(name, tmp_path / "run").end()
     assert codes == [0, 0], told
     check(tmp_path / "run", name)

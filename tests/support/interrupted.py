@@ -28,6 +28,12 @@ def check(directory, name):
     assert np.array_equal(found.lane_step, expected.lane_step)
     for metric in ("step", *expected.metrics):
         assert same_bits(found.curves(metric), expected.curves(metric))
+    for one, other in zip(found, expected, strict=True):
+        assert one.artifacts.keys() == other.artifacts.keys()
+        for kept in one.artifacts:
+            a, b = one.artifacts[kept], other.artifacts[kept]
+            assert [step for step, _ in a] == [step for step, _ in b]
+            assert all(same_bits(x, y) for (_, x), (_, y) in zip(a, b, strict=True))
     for trial in np.flatnonzero(expected.statuses != "diverged").tolist():
         for replicate in range(expected.lane_status.shape[1]):
             a, b = (jax.tree.leaves(each[trial].restore(replicate)) for each in (found, expected))

@@ -3,6 +3,7 @@
 Where the environment names other processes it is one of several hosts, of two devices each.
 """
 
+import dataclasses
 import os
 import signal
 import sys
@@ -41,10 +42,12 @@ SIZES = hpx.Space(rate=hpx.LogUniform(1e-3, 3.0), size=hpx.Choice(1, 2, 3))
 PATIENCE = hpx.Space(rate=hpx.LogUniform(1e-3, 0.9), patience=hpx.Int(1, 4))
 POPULATION = hpx.Manual([{"rate": rate} for rate in (0.001, 0.01, 0.02, 0.03, 0.04, 500.0)])
 GROUPS, ALONE = program(lambda h: h.size), program()
+NOTED = dataclasses.replace(ALONE, artifacts=lambda key, state, split, h: {"w": state["w"], "rate": h.rate})
 SWEEPS = {
     "groups": hpx.Sweep(GROUPS, SIZES, trials=12, width=2),
     "halving": hpx.Sweep(GROUPS, SIZES, trials=12, width=2, scheduler=hpx.Halving(factor=2, min_steps=4)),
     "population": hpx.Sweep(ALONE, RATES, sampler=POPULATION, width=2, scheduler=hpx.PBT(every=4)),
+    "artifacts": hpx.Sweep(NOTED, RATES, sampler=POPULATION, width=2, scheduler=hpx.PBT(every=4), artifacts="best:2"),
     "early stopping": hpx.Sweep(program(patience=True), PATIENCE, trials=12, width=4, replicates=2),
     "rounds": hpx.Sweep(ALONE, RATES, trials=6, rounds=3, replicates=2, sampler=hpx.Bayes(initial=2), width=2),
 }

@@ -87,11 +87,16 @@ def test_a_group_that_runs_out_of_memory_begins_anew_at_half_its_width(name, sho
 
 
 def test_a_population_that_runs_out_of_memory_begins_anew(short, tmp_path):
-    narrow = at(2, "population").run(progress=False)
+    narrow = at(2, "artifacts").run(progress=False)
     short(size=3, width=2, after=7)  # after members took over states
-    found = at(WIDE, "population").run(tmp_path / "run", progress=False)
+    found = at(WIDE, "artifacts").run(tmp_path / "run", progress=False)
     assert found.lineage == narrow.lineage
     assert_bits(found, narrow, list(range(6)))
+    assert any(trial.artifacts for trial in narrow)
+    for one, other in zip(found, narrow, strict=True):  # those of the first beginning are gone
+        kept, expected = one.artifacts.get("w", []), other.artifacts.get("w", [])
+        assert [step for step, _ in kept] == [step for step, _ in expected]
+        assert all(same_bits(a, b) for (_, a), (_, b) in zip(kept, expected, strict=True))
 
 
 def test_memory_short_at_compile_time(monkeypatch):

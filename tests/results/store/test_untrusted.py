@@ -113,6 +113,8 @@ KNOWN = (
     "states/wave-0",
     "states/wave-0/lanes.npy",
     "states/wave-0/tree.json",
+    "artifacts",
+    "artifacts/trial-0",
     "checkpoints",
     "checkpoints/99",
 )
@@ -130,8 +132,8 @@ def attempts(world):
     yield str(caught.value)
 
 
-FOLDERS = ("states", "states/wave-0", "checkpoints", "checkpoints/99")
-FEW = [(os.symlink, "results.sqlite"), (os.link, "manifest.json"), (os.symlink, "states/wave-0")]
+FOLDERS = ("artifacts", "artifacts/trial-0", "states", "states/wave-0", "checkpoints", "checkpoints/99")
+FEW = [(os.symlink, name) for name in ("results.sqlite", "artifacts", "states/wave-0")] + [(os.link, "manifest.json")]
 LINKS = [(os.symlink, name) for name in KNOWN] + [(os.link, name) for name in KNOWN if name not in FOLDERS]
 
 
