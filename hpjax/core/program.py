@@ -31,7 +31,8 @@ class Data:
       name: the name of the data in tables and manifests.
 
     Raises:
-      InputError: a leaf is no array of numbers, or the name is no printable text.
+      InputError: a leaf is no array of numbers, or has integers of more bits than JAX keeps; or the name is no
+        printable text.
 
     Example:
       >>> Data(train=np.zeros((8, 3)), valid=np.zeros((2, 3)), name="toy").name

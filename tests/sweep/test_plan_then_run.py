@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import equinox as eqx
@@ -158,6 +159,7 @@ DATA = {
     "pytree": ({"a": X, "b": (Y, [X[:, 0]])}, {"a": X}, {"a": X}),
     "double": (X.astype(float), jnp.asarray(X, jnp.bfloat16), X.astype(np.float16)),
     "no test": (X, None),
+    "stream": hpx.data.stream(lambda: itertools.repeat({"a": X, "b": Y}), valid=X, test=X),
 }
 BATCHES = {
     "whole": {},
@@ -195,7 +197,7 @@ def program(parts, metrics=(), reaction="none", data="none", batch="whole"):
     def evaluate(key, s, split, h):
         return {"loss": (s["w"] - 1) ** 2, **{name: METRICS[name](s) for name in metrics}}
 
-    data = None if DATA[data] is None else hpx.Data(*DATA[data])
+    data = hpx.Data(*DATA[data]) if isinstance(DATA[data], tuple) else DATA[data]
     changes = REACTIONS[reaction] | BATCHES[batch]
     predict = lambda s, x, h: (jax.tree.leaves(x)[0] * s["w"].astype("float32"), s["w"], "text")
     return hpx.Program(init, step, evaluate, data, steps=STEPS, eval_every=2, predict=predict, **changes)
@@ -331,3 +333,9 @@ def test_a_prediction_has_none_for_outputs_without_a_row_an_example_and_names_wh
     failing = dataclasses.replace(made, predict=lambda s, x, h: s["nope"])
     with pytest.raises(hpx.ProgramError, match=r"Program.predict fails:(?s:.*)KeyError"):
         sweep_of(failing).run(progress=False).best.predict(X[:5])
+
+
+def test_an_error_within_a_jitted_function_names_the_function_of_the_program():
+    made = dataclasses.replace(program([]), step=jax.jit(lambda key, s, batch, h: (s, {"loss": s["nope"]})))
+    with pytest.raises(hpx.ProgramError, match=r"^Program.step, to which(?s:.*)KeyError: 'nope'"):
+        sweep_of(made).plan()
