@@ -17,8 +17,9 @@ from flax.training.train_state import TrainState
 
 import hpjax as hpx
 
-# A plain loop adds the same float32 numbers in another order; what differs by more does other mathematics.
-TOLERANCE = 1e-3
+# The largest relative difference of a loss in short runs. A plain loop adds the same float32 numbers in another order;
+# what differs by more does other mathematics. In long runs training itself makes such differences grow.
+TOLERANCE = 1e-4
 
 
 @partial(jax.jit, static_argnames="purpose")
@@ -79,7 +80,7 @@ class Lane:
 
 
 def main(sweep, alone, metric="valid/loss"):
-    """Trains the sweep, and its first and last trial alone; fails where the two differ by more than rounding."""
+    """Trains the sweep, and its first and last trial alone; says how far they are apart, which short runs check."""
     parser = argparse.ArgumentParser(description="Trains a port with hpjax and as a plain loop, and compares.")
     parser.add_argument("--out", type=Path, help="a folder for the run; by default it is kept in memory")
     parser.add_argument("--smoke", action="store_true", help="two trials of 20 steps")
@@ -90,17 +91,18 @@ def main(sweep, alone, metric="valid/loss"):
     result = sweep.run(None if given.out is None else given.out / "run", progress=False)
     print(f"hpjax: {len(result)} trials in {time.perf_counter() - begun:.1f} s; {result.best}")
     length = sweep.program.length(hpx.Hparams(result[0].hparams))
-    worst = 0.0
+    worst = np.zeros(1)
     for trial in (result[0], result[len(result) - 1]):
         begun = time.perf_counter()
         lane = Lane(sweep.seed, length.steps, length.eval_every, sweep.program.data)
         plain = np.array([float(loss) for loss in alone(hpx.Hparams(trial.hparams), lane)])
         seconds, ours = time.perf_counter() - begun, trial.curve(metric)[0, : len(plain)]
         print(f"trial {trial.id}: {metric} ends at {ours[-1]:.6f}, alone at {plain[-1]:.6f} in {seconds:.1f} s")
-        worst = max(worst, np.abs((ours - plain) / plain).max())
-    print(f"agreement: the largest relative difference of {metric}, over all evaluations of two trials, is {worst:.1e}")
-    if not worst <= TOLERANCE:
-        raise SystemExit(f"It must differ by at most {TOLERANCE}.")
+        worst = np.maximum(worst, np.abs((ours - plain) / plain))
+    shown = ", ".join(f"{gap:.1e} at step {step:.0f}" for gap, step in zip(worst, trial.curve("step")[0], strict=False))
+    print(f"agreement: the two differ by at most {shown}, relatively")
+    if given.smoke and not worst.max() <= TOLERANCE:
+        raise SystemExit(f"They must differ by at most {TOLERANCE}.")
 
 
 def shortened(program):

@@ -23,7 +23,7 @@ def batch(key, step, train, h):
 
 
 images = [2 * split.x.reshape(-1, 8, 8, 1) - 1 for split in (hpx.data.digits().train, hpx.data.digits().valid)]
-program = hpx.Program(init, step, evaluate, hpx.Data(*images, name="digits"), batch, steps=300, eval_every=100)
+program = hpx.Program(init, step, evaluate, hpx.Data(*images, name="digits"), batch, steps=300, eval_every=50)
 space = hpx.Space(generator_rate=hpx.LogUniform(1e-4, 1e-2), discriminator_rate=hpx.LogUniform(1e-4, 1e-2))
 sweep = hpx.Sweep(program, space, trials=8, objective=hpx.minimize("valid/energy"))
 

@@ -39,7 +39,8 @@ class Discriminator(nn.Module):
 def begin(key, *learning_rates):
     nets, examples = (Generator(), Discriminator()), (jnp.ones((1, LATENTS)), jnp.ones((1, 8, 8, 1)))
     adams = [optax.adam(rate, b1=0.5, b2=0.9) for rate in learning_rates]
-    variables = [net.init(key, example, training=False) for net, example in zip(nets, examples, strict=True)]
+    inits = [jax.jit(partial(net.init, training=False)) for net in nets]
+    variables = [init(key, example) for init, example in zip(inits, examples, strict=True)]
     return tuple(
         TrainState.create(apply_fn=n.apply, tx=tx, **v) for n, tx, v in zip(nets, adams, variables, strict=True)
     )
