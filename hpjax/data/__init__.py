@@ -2,7 +2,18 @@
 
 from hpjax.core.program import Data
 from hpjax.data.batches import batch_indices, pool
-from hpjax.data.examples import Examples
+from hpjax.data.examples import Examples, WeightedExamples
 from hpjax.data.loaders import digits, from_arrays, from_idx, from_npz, stream
 
-__all__ = ["Data", "Examples", "batch_indices", "digits", "from_arrays", "from_idx", "from_npz", "pool", "stream"]
+__all__ = [
+    "Data",
+    "Examples",
+    "WeightedExamples",
+    "batch_indices",
+    "digits",
+    "from_arrays",
+    "from_idx",
+    "from_npz",
+    "pool",
+    "stream",
+]

@@ -43,8 +43,9 @@ def check_poolable(data: Data) -> None:
     """Raises ``InputError`` if ``data.valid`` is several sets, or another pytree than ``data.train``."""
     if jax.tree.structure(data.train) != jax.tree.structure(data.valid):  # type: ignore[operator]
         found = list(data.valid) if isinstance(data.valid, Mapping) else type(data.valid).__name__
-        allowed = "must be one set like data.train, since folds are cut from both together"
-        raise InputError("data.valid", found, allowed, "Leave folds out, or give one validation set: valid=(x, y).")
+        allowed = f"must be one set like data.train, {type(data.train).__name__}: folds are cut from both together"
+        remedy = "Leave folds out, or give one validation set, with weights if train has them."
+        raise InputError("data.valid", found, allowed, remedy)
 
 
 class Fold(NamedTuple):

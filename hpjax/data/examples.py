@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError
 
 
@@ -25,6 +26,32 @@ class Examples(NamedTuple):
     x: Any
     y: Any
 
+    @property
+    def weights(self) -> None:
+        """None: the examples count alike."""
+        return None
+
+
+class WeightedExamples(NamedTuple):
+    """Inputs and targets, and what each example or token counts in means.
+
+    Attributes:
+      x, y: as of ``Examples``.
+      weights: float (examples,) or (examples, tokens, ...), finite and 0 or more.
+
+    Example:
+      >>> WeightedExamples(x=np.zeros((8, 3), np.float32), y=np.zeros(8, np.int32), weights=np.ones(8)).weights.shape
+      (8,)
+    """
+
+    x: Any
+    y: Any
+    weights: Any
+
+
+# A pair (x, y) without weights, and a triple (x, y, weights).
+AnyExamples = Examples | WeightedExamples
+
 
 def examples_in(split: Any) -> int:
     """Returns the number of examples in a split, a pytree of arrays (examples, ...)."""
@@ -37,30 +64,34 @@ def named_sets(split: Any) -> dict[str, Any]:
 
 
 def own_split(field: str, given: Any) -> Any:
-    """Returns ``Examples`` of a pair (x, y), a dict of them of a dict of such pairs, and anything else as it is.
+    """Returns the examples of a pair (x, y) or a triple (x, y, weights), a dict of them of a dict of such tuples.
+
+    Anything else is returned as it is.
 
     Raises:
       InputError: as for ``tidy_examples``.
     """
-    if isinstance(given, Mapping) and given and all(map(_is_pair, given.values())):
-        return {name: tidy_examples(f"{field}[{name!r}]", *pair) for name, pair in given.items()}
-    return tidy_examples(field, *given) if _is_pair(given) else given
+    if isinstance(given, Mapping) and given and all(map(_is_tuple, given.values())):
+        return {name: tidy_examples(f"{field}[{name!r}]", *each) for name, each in given.items()}
+    return tidy_examples(field, *given) if _is_tuple(given) else given
 
 
-def _is_pair(given: Any) -> bool:
-    return isinstance(given, Examples) or (type(given) in (tuple, list) and len(given) == 2)
+def _is_tuple(given: Any) -> bool:
+    return isinstance(given, AnyExamples) or (type(given) in (tuple, list) and len(given) in (2, 3))
 
 
-def tidy_examples(field: str, x: Any, y: Any, finite: bool = True) -> Examples:
-    """Returns inputs and targets as ``Examples`` of float32, int32 or uint8.
+def tidy_examples(field: str, x: Any, y: Any, weights: Any = None, *, finite: bool = True) -> AnyExamples:
+    """Returns inputs and targets as examples of float32, int32 or uint8, with float weights where these are given.
 
     Args:
       field: the name of the data in errors.
       x, y: inputs and targets, arrays (examples, ...) or pytrees of such arrays.
-      finite: whether a NaN or an infinity is an error.
+      weights: numbers, (examples,) or (examples, tokens, ...); None for ``Examples`` without weights.
+      finite: whether a NaN or an infinity is an error, and weights that are all 0.
 
     Raises:
-      InputError: lengths differ or are 0, or a value is not finite, no number, or too large for its dtype.
+      InputError: lengths differ or are 0; a value is not finite, no number, or too large for its dtype; or weights are
+        negative or all 0.
     """
     x, y = _tidy_tree(f"{field} x", x, finite), _tidy_tree(f"{field} y", y, finite)
     for part, values in (("x", x), ("y", y)):
@@ -76,7 +107,26 @@ def tidy_examples(field: str, x: Any, y: Any, finite: bool = True) -> Examples:
             "x and y must have the same first axis, with one row for each example and at least one row",
             "Write x[:n] and y[:n] with the same n.",
         )
-    return Examples(x, y)
+    if weights is None:
+        return Examples(x, y)
+    return WeightedExamples(x, y, _tidy_weights(field, weights, shapes[0][0], finite))
+
+
+def _tidy_weights(field: str, weights: Any, examples: int, finite: bool) -> Array:
+    """Returns weights of so many examples as float32, or wide ones as float64 where ``jax_enable_x64`` is set."""
+    name = f"{field} weights"
+    if isinstance(weights, Mapping):
+        raise InputError(name, type(weights).__name__, "must be one array", f"Write weights=numpy.ones({examples}).")
+    array = _tidy(name, weights, finite)
+    if array.shape[:1] != (examples,):
+        allowed = f"must have a weight for each of the {examples} examples, shape ({examples},) or ({examples}, tokens)"
+        raise InputError(name, list(array.shape), allowed, f"Write weights=numpy.ones({examples}).")
+    if (array < 0).any():
+        remedy = "Write numpy.maximum(weights, 0), or a dict in place of a triple that is not (x, y, weights)."
+        raise InputError(name, array.min().item(), "must be 0 or more", remedy)
+    if finite and not array.any():
+        raise InputError(name, 0, "must not all be 0", "Give at least one example a weight above 0.")
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(np.float32)
 
 
 def _tidy_tree(name: str, values: Any, finite: bool) -> Any:

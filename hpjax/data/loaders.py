@@ -13,18 +13,20 @@ import numpy as np
 from hpjax.core.errors import InputError, missing
 from hpjax.core.program import Data
 from hpjax.core.scalars import as_python
-from hpjax.data.examples import Examples, examples_in, own_split, tidy_examples
+from hpjax.data.examples import AnyExamples, examples_in, named_sets, own_split, tidy_examples
 from hpjax.data.stream import Stream
 
 Pair = tuple[Any, Any]
+Split = Pair | tuple[Any, Any, Any]
 
 
 def from_arrays(
     x: Any,
     y: Any,
     *,
-    valid: float | Pair | Mapping[str, Pair] = 0.2,
-    test: float | Pair | Mapping[str, Pair] | None = 0.2,
+    weights: Any = None,
+    valid: float | Split | Mapping[str, Split] = 0.2,
+    test: float | Split | Mapping[str, Split] | None = 0.2,
     seed: int = 0,
     name: str = "arrays",
 ) -> Data:
@@ -36,26 +38,30 @@ def from_arrays(
     Args:
       x: inputs: an array (examples, ...), or a pytree of such arrays.
       y: targets, likewise; integer labels for classification.
+      weights: what each example or token counts in the means of losses and metrics, (examples,) or (examples, tokens,
+        ...): finite, 0 or more, not all 0. ``supervised`` takes them into account. None counts all examples alike.
       valid, test: for each split, the share of the examples that it takes, a number between 0 and 1; or its own pair
-        (x, y), or several sets, a dict of name to pair: ``{"clean": (x, y), "shifted": (x, y)}``, whose metrics are
-        ``valid/clean/loss`` and so on. Shares are drawn at random and disjoint; the remaining examples are the training
-        split, in the order of the drawing. Where no share is drawn, the training split is ``x`` and ``y`` as they are.
-        ``test=None`` makes no test split.
+        (x, y) or triple (x, y, weights), of which a pair counts its examples alike; or several sets, a dict of name to
+        such tuples: ``{"clean": (x, y), "shifted": (x, y)}``, whose metrics are ``valid/clean/loss`` and so on. Shares
+        are drawn at random and disjoint; the remaining examples are the training split, in the order of the drawing.
+        Where no share is drawn, the training split is ``x`` and ``y`` as they are. ``test=None`` makes no test split.
       seed: decides which example falls in which split, and nothing else.
       name: the name of the data in tables.
 
     Returns:
-      ``Data`` whose splits are ``Examples`` of NumPy arrays.
+      ``Data`` whose splits are ``Examples``, or with weights ``WeightedExamples``, of NumPy arrays.
 
     Raises:
-      InputError: lengths differ, a value is NaN or infinite, or a split is empty.
+      InputError: lengths differ, a value is NaN or infinite, a weight is negative, or a split is empty.
 
     Example:
       >>> data = from_arrays(np.zeros((10, 3)), np.zeros(10, int), valid=0.2, test=0.1)
       >>> data.train.x.shape, data.valid.x.shape, data.test.x.shape
       ((7, 3), (2, 3), (1, 3))
+      >>> from_arrays(np.zeros((10, 3)), np.zeros(10, int), weights=np.ones(10)).train.weights.shape
+      (6,)
     """
-    rest = tidy_examples("from_arrays", x, y)
+    rest = tidy_examples("from_arrays", x, y, weights)
     count = examples_in(rest)
     order = np.random.default_rng(seed).permutation(count)
     splits = {}
@@ -73,7 +79,8 @@ def from_arrays(
             raise InputError(
                 f"from_arrays.{split}",
                 given,
-                "must be a share between 0 and 1, a pair (x, y), a dict of name to pair" + optional * ", or None",
+                "must be a share between 0 and 1, a pair (x, y), a triple (x, y, weights), a dict of name to these"
+                + optional * ", or None",
                 f"Write {split}=0.2" + optional * ", or test=None for no test split" + ".",
             )
         taken, order = order[: round(given * count)], order[round(given * count) :]
@@ -82,11 +89,11 @@ def from_arrays(
     return Data(splits["train"], splits["valid"], splits["test"], name)
 
 
-def _rows(field: str, examples: Examples, index: np.ndarray[Any, Any]) -> Examples:
+def _rows(field: str, examples: AnyExamples, index: np.ndarray[Any, Any]) -> AnyExamples:
     if len(index) == 0:
         remedy = f"Write valid=0.2 and test=0.2, or give more than {examples_in(examples)} examples."
         raise InputError(field, 0, "must hold at least one example", remedy)
-    rows: Examples = jax.tree.map(lambda a: a[index], examples)
+    rows: AnyExamples = jax.tree.map(lambda a: a[index], examples)
     return rows
 
 
@@ -108,10 +115,11 @@ def stream(
         at every call: it is called immediately to see the first batch, then for each wave of trials, in a thread of its
         own, and again whenever the batches end before the steps do. For epochs in different orders, return an iterator
         that continues over all epochs. A batch is a pair ``(x, y)``, which becomes ``Examples`` of float32, int32 or
-        uint8, or for a program of your own any pytree of arrays; all batches have the same shapes and dtypes. A NaN in
-        a batch is no error.
-      valid, test: the other splits, in memory: a pair ``(x, y)``, a dict of name to pair as for ``from_arrays``, or
-        any pytree of arrays (examples, ...).
+        uint8; a triple ``(x, y, weights)`` with float weights, as for ``from_arrays``, which becomes
+        ``WeightedExamples``; or for a program of your own any pytree of arrays. All batches have the same shapes and
+        dtypes. A NaN in a batch is no error.
+      valid, test: the other splits, in memory: ``(x, y)``, ``(x, y, weights)``, or a dict of name to such tuples as for
+        ``from_arrays``; or any pytree of arrays (examples, ...), as which a triple is read where batches are none.
       name: the name of the data in tables.
       block: number of batches that are copied to the devices together. Each device holds two blocks, and a device call
         makes at most ``block`` calls of ``step``.
@@ -134,8 +142,17 @@ def stream(
       ((8, 3), 'float32')
     """
     train = Stream(factory, name, block)
-    _ = train.first  # drawn now, so that a wrong factory fails here and not in the middle of a run
-    return Data(train, own_split("stream.valid", valid), own_split("stream.test", test), name)
+    first = train.first  # drawn now, so that a wrong factory fails here and not in the middle of a run
+
+    def own(field: str, given: Any) -> Any:
+        """Reads a triple as weighted examples only where batches are examples, too."""
+        return own_split(field, given) if isinstance(first, AnyExamples) or not _has_triples(given) else given
+
+    return Data(train, own("stream.valid", valid), own("stream.test", test), name)
+
+
+def _has_triples(given: Any) -> bool:
+    return any(type(split) in (tuple, list) and len(split) == 3 for split in named_sets(given).values())
 
 
 def digits() -> Data:

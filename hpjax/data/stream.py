@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +16,7 @@ from hpjax.core import user_code
 from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError, RunError, check_int
 from hpjax.core.recordable import is_name
-from hpjax.data.examples import Examples, tidy_examples
+from hpjax.data.examples import AnyExamples, tidy_examples
 
 
 # Compared by identity (eq=False), as programs are: a function cannot be compared otherwise.
@@ -65,7 +66,7 @@ class Stream:
         return self.block * sum(int(leaf.nbytes) for leaf in jax.tree.leaves(self.first))
 
     def __str__(self) -> str:
-        inputs = self.first.x if isinstance(self.first, Examples) else self.first
+        inputs = self.first.x if isinstance(self.first, AnyExamples) else self.first
         return f"stream of {' and '.join(str(leaf.shape) for leaf in jax.tree.leaves(inputs))} batches"
 
 
@@ -122,7 +123,7 @@ class Pass:
         self._iterator: Iterator[Any] | None = None
 
     def draw(self, checked: bool = True) -> Any:
-        """Returns the next batch, a pytree of NumPy arrays; a pair becomes ``Examples`` of float32, int32 or uint8.
+        """Returns the next batch, a pytree of NumPy arrays; a pair or a triple with weights becomes examples.
 
         Args:
           checked: whether the shapes and dtypes must be those of the first batch.
@@ -228,9 +229,8 @@ ENCODE = "Encode text as numbers: np.unique(values, return_inverse=True)[1]."
 
 
 def _tidy(name: str, batch: Any) -> Any:
-    if isinstance(batch, Examples) or (type(batch) in (tuple, list) and len(batch) == 2):
-        x, y = batch
-        return tidy_examples(name, x, y, finite=False)
+    if _are_examples(batch):
+        return tidy_examples(name, *batch, finite=False)
     leaves, tree = jax.tree.flatten(batch)
     try:
         arrays = [np.asarray(leaf) for leaf in leaves]
@@ -238,8 +238,25 @@ def _tidy(name: str, batch: Any) -> Any:
         arrays = []
     if not arrays or any(array.dtype.kind in "OSUMm" for array in arrays):
         found = ", ".join(dict.fromkeys(type(leaf).__name__ for leaf in leaves)) or type(batch).__name__
-        raise InputError(name, found, "must be a pair (x, y) or a pytree of arrays of numbers", ENCODE)
+        allowed = "must be a pair (x, y), a triple (x, y, weights) or a pytree of arrays of numbers"
+        raise InputError(name, found, allowed, ENCODE)
     return jax.tree.unflatten(tree, [a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False) for a in arrays])
+
+
+def _are_examples(batch: Any) -> bool:
+    """Returns whether a batch is a pair (x, y), or a triple (x, y, weights): one whose third part are floats."""
+    if isinstance(batch, AnyExamples):
+        return True
+    if type(batch) not in (tuple, list):
+        return False
+    return len(batch) == 2 or (len(batch) == 3 and _are_floats(batch[2]))
+
+
+def _are_floats(values: Any) -> bool:
+    try:
+        return jnp.issubdtype(np.asarray(values).dtype, jnp.floating)
+    except (TypeError, ValueError):
+        return False
 
 
 def _like(batch: Any) -> Any:

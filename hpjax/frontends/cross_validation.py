@@ -11,7 +11,7 @@ from hpjax.core.arrays import Array, Floats, Ints, ceil_div
 from hpjax.core.errors import InputError, RunError, check_int
 from hpjax.core.program import Data
 from hpjax.data.batches import pool
-from hpjax.data.examples import Examples, examples_in
+from hpjax.data.examples import AnyExamples, examples_in
 from hpjax.results.result import Result
 from hpjax.sweep.sweep import Sweep
 
@@ -75,7 +75,7 @@ def _indices(part: Any, count: int) -> Ints:
 
 
 def cross_validated(
-    every: Examples, splits: Splits, sweep_of: Callable[[Data, int | None], Sweep], adaptive: bool, cv: Any
+    every: AnyExamples, splits: Splits, sweep_of: Callable[[Data, int | None], Sweep], adaptive: bool, cv: Any
 ) -> CrossValidation:
     """Trains all trials on all folds.
 
@@ -129,7 +129,7 @@ def _by_size(splits: Splits) -> list[int]:
     return sorted(range(len(splits)), key=lambda fold: -len(splits[fold][1]))
 
 
-def _arranged(every: Examples, order: Ints, folds: int) -> Data:
+def _arranged(every: AnyExamples, order: Ints, folds: int) -> Data:
     """Returns data whose pool has all examples in an order."""
     count = len(order)
     kept = count - ceil_div(count, folds)
@@ -140,7 +140,7 @@ def _arranged(every: Examples, order: Ints, folds: int) -> Data:
     return _apart(every, before[:kept], before[kept:])
 
 
-def _apart(every: Examples, train: Ints, valid: Ints) -> Data:
+def _apart(every: AnyExamples, train: Ints, valid: Ints) -> Data:
     """Returns data of some examples and some others, given by their indices."""
     first, second = (jax.tree.map(lambda a, part=part: a[part], every) for part in (train, valid))
     return Data(first, second, name="folds")

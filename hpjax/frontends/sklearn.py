@@ -6,14 +6,14 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from hpjax.core.arrays import Array, Floats
-from hpjax.core.errors import InputError, ProgramError, RunError, missing
+from hpjax.core.errors import InputError, RunError, missing
 from hpjax.core.objective import Objective, minimize
 from hpjax.core.program import Data, Program
 from hpjax.core.space import Space
-from hpjax.data.examples import tidy_examples
+from hpjax.data.examples import Examples, WeightedExamples, tidy_examples
 from hpjax.engine.probe import trace_program
 from hpjax.engine.tracing import lane_hparams
-from hpjax.frontends.cross_validation import CrossValidation, cross_validated, splits_of
+from hpjax.frontends.cross_validation import CrossValidation, Splits, cross_validated, splits_of
 from hpjax.results.store.rows import Status
 from hpjax.samplers import Manual, Sampler, Sobol
 from hpjax.schedulers import Scheduler
@@ -33,23 +33,21 @@ except ImportError:
 TASKS = ("classification", "regression")
 
 
-def _weighted(y: Array, sample_weight: Any) -> dict[str, Array]:
-    """Returns targets and the weights of examples. Raises ``InputError`` unless there is a weight for each."""
-    weights = np.asarray(sample_weight, float)
-    if weights.shape != y.shape[:1] or not (np.isfinite(weights) & (weights >= 0)).all() or not weights.any():
-        allowed = f"must be a weight for each of the {len(y)} examples, 0 or more, and not all of them zero"
-        raise InputError("fit.sample_weight", f"{list(weights.shape)}", allowed, "Write sample_weight=np.ones(len(X)).")
-    return {"y": y, "sample_weight": weights}
-
-
-def _check_weighted(sweep: Sweep) -> None:
-    """Raises ``InputError`` unless the program of a sweep can be traced with targets that carry weights."""
+def _checked_weights(sample_weight: Any, splits: Splits, count: int) -> Array:
+    """Returns a float for each of ``count`` examples. Raises ``InputError`` unless each part of a fold has a weight."""
     try:
-        sweep.plan()
-    except ProgramError as error:
-        allowed = f"comes to the program in y, a dict of 'y' and 'sample_weight', which it does not read:\n{error}\n"
-        remedy = "Write loss=lambda outputs, y: loss(outputs, y['y']), weights=lambda y: y['sample_weight']."
-        raise InputError("fit.sample_weight", "an array", allowed, remedy) from None
+        weights = np.asarray(sample_weight, float)
+    except (ValueError, TypeError):
+        weights = np.array(np.nan)
+    remedy = "Write sample_weight=np.ones(len(X))."
+    if weights.shape != (count,) or not (np.isfinite(weights) & (weights >= 0)).all():
+        allowed = f"must be a weight for each of the {count} examples, finite and 0 or more"
+        raise InputError("fit.sample_weight", f"{list(weights.shape)}", allowed, remedy)
+    for fold, parts in enumerate(splits):
+        if not all(weights[part].any() for part in parts):
+            allowed = f"must not be 0 for all training or all test examples of a fold, as in fold {fold}"
+            raise InputError("fit.sample_weight", 0, allowed, "Write fewer folds, cv=2, or give other weights.")
+    return weights
 
 
 def _classifies(estimator: Any) -> bool:
@@ -63,9 +61,10 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
 
     Args:
       program: a function ``program(data) -> hpx.Program``, whose result has ``predict``, as that of ``hpx.supervised``
-        has. ``data.train`` and ``data.valid`` are ``Examples(x, y)``; labels are numbered from 0 in their order. The
-        function is called twice: for the cross-validation, and for the last training, where both splits are all data.
-        Early stopping, and whatever else reads validation metrics, reads training examples there.
+        has. ``data.train`` and ``data.valid`` are ``Examples(x, y)``, or where ``fit`` gets ``sample_weight``
+        ``WeightedExamples(x, y, weights)``, which ``hpx.supervised`` takes as they are; labels are numbered from 0 in
+        their order. The function is called twice: for the cross-validation, and for the last training, where both
+        splits are all data. Early stopping, and whatever else reads validation metrics, reads training examples there.
       space: the space of the hyperparameters.
       cv: a number of folds, 2 or more, stratified for classification; a splitter of scikit-learn, ``KFold(5)``; or an
         iterable of (train, test) indices. Folds that overlap or differ by more than one example are compiled and
@@ -136,9 +135,9 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         Args:
           X: inputs, numbers, (examples, ...).
           y: labels, (examples,), or targets, floats, (examples,) or (examples, targets).
-          sample_weight: a weight for each example, 0 or more, (examples,). It travels with the targets: ``program``
-            gets data whose ``y`` is a dict of ``"y"`` and ``"sample_weight"``: ``supervised`` takes them by
-            ``weights=lambda y: y["sample_weight"]`` and a loss of ``y["y"]``.
+          sample_weight: a weight for each example, finite and 0 or more, (examples,). The data of ``program`` has
+            them: with ``hpx.supervised`` they weight the loss in training, and the loss and the metrics of each fold.
+            A program of its own reads ``weights`` of its batches and splits.
           groups: the group of each example, (examples,), for splitters such as ``GroupKFold``.
 
         Raises:
@@ -159,12 +158,13 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
             y = y.astype(np.float64)
         self._targets = y.shape[1:]
         splits = splits_of(self.cv, y, groups, _classifies(self))
-        every = tidy_examples("fit", X, y if sample_weight is None else _weighted(y, sample_weight))
+        weights = None if sample_weight is None else _checked_weights(sample_weight, splits, len(y))
+        every = tidy_examples("fit", X, y, weights)
         self._data = Data(every, every, name="all")
         objective = minimize("valid/loss") if self.objective is None else self.objective
 
         def sweep_of(data: Data, folds: int | None) -> Sweep:
-            sweep = Sweep(
+            return Sweep(
                 self._program(data),
                 self.space,
                 self.trials,
@@ -176,9 +176,6 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
                 objective=objective,
                 seed=self.seed,
             )
-            if sample_weight is not None:
-                _check_weighted(sweep)
-            return sweep
 
         adaptive = self.rounds != 1 or self.scheduler is not None
         found = cross_validated(every, splits, sweep_of, adaptive, self.cv)
@@ -203,7 +200,7 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
         return self
 
     def _program(self, data: Data) -> Program:
-        """Returns the user's program for these splits. Raises unless it can predict."""
+        """Returns the user's program for these splits. Raises unless it can predict, and keeps the weights."""
         program = self.program(data) if callable(self.program) else None
         if not isinstance(program, Program) or program.predict is None:
             raise InputError(
@@ -212,6 +209,11 @@ class SweepCV(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
                 "must give an hpx.Program with predict",
                 "Return hpx.supervised(...), or hpx.Program(..., predict=...).",
             )
+        own = () if program.data is None else (program.data.train, program.data.valid)
+        if isinstance(data.train, WeightedExamples) and any(isinstance(split, Examples) for split in own):
+            allowed = "must keep the weights of fit(sample_weight=...), and its data has none"
+            remedy = "Write data.train._replace(x=...), or give from_arrays weights=data.train.weights."
+            raise InputError("SweepCV.program", self.program, allowed, remedy)
         return program
 
     def _predicting(self) -> Predictor:

@@ -14,7 +14,7 @@ from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.core.program import Program
 from hpjax.core.space import Point
-from hpjax.data.examples import Examples
+from hpjax.data.examples import AnyExamples
 from hpjax.data.stream import first_batch_of
 from hpjax.engine.constants import jitted
 from hpjax.engine.lane import rebuilt_state
@@ -169,7 +169,7 @@ class Predictor:
             )
         self._states, self._h, predict = states, h, annotate_errors("Program.predict", program.predict)
         train = first_batch_of(program.splits[0])
-        self._example = train.x if isinstance(train, Examples) else None
+        self._example = train.x if isinstance(train, AnyExamples) else None
 
         @jitted
         def outputs(arrays: Sequence[Any], x: Any, h: Hparams) -> Any:

@@ -47,8 +47,8 @@ def supervised_artifacts(net: Network, function: Callable[..., Any], batch_size:
         given = {
             "params": net.whole(params),
             "stats": stats,
-            "x": {name: x for name, (x, _) in sets.items()},
-            "y": {name: y for name, (_, y) in sets.items()},
+            "x": {name: examples.x for name, examples in sets.items()},
+            "y": {name: examples.y for name, examples in sets.items()},
             "key": plain(jax.random.fold_in(key, OWN)),
             "h": h,
         }

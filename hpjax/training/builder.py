@@ -12,7 +12,7 @@ from hpjax.core.errors import InputError, check_int
 from hpjax.core.hparams import Hparams
 from hpjax.core.objective import Objective
 from hpjax.core.program import Batches, Data, Program
-from hpjax.data.examples import Examples, examples_in, named_sets
+from hpjax.data.examples import AnyExamples, examples_in, named_sets
 from hpjax.data.stream import Stream, first_batch_of
 from hpjax.training.arguments import Context, is_of_h, taken
 from hpjax.training.artifacts import supervised_artifacts
@@ -55,7 +55,7 @@ def supervised(
     init_from: Any = None,
     frozen: str | Collection[str] | Callable[[str], bool] | None = None,
     penalty: Callable[[Any, Hparams], Any] | None = None,
-    augment: Callable[[jax.Array, Examples, Hparams], Examples] | None = None,
+    augment: Callable[[jax.Array, AnyExamples, Hparams], AnyExamples] | None = None,
     average: float | Callable[[Hparams], float] | None = None,
     early_stopping: EarlyStopping | Callable[[Hparams], EarlyStopping] | None = None,
     keep: Literal["last", "best"] | Objective = "last",
@@ -85,9 +85,11 @@ def supervised(
         threefry key of its own; and ``sown``, what the model stored by ``sow``: ``sown["losses"]["aux"]``. A function
         that takes one positional argument, or whose first one is named ``h``, is a function of ``h`` that returns the
         loss; ``loss(outputs, y, h)`` is a loss.
-      data: three splits of ``Examples``; or data of ``hpx.data.stream``, whose batches are pairs (x, y). Of several
-        validation sets, a dict of name to ``Examples``, each is measured: ``valid/<set>/loss``; there is no
-        ``valid/loss`` then, and the sweep's objective names one of them. Test sets likewise.
+      data: three splits of ``Examples``, or of ``WeightedExamples``, whose weights count in the means of losses and
+        metrics as those of ``weights`` do; or data of ``hpx.data.stream``, whose batches are pairs (x, y) or triples
+        (x, y, weights). Losses and metrics get the plain ``y``. Of several validation sets, a dict of name to
+        ``Examples``, each is measured: ``valid/<set>/loss``; there is no ``valid/loss`` then, and the sweep's objective
+        names one of them. Test sets likewise.
       batch_size: examples of an optimizer step, at most those of the training split. Each size needs a program of its
         own, unless ``microbatch`` is given. Leave both out with a stream, which has its own batch size.
       steps: optimizer steps of a trial; or give ``epochs``.
@@ -102,7 +104,7 @@ def supervised(
       weights: what each example or token counts, 0 or more: a function that takes some of ``x``, ``y`` and ``h`` by
         these names, ``weights=lambda y: y >= 0``, and gives (batch,) or (batch, tokens, ...). A mean is Σ weight ×
         value / Σ weight, over the batch in training and over the split in an evaluation. A batch without any weight has
-        loss 0.
+        loss 0. Weights of the data are multiplied with these.
       ignore_label: a label that counts nothing, such as -100: its examples or tokens have weight 0. A value for a whole
         example counts where one of its labels does. Where ``weights`` has another shape than ``y``, as with shifted
         labels, it alone decides.
@@ -115,7 +117,8 @@ def supervised(
       penalty: ``penalty(params, h)``, a scalar that is added to the loss and reported as ``train/penalty``:
         ``lambda params, h: h.l1 * hpx.losses.l1(params)``. ``train/loss`` does not include it.
       augment: ``augment(key, batch, h) -> batch``, applied to each training batch, an ``Examples``: noise, crops,
-        mixup. The key is a typed threefry key, shape ().
+        mixup. The key is a typed threefry key, shape (). Of data with weights it gets ``WeightedExamples``; where it
+        returns ``Examples``, each row keeps its weight.
       average: decay of an exponential moving average of the parameters, in [0, 1]. It starts at the initial parameters,
         and evaluations use it in place of the parameters. Optimizers with parameters of their own to be evaluated at
         allow none.
@@ -174,6 +177,7 @@ def supervised(
         net=network(model) if initial is None else initial.network(network(model)),
         example=example_input(train.x),
         examples=examples,
+        weighted=train.weights is not None,
         measures=Measures(
             setting("loss", loss, _is_loss),
             setting("metrics", {} if metrics is None else metrics, lambda v: isinstance(v, Mapping)),

@@ -9,12 +9,12 @@ from hpjax.core.arrays import ceil_div
 from hpjax.core.errors import ProgramError
 from hpjax.core.hparams import Hparams
 from hpjax.data.batches import drawn
-from hpjax.data.examples import Examples
+from hpjax.data.examples import AnyExamples
 
 
 def examples_of(
-    key: jax.Array, call: jax.Array, train: Examples, h: Hparams, size: Any, microbatch: int | None
-) -> Examples:
+    key: jax.Array, call: jax.Array, train: AnyExamples, h: Hparams, size: Any, microbatch: int | None
+) -> AnyExamples:
     """Returns the examples of one call of ``step``.
 
     Args:
@@ -35,5 +35,5 @@ def examples_of(
     call, microsteps, size = (jnp.asarray(number, jnp.uint32) for number in (call, microsteps, size))
     # Batches follow each other in the sequence of epochs; in each batch the microbatches do.
     place = call // microsteps * size + call % microsteps * count + jnp.arange(count, dtype=jnp.uint32)
-    found: Examples = drawn(key, place, train, (h.fold, h.folds) if "fold" in h else None)
+    found: AnyExamples = drawn(key, place, train, (h.fold, h.folds) if "fold" in h else None)
     return found

@@ -10,7 +10,7 @@ from jax import lax
 from hpjax.core.arrays import ceil_div
 from hpjax.core.hparams import Hparams
 from hpjax.data.batches import Fold
-from hpjax.data.examples import Examples, examples_in
+from hpjax.data.examples import AnyExamples, examples_in
 from hpjax.training.arguments import Context
 from hpjax.training.host_metric import evaluating_in_parts
 from hpjax.training.measures import Measures, Values, joined
@@ -19,7 +19,7 @@ from hpjax.training.weighting import Weighted
 
 
 def measure_split(
-    forward: Callable[[Any, Any], Outputs], measures: Measures, split: Examples, context: Context, batch_size: int
+    forward: Callable[[Any, Any], Outputs], measures: Measures, split: AnyExamples, context: Context, batch_size: int
 ) -> Values:
     """Returns loss and metrics over a split, float (), exact for any ``batch_size``.
 
@@ -40,11 +40,11 @@ def measure_split(
 
     def part(i: jax.Array) -> tuple[dict[str, Weighted], Any]:
         index = i * size + jnp.arange(size)
-        x, y = _rows(split, fold, index)
-        outputs, _, sown = forward(x, i if parts > 1 else None)
-        own = context._replace(x=x, sown=sown, key=lambda: jax.random.fold_in(context.key(), i))
+        rows = _rows(split, fold, index)
+        outputs, _, sown = forward(rows.x, i if parts > 1 else None)
+        own = context._replace(x=rows.x, sown=sown, key=lambda: jax.random.fold_in(context.key(), i))
         with evaluating_in_parts(parts > 1):
-            values = measures(outputs, y, own)
+            values = measures(outputs, rows, own)
         # The last part may reach beyond the split; those values are left out of the sum.
         sums = jax.tree.map(lambda v: jnp.where(index < fold.size, v, 0).sum(), values)
         return sums, outputs if whole else None
@@ -58,14 +58,14 @@ def measure_split(
         outputs = jax.tree.map(lambda a, row: a.reshape(-1, *a.shape[2:]) if row else a[0], outputs, rows)
 
     def over(count: int) -> Values:
-        x, y = _rows(split, fold, jnp.arange(count))
+        examples = _rows(split, fold, jnp.arange(count))
         own = jax.tree.map(lambda a, row: a[:count] if row else a, outputs, rows)
-        return measures.of_split(own, y, context._replace(x=x))
+        return measures.of_split(own, examples, context._replace(x=examples.x))
 
     return joined(means, _of_fold(over, fold.size, {most, everything // h.folds if "fold" in h else most}))
 
 
-def own_rows(split: Examples, h: Hparams) -> Examples:
+def own_rows(split: AnyExamples, h: Hparams) -> AnyExamples:
     """Returns a split; with folds, where ``h.fold`` is an int, the rows of that fold."""
     if "fold" not in h:
         return split
@@ -127,10 +127,10 @@ def in_set(name: str, metric: str) -> str:
     return f"{name}/{metric}" if name else metric
 
 
-def _rows(split: Examples, fold: Fold, index: jax.Array) -> Examples:
+def _rows(split: AnyExamples, fold: Fold, index: jax.Array) -> AnyExamples:
     """Returns examples of a fold by their number in it; numbers beyond its end stand for its last example."""
     inside = fold.start + jnp.minimum(index, fold.size - 1)
-    rows: Examples = jax.tree.map(lambda a: jnp.asarray(a)[inside], split)
+    rows: AnyExamples = jax.tree.map(lambda a: jnp.asarray(a)[inside], split)
     return rows
 
 

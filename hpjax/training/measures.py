@@ -11,7 +11,7 @@ from hpjax.core.errors import InputError, ProgramError, annotate_errors
 from hpjax.core.hparams import Hparams
 from hpjax.core.recordable import is_name
 from hpjax.core.remarks import remark
-from hpjax.data.examples import Examples, examples_in
+from hpjax.data.examples import AnyExamples, examples_in
 from hpjax.training.arguments import Context, taken, with_context
 from hpjax.training.host_metric import of_split
 from hpjax.training.network import Outputs
@@ -68,30 +68,30 @@ class Measures(NamedTuple):
         functions = {**({} if self.loss is None else {"loss": self.loss(context.h)}), **own}
         return {name: jnp.asarray(_called(name, f, outputs, y, context)) for name, f in functions.items()}
 
-    def __call__(self, outputs: Any, y: Any, context: Context) -> dict[str, Weighted]:
+    def __call__(self, outputs: Any, batch: AnyExamples, context: Context) -> dict[str, Weighted]:
         """Returns loss and metrics of every example with their weights, each float (batch,)."""
-        return self.weigh(self.raw(outputs, y, context), y, context)
+        return self.weigh(self.raw(outputs, batch.y, context), batch, context.h)
 
-    def weigh(self, raw: Values, y: Any, context: Context) -> dict[str, Weighted]:
+    def weigh(self, raw: Values, batch: AnyExamples, h: Hparams) -> dict[str, Weighted]:
         """Returns what ``raw`` returned as a value for each example with its weight, each float (batch,)."""
-        count = examples_in(y)
-        weights = None if self.weighting.equal else self.weighting.weights(Examples(context.x, y), context.h)
+        count, equal = examples_in(batch.y), self.weighting.equal(batch.weights is not None)
+        weights = None if equal else self.weighting.weights(batch, h)
         return {name: weighted(name, _checked(name, value, count), weights) for name, value in raw.items()}
 
-    def of_split(self, outputs: Any, y: Any, context: Context) -> Values:
+    def of_split(self, outputs: Any, examples: AnyExamples, context: Context) -> Values:
         """Returns the metrics of a whole split, float (); their functions may also take ``weights`` by name.
 
         Args:
           outputs: the outputs of the model for all its examples, (examples, ...) or a pytree of such arrays.
-          y: targets, likewise.
+          examples: all of the split.
           context: what the functions may take by name.
         """
-        examples, found = Examples(context.x, y), {}
-        weights = self.weighting.weights(examples, context.h).together(examples_in(y))
+        found = {}
+        weights = self.weighting.weights(examples, context.h).together(examples_in(examples.y))
         for name, function in self.split_metrics(context.h).items():
             field = f"supervised.split_metrics[{name!r}]"
             own = with_context(field, of_split(function), context, weights=weights)
-            found[name] = at_least_float32(annotate_errors(field, own)(outputs, y))
+            found[name] = at_least_float32(annotate_errors(field, own)(outputs, examples.y))
             if found[name].shape != ():
                 raise ProgramError(
                     f"{name}, a metric of a whole split, must give one number, got {list(found[name].shape)}. "
@@ -110,7 +110,7 @@ class Measures(NamedTuple):
             )
 
     def check_broadcast(
-        self, forward: Callable[[Any], Outputs], batch: Examples, context: Context, first: Values
+        self, forward: Callable[[Any], Outputs], batch: AnyExamples, context: Context, first: Values
     ) -> None:
         """Raises ``ProgramError`` if an axis of a loss or metric besides the first grows with the batch.
 
@@ -126,7 +126,7 @@ class Measures(NamedTuple):
         if all(value.ndim <= 1 for value in first.values()):
             return
 
-        def measure(batch: Examples) -> Values:
+        def measure(batch: AnyExamples) -> Values:
             found = forward(batch.x)
             return self.raw(found.outputs, batch.y, context._replace(x=batch.x, sown=found.sown))
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hpjax.data.examples import Examples
+from hpjax.data.examples import AnyExamples
 from hpjax.training.measures import Values
 from hpjax.training.state import Held
 from hpjax.training.weighting import Weighted
@@ -22,7 +22,7 @@ class Drawn(NamedTuple):
         condition on it stays one, and skips what it says.
     """
 
-    examples: Examples
+    examples: AnyExamples
     measured: jax.Array
 
 

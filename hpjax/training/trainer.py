@@ -13,7 +13,7 @@ from hpjax.core.bounds import check_bounds
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Metrics
 from hpjax.core.threefry import fast, plain
-from hpjax.data.examples import Examples, named_sets
+from hpjax.data.examples import AnyExamples, named_sets
 from hpjax.engine.lowering import lowered
 from hpjax.optim.decay_bounds import check_decays
 from hpjax.optim.transforms import looks_at_metrics
@@ -45,6 +45,7 @@ class Training:
       net: the model.
       example: one input example, (1, ...), that the model is initialized with.
       examples: number of examples in the training split.
+      weighted: whether these have weights of their own.
       measures: the loss and the metrics.
       valid_sets: the names of the validation sets, ``""`` for a single one.
       monitors: the names of what is monitored.
@@ -56,13 +57,14 @@ class Training:
     net: Network
     example: Any
     examples: int
+    weighted: bool
     measures: Measures
     valid_sets: tuple[str, ...]
     optimizer: OfH
     batch_size: OfH | None
     eval_batch_size: int
     penalty: Callable[[Any, Hparams], Any] | None
-    augment: Callable[[jax.Array, Examples, Hparams], Examples] | None
+    augment: Callable[[jax.Array, AnyExamples, Hparams], AnyExamples] | None
     average: OfH | None
     stopping: OfH | None
     microbatch: int | None
@@ -86,7 +88,7 @@ class Training:
             state = state._replace(stopping=self._stopping(h).init(state.evaluated))
         if self.microbatch is not None:
             measured = self.measures if self.train_metrics_every is not None else self.measures.of_loss()
-            weighted = [] if measured.weighting.equal else measured.train_names(h)
+            weighted = [] if measured.weighting.equal(self.weighted) else measured.train_names(h)
             state = state._replace(accumulated=nothing_yet(params, OF_PARTS in self.monitors, weighted))
         if self.train_metrics_every is not None and self.train_metrics_every > 1:
             state = state._replace(held=none_held(self.measures.metrics(h)))
@@ -98,7 +100,7 @@ class Training:
             1 if self.microbatch is None or self.batch_size is None else ceil_div(self.batch_size(h), self.microbatch)
         )
 
-    def batch(self, key: jax.Array, call: jax.Array, train: Examples, h: Hparams) -> Examples | Drawn:
+    def batch(self, key: jax.Array, call: jax.Array, train: AnyExamples, h: Hparams) -> AnyExamples | Drawn:
         """Returns the examples of one call of ``step``, and where not all batches are measured whether this one is.
 
         Args:
@@ -115,7 +117,7 @@ class Training:
         return Drawn(examples, call // self.microsteps(h) % every == 0)
 
     def step(
-        self, key: jax.Array, state: TrainingState, batch: Examples | Drawn, h: Hparams
+        self, key: jax.Array, state: TrainingState, batch: AnyExamples | Drawn, h: Hparams
     ) -> tuple[TrainingState, Values]:
         """Makes an optimizer step, or with ``microbatch`` a part of one.
 
@@ -143,7 +145,7 @@ class Training:
             context = Context(batch.x, whole, own_key, h, found.sown)
             raw = measures.raw(found.outputs, batch.y, context)
             measures.check_broadcast(lambda x: forward(params, x), batch, context, raw)
-            values = measures.weigh(raw, batch.y, context)
+            values = measures.weigh(raw, batch, h)
             size = None if self.batch_size is None else self.batch_size(h)
             return {name: share(each, state.accumulated, size, self.microbatch) for name, each in values.items()}
 

@@ -10,7 +10,7 @@ import numpy as np
 from hpjax.core.errors import InputError, check_int, did_you_mean
 from hpjax.core.format import show
 from hpjax.core.program import Data
-from hpjax.data.examples import Examples, named_sets, tidy_examples
+from hpjax.data.examples import AnyExamples, named_sets, tidy_examples
 from hpjax.data.stream import Stream, first_batch_of
 from hpjax.training.arguments import Context, taken
 from hpjax.training.measures import check_metrics
@@ -20,8 +20,8 @@ from hpjax.training.weighting import TAKES
 
 
 def check_kind(data: Any) -> None:
-    """Raises ``InputError`` unless ``data`` is ``Data`` of ``Examples``."""
-    if isinstance(data, Data) and isinstance(first_batch_of(data.train), Examples):
+    """Raises ``InputError`` unless ``data`` is ``Data`` of examples."""
+    if isinstance(data, Data) and isinstance(first_batch_of(data.train), AnyExamples):
         return
     found = f"Data of {type(first_batch_of(data.train)).__name__}" if isinstance(data, Data) else show(data)
     allowed = "must be Data of Examples"
@@ -90,13 +90,14 @@ def check_weights(data: Data, weights: Any, ignore_label: Any, monitor: Collecti
         if any((y == ignore_label).all() for y in ys):
             allowed = "is the only label of a split, so that nothing would be left to count"
             raise InputError("supervised.ignore_label", ignore_label, allowed, "Give another label, or more examples.")
-    if OF_PARTS in monitor and (weights is not None or ignore_label is not None):
+    weighted = first_batch_of(data.train).weights is not None
+    if OF_PARTS in monitor and (weighted or weights is not None or ignore_label is not None):
         allowed = "compares means of equal weights"
         raise InputError("supervised.monitor", OF_PARTS, allowed, "Remove it, or weights and ignore_label.")
 
 
 def checked_data(data: Data) -> Data:
-    """Returns ``data`` with every set of every split checked, as ``Examples`` of float32, int32 or uint8.
+    """Returns ``data`` with every set of every split checked, with arrays of float32, int32 or uint8.
 
     Raises:
       InputError: lengths differ, a value is not finite, a split is empty or has inputs of another shape.
@@ -107,7 +108,7 @@ def checked_data(data: Data) -> Data:
     return Data(train, _checked_split("data.valid", data.valid, like), test, name=data.name)
 
 
-def _checked_split(field: str, split: Any, like: Examples) -> Any:
+def _checked_split(field: str, split: Any, like: AnyExamples) -> Any:
     """Returns a split of one set, or of several in a dict, with every set checked."""
     if not isinstance(split, Mapping):
         return _checked_set(field, split, like)
@@ -118,15 +119,15 @@ def _checked_split(field: str, split: Any, like: Examples) -> Any:
     return {name: _checked_set(f"{field}[{name!r}]", examples, like) for name, examples in split.items()}
 
 
-def _checked_set(field: str, examples: Any, like: Examples | None) -> Examples:
-    """Returns ``Examples`` with dtypes that JAX takes; their shapes must be those of ``like``, if that is given."""
-    if not isinstance(examples, Examples):
+def _checked_set(field: str, examples: Any, like: AnyExamples | None) -> AnyExamples:
+    """Returns examples with dtypes that JAX takes; their shapes must be those of ``like``, if that is given."""
+    if not isinstance(examples, AnyExamples):
         allowed = "must be Examples(x, y)"
         raise InputError(field, type(examples).__name__, allowed, "Write hpx.data.Examples(x, y).")
-    checked = tidy_examples(field, examples.x, examples.y)
+    checked = tidy_examples(field, *examples)
     if like is None:
         return checked
-    shapes, first = ([a.shape[1:] for a in jax.tree.leaves(tuple(each))] for each in (checked, like))
+    shapes, first = ([a.shape[1:] for a in jax.tree.leaves((each.x, each.y))] for each in (checked, like))
     if shapes != first:
         wanted = next((b for a, b in zip(shapes, first, strict=False) if a != b), first[0])
         allowed = f"must have the shapes {first} for each example, as train"

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from hpjax.core.arrays import at_least_float32
 from hpjax.core.errors import ProgramError, annotate_errors
 from hpjax.core.hparams import Hparams
-from hpjax.data.examples import Examples, examples_in
+from hpjax.data.examples import AnyExamples, examples_in
 
 # What a function of weights may take by name.
 TAKES = ("x", "y", "h")
@@ -28,12 +29,11 @@ class Weighting(NamedTuple):
     function: Callable[..., Any] | None = None
     ignored: int | None = None
 
-    @property
-    def equal(self) -> bool:
-        """Whether all examples count alike."""
-        return self.function is None and self.ignored is None
+    def equal(self, weighted: bool) -> bool:
+        """Returns whether all examples count alike, of data that has weights of its own or not."""
+        return self.function is None and self.ignored is None and not weighted
 
-    def weights(self, batch: Examples, h: Hparams) -> "Weights":
+    def weights(self, batch: AnyExamples, h: Hparams) -> "Weights":
         """Returns the weights of the examples of a batch."""
         count, own, counted = examples_in(batch.y), None, None
         if self.function is not None:
@@ -46,31 +46,35 @@ class Weighting(NamedTuple):
         if self.ignored is not None:
             # Converted, since a label such as -100 is none of uint8.
             counted = batch.y.astype(jnp.int32) != self.ignored
-        return Weights(own, counted)
+        return Weights(None if batch.weights is None else jnp.asarray(batch.weights), own, counted)
 
-    def _call(self, batch: Examples, h: Hparams) -> Any:
+    def _call(self, batch: AnyExamples, h: Hparams) -> Any:
         assert self.function is not None
         values = {"x": batch.x, "y": batch.y, "h": h}
         return self.function(**{name: values[name] for name in inspect.signature(self.function).parameters})
 
 
 class Weights(NamedTuple):
-    """The weights of some examples.
+    """The weights of some examples, which multiply.
 
     Attributes:
-      own: what the user's function gave, (examples, ...); None for equal weights.
+      given: the weights of the data, float (examples, ...); None where it has none.
+      own: what the user's function gave, (examples, ...); None without one.
       counted: bool (examples, ...), where the label is not the ignored one; None where no label is.
     """
 
+    given: jax.Array | None
     own: jax.Array | None
     counted: jax.Array | None
 
     def together(self, count: int) -> jax.Array:
         """Returns all weights of ``count`` examples as one array, float32 at least (examples, ...)."""
-        own = jnp.ones(count, jnp.float32) if self.own is None else at_least_float32(self.own)
-        if self.counted is None or not (_leads(own, self.counted) or _leads(self.counted, own)):
-            return own.astype(jnp.promote_types(own.dtype, jnp.float32))
-        return _product(own, self.counted)
+        product = jnp.ones(count, jnp.float32)
+        for each in self:
+            # Labels that have another shape than the weights of shifted labels leave it to those.
+            if each is not None and (_leads(product, each) or _leads(each, product)):
+                product = _product(product, each)
+        return product
 
     def of(self, name: str, values: jax.Array) -> jax.Array:
         """Returns the weights of the values of a loss or metric.
@@ -85,12 +89,13 @@ class Weights(NamedTuple):
         Raises:
           ProgramError: the weights have other axes than the values.
         """
-        own, counted = (_of_examples(mask, values.ndim) for mask in self)
-        if own is not None and not _leads(own, values):
-            raise ProgramError(
-                f"{name} gives values {list(values.shape)}, and weights are {list(own.shape)}. Give weights the shape "
-                f"of the values or ({values.shape[0]},)."
-            )
+        given, own, counted = (_of_examples(mask, values.ndim) for mask in self)
+        for each, which in ((given, "the weights of the data"), (own, "weights")):
+            if each is not None and not _leads(each, values):
+                raise ProgramError(
+                    f"{name} gives values {list(values.shape)}, and {which} are {list(each.shape)}. Give weights the "
+                    f"shape of the values or ({values.shape[0]},)."
+                )
         if counted is not None and not _leads(counted, values):
             if own is None:
                 raise ProgramError(
@@ -98,9 +103,7 @@ class Weights(NamedTuple):
                     "cannot tell which count. Write weights=lambda y: y[:, 1:] != -100 with your shift and label."
                 )
             counted = None  # the user's weights say it
-        if own is None or counted is None:
-            return (counted if own is None else own).astype(values.dtype)  # type: ignore[union-attr]
-        return _product(own, counted).astype(values.dtype)
+        return reduce(_product, (each for each in (given, own, counted) if each is not None)).astype(values.dtype)
 
 
 def _of_examples(mask: jax.Array | None, axes: int) -> jax.Array | None:
@@ -110,11 +113,11 @@ def _of_examples(mask: jax.Array | None, axes: int) -> jax.Array | None:
     return mask.any(tuple(range(axes, mask.ndim)))
 
 
-def _product(own: jax.Array, counted: jax.Array) -> jax.Array:
-    """Returns the weights where a label counts, else 0, with the axes of the array that has more."""
-    most = max(own.ndim, counted.ndim)
-    own, counted = (a.reshape(*a.shape, *(1,) * (most - a.ndim)) for a in (own, counted))
-    return own.astype(jnp.promote_types(own.dtype, jnp.float32)) * counted
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns the product of weights, float32 at least, with the axes of the array that has more."""
+    most = max(a.ndim, b.ndim)
+    a, b = (each.reshape(*each.shape, *(1,) * (most - each.ndim)) for each in (a, b))
+    return a.astype(jnp.promote_types(a.dtype, jnp.float32)) * b
 
 
 def _leads(weights: jax.Array, values: jax.Array) -> bool:

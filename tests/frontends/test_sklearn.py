@@ -25,27 +25,14 @@ from sklearn.model_selection import (
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 import hpjax as hpx
-from hpjax.data.loaders import Examples
+from hpjax.data import Examples
 from hpjax.frontends.cross_validation import splits_of
 from tests.support.counting import compilations
 from tests.support.marks import few_of
 
 
 def labels(data):
-    return 1 + int(max(labels_of(split.y).max() for split in (data.train, data.valid)))
-
-
-def labels_of(y):
-    return y["y"] if isinstance(y, dict) else y
-
-
-def of_labels(loss):
-    """A loss of targets that may carry weights."""
-    return lambda outputs, y: loss(outputs, labels_of(y))
-
-
-def weights_of(y):
-    return y["sample_weight"] if isinstance(y, dict) else jnp.ones(len(y))
+    return 1 + int(max(split.y.max() for split in (data.train, data.valid)))
 
 
 def squared_error(outputs, y):
@@ -62,13 +49,12 @@ class Linear:
         classes = self.task == "classification"
         return hpx.supervised(
             model=nn.Dense(
-                labels(data) if classes else np.size(labels_of(data.train.y)[0]),
+                labels(data) if classes else np.size(data.train.y[0]),
                 kernel_init=nn.initializers.zeros,
                 param_dtype=float,
             ),
             optimizer=lambda h: optax.adam(h.rate),
-            loss=of_labels(optax.softmax_cross_entropy_with_integer_labels if classes else squared_error),
-            weights=weights_of,
+            loss=optax.softmax_cross_entropy_with_integer_labels if classes else squared_error,
             data=data,
             batch_size=len(data.train.x),
             steps=150,
@@ -190,8 +176,7 @@ def test_it_finds_what_grid_search_finds(name):
         np.testing.assert_allclose(mine, other, rtol=1e-9, err_msg=name)
 
 
-@pytest.mark.slow
-def test_weights_of_examples_come_with_the_targets():
+def test_weights_of_examples_reach_a_program_that_knows_nothing_of_them():
     weights = np.random.default_rng(1).integers(0, 4, 36).astype(float)
     ours = search("classification", cv=3, space=hpx.Space(rate=0.1), trials=1)
     with jax.enable_x64(True):
@@ -202,6 +187,34 @@ def test_weights_of_examples_come_with_the_targets():
             alone = Alone(0.1).fit(IRIS[train], NAMES[train], weights[train])
             score = alone.score(IRIS[test], NAMES[test], weights[test])
             assert ours.cv_results_[f"split{fold}_test_score"][0] == pytest.approx(score, rel=1e-9)
+
+
+def test_a_program_that_loses_the_weights_is_refused():
+    weights, linear = np.arange(36.0), Linear("classification")
+    without = lambda split: Examples(split.x, split.y)
+    for lose in (
+        lambda data: hpx.Data(without(data.train), without(data.valid)),
+        lambda data: hpx.Data(data.train, without(data.valid)),
+    ):
+        found = search("classification", program=lambda data, lose=lose: linear(lose(data)))
+        with pytest.raises(hpx.InputError, match=r"SweepCV.program = .*must keep the weights of fit\(sample_weight"):
+            found.fit(IRIS, NAMES, sample_weight=weights)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones(3), r"= '\[3\]': must be a weight for each of the 6 examples, finite and 0 or more"),
+        (np.ones((6, 1)), r"= '\[6, 1\]': must be a weight for each of the 6"),
+        ([1, 1, 1, 1, 1, -1], "must be a weight for each of the 6 examples, finite and 0 or more"),
+        ([1, 1, 1, 1, 1, np.nan], "must be a weight for each of the 6 examples, finite and 0 or more"),
+        (["heavy"] * 6, "must be a weight for each of the 6 examples"),
+        ([0, 0, 0, 0, 1, 1], "= 0: must not be 0 for all training or all test examples of a fold, as in fold 0"),
+    ],
+)
+def test_bad_weights_of_examples_are_refused(weights, message):
+    with pytest.raises(hpx.InputError, match=f"fit.sample_weight .*{message}"):
+        search("classification").fit(np.zeros((6, 2)), np.array([0, 1] * 3), sample_weight=weights)
 
 
 class OneLogit(nn.Module):
@@ -291,8 +304,6 @@ def test_errors_come_before_anything_trains():
         search("classification", cv=[(range(6), np.zeros(0, int))]).fit(X, y)
     with pytest.raises(hpx.InputError, match=r"cv = ShuffleSplit.* which train apart, .* Leave rounds"):
         search("classification", cv=ShuffleSplit(2, test_size=2), scheduler=hpx.Halving(min_steps=10)).fit(X, y)
-    with pytest.raises(hpx.InputError, match=r"fit.sample_weight = '\[3\]': must be a weight for each of the 6"):
-        search("classification").fit(X, y, sample_weight=np.ones(3))
     with pytest.raises(hpx.InputError, match=r"SweepCV.program = .*: must give an hpx.Program with predict"):
         search("classification", program=lambda data: nn.Dense(2)).fit(X, y)
     with pytest.raises(hpx.InputError, match=r"SweepCV.program = 3: must give an hpx.Program with predict"):

@@ -9,6 +9,7 @@ from flax import linen as nn
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
 import hpjax as hpx
+from hpjax.core.keys import lane_key, purpose_key
 from tests.support.plain import SEED, cross_entropy, drawn
 from tests.support.programs import blobs, classifier
 
@@ -46,8 +47,6 @@ def logits(trial, x):
 
 def plain_loop(data, mean, penalty=lambda params: 0.0):
     """Gradient descent on ``mean(outputs, x, y)`` of each batch: the parameters, and the losses of the batches."""
-    from hpjax.core.keys import lane_key, purpose_key
-
     params = nn.Dense(3).init(purpose_key(lane_key(SEED, 0), "init"), jnp.zeros((1, *data.train.x.shape[1:])))["params"]
     index, losses = drawn(0, len(data.train.x), BATCH, STEPS)[0], []
     for t in range(STEPS):
@@ -111,7 +110,7 @@ def test_a_loss_that_averages_tokens_itself_counts_each_example_once():
 
 @pytest.mark.parametrize("microbatch", [None, 5], ids=["whole", "microbatches"])
 def test_weights_of_examples(microbatch):
-    """Weights are an entry of the data, as sample_weight is in scikit-learn."""
+    """Weights are an entry of the targets, which the loss has to take apart."""
     x, y = RNG.normal(size=(60, 4)).astype(np.float32), RNG.integers(0, 3, 60)
     weight = RNG.uniform(0, 3, 60).astype(np.float32)
     weight[::5] = 0
