@@ -2,7 +2,6 @@
 
 import os
 import platform
-from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -28,9 +27,10 @@ def setup() -> None:
     """Sets up JAX for sweeps: one CPU device a core, which is faster for small models, and a compilation cache on disk.
 
     The command line does this by itself. In a script of your own call it before the first use of JAX; where JAX is in
-    use already, the number of devices stays as it is. It changes neither ``jax_num_cpu_devices`` nor
-    ``jax_compilation_cache_dir`` where you have set them, and has no effect on accelerators but the cache. Compiled
-    programs are kept in ``$XDG_CACHE_HOME/hpjax``, by default ``~/.cache/hpjax``, for the next run.
+    use already, the number of devices stays as it is, and a warning says so. It changes neither
+    ``jax_num_cpu_devices`` nor ``jax_compilation_cache_dir`` where you have set them, and has no effect on accelerators
+    but the cache. Compiled programs are kept in ``$XDG_CACHE_HOME/hpjax``, by default ``~/.cache/hpjax``, for the next
+    run.
 
     Example:
       >>> hpx.setup()  # doctest: +SKIP
@@ -39,8 +39,14 @@ def setup() -> None:
     given = getattr(jax.config, "jax_num_cpu_devices", -1)
     flags = os.environ.get("XLA_FLAGS", "")
     if given == -1 and "JAX_NUM_CPU_DEVICES" not in os.environ and "host_platform_device_count" not in flags:
-        with suppress(RuntimeError):  # JAX is in use already; then the plan advises to call this earlier
+        try:
             _set("jax_num_cpu_devices", cores(), "one device computes on all cores, which is slow for small models")
+        except RuntimeError:
+            if jax.devices()[0].platform == "cpu" and len(jax.devices()) < cores():
+                warn_once(
+                    f"hpx.setup(): JAX is in use already, with {len(jax.devices())} of {cores()} CPU devices. Call it "
+                    "before the first array, also before imports that make one."
+                )
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         # One folder for each kind of processor: home directories are shared between machines, and a program compiled
         # for another processor may crash.

@@ -160,7 +160,7 @@ def trace_lifecycle(program: Program, h: Hparams, train: Arrays, valid: Arrays) 
         )
     mark()
     batch = program.batch(key, jnp.int32(0), train, h)
-    step = annotate_errors(f"Program.step{_numbers_as_arrays(initial)}", own_step)
+    step = annotate_errors("Program.step", _telling_numbers(own_step, initial))
 
     def stepped(arrays: Sequence[Any]) -> tuple[StateTree, tuple[jax.Array, ...], Any]:
         after = step(key, tree.fill(arrays), batch, h)
@@ -219,11 +219,24 @@ def _check_arrays(tree: StateTree, arrays: Sequence[Any]) -> None:
             )
 
 
-def _numbers_as_arrays(state: Any) -> str:
-    """Returns which numbers of the initial state ``step`` gets as arrays, as a clause for errors; "" for none."""
+def _telling_numbers(step: Callable[..., Any], state: Any) -> Callable[..., Any]:
+    """Wraps ``step`` so that an error which needs a Python number names the numbers of the initial state.
+
+    They come to it as arrays, as in ``jax.lax.scan``.
+    """
     found = jax.tree_util.tree_leaves_with_path(state)
     names = [f"state{jax.tree_util.keystr(path)}" for path, leaf in found if isinstance(leaf, bool | int | float)]
-    return f", to which numbers of the state come as arrays ({', '.join(names)})," if names else ""
+
+    def told(*arguments: Any) -> Any:
+        try:
+            return step(*arguments)
+        except Exception as error:
+            needs = isinstance(error, jax.errors.TracerBoolConversionError | jax.errors.TracerIntegerConversionError)
+            if names and (needs or "concrete values of integer type" in str(error)):
+                error.add_note(f"Program.step, to which numbers of the state come as arrays ({', '.join(names)}),")
+            raise
+
+    return told
 
 
 def _carried_types(arrays: Sequence[jax.Array], step: Callable[[Any], Any]) -> list[Any]:

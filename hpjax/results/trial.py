@@ -101,8 +101,8 @@ class Trial:
         Evaluations use ``s["average"]`` in place of ``s["params"]`` where there is one: with ``average=``, and with
         optimizers that have parameters of their own to be evaluated at, as lookahead, schedule-free and SAM.
         A Linen model applies as ``model.apply({"params": s["params"], **s.get("stats", {})}, x)``; an NNX model takes
-        them by ``nnx.update(model, s["params"])`` and ``nnx.update(model, s["stats"])``. Positions in tuples and lists
-        are keys 0, 1, …; empty parts of the state are left out.
+        them by ``nnx.update(model, s["params"])`` and ``nnx.update(model, s.get("stats", {}))``. Positions in tuples
+        and lists are keys 0, 1, …; empty parts of the state are left out.
 
         Args:
           replicate: the number of the replicate, from 0.

@@ -1,6 +1,7 @@
 """The arguments of a model's ``__call__`` besides its inputs: whether it trains, and what it draws from."""
 
 import inspect
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,11 @@ SAYS_WHETHER_IT_TRAINS = (
 
 # Folded into the key of a call for a model that takes a key as an argument of its own.
 ARGUMENT = 4
+
+
+def stream_key(key: jax.Array, name: str) -> jax.Array:
+    """Returns the key of a stream of random numbers of that name, besides dropout, which has the key itself."""
+    return jax.random.fold_in(key, 1 if name == "params" else zlib.crc32(name.encode()))
 
 
 def train_arguments(call: Callable[..., Any], train: bool) -> dict[str, bool]:

@@ -1,12 +1,13 @@
 """Linen modules as pure functions of (params, stats)."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import jax
-from flax import core, linen
+from flax import core, errors, linen
 
 from hpjax.core.errors import InputError
 from hpjax.core.hparams import Hparams
@@ -16,6 +17,7 @@ from hpjax.training.call_arguments import (
     TRAIN_ARGUMENTS,
     key_arguments,
     positional,
+    stream_key,
     train_arguments,
 )
 from hpjax.training.network import Network, Outputs, Params, Stats
@@ -25,25 +27,24 @@ Build = Callable[[Hparams], linen.Module]
 
 def linen_network(build: Build) -> Network:
     """Returns the network of a function of ``h`` that gives a Linen module."""
+    streams: set[str] = set()  # the names that modules have asked for so far, besides dropout
 
     def init(key: jax.Array, x: Any, h: Hparams) -> tuple[Params, Stats]:
         call = _Call(build(h), train=False)
         variables = dict(unboxed(call(call.module.init, key, (key, x))))
         params = variables.pop("params", {})
         training = _Call(build(h), train=True)
-        sown = {name for name in variables if _is_sown(training, key, {"params": params, **variables}, name, x)}
+        whole = {"params": params, **variables}
+        sown = {name for name in variables if _is_sown(training, key, whole, name, x, streams)}
         return params, {name: value for name, value in variables.items() if name not in sown}
 
     def apply(key: jax.Array, params: Params, stats: Stats, x: Any, h: Hparams, train: bool) -> Outputs:
         call = _Call(build(h), train)
         kept = [] if train else list(stats)
         with linen.intercept_methods(_telling) if train else nullcontext():
-            outputs, updated = call(
-                call.module.apply,
-                key,
-                ({"params": params, **stats}, x),
-                rngs=_streams(key),
-                mutable=core.DenyList(["params", *kept]),
+            mutable, variables = core.DenyList(["params", *kept]), {"params": params, **stats}
+            outputs, updated = _drawing(
+                streams, key, lambda rngs: call(call.module.apply, key, (variables, x), rngs=rngs, mutable=mutable)
             )
         after = {name: unboxed(updated[name]) if name in updated else value for name, value in stats.items()}
         return Outputs(outputs, after, {name: value for name, value in updated.items() if name not in stats})
@@ -63,9 +64,20 @@ def unboxed(variables: Mapping[str, Any]) -> Any:
     return jax.tree.map(value, variables, is_leaf=lambda leaf: isinstance(leaf, core.meta.AxisMetadata))
 
 
-def _streams(key: jax.Array) -> dict[str, jax.Array]:
-    """Returns the streams that a module may draw from: dropout has the key itself; any other name draws from params."""
-    return {"dropout": key, "params": jax.random.fold_in(key, 1)}
+def _drawing(names: set[str], key: jax.Array, call: Callable[[dict[str, jax.Array]], Any]) -> Any:
+    """Returns ``call(rngs)`` with a key for each stream that the module draws from; adds their names to ``names``.
+
+    A stream that gets none would draw from "params" where there is such a key, which ``nn.scan`` does not split. So
+    there is one only where it is asked for. Which names these are is found out by the errors of Flax.
+    """
+    while True:
+        try:
+            return call({"dropout": key, **{name: stream_key(key, name) for name in names}})
+        except errors.InvalidRngError as error:
+            found = re.search(r'needs PRNG for "(.+?)"', str(error))
+            if found is None or found[1] in names:
+                raise
+            names.add(found[1])
 
 
 class _Call:
@@ -109,13 +121,13 @@ def _is_flag(value: Any) -> bool:
     return value is None or isinstance(value, bool)
 
 
-def _is_sown(call: _Call, key: jax.Array, variables: dict[str, Any], name: str, x: Any) -> bool:
+def _is_sown(call: _Call, key: jax.Array, variables: dict[str, Any], name: str, x: Any, streams: set[str]) -> bool:
     """Returns whether a collection is only written to: the module runs without it, where it cannot be changed."""
     rest = {other: value for other, value in variables.items() if other != name}
 
     def outputs() -> Any:
         mutable = core.DenyList(["params", name])
-        return call(call.module.apply, key, (rest, x), rngs=_streams(key), mutable=mutable)
+        return _drawing(streams, key, lambda rngs: call(call.module.apply, key, (rest, x), rngs=rngs, mutable=mutable))
 
     try:
         jax.eval_shape(outputs)

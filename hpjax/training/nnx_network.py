@@ -11,7 +11,7 @@ from flax import nnx
 
 from hpjax.core.hparams import Hparams
 from hpjax.core.remarks import remark
-from hpjax.training.call_arguments import SAYS_WHETHER_IT_TRAINS, key_arguments, train_arguments
+from hpjax.training.call_arguments import SAYS_WHETHER_IT_TRAINS, key_arguments, stream_key, train_arguments
 from hpjax.training.network import Network, Outputs, Params, Stats
 
 
@@ -36,7 +36,10 @@ def nnx_network(build: Callable[[Hparams, Any], Any]) -> Network:
             built.train()
         else:
             built.eval()
-        nnx.reseed(built, default=key)
+        # A module may make streams of its own, nnx.Rngs(dropout=0), which would repeat their numbers at each step.
+        tags = {node.tag for _, node in nnx.iter_graph(built) if isinstance(node, nnx.RngStream)}
+        keys: dict[str, Any] = {tag: stream_key(key, tag) for tag in sorted(tags - {"default"})}
+        nnx.reseed(built, default=key, **keys)
         call = type(built).__call__
         arguments: dict[str, Any] = {**train_arguments(call, train), **key_arguments(call, key)}
         if "rngs" in inspect.signature(call).parameters:

@@ -132,6 +132,8 @@ def _checked_set(field: str, examples: Any, like: AnyExamples | None) -> AnyExam
         wanted = next((b for a, b in zip(shapes, first, strict=False) if a != b), first[0])
         allowed = f"must have the shapes {first} for each example, as train"
         remedy = f"Write .reshape({(-1, *wanted)}) behind the array that differs."
+        if len(shapes) != len(first):
+            remedy = "Give train as many arrays; of those that augment makes, zeros of their shapes."
         raise InputError(field, shapes, allowed, remedy)
     return checked
 

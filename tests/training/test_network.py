@@ -1,5 +1,7 @@
 """Models as people write them: flags, streams, sow, boxes, remat, Equinox; against the libraries' own calls."""
 
+import zlib
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,11 @@ from hpjax.training.model import network
 
 H = hpx.Hparams({"rate": 0.1})
 KEY = jax.random.key(3)
-STREAMS = {"dropout": KEY, "params": jax.random.fold_in(KEY, 1)}
+STREAMS = {
+    "dropout": KEY,
+    "params": jax.random.fold_in(KEY, 1),
+    "latent": jax.random.fold_in(KEY, zlib.crc32(b"latent")),
+}
 X = jax.random.normal(jax.random.key(0), (6, 4))
 Y = np.asarray(X[:, :3].argmax(1))
 CROSS_ENTROPY = optax.softmax_cross_entropy_with_integer_labels
@@ -177,6 +183,47 @@ def test_streams_other_than_dropout_and_keys_as_arguments_are_given_in_training_
         expected = Autoencoder().apply(params, X, jax.random.fold_in(KEY, 4))
         np.testing.assert_allclose(outputs(Autoencoder(), train).outputs, expected, rtol=1e-6)
     assert run(Autoencoder()).best.predict(X).shape == (1, 6, 3)
+
+
+class Steps(nn.Module):
+    """Draws anew at each of its steps, of which ``nn.scan`` splits one stream and not the other."""
+
+    @nn.compact
+    def __call__(self, x):
+        class Cell(nn.Module):
+            @nn.compact
+            def __call__(self, carry, x):
+                noise, same = (jax.random.normal(self.make_rng(name), x.shape) for name in ("latent", "params"))
+                return carry, jnp.stack([noise, same])
+
+        split = {"params": False, "latent": True}
+        return nn.scan(Cell, split_rngs=split, in_axes=1, out_axes=1)()(0.0, x)[1]
+
+
+def test_each_stream_has_a_key_of_its_own_which_scan_splits():
+    expected = Steps().apply({}, X, rngs=STREAMS)
+    assert (expected.std(1)[0] > 0.1).all()
+    for train in (True, False):
+        np.testing.assert_array_equal(outputs(Steps(), train).outputs, expected)
+
+
+class OwnStreams(nnx.Module):
+    """Has streams of its own beside those that it is given."""
+
+    def __init__(self, rngs):
+        self.given, self.own = nnx.Dropout(0.5, rngs=rngs), nnx.Dropout(0.5, rngs=nnx.Rngs(dropout=0))
+
+    def __call__(self, x):
+        return jnp.stack([self.given(x), self.own(x)])
+
+
+def test_streams_that_an_nnx_model_makes_itself_draw_anew_at_each_step():
+    net = network(lambda h, rngs: OwnStreams(rngs))
+    masks = [net.apply(jax.random.key(i), *net.init(KEY, X[:1], H), X, H, True).outputs for i in range(2)]
+    assert (masks[0] != masks[1]).any(axis=(1, 2)).all()
+    model = OwnStreams(nnx.Rngs(0))
+    nnx.reseed(model, default=KEY, dropout=jax.random.fold_in(KEY, zlib.crc32(b"dropout")))
+    np.testing.assert_array_equal(outputs(lambda h, rngs: OwnStreams(rngs), True).outputs, model(X))
 
 
 class AtCall(nnx.Module):
