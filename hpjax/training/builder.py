@@ -73,10 +73,11 @@ def supervised(
 
     Args:
       model: a Linen module, ``lambda h: MLP(h.hidden)``; for NNX ``lambda h, rngs: MLP(h.hidden, rngs=rngs)``; for
-        Equinox ``lambda h, key: MLP(h.hidden, key=key)``, a module of one example. Inputs are ``data.train.x`` of one
-        batch, (batch, ...). A ``__call__`` may take ``train``, ``deterministic`` or another usual name of the flag
-        that tells training from evaluation, keys (``rng``, ``z_rng``) and in NNX ``rngs``. Batch statistics, dropout
-        and streams of other names work; boxes of ``with_partitioning`` are taken off.
+        Equinox ``lambda h, key: MLP(h.hidden, key=key)``, a module of one example. Its input is the ``x`` of a batch,
+        (batch, ...); a model of several inputs gets the parts of ``x``, a tuple or a dict of their names. A
+        ``__call__`` may take ``train``, ``deterministic`` or another usual name of the flag that tells training from
+        evaluation, keys (``rng``, ``z_rng``) and in NNX ``rngs``. Batch statistics, dropout and streams of other names
+        work; boxes of ``with_partitioning`` are taken off.
       optimizer: an Optax gradient transformation, or an ``optax.MultiSteps``. It gets Optax's extra arguments, which
         ``hpx.optim`` lists; there are also versions of those whose numbers Optax cannot trace. Where an optimizer has
         parameters of its own to be evaluated at (lookahead, schedule-free, SAM), evaluations use those.

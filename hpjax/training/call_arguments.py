@@ -2,10 +2,12 @@
 
 import inspect
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+
+from hpjax.core.errors import InputError
 
 # The names that Flax models give to the argument that tells training from evaluation; its value in training.
 TRAIN_ARGUMENTS = dict.fromkeys(
@@ -44,20 +46,57 @@ def train_arguments(call: Callable[..., Any], train: bool) -> dict[str, bool]:
 def key_arguments(call: Callable[..., Any], key: jax.Array) -> dict[str, jax.Array]:
     """Returns the arguments of ``call`` that are PRNG keys, by name: ``rng``, ``z_rng``, or ``key`` if it is needed."""
     found: dict[str, jax.Array] = {}
-    for name, parameter in list(inspect.signature(call).parameters.items())[2:]:  # after self and the inputs
-        needed = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
-        if name == "rng" or name.endswith("_rng") or (needed and (name == "key" or name.endswith("_key"))):
-            found[name] = jax.random.fold_in(key, ARGUMENT + len(found))
+    for parameter in list(inspect.signature(call).parameters.values())[2:]:  # after self and the first input
+        if _is_key(parameter):
+            found[parameter.name] = jax.random.fold_in(key, ARGUMENT + len(found))
     return found
 
 
-def positional(call: Callable[..., Any], named: dict[str, Any]) -> list[Any]:
-    """Returns arguments by name as the positional arguments of ``call`` after the inputs.
+def _is_key(parameter: inspect.Parameter) -> bool:
+    name, needed = parameter.name, _is_needed(parameter)
+    return name == "rng" or name.endswith("_rng") or (needed and (name == "key" or name.endswith("_key")))
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    kinds = parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD
+    return parameter.default is parameter.empty and parameter.kind not in kinds
+
+
+def inputs_of(call: Callable[..., Any], x: Any) -> list[Any]:
+    """Returns the inputs that a model's ``call`` takes first: ``x``, or its parts where the model needs several.
+
+    Args:
+      call: the function, with self.
+      x: inputs; for a model of several a tuple in their order, or a dict of their names.
+
+    Raises:
+      InputError: the model needs several inputs, and ``x`` has other parts.
+    """
+    parameters, others = list(inspect.signature(call).parameters.values())[1:], ("rngs", "state", *TRAIN_ARGUMENTS)
+    more = [p.name for p in parameters[1:] if _is_needed(p) and not _is_key(p) and p.name not in others]
+    if not more:
+        return [x]
+    names = [parameters[0].name, *more]
+    if isinstance(x, tuple | list) and len(x) == len(names):
+        return list(x)
+    if isinstance(x, Mapping) and x.keys() == set(names):
+        return [x[name] for name in names]
+    given = f"{len(x)} arrays" if isinstance(x, tuple | list | Mapping) else "one array"
+    raise InputError(
+        "supervised.model",
+        f"__call__({', '.join(names)})",
+        f"needs {len(names)} inputs, and the x of the data is {given}",
+        f"Write hpx.data.from_arrays(({', '.join(names)}), y), a tuple in this order or a dict of these names.",
+    )
+
+
+def positional(call: Callable[..., Any], named: dict[str, Any], inputs: int) -> list[Any]:
+    """Returns arguments by name as the positional arguments of ``call`` after so many inputs.
 
     Raises:
       KeyError: an argument before them has no value.
     """
-    parameters = list(inspect.signature(call).parameters.values())[2:]
+    parameters = list(inspect.signature(call).parameters.values())[1 + inputs :]
     last = max((i for i, parameter in enumerate(parameters) if parameter.name in named), default=-1)
     return [named[p.name] if p.name in named else _default(p) for p in parameters[: last + 1]]
 

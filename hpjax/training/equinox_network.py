@@ -8,7 +8,7 @@ import jax
 
 from hpjax.core.errors import InputError, missing
 from hpjax.core.hparams import Hparams
-from hpjax.training.call_arguments import train_arguments
+from hpjax.training.call_arguments import inputs_of, train_arguments
 from hpjax.training.network import Network, Outputs, Params, Stats
 
 
@@ -55,7 +55,9 @@ def equinox_network(build: Callable[[Hparams, jax.Array], Any]) -> Network:
         keys = jax.random.split(key, jax.tree.leaves(x)[0].shape[0]) if takes_key else None
 
         def one(x: Any, key: Any, state: Any) -> Any:
-            return module(x, *([] if state is None else [state]), **({"key": key} if takes_key else {}), **flags)
+            return module(
+                *inputs_of(call, x), *([] if state is None else [state]), **({"key": key} if takes_key else {}), **flags
+            )
 
         axes = (0, 0 if takes_key else None, None)
         if state is None:

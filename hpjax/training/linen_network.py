@@ -15,6 +15,7 @@ from hpjax.core.remarks import remark
 from hpjax.training.call_arguments import (
     SAYS_WHETHER_IT_TRAINS,
     TRAIN_ARGUMENTS,
+    inputs_of,
     key_arguments,
     positional,
     stream_key,
@@ -99,12 +100,13 @@ class _Call:
     def __call__(self, method: Callable[..., Any], key: jax.Array, arguments: tuple[Any, ...], **more: Any) -> Any:
         """Calls a method of the module, such as ``apply``, that hands arguments on to the model's ``__call__``."""
         call = type(self.module).__call__
-        named = self._named | key_arguments(call, key)
+        named, inputs = self._named | key_arguments(call, key), inputs_of(call, arguments[-1])
+        arguments = (*arguments[:-1], *inputs)
         if type(self.module).__module__ != linen.transforms.__name__:
             return method(*arguments, **named, **more)
         # The arguments of nn.remat and nn.jit that are no arrays are told by position.
         try:
-            return method(*arguments, *positional(call, named), **more)
+            return method(*arguments, *positional(call, named, len(inputs)), **more)
         except (jax.errors.TracerBoolConversionError, ValueError) as error:
             if not named or (isinstance(error, ValueError) and "static_argnums" not in str(error)):
                 raise

@@ -11,7 +11,7 @@ from flax import nnx
 
 from hpjax.core.hparams import Hparams
 from hpjax.core.remarks import remark
-from hpjax.training.call_arguments import SAYS_WHETHER_IT_TRAINS, key_arguments, stream_key, train_arguments
+from hpjax.training.call_arguments import SAYS_WHETHER_IT_TRAINS, inputs_of, key_arguments, stream_key, train_arguments
 from hpjax.training.network import Network, Outputs, Params, Stats
 
 
@@ -46,7 +46,7 @@ def nnx_network(build: Callable[[Hparams, Any], Any]) -> Network:
             arguments["rngs"] = nnx.Rngs(key)
         before = _draws(built)
         with nnx.use_eager_sharding(False), _sowing():  # type: ignore[no-untyped-call]
-            outputs = built(x, **arguments)
+            outputs = built(*inputs_of(call, x), **arguments)
         for layer, (path, count) in _draws(built).items():
             # A layer that draws counts it, in a new array.
             if train and "rngs" not in arguments and count is before[layer][1]:

@@ -434,3 +434,23 @@ def test_an_auxiliary_loss_that_a_model_sows_is_taken_by_name():
     assert run(Net(), loss=loss).last("valid/loss")[1, 0] == pytest.approx(plain_losses(plain, params), rel=1e-5)
     assert hints(Net(), loss=loss) == []
     assert "the model sows into losses, and no loss takes it" in hints(Net())[0]
+
+
+class TwoInputs(nn.Module):
+    @nn.compact
+    def __call__(self, a, b, train=False):
+        return nn.Dense(3)(a) + nn.Dropout(0.5, deterministic=not train)(b[:, :3])
+
+
+@pytest.mark.parametrize("x", [(X, 2 * X), {"b": 2 * X, "a": X}])
+@pytest.mark.parametrize("model", [TwoInputs(), nn.remat(TwoInputs, static_argnums=(3,))()])
+def test_a_model_of_several_inputs_gets_the_parts_of_x(model, x):
+    net = network(model)
+    params, stats = net.init(KEY, x, H)
+    found = net.apply(KEY, params, stats, x, H, True).outputs
+    np.testing.assert_array_equal(found, TwoInputs().apply({"params": params}, X, 2 * X, True, rngs=STREAMS))
+
+
+def test_inputs_that_a_model_does_not_get_are_named():
+    with pytest.raises(hpx.InputError, match=r"__call__\(a, b\)': needs 2 inputs, and the x of the data is one array"):
+        hints(TwoInputs())
