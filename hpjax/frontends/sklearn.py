@@ -45,7 +45,7 @@ def _checked_weights(sample_weight: Any, splits: Splits, count: int) -> Array:
         raise InputError("fit.sample_weight", f"{list(weights.shape)}", allowed, remedy)
     for fold, parts in enumerate(splits):
         if not all(weights[part].any() for part in parts):
-            allowed = f"must not be 0 for all training or all test examples of a fold, as in fold {fold}"
+            allowed = f"must not be zero for all training or all test examples of a fold, as in fold {fold}"
             raise InputError("fit.sample_weight", 0, allowed, "Write fewer folds, cv=2, or give other weights.")
     return weights
 

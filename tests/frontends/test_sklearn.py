@@ -209,7 +209,7 @@ def test_a_program_that_loses_the_weights_is_refused():
         ([1, 1, 1, 1, 1, -1], "must be a weight for each of the 6 examples, finite and 0 or more"),
         ([1, 1, 1, 1, 1, np.nan], "must be a weight for each of the 6 examples, finite and 0 or more"),
         (["heavy"] * 6, "must be a weight for each of the 6 examples"),
-        ([0, 0, 0, 0, 1, 1], "= 0: must not be 0 for all training or all test examples of a fold, as in fold 0"),
+        ([0, 0, 0, 0, 1, 1], "= 0: must not be zero for all training or all test examples of a fold, as in fold 0"),
     ],
 )
 def test_bad_weights_of_examples_are_refused(weights, message):
