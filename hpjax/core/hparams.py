@@ -22,8 +22,8 @@ class Hparams:
 
     An ``Hparams`` is a pytree. The values named in ``traced`` are its leaves, in the order of their names; all others
     belong to the tree structure. Two trials share one compiled program exactly when their tree structures are equal.
-    Leaves are numbers on the host, and arrays or tracers of shape () inside a program. Iterating gives the names:
-    ``{name: h[name] for name in h}`` is a dict.
+    Leaves are numbers on the host, and arrays or tracers of shape () inside a program. Iterating gives the names,
+    and ``dict(h)`` or ``{**config, **h}`` the values by name.
 
     Args:
       values: the value of every hyperparameter by its name.
@@ -71,6 +71,10 @@ class Hparams:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
+
+    def keys(self) -> list[str]:
+        """Returns the names. ``dict(h)`` calls it, which would else take names of two letters for pairs."""
+        return list(self._values)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._values]

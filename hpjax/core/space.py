@@ -24,8 +24,10 @@ Unit = np.typing.NDArray[np.float64]
 COLUMNS = frozenset({"trial", "gap", "round", "group", "status", "step"})
 # What a lane has beside its hyperparameters: its replicate, and with cross-validation ``h.fold`` and ``h.folds``.
 OF_LANES = frozenset({"replicate", "fold", "folds"})
+# What ``Hparams`` has of its own, for ``dict(h)``.
+OF_HPARAMS = frozenset({"keys"})
 # A hyperparameter of such a name would hide one of these, or be hidden.
-RESERVED = COLUMNS | OF_LANES
+RESERVED = COLUMNS | OF_LANES | OF_HPARAMS
 
 Branch = Mapping[str, Domain]
 
@@ -300,4 +302,5 @@ def _check_name(name: str) -> None:
         raise InputError("Space", name, "must be written as Python reads h.name, which it normalizes", remedy)
     if name in RESERVED:
         allowed = "is a column of result tables" if name in COLUMNS else "is what hpjax calls a property of every lane"
+        allowed = "is what dict(h) calls" if name in OF_HPARAMS else allowed
         raise InputError("Space", name, allowed, f"Write {name}_0=... instead.")

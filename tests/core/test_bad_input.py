@@ -94,6 +94,7 @@ MISTAKES = {
     ),
     "a column's name": (lambda: Space(gap=1), "Space = 'gap': is a column of result tables. Write gap_0=... instead"),
     "a lane's property": (lambda: Space(fold=1), "is what hpjax calls a property of every lane. Write fold_0=..."),
+    "a name of dict's": (lambda: Space(keys=1), "Space = 'keys': is what dict(h) calls. Write keys_0=... instead"),
     "a metric of early stopping": (
         lambda: trained(
             metrics={"best_loss": hpx.metrics.accuracy}, early_stopping=lambda h: hpx.EarlyStopping(patience=2)

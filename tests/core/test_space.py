@@ -240,6 +240,13 @@ def test_kinds_of_numbers():
     assert {name: space.kind(name) for name in space.names} == {"a": float, "b": float, "c": None, "d": None}
 
 
+def test_a_dict_of_hparams():
+    h = hpx.Hparams({"lr": 0.1, "wd": 2}, traced=["lr"])
+    assert dict(h) == {**h} == {"lr": 0.1, "wd": 2}
+    with pytest.raises(hpx.InputError, match="keys"):
+        hpx.Space(keys=1)
+
+
 def test_hparams_are_a_pytree_of_the_traced_values():
     h = hpx.Hparams({"rate": 0.1, "hidden": 64, "act": jax.nn.relu}, traced=["rate"])
     assert jax.tree.leaves(h) == [0.1]

@@ -8,7 +8,7 @@ from hpjax import plot
 from hpjax.core.domains import Range
 from hpjax.core.hparams import with_fold
 from hpjax.core.objective import Objective
-from hpjax.core.space import COLUMNS, OF_LANES, RESERVED
+from hpjax.core.space import COLUMNS, OF_HPARAMS, OF_LANES, RESERVED
 from hpjax.results import analysis, columns
 from hpjax.results.store.rows import OWNERS, STATUS_DTYPE, Status
 from hpjax.results.table import Alternative, CloneRecord, TrialTable
@@ -82,7 +82,8 @@ def test_the_reserved_names_are_what_tables_and_lanes_have():
     """The list of ``core.space`` against the tables, so that a new column cannot hide a hyperparameter."""
     assert {name for name in table().table() if "/" not in name} - {*table().names} == COLUMNS
     assert {*with_fold(hpx.Hparams({}), 0, 2), *OWNERS[1:2]} == OF_LANES
-    assert RESERVED == COLUMNS | OF_LANES
+    assert {name for name in vars(hpx.Hparams) if not name.startswith("_")} == OF_HPARAMS
+    assert RESERVED == COLUMNS | OF_LANES | OF_HPARAMS
     for name in RESERVED:
         with pytest.raises(hpx.InputError, match=f"Write {name}_0="):
             hpx.Space(**{name: hpx.Uniform(0, 1)})
