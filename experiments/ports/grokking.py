@@ -25,9 +25,9 @@ def adamw(h):
 
 
 a, b = jnp.divmod(jnp.arange(P * P), P)
-data = hpx.data.from_arrays(jnp.stack([a, b, jnp.full_like(a, P)], axis=1), (a + b) % P, valid=0.4, test=0.1)
+data = hpx.data.from_arrays(jnp.stack([a, b, jnp.full_like(a, P)], axis=1), (a + b) % P, valid=0.5, test=None)
 program = hpx.supervised(model=Transformer(), optimizer=adamw, loss=loss, metrics={"accuracy": hpx.metrics.accuracy},
-    data=data, batch_size=len(data.train.y), steps=2_000, eval_every=100)  # fmt: skip
+    data=data, batch_size=len(data.train.y), steps=1_000, eval_every=100)  # fmt: skip
 sweep = hpx.Sweep(program, hpx.Space(lr=hpx.LogUniform(3e-4, 3e-3), decay=hpx.LogUniform(0.01, 1)), trials=4)
 
 

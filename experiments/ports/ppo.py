@@ -13,7 +13,7 @@ CONFIG = {"UPDATES": 100, "STEPS": 128, "ENVS": 4, "EPOCHS": 4, "PARTS": 4, "GAM
 
 
 def train(rng, h):
-    c = CONFIG | {name: h[name] for name in h}
+    c = CONFIG | dict(h)
     rng, init, first, shuffle = jax.random.split(rng, 4)
     env, parts = jax.vmap(cartpole.reset)(jax.random.split(first, c["ENVS"])), c["EPOCHS"] * c["PARTS"]
     adam = optax.adam(lambda count: c["LR"] * (1 - count // parts / c["UPDATES"]), eps=1e-5)
