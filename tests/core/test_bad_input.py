@@ -14,7 +14,7 @@ from flax import linen as nn
 
 import hpjax as hpx
 from hpjax.core.space import Space
-from hpjax.data.loaders import Examples
+from hpjax.data.examples import Examples
 from hpjax.frontends.cli import main
 from tests.support.counting import compilations
 from tests.support.programs import RATES, SPACE, Net, blobs, classifier, quadratic, rates

@@ -11,7 +11,7 @@ from flax import nnx
 import hpjax as hpx
 from hpjax.core.keys import lane_key, purpose_key
 from hpjax.data.batches import batch_indices
-from hpjax.data.loaders import Examples
+from hpjax.data.examples import Examples
 from tests.support.compare import same_bits
 from tests.support.counting import compilations
 from tests.support.programs import Net, classifier

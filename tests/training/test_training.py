@@ -13,7 +13,7 @@ from sklearn.model_selection import KFold
 
 import hpjax as hpx
 from hpjax.core.hparams import Selected
-from hpjax.data.loaders import Examples
+from hpjax.data.examples import Examples
 from tests.support.compare import same_bits
 from tests.support.counting import compilations, ran
 from tests.support.marks import slow
