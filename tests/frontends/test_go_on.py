@@ -85,7 +85,9 @@ def test_a_preempted_run_is_resumed_and_then_extended(here):
             break
     out, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
-    assert "preempted; a checkpoint is in run. The same sweep with that directory goes on from there." in err
+    assert (
+        f"preempted; a checkpoint is in {here / 'run'}. The same sweep with that directory goes on from there." in err
+    )
     reached = hpx.load(here / "run").lane_step.max()
     assert 0 < reached < 2_000
     code, out, err = hpjax(here, "resume", "run")

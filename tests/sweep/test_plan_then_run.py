@@ -226,6 +226,10 @@ def test_a_state_with_every_part_at_once_trains():
     check_program(list(PARTS), list(METRICS), "grid", reaction="changes", data="pytree", batch="static")
 
 
+# All lanes share the batches of a stream; a sweep refuses this before there is a plan.
+EXCLUDED = [("stream", "independent")]
+
+
 def composed():
     """Arguments of ``check_program``."""
     return st.fixed_dictionaries(
@@ -237,7 +241,7 @@ def composed():
             "data": st.sampled_from(list(DATA)),
             "batch": st.sampled_from(list(BATCHES)),
         }
-    )
+    ).filter(lambda given: (given["data"], given["how"]) not in EXCLUDED)
 
 
 @settings(max_examples=5)

@@ -421,7 +421,7 @@ CRAFTED = [
         r"scores/values is float64 \(3, 1\), and must be float64 \(12, 1\)",
     ),
     (lambda a, m: a.update({"scores/steps": np.full(12, -9)}), "its scores/steps has numbers outside 0 … 2147483647"),
-    (lambda a, m: a.update({"status": np.full((12, 1), 9, np.int8)}), "its status has numbers outside 0 … 4"),
+    (lambda a, m: a.update({"status": np.full((12, 1), 9, np.int8)}), "its status has numbers outside 0 … 5"),
     (lambda a, m: a.update({"progress/round": np.int64(7)}), "its progress/round has numbers outside 0 … 0"),
     (lambda a, m: a.update({"seconds": np.float64("nan")}), "its seconds are nan, and must be 0 or more"),
     (lambda a, m: a.update({"seconds": np.zeros(2)}), r"seconds is float64 \(2,\), and must be float64 \(\)"),

@@ -196,7 +196,7 @@ def test_other_versions_are_told_of(tmp_path):
     abandon("groups", tmp_path, 8)
     manifest = tmp_path / "manifest.json"
     manifest.write_text(manifest.read_text().replace(f'"jax": "{jax.__version__}"', '"jax": "0.1.2"'))
-    told = rf'begun with other versions, .* jax: "0.1.2" there, "{jax.__version__}" here'
+    told = rf'begun with other versions or flags, .* jax: "0.1.2" there, "{jax.__version__}" here'
     with pytest.warns(UserWarning, match=told):
         SWEEPS["groups"].run(tmp_path, progress=False)
     check(tmp_path, "groups")
