@@ -108,7 +108,7 @@ class Trial:
           replicate: the number of the replicate, from 0.
           like: a state whose structure the answer has, as ``init(key, h)`` of a program of your own gives it: a Flax
             ``TrainState``, an Equinox module; or a part of one, such as ``{"params": module}``. What is no array comes
-            from ``like``. Its arrays may be ``ShapeDtypeStruct``s.
+            from ``like``, whose arrays may each be a ``jax.ShapeDtypeStruct``.
 
         Raises:
           InputError: there is no such replicate, or ``like`` has other arrays.
