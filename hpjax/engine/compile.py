@@ -175,13 +175,31 @@ def compiling(
     # Traced in this thread, because the user's settings of JAX may be local to it.
     try:
         traced, constants, lanes = lower(config, h, train, valid, mesh, chunks)
-        constants = sharding.put(constants, mesh, sharding.WHOLE)
+        constants = _held(config.program, constants, mesh)
     except Exception as error:
         failed: Future[Compiled] = Future()
         failed.set_exception(error)
         return failed
     known[key] = _compile_pool().submit(lambda: Compiled(traced.compile(), constants, mesh, config.spread, lanes))
     return known[key]
+
+
+# The large arrays that a program closes over, on the devices: its groups, and its widths, hold one copy.
+_constants: WeakKeyDictionary[Program, dict[Any, tuple[Any, Any]]] = WeakKeyDictionary()
+
+
+def _held(program: Program, constants: list[Any], mesh: jax.sharding.Mesh) -> list[Any]:
+    """Returns arrays on the devices, whole on each; an array of JAX that is there already for this program as it is."""
+    known = _constants.setdefault(program, {})
+    held = []
+    for constant in constants:
+        if not isinstance(constant, jax.Array):  # NumPy's are another object in each trace
+            held.append(sharding.put(constant, mesh, sharding.WHOLE))
+            continue
+        if (id(constant), mesh) not in known:  # beside the array itself, so that no other gets its id
+            known[id(constant), mesh] = constant, sharding.put(constant, mesh, sharding.WHOLE)
+        held.append(known[id(constant), mesh][1])
+    return held
 
 
 def _hoisted(config: SegmentConfig, per_lane: Any, shared: Any) -> tuple[Any, list[Any]]:

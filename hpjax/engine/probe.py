@@ -21,8 +21,8 @@ from hpjax.engine.flops import mark, parts
 from hpjax.engine.lane import rebuilt_state, reported_metrics, settled
 from hpjax.engine.lowering import has_windows
 from hpjax.engine.primitives import primitive_names, uncertain
-from hpjax.engine.shapes import ProgramShapes, is_key, unwrap_keys
-from hpjax.engine.state_tree import StateTree, arrays_of, difference, is_same, split_state
+from hpjax.engine.shapes import ProgramShapes, unwrap_keys
+from hpjax.engine.state_tree import StateTree, arrays_of, difference, is_key, is_same, split_state
 
 # The structure of a state, and its arrays.
 Parts = tuple[StateTree, Sequence[jax.Array]]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from hpjax.core.bounds import Check
 from hpjax.engine.flops import Work
-from hpjax.engine.state_tree import KeyPath, StateTree
+from hpjax.engine.state_tree import KeyPath, StateTree, is_key
 
 
 class Lane(NamedTuple):
@@ -84,11 +84,6 @@ class ProgramShapes(NamedTuple):
     def lane_bytes(self) -> int:
         """The bytes of one lane's state."""
         return sum(leaf.size * leaf.dtype.itemsize for leaf in unwrap_keys(self.state))
-
-
-def is_key(x: Any) -> bool:
-    """Returns whether an array, or a ``ShapeDtypeStruct``, is one of typed PRNG keys."""
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def unwrap_keys(arrays: Sequence[Any]) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ The engine carries arrays alone. Whatever else a state holds (functions, strings
 ``TrainState`` or of an Equinox module) is kept apart, and never traced.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -69,6 +69,11 @@ def arrays_of(tree: Any) -> tuple[jax.Array, ...]:
     return split_state(tree)[0]
 
 
+def is_key(x: Any) -> bool:
+    """Returns whether an array, or a ``ShapeDtypeStruct``, is one of typed PRNG keys."""
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
 def is_array(leaf: Any) -> bool:
     """Returns whether a leaf is an array of numbers or of typed PRNG keys, the shape of one, or a number."""
     if isinstance(leaf, np.ndarray | np.generic):
@@ -78,7 +83,7 @@ def is_array(leaf: Any) -> bool:
 
 def zeros_like(shape: jax.ShapeDtypeStruct) -> jax.Array:
     """Returns zeros of a shape and dtype, or for typed PRNG keys keys of zeros."""
-    if not jnp.issubdtype(shape.dtype, jax.dtypes.prng_key):
+    if not is_key(shape):
         return jnp.zeros(shape.shape, shape.dtype)
     words = jax.eval_shape(jax.random.key_data, shape)
     keys: jax.Array = jax.random.wrap_key_data(jnp.zeros(words.shape, words.dtype), impl=_generator(shape))
@@ -105,7 +110,7 @@ def filled_like(like: State, found: Sequence[tuple[KeyPath, Any]]) -> State:
     arrays = []
     for path, name, own in zip(tree.array_paths(), tree.names(), theirs, strict=True):
         array = known[name]
-        if jnp.issubdtype(own.dtype, jax.dtypes.prng_key):
+        if is_key(own):
             array = jax.random.wrap_key_data(jnp.asarray(array), impl=_generator(own))
         if own.shape != array.shape:
             where = f"{field}{jax.tree_util.keystr(path)}"
@@ -134,6 +139,19 @@ def difference(before: StateTree, after: StateTree) -> str | None:
         if not _alike(old, new):
             return f"in state{jax.tree_util.keystr(path)}, which is no array, from {old!r} to {new!r}"
     return None if _alike_trees(before.tree, after.tree) else structures
+
+
+def nested(arrays: Iterable[tuple[KeyPath, Any]]) -> Any:
+    """Returns arrays as nested dicts, by the names along their paths; an array itself where its path is empty."""
+    tree: dict[Any, Any] = {}
+    for path, array in arrays:
+        if not path:
+            return array
+        node = tree
+        for name in path[:-1]:
+            node = node.setdefault(name, {})
+        node[path[-1]] = array
+    return tree
 
 
 def names_of(path: Any) -> KeyPath:

@@ -7,7 +7,7 @@ from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.format import metric as number
 from hpjax.core.format import show
-from hpjax.engine.state_tree import filled_like
+from hpjax.engine.state_tree import filled_like, nested
 from hpjax.results import export
 from hpjax.results.store.rows import Status
 
@@ -127,15 +127,7 @@ class Trial:
         leaves = [*self._result.leaves(self.id, replicate), *self._result.shared_leaves()]
         if like is not None:
             return filled_like(like, leaves)
-        tree: dict[Any, Any] = {}
-        for path, array in leaves:
-            node = tree
-            for name in path[:-1]:
-                node = node.setdefault(name, {})
-            if not path:
-                return array
-            node[path[-1]] = array
-        return tree
+        return nested(leaves)
 
     def export(self, path: str | Path, replicate: int = 0) -> None:
         """Writes the parameters of one replicate to a file, by name; no model code is needed.

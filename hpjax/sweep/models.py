@@ -20,8 +20,8 @@ from hpjax.engine.constants import jitted
 from hpjax.engine.lane import rebuilt_state
 from hpjax.engine.probe import scalars
 from hpjax.engine.settings import Setting, deciding_settings, undisturbed
-from hpjax.engine.shapes import ProgramShapes, is_key
-from hpjax.engine.state_tree import is_array
+from hpjax.engine.shapes import ProgramShapes
+from hpjax.engine.state_tree import is_array, is_key
 from hpjax.engine.tracing import kinds_of, lane_hparams, with_user_lines
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import how_to_set

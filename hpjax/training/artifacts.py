@@ -9,7 +9,6 @@ from hpjax.core.format import show
 from hpjax.core.hparams import Hparams
 from hpjax.core.threefry import fast, plain
 from hpjax.data.examples import named_sets
-from hpjax.engine.lowering import lowered
 from hpjax.training.arguments import named_arguments
 from hpjax.training.evaluation import outputs_in_parts, own_rows
 from hpjax.training.network import Network
@@ -37,12 +36,7 @@ def supervised_artifacts(net: Network, function: Callable[..., Any], batch_size:
     def artifacts(key: jax.Array, state: TrainingState, split: Any, h: Hparams) -> Any:
         key, (params, stats) = fast(key), state.evaluated
 
-        def forward(x: Any, part: Any) -> Any:
-            def applied(key: jax.Array, params: Any, stats: Any, x: Any) -> Any:
-                return net.apply(key, params, stats, x, h, False).outputs
-
-            return lowered(applied)(key if part is None else jax.random.fold_in(key, part), params, stats, x)
-
+        forward = net.forward_part(key, params, stats, h)
         sets = {name: own_rows(examples, h) for name, examples in named_sets(split).items()}
         given = {
             "params": net.whole(params),

@@ -73,11 +73,11 @@ def own_rows(split: AnyExamples, h: Hparams) -> AnyExamples:
     return _rows(split, fold, jnp.arange(fold.size))
 
 
-def outputs_in_parts(forward: Callable[[Any, Any], Any], x: Any, batch_size: int) -> Any:
+def outputs_in_parts(forward: Callable[[Any, Any], Outputs], x: Any, batch_size: int) -> Any:
     """Returns the outputs of a model for inputs, (examples, ...), of which it computes so many at once.
 
     Args:
-      forward: maps inputs, and the number of the part as for ``measure_split``, to outputs.
+      forward: as for ``measure_split``.
       x: the inputs.
       batch_size: the most examples that are computed at once.
     """
@@ -85,13 +85,13 @@ def outputs_in_parts(forward: Callable[[Any, Any], Any], x: Any, batch_size: int
     parts = ceil_div(count, batch_size)
     size = ceil_div(count, parts)
     if parts == 1:
-        return forward(x, None)
+        return forward(x, None).outputs
 
     def part(i: jax.Array) -> Any:
         index = jnp.minimum(i * size + jnp.arange(size), count - 1)
-        return forward(jax.tree.map(lambda a: jnp.asarray(a)[index], x), i)
+        return forward(jax.tree.map(lambda a: jnp.asarray(a)[index], x), i).outputs
 
-    outputs, rows = lax.map(part, jnp.arange(parts)), _have_rows(lambda x: forward(x, None), x, size)
+    outputs, rows = lax.map(part, jnp.arange(parts)), _have_rows(lambda x: forward(x, None).outputs, x, size)
     return jax.tree.map(lambda a, row: a.reshape(-1, *a.shape[2:])[:count] if row else a[0], outputs, rows)
 
 

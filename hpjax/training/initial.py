@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import GetAttrKey
 
 from hpjax.core.errors import InputError, did_you_mean, missing
 from hpjax.core.hparams import Hparams
 from hpjax.core.remarks import remark
-from hpjax.engine.state_tree import KeyPath, names_of
+from hpjax.engine.state_tree import KeyPath, names_of, nested
 from hpjax.training.network import Network, Outputs, Params, Stats
 
 Arrays = dict[KeyPath, Any]
@@ -63,14 +64,14 @@ class Initial(NamedTuple):
         Args:
           averaged: whether the state has a moving average of the parameters, too.
         """
-        return {name: _nested(self.frozen) for name in ("params", *["average"] * averaged) if self.frozen}
+        return {name: nested(self.frozen.items()) for name in ("params", *["average"] * averaged) if self.frozen}
 
     def network(self, net: Network) -> Network:
         """Returns a network that begins with the given variables; its parameters are None where they are frozen."""
 
         def init(key: jax.Array, x: Any, h: Hparams) -> tuple[Params, Stats]:
             params, stats = net.init(key, x, h)
-            own = [names_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+            own = dict.fromkeys(names_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params))
             _check_names(own, [*self.params, *self.frozen])
             drawn = ["/".join(map(str, name)) for name in own if name not in self.params and name not in self.frozen]
             if drawn:
@@ -123,22 +124,12 @@ def _flat(tree: Any) -> Arrays:
     found = [(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if hasattr(leaf, "dtype")]
     if not isinstance(tree, Mapping):
         found = [(path, leaf) for path, leaf in found if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return {_without_box(names_of(path)): leaf for path, leaf in found}
+    return {names_of(_without_box(path)): leaf for path, leaf in found}
 
 
-def _without_box(name: KeyPath) -> KeyPath:
-    """Returns the names along a path without that of a box of ``nn.with_partitioning`` at its end."""
-    return name[:-1] if name[-1:] == ("value",) else name
-
-
-def _nested(arrays: Arrays) -> dict[str, Any]:
-    tree: dict[Any, Any] = {}
-    for name, value in arrays.items():
-        node = tree
-        for part in name[:-1]:
-            node = node.setdefault(part, {})
-        node[name[-1]] = value
-    return tree
+def _without_box(path: Any) -> Any:
+    """Returns a key path without the attribute of a box of ``nn.with_partitioning``, or of an NNX variable."""
+    return path[:-1] if path[-1:] == (GetAttrKey("value"),) else path
 
 
 def _read(path: Path) -> Any:
@@ -160,7 +151,7 @@ def _read(path: Path) -> Any:
             from safetensors.numpy import load_file
         except ImportError:
             raise missing("a .safetensors file", "safetensors") from None
-        return _nested({tuple(name.split(".")): value for name, value in load_file(path).items()})
+        return nested((tuple(name.split(".")), value) for name, value in load_file(path).items())
     allowed = "must be a .safetensors or .msgpack file, or a folder that Orbax wrote"
     raise InputError("supervised.init_from", str(path), allowed, 'Write trial.export("model.safetensors").')
 

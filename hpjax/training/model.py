@@ -26,14 +26,7 @@ def network(model: Any) -> Network:
     """
     if isinstance(model, linen.Module):
         return _linen(lambda h: model)
-    for kind, argument in (("NNX", "rngs"), ("Equinox", "key")):
-        if _is_a(model, kind):
-            raise InputError(
-                "supervised.model",
-                type(model).__name__,
-                f"is an {kind} module whose parameters are drawn already, so that every replicate would begin alike",
-                f"Write model=lambda h, {argument}: {type(model).__name__}(..., {argument}={argument}).",
-            )
+    _check_not_drawn(model, "whose parameters are drawn already, so that every replicate would begin alike")
     if not callable(model) or inspect.isclass(model):
         raise InputError(
             "supervised.model",
@@ -55,6 +48,15 @@ def _linen(model: Callable[[Hparams], Any]) -> Network:
     return linen_network(_built(model, "Linen"))
 
 
+def _check_not_drawn(module: Any, why: str) -> None:
+    """Raises ``InputError`` if something is a module that draws its parameters from an argument that it did not get."""
+    for kind, argument in (("NNX", "rngs"), ("Equinox", "key")):
+        if _is_a(module, kind):
+            name = type(module).__name__
+            remedy = f"Write model=lambda h, {argument}: {name}(..., {argument}={argument})."
+            raise InputError("supervised.model", name, f"is an {kind} module {why.format(argument=argument)}", remedy)
+
+
 def _built(model: Callable[..., Any], kind: str) -> Callable[..., Any]:
     """Returns ``model`` with a check that what it builds is a module of that kind."""
 
@@ -62,14 +64,7 @@ def _built(model: Callable[..., Any], kind: str) -> Callable[..., Any]:
         found = annotate_errors("supervised.model", model)(*arguments)
         if _is_a(found, kind):
             return found
-        for other, argument in (("NNX", "rngs"), ("Equinox", "key")):
-            if _is_a(found, other):
-                raise InputError(
-                    "supervised.model",
-                    type(found).__name__,
-                    f"is an {other} module and needs {argument} of the sweep",
-                    f"Write model=lambda h, {argument}: {type(found).__name__}(..., {argument}={argument}).",
-                )
+        _check_not_drawn(found, "and needs {argument} of the sweep")
         given = "must give a Flax module" if kind == "Linen" else "of h and rngs must give an NNX module"
         remedy = "Write model=lambda h: MLP(h.hidden)." if kind == "Linen" else "For Linen write model=lambda h: ..."
         raise InputError("supervised.model", type(found).__name__, given, remedy)

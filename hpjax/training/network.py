@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from hpjax.core.hparams import Hparams
+from hpjax.engine.lowering import lowered
 
 Params = Any
 Stats = Any
@@ -38,6 +39,27 @@ class Network(NamedTuple):
     init: Callable[[jax.Array, Any, Hparams], tuple[Params, Stats]]
     apply: Callable[[jax.Array, Params, Stats, Any, Hparams, bool], Outputs]
     whole: Callable[[Params], Params] = lambda params: params
+
+    def forward(self, key: jax.Array, params: Params, stats: Stats, x: Any, h: Hparams, train: bool) -> Outputs:
+        """Returns what ``apply`` does, computed with the kernels that the plan chose for the lanes."""
+
+        def applied(key: jax.Array, params: Params, stats: Stats, x: Any) -> Outputs:
+            return self.apply(key, params, stats, x, h, train)
+
+        outputs: Outputs = lowered(applied)(key, params, stats, x)
+        return outputs
+
+    def forward_part(self, key: jax.Array, params: Params, stats: Stats, h: Hparams) -> Callable[[Any, Any], Outputs]:
+        """Returns a function of inputs, and of the number of their part of an evaluation, None for a single one.
+
+        A model that draws in evaluations, too, draws anew in each part.
+        """
+
+        def forward(x: Any, part: Any) -> Outputs:
+            own_key = key if part is None else jax.random.fold_in(key, part)
+            return self.forward(own_key, params, stats, x, h, False)
+
+        return forward
 
 
 def example_input(x: Any) -> Any:

@@ -14,7 +14,6 @@ from hpjax.core.hparams import Hparams
 from hpjax.core.program import Metrics
 from hpjax.core.threefry import fast, plain
 from hpjax.data.examples import AnyExamples, named_sets
-from hpjax.engine.lowering import lowered
 from hpjax.optim.decay_bounds import check_decays
 from hpjax.optim.transforms import looks_at_metrics
 from hpjax.training.accumulation import added, emitted, emptied, mean_of, nothing_yet, share
@@ -138,7 +137,7 @@ class Training:
         microsteps = self.microsteps(h)
 
         def forward(params: Any, x: Any) -> Outputs:
-            return self._apply(key, params, state.stats, x, h, True)
+            return self.net.forward(key, params, state.stats, x, h, True)
 
         def shares_of(measures: Measures, params: Any, found: Outputs) -> dict[str, Weighted]:
             own_key, whole = lambda: plain(jax.random.fold_in(key, LOSS)), self.net.whole(params)
@@ -261,28 +260,13 @@ class Training:
           h: the hyperparameters.
         """
         key, evaluated = fast(key), state.evaluated
-
-        def forward(x: Any, part: Any) -> Outputs:
-            # A model that draws in evaluations, too, draws anew in each part.
-            own_key = key if part is None else jax.random.fold_in(key, part)
-            return self._apply(own_key, evaluated.params, evaluated.stats, x, h, False)
-
-        whole = self.net.whole(evaluated.params)
+        forward, whole = self.net.forward_part(key, *evaluated, h), self.net.whole(evaluated.params)
         context = Context(None, whole, lambda: plain(jax.random.fold_in(key, LOSS)), h, {})
         found: Values = {}
         for name, examples in named_sets(split).items():
             values = measure_split(forward, self.measures, examples, context, self.eval_batch_size)
             found |= {in_set(name, metric): value for metric, value in values.items()}
         return found
-
-    def _apply(self, key: jax.Array, params: Any, stats: Any, x: Any, h: Hparams, train: bool) -> Outputs:
-        """Returns what the model gives for inputs, computed with the kernels that the plan chose for the lanes."""
-
-        def applied(key: jax.Array, params: Any, stats: Any, x: Any) -> Outputs:
-            return self.net.apply(key, params, stats, x, h, train)
-
-        outputs: Outputs = lowered(applied)(key, params, stats, x)
-        return outputs
 
     def predict(self, state: TrainingState, x: Any, h: Hparams) -> Any:
         """Returns the model's outputs for inputs (examples, ...), as in an evaluation."""

@@ -1,5 +1,7 @@
 """Arrays that a program closes over are held once for all lanes, as arguments of the compiled program."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,3 +57,15 @@ def test_a_large_constant_is_an_argument_once_and_changes_no_value(kind, spread,
         np.testing.assert_allclose(trial.metrics["valid/loss"], np.square(TABLE @ w).mean(), rtol=1e-4)
     x = np.ones((2, SIZE), np.float32)
     np.testing.assert_allclose(result[7].predict(x)[0], x @ TABLE @ w, rtol=1e-4)
+
+
+def test_groups_hold_one_copy_of_a_constant_on_the_devices(monkeypatch):
+    seen = []
+    make = Compiled.__init__
+    monkeypatch.setattr(Compiled, "__init__", lambda self, *args: (make(self, *args), seen.append(self))[0])
+    table = jnp.asarray(TABLE)
+    made = dataclasses.replace(program(table), init=lambda key, h: table[0] * h.scale)
+    space = hpx.Space(rate=0.1, scale=hpx.Choice(1.0, 2.0, static=True))
+    hpx.Sweep(made, space, sampler=hpx.Grid()).run(progress=False)
+    first, second = seen
+    assert first.constants[0] is second.constants[0]

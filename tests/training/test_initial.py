@@ -175,6 +175,27 @@ def test_what_does_not_fit_is_refused_by_name(settings, message):
         sweep(**settings).plan()
 
 
+class Valued(nn.Module):
+    """Has a boxed parameter that is called value, as the attribute of its box is."""
+
+    @nn.compact
+    def __call__(self, x):
+        ones = nn.with_partitioning(nn.initializers.ones, ("data",))
+        return x[:, 0] * self.param("value", ones, (1,))
+
+
+def test_boxes_and_variables_are_told_apart_from_parameters_of_the_name_of_their_attribute():
+    boxed = jax.tree.map(lambda x: x + 2, Valued().init(INIT, X)["params"])
+    for given in (boxed, nn.meta.unbox(boxed)):
+        found = sweep(Valued(), init_from=given, optimizer=optax.sgd(0.0)).run(progress=False)[0]
+        np.testing.assert_array_equal(found.restore()["params"]["value"], [3.0])
+    state = nnx.state(nnx.Linear(128, 1, rngs=nnx.Rngs(5)), nnx.Param)
+    loss = lambda outputs, y: squared(outputs[:, 0], y)
+    settings = {"loss": loss, "optimizer": optax.sgd(0.0)}
+    found = sweep(lambda h, rngs: nnx.Linear(128, 1, rngs=rngs), init_from=state, **settings).run(progress=False)[0]
+    np.testing.assert_array_equal(found.restore()["params"]["kernel"], state["kernel"].get_value())
+
+
 def test_losses_that_take_params_get_the_frozen_ones_too():
     size = lambda params: jnp.square(params["base"]["kernel"]).mean()
     loss = lambda outputs, y, params: squared(outputs, y) + size(params)
