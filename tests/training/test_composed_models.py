@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hpjax as hpx
+from tests.support.completes import completes
 
 X = np.random.default_rng(0).normal(size=(24, 4)).astype(np.float32)
 Y = X[:, :3].argmax(1)
@@ -149,16 +150,7 @@ def trained(model, options=(), how="grid"):
         arguments |= OPTIONS[name]
     program = hpx.supervised(model=model, loss=CROSS_ENTROPY, batch_size=8, steps=4, eval_every=2, **arguments)
     space = hpx.Space(rate=hpx.Uniform(0.01, 0.1) if "trials" in SWEEPS[how] else hpx.Choice(0.01, 0.1))
-    sweep = hpx.Sweep(program, space, **SWEEPS[how])
-    try:
-        sweep.plan()
-    except (hpx.InputError, hpx.ProgramError) as refusal:
-        return None, str(refusal)
-    result = sweep.run(progress=False)
-    assert not {"failed", "running"} & set(result.statuses.tolist())
-    assert np.isfinite(result.test()["test/loss"])
-    assert sweep.replay(result.best).agrees
-    return result, ""
+    return completes(hpx.Sweep(program, space, **SWEEPS[how]))
 
 
 def check_linen(layers, options=(), how="grid"):
