@@ -6,9 +6,10 @@ from contextlib import contextmanager
 
 import jax
 
+from hpjax.core.arrays import ceil_div
 from hpjax.core.errors import RunError
 from hpjax.core.user_code import first_line, own_line, user_lines
-from hpjax.engine.distributed import several
+from hpjax.engine.distributed import from_each, several
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 # A reason has so many characters at most: XLA's errors may print whole programs.
@@ -50,25 +51,85 @@ class GroupFailedError(Exception):
 def failing_alone(group: int, width: int, compiling: bool = False) -> Iterator[None]:
     """Raises ``GroupFailedError`` where a group cannot be compiled or computed in its body.
 
-    It does not where half the width may help; nor with several hosts, of which the others would wait for this one.
+    It raises ``OutOfMemoryError`` where half the width may help. With several hosts all must enter it, and nothing in
+    its body may wait for another host: where one of them fails, it raises the same error on all.
 
     Args:
       group: the number of the group.
       width: how many of its lanes a device computes at once.
       compiling: whether its program is made in the body, where any error is about that program.
     """
+    failure: OutOfMemoryError | GroupFailedError | None = None
+    try:
+        with translating_device_errors(group):
+            yield
+    except OutOfMemoryError as error:
+        failure = error if width > 1 else _failed(group, one_lane_too_many(group))
+    except Exception as error:
+        if not (compiling or isinstance(error, RunError | jax.errors.JaxRuntimeError)):
+            raise
+        failure = _failed(group, error)
+    if several():
+        failure = _of_all_hosts(group, failure)
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure  # in a cycle with its own traceback it would keep what the frames hold on the devices
+
+
+def _failed(group: int, error: Exception) -> GroupFailedError:
+    """Returns the failure of a group that an error caused."""
+    failure = GroupFailedError(group, _reason(error))
+    failure.__cause__ = error
+    return failure
+
+
+OUT_OF_MEMORY_HERE, FAILED_HERE = "memory", "failed "
+
+
+def _of_all_hosts(
+    group: int, failure: OutOfMemoryError | GroupFailedError | None
+) -> OutOfMemoryError | GroupFailedError | None:
+    """Returns the failure that every host raises: that of the first host that failed, or that one is short of memory.
+
+    Args:
+      group: the number of the group.
+      failure: that of this host, or None.
+    """
+    mine = ""
+    if failure is not None:
+        mine = FAILED_HERE + failure.reason if isinstance(failure, GroupFailedError) else OUT_OF_MEMORY_HERE
+    said = from_each(mine, LONGEST)
+    reasons = {host: text.removeprefix(FAILED_HERE) for host, text in enumerate(said) if text.startswith(FAILED_HERE)}
+    if reasons:
+        host, reason = next(iter(reasons.items()))
+        told = reason if len(reasons) == len(said) else f"on host {host}: {reason}"
+        agreed = GroupFailedError(group, told)
+        agreed.__cause__ = getattr(failure, "__cause__", None) or RunError(told)
+        return agreed
+    return OutOfMemoryError(group) if OUT_OF_MEMORY_HERE in said else None
+
+
+@contextmanager
+def failing_the_run(group: int, width: int) -> Iterator[None]:
+    """Raises errors of device calls as ``translating_device_errors`` does, for a body in which hosts wait for others.
+
+    Raises:
+      RunError: memory is short, and half the width does not help, or hosts could not agree on it.
+    """
     try:
         with translating_device_errors(group):
             yield
     except OutOfMemoryError:
-        if width > 1 or several():
-            raise
-        error = one_lane_too_many(group)
-        raise GroupFailedError(group, _reason(error)) from error
-    except Exception as error:
-        if several() or not (compiling or isinstance(error, RunError | jax.errors.JaxRuntimeError)):
-            raise
-        raise GroupFailedError(group, _reason(error)) from error
+        if width == 1:
+            raise one_lane_too_many(group) from None
+        if several():
+            raise RunError(
+                f"group {group} runs out of memory at the width {width} on host {jax.process_index()}, while lanes go "
+                f"from host to host. Begin anew in a new directory with width={ceil_div(width, 2)}."
+            ) from None
+        raise
 
 
 def one_lane_too_many(group: int) -> RunError:

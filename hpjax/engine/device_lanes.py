@@ -178,6 +178,10 @@ class DeviceLanes:
         )
         self._in_flight.append(InFlight(outputs, evaluate))
 
+    def wait(self) -> None:
+        """Waits until the devices of this host computed the segment that was dispatched first; raises what they do."""
+        jax.block_until_ready(self._in_flight[0].outputs)
+
     def collect(self) -> SegmentResult:
         """Waits for the segment that was dispatched first, and returns its results for the live lanes."""
         outputs, evaluate = self._in_flight.pop(0)

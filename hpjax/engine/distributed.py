@@ -183,15 +183,24 @@ def check_same(what: str, value: str, remedy: str) -> None:
     Raises:
       RunError: on every host, where one differs from the first.
     """
-    if not several():
-        return
-    # Padded, because an all-gather takes arrays of one shape.
-    mine = np.frombuffer(value.encode()[:64].ljust(64), np.uint8)
-    values = multihost_utils.process_allgather(mine)
-    other = [host for host, theirs in enumerate(values) if not np.array_equal(theirs, values[0])]
+    values = from_each(value, 64)
+    other = [host for host, theirs in enumerate(values) if theirs != values[0]]
     if other:
         hosts = ", ".join(map(str, other))
         raise RunError(f"{what} of host {hosts} is not that of host 0. {remedy}")
+
+
+def from_each(text: str, length: int) -> list[str]:
+    """Returns the texts of all hosts, in their order, without blanks at their ends. All hosts must call it.
+
+    Args:
+      text: the text of this host.
+      length: how many bytes of it count, the same number on every host.
+    """
+    # Padded, because an all-gather takes arrays of one shape.
+    mine = np.frombuffer(text.encode()[:length].ljust(length), np.uint8)
+    values = multihost_utils.process_allgather(mine) if several() else [mine]
+    return [np.asarray(each).tobytes().decode(errors="ignore").rstrip() for each in values]
 
 
 def _broadcast(content: bytes) -> bytes:

@@ -166,7 +166,7 @@ class Trial:
           of examples.
 
         Raises:
-          InputError: the inputs have no examples, or another shape than those of the training split.
+          InputError: the inputs have no examples, or another shape than those of the validation split.
           RunError: the trial diverged, the result was loaded without its sweep, or the program cannot predict.
         """
         return self._result.predictor(self.id)(x)

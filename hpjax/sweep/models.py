@@ -14,8 +14,7 @@ from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.core.program import Program
 from hpjax.core.space import Point
-from hpjax.data.examples import AnyExamples
-from hpjax.data.stream import first_batch_of
+from hpjax.data.examples import AnyExamples, named_sets
 from hpjax.engine.constants import jitted
 from hpjax.engine.lane import rebuilt_state
 from hpjax.engine.probe import scalars
@@ -168,8 +167,8 @@ class Predictor:
                 "Write hpx.Program(..., predict=lambda state, x, h: outputs), or use hpx.supervised(...)."
             )
         self._states, self._h, predict = states, h, annotate_errors("Program.predict", program.predict)
-        train = first_batch_of(program.splits[0])
-        self._example = train.x if isinstance(train, AnyExamples) else None
+        valid = next(iter(named_sets(program.splits[1]).values()), None)
+        self._example = valid.x if isinstance(valid, AnyExamples) else None
 
         @jitted
         def outputs(arrays: Sequence[Any], x: Any, h: Hparams) -> Any:
@@ -200,7 +199,7 @@ class Predictor:
         return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *blocks)
 
     def _check(self, x: Any) -> None:
-        """Raises ``InputError`` unless examples have the shape of those in the training split."""
+        """Raises ``InputError`` unless examples have the shape of those in the validation split."""
         if self._example is not None:
             found, wanted = (jax.tree.map(lambda leaf: leaf.shape[1:], tree) for tree in (x, self._example))
             if found != wanted:

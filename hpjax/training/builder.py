@@ -118,8 +118,9 @@ def supervised(
       penalty: ``penalty(params, h)``, a scalar that is added to the loss and reported as ``train/penalty``:
         ``lambda params, h: h.l1 * hpx.losses.l1(params)``. ``train/loss`` does not include it.
       augment: ``augment(key, batch, h) -> batch``, applied to each training batch, an ``Examples``: noise, crops,
-        mixup. The key is a typed threefry key, shape (). Of data with weights it gets ``WeightedExamples``; where it
-        returns ``Examples``, each row keeps its weight.
+        mixup. The key is a typed threefry key, shape (). It may also make what the model gets, noise levels and noisy
+        inputs say, of arrays of other shapes than those of the validation split. Of data with weights it gets
+        ``WeightedExamples``; where it returns ``Examples``, each row keeps its weight.
       average: decay of an exponential moving average of the parameters, in [0, 1]. It starts at the initial parameters,
         and evaluations use it in place of the parameters. Optimizers with parameters of their own to be evaluated at
         allow none.
@@ -167,7 +168,7 @@ def supervised(
     check_kind(data)
     check_batches(data, batch_size, microbatch, monitor)
     check_functions(metrics, split_metrics, penalty, augment)
-    data = checked_data(data)
+    data = checked_data(data, augment is not None)
     check_weights(data, weights, ignore_label, monitor)
     initial = None if init_from is None and frozen is None else Initial.of(init_from, frozen)
     train = first_batch_of(data.train)
@@ -176,7 +177,8 @@ def supervised(
         check_batch_size(batch_size, examples)
     training = Training(
         net=network(model) if initial is None else initial.network(network(model)),
-        example=example_input(train.x),
+        # Of what evaluations bring: the inputs of training batches may be those of the model only when augmented.
+        example=example_input(next(iter(named_sets(data.valid).values())).x),
         examples=examples,
         weighted=train.weights is not None,
         measures=Measures(

@@ -96,44 +96,55 @@ def check_weights(data: Data, weights: Any, ignore_label: Any, monitor: Collecti
         raise InputError("supervised.monitor", OF_PARTS, allowed, "Remove it, or weights and ignore_label.")
 
 
-def checked_data(data: Data) -> Data:
+def checked_data(data: Data, augmented: bool) -> Data:
     """Returns ``data`` with every set of every split checked, with arrays of float32, int32 or uint8.
+
+    Args:
+      data: the splits.
+      augmented: whether training batches are augmented, and so may have other shapes than the other splits.
 
     Raises:
       InputError: lengths differ, a value is not finite, a split is empty or has inputs of another shape.
     """
     train = data.train if isinstance(data.train, Stream) else _checked_set("data.train", data.train, None)
-    like = first_batch_of(train)
+    like = None if augmented else ("train", first_batch_of(train))
+    valid = _checked_split("data.valid", data.valid, like)
+    like = like or ("valid", next(iter(named_sets(valid).values())))
     test = None if data.test is None else _checked_split("data.test", data.test, like)
-    return Data(train, _checked_split("data.valid", data.valid, like), test, name=data.name)
+    return Data(train, valid, test, name=data.name)
 
 
-def _checked_split(field: str, split: Any, like: AnyExamples) -> Any:
-    """Returns a split of one set, or of several in a dict, with every set checked."""
+def _checked_split(field: str, split: Any, like: tuple[str, AnyExamples] | None) -> Any:
+    """Returns a split of one set, or of several in a dict, with every set checked; all must have the same shapes."""
     if not isinstance(split, Mapping):
         return _checked_set(field, split, like)
     for name in split or [""]:
         if not isinstance(name, str) or not name or "/" in name:
             allowed = "must be a dict of names without slashes to Examples"
             raise InputError(field, list(split), allowed, 'Write {"clean": (x, y), "shifted": (x, y)}.')
-    return {name: _checked_set(f"{field}[{name!r}]", examples, like) for name, examples in split.items()}
+    found = {}
+    for name, examples in split.items():
+        found[name] = _checked_set(f"{field}[{name!r}]", examples, like)
+        like = like or (f"{field.removeprefix('data.')}[{name!r}]", found[name])
+    return found
 
 
-def _checked_set(field: str, examples: Any, like: AnyExamples | None) -> AnyExamples:
-    """Returns examples with dtypes that JAX takes; their shapes must be those of ``like``, if that is given."""
+def _checked_set(field: str, examples: Any, like: tuple[str, AnyExamples] | None) -> AnyExamples:
+    """Returns examples with dtypes that JAX takes; their shapes must be those of ``like``, if that is given by name."""
     if not isinstance(examples, AnyExamples):
         allowed = "must be Examples(x, y)"
         raise InputError(field, type(examples).__name__, allowed, "Write hpx.data.Examples(x, y).")
     checked = tidy_examples(field, *examples)
     if like is None:
         return checked
-    shapes, first = ([a.shape[1:] for a in jax.tree.leaves((each.x, each.y))] for each in (checked, like))
+    other, given = like
+    shapes, first = ([a.shape[1:] for a in jax.tree.leaves((each.x, each.y))] for each in (checked, given))
     if shapes != first:
         wanted = next((b for a, b in zip(shapes, first, strict=False) if a != b), first[0])
-        allowed = f"must have the shapes {first} for each example, as train"
+        allowed = f"must have the shapes {first} for each example, as {other}"
         remedy = f"Write .reshape({(-1, *wanted)}) behind the array that differs."
         if len(shapes) != len(first):
-            remedy = "Give train as many arrays; of those that augment makes, zeros of their shapes."
+            remedy = f"Give {field} as many arrays as {other}" + (", or test=None." if "test" in field else ".")
         raise InputError(field, shapes, allowed, remedy)
     return checked
 

@@ -4,8 +4,12 @@ import signal
 import socket
 import warnings
 
+import numpy as np
 import pytest
 
+import hpjax as hpx
+from tests.support.broken import BROKEN, POINTS, SWEEP
+from tests.support.compare import same_bits
 from tests.support.interrupted import check
 from tests.support.killed import SWEEPS
 from tests.support.processes import started
@@ -24,9 +28,9 @@ def free_port():
 class Hosts:
     """Two hosts that train a sweep."""
 
-    def __init__(self, name, directory):
+    def __init__(self, name, directory, module="killed"):
         where = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
-        self.processes = [started("killed", name, directory, **where, JAX_PROCESS_ID=str(host)) for host in (0, 1)]
+        self.processes = [started(module, name, directory, **where, JAX_PROCESS_ID=str(host)) for host in (0, 1)]
 
     def after(self, event):
         """Waits until the second host told of that event."""
@@ -72,3 +76,28 @@ def test_hosts_go_on_after_a_notice_and_after_one_was_killed(tmp_path, counted):
     assert events[0] == "resumed"
     check(directory, "halving")
     counted("hosts: 2 × 2 devices, one notice and one kill survived; resumed on 2 hosts and on 1")
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("callback", "on host 1: a function that the program of group 1 calls on the host fails:"),
+        ("compiler", "on host 1: its program fails: "),
+        ("memory", None),  # at half the width it completes
+    ],
+)
+def test_a_group_that_fails_on_one_host_fails_on_both_and_alone(tmp_path, how, reason):
+    codes, told = Hosts(how, tmp_path / "run", module="broken").end()
+    assert codes == [0, 0], told
+    found, expected = hpx.load(tmp_path / "run"), SWEEP.run(progress=False)
+    failed = [trial for trial, point in enumerate(POINTS) if point["kind"] == BROKEN] if reason else []
+    others = [trial for trial in range(len(POINTS)) if trial not in failed]
+    assert found.statuses[others].tolist() == ["complete"] * len(others)
+    assert found.statuses[failed].tolist() == ["failed"] * len(failed)
+    assert all(each.startswith(reason) for each in found.failures.values())
+    assert same_bits(found.curves("valid/loss")[others], expected.curves("valid/loss")[others])
+    rates = np.array([POINTS[trial]["rate"] for trial in others])
+    np.testing.assert_allclose(found.last("valid/loss")[others, 0], (1 - rates) ** 40, rtol=1e-4, atol=1e-9)
+    if how == "memory":
+        told = "group 1 ran out of memory at the width 2: it trains at 1."
+        assert any(told in line for line in found.manifest.plan)

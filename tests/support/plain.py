@@ -51,7 +51,8 @@ def train_alone(
     """
     key = lane_key(SEED, replicate)
     x, y = (jax.tree.map(jnp.asarray, part) for part in (data.train.x, data.train.y))
-    variables = model.init(purpose_key(key, "init"), jax.tree.map(lambda a: jnp.zeros((1, *a.shape[1:]), a.dtype), x))
+    one = jax.tree.map(lambda a: jnp.zeros((1, *a.shape[1:]), a.dtype), data.valid.x)
+    variables = model.init(purpose_key(key, "init"), one)
     stats = {name: value for name, value in variables.items() if name != "params"}
     params = variables["params"] if params is None else params
     opt_state, mean = optimizer.init(params), params

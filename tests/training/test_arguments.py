@@ -216,3 +216,49 @@ def test_a_contrastive_loss_is_that_of_a_plain_loop():
     )
     np.testing.assert_allclose(result[0].restore()["params"]["kernel"], params["kernel"], rtol=1e-4, atol=1e-6)
     assert result[0].metrics["valid/loss"] == pytest.approx(losses[-1], rel=1e-5)
+
+
+class Denoiser(nn.Module):
+    """Predicts the noise from a noisy point and its level."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        noisy, level = x
+        return nn.Dense(2)(jnp.concatenate([noisy, level[:, None]], -1))
+
+
+def noised(key, clean):
+    """Points at levels of noise, and the noise: J. Ho et al., "Denoising Diffusion Probabilistic Models", 2020."""
+    level = jax.random.uniform(jax.random.fold_in(key, 0), (len(clean),))
+    noise = jax.random.normal(jax.random.fold_in(key, 1), clean.shape)
+    return (clean * (1 - level[:, None]) + noise * level[:, None], level), noise
+
+
+def test_an_augmentation_makes_inputs_that_the_data_does_not_have():
+    clean = np.random.default_rng(0).normal(size=(36, 2)).astype(np.float32)
+    valid = jax.tree.map(np.asarray, noised(jax.random.key(5), clean))
+    with pytest.raises(hpx.InputError, match=r"Give data.test as many arrays as valid, or test=None"):
+        trained(data=hpx.data.from_arrays(clean, np.zeros(36), valid=valid), augment=lambda key, batch, h: batch)
+    result = trained(
+        model=Denoiser(),
+        data=hpx.data.from_arrays(clean, np.zeros(36), valid=valid, test=None),
+        loss=lambda outputs, y: jnp.sum((outputs - y) ** 2, -1),
+        augment=lambda key, batch, h: type(batch)(*noised(key, batch.x)),
+        eval_batch_size=36,
+    )
+    params, losses = train_alone(
+        hpx.Data(hpx.data.Examples(clean, np.zeros(36)), hpx.data.Examples(*valid)),
+        model=Denoiser(),
+        optimizer=optax.sgd(0.1),
+        loss=lambda outputs, y: jnp.sum((outputs - y) ** 2, -1),
+        steps=STEPS,
+        batch_size=BATCH,
+        eval_every=2,
+        augment=lambda key, x, y: noised(key, x),
+    )
+    np.testing.assert_allclose(
+        result[0].restore()["params"]["Dense_0"]["kernel"], params["Dense_0"]["kernel"], rtol=1e-5
+    )
+    assert result[0].metrics["valid/loss"] == pytest.approx(losses[-1], rel=1e-5)
+    expected = Denoiser().apply({"params": params}, valid[0])
+    np.testing.assert_allclose(result[0].predict(valid[0])[0], expected, rtol=1e-4, atol=1e-6)

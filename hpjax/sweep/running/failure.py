@@ -3,14 +3,9 @@
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 
-import jax
 import numpy as np
 
-from hpjax.core.arrays import ceil_div
-from hpjax.core.errors import RunError
 from hpjax.core.format import count
-from hpjax.engine.device_errors import one_lane_too_many
-from hpjax.engine.distributed import several
 from hpjax.results.store.rows import Change, Status
 from hpjax.sweep.running.context import RunContext
 from hpjax.sweep.running.events import GroupFailed
@@ -81,14 +76,3 @@ def tried_again(context: RunContext, waves: Sequence[WaveState], failed: Collect
         context.store.forget(failed, trials)
     context.store.artifacts.forget(trials)
     return tuple(wave.begun()._replace(evaluations=0) if wave.number in failed else wave for wave in waves)
-
-
-def check_can_halve(group: int, width: int) -> None:
-    """Raises ``RunError`` unless a group that ran out of memory can begin anew at half its width."""
-    if several():
-        raise RunError(
-            f"group {group} runs out of memory at the width {width} on host {jax.process_index()}, and hosts "
-            f"cannot agree on another while they run. Begin anew in a new directory with width={ceil_div(width, 2)}."
-        )
-    if width == 1:
-        raise one_lane_too_many(group)

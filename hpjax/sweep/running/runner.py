@@ -18,7 +18,7 @@ from hpjax.sweep.planning.planner import plan_next_round
 from hpjax.sweep.planning.programs import lane_ids
 from hpjax.sweep.running.context import RunContext
 from hpjax.sweep.running.events import Decision, Event, GroupFailed, Resumed, SegmentFinished, WidthHalved
-from hpjax.sweep.running.failure import check_can_halve, fail_group, failed_waves, nothing_left, tried_again
+from hpjax.sweep.running.failure import fail_group, failed_waves, nothing_left, tried_again
 from hpjax.sweep.running.preemption import leave, notices
 from hpjax.sweep.running.race import RoundRace
 from hpjax.sweep.running.recorder import Record
@@ -273,12 +273,8 @@ class _Run:
         """Has a group begin anew at half its width, and under a scheduler all groups, whose trials it compares.
 
         All waves of the group do, those that are finished too: a group has one width.
-
-        Raises:
-          RunError: the width is 1, or there are several hosts.
         """
-        context, width = self._context, self._context.plan.arrangements[group].width
-        check_can_halve(group, width)
+        context = self._context
         context.plan = halved(self._spec, context.plan, group)
         racing = self._spec.scheduler is not None
         again = [wave for wave in self._waves if racing or wave.group.number == group]

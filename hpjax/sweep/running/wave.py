@@ -11,7 +11,7 @@ import numpy as np
 
 from hpjax.data.stream import Position
 from hpjax.engine.compile import COMPILE_THREADS, Compiled
-from hpjax.engine.device_errors import failing_alone, translating_device_errors
+from hpjax.engine.device_errors import failing_alone, failing_the_run
 from hpjax.engine.device_lanes import DeviceLanes, SegmentResult
 from hpjax.engine.tracing import kinds_of, stack_hparams
 from hpjax.results.store.rows import Change, Status
@@ -222,7 +222,7 @@ class Wave:
         points = [own[int(self._table.trial[lane])].point for lane in sources]
         again = [lane for lane in sources if not self.live[lane]]
         names = points[0].keys() - self.group.static.keys()
-        with translating_device_errors(self.group.number):
+        with failing_the_run(self.group.number, self._width):
             self._lanes.clone(sources, stack_hparams(kinds_of(self._context.spec.space), points, names))
             renewed = [self._renewal(point, ids[lane][1]) for lane, point in zip(sources, points, strict=True)]
             for i, number in enumerate(self._plan.takeovers[self.group.number].renewed):
@@ -296,8 +296,8 @@ class Wave:
     def _collect(self, lanes: DeviceLanes) -> tuple[DispatchedSegment, SegmentResult]:
         """Waits for the segment that was dispatched first."""
         with failing_alone(self.group.number, self._width):
-            result = lanes.collect()
-        return self._in_flight.pop(0), result
+            lanes.wait()
+        return self._in_flight.pop(0), lanes.collect()
 
     def _segment(self, lanes: DeviceLanes, until: int | None) -> SegmentFinished:
         """Runs one segment, dispatching the next first if nothing can intervene."""
