@@ -28,7 +28,7 @@ def check_numbers(field: str, leaf: Any) -> None:
     if (remedy := _remedy(leaf)) is not None:
         shown = leaf if isinstance(leaf, str) else type(leaf).__name__
         raise InputError(field, shown, "must be an array of numbers", remedy)
-    _check_integers(field, leaf)
+    check_integers(field, leaf)
 
 
 def _remedy(leaf: Any) -> str | None:
@@ -46,14 +46,19 @@ def _remedy(leaf: Any) -> str | None:
     try:
         found = jax.eval_shape(lambda x: x, leaf)
     except OverflowError:
-        return None  # a Python integer, which _check_integers refuses
+        return None  # a Python integer, which check_integers refuses
     except (TypeError, ValueError):
         return "Write np.asarray(x, np.float32)."
     return "Write jax.random.key_data(keys)." if jnp.issubdtype(found.dtype, jax.dtypes.prng_key) else None
 
 
-def _check_integers(field: str, leaf: Any) -> None:
-    """Raises ``InputError`` if an integer needs more bits than JAX keeps, which it would cut off without a word."""
+def check_integers(field: str, leaf: Any) -> None:
+    """Raises ``InputError`` if an integer needs more bits than JAX keeps, which it would cut off without a word.
+
+    Args:
+      field: the name of the value in the message.
+      leaf: an array of NumPy or a number; any other value passes.
+    """
     values = leaf if isinstance(leaf, np.ndarray | np.generic) else np.asarray(leaf) if type(leaf) is int else None
     if values is None or values.size == 0 or (values.dtype.kind not in "iu" and type(leaf) is not int):
         return

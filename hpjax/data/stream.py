@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hpjax.core import user_code
 from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError, RunError, check_int
+from hpjax.core.numeric import check_integers
 from hpjax.core.recordable import is_name
 from hpjax.data.examples import AnyExamples, tidy_examples
 
@@ -240,6 +241,8 @@ def _tidy(name: str, batch: Any) -> Any:
         found = ", ".join(dict.fromkeys(type(leaf).__name__ for leaf in leaves)) or type(batch).__name__
         allowed = "must be a pair (x, y), a triple (x, y, weights) or a pytree of arrays of numbers"
         raise InputError(name, found, allowed, ENCODE)
+    for array in arrays:
+        check_integers(name, array)
     return jax.tree.unflatten(tree, [a.astype(jax.dtypes.canonicalize_dtype(a.dtype), copy=False) for a in arrays])
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hpjax.core.errors import InputError
+from hpjax.core.numeric import check_integers
 from hpjax.core.program import State
 
 # The names along the path to a leaf; positions in tuples and lists are numbers.
@@ -57,10 +58,13 @@ def split_state(state: State) -> tuple[tuple[Any, ...], StateTree]:
     """Returns the arrays of a state, and its structure without them.
 
     Python numbers become arrays of JAX's default dtypes, as in the carry of ``jax.lax.scan``.
+
+    Raises:
+      InputError: an integer of NumPy's needs more bits than JAX keeps.
     """
     found, tree = jax.tree_util.tree_flatten_with_path(state)
     paths, leaves = [path for path, _ in found], [leaf for _, leaf in found]
-    arrays = tuple(_as_array(leaf) for leaf in leaves if is_array(leaf))
+    arrays = tuple(_as_array(path, leaf) for path, leaf in found if is_array(leaf))
     return arrays, StateTree(tree, tuple(_ARRAY if is_array(leaf) else leaf for leaf in leaves), tuple(paths))
 
 
@@ -160,8 +164,11 @@ def names_of(path: Any) -> KeyPath:
     return tuple(name if type(name) is int else str(name) for name in names)
 
 
-def _as_array(leaf: Any) -> Any:
-    return leaf if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else jnp.asarray(leaf)
+def _as_array(path: Any, leaf: Any) -> Any:
+    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+        return leaf
+    check_integers(f"state{jax.tree_util.keystr(path)}", leaf)
+    return jnp.asarray(leaf)
 
 
 def _generator(key: Any) -> Any:

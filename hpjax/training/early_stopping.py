@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +24,6 @@ class StoppingState(NamedTuple):
     best: jax.Array
     bad: jax.Array
     kept: Any
-
-
-# The patience of what never stops.
-ENDLESS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -57,6 +53,9 @@ class EarlyStopping:
     min_delta: Any = 0.0
     objective: Objective = field(default_factory=lambda: minimize("valid/loss"))
 
+    # The argument that gave the objective, in errors.
+    argument: ClassVar[str] = "EarlyStopping.objective"
+
     def __post_init__(self) -> None:
         check_bounds("EarlyStopping.patience", self.patience, 1)
         check_bounds("EarlyStopping.min_delta", self.min_delta, 0)
@@ -68,11 +67,6 @@ class EarlyStopping:
 
     def __repr__(self) -> str:
         return f"EarlyStopping(patience={self.patience}, min_delta={self.min_delta}, objective={self.objective})"
-
-    @property
-    def field(self) -> str:
-        """The argument that gave the objective, in errors."""
-        return "supervised.keep" if self.patience is ENDLESS else "EarlyStopping.objective"
 
     @property
     def metric(self) -> str:
@@ -88,7 +82,7 @@ class EarlyStopping:
         if self.metric not in names:
             known = did_you_mean(self.objective.metric, [f"valid/{name}" for name in names])
             allowed = "must be a validation metric of the program"
-            raise InputError(self.field, self.objective.metric, allowed, known)
+            raise InputError(self.argument, self.objective.metric, allowed, known)
         if (best := f"best_{self.metric}") in names:
             remedy = f'Write {{"my_{best}": function}}.'
             raise InputError("supervised.metrics", best, "is what early stopping reports", remedy)
@@ -124,6 +118,16 @@ class EarlyStopping:
         return 1 if self.objective.direction == "minimize" else -1
 
 
+class Keeping(EarlyStopping):
+    """Keeps the parameters of each lane's best evaluation, and ends none."""
+
+    argument = "supervised.keep"
+
+    def look(self, state: StoppingState, value: jax.Array, kept: Any) -> tuple[StoppingState, jax.Array]:
+        """Returns the state after an evaluation, and that the trial is not over."""
+        return super().look(state, value, kept)[0], jnp.zeros((), bool)
+
+
 def keeping(keep: Any) -> EarlyStopping | None:
     """Returns what keeps the parameters of each trial's best evaluation and never stops it; None for the last ones.
 
@@ -139,4 +143,4 @@ def keeping(keep: Any) -> EarlyStopping | None:
     if not isinstance(objective, Objective) or not objective.metric.startswith("valid/"):
         allowed = 'must be "last", "best", or an objective of a validation metric'
         raise InputError("supervised.keep", keep, allowed, 'Write keep=hpx.maximize("valid/accuracy").')
-    return EarlyStopping(ENDLESS, objective=objective)
+    return Keeping(1, objective=objective)

@@ -76,6 +76,9 @@ class Initial(NamedTuple):
             drawn = ["/".join(map(str, name)) for name in own if name not in self.params and name not in self.frozen]
             if drawn:
                 remark(f"init_from has {len(own) - len(drawn)} of {len(own)} parameters; drawn are {_few(drawn)}.")
+            had = {names_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(stats)}
+            if passed := ["/".join(map(str, name)) for name in self.stats if name not in had]:
+                remark(f"init_from has variables that are none of the model's, and are left out: {_few(passed)}.")
 
             def begun(path: Any, value: Any) -> Any:
                 name = names_of(path)

@@ -546,6 +546,10 @@ MISTAKES = {
     "no iterable": (lambda: hpx.data.stream(lambda: 3, valid=PAIR), r"stream.factory = 'int': must give an iterable"),
     "no batch": (lambda: hpx.data.stream(lambda: [], valid=PAIR), r"must give at least one batch"),
     "no arrays": (lambda: hpx.data.stream(lambda: [{"x": "a"}], valid=PAIR), r"batch 0 .* = 'str': must be a pair"),
+    "wide integers": (
+        lambda: hpx.data.stream(lambda: [{"id": np.array([2**31])}], valid={"id": np.array([1])}),
+        r"batch 0 .* = 2147483648: must lie in -2147483648 … 2147483647",
+    ),
     "block": (lambda: hpx.data.stream(lambda: LOADER, valid=PAIR, block=0), r"stream.block = 0: must be a whole"),
     "lengths": (lambda: hpx.data.stream(lambda: [(X, Y[1:])], valid=PAIR), r"batch 0 .*same first axis"),
     "valid": (lambda: hpx.data.stream(lambda: LOADER, valid=(X * np.nan, Y)), r"stream.valid x\[0, 0\] = nan"),

@@ -100,6 +100,12 @@ def test_the_frozen_base_is_in_memory_once(adapted):
     assert any("init_from has 2 of 6 parameters; drawn are head/bias, head/kernel, lora_a" in h for h in plan.hints)
 
 
+def test_variables_that_the_model_lacks_are_told():
+    given = {"params": BASE, "batch_stats": {"norm": {"mean": jnp.zeros(3)}}}
+    (hint,) = (hint for hint in sweep(init_from=given).plan().hints if "init_from" in hint)
+    assert hint == "init_from has variables that are none of the model's, and are left out: batch_stats/norm/mean."
+
+
 def test_a_directory_keeps_the_frozen_base_once(adapted, tmp_path):
     found, result, _ = adapted
     found.run(tmp_path / "run", progress=False)
