@@ -7,6 +7,7 @@ to 0.12:
   ``Compiled.bytes`` is None, the planner goes by the size of the lanes alone, and a warning tells once.
 """
 
+import hashlib
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from hpjax.core.fallback import warn_once
@@ -189,16 +191,18 @@ _constants: WeakKeyDictionary[Program, dict[Any, tuple[Any, Any]]] = WeakKeyDict
 
 
 def _held(program: Program, constants: list[Any], mesh: jax.sharding.Mesh) -> list[Any]:
-    """Returns arrays on the devices, whole on each; an array of JAX that is there already for this program as it is."""
+    """Returns arrays on the devices, whole on each; one that is there already for this program as it is."""
     known = _constants.setdefault(program, {})
     held = []
     for constant in constants:
+        own: Any = id(constant)  # known keeps the array, so that no other gets its id
         if not isinstance(constant, jax.Array):  # NumPy's are another object in each trace
-            held.append(sharding.put(constant, mesh, sharding.WHOLE))
-            continue
-        if (id(constant), mesh) not in known:  # beside the array itself, so that no other gets its id
-            known[id(constant), mesh] = constant, sharding.put(constant, mesh, sharding.WHOLE)
-        held.append(known[id(constant), mesh][1])
+            content = hashlib.blake2b(np.ascontiguousarray(constant).tobytes()).digest()
+            own = constant.shape, constant.dtype, content
+        key = own, mesh
+        if key not in known:
+            known[key] = constant, sharding.put(constant, mesh, sharding.WHOLE)
+        held.append(known[key][1])
     return held
 
 

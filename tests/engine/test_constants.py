@@ -59,11 +59,12 @@ def test_a_large_constant_is_an_argument_once_and_changes_no_value(kind, spread,
     np.testing.assert_allclose(result[7].predict(x)[0], x @ TABLE @ w, rtol=1e-4)
 
 
-def test_groups_hold_one_copy_of_a_constant_on_the_devices(monkeypatch):
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+def test_groups_hold_one_copy_of_a_constant_on_the_devices(kind, monkeypatch):
     seen = []
     make = Compiled.__init__
     monkeypatch.setattr(Compiled, "__init__", lambda self, *args: (make(self, *args), seen.append(self))[0])
-    table = jnp.asarray(TABLE)
+    table = kind(TABLE)
     made = dataclasses.replace(program(table), init=lambda key, h: table[0] * h.scale)
     space = hpx.Space(rate=0.1, scale=hpx.Choice(1.0, 2.0, static=True))
     hpx.Sweep(made, space, sampler=hpx.Grid()).run(progress=False)
