@@ -401,6 +401,41 @@ def test_an_equinox_model_trains_as_in_a_plain_loop():
     np.testing.assert_allclose(jax.vmap(model)(X), result[1].predict(X)[0], rtol=1e-5)
 
 
+class Normed(eqx.Module):
+    """Batch statistics of what a layer computes; and a state that is set to a new array at every call."""
+
+    dense: eqx.nn.Linear
+    norm: eqx.nn.BatchNorm
+    last: eqx.nn.StateIndex
+
+    def __init__(self, key):
+        self.dense, self.norm = eqx.nn.Linear(4, 3, key=key), eqx.nn.BatchNorm(3, "batch", mode="batch", momentum=0.5)
+        self.last = eqx.nn.StateIndex(jnp.ones(3))
+
+    def __call__(self, x, state):
+        x, state = self.norm(self.dense(x), state)
+        return x * (1 + state.get(self.last)), state.set(self.last, jnp.zeros(3))
+
+
+@pytest.mark.parametrize("spread", ["shard_map", "pmap"])
+def test_an_equinox_model_with_batch_statistics_trains_as_in_a_plain_loop(spread):
+    model, state = eqx.nn.make_with_state(Normed)(init_key())
+    params, static = eqx.partition(model, eqx.is_inexact_array)
+    call = lambda model, state: jax.vmap(model, (0, None), (0, None), axis_name="batch")(X, state)
+
+    def loss(params, state):
+        outputs, state = call(eqx.combine(params, static), state)
+        return CROSS_ENTROPY(outputs, Y).mean(), state
+
+    for _ in range(2):
+        gradients, state = jax.grad(loss, has_aux=True)(params, state)
+        params = jax.tree.map(lambda p, g: p - 0.3 * g, params, gradients)
+    outputs, _ = call(eqx.nn.inference_mode(eqx.combine(params, static)), state)
+    result = run(lambda h, key: eqx.nn.make_with_state(Normed)(key), spread=spread)
+    np.testing.assert_allclose(result[1].predict(X)[0], outputs, rtol=1e-4)
+    assert result.last("valid/loss")[1, 0] == pytest.approx(float(CROSS_ENTROPY(outputs, Y).mean()), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
