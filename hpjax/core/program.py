@@ -141,9 +141,9 @@ class Program:
         ``TrainState`` or an Equinox module, is kept apart and never traced. Keys are typed threefry keys, shape ().
       step: ``step(key, state, batch, h) -> (state, metrics)``: one optimizer step, or one part of it where
         ``microsteps`` is greater than 1. The state keeps its structure, shapes and dtypes, and all that is no array;
-        a Python number in it takes the dtype that ``step`` gives it, as in ``jax.lax.scan``. Metrics are a dict of
-        scalars, reported as ``train/<name>`` and averaged since the last evaluation. A metric that is NaN or infinite
-        means that the lane diverged.
+        a Python number in it takes the dtype that ``step`` gives it, as in ``jax.lax.scan``; one in an
+        Equinox module is no array. Metrics are a dict of scalars, reported as ``train/<name>`` and averaged since the
+        last evaluation. A metric that is NaN or infinite means that the lane diverged.
       evaluate: ``evaluate(key, state, split, h) -> metrics``: a dict of scalars, reported as ``valid/<name>``.
         ``split`` is ``data.valid``; without a ``test`` function ``result.test()`` calls it with ``data.test``.
       data: a ``Data``, or None where the program needs none; the splits are then None.

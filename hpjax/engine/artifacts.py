@@ -17,7 +17,7 @@ from hpjax.engine.lane import rebuilt_state
 from hpjax.engine.lowering import lowering
 from hpjax.engine.segment import SegmentConfig
 from hpjax.engine.shapes import ProgramShapes, unwrap_keys
-from hpjax.engine.state_tree import is_array, split_state
+from hpjax.engine.state_tree import is_array, names_of, split_state
 
 FIELD = "Program.artifacts"
 REMEDY = 'Write artifacts=lambda key, state, split, h: {"samples": array}.'
@@ -98,16 +98,17 @@ def named_arrays(found: Any) -> dict[str, Any]:
     """
     if not isinstance(found, Mapping):
         raise InputError(FIELD, type(found).__name__, "must return a dict of name to array", REMEDY)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(dict(found)):
+    leaves = jax.tree_util.tree_leaves_with_path(dict(found))
+    for path, leaf in leaves:
         if not is_array(leaf):
             where = f"{FIELD}{jax.tree_util.keystr(path)}"
             raise InputError(where, show(leaf), "must be an array", "Return arrays of numbers alone.")
-    arrays, tree = split_state(dict(found))
-    names = ["/".join(map(str, name)) for name in tree.names()]
+    names = ["/".join(map(str, names_of(path))) for path, _ in leaves]
     for name in names:
         if not is_name(name) or names.count(name) > 1:
             raise InputError(FIELD, name, "must have printable names, each once", 'Write {"samples": array}.')
-    return dict(zip(names, unwrap_keys(arrays), strict=True))
+    arrays, tree = split_state({name: leaf for name, (_, leaf) in zip(names, leaves, strict=True)})
+    return {name: array for (name,), array in zip(tree.names(), unwrap_keys(arrays), strict=True)}
 
 
 def failure_of(function: Any, error: Exception) -> str:

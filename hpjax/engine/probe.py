@@ -22,7 +22,7 @@ from hpjax.engine.lane import rebuilt_state, reported_metrics, settled
 from hpjax.engine.lowering import has_windows
 from hpjax.engine.primitives import primitive_names, uncertain
 from hpjax.engine.shapes import ProgramShapes, unwrap_keys
-from hpjax.engine.state_tree import StateTree, arrays_of, difference, is_key, is_same, split_state
+from hpjax.engine.state_tree import StateTree, arrays_of, difference, is_key, is_same, numbers_in, split_state
 
 # The structure of a state, and its arrays.
 Parts = tuple[StateTree, Sequence[jax.Array]]
@@ -224,8 +224,7 @@ def _telling_numbers(step: Callable[..., Any], state: Any) -> Callable[..., Any]
 
     They come to it as arrays, as in ``jax.lax.scan``.
     """
-    found = jax.tree_util.tree_leaves_with_path(state)
-    names = [f"state{jax.tree_util.keystr(path)}" for path, leaf in found if isinstance(leaf, bool | int | float)]
+    names = [f"state{jax.tree_util.keystr(path)}" for path in numbers_in(state)]
 
     def told(*arguments: Any) -> Any:
         try:

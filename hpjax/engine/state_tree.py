@@ -1,9 +1,10 @@
 """The structure of a program's state: which of its leaves are arrays, which are not, and how both make it up.
 
 The engine carries arrays alone. Whatever else a state holds (functions, strings, the static fields of a Flax
-``TrainState`` or of an Equinox module) is kept apart, and never traced.
+``TrainState``, the fields of an Equinox module that are no arrays) is kept apart, and never traced.
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -57,15 +58,42 @@ class StateTree(NamedTuple):
 def split_state(state: State) -> tuple[tuple[Any, ...], StateTree]:
     """Returns the arrays of a state, and its structure without them.
 
-    Python numbers become arrays of JAX's default dtypes, as in the carry of ``jax.lax.scan``.
+    Python numbers become arrays of JAX's default dtypes, as in the carry of ``jax.lax.scan``; those in an Equinox
+    module are no arrays, as under ``equinox.filter_jit``.
 
     Raises:
       InputError: an integer of NumPy's needs more bits than JAX keeps.
     """
     found, tree = jax.tree_util.tree_flatten_with_path(state)
     paths, leaves = [path for path, _ in found], [leaf for _, leaf in found]
-    arrays = tuple(_as_array(path, leaf) for path, leaf in found if is_array(leaf))
-    return arrays, StateTree(tree, tuple(_ARRAY if is_array(leaf) else leaf for leaf in leaves), tuple(paths))
+    carried = _carried(state)
+    arrays = tuple(_as_array(path, leaf) for (path, leaf), carries in zip(found, carried, strict=True) if carries)
+    kept = tuple(_ARRAY if carries else leaf for leaf, carries in zip(leaves, carried, strict=True))
+    return arrays, StateTree(tree, kept, tuple(paths))
+
+
+def _carried(state: State) -> list[bool]:
+    """Returns for each leaf of a state whether it is one of its arrays."""
+    carried = []
+    for part in jax.tree.leaves(state, is_leaf=_is_equinox):
+        static = _is_equinox(part)
+        carried += [is_array(leaf) and not (static and _is_number(leaf)) for leaf in jax.tree.leaves(part)]
+    return carried
+
+
+def _is_equinox(part: Any) -> bool:
+    module = getattr(sys.modules.get("equinox"), "Module", None)  # whoever has one has imported Equinox
+    return module is not None and isinstance(part, module)
+
+
+def _is_number(leaf: Any) -> bool:
+    return isinstance(leaf, bool | int | float | complex) and not isinstance(leaf, np.generic)
+
+
+def numbers_in(state: State) -> list[Any]:
+    """Returns the key paths of the Python numbers in a state that become arrays."""
+    found = jax.tree_util.tree_leaves_with_path(state)
+    return [path for (path, leaf), carries in zip(found, _carried(state), strict=True) if carries and _is_number(leaf)]
 
 
 def arrays_of(tree: Any) -> tuple[jax.Array, ...]:
@@ -137,11 +165,14 @@ def difference(before: StateTree, after: StateTree) -> str | None:
     Functions are equal if they have the same name: each trace makes new closures of the same code.
     """
     structures = f"from\n  {before.tree}\nto\n  {after.tree}"
-    if before.names() != after.names() or len(before.leaves) != len(after.leaves):
+    if list(map(names_of, before.paths)) != list(map(names_of, after.paths)):
         return structures
     for path, old, new in zip(before.paths, before.leaves, after.leaves, strict=True):
         if not _alike(old, new):
-            return f"in state{jax.tree_util.keystr(path)}, which is no array, from {old!r} to {new!r}"
+            where = f"in state{jax.tree_util.keystr(path)}" + (", which is no array," if old is not _ARRAY else "")
+            shown = ["an array" if leaf is _ARRAY else repr(leaf) for leaf in (old, new)]
+            remedy = ". In an Equinox module write a number that changes as jnp.asarray(...)." * _is_number(old)
+            return f"{where} from {' to '.join(shown)}{remedy}"
     return None if _alike_trees(before.tree, after.tree) else structures
 
 

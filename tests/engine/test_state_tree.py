@@ -11,6 +11,7 @@ from flax import nnx
 from flax.training.train_state import TrainState
 
 import hpjax as hpx
+from hpjax.engine.artifacts import named_arrays
 from hpjax.engine.state_tree import difference, split_state
 
 X = np.random.default_rng(0).normal(size=(32, 3)).astype(np.float32)
@@ -68,6 +69,47 @@ def equinox_state():
     return init, step, lambda state: squared(state[0](X))
 
 
+class Numbers(eqx.Module):
+    """A module with Python numbers as leaves, which its code uses as such: those of its layers, and its own."""
+
+    layer: eqx.nn.Linear
+    norm: eqx.nn.BatchNorm
+    drop: eqx.nn.Dropout
+    shifts: int
+    negative: bool
+    scale: float
+
+    def __init__(self, key):
+        self.layer, self.norm = eqx.nn.Linear(3, 1, key=key), eqx.nn.BatchNorm(1, "batch", mode="batch", momentum=0.5)
+        self.drop, self.shifts, self.negative, self.scale = eqx.nn.Dropout(0.5), 2, True, 0.5
+
+    def __call__(self, x, state, key):
+        x, state = self.norm(self.layer(x), state)
+        for _ in range(self.shifts):
+            x = x + 1
+        return self.drop(-x if self.negative else x * self.scale, key=key), state
+
+
+def equinox_numbers():
+    """A module with numbers and its state, beside a number of the program's own, which is an array."""
+
+    def init(key, h):
+        return *eqx.nn.make_with_state(Numbers)(key), 0
+
+    def outputs(net, state, key):
+        call = jax.vmap(net, (0, None, 0), (0, None), axis_name="batch")
+        found, state = call(X, state, jax.random.split(key, len(X)))
+        return squared(found), state
+
+    def step(key, state, batch, h):
+        net, statistics, steps = state
+        (value, statistics), slope = eqx.filter_value_and_grad(outputs, has_aux=True)(net, statistics, key)
+        net = eqx.apply_updates(net, jax.tree.map(lambda g: -h.rate / (1 + steps) * g, slope))
+        return (net, statistics, steps + 1), {"loss": value}
+
+    return init, step, lambda state: outputs(eqx.nn.inference_mode(state[0]), state[1], jax.random.key(0))[0]
+
+
 def nnx_state():
     """The split of an NNX module, whose graph definition is static, in a dict with strings, None and functions."""
 
@@ -87,7 +129,7 @@ def nnx_state():
     return init, step, lambda state: squared(outputs(state, state["params"]))
 
 
-PARTS = {"TrainState": flax_state, "Equinox": equinox_state, "NNX": nnx_state}
+PARTS = {"TrainState": flax_state, "Equinox": equinox_state, "numbers": equinox_numbers, "NNX": nnx_state}
 
 
 @pytest.fixture(scope="module", params=PARTS)
@@ -192,6 +234,16 @@ def test_a_step_that_changes_what_is_no_array_is_refused(change, message):
         run(constant(act="relu", f=jnp.tanh)(lambda s: s | change))
 
 
+@pytest.mark.parametrize("after", [lambda n: n + 1, lambda n: n + jnp.asarray(1)])
+def test_a_number_of_an_equinox_module_that_changes_is_refused_with_what_to_type(after):
+    class Counted(eqx.Module):
+        calls: int
+
+    program = constant(net=Counted(0))(lambda s: s | {"net": Counted(after(s["net"].calls))})
+    with pytest.raises(hpx.ProgramError, match=r"state\['net'\].calls, which is no array, from 0 to .* jnp.asarray"):
+        run(program)
+
+
 def test_a_number_of_the_state_that_sets_a_shape_is_named():
     with pytest.raises(hpx.ProgramError, match=r"Program.step, to which numbers .* \(state\['size'\]\), fails"):
         run(constant(size=3)(lambda s: {**s, "w": s["w"] + jnp.zeros(s["size"]).sum()}))
@@ -229,3 +281,8 @@ def test_functions_are_alike_by_name_and_values_by_equality():
     words = np.array(["a", "b"])
     assert difference(tree(f=words), tree(f=words.copy())) is None
     assert difference(tree(f=words), tree(f=words[::-1])) is not None
+
+
+def test_numbers_of_an_equinox_module_are_artifacts_like_others():
+    found = named_arrays({"net": eqx.nn.Dropout(0.5), "n": 3})
+    assert {name: float(array) for name, array in found.items()} == {"net/p": 0.5, "net/inference": 0, "n": 3}
