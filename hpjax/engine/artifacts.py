@@ -108,7 +108,7 @@ def named_arrays(found: Any) -> dict[str, Any]:
         if not is_name(name) or names.count(name) > 1:
             raise InputError(FIELD, name, "must have printable names, each once", 'Write {"samples": array}.')
     arrays, tree = split_state({name: leaf for name, (_, leaf) in zip(names, leaves, strict=True)})
-    return {name: array for (name,), array in zip(tree.names(), unwrap_keys(arrays), strict=True)}
+    return {str(name): array for (name,), array in zip(tree.names(), unwrap_keys(arrays), strict=True)}
 
 
 def failure_of(function: Any, error: Exception) -> str:
