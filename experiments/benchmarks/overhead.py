@@ -44,7 +44,7 @@ def bare(workload, arrays):
     plan, programs = sweep.plan(), GroupPrograms.of(sweep.spec)
     (group,) = plan.own_groups
     members = programs.lane_table(plan, group, range(len(plan.points)), dict(enumerate(plan.points)))
-    compiled = programs.compile(plan, group.number, members.h).result()
+    compiled = programs.compile(plan, group.number, members.h).wait()
 
     def run():
         begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Compiled segments: each group is traced and compiled once, in the background while other groups train.
+"""Compiled programs: those of each group are traced and compiled once, in the background while other groups train.
 
 Parts of JAX used here that its documentation does not promise, as they are in jax 0.10.2 (the oldest that hpjax takes)
 to 0.12:
@@ -10,10 +10,9 @@ to 0.12:
 import hashlib
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, ref
 
 import jax
 import jax.numpy as jnp
@@ -27,40 +26,166 @@ from hpjax.engine import sharding
 from hpjax.engine.constants import hoisted
 from hpjax.engine.layout import in_slots
 from hpjax.engine.lowering import lowering
-from hpjax.engine.segment import SegmentConfig, SegmentInputs, segment
+from hpjax.engine.segment import SegmentConfig, SegmentInputs, advance_lanes, evaluate_lanes, start_lanes
 from hpjax.engine.settings import deciding_settings
 from hpjax.engine.shapes import Lane, lane_shapes
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """The program of a group, compiled for a fixed number of devices, chunks and lanes a chunk.
+class Executable(NamedTuple):
+    """A function of a group's lanes, compiled ahead of time in the background; calling it waits until it is.
 
     Attributes:
-      segment: the executable; see ``hpjax.engine.segment.segment`` for its arguments, after which ``constants`` come.
-      constants: the large arrays that the program closes over, on the devices, whole on each.
-      mesh: the devices that it runs on.
-      spread: how lanes are spread over the devices, ``"shard_map"`` or ``"pmap"``.
-      lanes: ``ShapeDtypeStruct``s of the lanes that it carries, (devices, chunks, width, ...).
+      future: what XLA compiles, or its error.
+      constants: the large arrays that the function closes over, on the devices, whole on each; its last argument.
     """
 
-    segment: Any
+    future: Future[Any]
     constants: list[Any]
-    mesh: jax.sharding.Mesh
-    spread: str
-    lanes: Lane
 
     @property
-    def bytes(self) -> int | None:
-        """The bytes of device memory that a call needs, by XLA's analysis; None, and a warning, where XLA gives none.
+    def compiled(self) -> Any:
+        """What XLA compiled; waits for it."""
+        return self.future.result()
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Calls what was compiled."""
+        return self.compiled(*arguments, self.constants)
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of device memory that a call needs, by XLA's analysis.
 
         They are those of the arguments, the outputs and the intermediate values, without outputs that reuse the memory
         of an argument.
         """
+        found = self.compiled.memory_analysis()
+        total = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+        return int(total - found.alias_size_in_bytes)
+
+
+class Lowered(NamedTuple):
+    """A function of a group's lanes as it is compiled for its devices.
+
+    Attributes:
+      traced: what ``compile`` can be called of.
+      constants: the large arrays that the function closes over, its last argument.
+    """
+
+    traced: Any
+    constants: list[Any]
+
+
+# The functions of a group, in the order in which they are traced and compiled: what takes longest first.
+FUNCTIONS = {"advance": advance_lanes, "start": start_lanes, "evaluate": evaluate_lanes}
+
+
+class Compiled:
+    """The programs of a group, compiled ahead of time for exact shapes, so that no later call can retrace.
+
+    They are traced in the thread that asks for them, because the user's settings of JAX may be local to it, and
+    compiled in background threads.
+
+    Args:
+      config: what decides the programs besides shapes.
+      h: the hyperparameters of the group; traced ones are leaves that have a dtype, of any shape.
+      train, valid: the splits, as arrays or ``ShapeDtypeStruct``s; in place of a train split that is a stream, one
+        block of batches.
+      mesh: the devices.
+      chunks: chunks a device.
+
+    Attributes:
+      mesh: the devices that they run on.
+      spread: how lanes are spread over the devices, ``"shard_map"`` or ``"pmap"``.
+      lanes: ``ShapeDtypeStruct``s of the lanes that they carry, (devices, chunks, width, ...).
+    """
+
+    def __init__(
+        self, config: SegmentConfig, h: Hparams, train: Arrays, valid: Arrays, mesh: jax.sharding.Mesh, chunks: int
+    ) -> None:
+        grid = (mesh.devices.size, chunks, config.width)
+        self.mesh, self.spread = mesh, config.spread
+        # Weak, because what is known of a program lives as long as the program does.
+        self._program, self._settings = ref(config.program), config[1:]
+        self.lanes: Lane = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((*grid, *x.shape), x.dtype), lane_shapes(config.shapes)
+        )
+        integer = jax.ShapeDtypeStruct((), jnp.int32)
+        self._per_lane = self.lanes, _input_structs(h, grid)
+        self._shared = {"start": (integer,), "advance": (integer, integer, train), "evaluate": (integer, valid)}
+        self._known: dict[str, Executable] = {}
+
+    def lower(self, name: str) -> Lowered:
+        """Traces one of the functions as it is compiled for its devices.
+
+        Raises:
+          Exception: what the user's functions raise while they are traced, and JAX of what lanes cannot share.
+        """
+        config = SegmentConfig(self._own_program, *self._settings)
+        mesh, shared, function = self.mesh, self._shared[name], FUNCTIONS[name]
+        split, whole = sharding.SPLIT, sharding.WHOLE
+        with lowering(config.lowered):
+            own, constants = _hoisted(function, config, self._per_lane, shared)
+            specs = (split, split, *(whole for _ in shared), whole)
+            given = *sharding.structs(self._per_lane, mesh, split), *sharding.structs((*shared, constants), mesh, whole)
+            return Lowered(sharding.per_device(own, mesh, specs, config.spread).lower(*given), constants)
+
+    def prepare(self, *names: str) -> None:
+        """Begins to compile some of the functions, of those that are not yet; of those that failed once more."""
+        for name in names:
+            known = self._known.get(name)
+            if known is not None and not (known.future.done() and known.future.exception()):
+                continue
+            future: Future[Any] = Future()
+            try:
+                found = self.lower(name)
+            except Exception as error:
+                future.set_exception(error)
+                self._known[name] = Executable(future, [])
+                continue
+            constants = _held(self._own_program, found.constants, self.mesh)
+            self._known[name] = Executable(_compile_pool().submit(found.traced.compile), constants)
+
+    def wait(self) -> "Compiled":
+        """Waits until training can begin: until ``start`` and ``advance`` are compiled.
+
+        Raises:
+          Exception: what the user's functions raise while they are traced; what XLA raises, such as an error of memory.
+        """
+        self.prepare("advance", "start")
+        for name in ("advance", "start"):
+            self._known[name].future.result()
+        return self
+
+    @property
+    def _own_program(self) -> Program:
+        program = self._program()
+        assert program is not None, "whoever compiles has the program"
+        return program
+
+    def _executable(self, name: str) -> Executable:
+        self.prepare(name)
+        return self._known[name]
+
+    @property
+    def start(self) -> Executable:
+        """``start_lanes`` of ``hpjax.engine.segment``, of all devices."""
+        return self._executable("start")
+
+    @property
+    def advance(self) -> Executable:
+        """``advance_lanes`` of ``hpjax.engine.segment``, of all devices."""
+        return self._executable("advance")
+
+    @property
+    def evaluate(self) -> Executable:
+        """``evaluate_lanes`` of ``hpjax.engine.segment``, of all devices."""
+        return self._executable("evaluate")
+
+    @property
+    def bytes(self) -> int | None:
+        """The bytes of device memory that training needs; None, and a warning, where XLA has no analysis."""
         try:
-            found = self.segment.memory_analysis()  # None on platforms that do not analyse
-            total = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
-            return int(total - found.alias_size_in_bytes)
+            return max(self.start.bytes, self.advance.bytes)
         except AttributeError as error:
             warn_once(
                 f"memory_analysis: jax {jax.__version__} does not say how much memory a compiled program takes on this "
@@ -108,7 +233,7 @@ def _input_structs(h: Hparams, grid: tuple[int, ...]) -> SegmentInputs:
 
 # Weak in the program, so that a second sweep of the same program compiles nothing, and a program that nobody holds any
 # more takes its executables along.
-_compiled: WeakKeyDictionary[Program, dict[Any, Future[Compiled]]] = WeakKeyDictionary()
+_compiled: WeakKeyDictionary[Program, dict[Any, Compiled]] = WeakKeyDictionary()
 
 # How many programs compile in parallel: that of the group which trains next and those of the groups after it. XLA
 # compiles one program on one core for most of the time, so more threads than cores gain nothing.
@@ -120,51 +245,13 @@ def _compile_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(COMPILE_THREADS, "hpjax compiles")
 
 
-def lower(
-    config: SegmentConfig, h: Hparams, train: Arrays, valid: Arrays, mesh: jax.sharding.Mesh, chunks: int
-) -> tuple[Any, list[Any], Lane]:
-    """Traces the segment of a group as it is compiled for its devices.
-
-    Args:
-      config, h, train, valid, mesh, chunks: as for ``compiling``.
-
-    Returns:
-      What ``compile`` can be called of; the large arrays that the program closes over; and the shapes of the lanes.
-
-    Raises:
-      Exception: what the user's functions raise while they are traced, and JAX of what lanes cannot share.
-    """
-    grid = (mesh.devices.size, chunks, config.width)
-    lanes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*grid, *x.shape), x.dtype), lane_shapes(config.shapes))
-    integer, flag = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.bool_)
-    split, whole = sharding.SPLIT, sharding.WHOLE
-    per_lane, shared = (lanes, _input_structs(h, grid)), (integer, flag, integer, (train, valid))
-    with lowering(config.lowered):
-        own, constants = _hoisted(config, per_lane, shared)
-        function = sharding.per_device(own, mesh, (split, split, whole, whole, whole, whole, whole), config.spread)
-        given = *sharding.structs(per_lane, mesh, split), *sharding.structs((*shared, constants), mesh, whole)
-        return function.lower(*given), constants, lanes
-
-
 def compiling(
     config: SegmentConfig, h: Hparams, train: Arrays, valid: Arrays, mesh: jax.sharding.Mesh, chunks: int
-) -> Future[Compiled]:
-    """Traces the segment of a group in this thread and compiles it in a background thread.
-
-    It is compiled ahead of time for exact shapes, so that no later call can retrace. An equal request gets the same
-    future again, unless it failed.
+) -> Compiled:
+    """Returns the programs of a group, of which none is compiled yet; an equal request gets the same ones again.
 
     Args:
-      config: what decides the compiled program besides shapes.
-      h: the hyperparameters of the group; traced ones are leaves that have a dtype, of any shape.
-      train, valid: the splits, as arrays or ``ShapeDtypeStruct``s; in place of a train split that is a stream, one
-        block of batches.
-      mesh: the devices.
-      chunks: chunks a device.
-
-    Returns:
-      The future; what XLA raises, such as an error of memory, and what the user's functions raise while they are
-      traced, comes out of its ``result()``.
+      config, h, train, valid, mesh, chunks: as for ``Compiled``.
     """
     # Without config.program, which is the outer key, and config.shapes, which follow from the program, the kinds of its
     # hyperparameters and the data: equal keys mean equal programs.
@@ -172,17 +259,8 @@ def compiling(
     settings = tuple(deciding_settings().values())
     key = (config[2:], jax.tree.structure(h), types, mesh, chunks, settings)
     known = _compiled.setdefault(config.program, {})
-    if key in known and not (known[key].done() and known[key].exception()):
-        return known[key]
-    # Traced in this thread, because the user's settings of JAX may be local to it.
-    try:
-        traced, constants, lanes = lower(config, h, train, valid, mesh, chunks)
-        constants = _held(config.program, constants, mesh)
-    except Exception as error:
-        failed: Future[Compiled] = Future()
-        failed.set_exception(error)
-        return failed
-    known[key] = _compile_pool().submit(lambda: Compiled(traced.compile(), constants, mesh, config.spread, lanes))
+    if key not in known:
+        known[key] = Compiled(config, h, train, valid, mesh, chunks)
     return known[key]
 
 
@@ -206,14 +284,14 @@ def _held(program: Program, constants: list[Any], mesh: jax.sharding.Mesh) -> li
     return held
 
 
-def _hoisted(config: SegmentConfig, per_lane: Any, shared: Any) -> tuple[Any, list[Any]]:
-    """Returns the segment of one device with its large constants as the last argument, and these constants."""
+def _hoisted(function: Any, config: SegmentConfig, per_lane: Any, shared: Any) -> tuple[Any, list[Any]]:
+    """Returns a function of one device with its large constants as the last argument, and these constants."""
     if not config.shapes.constant_bytes:  # spares a trace
 
         def without(*arguments: Any) -> Any:
-            return segment(config, *arguments[:-1])
+            return function(config, *arguments[:-1])
 
-        without.__name__ = segment.__name__  # the name that profiles show
+        without.__name__ = function.__name__  # the name that profiles show
         return without, []
     own = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), per_lane)
-    return hoisted(partial(segment, config), *own, *shared)
+    return hoisted(partial(function, config), *own, *shared)

@@ -16,18 +16,6 @@ from hpjax.engine.segment import SegmentConfig, SegmentInputs, SegmentOutputs
 from hpjax.engine.shapes import Lane
 
 
-class InFlight(NamedTuple):
-    """A segment that was dispatched, and that the devices may still be computing.
-
-    Attributes:
-      outputs: the outputs of the segment, on the devices.
-      evaluate: whether it ends with an evaluation.
-    """
-
-    outputs: SegmentOutputs
-    evaluate: bool
-
-
 class LaneTable(NamedTuple):
     """The lanes that train together in one group, one row a lane.
 
@@ -99,9 +87,10 @@ class DeviceLanes:
         self._seed, self._splits = sharding.put(np.int32(seed), self._mesh, sharding.WHOLE), (train, valid)
         self._rng_group = rng_groups(table.replicate, config.independent)
         self.live = np.ones(len(table.trial), bool)
-        self._in_flight: list[InFlight] = []
+        self._in_flight: list[SegmentOutputs] = []
         self._arrange()
-        # Lanes at step 0 are initialized by the first segment; until then only their shapes and steps matter.
+        # Lanes are initialized before the first segment; until then only their shapes matter.
+        self._begun = False
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), compiled.lanes)
         self._lanes: Lane = sharding.put(zeros, self._mesh, sharding.SPLIT)
 
@@ -161,41 +150,41 @@ class DeviceLanes:
         self._to_devices()
         if self._in_flight:
             # The host has not seen the last segment yet. The devices have, and say themselves which lanes go on.
-            inputs = self._inputs._replace(alive=self._in_flight[-1].outputs.alive)
+            inputs = self._inputs._replace(alive=self._in_flight[-1].alive)
         else:
             self._sync_live()
             inputs = self._inputs
         train, valid = self._splits
-        self._lanes, outputs = self._compiled.segment(
-            # Donated: the old lanes' memory is that of the new ones.
-            self._lanes,
-            inputs,
-            np.int32(stop),
-            np.bool_(evaluate),
-            self._seed,
-            (train if self._config.block is None else block, valid),
-            self._compiled.constants,
-        )
-        self._in_flight.append(InFlight(outputs, evaluate))
+        # The lanes are donated: the old ones' memory is that of the new ones.
+        if not self._begun:
+            self._lanes, _ = self._compiled.start(self._lanes, inputs, self._seed)
+            self._begun = True
+        train = train if self._config.block is None else block
+        self._lanes, outputs = self._compiled.advance(self._lanes, inputs, np.int32(stop), self._seed, train)
+        if evaluate:
+            # Of all lanes that began the segment, those that diverged in it too: what they measure tells of it.
+            self._lanes, (evaluation, diverged, alive) = self._compiled.evaluate(self._lanes, inputs, self._seed, valid)
+            outputs = outputs._replace(evaluation=evaluation, diverged=diverged, alive=alive)
+        self._in_flight.append(outputs)
 
     def wait(self) -> None:
         """Waits until the devices of this host computed the segment that was dispatched first; raises what they do."""
-        jax.block_until_ready(self._in_flight[0].outputs)
+        jax.block_until_ready(self._in_flight[0])
 
     def collect(self) -> SegmentResult:
         """Waits for the segment that was dispatched first, and returns its results for the live lanes."""
-        outputs, evaluate = self._in_flight.pop(0)
+        outputs = self._in_flight.pop(0)
         # Without ``alive``: the next segment, dispatched already, may still need it on the devices.
         found: SegmentOutputs = sharding.fetch(outputs._replace(alive=None), self._mesh)
         lanes = np.flatnonzero(self.live).astype(np.int32)
         # No lane has moved since it was dispatched (see ``moves``), so the layout is still that of the outputs.
-        at = self._layout.positions(len(self.live))[lanes]
+        at, evaluation = self._layout.positions(len(self.live))[lanes], found.evaluation
         return SegmentResult(
             lanes=lanes,
             step=found.step.reshape(-1)[at],
             diverged=found.diverged.reshape(-1)[at],
-            done=found.evaluation.done.reshape(-1)[at],
-            metrics={n: values.reshape(-1)[at] for n, values in found.evaluation.metrics.items()} if evaluate else {},
+            done=np.zeros(len(lanes), bool) if evaluation is None else evaluation.done.reshape(-1)[at],
+            metrics={} if evaluation is None else {n: v.reshape(-1)[at] for n, v in evaluation.metrics.items()},
             iterations=int(found.iterations.sum()),
         )
 
@@ -323,7 +312,7 @@ class DeviceLanes:
           lanes: the states; leaves of shape (lanes, ...).
           live: bool (lanes,), ``live`` at the time of the snapshot.
         """
-        self.live = live.copy()
+        self.live, self._begun = live.copy(), bool(np.any(lanes.step))
         self._arrange()
         at = self._layout.positions(len(self.live))
 

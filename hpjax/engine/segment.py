@@ -1,5 +1,9 @@
-"""The vectorized segment: many lanes of one group, advanced by one program. Pure functions."""
+"""The programs of a group: many lanes start, advance and are evaluated together. Pure functions.
 
+They are three programs, so that training begins before the evaluation is compiled, and compilers work side by side.
+"""
+
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -41,14 +45,14 @@ class SegmentOutputs(NamedTuple):
     Attributes:
       step: int32, steps taken.
       diverged: int32, the step of divergence or ``HEALTHY``.
-      evaluation: the metrics and flags of the evaluation; NaN and False where the segment ends without one.
+      evaluation: the metrics and flags of the evaluation; None where the segment ends without one.
       alive: bool, the lanes that continue after it, as far as the device knows: the host may stop more.
       iterations: int32 (devices,), how many computed chunks had a live lane.
     """
 
     step: Any
     diverged: Any
-    evaluation: Evaluation
+    evaluation: Evaluation | None
     alive: Any
     iterations: Any
 
@@ -81,83 +85,187 @@ class SegmentConfig(NamedTuple):
     block: int | None = None
 
 
-def _run_chunk(
-    config: SegmentConfig,
-    old: Lane,
-    inputs: SegmentInputs,
-    stop: Any,
-    evaluating: Any,
-    seed: Any,
-    splits: tuple[Arrays, Arrays],
-) -> tuple[Lane, Evaluation]:
-    """Advances the lanes of one chunk to step ``stop``; arrays of ``inputs`` are (width,), as in ``segment``."""
-    program, shapes, (train, valid) = config.program, config.shapes, splits
-    # The width is given by number: where a group has no traced hyperparameters and shares its keys, ``start`` has no
-    # mapped argument from which vmap could find it out.
-    vectorize = partial(jax.vmap, axis_size=config.width)
-    # Shared keys stay outside vmap: then noise is drawn and the batch gathered once a step, not once a lane. A chunk
-    # holds lanes of one replicate in that case (see layout.arrange), so one live lane's replicate is that of all. The
-    # maximum picks it without a gather; dead lanes, which may be of another replicate, and empty slots count as 0.
-    key_axis = 0 if config.independent else None
-    replicate = inputs.replicate if config.independent else jnp.max(jnp.where(inputs.alive, inputs.replicate, 0))
-    # Keys come from the seed, the replicate and, where trials are independent, the trial id: never from the slot, so
-    # that packing changes no bit (law 2).
-    key = (
-        jax.vmap(partial(lane_key, seed))(replicate // config.folds, inputs.trial)
-        if config.independent
-        else lane_key(seed, replicate // config.folds)
-    )
-    # What differs between lanes: the key and the fold, unless the chunk shares them, and the hyperparameters.
-    identity = (key, replicate % config.folds, inputs.h)
-    axes = (key_axis, key_axis, 0)
+class _Chunk(NamedTuple):
+    """What differs between the lanes of a chunk, and how ``vmap`` widens functions of it.
 
-    def hparams(fold: jax.Array, h: Hparams) -> Hparams:
-        # Without folds ``h`` has no ``fold``, and reading it is an error.
-        return with_fold(h, fold, config.folds) if config.folds > 1 else h
+    Attributes:
+      identity: the key, the fold and the hyperparameters.
+      axes: the axis of each along which lanes lie; None for what the chunk shares.
+      vectorize: ``jax.vmap`` for so many lanes.
+      hparams: returns the hyperparameters that the program sees of a lane, from its fold and its own.
+    """
 
-    # Where a segment is dispatched before the last one is collected, lanes may have ended without the host's knowledge.
-    # A chunk in which nobody lives any more then starts nothing, steps nowhere and evaluates nothing.
-    anyone = inputs.alive.any()
-    # All live lanes of a group stand at the same step; dead ones may have stopped anywhere, so they do not count.
-    begin = jnp.max(jnp.where(inputs.alive, old.step, 0))
-    # Steps after the end of the chunk's last lane are not computed.
-    end = jnp.minimum(stop, jnp.max(jnp.where(inputs.alive, inputs.budget, 0)))
+    identity: tuple[jax.Array, jax.Array, Hparams]
+    axes: tuple[int | None, int | None, int]
+    vectorize: Callable[..., Any]
+    hparams: Callable[[jax.Array, Hparams], Hparams]
 
-    def init(_: Lane) -> Lane:
+    @classmethod
+    def of(cls, config: SegmentConfig, inputs: SegmentInputs, seed: Any) -> "_Chunk":
+        """Returns what one chunk has; arrays of ``inputs`` are (width,)."""
+        # Shared keys stay outside vmap: then noise is drawn and the batch gathered once a step, not once a lane. A
+        # chunk holds lanes of one replicate in that case (see layout.arrange), so one live lane's replicate is that of
+        # all. The maximum picks it without a gather; dead lanes, which may be of another replicate, and empty slots
+        # count as 0.
+        key_axis = 0 if config.independent else None
+        replicate = inputs.replicate if config.independent else jnp.max(jnp.where(inputs.alive, inputs.replicate, 0))
+        # Keys come from the seed, the replicate and, where trials are independent, the trial id: never from the slot,
+        # so that packing changes no bit (law 2).
+        key = (
+            jax.vmap(partial(lane_key, seed))(replicate // config.folds, inputs.trial)
+            if config.independent
+            else lane_key(seed, replicate // config.folds)
+        )
+
+        def hparams(fold: jax.Array, h: Hparams) -> Hparams:
+            # Without folds ``h`` has no ``fold``, and reading it is an error.
+            return with_fold(h, fold, config.folds) if config.folds > 1 else h
+
+        # The width is given by number: where a group has no traced hyperparameters and shares its keys, ``start`` has
+        # no mapped argument from which vmap could find it out.
+        vectorize = partial(jax.vmap, axis_size=config.width)
+        return cls((key, replicate % config.folds, inputs.h), (key_axis, key_axis, 0), vectorize, hparams)
+
+
+@hidden_mesh()
+def start_lanes(config: SegmentConfig, lanes: Lane, inputs: SegmentInputs, seed: Any) -> tuple[Lane, None]:
+    """Initializes the lanes of one device, in place.
+
+    Args:
+      config: what the program was compiled for.
+      lanes: the device's lanes, of which only the shapes matter; leaves are (chunks, width, ...).
+      inputs: (chunks, width), and ``live_chunks``, ().
+      seed: the sweep's seed, int32 ().
+    """
+
+    def start_chunk(old: Lane, own: SegmentInputs) -> tuple[Lane, None]:
+        chunk = _Chunk.of(config, own, seed)
+
         def start(key: jax.Array, fold: jax.Array, h: Hparams) -> Lane:
-            return start_lane(program, shapes, key, hparams(fold, h))
+            return start_lane(config.program, config.shapes, key, chunk.hparams(fold, h))
 
-        return vectorize(start, in_axes=axes)(*identity)
+        return chunk.vectorize(start, in_axes=chunk.axes)(*chunk.identity), None
 
-    def advance(t: jax.Array, lanes: Lane) -> Lane:
-        # The step is one number for the chunk, not one a lane: with a mapped index every lane would gather a batch.
-        own = train if config.block is None else _at(train, t % config.block)
+    return _over_chunks(start_chunk, lanes, inputs, None)
 
-        def step(key: jax.Array, fold: jax.Array, h: Hparams, lane: Lane) -> Lane:
-            return advance_lane(program, shapes, key, t, lane, own, hparams(fold, h))
 
-        moved: Lane = vectorize(step, in_axes=(*axes, 0))(*identity, lanes)
-        # A select over the whole state in each step is dear, so programs whose lanes all end together do without.
-        return _keep(t < inputs.budget, moved, lanes) if config.own_budget else moved
+@hidden_mesh()
+def advance_lanes(
+    config: SegmentConfig, lanes: Lane, inputs: SegmentInputs, stop: Any, seed: Any, train: Arrays
+) -> tuple[Lane, SegmentOutputs]:
+    """Advances the lanes of one device to step ``stop``; its leading, live chunks one after the other, in place.
 
-    def evaluate(lanes: Lane) -> tuple[Lane, Evaluation]:
+    Args:
+      config: what the program was compiled for.
+      lanes: the device's lanes; leaves are (chunks, width, ...).
+      inputs: (chunks, width), and ``live_chunks``, ().
+      stop: the step at which the segment ends, int32 ().
+      seed: the sweep's seed, int32 ().
+      train: the train split, whole on the device; of a stream one block of batches.
+
+    Returns:
+      The lanes, and what the host reads of them; arrays as in ``inputs``.
+    """
+
+    def advance_chunk(old: Lane, own: SegmentInputs) -> tuple[Lane, jax.Array]:
+        chunk = _Chunk.of(config, own, seed)
+        # All live lanes of a group stand at the same step; dead ones may have stopped anywhere, so they do not count.
+        begin = jnp.max(jnp.where(own.alive, old.step, 0))
+        # Steps after the end of the chunk's last lane are not computed, and of a chunk in which nobody lives none.
+        end = jnp.minimum(stop, jnp.max(jnp.where(own.alive, own.budget, 0)))
+
+        def advance(t: jax.Array, lanes: Lane) -> Lane:
+            # The step is one number for the chunk, not one a lane: with a mapped index every lane would gather a batch.
+            batches = train if config.block is None else _at(train, t % config.block)
+
+            def step(key: jax.Array, fold: jax.Array, h: Hparams, lane: Lane) -> Lane:
+                return advance_lane(config.program, config.shapes, key, t, lane, batches, chunk.hparams(fold, h))
+
+            moved: Lane = chunk.vectorize(step, in_axes=(*chunk.axes, 0))(*chunk.identity, lanes)
+            # A select over the whole state in each step is dear, so programs whose lanes all end together do without.
+            return _keep(t < own.budget, moved, lanes) if config.own_budget else moved
+
+        # The trip count is a traced number: fewer steps take less time and compile nothing (law 3).
+        lanes = lax.fori_loop(begin, end, advance, old)
+        # Dead lanes were computed along with their chunk. Their state must stay what it was when they ended, because it
+        # is what the run records of them.
+        return _keep(own.alive, lanes, old), own.alive.any()
+
+    lanes, counted = _over_chunks(advance_chunk, lanes, inputs, jnp.zeros(inputs.alive.shape[:1], bool))
+    step, diverged = jnp.copy(lanes.step), jnp.copy(lanes.diverged)
+    iterations = counted.sum(dtype=jnp.int32)
+    return lanes, SegmentOutputs(step, diverged, None, inputs.alive & (diverged == HEALTHY), iterations)
+
+
+@hidden_mesh()
+def evaluate_lanes(
+    config: SegmentConfig, lanes: Lane, inputs: SegmentInputs, seed: Any, valid: Arrays
+) -> tuple[Lane, tuple[Evaluation, jax.Array, jax.Array]]:
+    """Evaluates the live lanes of one device, and has the program react to it, in place.
+
+    Args:
+      config: what the program was compiled for.
+      lanes: the device's lanes; leaves are (chunks, width, ...).
+      inputs: (chunks, width), and ``live_chunks``, ().
+      seed: the sweep's seed, int32 ().
+      valid: the valid split, whole on the device.
+
+    Returns:
+      The lanes; and of them the evaluation, and ``diverged`` and ``alive`` after it, as in ``SegmentOutputs``.
+    """
+    blank = _no_evaluation(config.shapes, (config.width,))
+
+    def evaluate_chunk(old: Lane, own: SegmentInputs) -> tuple[Lane, Evaluation]:
+        chunk = _Chunk.of(config, own, seed)
+
         def look(key: jax.Array, fold: jax.Array, h: Hparams, lane: Lane, budget: jax.Array) -> tuple[Lane, Evaluation]:
-            return evaluate_lane(program, shapes, key, lane, budget, valid, hparams(fold, h))
+            h = chunk.hparams(fold, h)
+            return evaluate_lane(config.program, config.shapes, key, lane, budget, valid, h)
 
-        result: tuple[Lane, Evaluation] = vectorize(look, in_axes=(*axes, 0, 0))(*identity, lanes, inputs.budget)
-        return result
+        def evaluate(lanes: Lane) -> tuple[Lane, Evaluation]:
+            vectorized = chunk.vectorize(look, in_axes=(*chunk.axes, 0, 0))
+            new, evaluation = vectorized(*chunk.identity, lanes, own.budget)
+            return _keep(own.alive, new, lanes), evaluation
 
-    def skip(lanes: Lane) -> tuple[Lane, Evaluation]:
-        return lanes, _no_evaluation(shapes, (config.width,))
+        # Where a segment is dispatched before the last one is collected, lanes may have ended without the host's
+        # knowledge. A chunk in which nobody lives any more evaluates nothing.
+        found: tuple[Lane, Evaluation] = lax.cond(own.alive.any(), evaluate, lambda lanes: (lanes, blank), old)
+        return found
 
-    # The conditions and the trip count are scalars, outside vmap, so they are real branches and a real loop: one
-    # program starts, advances and evaluates (law 3), and what is not needed costs nothing.
-    lanes = lax.cond(anyone & (begin == 0), init, lambda lanes: lanes, old)
-    lanes = lax.fori_loop(begin, end, advance, lanes)
-    lanes, evaluation = lax.cond(anyone & evaluating, evaluate, skip, lanes)
-    # Dead lanes were computed along with their chunk. Their state must stay what it was when they ended, because it is
-    # what the run records of them.
-    return _keep(inputs.alive, lanes, old), evaluation
+    lanes, evaluation = _over_chunks(evaluate_chunk, lanes, inputs, _no_evaluation(config.shapes, inputs.alive.shape))
+    # The device decides by itself which lanes have ended, so that the next segment can be dispatched before the host
+    # has read this one. A lane that reached its budget still counts as live until it is evaluated there.
+    diverged = jnp.copy(lanes.diverged)
+    over = (diverged != HEALTHY) | evaluation.done | (lanes.step >= inputs.budget)
+    return lanes, (evaluation, diverged, inputs.alive & ~over)
+
+
+def _over_chunks(
+    run: Callable[[Lane, SegmentInputs], tuple[Lane, Any]], lanes: Lane, inputs: SegmentInputs, blank: Any
+) -> tuple[Lane, Any]:
+    """Runs a function of each live chunk, one after the other, and returns the lanes and what it gives besides.
+
+    Args:
+      run: a function of a chunk's lanes and inputs.
+      lanes: the device's lanes; leaves are (chunks, width, ...).
+      inputs: (chunks, width), and ``live_chunks``, ().
+      blank: what the other chunks give, a pytree of arrays (chunks, ...).
+    """
+
+    def body(c: jax.Array, carry: Any) -> Any:
+        at = partial(_at, index=c)
+        own = inputs._replace(
+            **{name: at(getattr(inputs, name)) for name in SegmentInputs._fields if name != "live_chunks"}
+        )
+        # Written back at the same place of the carry, so that XLA updates the donated buffers in place: a device holds
+        # the state of all lanes once, and the intermediate values of one chunk.
+        return jax.tree.map(
+            lambda whole, part: lax.dynamic_update_index_in_dim(whole, part, c, 0), carry, run(at(carry[0]), own)
+        )
+
+    # The trip count is a traced number: fewer live chunks take less time and compile nothing (laws 3 and 4).
+    found: tuple[Lane, Any] = lax.fori_loop(0, inputs.live_chunks, body, (lanes, blank))
+    return found
 
 
 def _at(tree: Any, index: Any) -> Any:
@@ -174,56 +282,3 @@ def _keep(mask: jax.Array, new: Lane, old: Lane) -> Lane:
     """Returns ``new`` where ``mask``, bool (width,), is true, and ``old`` elsewhere."""
     result: Lane = jax.tree.map(lambda n, o: jnp.where(mask.reshape(-1, *(1,) * (n.ndim - 1)), n, o), new, old)
     return result
-
-
-@hidden_mesh()
-def segment(
-    config: SegmentConfig,
-    lanes: Lane,
-    inputs: SegmentInputs,
-    stop: Any,
-    evaluating: Any,
-    seed: Any,
-    splits: tuple[Arrays, Arrays],
-) -> tuple[Lane, SegmentOutputs]:
-    """Advances the lanes of one device to step ``stop``; its leading, live chunks one after the other, in place.
-
-    Args:
-      config: what the program was compiled for.
-      lanes: the device's lanes; leaves are (chunks, width, ...).
-      inputs: (chunks, width), and ``live_chunks``, ().
-      stop: the step at which the segment ends, int32 ().
-      evaluating: whether it ends with an evaluation, bool ().
-      seed: the sweep's seed, int32 ().
-      splits: the train and the valid split, whole on the device; of a stream one block of batches.
-
-    Returns:
-      The lanes, and what the host reads of them; arrays as in ``inputs``.
-    """
-    blank = _no_evaluation(config.shapes, inputs.trial.shape)
-
-    def body(c: jax.Array, carry: Any) -> Any:
-        lanes, evaluations, iterations = carry
-        at = partial(_at, index=c)
-        own = inputs._replace(
-            **{name: at(getattr(inputs, name)) for name in SegmentInputs._fields if name != "live_chunks"}
-        )
-        new, evaluation = _run_chunk(config, at(lanes), own, stop, evaluating, seed, splits)
-        # Written back at the same place of the carry, so that XLA updates the donated buffers in place: a device holds
-        # the state of all lanes once, and the intermediate values of one chunk.
-        lanes, evaluations = jax.tree.map(
-            lambda whole, part: lax.dynamic_update_index_in_dim(whole, part, c, 0),
-            (lanes, evaluations),
-            (new, evaluation),
-        )
-        return lanes, evaluations, iterations + own.alive.any()
-
-    carry = (lanes, blank, jnp.zeros((), jnp.int32))
-    # The trip count is a traced number: fewer live chunks take less time and compile nothing (laws 3 and 4).
-    lanes, evaluations, iterations = lax.fori_loop(0, inputs.live_chunks, body, carry)
-    # The device decides by itself which lanes have ended, so that the next segment can be dispatched before the host
-    # has read this one. A lane that reached its budget still counts as live until it is evaluated there.
-    over = (lanes.diverged != HEALTHY) | evaluations.done | (evaluating & (lanes.step >= inputs.budget))
-    # Copies, because the lanes are donated to the next call, perhaps before the host has read these.
-    step, diverged = jnp.copy(lanes.step), jnp.copy(lanes.diverged)
-    return lanes, SegmentOutputs(step, diverged, evaluations, inputs.alive & ~over, iterations)

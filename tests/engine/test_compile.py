@@ -1,5 +1,6 @@
 """Compiled programs: the memory that XLA says they need."""
 
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import jax
@@ -7,11 +8,15 @@ import jax.numpy as jnp
 import pytest
 
 from hpjax.core.fallback import warn_once
-from hpjax.engine.compile import Compiled
+from hpjax.engine.compile import Executable
+from tests.support.lanes import lanes_of
+from tests.support.programs import quadratic
 
 
-def compiled(segment):
-    return Compiled(segment, constants=[], mesh=None, spread="shard_map", lanes=None)
+def compiled(function):
+    done = Future()
+    done.set_result(function)
+    return Executable(done, [])
 
 
 def test_the_bytes_of_a_program():
@@ -23,9 +28,10 @@ def test_the_bytes_of_a_program():
 
 
 @pytest.mark.parametrize("analysis", [None, SimpleNamespace(arguments=8)])
-def test_memory_that_is_not_known_is_told_once(analysis):
+def test_memory_that_is_not_known_is_told_once(analysis, monkeypatch):
     warn_once.cache_clear()
-    found = compiled(SimpleNamespace(memory_analysis=lambda: analysis))
+    _, found = lanes_of(quadratic(), count=2, width=2)
+    monkeypatch.setattr(Executable, "compiled", SimpleNamespace(memory_analysis=lambda: analysis))
     with pytest.warns(RuntimeWarning, match="^memory_analysis: .* does not say how much memory") as caught:
         assert [found.bytes for _ in range(2)] == [None, None]
     assert len(caught) == 1

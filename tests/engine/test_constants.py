@@ -43,10 +43,10 @@ def test_a_large_constant_is_an_argument_once_and_changes_no_value(kind, spread,
     found = sweep(kind(TABLE), spread=spread)
     result = found.run(progress=False)
     (compiled,) = {id(each): each for each in seen}.values()
-    analysis = compiled.segment.memory_analysis()
+    analysis = compiled.advance.compiled.memory_analysis()
     lanes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(compiled.lanes)) / compiled.mesh.devices.size
     assert TABLE.nbytes <= analysis.argument_size_in_bytes - lanes < 1.1 * TABLE.nbytes
-    text = compiled.segment.as_text()
+    text = compiled.advance.compiled.as_text()
     assert not [line for line in text.split("\n") if f"f32[{SIZE},{SIZE}]" in line and "constant(" in line]
     assert found.plan().data_bytes == TABLE.nbytes
     for trial in result:
@@ -69,4 +69,4 @@ def test_groups_hold_one_copy_of_a_constant_on_the_devices(kind, monkeypatch):
     space = hpx.Space(rate=0.1, scale=hpx.Choice(1.0, 2.0, static=True))
     hpx.Sweep(made, space, sampler=hpx.Grid()).run(progress=False)
     first, second = seen
-    assert first.constants[0] is second.constants[0]
+    assert first.advance.constants[0] is second.advance.constants[0]

@@ -122,7 +122,7 @@ def test_every_trial_alone_in_one_program(randomness):
         )
 
     chunks = layout.chunks_needed(np.zeros(40, np.int32), WIDTH, 2)
-    compiled = compiling(config, table(range(40)).h, *map(shapes_of, splits), mesh, chunks).result()
+    compiled = compiling(config, table(range(40)).h, *map(shapes_of, splits), mesh, chunks).wait()
 
     def train(trials):
         lanes = DeviceLanes(config, compiled, table(trials), SEED, *splits)

@@ -165,7 +165,7 @@ def test_the_simulation_agrees_with_the_closed_form():
     sweep = hpx.Sweep(model.program(steps=60, eval_every=15), space, sampler=hpx.Manual(points), replicates=400, seed=3)
     with compilations() as programs:
         losses = sweep.run(progress=False).curves("valid/loss")
-    assert len([name for name in programs if "segment" in name]) == 1, "batch sizes are traced"
+    assert len([name for name in programs if "advance_lanes" in name]) == 1, "batch sizes are traced"
     for point, found in zip(points, losses, strict=True):
         expected = model.loss(point["learning_rate"], point["batch_size"], np.array([15, 30, 45, 60]))
         error = found.std(axis=0) / np.sqrt(len(found))
@@ -730,7 +730,7 @@ def test_bad_input(changes, message):
     given = {"program": classified(), "space": SPACE, "batch_sizes": [4, 8], "target": 0.3, "trials": 2} | changes
     with compilations() as programs, pytest.raises(hpx.InputError, match=message):
         BatchScaling(**given).run(progress=False)
-    assert not any("segment" in name for name in programs)
+    assert not any("_lanes" in name for name in programs)
 
 
 @pytest.mark.parametrize(("better", "target"), [(hpx.minimize, 50.0), (hpx.maximize, -50.0)])

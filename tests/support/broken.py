@@ -3,7 +3,6 @@
 import os
 import sys
 import warnings
-from concurrent.futures import Future
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import numpy as np
 import hpjax as hpx
 from hpjax.engine.device_lanes import DeviceLanes
 from hpjax.sweep.planning import programs as groups
+from tests.support.failing import Failing
 
 FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1099511627776 bytes.")
 BROKEN = 2  # the kind whose group fails
@@ -63,9 +63,7 @@ def break_compiler():
     def failing(config, h, *rest):
         if h.kind != BROKEN:
             return compiling(config, h, *rest)
-        failed = Future()
-        failed.set_exception(NotImplementedError("no such primitive"))
-        return failed
+        return Failing(NotImplementedError("no such primitive"))
 
     groups.compiling = failing
 

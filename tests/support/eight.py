@@ -75,7 +75,7 @@ def watched(sweep):
 
     def compile(*arguments):
         compiled = compiling(*arguments)
-        texts.append(compiled.result().segment.as_text())
+        texts.append(compiled.wait().advance.compiled.as_text())
         return compiled
 
     groups.compiling = compile

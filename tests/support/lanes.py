@@ -25,5 +25,5 @@ def lanes_of(program, count, width, devices=1, replicates=1, space=RATES):
     )
     chunks = layout.chunks_needed(replicate, width, devices)
     mesh = sharding.mesh(sharding.devices(devices))
-    compiled = compiling(config, h, *map(shapes_of, splits), mesh, chunks).result()
+    compiled = compiling(config, h, *map(shapes_of, splits), mesh, chunks).wait()
     return DeviceLanes(config, compiled, table, 0, *splits), compiled

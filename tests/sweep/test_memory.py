@@ -4,7 +4,6 @@ import dataclasses
 import subprocess
 import sys
 import textwrap
-from concurrent.futures import Future
 
 import jax
 import numpy as np
@@ -16,6 +15,7 @@ from hpjax.engine.device_lanes import DeviceLanes
 from hpjax.sweep.planning import arrangement
 from hpjax.sweep.planning import programs as groups
 from tests.support.compare import same_bits
+from tests.support.failing import Failing
 from tests.support.killed import SWEEPS
 from tests.support.marks import slow
 
@@ -39,10 +39,8 @@ def assert_bits(found, expected, trials):
 
 
 def failed():
-    """A compilation that fails."""
-    future = Future()
-    future.set_exception(FULL)
-    return future
+    """Programs that need too much memory to be compiled."""
+    return Failing(FULL)
 
 
 def of_group(result, *groups):

@@ -94,8 +94,8 @@ def test_the_frozen_base_is_in_memory_once(adapted):
     plan, base = found.plan(), sum(x.nbytes for x in jax.tree.leaves(BASE["base"]))
     lanes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(compiled.lanes)) / compiled.mesh.devices.size
     assert lanes / 2 < base / 10, "two lanes, whose states are without it"
-    assert [x.nbytes for x in compiled.constants] == [BASE["base"]["kernel"].nbytes]
-    assert compiled.segment.memory_analysis().argument_size_in_bytes < base + lanes + X.nbytes * 2 + 2**13
+    assert [x.nbytes for x in compiled.advance.constants] == [BASE["base"]["kernel"].nbytes]
+    assert compiled.advance.compiled.memory_analysis().argument_size_in_bytes < base + lanes + X.nbytes * 2 + 2**13
     assert plan.data_bytes >= BASE["base"]["kernel"].nbytes
     assert any("init_from has 2 of 6 parameters; drawn are head/bias, head/kernel, lora_a" in h for h in plan.hints)
 

@@ -8,7 +8,7 @@ import pytest
 
 import hpjax as hpx
 from tests.support.compare import same_bits
-from tests.support.counting import compilations
+from tests.support.counting import OF_A_GROUP, compilations
 from tests.support.programs import quadratic
 
 SPACE = hpx.Space(rate=hpx.Uniform(0, 1), patience=hpx.Int(1, 9))
@@ -46,7 +46,7 @@ def test_a_program_reacts_to_each_evaluation_and_may_end_a_trial():
     sweep = hpx.Sweep(halving(), SPACE, sampler=hpx.Manual(POINTS), width=2, replicates=2)
     with compilations() as programs:
         result = sweep.run(progress=False)
-    assert len(programs) == 2, "one segment, one move of the survivors"
+    assert sorted(programs) == sorted([*OF_A_GROUP, "jit(move)"])
     assert (result.lane_status == "complete").all()
     assert result.lane_step[:, 0].tolist() == [6, 3, 12, 9]
     for trial, (point, evaluations) in enumerate(zip(POINTS, (2, 1, 4, 3), strict=True)):
@@ -121,7 +121,7 @@ def test_an_optimizer_step_may_take_several_calls():
     assert (sweep.plan().lane_steps, sweep.plan().steps) == (6 * 15, (6,) * 4)
     with compilations() as programs:
         result = sweep.run(progress=False)
-    assert len(programs) <= 2
+    assert {*programs} <= {*OF_A_GROUP, "jit(move)"}
     assert result.lane_step[:3, 0].tolist() == [6, 6, 6]
     for trial, steps in enumerate(([4, 6], [2, 4, 6], [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6])):
         rate = points[trial]["rate"]

@@ -126,7 +126,7 @@ def _speed(programs: GroupPrograms, plan: Plan, group: Group, wide: int, kernels
         block = sharding.put(zeros, programs.mesh, sharding.WHOLE)
     try:
         with translating_device_errors(group.number):
-            compiled = programs.compile(plan, group.number, table.h).result()
+            compiled = programs.compile(plan, group.number, table.h).wait()
             if (compiled.bytes or 0) > (sharding.memory() or host_memory() // devices):  # CPU devices share the host's
                 return None
             lanes = programs.lanes(plan, group.number, compiled, table)

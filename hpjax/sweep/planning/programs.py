@@ -1,7 +1,6 @@
 """Programs: turns the groups of a plan into what the engine takes: compiled programs, lanes, and the data."""
 
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +10,7 @@ from hpjax.core.arrays import Array, Ints
 from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.space import Point
 from hpjax.engine import sharding
-from hpjax.engine.compile import Compiled, compiling, lower
+from hpjax.engine.compile import FUNCTIONS, Compiled, compiling
 from hpjax.engine.device_lanes import DeviceLanes, LaneTable
 from hpjax.engine.probe import annotated
 from hpjax.engine.segment import SegmentConfig
@@ -57,8 +56,8 @@ class GroupPrograms(NamedTuple):
             block=None if spec.stream is None else spec.stream.block,
         )
 
-    def compile(self, plan: Plan, group: int, h: Hparams) -> Future[Compiled]:
-        """Begins to compile the program of a group in the background.
+    def compile(self, plan: Plan, group: int, h: Hparams) -> Compiled:
+        """Returns the programs of a group, which compile in the background once they are prepared.
 
         Args:
           plan: the plan.
@@ -126,7 +125,10 @@ def check_groups(spec: SweepSpec, plan: Plan, first: int) -> None:
         h = stack_hparams(kinds_of(spec.space), [own], own.keys() - group.static.keys())
         chunks = plan.arrangements[group.number].chunks
         try:
-            lower(config._replace(program=annotated(spec.program)), h, *_split_shapes(spec), programs.mesh, chunks)
+            own_config = config._replace(program=annotated(spec.program))
+            compiled = Compiled(own_config, h, *_split_shapes(spec), programs.mesh, chunks)
+            for name in FUNCTIONS:
+                compiled.lower(name)
         except Exception as error:
             raise with_user_lines(error, {}, f"for many lanes at once, with {', '.join(uncertain)}, ") from None
 

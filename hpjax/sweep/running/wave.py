@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import Future
 from itertools import islice
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax
 import numpy as np
 
 from hpjax.data.stream import Position
-from hpjax.engine.compile import COMPILE_THREADS, Compiled
+from hpjax.engine.compile import COMPILE_THREADS, FUNCTIONS, Compiled
 from hpjax.engine.device_errors import failing_alone, failing_the_run
 from hpjax.engine.device_lanes import DeviceLanes, SegmentResult
 from hpjax.engine.tracing import kinds_of, stack_hparams
@@ -51,7 +50,7 @@ class Wave:
         self._width = self._plan.arrangements[group.number].width
         self._microsteps = np.array([self._plan.lengths[t].microsteps for t in self._table.trial], np.int32)
         self._renewal = context.programs.renewal(self._plan, group)
-        self._compiled: Future[Compiled] | None = None
+        self._compiled: Compiled | None = None
         self._lanes: DeviceLanes | None = None
         self._blocks: BlockPrefetcher | None = None
         self._in_flight: list[DispatchedSegment] = []
@@ -241,6 +240,7 @@ class Wave:
         """Begins to compile its program in the background."""
         if self._compiled is None and not (self.finished or self.failed):
             self._compiled = self._context.programs.compile(self._plan, self.group.number, self._table.h)
+            self._compiled.prepare(*FUNCTIONS)
 
     def _ids(self) -> list[tuple[int, int]]:
         """Returns trial and replicate of each lane."""
@@ -263,7 +263,7 @@ class Wave:
             wave.prepare()
         assert self._compiled is not None
         with failing_alone(number, self._width, compiling=True):
-            compiled = self._compiled.result()
+            compiled = self._compiled.wait()
         seconds = time.perf_counter() - begun
         if first:
             with context.store.transaction():

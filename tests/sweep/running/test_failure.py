@@ -4,7 +4,6 @@ import dataclasses
 import os
 import sqlite3
 import warnings
-from concurrent.futures import Future
 from contextlib import closing
 
 import jax
@@ -18,6 +17,7 @@ from hpjax.engine.device_lanes import DeviceLanes
 from hpjax.results.store.run_store import Store
 from hpjax.sweep.planning import programs as groups
 from tests.support.compare import same_bits
+from tests.support.failing import Failing
 
 FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1099511627776 bytes.")
 
@@ -135,29 +135,21 @@ def test_the_event_of_a_failure_and_what_is_spared(broken):
     assert event.spared + sum(done) == 4 * 20
 
 
-def compile_error(config, *arguments):
-    failed = Future()
-    failed.set_exception(NotImplementedError("MLIR translation rule for primitive 'such' not found"))
-    return failed
-
-
 @pytest.mark.parametrize("error", ["compile", "memory", "trace"])
 def test_a_program_that_cannot_be_made_fails_its_group_only(error, monkeypatch):
     made, plain = groups.compiling, sweep(PLAIN).run(progress=False)
     plan = sweep(PLAIN).plan()
     h = plan.points[0] | {"kind": 3}
+    wrong = dataclasses.replace(PLAIN, step=lambda key, state: (state, {}))
 
     def compiling(config, given, *arguments):
         if given.kind != h["kind"]:
             return made(config, given, *arguments)
         if error == "compile":
-            return compile_error(config)
+            return Failing(NotImplementedError("MLIR translation rule for primitive 'such' not found"))
         if error == "trace":
-            wrong = dataclasses.replace(PLAIN, step=lambda key, state: (state, {}))
             return made(config._replace(program=wrong), given, *arguments)
-        failed = Future()
-        failed.set_exception(FULL)
-        return failed
+        return Failing(FULL)
 
     monkeypatch.setattr(groups, "compiling", compiling)
     result = sweep(PLAIN).run(progress=False)
