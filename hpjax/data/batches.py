@@ -63,7 +63,7 @@ class Fold(NamedTuple):
     def of(cls, fold: Any, folds: int, examples: int) -> "Fold":
         """Returns fold ``fold``, from 0, of ``folds`` in a pool of so many ``examples``."""
         size, longer = divmod(examples, folds)
-        return cls(fold * size + jnp.minimum(fold, longer), size + (fold < longer))
+        return cls(fold * size + jnp.minimum(fold, longer), size + jnp.asarray(fold < longer, jnp.int32))
 
 
 def drawn(key: jax.Array, place: jax.Array, train: Any, fold: tuple[Any, int] | None) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from hpjax.core.errors import InputError
+from hpjax.core.errors import InputError, RunError
 from hpjax.core.format import show
 from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.keys import lane_key, purpose_key, step_key
@@ -114,4 +114,5 @@ def named_arrays(found: Any) -> dict[str, Any]:
 def failure_of(function: Any, error: Exception) -> str:
     """Returns why a function of artifacts failed, on one line without a stop, with the user's line of code."""
     where = f" ({lines[-1]})" if (lines := user_lines(error)) else ""
-    return f"artifacts={show(function)} failed: {first_line(error).rstrip('.')}{where}"
+    what = " ".join(str(error).split()) if isinstance(error, RunError) else first_line(error)
+    return f"artifacts={show(function)} failed: {what.rstrip('.')}{where}"

@@ -102,7 +102,7 @@ def evaluate_lane(
     metrics = lowered(look)(own_key, wrap_keys(lane.state, shapes), valid, h)
     values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.valid}
     # A lane that took no step since the last evaluation has 0 / 1, not 0 / 0: NaN means divergence.
-    means = {name: total / jnp.maximum(lane.counted, 1) for name, total in lane.totals.items()}
+    means = {name: total / jnp.maximum(lane.counted, 1).astype(total.dtype) for name, total in lane.totals.items()}
     metrics_seen = reported_metrics(means, values)
     # Parameters are looked at here and not in each step, where that would read all of them once more.
     checked = [*values.values(), *(_inexact(program.parameters(state)) if program.names_parameters else ())]

@@ -106,7 +106,8 @@ def _chosen(
     groups = columns.groups
     lengths = np.log(0.3 * np.sqrt(groups.max() + 1)) + rng.normal(0, 0.7, (RESTARTS, groups.max() + 1))
     starts = gp.Hyper(lengths, np.linspace(-8, -2, RESTARTS))
-    with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+    cpu = jax.local_devices(backend="cpu")[0]
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.default_device(cpu):
         hyper = gp.fit(starts, gp.padded(x[fitted], y[fitted], share[fitted]), groups)
         # Padded to a fixed number, so that a program is not compiled for each number of candidates.
         most = EVEN + NEAR

@@ -136,4 +136,5 @@ def _rows(split: AnyExamples, fold: Fold, index: jax.Array) -> AnyExamples:
 
 def _mean(sums: Weighted, count: Any) -> jax.Array:
     """Returns the mean of the sums over the parts, each float () or (parts,), of ``count`` examples."""
-    return sums.total.sum() / (count if sums.weight is None else sums.weight.sum())
+    weight = jnp.asarray(count, sums.total.dtype) if sums.weight is None else sums.weight.sum()
+    return sums.total.sum() / weight

@@ -10,7 +10,7 @@ from hpjax.core.errors import InputError, ProgramError, annotate_errors
 from hpjax.core.format import show
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Metrics, Program
-from hpjax.engine.state_tree import StateTree, split_state, zeros_like
+from hpjax.engine.state_tree import StateTree, is_array, split_state, zeros_like
 
 
 class _Returned(NamedTuple):
@@ -56,12 +56,18 @@ def function(fn: Callable[[jax.Array, Hparams], Any]) -> Program:
         pair = type(found) is tuple and len(found) == 2
         metrics, state = found if pair else (found, None)
         if not isinstance(metrics, Mapping):
+            if not is_array(metrics):
+                raise ProgramError(
+                    f"hpx.function({show(fn)}) must return metrics or (metrics, state), where metrics are a dict of "
+                    f'scalars or one scalar, got {type(found).__name__}. Write return {{"loss": loss}}.'
+                )
             metrics = {"loss": metrics}
         for name, value in metrics.items():
-            if jnp.shape(value) != ():
+            if not is_array(value) or jnp.shape(value) != ():
+                got = list(jnp.shape(value)) if is_array(value) else type(value).__name__
                 raise ProgramError(
-                    f"metric {name!r} of hpx.function({show(fn)}) must be a scalar, got {list(jnp.shape(value))}. "
-                    f"Return it beside the metrics: return metrics, {{{name!r}: {name}}}; trial.restore() gives it."
+                    f"metric {name!r} of hpx.function({show(fn)}) must be a scalar, got {got}. Return it beside the "
+                    f"metrics: return metrics, {{{name!r}: {name}}}; trial.restore() gives it."
                 )
         return _Returned(dict(metrics), state)
 

@@ -144,10 +144,10 @@ def f1(outputs: jax.Array, y: jax.Array, weights: jax.Array | None = None) -> ja
     found = (outputs > 0).reshape(-1) if classes == 1 else jnp.argmax(outputs, -1).reshape(-1)
     labels, each = y.reshape(-1), _flat_weights(weights, y)[:, None]
     every = jnp.arange(max(classes, 2))[None]
-    true, given = labels[:, None] == every, found[:, None] == every
-    hits, of_both = (each * (true & given)).sum(0), (each * true).sum(0) + (each * given).sum(0)
+    true, given = (jnp.where(of[:, None] == every, each, 0) for of in (labels, found))
+    hits, of_both = jnp.minimum(true, given).sum(0), true.sum(0) + given.sum(0)
     scores = 2 * hits / jnp.where(of_both > 0, of_both, 1)
-    return scores[1] if classes <= 2 else scores.sum() / (of_both > 0).sum()
+    return scores[1] if classes <= 2 else scores.sum() / (of_both > 0).sum(dtype=scores.dtype)
 
 
 def _classes(outputs: jax.Array, y: jax.Array, most: int | None = None) -> int:

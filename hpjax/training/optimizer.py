@@ -108,7 +108,7 @@ def updated(
         updates, opt_state = _outermost(update, gradients, opt_state, pair, **_taken(update, extra))
         pair = optax.apply_updates(pair, updates)
         return Optimized(pair.fast, _typed(opt_state, before.opt_state), pair.slow), updates.fast
-    updates, opt_state = update(gradients, opt_state, params, **_taken(update, extra))
+    updates, opt_state = _call(update, (gradients, opt_state, params), _taken(update, extra))
     opt_state = _typed(opt_state, before.opt_state)
     params = optax.apply_updates(params, updates)
     if decay is None:
@@ -168,12 +168,16 @@ def _outermost(function: Callable[..., Any], *arguments: Any, **extra: Any) -> A
     try:
         return function(*arguments, **extra)
     except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(
-            "supervised.optimizer",
-            "optax.lookahead",
-            f"must be the outermost transformation, or the last of a chain; Optax says {str(error)[:200]!r}",
-            "Write optax.lookahead(optax.chain(...), sync_period, slow_step_size).",
-        ) from error
+        raise _not_outermost(error) from error
+
+
+def _not_outermost(error: Exception) -> InputError:
+    return InputError(
+        "supervised.optimizer",
+        "optax.lookahead",
+        f"must be the outermost transformation, or the last of a chain; Optax says {str(error)[:200]!r}",
+        "Write optax.lookahead(optax.chain(...), sync_period, slow_step_size).",
+    )
 
 
 def _looks_ahead(optimizer: optax.GradientTransformation) -> bool:
@@ -196,6 +200,27 @@ def _taken(update: Callable[..., Any], extra: Mapping[str, Any]) -> dict[str, An
         if not takes_all and (function is update or (len(parameters) > 3 and list(parameters)[1:3] == SIGNATURE)):
             names &= set(parameters)
     return {name: extra[name] for name in extra if name in names}
+
+
+def _call(update: Callable[..., Any], arguments: tuple[Any, ...], extra: Mapping[str, Any]) -> Any:
+    """Returns ``update(*arguments, **extra)``, without the extra arguments that a function within it refuses.
+
+    ``_taken`` finds these in closures, but not in what ``optax.inject_hyperparams`` makes only when it is called.
+
+    Raises:
+      InputError: it has a ``lookahead`` in it that no closure shows either.
+    """
+    try:
+        return update(*arguments, **extra)
+    except TypeError as error:
+        refused = next((name for name in extra if f"unexpected keyword argument {name!r}" in str(error)), None)
+        if refused is None:
+            raise
+    except AttributeError as error:
+        if error.name not in optax.LookaheadParams._fields:
+            raise
+        raise _not_outermost(error) from error
+    return _call(update, arguments, {name: value for name, value in extra.items() if name != refused})
 
 
 def _states(opt_state: Any, kinds: Any) -> list[Any]:

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import linen as nn
 
 import hpjax as hpx
 from hpjax.core.errors import InputError, RunError
@@ -73,6 +75,33 @@ def test_a_switch_of_jax_ends_no_sweep(name, finished):
         np.testing.assert_array_equal(found.best.predict(np.ones(2)), result.best.predict(np.ones(2)))
     assert found.statuses.tolist() == ["complete", "diverged"]
     assert found.curves("valid/walk").tobytes() == result.curves("valid/walk").tobytes()
+
+
+def test_strict_promotion_of_dtypes_changes_nothing():
+    """Nothing of hpjax's own adds a float to an integer, in training, in evaluations or in the search."""
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    program = hpx.supervised(
+        model=nn.Dense(3),
+        optimizer=lambda h: optax.sgd(h.rate),
+        loss=optax.softmax_cross_entropy_with_integer_labels,
+        data=hpx.data.from_arrays(x, np.arange(40) % 3),
+        metrics={"accuracy": hpx.metrics.accuracy},
+        split_metrics={"f1": hpx.metrics.f1},
+        weights=lambda y: y.astype(np.float32) + 1,
+        monitor=["gradient_norm", "update_ratio"],
+        penalty=lambda params, h: hpx.losses.l2(params),
+        batch_size=8,
+        eval_batch_size=4,
+        steps=4,
+    )
+    space = hpx.Space(rate=hpx.LogUniform(0.01, 1.0))
+    search = hpx.Sweep(program, space, trials=4, rounds=2, sampler=hpx.Bayes(initial=2), folds=3)
+    plain = search.run(progress=False)
+    with setting("jax_numpy_dtype_promotion", "strict"):
+        strict = search.run(progress=False)
+    assert strict.hparams == plain.hparams
+    for name in plain.metrics:
+        assert strict.curves(name).tobytes() == plain.curves(name).tobytes()
 
 
 def test_a_switch_is_as_it_was_between_events():

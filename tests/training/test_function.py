@@ -56,3 +56,20 @@ def test_a_curve_among_the_metrics_is_refused_with_what_to_type():
         run(lambda key, h: {"loss": h.rate, "curve": jnp.zeros(3)})
     with pytest.raises(hpx.InputError, match=r"function.fn = 3: must be a function of key and h"):
         hpx.function(3)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (
+            {"runner_state": (1.0, {"x": 2.0}), "loss": 1.0},
+            "metric 'runner_state' .* must be a scalar, got tuple. Return",
+        ),
+        ({"metrics": {"returns": 1.0}}, "metric 'metrics' .* must be a scalar, got dict. Return it beside"),
+        ([1.0], r"must return metrics or \(metrics, state\), .* got list. Write return"),
+        (None, "one scalar, got NoneType"),
+    ],
+)
+def test_what_is_no_metric_is_named(returned, message):
+    with pytest.raises(hpx.ProgramError, match=message):
+        hpx.Sweep(hpx.function(lambda key, h: returned), hpx.Space(a=1.0), trials=1).plan()

@@ -259,6 +259,14 @@ COMPOSED = {
         lambda: optax.chain(optax.clip(0.1), contrib.sam(optax.sgd(RATE), optax.sgd(0.1), 3)),
         evaluated=lambda state, params: params if int(state[1].steps_since_sync) == 0 else state[1].cache,
     ),
+    "SAM with hyperparameters": Case(
+        lambda: optax.inject_hyperparams(
+            lambda learning_rate: contrib.sam(optax.sgd(learning_rate), optax.sgd(0.1), sync_period=2)
+        )(learning_rate=RATE),
+        evaluated=lambda state, params: (
+            params if int(state.inner_state.steps_since_sync) == 0 else state.inner_state.cache
+        ),
+    ),
     "SAM of schedule-free": Case(
         lambda: contrib.sam(contrib.schedule_free_sgd(RATE), optax.sgd(0.1)),
         evaluated=lambda state, params: contrib.schedule_free_eval_params(
@@ -397,6 +405,11 @@ SCHEDULE_FREE = contrib.schedule_free_sgd(RATE)
 AVERAGE, PARTS = {"average": 0.9}, {"microbatch": 4, "eval_every": None}
 MISUSED = {
     "lookahead inside": (optax.apply_if_finite(LOOKAHEAD, 2), {}, "optax.lookahead' ?: must be the outermost"),
+    "lookahead with hyperparameters": (
+        optax.inject_hyperparams(lambda rate: optax.lookahead(optax.sgd(rate), 2, 0.5))(rate=RATE),
+        {},
+        "optax.lookahead' ?: must be the outermost",
+    ),
     "lookahead and an average": (LOOKAHEAD, AVERAGE, "average = 0.9: cannot be combined"),
     "schedule-free and an average": (SCHEDULE_FREE, AVERAGE, "average = 0.9: cannot be combined"),
     "a hidden schedule-free": (optax.flatten(SCHEDULE_FREE), {}, "optax.flatten' ?: hides"),

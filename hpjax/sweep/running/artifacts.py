@@ -10,6 +10,7 @@ import numpy as np
 
 from hpjax.core.hparams import Hparams
 from hpjax.engine.artifacts import artifact_function, failure_of
+from hpjax.engine.device_errors import translate_device_error
 from hpjax.engine.device_lanes import DeviceLanes
 from hpjax.engine.distributed import several
 from hpjax.engine.shapes import Lane
@@ -125,6 +126,8 @@ class ArtifactMaker:
 
     def _tell(self, group: int, error: Exception) -> None:
         """Warns that a group has no artifacts from here on; of what several groups fail by, once."""
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            error = translate_device_error(error, group)
         reason = failure_of(self._spec.program.artifacts, error)
         if reason not in self._told:
             self._told.add(reason)

@@ -292,6 +292,24 @@ def test_a_function_that_fails_is_told_once_and_ends_nothing(run, function, why)
     assert all(trial.artifacts == {} for trial in result)
 
 
+def test_a_failure_on_the_host_names_the_line_of_the_user(run):
+    def missing(w):
+        raise LookupError("no such thing")
+
+    def calls_back(key, state, split, h):
+        jax.debug.callback(missing, state["w"])
+        return {"w": state["w"]}
+
+    with pytest.warns(RuntimeWarning) as told:
+        sweep(dataclasses.replace(NOTED, artifacts=calls_back)).run(progress=False)
+    (told,) = {str(each.message) for each in told if "artifacts" in str(each.message)}
+    assert told.startswith(
+        "artifacts=test_a_failure_on_the_host_names_the_line_of_the_user.<locals>.calls_back failed: "
+    )
+    assert "test_artifacts.py:" in told
+    assert "LookupError: no such thing. Group 0 keeps no artifacts" in told
+
+
 def test_a_disk_that_is_full_ends_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
