@@ -9,6 +9,7 @@ to 0.12:
 
 import hashlib
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, cached_property, partial
 from typing import Any, NamedTuple
@@ -76,7 +77,7 @@ class Lowered(NamedTuple):
 
 
 # The functions of a group, in the order in which they are traced and compiled: what takes longest first.
-FUNCTIONS = {"advance": advance_lanes, "start": start_lanes, "evaluate": evaluate_lanes}
+FUNCTIONS: dict[str, Callable[..., Any]] = {"advance": advance_lanes, "start": start_lanes, "evaluate": evaluate_lanes}
 
 
 class Compiled:
@@ -124,10 +125,14 @@ class Compiled:
         mesh, shared, function = self.mesh, self._shared[name], FUNCTIONS[name]
         split, whole = sharding.SPLIT, sharding.WHOLE
         with lowering(config.lowered):
-            own, constants = _hoisted(function, config, self._per_lane, shared)
+            # Traced for one device and without the mesh, in which types of arrays would name it and those of fresh
+            # constants would not: code that compares both, as equinox.nn.State.set does, took them for different.
+            own = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self._per_lane)
+            with_constants, constants = hoisted(partial(function, config), *own, *shared)
             specs = (split, split, *(whole for _ in shared), whole)
             given = *sharding.structs(self._per_lane, mesh, split), *sharding.structs((*shared, constants), mesh, whole)
-            return Lowered(sharding.per_device(own, mesh, specs, config.spread).lower(*given), constants)
+            placed = sharding.per_device(with_constants, mesh, specs, config.spread)
+            return Lowered(placed.lower(*given), constants)
 
     def prepare(self, *names: str) -> None:
         """Begins to compile some of the functions, of those that are not yet; of those that failed once more."""
@@ -282,16 +287,3 @@ def _held(program: Program, constants: list[Any], mesh: jax.sharding.Mesh) -> li
             known[key] = constant, sharding.put(constant, mesh, sharding.WHOLE)
         held.append(known[key][1])
     return held
-
-
-def _hoisted(function: Any, config: SegmentConfig, per_lane: Any, shared: Any) -> tuple[Any, list[Any]]:
-    """Returns a function of one device with its large constants as the last argument, and these constants."""
-    if not config.shapes.constant_bytes:  # spares a trace
-
-        def without(*arguments: Any) -> Any:
-            return function(config, *arguments[:-1])
-
-        without.__name__ = function.__name__  # the name that profiles show
-        return without, []
-    own = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), per_lane)
-    return hoisted(partial(function, config), *own, *shared)

@@ -16,7 +16,6 @@ from hpjax.core.keys import lane_key
 from hpjax.core.program import Arrays, Program
 from hpjax.engine.lane import HEALTHY, Evaluation, advance_lane, evaluate_lane, start_lane
 from hpjax.engine.shapes import Lane, ProgramShapes, float_type
-from hpjax.engine.sharding import hidden_mesh
 
 
 class SegmentInputs(NamedTuple):
@@ -127,7 +126,6 @@ class _Chunk(NamedTuple):
         return cls((key, replicate % config.folds, inputs.h), (key_axis, key_axis, 0), vectorize, hparams)
 
 
-@hidden_mesh()
 def start_lanes(config: SegmentConfig, lanes: Lane, inputs: SegmentInputs, seed: Any) -> tuple[Lane, None]:
     """Initializes the lanes of one device, in place.
 
@@ -149,7 +147,6 @@ def start_lanes(config: SegmentConfig, lanes: Lane, inputs: SegmentInputs, seed:
     return _over_chunks(start_chunk, lanes, inputs, None)
 
 
-@hidden_mesh()
 def advance_lanes(
     config: SegmentConfig, lanes: Lane, inputs: SegmentInputs, stop: Any, seed: Any, train: Arrays
 ) -> tuple[Lane, SegmentOutputs]:
@@ -197,7 +194,6 @@ def advance_lanes(
     return lanes, SegmentOutputs(step, diverged, None, inputs.alive & (diverged == HEALTHY), iterations)
 
 
-@hidden_mesh()
 def evaluate_lanes(
     config: SegmentConfig, lanes: Lane, inputs: SegmentInputs, seed: Any, valid: Arrays
 ) -> tuple[Lane, tuple[Evaluation, jax.Array, jax.Array]]:

@@ -3,14 +3,12 @@
 With several hosts each runs the same program on the devices of all, and each holds the values of all arrays.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import jax
 import numpy as np
-from jax.extend import core
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from hpjax.core.errors import InputError
@@ -66,8 +64,6 @@ def per_device(
       specs: for each argument ``WHOLE``, or ``SPLIT`` for arrays (devices, ...) of which a device gets its own entry.
       how: ``"shard_map"`` or ``"pmap"``.
     """
-    name = getattr(function, "func", function).__name__  # the name that profiles show
-    function = _without_mesh(function)
     if how == "pmap":
         axes = tuple(0 if spec == SPLIT else None for spec in specs)
         return jax.pmap(function, AXIS, in_axes=axes, devices=list(mesh.devices.flat), donate_argnums=0)
@@ -76,37 +72,11 @@ def per_device(
         own = [jax.tree.map(lambda x: x[0], a) if s == SPLIT else a for a, s in zip(arguments, specs, strict=True)]
         return jax.tree.map(lambda x: x[None], function(*own))
 
-    mine.__name__ = name
+    mine.__name__ = function.__name__  # the name that profiles show
     # check_vma off: its checks would insert collectives that lanes do not need.
     shared = jax.shard_map(mine, mesh=mesh, in_specs=specs, out_specs=SPLIT, check_vma=False)
     # Said once more for arrays without elements, which XLA would rather have whole on each device.
     return jax.jit(shared, donate_argnums=0, out_shardings=NamedSharding(mesh, SPLIT))
-
-
-def _without_mesh(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns ``function``, traced as if there were no mesh, and then evaluated.
-
-    Inside of ``shard_map`` and ``pmap`` the types of arrays name the mesh, those of fresh constants do not, and code
-    that compares both, such as ``equinox.nn.State.set``, takes them for different.
-    """
-
-    def evaluated(*arguments: Any) -> Any:
-        plain = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
-        with hidden_mesh():
-            traced, shapes = jax.make_jaxpr(function, return_shape=True)(*plain)
-        return jax.tree.unflatten(jax.tree.structure(shapes), core.jaxpr_as_fun(traced)(*jax.tree.leaves(arguments)))
-
-    return evaluated
-
-
-@contextmanager
-def hidden_mesh() -> Iterator[None]:
-    """Hides the mesh of the lanes from the code in this block, or in the function that it decorates.
-
-    Flax applies the axis names of ``with_partitioning`` and ``with_logical_constraint`` to whatever mesh is current.
-    """
-    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ())):
-        yield
 
 
 def put(tree: Any, mesh: jax.sharding.Mesh, spec: PartitionSpec) -> Any:
