@@ -12,7 +12,7 @@ from hpjax.core.keys import purpose_key, step_key
 from hpjax.core.program import Arrays, Metrics, Program, State
 from hpjax.engine.lowering import lowered
 from hpjax.engine.shapes import Lane, ProgramShapes, float_type, unwrap_keys, wrap_keys
-from hpjax.engine.state_tree import StateTree, arrays_of, split_state
+from hpjax.engine.state_tree import StateTree, arrays_of, is_weak, split_state
 
 # The value of ``Lane.diverged`` as long as every value was finite.
 HEALTHY = -1
@@ -137,7 +137,7 @@ def _inexact(tree: Any) -> list[jax.Array]:
 
 def settled(array: jax.Array, dtype: Any) -> jax.Array:
     """Returns an array of ``init`` with the dtype that it has in the carry; see ``probe.trace_lifecycle``."""
-    return array if array.dtype == dtype and not array.weak_type else lax.convert_element_type(array, dtype)
+    return array if array.dtype == dtype and not is_weak(array) else lax.convert_element_type(array, dtype)
 
 
 def _first_bad_step(diverged: jax.Array, values: Iterable[jax.Array], step: jax.Array) -> jax.Array:

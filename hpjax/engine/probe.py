@@ -22,7 +22,7 @@ from hpjax.engine.lane import rebuilt_state, reported_metrics, settled
 from hpjax.engine.lowering import has_windows
 from hpjax.engine.primitives import primitive_names, uncertain
 from hpjax.engine.shapes import ProgramShapes, unwrap_keys
-from hpjax.engine.state_tree import StateTree, arrays_of, difference, is_key, is_same, numbers_in, split_state
+from hpjax.engine.state_tree import StateTree, arrays_of, difference, is_key, is_same, is_weak, numbers_in, split_state
 
 # The structure of a state, and its arrays.
 Parts = tuple[StateTree, Sequence[jax.Array]]
@@ -244,13 +244,13 @@ def _carried_types(arrays: Sequence[jax.Array], step: Callable[[Any], Any]) -> l
     A Python number in the state takes the dtype that ``step`` gives it, as in the carry of ``jax.lax.scan``.
     """
     types = [x.dtype for x in arrays]
-    if not any(x.weak_type for x in arrays):
+    if not any(map(is_weak, arrays)):
         return types
     after = jax.eval_shape(lambda: step(arrays))
     if len(after) != len(arrays):
         return types
     return [
-        new.dtype if old.weak_type and jnp.result_type(old, new.dtype) == new.dtype else old.dtype
+        new.dtype if is_weak(old) and jnp.result_type(old, new.dtype) == new.dtype else old.dtype
         for old, new in zip(arrays, after, strict=True)
     ]
 

@@ -106,6 +106,11 @@ def is_key(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
+def is_weak(x: Any) -> bool:
+    """Returns whether an array took its dtype from a Python number; typed PRNG keys, which do not, do not say so."""
+    return bool(getattr(x, "weak_type", False))
+
+
 def is_array(leaf: Any) -> bool:
     """Returns whether a leaf is an array of numbers or of typed PRNG keys, the shape of one, or a number."""
     if isinstance(leaf, np.ndarray | np.generic):

@@ -13,7 +13,7 @@ from jax.tree_util import GetAttrKey
 from hpjax.core.errors import InputError, did_you_mean, missing
 from hpjax.core.hparams import Hparams
 from hpjax.core.remarks import remark
-from hpjax.engine.state_tree import KeyPath, names_of, nested
+from hpjax.engine.state_tree import KeyPath, is_array, names_of, nested
 from hpjax.training.network import Network, Outputs, Params, Stats
 
 Arrays = dict[KeyPath, Any]
@@ -124,9 +124,10 @@ _OF_TRAINING = ("params", "opt_state", "average", "stopping", "last", "accumulat
 
 def _flat(tree: Any) -> Arrays:
     """Returns the arrays of a pytree by the names along their paths; of a module those that train."""
-    found = [(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if hasattr(leaf, "dtype")]
+    found = [(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if is_array(leaf)]
     if not isinstance(tree, Mapping):
-        found = [(path, leaf) for path, leaf in found if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+        arrays = [(path, leaf) for path, leaf in found if hasattr(leaf, "dtype")]
+        found = [(path, leaf) for path, leaf in arrays if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return {names_of(_without_box(path)): leaf for path, leaf in found}
 
 
@@ -174,17 +175,24 @@ def _check_names(own: Collection[KeyPath], given: Collection[KeyPath]) -> None:
 
 
 def _check_shape(name: KeyPath, given: Any, own: Any) -> None:
-    if np.shape(given) != own.shape:
-        allowed = f"must have the shape that the model gives it, {own.shape}"
+    if np.shape(given) != np.shape(own):
+        allowed = f"must have the shape that the model gives it, {np.shape(own)}"
         raise InputError(
             f"supervised.init_from[{'/'.join(map(str, name))!r}]", np.shape(given), allowed, "Leave it out."
         )
 
 
 def _like(name: KeyPath, given: Any, own: Any) -> jax.Array:
-    """Returns a given array with the dtype of the model's own."""
+    """Returns a given array with the dtype of the model's own, which may be a Python number; keys from their data."""
+    dtype = jnp.result_type(own)
+    if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        _check_shape(name, given, own)
+        return jnp.asarray(given, dtype)
+    if not jnp.issubdtype(jnp.result_type(given), jax.dtypes.prng_key):
+        _check_shape(name, given, jax.random.key_data(own))
+        given = jax.random.wrap_key_data(jnp.asarray(given), impl=jax.random.key_impl(own))
     _check_shape(name, given, own)
-    return jnp.asarray(given, own.dtype)
+    return jnp.asarray(given)
 
 
 def _few(names: list[str]) -> str:

@@ -198,6 +198,13 @@ def run(program):
     return hpx.Sweep(program, hpx.Space(rate=hpx.Uniform(0.1, 1)), trials=2).run(progress=False)
 
 
+def test_a_key_that_a_program_closes_over_may_be_in_its_state():
+    key = jax.random.key(7)
+    program = constant(key=key, half=0.5)(lambda s: s | {"key": jax.random.split(s["key"])[0]})
+    expected = jax.random.split(jax.random.split(key)[0])[0]
+    np.testing.assert_array_equal(run(program)[0].restore()["key"], jax.random.key_data(expected))
+
+
 def test_restore_like_of_typed_keys_and_of_shapes():
     program = hpx.Program(
         lambda key, h: {"key": key, "f": jnp.tanh},

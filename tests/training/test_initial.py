@@ -147,6 +147,38 @@ def test_statistics_are_given_too():
     assert_close(found.restore()["stats"]["batch_stats"], variables["batch_stats"])
 
 
+class Counting(nn.Module):
+    """Counts its calls in a Python number, draws a typed key at each, and has a number among its parameters."""
+
+    @nn.compact
+    def __call__(self, x):
+        calls = self.variable("counts", "calls", lambda: 0)
+        key = self.variable("keys", "key", lambda: jax.random.key(7))
+        if self.is_mutable_collection("counts") and not self.is_initializing():
+            calls.value, key.value = calls.value + 1, jax.random.split(key.value)[0]
+        return nn.Dense(1)(x)[:, 0] * self.param("scale", lambda key: 1.0)
+
+
+def test_numbers_and_keys_of_a_model_go_on_from_those_of_a_trial():
+    first = sweep(Counting()).run(progress=False)[1]
+    begun = first.restore()
+    assert begun["stats"]["counts"]["calls"] == 3
+    key = jax.random.key(7)
+    for _ in range(6):
+        key = jax.random.split(key)[0]
+    for given in (first, {"params": begun["params"], **begun["stats"]}):
+        found = sweep(Counting(), init_from=given, optimizer=optax.sgd(0.0)).run(progress=False)[0].restore()
+        assert found["stats"]["counts"]["calls"] == 6
+        np.testing.assert_array_equal(found["stats"]["keys"]["key"], jax.random.key_data(key))
+        assert_close(found["params"], begun["params"])
+    given = {"params": {"scale": 3.0}, "counts": {"calls": 5}, "keys": {"key": jax.random.key(7)}}
+    found = sweep(Counting(), init_from=given, optimizer=optax.sgd(0.0)).run(progress=False)[0].restore()
+    assert (found["params"]["scale"], found["stats"]["counts"]["calls"]) == (3, 5 + 3)
+    np.testing.assert_array_equal(found["stats"]["keys"]["key"], first.restore()["stats"]["keys"]["key"])
+    with pytest.raises(hpx.InputError, match=r"init_from\['keys/key'\] = \(3,\): must have the shape .* \(2,\)"):
+        sweep(Counting(), init_from={"params": {"scale": 3.0}, "keys": {"key": np.zeros(3, np.uint32)}}).plan()
+
+
 @pytest.mark.parametrize("library", ["NNX", "Equinox"])
 def test_models_of_nnx_and_equinox_start_from_given_parameters(library):
     if library == "NNX":
