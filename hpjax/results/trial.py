@@ -124,7 +124,11 @@ class Trial:
                 f"trial {self.id} diverged at step {step}: it has no final state worth restoring. "
                 "Restore another one: result.best.restore()."
             )
-        leaves = [*self._result.leaves(self.id, replicate), *self._result.shared_leaves()]
+        leaves, shared = self._result.leaves(self.id, replicate), self._result.shared_leaves()
+        if self._is_supervised and any(name[0] == "average" for name, _ in leaves):
+            # Frozen parameters are their own average.
+            shared = [*shared, *((("average", *name[1:]), array) for name, array in shared)]
+        leaves = [*leaves, *shared]
         if like is not None:
             return filled_like(like, leaves)
         return nested(leaves)
@@ -151,8 +155,7 @@ class Trial:
         export.check_path(path)  # before the state is read
         hparams = {f"hparams.{name}": show(value) for name, value in self.hparams.items()}
         header = {"trial": str(self.id), "replicate": str(replicate)} | hparams
-        supervised = self._result.manifest.sweep.program.get("kind") == "supervised"
-        export.write(path, export.exported(self.restore(replicate), supervised), header)
+        export.write(path, export.exported(self.restore(replicate), self._is_supervised), header)
 
     def predict(self, x: Any) -> Any:
         """Returns the outputs of the trained models for inputs.
@@ -170,6 +173,10 @@ class Trial:
           RunError: the trial diverged, the result was loaded without its sweep, or the program cannot predict.
         """
         return self._result.predictor(self.id)(x)
+
+    @property
+    def _is_supervised(self) -> bool:
+        return self._result.manifest.sweep.program.get("kind") == "supervised"
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={show(value)}" for name, value in self.hparams.items())

@@ -111,7 +111,9 @@ def supervised(
         labels, it alone decides.
       init_from: variables to begin with in place of drawn ones: a pytree of parameters or of variables
         (``{"params": …, "batch_stats": …}``), a trial, what its ``restore()`` gave, a file that ``trial.export`` wrote,
-        or a folder of Orbax. What it has not is drawn, and the plan says what. Names and shapes are those of the model.
+        a Flax ``TrainState``, or a folder of Orbax, of a ``CheckpointManager`` its newest step. Of a trial it takes
+        what evaluations use: where there is an average, that one. What it has not is drawn, and the plan says what.
+        Names and shapes are those of the model.
       frozen: which parameters of ``init_from`` do not train: patterns of their names, ``"encoder/*"``, or a function of
         the name. They are held once for all lanes, whose states are without them: many adapters over one base model.
         ``restore()``, ``export()``, and losses that take ``params`` have them.
@@ -218,7 +220,7 @@ def supervised(
     program = _program(training, data, steps_of(steps, epochs, batch_size, data), eval_every, alike, describe)
     if artifacts is not None:
         program = replace(program, artifacts=supervised_artifacts(training.net, artifacts, training.eval_batch_size))
-    return program if initial is None else replace(program, shared=initial.tree(averaged=average is not None))
+    return program if initial is None else replace(program, shared=initial.tree())
 
 
 def _is_loss(value: Any) -> bool:

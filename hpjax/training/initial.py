@@ -1,5 +1,6 @@
 """Initial parameters: starts a model from given ones, of which some are frozen and held once for all lanes."""
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -58,38 +59,36 @@ class Initial(NamedTuple):
         held = {name: jnp.asarray(value) for name, value in fixed.items()}
         return cls({name: value for name, value in params.items() if name not in fixed}, held, stats)
 
-    def tree(self, averaged: bool) -> dict[str, Any]:
-        """Returns the frozen parameters as nested dicts, in the place that they have in a state.
-
-        Args:
-          averaged: whether the state has a moving average of the parameters, too.
-        """
-        return {name: nested(self.frozen.items()) for name in ("params", *["average"] * averaged) if self.frozen}
+    def tree(self) -> dict[str, Any]:
+        """Returns the frozen parameters as nested dicts, in the place that they have in a state."""
+        return {"params": nested(self.frozen.items())} if self.frozen else {}
 
     def network(self, net: Network) -> Network:
         """Returns a network that begins with the given variables; its parameters are None where they are frozen."""
 
+        given, fixed, others = ({_dotted(name): value for name, value in part.items()} for part in self)
+
         def init(key: jax.Array, x: Any, h: Hparams) -> tuple[Params, Stats]:
             params, stats = net.init(key, x, h)
-            own = dict.fromkeys(names_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params))
+            own = {_dotted(name): name for name in _names_in(params)}
             _check_names(own, [*self.params, *self.frozen])
-            drawn = ["/".join(map(str, name)) for name in own if name not in self.params and name not in self.frozen]
+            drawn = ["/".join(map(str, own[name])) for name in own if name not in given and name not in fixed]
             if drawn:
                 remark(f"init_from has {len(own) - len(drawn)} of {len(own)} parameters; drawn are {_few(drawn)}.")
-            had = {names_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(stats)}
-            if passed := ["/".join(map(str, name)) for name in self.stats if name not in had]:
+            had = set(map(_dotted, _names_in(stats)))
+            if passed := ["/".join(map(str, name)) for name in self.stats if _dotted(name) not in had]:
                 remark(f"init_from has variables that are none of the model's, and are left out: {_few(passed)}.")
 
             def begun(path: Any, value: Any) -> Any:
-                name = names_of(path)
-                if name in self.frozen:
-                    _check_shape(name, self.frozen[name], value)
+                name = _dotted(names_of(path))
+                if name in fixed:
+                    _check_shape(names_of(path), fixed[name], value)
                     return None
-                return _like(name, self.params[name], value) if name in self.params else value
+                return _like(names_of(path), given[name], value) if name in given else value
 
             def known(path: Any, value: Any) -> Any:
-                name = names_of(path)
-                return _like(name, self.stats[name], value) if name in self.stats else value
+                name = _dotted(names_of(path))
+                return _like(names_of(path), others[name], value) if name in others else value
 
             return jax.tree_util.tree_map_with_path(begun, params), jax.tree_util.tree_map_with_path(known, stats)
 
@@ -98,7 +97,7 @@ class Initial(NamedTuple):
 
         def whole(params: Params) -> Params:
             def found(path: Any, value: Any) -> Any:
-                return self.frozen.get(names_of(path)) if value is None else value
+                return fixed.get(_dotted(names_of(path))) if value is None else value
 
             return jax.tree_util.tree_map_with_path(found, params, is_leaf=lambda value: value is None)
 
@@ -110,16 +109,25 @@ def _variables(given: Any) -> dict[str, Arrays]:
     if hasattr(given, "restore") and callable(given.restore):  # a trial of a result
         given = given.restore()
     if isinstance(given, str | Path):
-        given = _read(Path(given).expanduser())
+        given = _with_positions(_read(Path(given).expanduser()))
+    if hasattr(given, "params") and hasattr(given, "opt_state"):  # a TrainState of Flax, or one like it
+        given = {name: getattr(given, name) for name in _OF_STATES if getattr(given, name, None) is not None}
+        if isinstance(given["params"], Mapping) and "params" in given["params"]:
+            given = given["params"]
     if isinstance(given, Mapping) and "params" in given:
-        stats = given.get("stats")
+        stats, params = given.get("stats"), _flat(given["params"])
+        average = _flat(given.get("average"))
         known = {name: part for name, part in given.items() if name not in _OF_TRAINING}
-        return {"params": _flat(given["params"]), "stats": _flat(known if stats is None else stats)}
+        # Where there is an average, evaluations and exports use it.
+        params = {name: average.get(name, value) for name, value in params.items()}
+        return {"params": params, "stats": _flat(known if stats is None else stats)}
     return {"params": _flat(given), "stats": {}}
 
 
 # The parts of a restored state that are no variables of its model.
 _OF_TRAINING = ("params", "opt_state", "average", "stopping", "last", "accumulated", "held")
+# The fields of a training state that have such variables, and the average of the parameters.
+_OF_STATES = ("params", "batch_stats", "stats", "average")
 
 
 def _flat(tree: Any) -> Arrays:
@@ -142,7 +150,7 @@ def _read(path: Path) -> Any:
         import orbax.checkpoint
 
         with orbax.checkpoint.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(path.absolute())
+            return checkpointer.restore(_pytree_of_orbax(path).absolute())
     if not path.exists():
         remedy = f"Write a path that exists; this one means {path.absolute()}."
         raise InputError("supervised.init_from", str(path), "must exist", remedy)
@@ -160,6 +168,40 @@ def _read(path: Path) -> Any:
     raise InputError("supervised.init_from", str(path), allowed, 'Write trial.export("model.safetensors").')
 
 
+def _pytree_of_orbax(folder: Path) -> Path:
+    """Returns the folder of a pytree of Orbax: this one; of a ``CheckpointManager`` the one of its newest step."""
+    if (folder / "_METADATA").exists():
+        return folder
+    numbered = {each: re.fullmatch(r"\D*(\d+)", each.name) for each in folder.iterdir() if each.is_dir()}
+    steps = {int(number[1]): each for each, number in numbered.items() if number is not None}
+    at = steps[max(steps)] if steps else folder
+    found = sorted(file.parent for file in at.glob("*/_METADATA"))
+    if len(found) == 1:
+        return found[0]
+    remedy = f"Write init_from={str(found[0])!r}." if found else 'Write trial.export("model.safetensors").'
+    allowed = (
+        f"must hold one pytree that Orbax wrote, and {at} holds {', '.join(each.name for each in found) or 'none'}"
+    )
+    raise InputError("supervised.init_from", str(folder), allowed, remedy)
+
+
+def _with_positions(tree: Any) -> Any:
+    """Returns nested dicts in which the names "0", "1", … of a whole list are positions again, as in a state."""
+    if not isinstance(tree, Mapping):
+        return tree
+    is_list = tree.keys() == {str(i) for i in range(len(tree))}
+    return {int(name) if is_list else name: _with_positions(part) for name, part in tree.items()}
+
+
+def _dotted(name: KeyPath) -> str:
+    """Returns a name as files have it, which know neither positions nor where a name has a dot of its own."""
+    return ".".join(map(str, name))
+
+
+def _names_in(tree: Any) -> list[KeyPath]:
+    return [names_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
 def _matches(frozen: Frozen, name: str) -> bool:
     if frozen is None or callable(frozen):
         return frozen is not None and bool(frozen(name))
@@ -167,10 +209,10 @@ def _matches(frozen: Frozen, name: str) -> bool:
     return any(fnmatch(name, pattern) or name.startswith(f"{pattern}/") for pattern in patterns)
 
 
-def _check_names(own: Collection[KeyPath], given: Collection[KeyPath]) -> None:
+def _check_names(own: Mapping[str, KeyPath], given: Collection[KeyPath]) -> None:
     for name in given:
-        if name not in own:
-            known = did_you_mean("/".join(map(str, name)), ["/".join(map(str, each)) for each in own])
+        if _dotted(name) not in own:
+            known = did_you_mean("/".join(map(str, name)), ["/".join(map(str, each)) for each in own.values()])
             raise InputError("supervised.init_from", "/".join(map(str, name)), "is no parameter of the model", known)
 
 

@@ -9,6 +9,7 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import linen as nn
 from flax import nnx
+from flax.training.train_state import TrainState
 
 import hpjax as hpx
 from hpjax.engine.compile import Compiled
@@ -134,6 +135,104 @@ def test_a_run_starts_from_a_trial_a_file_or_orbax(adapted, tmp_path, average):
         assert_close(found["params"], expected)
 
 
+def begun(init_from, model=None, loss=squared, **settings):
+    """The parameters before the first step."""
+    program = sweep(model, loss, init_from=init_from, **settings).program
+    return program.init(jax.random.key(5), hpx.Hparams({"rate": 0.1})).params
+
+
+def by_name(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+class Listed(nnx.Module):
+    def __init__(self, rngs):
+        self.layers = nnx.List([nnx.Linear(128, 2, rngs=rngs), nnx.Linear(2, 1, rngs=rngs)])
+
+    def __call__(self, x):
+        return self.layers[1](self.layers[0](x))
+
+
+class Dotted(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1, name="block.0")(x)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda h, rngs: Listed(rngs),
+        lambda h, rngs: nnx.Sequential(nnx.Linear(128, 2, rngs=rngs), nnx.Linear(2, 1, rngs=rngs)),
+        lambda h, key: eqx.nn.MLP(128, 1, 2, 1, key=key),
+        Dotted(),
+    ],
+    ids=["nnx.List", "nnx.Sequential", "Equinox", "a name with a dot"],
+)
+def test_files_of_models_with_lists_are_read_again(model, tmp_path):
+    loss = lambda outputs, y: squared(outputs[:, 0], y)
+    trial = sweep(model, loss).run(progress=False)[0]
+    params = trial.restore()["params"]
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "orbax", params)
+    for name in ("model.safetensors", "model.msgpack", "orbax"):
+        if not name.startswith("orbax"):
+            trial.export(tmp_path / name)
+        found = begun(tmp_path / name, model, loss)
+        jax.tree.map(np.testing.assert_array_equal, by_name(found), by_name(params))
+    if isinstance(model, nn.Module):
+        return
+    name = "*layers/0/*"
+    found = sweep(model, loss, init_from=tmp_path / "model.safetensors", frozen=name).run(progress=False)[0].restore()
+    assert jax.tree.structure(found["params"]) == jax.tree.structure(params)
+    same = [bool(np.array_equal(a, b)) for a, b in zip(*map(jax.tree.leaves, (found["params"], params)), strict=True)]
+    assert same == [True, True, False, False], "both arrays of the first layer"
+
+
+AVERAGED = {
+    "average": {"average": 0.5},
+    "lookahead": {"optimizer": lambda h: optax.lookahead(optax.sgd(h.rate), 2, 0.5)},
+    "schedule-free": {"optimizer": lambda h: optax.contrib.schedule_free_sgd(h.rate)},
+    "SAM": {
+        "optimizer": lambda h: optax.contrib.sam(
+            optax.sgd(h.rate), optax.chain(optax.contrib.normalize(), optax.sgd(0.1)), sync_period=2
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("frozen", [None, "base"])
+@pytest.mark.parametrize("name", AVERAGED)
+def test_a_trial_and_its_file_start_at_what_it_was_evaluated_at(name, frozen, tmp_path):
+    trial = sweep(init_from=BASE, frozen=frozen, **AVERAGED[name]).run(progress=False)[1]
+    trial.export(tmp_path / "model.safetensors")
+    state = trial.restore()
+    assert of_model(state["average"]) == pytest.approx(trial.metrics["valid/loss"], rel=1e-5)
+    assert of_model(state["params"]) != pytest.approx(trial.metrics["valid/loss"], rel=1e-5)
+    for given in (trial, state, tmp_path / "model.safetensors"):
+        assert_close(begun(given), state["average"])
+
+
+def test_a_run_starts_from_a_train_state_and_from_the_newest_step_of_a_checkpoint_manager(tmp_path):
+    newer = jax.tree.map(lambda x: x + 1, BASE)
+    made = TrainState.create(apply_fn=Lora().apply, params=newer, tx=optax.adam(0.1))
+    with ocp.CheckpointManager(tmp_path / "states") as manager:
+        manager.save(3, args=ocp.args.StandardSave({"params": BASE}))
+        manager.save(12, args=ocp.args.StandardSave({"params": newer}))
+    with ocp.CheckpointManager(tmp_path / "items") as manager:
+        items = {name: ocp.args.StandardSave(newer) for name in ("params", "ema")}
+        manager.save(1, args=ocp.args.Composite(**items))
+    program_state = sweep(init_from=newer).program.init(INIT, hpx.Hparams({"rate": 0.1}))
+    folders = [tmp_path / "states", tmp_path / "states" / "12", tmp_path / "items" / "1" / "ema"]
+    for given in (made, made.replace(params={"params": newer}), program_state, *folders):
+        assert_close(begun(given), newer)
+    with pytest.raises(hpx.InputError, match=r"holds ema, params. Write init_from='.*/items/1/ema'"):
+        begun(tmp_path / "items")
+    with pytest.raises(hpx.InputError, match="must hold one pytree that Orbax wrote"):
+        begun(tmp_path / "items" / "1" / "ema" / "d")
+
+
 def test_statistics_are_given_too():
     class Normalized(nn.Module):
         @nn.compact
@@ -145,6 +244,14 @@ def test_statistics_are_given_too():
     found = sweep(Normalized(), init_from=variables, optimizer=optax.sgd(0.0)).run(progress=False)[0]
     assert_close(found.restore()["params"], variables["params"])
     assert_close(found.restore()["stats"]["batch_stats"], variables["batch_stats"])
+
+    class WithStats(TrainState):
+        batch_stats: dict
+
+    state = WithStats.create(apply_fn=Normalized().apply, tx=optax.sgd(0.1), **variables)
+    program = sweep(Normalized(), init_from=state).program
+    begins = program.init(jax.random.key(5), hpx.Hparams({"rate": 0.1}))
+    assert_close(begins.stats["batch_stats"], variables["batch_stats"])
 
 
 class Counting(nn.Module):
