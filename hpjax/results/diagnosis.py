@@ -22,6 +22,11 @@ SMALL_UPDATE, LARGE_UPDATE = 1e-5, 1e-1
 VANISHING, EXPLODING = 1e-3, 1e3
 # Stanford CS231n, notes 1: with too high a rate as much as 40 % of a network's ReLUs may be dead.
 DEAD = 0.4
+# What is not finite from the first evaluation on may never be.
+UNDEFINED = (
+    "It never was: the loss may be undefined for these data, as a mean is whose weights are all 0 or where one is "
+    "below 0."
+)
 # How many layers a sentence names at most.
 NAMED = 3
 
@@ -77,7 +82,9 @@ def _of(result: TrialTable, trial: int) -> list[tuple[str, str]]:
     if lost.any():
         step = int(result.lane_step[trial][lost].min())
         many = f"{int(lost.sum())} of {len(lost)} replicates were" if len(lost) > 1 else "A value was"
-        return [("diverged", f"{many} not finite at step {step}: lower the learning rate, or clip the gradients.")]
+        sentence = f"{many} not finite at step {step}: lower the learning rate, or clip the gradients."
+        never = all(np.isnan(result.curves(name)[trial][lost]).all() for name in result.metrics)
+        return [("diverged", f"{sentence} {UNDEFINED}" if never else sentence)]
     found = [*_layers(result, trial)]
     if {"train/loss", "valid/loss"} <= set(result.metrics):
         train, valid = (_curve(result, name, trial) for name in ("train/loss", "valid/loss"))

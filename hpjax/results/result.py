@@ -15,6 +15,7 @@ from hpjax.core.format import metric as number
 from hpjax.core.format import table as text_table
 from hpjax.core.objective import Objective
 from hpjax.results import picture_file, plot
+from hpjax.results.diagnosis import UNDEFINED
 from hpjax.results.store.files import write_for_user
 from hpjax.results.store.manifest import Manifest, read_manifest
 from hpjax.results.store.rows import Status
@@ -90,9 +91,10 @@ class Result(TrialTable):
             diverged, here = int(lost.sum()), int((self.statuses != Status.OTHER_SHARD).sum())
             if diverged == here > 0:
                 first = int(self.lane_step[lost].min())
+                never = all(np.isnan(self.curves(name)).all() for name in self.metrics)
                 raise RunError(
                     f"there is no best trial: all {diverged} diverged, the first at step {first}. "
-                    "Lower the learning rates, or clip the gradients."
+                    f"Lower the learning rates, or clip the gradients.{f' {UNDEFINED}' if never else ''}"
                 )
             failed = int((self.statuses == Status.FAILED).sum())
             if diverged + failed == here > 0:

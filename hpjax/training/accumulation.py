@@ -49,6 +49,22 @@ def _part_share(values: Weighted, place: jax.Array, size: Any) -> Weighted:
     return Weighted(sums.total / size, None) if sums.weight is None else sums
 
 
+def penalty_weight(weight: jax.Array, sums: Accumulated | None, microsteps: Any) -> jax.Array:
+    """Returns what multiplies the penalty in a microbatch's sums, which the weight of the whole batch will divide.
+
+    It is the microbatch's own weight. Where the whole batch has none, the last microbatch brings the penalty.
+
+    Args:
+      weight: the sum of the microbatch's weights, float ().
+      sums: those of the microbatches before.
+      microsteps: number of microbatches in a batch, a number or int32 ().
+    """
+    assert sums is not None
+    whole = jnp.asarray(sums.weighted["loss"].weight) + weight  # that of the batch, once this is its last part
+    none = (whole == 0) & (sums.parts + 1 == microsteps)
+    return jnp.where(none, 1, weight)
+
+
 def nothing_yet(params: Any, squares: bool, weighted: Iterable[str]) -> Accumulated:
     """Returns the sums before the first microbatch of a batch.
 
@@ -86,8 +102,9 @@ def mean_of(sums: Accumulated, like: Any) -> tuple[Any, jax.Array]:
     """Returns the gradients of a batch, with the dtypes of ``like``, and its loss, float ()."""
     gradients, loss = sums.gradients, sums.loss
     if sums.weighted:
-        weight = sums.weighted["loss"].weight
-        gradients, loss = jax.tree.map(lambda a: ratio(a, weight), (gradients, loss))
+        weight = jnp.asarray(sums.weighted["loss"].weight)
+        # Of a batch without any weight the sums are the penalty alone.
+        gradients, loss = jax.tree.map(lambda a: a / jnp.where(weight == 0, 1, weight), (gradients, loss))
     return jax.tree.map(lambda g, old: g.astype(old.dtype), gradients, like), loss
 
 

@@ -35,6 +35,7 @@ from hpjax.training.validation import (
     checked_data,
     label_range,
 )
+from hpjax.training.weight_checks import check_weighting
 from hpjax.training.weighting import Weighting
 
 
@@ -105,7 +106,8 @@ def supervised(
       weights: what each example or token counts, 0 or more: a function that takes some of ``x``, ``y`` and ``h`` by
         these names, ``weights=lambda y: y >= 0``, and gives (batch,) or (batch, tokens, ...). A mean is Σ weight ×
         value / Σ weight, over the batch in training and over the split in an evaluation. A batch without any weight has
-        loss 0. Weights of the data are multiplied with these.
+        loss 0. Weights of the data are multiplied with these. The plan calls the function with the data; what it cannot
+        see there, of ``h`` or of augmented or streamed batches, makes the loss NaN where a weight is below 0.
       ignore_label: a label that counts nothing, such as -100: its examples or tokens have weight 0. A value for a whole
         example counts where one of its labels does. Where ``weights`` has another shape than ``y``, as with shifted
         labels, it alone decides.
@@ -271,6 +273,15 @@ def _program(
       describe: what the manifest records.
     """
 
+    @cache  # once, however many rounds of trials are planned
+    def check_weights_of_data() -> None:
+        augmented = training.augment is not None
+        check_weighting(training.measures.weighting, data, augmented, training.eval_batch_size)
+
+    def validate(own: Training, trials: Any) -> None:
+        check_weights_of_data()
+        check_trials(own, data, trials)
+
     @cache  # equal objects are the same, as Batches promises
     def fields(microbatch: int | None) -> dict[str, Any]:
         own, batches = replace(training, microbatch=microbatch), None
@@ -281,7 +292,7 @@ def _program(
             "step": own.step,
             "batch": own.batch,
             "microsteps": 1 if microbatch is None else own.microsteps,
-            "validate": partial(check_trials, own, data),
+            "validate": partial(validate, own),
             "batches": batches,
         }
 

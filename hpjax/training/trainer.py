@@ -16,7 +16,7 @@ from hpjax.core.threefry import fast, plain
 from hpjax.data.examples import AnyExamples, named_sets
 from hpjax.optim.decay_bounds import check_decays
 from hpjax.optim.transforms import looks_at_metrics
-from hpjax.training.accumulation import added, emitted, emptied, mean_of, nothing_yet, share
+from hpjax.training.accumulation import added, emitted, emptied, mean_of, nothing_yet, penalty_weight, share
 from hpjax.training.arguments import Context
 from hpjax.training.augmentation import augmented
 from hpjax.training.drawing import examples_of
@@ -157,8 +157,11 @@ class Training:
             penalty: Values = {}
             if self.penalty is not None:
                 penalty["penalty"] = penalty_of(self.penalty, self.net.whole(params), h)
-                # Each call of a batch adds its part: sums that the batch's weight will divide, with their own weight.
-                total += penalty["penalty"] / microsteps if weight is None else penalty["penalty"] * weight
+                # Each call of a batch adds its part.
+                if weight is None:
+                    total += penalty["penalty"] / microsteps
+                else:
+                    total += penalty["penalty"] * penalty_weight(weight, state.accumulated, microsteps)
             return total, (shares, penalty, found.stats, None if state.held is None else found)
 
         (total, (shares, penalty, stats, found)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)

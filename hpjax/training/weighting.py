@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hpjax.core.arrays import at_least_float32
 from hpjax.core.errors import ProgramError, annotate_errors
 from hpjax.core.hparams import Hparams
+from hpjax.core.remarks import remark
 from hpjax.data.examples import AnyExamples, examples_in
 
 # What a function of weights may take by name.
@@ -35,18 +37,39 @@ class Weighting(NamedTuple):
 
     def weights(self, batch: AnyExamples, h: Hparams) -> "Weights":
         """Returns the weights of the examples of a batch."""
-        count, own, counted = examples_in(batch.y), None, None
+        own, counted = None, None
         if self.function is not None:
-            own = jnp.asarray(annotate_errors("supervised.weights", self._call)(batch, h))
-            if own.ndim == 0 or own.shape[0] != count:
-                raise ProgramError(
-                    f"supervised.weights must give a weight for each example, shape ({count},) or ({count}, ...), got "
-                    f"{list(own.shape)}. Write weights=lambda y: y >= 0."
+            own = _never_negative(self.own(batch, h))
+            if self.takes_h:
+                remark(
+                    "weights takes h, so what it gives is not known before training: a weight below 0, or only 0 over "
+                    "a whole split, ends its trial as diverged."
                 )
         if self.ignored is not None:
             # Converted, since a label such as -100 is none of uint8.
             counted = batch.y.astype(jnp.int32) != self.ignored
         return Weights(None if batch.weights is None else jnp.asarray(batch.weights), own, counted)
+
+    @property
+    def takes_h(self) -> bool:
+        """Whether the function needs the hyperparameters of a trial."""
+        return self.function is not None and "h" in inspect.signature(self.function).parameters
+
+    def own(self, batch: AnyExamples, h: Hparams) -> jax.Array:
+        """Returns what the user's function gives for a batch, (examples, ...).
+
+        Raises:
+          ProgramError: it is no array with a row for each example.
+        """
+        found, count = annotate_errors("supervised.weights", self._call)(batch, h), examples_in(batch.y)
+        is_array = isinstance(found, jax.Array | np.ndarray | np.generic | float | int)
+        if not is_array or jnp.shape(found)[:1] != (count,):
+            shape = list(jnp.shape(found)) if is_array else type(found).__name__
+            raise ProgramError(
+                f"supervised.weights must give a weight for each example, shape ({count},) or ({count}, ...), got "
+                f"{shape}. Write weights=lambda y: y >= 0."
+            )
+        return jnp.asarray(found)
 
     def _call(self, batch: AnyExamples, h: Hparams) -> Any:
         assert self.function is not None
@@ -104,6 +127,16 @@ class Weights(NamedTuple):
                 )
             counted = None  # the user's weights say it
         return reduce(_product, (each for each in (given, own, counted) if each is not None)).astype(values.dtype)
+
+
+def _never_negative(weights: jax.Array) -> jax.Array:
+    """Returns weights with NaN in place of those below 0, so that the loss is no plausible number that means nothing.
+
+    Whatever can be known before training is refused there: see ``weight_checks``.
+    """
+    if weights.dtype == jnp.bool_ or jnp.issubdtype(weights.dtype, jnp.unsignedinteger):
+        return weights
+    return jnp.where(weights < 0, jnp.nan, weights)
 
 
 def _of_examples(mask: jax.Array | None, axes: int) -> jax.Array | None:

@@ -154,17 +154,24 @@ def test_weights_of_x_and_h_and_shifted_labels():
     assert trial.metrics["valid/loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_batch_without_weight_has_loss_0_and_moves_nothing():
+@pytest.mark.parametrize("microbatch", [None, 5], ids=["whole", "microbatches"])
+@pytest.mark.parametrize("penalty", [0.0, 0.1])
+def test_a_batch_without_weight_has_loss_0_and_moves_by_its_penalty_alone(penalty, microbatch):
     first = set(drawn(0, 40, BATCH, 1)[0][0].tolist())
     weight = np.array([i not in first for i in range(40)], np.float32)
     x, y = RNG.normal(size=(40, 4)).astype(np.float32), {"label": np.arange(40) % 3, "weight": weight}
     data = hpx.data.from_arrays(x, y, valid=(x, y), test=(x, y))
     loss = lambda outputs, y: cross_entropy(outputs, y["label"])
-    trial = one(loss=loss, weights=lambda y: y["weight"], data=data, steps=1)
-    data = hpx.data.from_arrays(x, y["label"], valid=(x, weight), test=(x, weight))
-    params, _ = plain_loop(data, lambda o, x, y: 0.0 * o.sum())
-    np.testing.assert_allclose(trial.restore()["params"]["kernel"], params["kernel"], rtol=1e-6)
-    assert trial.metrics["train/loss"] == 0
+    of_params = lambda params, h=None: penalty * hpx.losses.l2(params)
+    arguments = {"weights": lambda y: y["weight"], "penalty": of_params, "microbatch": microbatch}
+    trial = one(loss=loss, data=data, **arguments)
+    both = np.stack([y["label"], weight], -1).astype(int)
+    data = hpx.data.from_arrays(x, both, valid=(x, both), test=(x, both))
+    of_batch = lambda o, x, y: (cross_entropy(o, y[:, 0]) * y[:, 1]).sum() / max(y[:, 1].sum(), 1)
+    params, losses = plain_loop(data, of_batch, of_params)
+    np.testing.assert_allclose(trial.restore()["params"]["kernel"], params["kernel"], rtol=1e-5)
+    assert losses[0] == 0
+    assert trial.metrics["train/loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert trial.status == "complete"
 
 
@@ -220,9 +227,48 @@ def test_weights_that_cannot_be_are_refused(arguments, message):
         classifier(**arguments)
 
 
+def test_weights_that_no_mean_can_be_taken_with_are_refused_by_the_plan():
+    space, data = hpx.Space(learning_rate=0.1, momentum=0.9), blobs()
+    of_sets = hpx.Data(data.train, {"clean": data.valid, "shifted": data.test}, data.test)
+    for weights, message in (
+        (lambda y: y - 1, r"supervised.weights of data.valid\['clean'\] = -1: must be finite and 0 or more"),
+        (lambda x, y: -jnp.abs(x[:, 0]), r"supervised.weights of data.valid\['clean'\] = -.*: must be finite and 0 or"),
+        (lambda y: 1 / (y - 1.0), "must be finite and 0 or more"),
+        (lambda y: y > 5, r"supervised.weights of data.valid\['clean'\] = 0: must not all be 0"),
+    ):
+        with pytest.raises(hpx.InputError, match=message):
+            hpx.Sweep(classifier(data=of_sets, weights=weights), space, 1).plan()
+    data = blobs()
+    data.test.y[:], data.valid.y[:] = 0, np.arange(len(data.valid.y)) % 2 - 1
+    for arguments, message in (
+        (
+            {"weights": lambda y: y == -1, "ignore_label": -1},
+            r"supervised.weights of data.valid = 0: must not all be 0",
+        ),
+        ({"weights": lambda y: abs(y)}, r"supervised.weights of data.test = 0: must not all be 0"),
+    ):
+        with pytest.raises(hpx.InputError, match=message):
+            hpx.Sweep(classifier(data=data, **arguments), space, 1).plan()
+
+
+@pytest.mark.parametrize("weights", [lambda y, h: y - h.momentum, lambda y, h: (y > 5) * h.momentum])
+def test_weights_of_h_that_no_mean_can_be_taken_with_end_their_trial(weights):
+    space = hpx.Space(learning_rate=0.1, momentum=hpx.Choice(0.5, 0.9))
+    sweep = hpx.Sweep(classifier(weights=weights, steps=2, eval_every=None), space, 1)
+    assert any("weights takes h, so what it gives is not known before training" in hint for hint in sweep.plan().hints)
+    result = sweep.run(progress=False)
+    assert result.statuses.tolist() == ["diverged"]
+    with pytest.raises(hpx.RunError, match=r"It never was: .* whose weights are all 0 or where one is below 0"):
+        _ = result.best
+    assert "whose weights are all 0 or where one is below 0" in hpx.diagnose(result)[0].sentence
+
+
 def test_weights_of_other_shapes_are_told():
     space = hpx.Space(learning_rate=0.1, momentum=0.9)
     for weights, message in (
+        (lambda y: None, r"must give a weight for each example, shape \(16,\) or \(16, ...\), got NoneType"),
+        (lambda y: "ones", r"must give a weight for each example, shape \(16,\) or \(16, ...\), got str"),
+        (lambda y: 1.0, r"must give a weight for each example, shape \(16,\) or \(16, ...\), got \[\]"),
         (lambda y: jnp.ones(3), r"must give a weight for each example, shape \(16,\)"),
         (lambda y: jnp.ones((len(y), 2)), r"loss gives values \[16\], and weights are \[16, 2\]"),
     ):
