@@ -22,6 +22,13 @@ def ceil_div(total: Any, part: Any) -> Any:
     return -(-total // part)
 
 
+def squared(values: jax.Array) -> jax.Array:
+    """Returns ``|values|²``, (...): of complex numbers real² + imaginary², whose derivative at 0 is 0."""
+    if not jnp.issubdtype(values.dtype, jnp.complexfloating):
+        return jnp.square(values)
+    return jnp.square(values.real) + jnp.square(values.imag)
+
+
 def at_least_float32(values: Any) -> jax.Array:
     """Returns an array with float16, bfloat16 and other narrow floats as float32, and any other dtype as it is.
 

@@ -13,6 +13,7 @@ from hpjax.core.errors import InputError, check_float, check_int
 from hpjax.core.intervals import ReverseLogUniform
 from hpjax.core.space import Point
 from hpjax.schedulers.base import Clone, Race, Scheduler
+from hpjax.schedulers.rungs import check_evaluations
 
 EXPLOIT, EXPLORE = ("truncation", "tournament"), ("perturb", "resample", "crossover")
 # A perturbation multiplies by 0.8 or 1.2, as in the paper; where that cannot be, it moves by a tenth of the domain.
@@ -70,6 +71,7 @@ class PBT(Scheduler):
     def check(self, trials: int, budget: int, eval_every: int) -> None:
         if trials < 4:
             raise InputError("Sweep.trials", trials, "must be 4 or more, a population", "Write trials=20.")
+        check_evaluations("PBT", budget, eval_every)
         if ceil_div(self.every, eval_every) * eval_every >= budget:
             allowed = f"must be below the budget, {budget} steps, at an evaluation, which come every {eval_every}"
             remedy = f"Write every={max(budget // 10, 1)} and evaluate at least as often, or train longer."

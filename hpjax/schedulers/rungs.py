@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 
+from hpjax.core.arrays import ceil_div
 from hpjax.core.errors import InputError, check_float, check_int
 from hpjax.schedulers.base import Race
 
@@ -12,8 +13,16 @@ def check_factor(name: str, factor: float) -> float:
     return check_float(f"{name}.factor", factor, 2, remedy="Write factor=3.")
 
 
+def check_evaluations(name: str, budget: int, eval_every: int) -> None:
+    """Raises ``InputError`` unless there is an evaluation before the end, at which the scheduler ``name`` decides."""
+    if eval_every >= budget:
+        allowed = f"needs evaluations before the end, and the only one is at step {budget}"
+        remedy = f"Write eval_every={ceil_div(budget, 10)}." if budget > 1 else "Train longer, or remove scheduler=."
+        raise InputError("Sweep.scheduler", name, allowed, remedy)
+
+
 def check_min_steps(name: str, min_steps: float, budget: int, eval_every: int) -> None:
-    """Raises ``InputError`` unless the first rung lies between the first evaluation and the end.
+    """Raises ``InputError`` unless the first rung lies between the first evaluation and the end, with one between.
 
     Args:
       name: the scheduler.
@@ -22,6 +31,7 @@ def check_min_steps(name: str, min_steps: float, budget: int, eval_every: int) -
       eval_every: calls of ``step`` between evaluations.
     """
     check_int(f"{name}.min_steps", min_steps)
+    check_evaluations(name, budget, eval_every)
     if min_steps >= budget:
         allowed = f"must be below the budget, {budget} steps"
         raise InputError(f"{name}.min_steps", min_steps, allowed, f"Write min_steps={eval_every}, or train longer.")

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hpjax.core.arrays import at_least_float32
+from hpjax.core.arrays import at_least_float32, squared
 from hpjax.core.bounds import check_bounds
 from hpjax.core.errors import InputError
 from hpjax.training.measures import PerExample
@@ -75,7 +75,7 @@ def l1(params: Any) -> jax.Array:
     R. Tibshirani, "Regression Shrinkage and Selection via the Lasso", 1996.
 
     Args:
-      params: a pytree of float arrays.
+      params: a pytree of float or complex arrays.
 
     Returns:
       Float (), float32 at least.
@@ -88,10 +88,10 @@ def l1(params: Any) -> jax.Array:
 
 
 def l2(params: Any) -> jax.Array:
-    """Returns the sum of all squares, for ``supervised(penalty=...)``. Decoupled weight decay belongs to the optimizer.
+    """Returns the sum of all ``|p|²``, for ``supervised(penalty=...)``. Decoupled decay belongs to the optimizer.
 
     Args:
-      params: a pytree of float arrays.
+      params: a pytree of float or complex arrays.
 
     Returns:
       Float (), float32 at least.
@@ -100,7 +100,7 @@ def l2(params: Any) -> jax.Array:
       >>> float(l2({"w": jnp.array([1.0, -2.0])}))
       5.0
     """
-    return _total(params, jnp.square)
+    return _total(params, squared)
 
 
 def _total(params: Any, function: Callable[[jax.Array], jax.Array]) -> jax.Array:

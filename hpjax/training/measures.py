@@ -66,7 +66,7 @@ class Measures(NamedTuple):
         own = self.metrics(context.h)
         check_metrics(own)
         functions = {**({} if self.loss is None else {"loss": self.loss(context.h)}), **own}
-        return {name: jnp.asarray(_called(name, f, outputs, y, context)) for name, f in functions.items()}
+        return {name: _number(name, _called(name, f, outputs, y, context)) for name, f in functions.items()}
 
     def __call__(self, outputs: Any, batch: AnyExamples, context: Context) -> dict[str, Weighted]:
         """Returns loss and metrics of every example with their weights, each float (batch,)."""
@@ -91,7 +91,7 @@ class Measures(NamedTuple):
         for name, function in self.split_metrics(context.h).items():
             field = f"supervised.split_metrics[{name!r}]"
             own = with_context(field, of_split(function), context, weights=weights)
-            found[name] = at_least_float32(annotate_errors(field, own)(outputs, examples.y))
+            found[name] = at_least_float32(_number(name, annotate_errors(field, own)(outputs, examples.y)))
             if found[name].shape != ():
                 raise ProgramError(
                     f"{name}, a metric of a whole split, must give one number, got {list(found[name].shape)}. "
@@ -191,6 +191,20 @@ def _check_labels(outputs: Any, y: Any, labels: tuple[int, int] | None) -> None:
         )
 
 
+def _number(name: str, value: Any) -> jax.Array:
+    """Returns a value as an array. Raises ``ProgramError`` unless it is made of real numbers."""
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError):
+        found = type(value).__name__
+        raise ProgramError(
+            f"{name} must give an array, got {found}. Write lambda outputs, y: (outputs - y) ** 2."
+        ) from None
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ProgramError(f"{name} must give real numbers, got {array.dtype}. Write jnp.abs(...) ** 2.")
+    return array
+
+
 def _called(name: str, function: PerExample, outputs: Any, y: Any, context: Context) -> Any:
     field = f"supervised.{name}"
     return annotate_errors(field, with_context(field, function, context))(outputs, y)
@@ -218,4 +232,4 @@ def penalty_of(penalty: Callable[[Any, Hparams], Any], params: Any, h: Hparams) 
     if not isinstance(value, jax.Array | float | int) or jnp.shape(value) != ():
         found = list(value.shape) if isinstance(value, jax.Array) else type(value).__name__
         raise ProgramError(f"supervised.penalty must give a scalar, got {found}. Sum over the parameters.")
-    return at_least_float32(value)
+    return at_least_float32(_number("supervised.penalty", value))

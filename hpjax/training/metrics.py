@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hpjax.core.arrays import at_least_float32
+from hpjax.core.arrays import at_least_float32, squared
 from hpjax.core.errors import InputError
 from hpjax.training.host_metric import on_host
 
@@ -50,10 +50,10 @@ def top_k(k: int):  # type: ignore[no-untyped-def]
 
 
 def squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
-    """Returns (outputs − y)², averaged over all axes but the first.
+    """Returns ``|outputs − y|²``, averaged over all axes but the first.
 
     Args:
-      outputs, y: float (batch, ...), of equal shapes.
+      outputs, y: float or complex (batch, ...), of equal shapes.
 
     Returns:
       Float (batch,), float32 at least.
@@ -65,14 +65,14 @@ def squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
       >>> squared_error(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0]))
       Array([0., 4.], dtype=float32)
     """
-    return jnp.square(_difference(outputs, y)).reshape(len(y), -1).mean(-1)
+    return squared(_difference(outputs, y)).reshape(len(y), -1).mean(-1)
 
 
 def absolute_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
     """Returns ``|outputs − y|``, averaged over all axes but the first.
 
     Args:
-      outputs, y: float (batch, ...), of equal shapes.
+      outputs, y: float or complex (batch, ...), of equal shapes.
 
     Returns:
       Float (batch,), float32 at least.
@@ -118,7 +118,8 @@ def auc(outputs: jax.Array, y: jax.Array, weights: jax.Array | None = None) -> j
     below = jnp.concatenate([jnp.zeros(1, negative.dtype), jnp.cumsum(negative)])
     # Negatives with a smaller score, and those with at most this score: a tie is half of both.
     less, at_most = (below[jnp.searchsorted(ranked, scores, side=side)] for side in ("left", "right"))
-    return (positive * (less + at_most) / 2).sum() / (positive.sum() * negative.sum())
+    # Its last bits may bring a quotient of rounded sums above 1.
+    return jnp.minimum((positive * (less + at_most) / 2).sum() / (positive.sum() * negative.sum()), 1)
 
 
 def f1(outputs: jax.Array, y: jax.Array, weights: jax.Array | None = None) -> jax.Array:

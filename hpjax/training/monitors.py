@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hpjax.core.arrays import at_least_float32, ceil_div
+from hpjax.core.arrays import at_least_float32, ceil_div, squared
 
 Values = dict[str, jax.Array]
 
@@ -84,7 +84,7 @@ def sparsity(params: Any, gradients: Any, updates: Any) -> Values:
 
 def square(tree: Any) -> jax.Array:
     """Returns the squared Euclidean norm of all arrays together, float (), float32 at least."""
-    return sum((jnp.sum(jnp.square(at_least_float32(a))) for a in jax.tree.leaves(tree)), start=jnp.zeros(()))
+    return sum((jnp.sum(squared(at_least_float32(a))) for a in jax.tree.leaves(tree)), start=jnp.zeros(()))
 
 
 def gradient_noise(full: jax.Array, parts: jax.Array, size: Any, microbatch: int) -> Values:

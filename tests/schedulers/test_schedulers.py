@@ -264,6 +264,10 @@ BAD = {
         lambda: hpx.Hyperband(3, 2),
         "Hyperband.min_steps = 2: must be 6 or more",
     ),
+    "min_steps before the first of two evaluations": (
+        lambda: hpx.Halving(3, 2),
+        "Halving.min_steps = 2: must be 6 or more, the steps between evaluations. Write min_steps=6",
+    ),
     "brackets": (
         lambda: hpx.Hyperband(3, 6),
         "must fill the brackets of Hyperband, 9 + 5 + 3 = 17 trials. Write trials=34.",
@@ -282,6 +286,15 @@ def test_bad_schedulers_are_named_before_anything_compiles(name, program):
     with pytest.raises(hpx.InputError) as caught:
         hpx.Sweep(program, RATES, trials=27, scheduler=make()).plan()
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("scheduler", [hpx.Halving(), hpx.Hyperband(), hpx.PBT(every=1)])
+@pytest.mark.parametrize(("steps", "remedy"), [(1, "Train longer, or remove scheduler=."), (54, "Write eval_every=6.")])
+def test_a_scheduler_that_could_never_decide_says_what_to_type(scheduler, steps, remedy):
+    name, allowed = type(scheduler).__name__, "needs evaluations before the end, and the only one is at step"
+    with pytest.raises(hpx.InputError) as caught:
+        hpx.Sweep(quadratic(steps, steps), RATES, trials=27, scheduler=scheduler).plan()
+    assert str(caught.value) == f"Sweep.scheduler = '{name}': {allowed} {steps}. {remedy}"
 
 
 def test_a_scheduler_wants_one_eval_every():

@@ -36,6 +36,20 @@ def test_auc_takes_logits_of_both_classes_halves_and_lanes():
     assert float(column) == pytest.approx(float(found[0]))
 
 
+def test_auc_of_separated_classes_is_1_and_no_more():
+    """The sums of weights are rounded, in one order and in another."""
+    y, weights = np.arange(200) % 2, RNG.uniform(0.1, 3, (50, 200)).astype(np.float32)
+    found = jax.vmap(lambda w: hpx.metrics.auc(jnp.asarray(y, jnp.float32), jnp.asarray(y), w))(jnp.asarray(weights))
+    assert found.max() <= 1
+    np.testing.assert_allclose(found, 1, rtol=1e-6)
+
+
+def test_errors_of_complex_outputs_are_distances():
+    outputs, y = jnp.array([3 + 4j, 1j]), jnp.zeros(2)
+    np.testing.assert_allclose(hpx.metrics.squared_error(outputs, y), [25, 1])
+    np.testing.assert_allclose(hpx.metrics.absolute_error(outputs, y), [5, 1])
+
+
 def test_auc_of_one_class_is_nan_and_of_three_is_refused():
     assert np.isnan(hpx.metrics.auc(jnp.ones(4), jnp.ones(4, int)))
     with pytest.raises(hpx.InputError, match="must have the shape of y"):

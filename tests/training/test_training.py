@@ -407,6 +407,14 @@ def test_numbers_that_cannot_be_seen_beforehand_are_told_of():
     [
         ({"penalty": lambda params, h: params["Dense_0"]["bias"]}, r"supervised.penalty must give a scalar, got \[6\]"),
         ({"penalty": lambda params, h: {}}, "supervised.penalty must give a scalar, got dict"),
+        (
+            {"penalty": lambda params, h: 1j * hpx.losses.l2(params)},
+            "supervised.penalty must give real numbers, got comp",
+        ),
+        ({"loss": lambda outputs, y: None}, "loss must give an array, got NoneType"),
+        ({"metrics": {"a": lambda outputs, y: {}}}, "a must give an array, got dict"),
+        ({"split_metrics": {"a": lambda outputs, y: "b"}}, "a must give an array, got str"),
+        ({"loss": lambda outputs, y: outputs[:, 0] * 1j}, "loss must give real numbers, got complex"),
         ({"augment": lambda key, batch, h: (batch.x, batch.y)}, r"supervised.augment must return Examples\(x, y\)"),
     ],
 )
