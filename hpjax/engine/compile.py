@@ -27,6 +27,7 @@ from hpjax.engine import sharding
 from hpjax.engine.constants import hoisted
 from hpjax.engine.layout import in_slots
 from hpjax.engine.lowering import lowering
+from hpjax.engine.machine import keep_compiled
 from hpjax.engine.segment import SegmentConfig, SegmentInputs, advance_lanes, evaluate_lanes, start_lanes
 from hpjax.engine.settings import deciding_settings
 from hpjax.engine.shapes import Lane, lane_shapes
@@ -136,6 +137,7 @@ class Compiled:
 
     def prepare(self, *names: str) -> None:
         """Begins to compile some of the functions, of those that are not yet; of those that failed once more."""
+        keep_compiled()
         for name in names:
             known = self._known.get(name)
             if known is not None and not (known.future.done() and known.future.exception()):

@@ -2,15 +2,22 @@
 
 import os
 import platform
+import tempfile
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from hpjax.core.fallback import warn_once
 from hpjax.core.hashing import digest
+
+# Bytes of compiled programs that are kept; of those beyond it the ones not used for longest go.
+LARGEST = 2 * 2**30
+# Programs that compile in fewer seconds are not kept.
+SHORTEST = "jax_persistent_cache_min_compile_time_secs"
 
 
 def cores() -> int:
@@ -24,13 +31,14 @@ def host_memory() -> int:
 
 
 def setup() -> None:
-    """Sets up JAX for sweeps: one CPU device a core, which is faster for small models, and a compilation cache on disk.
+    """Sets up JAX for sweeps: one CPU device a core, which is faster for small models, and a cache for programs.
 
     The command line does this by itself. In a script of your own call it before the first use of JAX; where JAX is in
     use already, the number of devices stays as it is, and a warning says so. It changes neither
     ``jax_num_cpu_devices`` nor ``jax_compilation_cache_dir`` where you have set them, and has no effect on accelerators
-    but the cache. Compiled programs are kept in ``$XDG_CACHE_HOME/hpjax``, by default ``~/.cache/hpjax``, for the next
-    run.
+    but the cache. Compiled programs are kept for the next run, as sweeps do by themselves, in
+    ``$XDG_CACHE_HOME/hpjax``, by default ``~/.cache/hpjax``: 2 GiB of them, unless you set
+    ``jax_enable_compilation_cache`` to False.
 
     Example:
       >>> hpx.setup()  # doctest: +SKIP
@@ -47,12 +55,35 @@ def setup() -> None:
                     f"hpx.setup(): JAX is in use already, with {len(jax.devices())} of {cores()} CPU devices. Call it "
                     "before the first array, also before imports that make one."
                 )
-    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-        # One folder for each kind of processor: home directories are shared between machines, and a program compiled
-        # for another processor may crash.
-        cache = str(folder() / "xla" / fingerprint(processor()))
-        _set("jax_compilation_cache_dir", cache, "compiled programs are not kept for the next run")
-        _set("jax_persistent_cache_min_compile_time_secs", 0.3, "programs that compile fast are compiled in every run")
+    keep_compiled()
+
+
+def keeps_compiled() -> bool:
+    """Returns whether compiled programs are kept on disk: unless ``jax_enable_compilation_cache`` is False."""
+    return bool(getattr(jax.config, "jax_enable_compilation_cache", True))
+
+
+def keep_compiled() -> None:
+    """Keeps compiled programs for the next run in hpjax's folder, where the user has not said where or whether."""
+    if not keeps_compiled() or getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
+        return
+    # One folder for each kind of processor: home directories are shared between machines, and a program compiled for
+    # another processor may crash.
+    cache = folder() / "xla" / fingerprint(processor())
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=cache).close()
+    except OSError as error:
+        warn_once(
+            f"compiled programs are not kept for the next run: {error}. Set XDG_CACHE_HOME to a folder that can be "
+            'written, or write jax.config.update("jax_enable_compilation_cache", False).'
+        )
+        return
+    _set("jax_compilation_cache_dir", str(cache), "compiled programs are not kept for the next run")
+    _set("jax_compilation_cache_max_size", LARGEST, "compiled programs are kept without a bound")
+    if getattr(jax.config, SHORTEST, None) == 1.0:  # JAX's default
+        _set(SHORTEST, 0.3, "programs that compile fast are compiled in every run")
+    compilation_cache.reset_cache()  # JAX looks for the folder once, when it first compiles
 
 
 def _set(option: str, value: Any, otherwise: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hpjax.core.fallback import warn_once
 from hpjax.engine import machine
 from tests.support.marks import slow
+from tests.support.processes import started
 
 SCRIPT = """
 import json, os, jax, hpjax as hpx
@@ -50,6 +51,41 @@ def test_a_device_a_core_and_programs_are_kept(tmp_path):
 def test_what_the_user_has_set_stays(tmp_path, before, environment):
     own = 'jax.config.update("jax_compilation_cache_dir", "mine")'
     assert settings(tmp_path, "\n".join((before, own)), **environment) == [3, "mine"]
+
+
+def ran(cache, metric, **environment):
+    """What a script of its own prints of its second sweep: how many programs it compiled, and the losses."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
+    process = started(
+        "cached", metric, unset=[*os.environ.keys() - clean.keys()], XDG_CACHE_HOME=str(cache), **environment
+    )
+    out, told = process.communicate()
+    assert process.returncode == 0, told
+    plan, compiled, losses = out.splitlines()[-3:]
+    return ("what is compiled is kept" in plan, int(compiled.split()[0]), losses), told
+
+
+def test_a_second_run_of_an_edited_script_compiles_what_changed(tmp_path):
+    (kept, compiled, losses), _ = ran(tmp_path, "squared")
+    assert (kept, compiled) == (True, 3), "in a process that used JAX before"
+    assert ran(tmp_path, "squared")[0] == (True, 0, losses)
+    assert ran(tmp_path, "absolute")[0][1] == 1, "its evaluation"
+    found = [[pytest.approx((1 - rate) ** 8, rel=1e-5)] for rate in (0.1, 0.2)]
+    assert json.loads(losses) == found
+    for file in tmp_path.rglob("*-cache"):
+        file.write_bytes(b"damaged")
+    (_, compiled, again), _ = ran(tmp_path, "squared")
+    assert (compiled, again) == (3, losses), "what is damaged is compiled again"
+
+
+def test_programs_that_cannot_be_kept_or_are_not_to_be(tmp_path):
+    (tmp_path / "hpjax").write_text("in the way")
+    (_, compiled, losses), told = ran(tmp_path, "squared")
+    assert compiled == 3
+    assert told.count("compiled programs are not kept for the next run: ") == 1
+    off = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    assert ran(tmp_path / "other", "squared", **off)[0] == (False, 3, losses)
+    assert not (tmp_path / "other" / "hpjax" / "xla").exists()
 
 
 def test_an_option_that_jax_has_no_more_is_told_once_and_stops_nothing(monkeypatch):

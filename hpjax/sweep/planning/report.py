@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hpjax.core import format as text
+from hpjax.engine.machine import keeps_compiled
 from hpjax.sweep.planning.width import Rate
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def _head(plan: "Plan") -> list[str]:
         f"{text.count(count, f'{kind} device')}, data {text.size(plan.data_bytes)} a device",
         *([f"data {plan.stream}"] if plan.stream else []),
         f"about {text.duration(plan.run_seconds)} to run and {text.duration(plan.compile_seconds)} to compile, "
-        + ("as measured" if measured else "by a rough estimate"),
+        + ("as measured" if measured else "by a rough estimate")
+        + ("; what is compiled is kept" if keeps_compiled() else ""),
     ]
 
 

@@ -303,7 +303,9 @@ def test_a_failure_on_the_host_names_the_line_of_the_user(run):
     with pytest.warns(RuntimeWarning) as told:
         sweep(dataclasses.replace(NOTED, artifacts=calls_back)).run(progress=False)
     (told,) = {str(each.message) for each in told if "artifacts" in str(each.message)}
-    assert told.startswith("artifacts=calls_back failed: a function that the program of group 0 calls on the host fails")
+    assert told.startswith(
+        "artifacts=calls_back failed: a function that the program of group 0 calls on the host fails"
+    )
     assert "test_artifacts.py:" in told
     assert "LookupError: no such thing. Group 0 keeps no artifacts" in told
 
