@@ -127,12 +127,12 @@ def _is_sown(call: _Call, key: jax.Array, variables: dict[str, Any], name: str, 
     """Returns whether a collection is only written to: the module runs without it, where it cannot be changed."""
     rest = {other: value for other, value in variables.items() if other != name}
 
-    def outputs() -> Any:
+    def run() -> None:
         mutable = core.DenyList(["params", name])
-        return _drawing(streams, key, lambda rngs: call(call.module.apply, key, (rest, x), rngs=rngs, mutable=mutable))
+        _drawing(streams, key, lambda rngs: call(call.module.apply, key, (rest, x), rngs=rngs, mutable=mutable))
 
     try:
-        jax.eval_shape(outputs)
+        jax.eval_shape(run)
     except Exception:
         return False
     return True

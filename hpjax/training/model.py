@@ -11,7 +11,7 @@ from hpjax.core.errors import InputError, annotate_errors
 from hpjax.core.hparams import Hparams
 from hpjax.training.equinox_network import equinox_network
 from hpjax.training.linen_network import linen_network
-from hpjax.training.network import Network
+from hpjax.training.network import Network, with_static
 
 
 def network(model: Any) -> Network:
@@ -24,6 +24,10 @@ def network(model: Any) -> Network:
     Raises:
       InputError: ``model`` is none of these.
     """
+    return with_static(_network(model))
+
+
+def _network(model: Any) -> Network:
     if isinstance(model, linen.Module):
         return _linen(lambda h: model)
     _check_not_drawn(model, "whose parameters are drawn already, so that every replicate would begin alike")

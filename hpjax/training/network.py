@@ -6,8 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from hpjax.core.errors import InputError
 from hpjax.core.hparams import Hparams
 from hpjax.engine.lowering import lowered
+from hpjax.engine.state_tree import KeyPath, names_of
+from hpjax.training.static import Static, unwrap_static, wrap_static
 
 Params = Any
 Stats = Any
@@ -44,10 +47,11 @@ class Network(NamedTuple):
         """Returns what ``apply`` does, computed with the kernels that the plan chose for the lanes."""
 
         def applied(key: jax.Array, params: Params, stats: Stats, x: Any) -> Outputs:
-            return self.apply(key, params, stats, x, h, train)
+            found: Outputs = wrap_static(self.apply(key, params, stats, x, h, train))
+            return found
 
-        outputs: Outputs = lowered(applied)(key, params, stats, x)
-        return outputs
+        found: Outputs = lowered(applied)(key, params, stats, x)
+        return Outputs(unwrap_static(found.outputs), found.stats, unwrap_static(found.sown))
 
     def forward_part(self, key: jax.Array, params: Params, stats: Stats, h: Hparams) -> Callable[[Any, Any], Outputs]:
         """Returns a function of inputs, and of the number of their part of an evaluation, None for a single one.
@@ -60,6 +64,47 @@ class Network(NamedTuple):
             return self.forward(own_key, params, stats, x, h, False)
 
         return forward
+
+
+def with_static(net: Network) -> Network:
+    """Returns a network whose statistics may hold what is no array, such as a string, as a part of their structure.
+
+    Its ``apply`` raises ``InputError`` if the model changes such a value, or makes an array of it.
+    """
+
+    def init(key: jax.Array, x: Any, h: Hparams) -> tuple[Params, Stats]:
+        params, stats = net.init(key, x, h)
+        return params, wrap_static(stats)
+
+    def apply(key: jax.Array, params: Params, stats: Stats, x: Any, h: Hparams, train: bool) -> Outputs:
+        found = net.apply(key, params, unwrap_static(stats), x, h, train)
+        after = wrap_static(found.stats)
+        _check_unchanged(stats, after)
+        return found._replace(stats=after)
+
+    return net._replace(init=init, apply=apply)
+
+
+def _check_unchanged(before: Stats, after: Stats) -> None:
+    """Raises ``InputError`` if an array became none, or none an array, or if what is no array has another value."""
+    old, new = _parts(before), _parts(after)
+    for name in old | new:
+        changed = [parts.get(name, "nothing") for parts in (old, new)]
+        if changed[0] != changed[1]:
+            shown = " to ".join(repr(part.value) if isinstance(part, Static) else part for part in changed)
+            allowed = f"must stay what it is, unless it is an array; a call of the model changes it from {shown}"
+            raise InputError(
+                "supervised.model", "/".join(map(str, name)), allowed, "Begin it with a number or an array."
+            )
+
+
+def _parts(stats: Stats) -> dict[KeyPath, Static | str]:
+    """Returns the parts of statistics by the names along their paths: what is no array, and a word for each array."""
+    leaves = jax.tree_util.tree_leaves_with_path(stats, is_leaf=lambda part: part is None or isinstance(part, Static))
+    return {
+        names_of(path): part if isinstance(part, Static) else "None" if part is None else "an array"
+        for path, part in leaves
+    }
 
 
 def example_input(x: Any) -> Any:

@@ -12,6 +12,7 @@ from optax import contrib
 from hpjax.core.arrays import at_least_float32
 from hpjax.core.errors import InputError
 from hpjax.optim.closures import functions_in
+from hpjax.training.static import unwrap_static, wrap_static
 
 # What an optimizer of ``supervised`` may be.
 OPTIMIZERS = (optax.GradientTransformation, optax.MultiSteps)
@@ -69,6 +70,7 @@ def begin(optimizer: optax.GradientTransformation, params: Any, decay: Any) -> O
       InputError: the optimizer needs what a supervised program does not give it.
     """
     begun = _begun(optimizer, params)
+    begun = begun._replace(opt_state=wrap_static(begun.opt_state))
     if decay is not None and begun.average is not None:
         allowed = "cannot be combined with this optimizer, which has parameters of its own to be evaluated at"
         raise InputError("supervised.average", decay, allowed, "Remove average.")
@@ -101,15 +103,15 @@ def updated(
     Returns:
       What it changes, and the updates, a pytree like the parameters.
     """
-    params, opt_state, average = before
+    params, opt_state, average = before.params, unwrap_static(before.opt_state), before.average
     update = optimizer.update
     if _looks_ahead(optimizer):
         pair = optax.LookaheadParams(fast=params, slow=average)
         updates, opt_state = _outermost(update, gradients, opt_state, pair, **_taken(update, extra))
         pair = optax.apply_updates(pair, updates)
-        return Optimized(pair.fast, _typed(opt_state, before.opt_state), pair.slow), updates.fast
+        return Optimized(pair.fast, _typed(wrap_static(opt_state), before.opt_state), pair.slow), updates.fast
     updates, opt_state = _call(update, (gradients, opt_state, params), _taken(update, extra))
-    opt_state = _typed(opt_state, before.opt_state)
+    opt_state = _typed(wrap_static(opt_state), before.opt_state)
     params = optax.apply_updates(params, updates)
     if decay is None:
         return Optimized(params, opt_state, _typed(_evaluated(opt_state, params), average)), updates
