@@ -8,7 +8,9 @@ import jax
 
 from hpjax.core.errors import InputError, missing
 from hpjax.core.hparams import Hparams
-from hpjax.training.call_arguments import inputs_of, train_arguments
+from hpjax.core.remarks import remark
+from hpjax.engine.dataflow import flows
+from hpjax.training.call_arguments import SAYS_WHETHER_IT_TRAINS, inputs_of, train_arguments
 from hpjax.training.network import Network, Outputs, Params, Stats
 
 
@@ -59,10 +61,32 @@ def equinox_network(build: Callable[[Hparams, jax.Array], Any]) -> Network:
                 *inputs_of(call, x), *([] if state is None else [state]), **({"key": key} if takes_key else {}), **flags
             )
 
-        axes = (0, 0 if takes_key else None, None)
-        if state is None:
-            return Outputs(jax.vmap(one, axes, axis_name="batch")(x, keys, None), stats, {})
-        outputs, state = jax.vmap(one, axes, (0, None), axis_name="batch")(x, keys, state)
-        return Outputs(outputs, stats | {"state": state} if train else stats, {})
+        def forward(keys: Any) -> tuple[Any, Any]:
+            axes = (0, 0 if takes_key else None, None)
+            if state is None:
+                return jax.vmap(one, axes, axis_name="batch")(x, keys, None), None
+            outputs, after = jax.vmap(one, axes, (0, None), axis_name="batch")(x, keys, state)
+            return outputs, after
+
+        if keys is not None and _has_dropout(module, eqx.nn.Dropout):
+            _tell_drawing(lambda keys: forward(keys)[0], keys, train)
+        outputs, state = forward(keys)
+        return Outputs(outputs, stats if state is None or not train else stats | {"state": state}, {})
 
     return Network(init, apply)
+
+
+def _has_dropout(module: Any, kind: Any) -> bool:
+    """Returns whether a module has a layer of dropout, an ``eqx.nn.Dropout``, whose rate is not 0."""
+    layers = jax.tree.leaves(module, is_leaf=lambda part: isinstance(part, kind))
+    rates = [layer.p for layer in layers if isinstance(layer, kind)]
+    return any(not isinstance(rate, int | float) or rate > 0 for rate in rates)
+
+
+def _tell_drawing(outputs: Callable[[Any], Any], keys: jax.Array, train: bool) -> None:
+    """Remarks if the outputs of a model with dropout are not random in training, or are so in evaluations."""
+    drawn = any(flow.inputs for flow in flows(outputs, keys))
+    if train and not drawn:
+        remark(f"eqx.nn.Dropout draws nothing in training. {SAYS_WHETHER_IT_TRAINS}")
+    if drawn and not train:
+        remark(f"the model has eqx.nn.Dropout, and draws in evaluations, too. {SAYS_WHETHER_IT_TRAINS}")

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -25,10 +25,16 @@ from hpjax.training.network import Network, Outputs, Params, Stats
 
 Build = Callable[[Hparams], linen.Module]
 
+# The stream of random numbers that is for training alone.
+DROPOUT = "dropout"
+
 
 def linen_network(build: Build) -> Network:
     """Returns the network of a function of ``h`` that gives a Linen module."""
-    streams: set[str] = set()  # the names that modules have asked for so far, besides dropout
+    # The streams that modules have asked for so far, each with the layer that did first: ever, and of dropout in
+    # evaluations. There a plain call has none either, and a model may ask whether there is one.
+    streams: dict[str, str] = {}
+    evaluated: dict[str, str] = {}
 
     def init(key: jax.Array, x: Any, h: Hparams) -> tuple[Params, Stats]:
         call = _Call(build(h), train=False)
@@ -45,8 +51,14 @@ def linen_network(build: Build) -> Network:
         with linen.intercept_methods(_telling) if train else nullcontext():
             mutable, variables = core.DenyList(["params", *kept]), {"params": params, **stats}
             outputs, updated = _drawing(
-                streams, key, lambda rngs: call(call.module.apply, key, (variables, x), rngs=rngs, mutable=mutable)
+                streams,
+                key,
+                lambda rngs: call(call.module.apply, key, (variables, x), rngs=rngs, mutable=mutable),
+                None if train else evaluated,
             )
+        if not train and DROPOUT in evaluated:
+            layer = evaluated[DROPOUT]
+            remark(f"{layer} draws from dropout in evaluations, too, which are random then. {SAYS_WHETHER_IT_TRAINS}")
         after = {name: unboxed(updated[name]) if name in updated else value for name, value in stats.items()}
         return Outputs(outputs, after, {name: value for name, value in updated.items() if name not in stats})
 
@@ -65,20 +77,35 @@ def unboxed(variables: Mapping[str, Any]) -> Any:
     return jax.tree.map(value, variables, is_leaf=lambda leaf: isinstance(leaf, core.meta.AxisMetadata))
 
 
-def _drawing(names: set[str], key: jax.Array, call: Callable[[dict[str, jax.Array]], Any]) -> Any:
-    """Returns ``call(rngs)`` with a key for each stream that the module draws from; adds their names to ``names``.
+def _drawing(
+    names: dict[str, str],
+    key: jax.Array,
+    call: Callable[[dict[str, jax.Array]], Any],
+    dropout: dict[str, str] | None = None,
+) -> Any:
+    """Returns ``call(rngs)`` with a key for each stream that the module draws from.
 
     A stream that gets none would draw from "params" where there is such a key, which ``nn.scan`` does not split. So
     there is one only where it is asked for. Which names these are is found out by the errors of Flax.
+
+    Args:
+      names: the streams that have been asked for, with the layers that did; grows.
+      key: the key of dropout, from which those of the other streams derive.
+      call: calls the module.
+      dropout: likewise, for dropout alone; None where that has a key in any case.
     """
     while True:
+        keys = {name: stream_key(key, name) for name in names}
+        if dropout is None or dropout or "params" in names:
+            keys[DROPOUT] = key
         try:
-            return call({"dropout": key, **{name: stream_key(key, name) for name in names}})
+            return call(keys)
         except errors.InvalidRngError as error:
-            found = re.search(r'needs PRNG for "(.+?)"', str(error))
-            if found is None or found[1] in names:
+            found = re.search(r'(\S+) needs PRNG for "(.+?)"', str(error))
+            if found is None or found[2] in keys:
                 raise
-            names.add(found[1])
+            asked = dropout if found[2] == DROPOUT and dropout is not None else names
+            asked[found[2]] = "the model itself" if found[1] == "None" else found[1]
 
 
 class _Call:
@@ -123,7 +150,9 @@ def _is_flag(value: Any) -> bool:
     return value is None or isinstance(value, bool)
 
 
-def _is_sown(call: _Call, key: jax.Array, variables: dict[str, Any], name: str, x: Any, streams: set[str]) -> bool:
+def _is_sown(
+    call: _Call, key: jax.Array, variables: dict[str, Any], name: str, x: Any, streams: dict[str, str]
+) -> bool:
     """Returns whether a collection is only written to: the module runs without it, where it cannot be changed."""
     rest = {other: value for other, value in variables.items() if other != name}
 
@@ -142,9 +171,9 @@ def _telling(next_function: Any, args: Any, kwargs: Any, context: Any) -> Any:
     """Calls a method of a layer; remarks if it is a layer that does something in training alone, and is off."""
     layer = context.module
     if context.method_name == "__call__":
-        rate = getattr(layer, "rate", getattr(layer, "dropout_rate", 0.0))
+        rate = getattr(layer, "rate", getattr(layer, "dropout_rate", None))
         never = isinstance(rate, int | float) and rate == 0
-        for flag in ("use_running_average",) if never else ("use_running_average", "deterministic"):
+        for flag in ("use_running_average",) if never or rate is None else ("use_running_average", "deterministic"):
             own = getattr(layer, flag, None)
             given = kwargs.get(flag, args[1] if isinstance(layer, linen.Dropout) and len(args) > 1 else None)
             if own is True or given is True:
@@ -152,4 +181,21 @@ def _telling(next_function: Any, args: Any, kwargs: Any, context: Any) -> Any:
                     f"{type(layer).__name__} at {'/'.join(layer.path) or 'the model itself'} has {flag}=True in "
                     f"training. {SAYS_WHETHER_IT_TRAINS}"
                 )
+        for flag, off in () if never else _left_off(type(layer), args, kwargs):
+            remark(
+                f"{type(layer).__name__} at {'/'.join(layer.path)} is called in training without {flag}, which is "
+                f"{off} then. Hand it on: {flag}={flag}. {SAYS_WHETHER_IT_TRAINS}"
+            )
     return next_function(*args, **kwargs)
+
+
+def _left_off(layer: type, args: Any, kwargs: Any) -> Iterator[tuple[str, bool]]:
+    """Yields the flags of a user's layer that a call leaves out, and whose default says that it does not train."""
+    if layer.__module__.startswith("flax."):  # whose own flags are fields, too
+        return
+    signature = inspect.signature(layer.__call__)
+    given = signature.bind_partial(None, *args, **kwargs).arguments
+    for flag, on in TRAIN_ARGUMENTS.items():
+        default = signature.parameters[flag].default if flag in signature.parameters else None
+        if flag not in given and isinstance(default, bool) and default is not on:
+            yield flag, default

@@ -44,13 +44,20 @@ def nnx_network(build: Callable[[Hparams, Any], Any]) -> Network:
         arguments: dict[str, Any] = {**train_arguments(call, train), **key_arguments(call, key)}
         if "rngs" in inspect.signature(call).parameters:
             arguments["rngs"] = nnx.Rngs(key)
-        before = _draws(built)
+        before, means = _draws(built), _means(built)
         with nnx.use_eager_sharding(False), _sowing():  # type: ignore[no-untyped-call]
             outputs = built(*inputs_of(call, x), **arguments)
         for layer, (path, count) in _draws(built).items():
             # A layer that draws counts it, in a new array.
-            if train and "rngs" not in arguments and count is before[layer][1]:
-                remark(f"nnx.Dropout at {path} draws nothing in training. {SAYS_WHETHER_IT_TRAINS}")
+            drew = count is not before[layer][1]
+            if train and "rngs" not in arguments and not drew:
+                remark(f"{path} draws nothing in training. {SAYS_WHETHER_IT_TRAINS}")
+            if drew and not train:
+                remark(f"{path} draws in evaluations, too, which are random then. {SAYS_WHETHER_IT_TRAINS}")
+        for path, mean in _means(built).items():
+            if not train and mean is not means[path]:
+                told = f"nnx.BatchNorm at {path} takes the statistics of the batch in evaluations, too"
+                remark(f"{told}. {SAYS_WHETHER_IT_TRAINS}")
         return Outputs(outputs, *_stats_and_sown(built, stats))
 
     return Network(init, apply)
@@ -84,8 +91,21 @@ def _sowing() -> Iterator[None]:
         yield
 
 
+def _means(built: Any) -> dict[str, Any]:
+    """Returns the running mean of each batch normalization, by its path; a layer that updates it sets a new array."""
+    layers = [(path, layer) for path, layer in nnx.iter_modules(built) if isinstance(layer, nnx.BatchNorm)]
+    return {"/".join(map(str, path)): layer.mean.get_value() for path, layer in layers}
+
+
 def _draws(built: Any) -> dict[int, tuple[str, Any]]:
-    """Returns for each dropout layer that is not off by its rate its path, and how often its stream was drawn from."""
-    layers = [(path, layer) for path, layer in nnx.iter_modules(built) if isinstance(layer, nnx.Dropout) and layer.rngs]
-    on = [(path, layer) for path, layer in layers if not isinstance(layer.rate, int | float) or layer.rate > 0]
-    return {id(layer): ("/".join(map(str, path)), layer.rngs.count.get_value()) for path, layer in on}
+    """Returns for each layer with dropout its name with its path, and how often its stream was drawn from.
+
+    A layer whose rate is 0 is none of them.
+    """
+    found = {}
+    for path, layer in nnx.iter_modules(built):
+        rate, stream = getattr(layer, "rate", getattr(layer, "dropout_rate", 0)), getattr(layer, "rngs", None)
+        if isinstance(stream, nnx.RngStream) and (not isinstance(rate, int | float) or rate > 0):
+            name = "nnx.Dropout" if isinstance(layer, nnx.Dropout) else type(layer).__name__
+            found[id(layer)] = (f"{name} at {'/'.join(map(str, path))}", stream.count.get_value())
+    return found

@@ -131,6 +131,61 @@ class UnusualNnx(nnx.Module):
         return self.dense(self.drop(x, deterministic=not noisy))
 
 
+class AlwaysNnx(UnusualNnx):
+    def __call__(self, x):
+        return self.dense(self.drop(x, deterministic=False))
+
+
+class AttentionNnx(nnx.Module):
+    def __init__(self, rate, off, rngs):
+        self.layer = nnx.MultiHeadAttention(1, 4, 4, 3, dropout_rate=rate, decode=False, rngs=rngs)
+        self.off = off
+
+    def __call__(self, x):
+        return self.layer(x[:, None], deterministic=self.off)[:, 0]
+
+
+class NormedNnx(nnx.Module):
+    def __init__(self, average, rngs):
+        self.norm, self.dense, self.average = nnx.BatchNorm(4, rngs=rngs), nnx.Linear(4, 3, rngs=rngs), average
+
+    def __call__(self, x):
+        return self.dense(self.norm(x, use_running_average=self.average))
+
+
+class UnusualEquinox(eqx.Module):
+    drop: eqx.nn.Dropout
+    dense: eqx.nn.Linear
+    off: bool | None = eqx.field(static=True)
+
+    def __init__(self, rate, off, key):
+        self.drop, self.dense, self.off = eqx.nn.Dropout(rate), eqx.nn.Linear(4, 3, key=key), off
+
+    def __call__(self, x, key):
+        return self.dense(self.drop(x, key=key, inference=self.off))
+
+
+class Noise(nn.Module):
+    """A layer of one's own that does nothing unless it is told to."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x, deterministic: bool = True):
+        if deterministic or self.rate == 0:
+            return x
+        return x * jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, x.shape) / (1 - self.rate)
+
+
+class Around(nn.Module):
+    arguments: object
+    rate: float = 0.5
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(Noise(self.rate)(x, **self.arguments))
+
+
 @pytest.mark.parametrize(
     ("model", "told"),
     [
@@ -139,13 +194,49 @@ class UnusualNnx(nnx.Module):
         (Unusual(lambda off: nn.BatchNorm(off)), "BatchNorm at BatchNorm_0 has use_running_average=True in training"),
         (lambda h, rngs: UnusualNnx(0.5, rngs), "nnx.Dropout at drop draws nothing in training"),
         (Unusual(lambda off: nn.Dropout(0.0, deterministic=off)), None),
-        (Unusual(lambda off: nn.Dropout(0.5, deterministic=False)), None),
         (lambda h, rngs: UnusualNnx(0.0, rngs), None),
+        (lambda h, rngs: AttentionNnx(0.5, True, rngs), "MultiHeadAttention at layer draws nothing in training"),
+        (lambda h, rngs: AttentionNnx(0.0, True, rngs), None),
+        (lambda h, key: UnusualEquinox(0.5, True, key), "eqx.nn.Dropout draws nothing in training"),
+        (lambda h, key: UnusualEquinox(0.0, True, key), None),
+        (lambda h, key: UnusualEquinox(0.5, None, key), None),
+        (Around({}), "Noise at Noise_0 is called in training without deterministic, which is True then"),
+        (Around({"deterministic": True}), "Noise at Noise_0 has deterministic=True in training"),
+        (Around({}, rate=0.0), None),
+        # On in evaluations, too.
+        (Unusual(lambda off: nn.Dropout(0.5, deterministic=False)), "Dropout_0 draws from dropout in evaluations, too"),
+        (nn.Sequential([nn.Dropout(0.5, deterministic=False), nn.Dense(3)]), "layers_0 draws from dropout in evaluat"),
+        (nn.Sequential([nn.Dropout(0.0, deterministic=False), nn.Dense(3)]), None),
+        (nn.Sequential([nn.Dense(3), hpx.nn.Dropout(0.5, deterministic=False)]), "layers_1 draws from dropout in eval"),
+        (Around({"deterministic": False}), "Noise_0 draws from dropout in evaluations, too, which are random then"),
+        (lambda h, rngs: AlwaysNnx(0.5, rngs), "nnx.Dropout at drop draws in evaluations, too"),
+        (lambda h, rngs: AlwaysNnx(0.0, rngs), None),
+        (lambda h, rngs: AttentionNnx(0.5, False, rngs), "MultiHeadAttention at layer draws in evaluations, too"),
+        (lambda h, rngs: NormedNnx(False, rngs), "nnx.BatchNorm at norm takes the statistics of the batch in evaluat"),
+        (lambda h, rngs: NormedNnx(None, rngs), None),
+        (lambda h, key: UnusualEquinox(0.5, False, key), "the model has eqx.nn.Dropout, and draws in evaluations, too"),
+        (lambda h, key: UnusualEquinox(0.0, False, key), None),
     ],
 )
-def test_a_layer_that_stays_off_in_training_is_told(model, told):
+def test_a_layer_that_stays_off_in_training_or_on_in_evaluations_is_told(model, told):
     found = hints(model)
     assert [told in hint and "must be one of train, training" in hint for hint in found] == [True] * bool(told)
+
+
+class AsksForAKey(nn.Module):
+    """A model that trains where there is a key of dropout."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dropout(0.5, deterministic=not self.has_rng("dropout"))(x)
+
+
+def test_evaluations_have_no_key_of_dropout_unless_a_layer_draws():
+    np.testing.assert_array_equal(outputs(AsksForAKey(), False).outputs, AsksForAKey().apply({}, X))
+    np.testing.assert_array_equal(outputs(AsksForAKey(), True).outputs, AsksForAKey().apply({}, X, rngs=STREAMS))
+    always = nn.Sequential([nn.Dropout(0.5, deterministic=False)])
+    for train in (True, False):
+        np.testing.assert_array_equal(outputs(always, train).outputs, always.apply({}, X, rngs=STREAMS))
 
 
 def test_a_remark_outside_of_a_plan_is_dropped():
