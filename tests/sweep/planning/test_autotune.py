@@ -1,8 +1,10 @@
 """The width: measured where that pays, remembered on the machine, recorded with the run; else by rule."""
 
+import itertools
 import json
 
 import flax.linen as nn
+import numpy as np
 import pytest
 
 import hpjax as hpx
@@ -24,16 +26,26 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "hpjax" / "widths"
 
 
+class Known:
+    """Lanes of a speed that is known."""
+
+    def __init__(self, speed):
+        self.speed = speed
+
+    def lap(self):
+        return 1 / self.speed
+
+
 @pytest.fixture
 def speeds(monkeypatch):
     """Has a width be as fast as it says there, by kernels; what was asked for stands in ``asked``."""
     asked, table = [], {}
 
-    def speed(made, plan, group, wide, kernels):
+    def contender(made, plan, group, wide, kernels):
         asked.append((group.number, wide, kernels))
-        return table[kernels].get(wide, 1.0)
+        return Known(table[kernels].get(wide, 1.0))
 
-    monkeypatch.setattr(tuning, "_speed", speed)
+    monkeypatch.setattr(tuning, "_contender", contender)
     table["asked"] = asked
     return table
 
@@ -111,9 +123,9 @@ def test_only_as_long_as_it_may_take_and_then_the_next_run_goes_on(speeds, monke
         assert speeds["asked"] == [(0, 8, "batched")]
     remembered._here.clear()  # another process
     assert sweep().plan(measure=True).widths == (32,)
-    assert [wide for _, wide, _ in speeds["asked"]] == [8, 16, 32, 64], "nothing twice"
+    assert [wide for _, wide, _ in speeds["asked"]] == [8, 8, 16, 32, 64], "the champion again, to compare with"
     assert sweep().plan(measure=True).widths == (32,)
-    assert len(speeds["asked"]) == 4, "nothing is left"
+    assert len(speeds["asked"]) == 5, "nothing is left"
 
 
 def test_a_sweep_that_proved_short_does_not_go_on_to_measure(speeds, monkeypatch):
@@ -131,7 +143,6 @@ def test_a_sweep_that_proved_short_does_not_go_on_to_measure(speeds, monkeypatch
 
 @pytest.mark.slow
 def test_lanes_with_luck_of_their_own_are_measured_as_many_as_there_are(monkeypatch):
-    monkeypatch.setattr(tuning, "TIMES", 1)
     monkeypatch.setattr(tuning, "EACH", 0.0)
     monkeypatch.setattr(tuning, "SHARE", 1e9)
     begun, lanes_of = [], groups.DeviceLanes
@@ -143,6 +154,31 @@ def test_lanes_with_luck_of_their_own_are_measured_as_many_as_there_are(monkeypa
         mine.plan(measure=True)
         assert max(begun) == most
         begun.clear()
+
+
+def test_a_machine_that_slows_down_changes_no_ratio(monkeypatch):
+    """What takes turns slows down alike; each alone would have been slower than the one before."""
+    clock, true = itertools.count(), {8: 100.0, 16: 150.0, 32: 152.0, 64: 100.0}
+
+    class Slowing(Known):
+        def lap(self):
+            return (1 + 0.05 * next(clock)) / self.speed
+
+    monkeypatch.setattr(tuning, "_contender", lambda made, plan, group, wide, kernels: Slowing(true[wide]))
+    plan = sweep().plan(measure=True)
+    assert plan.widths == (16,)
+    by_width = {rate.width: rate.speed for rate in plan.arrangements[0].rates}
+    assert {wide: value / by_width[8] for wide, value in by_width.items()} == {
+        wide: pytest.approx(true[wide] / 100, rel=0.03) for wide in by_width
+    }
+
+
+def test_the_interval_of_a_median_holds_it_as_often_as_it_should():
+    rng = np.random.default_rng(0)
+    for count in (6, 9, 15):
+        found = [tuning.interval_of_median(np.exp(rng.standard_t(3, count))) for _ in range(4000)]
+        inside = np.mean([low <= 1.0 <= high for low, high in found])
+        assert 0.95 <= inside <= 0.985
 
 
 class Conv(nn.Module):
@@ -208,7 +244,6 @@ def test_either_kernels_train_alike_and_only_one_has_convolutions(monkeypatch):
 
 
 def test_what_was_compiled_to_measure_then_trains(monkeypatch):
-    monkeypatch.setattr(tuning, "TIMES", 1)
     monkeypatch.setattr(tuning, "EACH", 0.0)
     monkeypatch.setattr(tuning, "SECONDS", 0.0)  # of one width
     mine = hpx.Sweep(quadratic(20, 5), RATES, sampler=rates(*[0.1] * 8), devices=2)
@@ -227,7 +262,6 @@ def test_what_was_compiled_to_measure_then_trains(monkeypatch):
 
 @pytest.mark.slow
 def test_a_program_that_needs_more_memory_than_there_is_is_not_tried(monkeypatch):
-    monkeypatch.setattr(tuning, "TIMES", 1)
     monkeypatch.setattr(tuning, "EACH", 0.0)
     monkeypatch.setattr(tuning, "SHARE", 1e9)
     needed = []
@@ -247,7 +281,6 @@ def test_a_program_that_needs_more_memory_than_there_is_is_not_tried(monkeypatch
 
 @pytest.mark.slow
 def test_streams_are_measured_on_blocks_of_nothing(monkeypatch):
-    monkeypatch.setattr(tuning, "TIMES", 1)
     monkeypatch.setattr(tuning, "EACH", 0.0)
     data = blobs()
     stream = hpx.data.stream(lambda: [(data.train.x[:4], data.train.y[:4])], valid=data.valid, block=3)
