@@ -69,10 +69,11 @@ def keep_compiled() -> None:
         return
     # One folder for each kind of processor: home directories are shared between machines, and a program compiled for
     # another processor may crash.
-    cache = folder() / "xla" / fingerprint(processor())
+    cache = folder() / "programs" / fingerprint(processor())
     try:
         cache.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=cache).close()
+        drop_oldest(cache, LARGEST)
     except OSError as error:
         warn_once(
             f"compiled programs are not kept for the next run: {error}. Set XDG_CACHE_HOME to a folder that can be "
@@ -80,10 +81,24 @@ def keep_compiled() -> None:
         )
         return
     _set("jax_compilation_cache_dir", str(cache), "compiled programs are not kept for the next run")
-    _set("jax_compilation_cache_max_size", LARGEST, "compiled programs are kept without a bound")
     if getattr(jax.config, SHORTEST, None) == 1.0:  # JAX's default
         _set(SHORTEST, 0.3, "programs that compile fast are compiled in every run")
     compilation_cache.reset_cache()  # JAX looks for the folder once, when it first compiles
+
+
+def drop_oldest(folder: Path, most: int) -> None:
+    """Deletes the files of a folder that were not used for longest, so that the others have at most so many bytes.
+
+    JAX's own bound, ``jax_compilation_cache_max_size``, keeps a second file of each, and a process that is killed
+    between both leaves a folder to which no other can write.
+    """
+    found = [(file.stat(), file) for file in folder.iterdir() if file.is_file()]
+    size = sum(stat.st_size for stat, _ in found)
+    for stat, file in sorted(found, key=lambda each: max(each[0].st_atime, each[0].st_mtime)):
+        if size <= most:
+            break
+        file.unlink(missing_ok=True)  # another process may drop it, too
+        size -= stat.st_size
 
 
 def _set(option: str, value: Any, otherwise: str) -> None:

@@ -36,7 +36,7 @@ def settings(tmp_path, before="", **environment):
 def test_a_device_a_core_and_programs_are_kept(tmp_path):
     devices, folder = settings(tmp_path)
     assert devices == len(os.sched_getaffinity(0))
-    assert folder.startswith(str(tmp_path / "hpjax" / "xla"))
+    assert folder.startswith(str(tmp_path / "hpjax" / "programs"))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,16 @@ def test_programs_that_cannot_be_kept_or_are_not_to_be(tmp_path):
     assert told.count("compiled programs are not kept for the next run: ") == 1
     off = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     assert ran(tmp_path / "other", "squared", **off)[0] == (False, 3, losses)
-    assert not (tmp_path / "other" / "hpjax" / "xla").exists()
+    assert not (tmp_path / "other" / "hpjax" / "programs").exists()
+
+
+def test_what_was_not_used_for_longest_makes_room(tmp_path):
+    for age, name in enumerate(("new", "old", "older")):
+        (tmp_path / name).write_bytes(bytes(100))
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    for most, left in ((300, {"new", "old", "older"}), (250, {"new", "old"}), (99, set())):
+        machine.drop_oldest(tmp_path, most)
+        assert {file.name for file in tmp_path.iterdir()} == left
 
 
 def test_an_option_that_jax_has_no_more_is_told_once_and_stops_nothing(monkeypatch):

@@ -308,7 +308,7 @@ def test_the_command_prints_and_keeps_what_it_compiles(tmp_path, monkeypatch):
     try:
         done = CliRunner().invoke(cli.main, ["plan", str(file), "--measure"], catch_exceptions=False)
         assert "lane-steps a second by width at most:" in done.output
-        assert jax.config.jax_compilation_cache_dir.startswith(str(tmp_path / "cache" / "hpjax" / "xla"))
+        assert jax.config.jax_compilation_cache_dir.startswith(str(tmp_path / "cache" / "hpjax" / "programs"))
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
     assert json.loads(next((tmp_path / "cache" / "hpjax" / "widths").iterdir()).read_text())
