@@ -63,7 +63,11 @@ class Fold(NamedTuple):
     def of(cls, fold: Any, folds: int, examples: int) -> "Fold":
         """Returns fold ``fold``, from 0, of ``folds`` in a pool of so many ``examples``."""
         size, longer = divmod(examples, folds)
-        return cls(fold * size + jnp.minimum(fold, longer), size + jnp.asarray(fold < longer, jnp.int32))
+        one_more = fold < longer  # of a known fold a number, from which shapes may follow
+        return cls(
+            fold * size + jnp.minimum(fold, longer),
+            size + (one_more.astype(jnp.int32) if isinstance(one_more, jax.Array) else one_more),
+        )
 
 
 def drawn(key: jax.Array, place: jax.Array, train: Any, fold: tuple[Any, int] | None) -> Any:
