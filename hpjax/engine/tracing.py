@@ -1,7 +1,6 @@
 """Decides which hyperparameters are traced and which are static, by tracing the program abstractly."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -32,9 +31,8 @@ class Verdict(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
-class Tracer:
-    """The parts of a sweep that abstract tracing needs; it traces the same program once.
+class Tracer(NamedTuple):
+    """The parts of a sweep that abstract tracing needs.
 
     Attributes:
       program: the program.
@@ -48,7 +46,6 @@ class Tracer:
     train: Arrays
     valid: Arrays
     folds: int | None = None
-    _known: dict[Any, ProgramShapes] = field(default_factory=dict, init=False)
 
     def hparams(self, point: Point, traced: Iterable[str]) -> Hparams:
         """Returns ``point`` with ``ShapeDtypeStruct``s, (), in place of its traced values."""
@@ -59,12 +56,7 @@ class Tracer:
 
     def shapes(self, point: Point, traced: Iterable[str]) -> ProgramShapes:
         """Returns what tracing shows of the program at ``point``, with the hyperparameters ``traced`` as tracers."""
-        h = self.hparams(point, traced)
-        # Of traced values, of which none is known, the kinds alone count.
-        key = jax.tree.structure(h), tuple(leaf.dtype for leaf in jax.tree.leaves(h))
-        if key not in self._known:
-            self._known[key] = trace_program(self.program, h, self.train, self.valid)
-        return self._known[key]
+        return trace_program(self.program, self.hparams(point, traced), self.train, self.valid)
 
 
 def dtype(kind: Kind) -> Any:

@@ -96,7 +96,7 @@ def hints(
 def _hints_of_artifacts(program: Program, found: Grouping) -> Iterator[str]:
     """Says of the first group whose artifacts cannot be traced that there will be none, and why."""
     for g, shapes in zip(found.groups, found.shapes, strict=True):
-        h = replace(found.tracer, folds=None).hparams(found.points[g.trials[0]], found.traced)
+        h = found.tracer._replace(folds=None).hparams(found.points[g.trials[0]], found.traced)
         try:
             trace_artifacts(program, shapes, found.tracer.valid, h, found.tracer.folds or 1)
         except Exception as error:  # whatever the user's function raises

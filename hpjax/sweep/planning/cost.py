@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -88,7 +87,7 @@ def compare_batches(
     batch_program, micro_program = (tracer.program.with_microbatch(m) for m in (None, microbatch))
     if batch_program is None or micro_program is None:
         return ""
-    batch_tracer, micro_tracer = (replace(tracer, program=program) for program in (batch_program, micro_program))
+    batch_tracer, micro_tracer = (tracer._replace(program=program) for program in (batch_program, micro_program))
     sample = _sample(sorted(set(sizes)))
     batch_shapes = [batch_tracer.shapes(points[sizes.index(size)], set(traced) - set(sized)) for size in sample]
     micro_shapes = micro_tracer.shapes(points[0], {*traced, *sized})

@@ -73,7 +73,6 @@ def tracer_of(spec: SweepSpec) -> Tracer:
 
 def grouped(
     spec: SweepSpec,
-    tracer: Tracer,
     points: Sequence[Point],
     lengths: Sequence[TrialLength],
     verdicts: dict[str, Verdict],
@@ -83,14 +82,13 @@ def grouped(
 
     Args:
       spec: the sweep.
-      tracer: traces its program.
       points: per trial, its hyperparameters.
       lengths: per trial, how long it takes.
       verdicts: per hyperparameter, whether it is traced. One that fails in a group becomes static, and all trials are
         grouped anew.
       known: the shapes of the first groups, whose programs were traced in earlier rounds.
     """
-    verdicts = dict(verdicts)
+    tracer, verdicts = tracer_of(spec), dict(verdicts)
     while True:
         traced = frozenset(name for name, verdict in verdicts.items() if verdict.traced)
         hparams = [Hparams(point, traced & point.keys()) for point in points]

@@ -90,9 +90,8 @@ def _first(spec: SweepSpec) -> Plan:
     with reading() as read_by_length:
         lengths = lengths_of(spec.program, spec.folds, points)
     alternatives = {spec.space.branch_of(point): point for point in reversed(points)}  # of each the first point
-    tracer = tracer_of(spec)
-    verdicts = judge(tracer, spec.space, list(alternatives.values()))
-    found = grouped(spec, tracer, points, lengths, verdicts)
+    verdicts = judge(tracer_of(spec), spec.space, list(alternatives.values()))
+    found = grouped(spec, points, lengths, verdicts)
     read = set(read_by_length).union(*(shapes.reads for shapes in found.shapes))
     if spec.folds is not None and not all("fold" in shapes.reads for shapes in found.shapes):
         raise InputError(
@@ -137,7 +136,7 @@ def _next(spec: SweepSpec, plan: Plan, history: Sequence[Observation]) -> Plan:
     new = _asked(spec.sampler, spec.space, history, plan.rounds[plan.round_of(first)], spec.seed)
     lengths = [*plan.lengths, *lengths_of(spec.program, spec.folds, new)]
     before = {verdict.name: verdict for verdict in plan.verdicts}
-    found = grouped(spec, tracer_of(spec), [*plan.points, *new], lengths, before, plan.shapes)
+    found = grouped(spec, [*plan.points, *new], lengths, before, plan.shapes)
     for name, verdict in found.verdicts.items():
         if verdict.traced is not before[name].traced and any(name in point for point in plan.points):
             allowed = f"was traced in earlier rounds, and cannot be now: {verdict.reason}"
