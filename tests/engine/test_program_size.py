@@ -1,0 +1,83 @@
+"""How much the compiler gets to see of a group, beside what jit(vmap(scan)) of the same training has."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from flax import linen as nn
+
+from hpjax.engine.compile import FUNCTIONS
+from tests.support.lanes import lanes_of
+from tests.support.plain import cross_entropy
+from tests.support.programs import SPACE, blobs, classifier
+
+LANES, BATCH, STEPS = 8, 16, 20
+
+
+class MLP(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        for _ in range(2):
+            x = nn.relu(nn.Dense(32)(x))
+        return nn.Dense(3)(x)
+
+
+def optimizer(h):
+    return optax.sgd(h["learning_rate"], h["momentum"])
+
+
+def instructions(lowered):
+    """How many instructions a program has before XLA optimizes it; the text has one a line."""
+    return sum(" = " in line for line in lowered.as_text(dialect="hlo").splitlines())
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """Instructions of the same training as an expert writes it: batches drawn with replacement, nothing recorded."""
+    model, data, h = MLP(), blobs(), {"learning_rate": jnp.ones(LANES), "momentum": jnp.ones(LANES)}
+    x, y = (jnp.asarray(part) for part in (data.train.x, data.train.y))
+
+    def start(h, key):
+        params = model.init(key, x[:1])
+        return params, optimizer(h).init(params)
+
+    def advance(h, key, carry):
+        def step(carry, key):
+            params, state = carry
+            batch = jax.random.randint(key, (BATCH,), 0, len(x))
+            value, grads = jax.value_and_grad(lambda p: cross_entropy(model.apply(p, x[batch]), y[batch]).mean())(
+                params
+            )
+            updates, state = optimizer(h).update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), value
+
+        return jax.lax.scan(step, carry, jax.random.split(key, STEPS))
+
+    def evaluate(h, carry):
+        return cross_entropy(model.apply(carry[0], data.valid.x), data.valid.y).mean()
+
+    key = jax.random.key(0)
+    carry = jax.eval_shape(jax.vmap(start, (0, None)), h, key)
+    return {
+        "start": instructions(jax.jit(jax.vmap(start, (0, None))).lower(h, key)),
+        "advance": instructions(jax.jit(jax.vmap(advance, (0, None, 0))).lower(h, key, carry)),
+        "evaluate": instructions(jax.jit(jax.vmap(evaluate)).lower(h, carry)),
+    }
+
+
+@pytest.fixture(scope="module")
+def ours():
+    program = classifier(model=MLP(), optimizer=optimizer, metrics={}, batch_size=BATCH, steps=STEPS, eval_every=STEPS)
+    _, compiled = lanes_of(program, LANES, width=LANES, space=SPACE)
+    return {name: instructions(compiled.lower(name).traced) for name in FUNCTIONS}
+
+
+# What is more than plain: in all three the keys by folding, and the chunks that are cut out and put back, some ten
+# instructions for each array; in advance the shuffle of each epoch, metrics and divergence; in evaluate means, parts
+# and whether parameters are finite.
+MORE = {"start": 900, "advance": 1080, "evaluate": 1140}
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_the_compiler_sees_a_bounded_number_of_instructions_more_than_of_a_plain_program(ours, plain, name):
+    assert ours[name] - plain[name] <= MORE[name]
