@@ -34,9 +34,9 @@ def function(fn: Callable[[jax.Array, Hparams], Any]) -> Program:
     Args:
       fn: ``fn(key, h) -> metrics``: a dict of scalars, reported as ``valid/<name>``, or one scalar, reported as
         ``valid/loss``. Or ``fn(key, h) -> (metrics, state)``, where ``state`` is a pytree that ``trial.restore()``
-        gives: trained parameters, curves. The key is a typed threefry key, shape (), the same for all trials of a
-        replicate unless ``Sweep(randomness="independent")``. A metric that is NaN or infinite means that the lane
-        diverged.
+        gives: trained parameters, curves. The key is that of step 0, a typed threefry key, shape (), the same for
+        all trials of a replicate unless ``Sweep(randomness="independent")``. A metric that is NaN or infinite means
+        that the lane diverged.
 
     Raises:
       InputError: ``fn`` is no function.

@@ -71,13 +71,24 @@ class Initial(NamedTuple):
         def init(key: jax.Array, x: Any, h: Hparams) -> tuple[Params, Stats]:
             params, stats = net.init(key, x, h)
             own = {_dotted(name): name for name in _names_in(params)}
-            _check_names(own, [*self.params, *self.frozen])
+            had = {_dotted(name): name for name in _names_in(stats)}
+            # A whole module, or its state, has statistics among its parameters; a collection has a name of its own.
+            beside = {name: value for name, value in (given | fixed).items() if name in had and name not in own}
+            beside |= {_dotted(name[1:]): value for name, value in self.stats.items() if _dotted(name[1:]) in had}
+            beside |= {name: value for name, value in others.items() if name in had}
+            _check_names(own, [name for name in (*self.params, *self.frozen) if _dotted(name) not in beside])
             drawn = ["/".join(map(str, own[name])) for name in own if name not in given and name not in fixed]
             if drawn:
                 remark(f"init_from has {len(own) - len(drawn)} of {len(own)} parameters; drawn are {_few(drawn)}.")
-            had = set(map(_dotted, _names_in(stats)))
-            if passed := ["/".join(map(str, name)) for name in self.stats if _dotted(name) not in had]:
+            known = [name for name in self.stats if _dotted(name) in had or _dotted(name[1:]) in had]
+            if passed := ["/".join(map(str, name)) for name in self.stats if name not in known]:
                 remark(f"init_from has variables that are none of the model's, and are left out: {_few(passed)}.")
+            fresh = ["/".join(map(str, name)) for dotted, name in had.items() if dotted not in beside]
+            if fresh := [name for name in fresh if name in _inexact_names(stats)]:
+                remark(
+                    f"init_from has no {_few(fresh)}, which begin as the model makes them. For trained ones give the "
+                    "model's variables with its parameters, or a trial."
+                )
 
             def begun(path: Any, value: Any) -> Any:
                 name = _dotted(names_of(path))
@@ -86,11 +97,11 @@ class Initial(NamedTuple):
                     return None
                 return _like(names_of(path), given[name], value) if name in given else value
 
-            def known(path: Any, value: Any) -> Any:
+            def kept(path: Any, value: Any) -> Any:
                 name = _dotted(names_of(path))
-                return _like(names_of(path), others[name], value) if name in others else value
+                return _like(names_of(path), beside[name], value) if name in beside else value
 
-            return jax.tree_util.tree_map_with_path(begun, params), jax.tree_util.tree_map_with_path(known, stats)
+            return jax.tree_util.tree_map_with_path(begun, params), jax.tree_util.tree_map_with_path(kept, stats)
 
         def apply(key: jax.Array, params: Params, stats: Stats, x: Any, h: Hparams, train: bool) -> Outputs:
             return net.apply(key, whole(params), stats, x, h, train)
@@ -114,6 +125,8 @@ def _variables(given: Any) -> dict[str, Arrays]:
         given = {name: getattr(given, name) for name in _OF_STATES if getattr(given, name, None) is not None}
         if isinstance(given["params"], Mapping) and "params" in given["params"]:
             given = given["params"]
+    if type(given) is tuple and len(given) == 2 and type(given[1]).__module__.startswith("equinox."):
+        given = {"params": given[0], "stats": {"state": given[1]}}  # what eqx.nn.make_with_state makes
     if isinstance(given, Mapping) and "params" in given:
         stats, params = given.get("stats"), _flat(given["params"])
         average = _flat(given.get("average"))
@@ -193,6 +206,12 @@ def _with_positions(tree: Any) -> Any:
     return {int(name) if is_list else name: _with_positions(part) for name, part in tree.items()}
 
 
+def _inexact_names(tree: Any) -> set[str]:
+    """Returns the names of the arrays that hold real numbers, no counters and no keys."""
+    found = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(map(str, names_of(p))) for p, x in found if jnp.issubdtype(jnp.result_type(x), jnp.inexact)}
+
+
 def _dotted(name: KeyPath) -> str:
     """Returns a name as files have it, which know neither positions nor where a name has a dot of its own."""
     return ".".join(map(str, name))
@@ -213,6 +232,7 @@ def _check_names(own: Mapping[str, KeyPath], given: Collection[KeyPath]) -> None
     for name in given:
         if _dotted(name) not in own:
             known = did_you_mean("/".join(map(str, name)), ["/".join(map(str, each)) for each in own.values()])
+            known += " Parameters that are left out are drawn."
             raise InputError("supervised.init_from", "/".join(map(str, name)), "is no parameter of the model", known)
 
 

@@ -107,6 +107,51 @@ def test_variables_that_the_model_lacks_are_told():
     assert hint == "init_from has variables that are none of the model's, and are left out: batch_stats/norm/mean."
 
 
+class Layers(nnx.Module):
+    def __init__(self, rngs):
+        self.dense, self.norm = nnx.Linear(128, 1, rngs=rngs), nnx.BatchNorm(1, momentum=1.0, rngs=rngs)
+
+    def __call__(self, x):
+        return self.norm(self.dense(x))[:, 0]
+
+
+def test_statistics_of_nnx_come_in_any_form_and_are_told_where_they_do_not():
+    base = Layers(nnx.Rngs(5))
+    base.norm.mean[...] = jnp.full(1, 0.5)
+    params, stats = nnx.state(base, nnx.Param), nnx.state(base, nnx.BatchStat)
+    for given in (base, nnx.state(base), {"params": params, "stats": stats}, {"params": params, "batch_stats": stats}):
+        found = sweep(lambda h, rngs: Layers(rngs), init_from=given, optimizer=optax.sgd(0.0))
+        assert not [hint for hint in found.plan().hints if "init_from" in hint]
+        restored = found.run(progress=False)[0].restore()
+        assert_close(restored["params"], nnx.to_pure_dict(params))
+        np.testing.assert_array_equal(restored["stats"]["norm"]["mean"], [0.5])
+    (hint,) = (
+        hint for hint in sweep(lambda h, rngs: Layers(rngs), init_from=params).plan().hints if "init_from" in hint
+    )
+    assert hint.startswith("init_from has no norm/mean, norm/var, which begin as the model makes them")
+
+
+def test_statistics_of_equinox_come_with_the_model():
+    class Normed(eqx.Module):
+        dense: eqx.nn.Linear
+        norm: eqx.nn.BatchNorm
+
+        def __init__(self, key):
+            self.dense, self.norm = eqx.nn.Linear(128, 1, key=key), eqx.nn.BatchNorm(1, "batch", mode="batch")
+
+        def __call__(self, x, state):
+            y, state = self.norm(self.dense(x), state)
+            return y[0], state
+
+    make = eqx.nn.make_with_state(Normed)
+    model, state = make(jax.random.key(5))
+    state = state.set(model.norm.batch_state_index, tuple(jnp.full(1, x, jnp.float32) for x in (0.5, 2.0)))
+    found = sweep(lambda h, key: make(key), init_from=(model, state), optimizer=optax.sgd(0.0), batch_size=8)
+    assert not [hint for hint in found.plan().hints if "init_from" in hint]
+    found = sweep(lambda h, key: make(key), init_from=model, optimizer=optax.sgd(0.0))
+    assert any("init_from has no state/" in hint for hint in found.plan().hints)
+
+
 def test_a_directory_keeps_the_frozen_base_once(adapted, tmp_path):
     found, result, _ = adapted
     found.run(tmp_path / "run", progress=False)

@@ -1,6 +1,6 @@
 """Advice: the hints of a plan, on what would make the sweep faster and on what is likely a mistake."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import jax
@@ -13,6 +13,7 @@ from hpjax.core.space import point_key
 from hpjax.engine.artifacts import failure_of, trace_artifacts
 from hpjax.engine.machine import cores
 from hpjax.engine.probe import DERIVED
+from hpjax.engine.tracing import Verdict
 from hpjax.schedulers import Scheduler
 from hpjax.sweep.planning.arrange import capacity_of
 from hpjax.sweep.planning.grouping import Grouping
@@ -66,12 +67,13 @@ def hints(
             f"{len(groups)} programs to compile, since {', '.join(many)} is continuous and cannot be traced. "
             f"Write {many[0]}=hpx.Choice(...) with few values, or make the program trace it."
         )
+    yield from _hints_of_twins(verdicts)
     if spec.scheduler is not None:
         yield from _hints_of_decisions(spec.scheduler, found)
     if not spec.independent and max(len(g.trials) for g in groups) < spec.lanes_a_trial:
         yield (
-            "replicates outnumber trials, and only lanes of one replicate compute together, which are few. "
-            'With randomness="independent" all lanes can.'
+            f"replicates outnumber trials{' of each group' * (len(groups) > 1)}, and only lanes of one replicate "
+            'compute together, which are few. With randomness="independent" all lanes can.'
         )
     if any(leaf.dtype == jnp.bfloat16 for given in shapes for leaf in given.state if leaf.ndim > 0):
         yield (
@@ -91,6 +93,22 @@ def hints(
             f"{cores()} cores, but {len(devices)} CPU device{'s' * (len(devices) > 1)}. One device a core is faster "
             "for small models: call hpx.setup() before the first use of JAX."
         )
+
+
+# What a line that cannot trace a hyperparameter may call, and what traces it there.
+TWINS = {
+    "Dropout(": "hpx.nn.Dropout",
+    "_schedule(": "the schedule of the same name in hpx.optim",
+    "nesterov": "hpx.optim.sgd",
+}
+
+
+def _hints_of_twins(verdicts: Mapping[str, Verdict]) -> Iterator[str]:
+    """Names what traces a hyperparameter that another library decides by in Python, so that it is static."""
+    for name, verdict in verdicts.items():
+        twin = next((twin for call, twin in TWINS.items() if call in verdict.reason), None)
+        if not verdict.traced and twin is not None:
+            yield f"{name} is static, a program for each of its values. With {twin} one program serves all."
 
 
 def _hints_of_artifacts(program: Program, found: Grouping) -> Iterator[str]:

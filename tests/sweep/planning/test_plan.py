@@ -333,3 +333,23 @@ def test_a_long_device_call_is_a_hint_that_its_segment_answers():
     plan = dataclasses.replace(sweep, segment=segment).plan()
     assert not any("a device call of" in each for each in plan.hints)
     assert plan.group_seconds(plan.groups[0]) / plan.segments(plan.groups[0]) == pytest.approx(10, rel=0.01)
+
+
+def test_what_a_twin_of_hpjax_traces_is_told():
+    def hints_of(name, domain, **arguments):
+        plan = hpx.Sweep(classifier(**arguments), hpx.Space(**{name: domain}), trials=3).plan()
+        return [hint for hint in plan.hints if hint.startswith(f"{name} is static")]
+
+    def dropping(h):
+        return nn.Sequential([nn.Dense(4), nn.Dropout(h.rate, deterministic=False), nn.Dense(3)])
+
+    def warmed(h):
+        return optax.sgd(optax.linear_schedule(0.0, 0.1, h.warmup))
+
+    sgd = optax.sgd(0.1)
+    assert "hpx.nn.Dropout" in hints_of("rate", hpx.Uniform(0, 0.5), model=dropping, optimizer=sgd)[0]
+    assert "in hpx.optim" in hints_of("warmup", hpx.Int(1, 9), model=nn.Dense(3), optimizer=warmed)[0]
+    size = hints_of(
+        "size", hpx.Int(1, 9), model=lambda h: nn.Sequential([nn.Dense(h.size), nn.Dense(3)]), optimizer=sgd
+    )
+    assert size == []
