@@ -64,7 +64,7 @@ def overview(table: TrialTable, names: Sequence[str] | None = None) -> "Figure":
         if name not in table.names:
             raise InputError("plot", name, "must be a hyperparameter", did_you_mean(name, table.names))
     chosen = list(names) if names else table.varied
-    columns = min(3, len(chosen) + 1)
+    columns = 2 if len(chosen) == 3 else min(3, len(chosen) + 1)  # four in a square
     with new_figure(columns, ceil_div(len(chosen) + 1, columns)) as (figure, panels):
         draw_curves(table, table.objective.metric, panels[0])
         for name, panel in zip(chosen, panels[1:], strict=False):

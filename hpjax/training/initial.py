@@ -53,7 +53,7 @@ class Initial(NamedTuple):
             raise InputError("supervised.init_from", type(given).__name__, "must hold parameters", remedy)
         fixed = {name: value for name, value in params.items() if _matches(frozen, "/".join(map(str, name)))}
         if frozen is not None and not fixed:
-            known = did_you_mean(str(frozen), ["/".join(map(str, name)) for name in params])
+            known = did_you_mean(str(frozen), dict.fromkeys(f"{n[0]}/*" if len(n) > 1 else str(n[0]) for n in params))
             raise InputError("supervised.frozen", frozen, "must match a parameter of init_from", known)
         # On the device once, as one array that all programs of the sweep close over.
         held = {name: jnp.asarray(value) for name, value in fixed.items()}
