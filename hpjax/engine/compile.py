@@ -137,11 +137,11 @@ class Compiled:
 
     def prepare(self, *names: str) -> None:
         """Begins to compile some of the functions, of those that are not yet; of those that failed once more."""
-        keep_compiled()
         for name in names:
             known = self._known.get(name)
             if known is not None and not (known.future.done() and known.future.exception()):
                 continue
+            keep_compiled()
             future: Future[Any] = Future()
             try:
                 found = self.lower(name)
@@ -170,7 +170,8 @@ class Compiled:
         return program
 
     def _executable(self, name: str) -> Executable:
-        self.prepare(name)
+        if name not in self._known:  # asked for at every device call
+            self.prepare(name)
         return self._known[name]
 
     @property

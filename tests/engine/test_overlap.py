@@ -110,6 +110,14 @@ def test_the_next_groups_compile_while_one_trains(calls, monkeypatch):
     assert len({size for _, size, _ in asked}) == 3
 
 
+def test_device_calls_look_at_no_folder(monkeypatch):
+    """The folder of compiled programs is made and tried when something is compiled, not once a segment."""
+    looked = []
+    monkeypatch.setattr(compiling, "keep_compiled", lambda: looked.append(1))
+    hpx.Sweep(quadratic(40, 2), hpx.Space(rate=hpx.Choice(0.1, 0.2)), sampler=hpx.Grid()).run(progress=False)
+    assert len(looked) == len(OF_A_GROUP)
+
+
 def test_a_group_whose_compilation_fails_says_so_when_it_is_its_turn(monkeypatch):
     def broken(self, name):
         raise RuntimeError("no compiler today")

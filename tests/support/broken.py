@@ -11,9 +11,8 @@ import numpy as np
 import hpjax as hpx
 from hpjax.engine.device_lanes import DeviceLanes
 from hpjax.sweep.planning import programs as groups
-from tests.support.failing import Failing
+from tests.support.failing import FULL, Failing
 
-FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1099511627776 bytes.")
 BROKEN = 2  # the kind whose group fails
 
 

@@ -1,4 +1,8 @@
-"""Programs of a group that cannot be compiled."""
+"""Programs of a group that cannot be compiled, and what a device raises that is short of memory."""
+
+import jax
+
+FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1099511627776 bytes.")
 
 
 class Failing:

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import textwrap
 
-import jax
 import numpy as np
 import pytest
 
@@ -15,11 +14,10 @@ from hpjax.engine.device_lanes import DeviceLanes
 from hpjax.sweep.planning import arrangement
 from hpjax.sweep.planning import programs as groups
 from tests.support.compare import same_bits
-from tests.support.failing import Failing
+from tests.support.failing import FULL, Failing
 from tests.support.killed import SWEEPS
 from tests.support.marks import slow
 
-FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1099511627776 bytes.")
 WIDE = 4
 
 

@@ -17,9 +17,7 @@ from hpjax.engine.device_lanes import DeviceLanes
 from hpjax.results.store.run_store import Store
 from hpjax.sweep.planning import programs as groups
 from tests.support.compare import same_bits
-from tests.support.failing import Failing
-
-FULL = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1099511627776 bytes.")
+from tests.support.failing import FULL, Failing
 
 
 def called_back(kind, step):
