@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from hpjax.sweep.running.events import Resumed as Resumed
     from hpjax.sweep.running.events import SegmentFinished as SegmentFinished
     from hpjax.sweep.running.events import WidthHalved as WidthHalved
+    from hpjax.sweep.running.events import WidthMeasured as WidthMeasured
     from hpjax.sweep.running.preemption import Preempted as Preempted
     from hpjax.sweep.sweep import Sweep as Sweep
     from hpjax.training import losses as losses
@@ -109,7 +110,7 @@ _HOME = {
     "hpjax.sweep.replay": ["Replay"],
     "hpjax.sweep.running.events": [
         *("CompileFinished", "CompileStarted", "Decision", "Event", "GroupFailed"),
-        *("Resumed", "SegmentFinished", "WidthHalved"),
+        *("Resumed", "SegmentFinished", "WidthHalved", "WidthMeasured"),
     ],
     "hpjax.core.hparams": ["Hparams"],
     "hpjax.engine.machine": ["setup"],

@@ -9,11 +9,12 @@ to 0.12:
 
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, cached_property, partial
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +100,7 @@ class Compiled:
       mesh: the devices that they run on.
       spread: how lanes are spread over the devices, ``"shard_map"`` or ``"pmap"``.
       lanes: ``ShapeDtypeStruct``s of the lanes that they carry, (devices, chunks, width, ...).
+      seconds: how long each function took to compile, by name, of those that are compiled.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class Compiled:
         self._per_lane = self.lanes, _input_structs(h, grid)
         self._shared = {"start": (integer,), "advance": (integer, integer, train), "evaluate": (integer, valid)}
         self._known: dict[str, Executable] = {}
+        self.seconds: dict[str, float] = {}
 
     def lower(self, name: str) -> Lowered:
         """Traces one of the functions as it is compiled for its devices.
@@ -150,7 +153,16 @@ class Compiled:
                 self._known[name] = Executable(future, [])
                 continue
             constants = _held(self._own_program, found.constants, self.mesh)
-            self._known[name] = Executable(_compile_pool().submit(found.traced.compile), constants)
+            future = _compile_pool().submit(self._compile, name, found.traced)
+            _compiling.add(future)
+            self._known[name] = Executable(future, constants)
+
+    def _compile(self, name: str, traced: Any) -> Any:
+        """Compiles a function in a background thread, and notes how long that takes."""
+        begun = time.perf_counter()
+        compiled = traced.compile()
+        self.seconds[name] = time.perf_counter() - begun
+        return compiled
 
     def wait(self) -> "Compiled":
         """Waits until training can begin: until ``start`` and ``advance`` are compiled.
@@ -248,9 +260,18 @@ _compiled: WeakKeyDictionary[Program, dict[Any, Compiled]] = WeakKeyDictionary()
 COMPILE_THREADS = min(4, os.cpu_count() or 1)
 
 
+# What the threads compile, or compiled, while anyone holds it.
+_compiling: WeakSet[Future[Any]] = WeakSet()
+
+
 @cache
 def _compile_pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(COMPILE_THREADS, "hpjax compiles")
+
+
+def idle() -> bool:
+    """Returns whether nothing compiles in the background."""
+    return all(future.done() for future in tuple(_compiling))
 
 
 def compiling(

@@ -89,8 +89,8 @@ def replay(spec: SweepSpec, plan: Plan, trial: Trial, notes: Sequence[str] = ())
     if id in result.failures:
         raise RunError(f"trial {id} failed, and there is nothing to compare with: {result.failures[id]}")
     there = _states(result, id)  # read before anything trains: a trial that still runs has none
-    # The width that the trial's group had in the end is less than planned if the group ran out of memory.
-    plan = with_widths(spec, plan, {int(result.groups[id]): int(result.widths[id])})
+    # Its group may have ended at another width than planned, after it ran out of memory or was measured.
+    plan = with_widths(spec, plan, {int(result.groups[id]): int(result.widths[id])}, why="")
     again, start = _trained(spec, plan, trial)
     apart = [*_of_status(result, again, id), *_of_curves(result, again, id, start)]
     apart += _of_states(there, _states(again, id))

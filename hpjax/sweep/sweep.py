@@ -29,7 +29,7 @@ from hpjax.sweep.identity import check_recordable, manifest
 from hpjax.sweep.models import TrainedModels
 from hpjax.sweep.planning.advice import advised, hints_of_switches
 from hpjax.sweep.planning.arrange import rearranged
-from hpjax.sweep.planning.autotune import tuned
+from hpjax.sweep.planning.autotune import measured
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.planner import plan_first_round
 from hpjax.sweep.replay import Replay, check_result, replay
@@ -82,8 +82,8 @@ class Sweep:
       randomness: ``"shared"``: all trials of a replicate see the same noise and batches, so that comparisons
         are paired; ``"independent"``: each trial has its own.
       width: lanes that one device computes at once, a number for all groups or a tuple with one for each; by default
-        measured where the sweep takes long, else by rule. It belongs to the result: another width may differ in the
-        last bits.
+        as measured before, else by rule; a long run measures it while it trains. It belongs to the result: another
+        width may differ in the last bits.
       kernels: ``"batched"`` has convolutions and pooling computed as matrix products, ``"xla"`` leaves them as they
         are, for all groups or in a tuple with one for each; by default measured like the width, else ``"batched"``.
         It belongs to the result, too.
@@ -147,8 +147,8 @@ class Sweep:
         """Returns what the sweep will do: groups, traced and static hyperparameters and why, widths, memory, time.
 
         Args:
-          measure: whether to measure first how many lanes are best at once, for 5 seconds or 5 % of the run. ``run``
-            does so where a run is expected to take long. What is found is remembered for all runs of such a
+          measure: whether to measure first how many lanes are best at once, for 5 seconds or 5 % of the run. A run that
+            is expected to take long does so while it trains. What is found is remembered for all runs of such a
             program on this machine, and printed with the plan.
 
         Raises:
@@ -156,7 +156,7 @@ class Sweep:
         """
         disturbing = switched_on()
         with undisturbed():
-            plan = tuned(self.spec, self._traced, always=True) if measure else self._arranged()
+            plan = measured(self.spec, self._traced) if measure else self._arranged()
             return advised(self.spec, plan, disturbing)
 
     def _arranged(self) -> Plan:
@@ -262,7 +262,7 @@ class Sweep:
         found = None if path is None else on_writer(lambda: msgspec.to_builtins(recorded_manifest(path)))
         there = None if found is None else msgspec.convert(found, Manifest)
         if there is None:
-            spec, plan = self.spec, tuned(self.spec, self._traced)
+            spec, plan = self.spec, self._arranged()
         else:
             spec, plan = self._as_recorded(there, extending)
         plan = advised(spec, plan, disturbing)

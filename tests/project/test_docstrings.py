@@ -43,7 +43,8 @@ def test_what_users_call_has_an_example():
     # Nouns that others hand out, functions of one line, and errors, whose class says when they are raised.
     assert set(without) <= {
         *("Clone", "Data", "Observation", "Plan", "Race", "Replay", "TrainedModels", "Trial", "Verdict"),
-        *("CompileFinished", "CompileStarted", "Decision", "Event", "GroupFailed", "Resumed", "WidthHalved"),
+        *("CompileFinished", "CompileStarted", "Decision", "Event", "GroupFailed", "Resumed"),
+        *("WidthHalved", "WidthMeasured"),
         *("load", "maximize", "minimize"),
         *("data", "distributed", "losses", "metrics", "nn", "studies", "testing"),
         *("Preempted", "ProgramError", "RunError", "UnknownHyperparameterError"),

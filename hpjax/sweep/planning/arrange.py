@@ -80,12 +80,27 @@ def rearranged(spec: SweepSpec, plan: Plan, chosen: Mapping[int, tuple[int, str]
     return _with(spec.stream, capacity, plan, found)
 
 
-def with_widths(spec: SweepSpec, plan: Plan, widths: Mapping[int, int]) -> Plan:
-    """Returns the plan with other widths, group number to width; the waves stay."""
+def with_widths(spec: SweepSpec, plan: Plan, widths: Mapping[int, int], why: str) -> Plan:
+    """Returns the plan with other widths, group number to width, and why that is; the waves stay."""
     capacity, found = capacity_of(spec, plan), list(plan.arrangements)
     for number, wide in widths.items():
-        found[number] = found[number].with_width(capacity, wide)
+        found[number] = found[number].with_width(capacity, wide, why)
     return _with(spec.stream, capacity, plan, found)
+
+
+def with_choice(spec: SweepSpec, plan: Plan, group: int, wide: int, kernels: str) -> Plan:
+    """Returns the plan with another width and other kernels for a group; the waves stay."""
+    capacity, found = capacity_of(spec, plan), list(plan.arrangements)
+    own = replace(found[group], kernels=kernels)
+    found[group] = own.with_width(capacity, wide, own.why)
+    return _with(spec.stream, capacity, plan, found)
+
+
+def with_rates(plan: Plan, group: int, rates: Sequence[Rate]) -> Plan:
+    """Returns the plan with the speeds that were measured of a group, whose width stays."""
+    found = list(plan.arrangements)
+    found[group] = replace(found[group], rates=tuple(rates))
+    return replace(plan, arrangements=tuple(found))
 
 
 def halved(spec: SweepSpec, plan: Plan, group: int) -> Plan:

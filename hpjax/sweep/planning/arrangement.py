@@ -80,7 +80,8 @@ class Arrangement:
       chunks: chunks of ``width`` lanes on each device, enough for the largest wave.
       waves: ids of the trials that are on the devices together, a tuple for each wave; a shard has its own trials only.
       rates: speeds that were measured of widths; empty where the width was given, or chosen by rule.
-      planned_width: the width before the group ran out of memory; else ``width``.
+      planned_width: the width with which the run began.
+      why: why the width is another one than planned; empty where it is not.
     """
 
     width: int
@@ -89,6 +90,7 @@ class Arrangement:
     waves: Waves
     rates: tuple[Rate, ...]
     planned_width: int
+    why: str = ""
 
     @classmethod
     def of(
@@ -103,11 +105,6 @@ class Arrangement:
         """How many trials all waves have together."""
         return sum(map(len, self.waves))
 
-    @property
-    def ran_out_of_memory(self) -> bool:
-        """Whether the group trains at a smaller width than was planned."""
-        return self.width != self.planned_width
-
     def with_waves(self, capacity: Capacity, waves: Waves) -> "Arrangement":
         """Returns the arrangement with these waves, and as many chunks as the largest of them needs."""
         chunks = max((capacity.chunks(len(wave), self.width) for wave in waves), default=1)
@@ -117,13 +114,14 @@ class Arrangement:
         """Returns the arrangement with more trials, in waves that fit the chunks for which its program is compiled."""
         return replace(self, waves=(*self.waves, *capacity.waves(trials, self.width, self.chunks)))
 
-    def with_width(self, capacity: Capacity, width: int) -> "Arrangement":
-        """Returns the arrangement at another width, with the same waves."""
-        return replace(self, width=width).with_waves(capacity, self.waves)
+    def with_width(self, capacity: Capacity, width: int, why: str) -> "Arrangement":
+        """Returns the arrangement at another width, with the same waves, and why that is."""
+        return replace(self, width=width, why=why).with_waves(capacity, self.waves)
 
     def halved(self, capacity: Capacity) -> "Arrangement":
         """Returns the arrangement at half the width, for a group that ran out of memory."""
-        return self.with_width(capacity, ceil_div(self.width, 2))
+        why = f"ran out of memory at the width {self.width}"
+        return self.with_width(capacity, ceil_div(self.width, 2), why)
 
     def split(self, capacity: Capacity, lane_bytes: int, trials: Sequence[int]) -> Waves:
         """Splits the trials of a wave that was made for other devices into waves that fit on these."""

@@ -185,9 +185,13 @@ class Plan:
         """Returns the seconds that the trials of a group will take: as measured, or to an order of magnitude."""
         return sum(self.split_seconds(group))
 
+    def group_steps(self, group: Group) -> int:
+        """Returns the calls of ``step`` of all lanes of a group that is trained here."""
+        return self.replicates * sum(self._budgets_of(group))
+
     def split_seconds(self, group: Group) -> tuple[float, float]:
         """Returns the seconds that the steps of a group's trials will take, and those of their evaluations."""
-        calls = self.replicates * sum(self._budgets_of(group))
+        calls = self.group_steps(group)
         shapes, (devices, kind) = self.shapes[group.number], self.devices
         evaluating = calls / group.eval_every * shapes.evaluation.seconds(kind) / devices
         if rates := self.arrangements[group.number].rates:

@@ -37,7 +37,7 @@ def report(plan: "Plan") -> str:
         f"{text.count(len(plan.own_groups), 'compiled program')}, one a group",
         text.table(COLUMNS, _groups(plan)),
         *_measured(plan),
-        *(f"\nhint: {hint}" for hint in (*_out_of_memory(plan), *plan.hints)),
+        *(f"\nhint: {hint}" for hint in (*_other_widths(plan), *plan.hints)),
     ]
     return "\n".join(parts)
 
@@ -89,24 +89,21 @@ def _groups(plan: "Plan") -> list[tuple[str, ...]]:
 def _measured(plan: "Plan") -> list[str]:
     """Returns a line on the speeds that were measured for each group, and one on those that were not."""
     rates = {g.number: plan.arrangements[g.number].rates for g in plan.own_groups}
-    lines = [f"group {number}: {_speeds(own)}" for number, own in rates.items() if own]
+    lines = [f"group {number}: {speeds(own)}" for number, own in rates.items() if own]
     unknown = ", ".join(str(number) for number, own in rates.items() if not own)
     if lines and unknown:
         lines.append(f"not measured yet: group {unknown}; plan(measure=True) and hpjax plan --measure go on there")
     return lines
 
 
-def _speeds(rates: Sequence[Rate]) -> str:
+def speeds(rates: Sequence[Rate]) -> str:
     """Returns speeds by width, and by kernels where both were measured."""
     either = len({rate.kernels for rate in rates}) > 1
     each = [f"{rate.width}{f' {rate.kernels}' if either else ''} → {rate.speed:,.0f}" for rate in rates]
     return f"lane-steps a second by width at most: {', '.join(each)}"
 
 
-def _out_of_memory(plan: "Plan") -> list[str]:
-    """Returns a hint for each group that trains at a smaller width than was planned."""
-    return [
-        f"group {number} ran out of memory at the width {each.planned_width}: it trains at {each.width}."
-        for number, each in enumerate(plan.arrangements)
-        if each.ran_out_of_memory
-    ]
+def _other_widths(plan: "Plan") -> list[str]:
+    """Returns a hint for each group that trains at another width than was planned."""
+    arrangements = enumerate(plan.arrangements)
+    return [f"group {number} {each.why}: it trains at {each.width}." for number, each in arrangements if each.why]

@@ -3,7 +3,7 @@
 A chunk that stays in a CPU's cache is fastest, and the widest rarely is; an accelerator wants many lanes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Generator, Iterable
 from typing import NamedTuple
 
 from hpjax.core.arrays import ceil_div
@@ -78,40 +78,35 @@ def best(rates: Iterable[Rate]) -> Rate:
     return next(rate for rate in found if rate.speed >= GOOD_ENOUGH * fastest)
 
 
-def search(
-    speed: Callable[[int], float | None], begin: int, most: int, factor: int, affordable: Callable[[], bool]
-) -> dict[int, float]:
-    """Measures widths around the best one; returns width to speed.
+def search(begin: int, most: int, factor: int) -> Generator[int, float | None, None]:
+    """Yields widths around the best one that are to be measured; each is answered by its speed, None if it fails.
 
     The search goes up from ``begin`` while that is faster. If it is not, it goes down while that costs little, since
     a smaller width uses less memory.
 
     Args:
-      speed: measures a width; None where it does not fit.
       begin: the width to begin with.
       most: the largest width.
       factor: the factor from one width to the next.
-      affordable: returns whether there is time for another measurement.
     """
-    first = speed(begin)
+    first = yield begin
     found = {} if first is None else {begin: first}
     for up in (True, False):
         width = begin
-        while affordable():
+        while True:
             after = min(width * factor, most) if up else width // factor
             if after in (0, width) or after in found:
                 break
-            next_speed = speed(after)
-            if next_speed is None:
+            speed = yield after
+            if speed is None:
                 if up:
                     break
                 width = after  # too wide still: a narrower one may fit
                 continue
             fastest = max(found.values(), default=0.0)
-            found[after] = next_speed
-            if next_speed * GOOD_ENOUGH < fastest if up else next_speed < GOOD_ENOUGH * fastest:
+            found[after] = speed
+            if speed * GOOD_ENOUGH < fastest if up else speed < GOOD_ENOUGH * fastest:
                 break
             width = after
         if first is not None and first < GOOD_ENOUGH * max(found.values()):
             break  # a wider one is faster by far, so that no narrower one can win
-    return found

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 from hpjax.results.store.rows import Change
+from hpjax.sweep.planning.width import Rate
 
 
 class WaveFields(TypedDict):
@@ -64,6 +65,31 @@ class WidthHalved(_OfGroup):
 
     kind: Literal["width_halved"] = field(default="width_halved", init=False)
     lost: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WidthMeasured(_OfGroup):
+    """The speeds of some widths of a group were measured between its segments. Later runs begin with the best.
+
+    Attributes:
+      kind: ``"width_measured"``.
+      group: the number of the group.
+      groups: how many groups the run trains.
+      round: the number of the round.
+      lanes: how many lanes the wave has.
+      rates: what was measured, each a named tuple: ``width``, ``kernels``, ``speed`` in lane-steps a second.
+      width: the width with which the group trains from now on.
+      anew: whether it begins anew, with a better width than it had. Under a scheduler all groups do.
+      lost: how many lane-steps have to be computed again.
+      seconds: how long the run stood still for it, s.
+    """
+
+    kind: Literal["width_measured"] = field(default="width_measured", init=False)
+    rates: tuple[Rate, ...]
+    width: int
+    anew: bool
+    lost: int
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,4 +218,6 @@ class GroupFailed(_OfGroup):
     best: tuple[int, float] | None
 
 
-Event = GroupFailed | Resumed | WidthHalved | CompileStarted | CompileFinished | SegmentFinished | Decision
+Event = (
+    GroupFailed | Resumed | WidthHalved | WidthMeasured | CompileStarted | CompileFinished | SegmentFinished | Decision
+)

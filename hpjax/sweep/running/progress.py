@@ -6,6 +6,7 @@ from types import TracebackType
 
 from hpjax.core import format as text
 from hpjax.sweep.planning.plan import Plan
+from hpjax.sweep.planning.report import speeds
 from hpjax.sweep.running.events import CompileFinished, CompileStarted, Event, SegmentFinished
 
 QUIET_SECONDS = 5.0
@@ -69,6 +70,12 @@ class Progress:
         if event.kind == "width_halved":
             self._left += event.lost
             self._keep(f"group {event.group}: out of memory, it begins anew with half as many lanes at once")
+            return
+        if event.kind == "width_measured":
+            self._left += event.lost
+            then = f"it begins anew at {event.width}" if event.anew else f"it stays at {event.width}"
+            took = text.duration(event.seconds)
+            self._keep(f"group {event.group}: {speeds(event.rates)}, measured in {took}; {then}")
             return
         if event.kind == "group_failed":
             self._left = max(self._left - event.spared, 0)

@@ -1,29 +1,39 @@
 """The runner: trains every round to its end, wave by wave or as a race, and goes on where a run was interrupted."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import count
 
 import numpy as np
 
-from hpjax.core.errors import RunError
 from hpjax.core.space import Point
 from hpjax.engine.device_errors import GroupFailedError, OutOfMemoryError
-from hpjax.engine.distributed import holding_together, several
+from hpjax.engine.distributed import holding_together
 from hpjax.results.store.rows import NO_WAVE, Planned
-from hpjax.sweep.planning.arrange import halved, split, with_waves, with_widths
+from hpjax.sweep.planning.arrange import halved, with_rates, with_waves, with_widths
 from hpjax.sweep.planning.plan import Group, Plan
 from hpjax.sweep.planning.planner import plan_next_round
 from hpjax.sweep.planning.programs import lane_ids
 from hpjax.sweep.running.context import RunContext
-from hpjax.sweep.running.events import Decision, Event, GroupFailed, Resumed, SegmentFinished, WidthHalved
-from hpjax.sweep.running.failure import fail_group, failed_waves, nothing_left, tried_again
+from hpjax.sweep.running.events import (
+    Decision,
+    Event,
+    GroupFailed,
+    Resumed,
+    SegmentFinished,
+    WidthHalved,
+    WidthMeasured,
+)
+from hpjax.sweep.running.failure import fail_group, nothing_left
+from hpjax.sweep.running.notices import Notices
 from hpjax.sweep.running.preemption import leave, notices
 from hpjax.sweep.running.race import RoundRace
 from hpjax.sweep.running.recorder import Record
+from hpjax.sweep.running.restored import restored
 from hpjax.sweep.running.scores import observed
 from hpjax.sweep.running.state import RunProgress, RunState, WaveState, statuses_of
+from hpjax.sweep.running.tuner import Measured, Tuner
 from hpjax.sweep.running.wave import Wave
 from hpjax.sweep.spec import SweepSpec
 
@@ -48,23 +58,8 @@ def train(spec: SweepSpec, plan: Plan, record: Record) -> Iterator[Event]:
         run.close()
 
 
-class _Notices:
-    """The signals by which to leave, and whether segments may run ahead of them.
-
-    It is apart from the run since waves refer to it: a reference to the run would be a cycle, and an abandoned run
-    would keep its directory locked until garbage is collected.
-    """
-
-    def __init__(self, record: Record) -> None:
-        self._record = record
-        self.leaving: Callable[[], int] = lambda: 0
-
-    def may_run_ahead(self) -> bool:
-        """Returns whether a wave may dispatch a segment before the one before it is read.
-
-        It may not if a checkpoint is about to be written, nor with several hosts, which could not agree on it.
-        """
-        return not several() and not self.leaving() and not self._record.due(False)
+# A group begins anew at a better width if what is lost took at most this share of the time that the width saves.
+LOST = 0.25
 
 
 class _Run:
@@ -73,7 +68,9 @@ class _Run:
     def __init__(self, spec: SweepSpec, plan: Plan, record: Record) -> None:
         self._spec, self._record, self._store = spec, record, record.store
         self._context = RunContext.of(spec, plan, record.store)
-        self._notices = _Notices(record)
+        # The width belongs to the result: a run that goes on from a checkpoint has chosen it.
+        self._tuner = Tuner(self._context.programs, plan, enabled=record.state is None)
+        self._notices = Notices(record, self._tuner)
         self._context.may_run_ahead = self._notices.may_run_ahead
         self._begun = time.perf_counter()
         self._progress = RunProgress()
@@ -120,6 +117,8 @@ class _Run:
                     if notice and record.directory is not None:
                         record.close()
                         leave(notice, record.directory)
+                # What a later round brings was chosen by what the first found at its width.
+                self._tuner.close()
         record.finish(time.perf_counter() - self._begun, self._state if self._tried_again else None)
 
     def _count(self, event: Event) -> None:
@@ -188,35 +187,8 @@ class _Run:
 
     def _resume(self, saved: RunState) -> Resumed:
         """Makes the waves of a checkpoint's round; one that does not fit on these devices becomes several."""
-        context, group_of = self._context, {t: g for g in self._context.plan.groups for t in g.trials}
-        planned = context.plan.widths
-        if len(saved.widths) != len(planned):
-            raise RunError(
-                f"the checkpoint is not of this sweep: it has {len(saved.widths)} groups, not {len(planned)}."
-            )
-        # The width belongs to the bits: a group that ran out of memory goes on at the width to which it was halved,
-        # also where there is more memory now.
-        halved_before = {g: int(width) for g, width in enumerate(saved.widths) if width != planned[g]}
-        context.plan = with_widths(self._spec, context.plan, halved_before)
-        numbers = count(1 + max(wave.number for wave in saved.waves))
-        before, failed = saved.waves, failed_waves(self._store.lanes(), saved.waves)
-        if self._spec.scheduler is None:  # else they stay failed: it compared the others without them
-            before, failed = tried_again(context, saved.waves, failed), set()
-        found: list[tuple[Group, WaveState, bool]] = []
-        for wave in before:
-            group = group_of.get(wave.trials[0])
-            mine = self._trials_of(self._progress.round)
-            if group is None or any(trial not in mine or group_of[trial] is not group for trial in wave.trials):
-                raise RunError(
-                    f"the checkpoint is not of this sweep: wave {wave.number} has trials of several groups or rounds. "
-                    "Delete the newest folder in checkpoints/ to go on from the one before."
-                )
-            whole = (wave.trials,)
-            fitting = whole if wave.finished else split(self._spec, context.plan, group.number, wave.trials)
-            for i, trials in enumerate(fitting):
-                own = wave.of(trials, wave.number if i == 0 else next(numbers))
-                found.append((group, own, wave.number in failed))
-        found.sort(key=lambda each: each[1].number)
+        context = self._context
+        found = restored(context, saved, self._trials_of(self._progress.round))
         waves = [(group.number, state.trials) for group, state, _ in found]
         context.plan = with_waves(self._spec, context.plan, waves)
         self._set_waves([Wave(context, *each) for each in found])
@@ -234,18 +206,21 @@ class _Run:
     def _train_round(self) -> Iterator[Event]:
         """Trains the waves of the round to their end.
 
-        A group that runs out of memory begins anew at half its width; without one that fails the others go on.
+        A group that runs out of memory begins anew at half its width, and one that has hardly begun at a width that is
+        measured to be better; without one that fails the others go on.
         """
         while True:
             try:
-                if self._spec.scheduler is None:
-                    for wave in self._waves:
-                        yield from wave.advance()
-                        wave.finish()
+                for event in self._train_waves():
+                    yield event
+                    measured = self._measure_width() if isinstance(event, SegmentFinished) else None
+                    if measured is not None:
+                        yield measured
+                        if measured.anew:
+                            break
                 else:
-                    race = RoundRace(self._context, self._spec.scheduler, self._waves, self._progress.step)
-                    yield from race.events()
-                return
+                    return
+                continue
             except OutOfMemoryError as error:
                 group, reason = error.group, None
             except GroupFailedError as error:
@@ -254,6 +229,43 @@ class _Run:
                 group, reason = error.group, error.reason
             # Outside of the handler: while it is handled, the error keeps what its frames hold on the devices.
             yield self._halve(group) if reason is None else self._fail(group, reason)
+
+    def _train_waves(self) -> Iterator[Event]:
+        """Trains the waves of the round, one after the other or as a race."""
+        if self._spec.scheduler is None:
+            for wave in self._waves:
+                yield from wave.advance()
+                wave.finish()
+        else:
+            race = RoundRace(self._context, self._spec.scheduler, self._waves, self._progress.step)
+            yield from race.events()
+
+    def _measure_width(self) -> WidthMeasured | None:
+        """Has the tuner go on; once it knows the best width of a group, the group takes it if that saves time."""
+        context = self._context
+        found = self._tuner.step(context.plan, free=not any(wave.runs_ahead for wave in self._waves))
+        if found is None:
+            return None
+        number, lost = found.group.number, 0
+        context.plan = with_rates(context.plan, number, found.rates)
+        before = context.plan.arrangements[number].width
+        anew = found.width != before and self._saves_time(found)
+        if anew:
+            why = f"was measured to be faster than at the width {before}"
+            lost = self._begin_anew(number, with_widths(self._spec, context.plan, {number: found.width}, why))
+        else:
+            self._record.amend(str(context.plan))
+        own = next(wave for wave in self._waves if wave.group.number == number)
+        width = context.plan.arrangements[number].width
+        return WidthMeasured(rates=found.rates, width=width, anew=anew, lost=lost, seconds=found.seconds, **own.shared)
+
+    def _saves_time(self, found: Measured) -> bool:
+        """Returns whether a better width saves more time than what is lost when its group begins anew.
+
+        All that the run did may be lost, unless the group has not begun.
+        """
+        begun = any(wave.computed or wave.finished for wave in self._waves_anew(found.group.number))
+        return begun * (time.perf_counter() - self._begun) < LOST * found.saved
 
     def _fail(self, group: int, reason: str) -> GroupFailed:
         """Has the run go on without a group."""
@@ -270,14 +282,25 @@ class _Run:
         return self._spec.scheduler is None and any(wave.failed for wave in self._waves)
 
     def _halve(self, group: int) -> WidthHalved:
-        """Has a group begin anew at half its width, and under a scheduler all groups, whose trials it compares.
+        """Has a group begin anew at half its width."""
+        self._tuner.close()
+        lost = self._begin_anew(group, halved(self._spec, self._context.plan, group))
+        own = next(wave for wave in self._waves if wave.group.number == group)
+        return WidthHalved(lost=lost, **own.shared)
 
-        All waves of the group do, those that are finished too: a group has one width.
+    def _waves_anew(self, group: int) -> list[Wave]:
+        """Returns the waves that begin anew if a group does.
+
+        All waves of the group do, those that are finished too, as a group has one width; under a scheduler those of all
+        groups, whose trials it compares.
         """
-        context = self._context
-        context.plan = halved(self._spec, context.plan, group)
         racing = self._spec.scheduler is not None
-        again = [wave for wave in self._waves if racing or wave.group.number == group]
+        return [wave for wave in self._waves if racing or wave.group.number == group]
+
+    def _begin_anew(self, group: int, plan: Plan) -> int:
+        """Has a group begin anew by a plan that gives it another width; returns the lane-steps that are lost."""
+        context, again = self._context, self._waves_anew(group)
+        context.plan = plan
         trials = set[int]().union(*(wave.trials for wave in again))
         lost = min(sum(wave.computed for wave in again), self._progress.done)
         spared = min(sum(wave.spared_so_far for wave in again), self._progress.spared)
@@ -302,8 +325,7 @@ class _Run:
             self._record.save(self._state, wait=True)
         self._store.artifacts.forget(trials)  # only now: what the checkpoint before had would not come back
         self._record.amend(str(context.plan))
-        own = next(wave for wave in again if wave.group.number == group)
-        return WidthHalved(lost=lost, **own.shared)
+        return lost
 
     def _state(self) -> RunState:
         """Returns all that the run needs to go on from here."""

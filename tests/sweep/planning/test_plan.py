@@ -276,14 +276,15 @@ def test_as_few_slots_as_can_be_stay_empty():
 
 def found(speeds, begin, factor=2, time=99):
     """The widths that a search looks at, in their order, and which it then takes."""
-    seen = []
-
-    def speed(width):
-        seen.append(width)
-        return speeds[width]
-
-    rates = search(speed, begin, max(speeds), factor, lambda: len(seen) < time)
-    return seen, best(Rate(width, "xla", each) for width, each in rates.items()).width
+    widths, seen = search(begin, max(speeds), factor), []
+    wide = next(widths)
+    while wide is not None and len(seen) < time:
+        seen.append(wide)
+        try:
+            wide = widths.send(speeds[wide])
+        except StopIteration:
+            wide = None
+    return seen, best(Rate(width, "xla", speeds[width]) for width in seen if speeds[width]).width
 
 
 def test_the_search_for_a_width():
