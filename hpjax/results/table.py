@@ -71,7 +71,8 @@ class TrialTable:
       first_hparams: the same at the trial's beginning.
       lineage: the trials that went on from the states of others, in the order in which they did.
       rounds, groups, waves: int32 (trials,), the round, the group and the wave of each trial.
-      widths: int32 (trials,), lanes that a device computed in parallel; less than planned where memory was short.
+      widths: int32 (trials,), lanes that a device computed in parallel; not as planned where memory was
+        short, or a better width was measured.
       lane_status: ``<U11`` (trials, replicates), plain strings, each equal to a ``Status``.
       lane_step: int64 (trials, replicates), the optimizer step at which each lane's status last changed; for a
         running lane that of its last evaluation.

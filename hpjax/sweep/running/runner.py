@@ -264,8 +264,9 @@ class _Run:
 
         All that the run did may be lost, unless the group has not begun.
         """
-        begun = any(wave.computed or wave.finished for wave in self._waves_anew(found.group.number))
-        return begun * (time.perf_counter() - self._begun) < LOST * found.saved
+        begun = any(wave.computed for wave in self._waves_anew(found.group.number))
+        lost = time.perf_counter() - self._begun if begun else 0.0
+        return lost < LOST * found.saved
 
     def _fail(self, group: int, reason: str) -> GroupFailed:
         """Has the run go on without a group."""

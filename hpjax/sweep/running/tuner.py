@@ -1,7 +1,8 @@
 """The tuner: measures beside the training of a run how many lanes a device best computes at once.
 
 Nothing waits for it. While a group trains, the programs of candidates compile in the background, one after the other;
-between two device calls the run stands still for as long as a few pairs of calls take.
+between two device calls the run stands still for as long as a few pairs of calls take. Both together take at most 5
+seconds or 5 % of the run, a compilation by its share of the cores.
 """
 
 import warnings
@@ -60,8 +61,10 @@ class Tuner:
         self._candidate: Contender | None = None
         self._begun: float | None = None
         # Seconds: all that were spent, and those for which the run stood still for this group; what the last candidate
-        # took to compile, and in all; and what the candidate's program had taken to compile before it was one.
-        self._spent = self._stood = self._compiling = self._took = self._before = 0.0
+        # took to compile, and in all.
+        self._spent = self._stood = self._compiling = self._took = 0.0
+        # What was spent before this candidate, and what its program had taken to compile before it was one.
+        self._before = self._compiled = 0.0
 
     def due(self) -> bool:
         """Returns whether a candidate is compiled, and is measured once nothing is in flight."""
@@ -106,9 +109,10 @@ class Tuner:
         in_time = self._spent + needs < allowed(self._plan) and self._compiling < left
         worth = in_time and self._plan.run_seconds >= WORTH
         if search.candidate is not None and worth:
+            self._before = self._spent
             with self._standing():
                 self._candidate = search.contender(search.candidate)
-                self._before = self._candidate.compile_seconds  # the run's own program is compiled already
+                self._compiled = self._candidate.compile_seconds  # the run's own program is compiled already
                 self._candidate.prepare()
             return None
         found = self._found(search)
@@ -126,16 +130,16 @@ class Tuner:
     def _measure(self, candidate: Contender) -> None:
         """Measures the candidate, which is compiled."""
         assert self._search is not None
-        before, self._candidate = self._spent, None
+        self._candidate = None
         # Meanwhile one core compiled and did not train.
-        self._spent += (candidate.compile_seconds - self._before) / cores()
+        self._spent += (candidate.compile_seconds - self._compiled) / cores()
         until = monotonic() + allowed(self._plan) - self._spent
         with self._standing():
             self._search.measure(self._memory(), lambda: monotonic() < until)
         self._search.remember()
         self._plan = with_rates(self._plan, self._search.group.number, self._search.rates)
         self._compiling = candidate.compile_seconds
-        self._took = self._spent - before
+        self._took = self._spent - self._before
 
     @contextmanager
     def _standing(self) -> Iterator[None]:

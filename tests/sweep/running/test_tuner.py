@@ -11,6 +11,7 @@ from hpjax.engine.compile import Compiled, idle
 from hpjax.sweep.planning import contender, rate_cache
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.running import tuner
+from hpjax.sweep.running.recorder import Record
 from tests.support.compare import same_bits
 from tests.support.counting import OF_A_GROUP, compilations
 from tests.support.killed import SWEEPS
@@ -139,6 +140,32 @@ def test_killed_after_it_began_anew_it_goes_on_at_that_width(speeds, laps, tmp_p
     found = hpx.load(tmp_path)
     assert set(found.widths) == {16}
     assert_same(found, fixed(16))
+
+
+def test_the_display_tells_what_was_measured(speeds, capsys):
+    speeds(SLOW, w8=1.0, w16=2.0)
+    sweep().run()
+    assert "by width at most: 8 → 0, 16 → 0, 32 → 0, measured in" in (shown := capsys.readouterr().err)
+    assert "it begins anew at 16" in shown
+
+
+@pytest.mark.parametrize(("at", "width"), [("save", 8), ("amend", 16)])
+def test_killed_while_it_begins_anew(speeds, tmp_path, monkeypatch, at, width):
+    speeds(SLOW, w8=1.0, w16=2.0)
+    done = getattr(Record, at)
+
+    def killed(self, *arguments, **waiting):
+        if at == "amend" or waiting:
+            raise SystemExit
+        done(self, *arguments)
+
+    with monkeypatch.context() as context:
+        context.setattr(Record, at, killed)
+        with pytest.raises(SystemExit):
+            list(sweep().events(tmp_path, checkpoint_seconds=0.0))
+    found = sweep().run(tmp_path, progress=False)
+    assert set(found.widths) == {width}
+    assert_same(found, fixed(width))
 
 
 def test_killed_before_that_it_goes_on_at_the_width_of_its_checkpoint(speeds, laps, tmp_path):
