@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import cnn
 import mlp
+import records
 import rivals
 import table
 import transformer
@@ -157,7 +158,8 @@ def main(
     first, found = lanes_against_throughput(workloads, lanes, rounds, peak)
     second = grouped(workloads["CNN"], lanes, rounds, found["CNN"])
     third = chosen(workloads, lanes[-1], rounds, found)
-    about = table.machine(device, rounds, "")
+    here = records.today(peers="")
+    about = f"{here.date}, commit {records.commit()}: {device}; {here.versions}; medians of {rounds} rounds."
     text = [
         about,
         f"{peak / 1e12:.3g} TFLOP/s in float32 products of {product}.",

@@ -2,10 +2,13 @@
 
 python experiments/benchmarks/bench.py [ROW ...] [--rounds 5] [--out FOLDER]
 
+What is measured is added to the record of the day and the machine; the tables are of all records (see publish.py).
+
 On a GPU or TPU the table is another: see accelerator.py.
 """
 
 import argparse
+import fnmatch
 import json
 import os
 import signal
@@ -17,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import peers
-import picture
+import records
 import table
-from harness import Worker, alternate
-from rows import ROWS, SHARE, SPEEDUP, Competitor, Row
+from harness import Measured, Worker, alternate
+from publish import RESULTS, publish
+from rows import ROWS, Competitor, Row
 from worker import named
 
 HERE = Path(__file__).parent
@@ -28,7 +32,7 @@ HERE = Path(__file__).parent
 PATIENCE = 1800.0
 
 
-def measure(row: Row, rounds: int, folder: Path) -> list[table.Outcome]:
+def measure(row: Row, rounds: int, folder: Path) -> dict[str, Measured]:
     """Runs the competitors of a row in turns."""
     workload, competitors = named(row.workload), (row.ours, *(rival for rival, _ in row.rivals))
 
@@ -40,32 +44,18 @@ def measure(row: Row, rounds: int, folder: Path) -> list[table.Outcome]:
         python = peers.python() if competitor.peer else sys.executable
         options = json.dumps(dict(competitor.options))
         command = [python, str(HERE / "worker.py"), row.workload, competitor.role, str(path), options]
-        # What earlier runs on this machine measured and compiled does not count.
-        return Worker(
-            command, PATIENCE, {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(folder / "cache")}
-        )
+        # What earlier runs and other competitors on this machine measured and compiled does not count.
+        cache = tempfile.mkdtemp(dir=folder)
+        return Worker(command, PATIENCE, {**os.environ, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": cache})
 
     measured = alternate(
         {each.name: partial(start, each) for each in competitors},
-        min(rounds, row.rounds or rounds),
+        rounds,
         row.tolerance,
         lambda line: print(f"  {line}", file=sys.stderr, flush=True),
+        row.fresh,
     )
-    found = {each.name: measured[each.name].times(row.trials / (each.trials or row.trials)) for each in competitors}
-    ours = found[row.ours.name]
-    return [table.outcome(row, rival, target, ours, found[rival.name]) for rival, target in row.rivals]
-
-
-def bars(outcomes: list[table.Outcome]) -> list[picture.Bar]:
-    """What there is to draw: speedups and shares, which more is better of."""
-    drawn = []
-    for each in outcomes:
-        if each.ratio is None or each.row.measure not in (SPEEDUP, SHARE):
-            continue
-        value, least, most = (x / each.target for x in each.ratio)
-        text = f"{each.row.measure.shown.format(each.ratio.value)} of {each.row.measure.shown.format(each.target)}"
-        drawn.append(picture.Bar(f"{each.row.title}\n{each.rival.name}", value, least, most, text, each.reached))
-    return drawn
+    return {each.name: measured[each.name].times(row.trials / (each.trials or row.trials)) for each in competitors}
 
 
 def backend() -> str:
@@ -76,12 +66,12 @@ def backend() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(ROWS)}; all by default")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(ROWS)}, or a pattern such as 'compile-*'")
     parser.add_argument("--rounds", type=int, default=5, help="how often each competitor runs")
-    parser.add_argument("--out", type=Path, default=HERE / "results", help="where the table and the picture go")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the record, the table and the picture go")
     arguments = parser.parse_args()
-    if unknown := set(arguments.rows) - ROWS.keys():
-        parser.error(f"no such row: {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    if unknown := [pattern for pattern in arguments.rows if not fnmatch.filter(ROWS, pattern)]:
+        parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers are ended
     if backend() != "cpu":
         if arguments.rows:
@@ -91,21 +81,39 @@ def main() -> None:
         accelerator.main(arguments.out, rounds=arguments.rounds)
         return
     arguments.out.mkdir(parents=True, exist_ok=True)
-    outcomes: list[table.Outcome] = []
+    asked = [name for name in ROWS if any(fnmatch.fnmatch(name, pattern) for pattern in arguments.rows)]
+    run(asked or [name for name, row in ROWS.items() if not row.named], arguments.rounds, arguments.out)
+
+
+def run(names: list[str], rounds: int, out: Path) -> None:
+    """Measures rows, and adds each to the record as soon as it is there."""
+    record, commit = records.today((HERE / "peers.txt").read_text()), records.commit()
+    if (out / record.name).exists():
+        record = same_versions(records.read(out / record.name), record)
     print(table.markdown([]))
     with tempfile.TemporaryDirectory() as folder:
-        for name in arguments.rows or ROWS:
+        for name in names:
             print(f"{name}: {ROWS[name].title}", file=sys.stderr, flush=True)
-            for outcome in measure(ROWS[name], arguments.rounds, Path(folder)):
-                outcomes.append(outcome)
-                print(table.line(table.cells(outcome)), flush=True)
-            # After each row, so that a run that is interrupted has what it measured.
-            about = table.machine("CPU", arguments.rounds, (HERE / "peers.txt").read_text())
-            text = f"{about}\n\n{table.markdown([table.cells(each) for each in outcomes])}\n"
-            (arguments.out / "cpu.md").write_text(text)
-            if drawn := bars(outcomes):
-                picture.draw(drawn, arguments.out / "cpu.png")
-    print(f"\n{about}\n{arguments.out / 'cpu.md'} and cpu.png")
+            count = min(rounds, ROWS[name].rounds or rounds)
+            measured = measure(ROWS[name], count, Path(folder))
+            found = records.entries_of(name, ROWS[name], count, measured, commit)
+            for line in table.lines([record._replace(entries=tuple(found))]):
+                print(table.line(table.cells(line)), flush=True)
+            record = record.updated(found)
+            record.write(out)
+            publish(out)
+    print(f"\n{table.day(record)}\n{out / record.name}, cpu.md and cpu.png")
+
+
+def same_versions(there: records.Record, record: records.Record) -> records.Record:
+    """The record that is there, to be added to.
+
+    Raises:
+      SystemExit: it is of other versions.
+    """
+    if there.versions != record.versions:
+        raise SystemExit(f"{record.name} is of {there.versions}, this is {record.versions}. Write --out FOLDER.")
+    return there
 
 
 if __name__ == "__main__":

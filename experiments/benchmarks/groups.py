@@ -45,7 +45,15 @@ def _processes(arrays, arguments):
     return Prepared(run, note=f"{len(arguments)} process{'es' * (len(arguments) > 1)}", warm=False)
 
 
-def train_all(arrays):
+def inside(workload, arrays):
+    """All widths in this process."""
+    from ours import planned
+
+    whole = sweep_of(arrays)
+    return planned(whole, lambda: whole.run(progress=False).last("valid/loss")[:, 0])
+
+
+def sweep_of(arrays):
     """As a user writes it."""
     import jax
     import optax
@@ -72,7 +80,7 @@ def train_all(arrays):
         weight_decay=hpx.LogUniform(*sweep.ranges["weight_decay"]),
     )
     sampler = hpx.Manual([{"hidden": width, **point} for width in WIDTHS for point in own])
-    return hpx.Sweep(program, space, sampler=sampler, seed=0).run(progress=False).last("valid/loss")[:, 0]
+    return hpx.Sweep(program, space, sampler=sampler, seed=0)
 
 
 def train_one(hidden, arrays):
@@ -88,7 +96,10 @@ def main():
     what, path = sys.argv[1:]
     with np.load(path) as archive:
         arrays = dict(archive)
-    losses = train_all(arrays) if what == "sweep" else train_one(int(what), arrays)
+    if what == "sweep":
+        losses = sweep_of(arrays).run(progress=False).last("valid/loss")[:, 0]
+    else:
+        losses = train_one(int(what), arrays)
     print(json.dumps(np.asarray(losses, float).tolist()))
 
 

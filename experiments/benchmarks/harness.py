@@ -1,4 +1,4 @@
-"""Competitors that take turns: each a process that stays alive, prepares once and then runs whenever it is told to."""
+"""Competitors that take turns: each a process that prepares and then runs whenever it is told to."""
 
 import contextlib
 import json
@@ -18,11 +18,13 @@ class Lap(NamedTuple):
     """One run of a competitor.
 
     Attributes:
-      seconds: what all the trials take; of those that run a part of them, in proportion.
+      wall: seconds that all the trials take; of those that run a part of them, in proportion.
+      cpu: likewise, of all cores together.
       losses: what the training of each trial came to; or None where there is nothing to compare.
     """
 
-    seconds: float
+    wall: float
+    cpu: float = 0.0
     losses: Sequence[float] | None = None
 
 
@@ -109,7 +111,7 @@ class Measured(NamedTuple):
     Attributes:
       laps: one a round.
       compiled: seconds of the first run above those that follow, which is compiling; None where that is not known.
-      imported: seconds until the imports were done.
+      planned: seconds to compile and to run that hpjax's plan said before the first run.
       note: what the competitor says of itself.
       megabytes: the most memory that the process had.
       error: why there are no laps, or why they do not count.
@@ -118,20 +120,19 @@ class Measured(NamedTuple):
 
     laps: tuple[Lap, ...] = ()
     compiled: float | None = None
-    imported: float = 0.0
+    planned: tuple[float, float] | None = None
     note: str = ""
     megabytes: float = 0.0
     error: str = ""
     chosen: Sequence[int] | None = None
 
-    @property
-    def seconds(self) -> float:
-        """The median lap."""
-        return statistics.median(lap.seconds for lap in self.laps)
+    def seconds(self, clock: str = "wall") -> float:
+        """The median lap, by ``"wall"`` or ``"cpu"``."""
+        return statistics.median(getattr(lap, clock) for lap in self.laps)
 
     def times(self, factor: float) -> "Measured":
         """As if every lap had taken ``factor`` times as long: what other numbers of trials are compared by."""
-        return self._replace(laps=tuple(lap._replace(seconds=lap.seconds * factor) for lap in self.laps))
+        return self._replace(laps=tuple(Lap(lap.wall * factor, lap.cpu * factor, lap.losses) for lap in self.laps))
 
 
 def alternate(
@@ -139,6 +140,7 @@ def alternate(
     rounds: int,
     tolerance: float | None = None,
     tell: Callable[[str], None] = lambda line: None,
+    fresh: bool = False,
 ) -> dict[str, Measured]:
     """Lets competitors run in turns, A B C A B C …, so that what else the machine does falls on all alike.
 
@@ -149,6 +151,7 @@ def alternate(
       rounds: how often each runs.
       tolerance: how far the median loss may be from that of the first in the same trials, as a share of it; None: any.
       tell: what is to hear how far it is.
+      fresh: whether each run has a process of its own, since a process compiles but once.
     """
     workers: dict[str, Worker] = {}
     ready: dict[str, dict[str, Any]] = {}
@@ -164,22 +167,28 @@ def alternate(
             workers.pop(name).close()
 
     def prepare(name: str) -> None:
-        tell(f"{name}: preparing")
+        if not fresh:
+            tell(f"{name}: preparing")
         workers[name] = competitors[name]()
         ready[name] = workers[name].answer()
 
     def lap(name: str) -> None:
         said = workers[name].go()
         ready[name]["megabytes"] = said["megabytes"]
-        laps[name].append(Lap(said["seconds"], said["losses"]))
-        tell(f"{name}: {said['seconds']:.2f} s")
+        laps[name].append(Lap(said["wall"], said["cpu"], said["losses"]))
+        tell(f"{name}: {said['wall']:.2f} s, {said['cpu']:.2f} CPU seconds")
+
+    def alone(name: str) -> None:
+        prepare(name)
+        lap(name)
+        workers.pop(name).close()
 
     try:
-        for name in competitors:
+        for name in () if fresh else competitors:
             attempt(name, lambda name=name: prepare(name))  # type: ignore[misc]
         for _ in range(rounds):
-            for name in [name for name in competitors if name in workers]:
-                attempt(name, lambda name=name: lap(name))  # type: ignore[misc]
+            for name in [name for name in competitors if name not in errors]:
+                attempt(name, lambda name=name: (alone if fresh else lap)(name))  # type: ignore[misc]
     finally:
         for worker in workers.values():
             worker.close()
@@ -189,11 +198,11 @@ def alternate(
         said, error = ready.get(name, {}), errors.get(name, "")
         compiled = None
         if laps[name] and said["first"] is not None:
-            compiled = max(0.0, said["first"] - statistics.median(lap.seconds for lap in laps[name]) * said["share"])
+            compiled = max(0.0, said["first"] - statistics.median(lap.wall for lap in laps[name]) * said["share"])
         measured[name] = Measured(
             tuple(laps[name]),
             compiled,
-            said.get("imported", 0.0),
+            said.get("planned"),
             said.get("note", ""),
             said.get("megabytes", 0),
             error,
@@ -233,7 +242,8 @@ class Ratio(NamedTuple):
     most: float
 
 
-def compared(measure: Callable[[float, float], float], ours: Measured, rival: Measured) -> Ratio:
+def compared(measure: Callable[[float, float], float], ours: Measured, rival: Measured, clock: str = "wall") -> Ratio:
     """``measure(ours, rival)`` of the medians, and its spread over the rounds that both ran."""
-    rounds = [measure(a.seconds, b.seconds) for a, b in zip(ours.laps, rival.laps, strict=False)]
-    return Ratio(measure(ours.seconds, rival.seconds), min(rounds), max(rounds))
+    pairs = zip(ours.laps, rival.laps, strict=False)
+    rounds = [measure(getattr(a, clock), getattr(b, clock)) for a, b in pairs]
+    return Ratio(measure(ours.seconds(clock), rival.seconds(clock)), min(rounds), max(rounds))

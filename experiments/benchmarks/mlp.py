@@ -49,7 +49,8 @@ HIDDEN = 64
 sweep = of(HIDDEN, batch=64, steps=300)
 tiny = of(16, batch=64, steps=300)
 many = of(16, batch=32, steps=50)
-long = of(HIDDEN, batch=64, steps=7_000)
+# Of about 20 seconds, a minute and two.
+long, minute, longer = (of(HIDDEN, batch=64, steps=steps) for steps in (2_000, 6_000, 12_000))
 
 
 def flops(hidden: int = HIDDEN) -> float:

@@ -2,7 +2,7 @@
 
 import time
 
-from worker import Prepared, cores
+from worker import Prepared, cores, now
 from workload import points
 
 
@@ -39,14 +39,30 @@ def sweep_of(workload, arrays, eval_every=None, **settings):
     )
 
 
+def engine_of(sweep):
+    """The plan of a sweep, its programs, its only group's lanes, and what these have compiled."""
+    from hpjax.sweep.planning.programs import GroupPrograms
+
+    plan, programs = sweep.plan(), GroupPrograms.of(sweep.spec)
+    (group,) = plan.own_groups
+    members = programs.lane_table(plan, group, range(len(plan.points)), dict(enumerate(plan.points)))
+    return plan, programs, members, programs.compile(plan, group.number, members.h)
+
+
+def planned(whole, run):
+    """Runs a sweep once, and tells what its plan said before."""
+    begun = time.perf_counter()
+    plan = whole.plan()
+    run()
+    first = time.perf_counter() - begun
+    widths = ", ".join(map(str, sorted(set(whole.plan().widths))))
+    return Prepared(run, first=first, note=f"width {widths}", planned=(plan.compile_seconds, plan.run_seconds))
+
+
 def sweep(workload, arrays):
     """``Sweep.run`` in memory; compiled in the first run, kept for those that follow."""
     whole = sweep_of(workload, arrays)
-
-    def run():
-        return whole.run(progress=False).last("valid/loss")[:, 0]
-
-    return Prepared(run, note=f"width {max(whole.plan().widths)}")
+    return planned(whole, lambda: whole.run(progress=False).last("valid/loss")[:, 0])
 
 
 def recorded(workload, arrays):
@@ -58,9 +74,9 @@ def recorded(workload, arrays):
 
     def run():
         with tempfile.TemporaryDirectory() as folder:
-            begun = time.perf_counter()
+            begun = now()
             result = whole.run(Path(folder) / "run", progress=False)
-            seconds = time.perf_counter() - begun
-            return result.last("valid/loss")[:, 0], seconds
+            spent = now().since(begun)
+            return result.last("valid/loss")[:, 0], spent
 
-    return Prepared(run, note=f"width {max(whole.plan().widths)}")
+    return planned(whole, run)

@@ -1,20 +1,23 @@
-"""What Sweep.run takes above its segments: the store, the progress lines and the checkpoints."""
+"""What Sweep.run takes above its segments: the store, the progress lines and the checkpoints.
+
+Each run has a process of its own, and a fixed width: how long widths take to be measured is another row.
+"""
 
 import contextlib
 import io
 import tempfile
-import time
 from pathlib import Path
 
-from ours import sweep_of
-from worker import Prepared
+from ours import engine_of, sweep_of
+from worker import Prepared, now
 
 EVERY = 100
+WIDTH = 8
 
 
 def _sweep(workload, arrays):
     """Compiled, and one segment of it run."""
-    sweep = sweep_of(workload, arrays, eval_every=EVERY)
+    sweep = sweep_of(workload, arrays, eval_every=EVERY, width=WIDTH)
     events = sweep.events()
     next(event for event in events if event.kind == "segment")
     events.close()
@@ -28,34 +31,28 @@ def whole(workload, arrays):
     def run():
         lines = io.StringIO()
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(lines):
-            begun = time.perf_counter()
+            begun = now()
             result = sweep.run(Path(folder) / "run", checkpoint_seconds=60.0)
-            seconds = time.perf_counter() - begun
-        return result.last("valid/loss")[:, 0], seconds
+            spent = now().since(begun)
+        return result.last("valid/loss")[:, 0], spent
 
     return Prepared(run, warm=False, note=f"{workload.steps // EVERY} segments")
 
 
 def bare(workload, arrays):
     """The device calls of the same run and nothing between them, each dispatched before the last is collected."""
-    from hpjax.sweep.planning.programs import GroupPrograms
-
-    sweep = _sweep(workload, arrays)
-    plan, programs = sweep.plan(), GroupPrograms.of(sweep.spec)
-    (group,) = plan.own_groups
-    members = programs.lane_table(plan, group, range(len(plan.points)), dict(enumerate(plan.points)))
-    compiled = programs.compile(plan, group.number, members.h).wait()
+    plan, programs, members, compiled = engine_of(_sweep(workload, arrays))
 
     def run():
-        begun = time.perf_counter()
-        lanes = programs.lanes(plan, group.number, compiled, members)
+        begun = now()
+        lanes = programs.lanes(plan, 0, compiled, members)
         lanes.dispatch(EVERY, evaluate=True)
         for stop in range(2 * EVERY, workload.steps + 1, EVERY):
             lanes.dispatch(stop, evaluate=True)
             lanes.collect()
         result = lanes.collect()
-        seconds = time.perf_counter() - begun
+        spent = now().since(begun)
         losses = dict(zip(members.trial[result.lanes].tolist(), result.metrics["valid/loss"].tolist(), strict=True))
-        return [losses.get(trial, float("nan")) for trial in range(len(plan.points))], seconds
+        return [losses.get(trial, float("nan")) for trial in range(len(plan.points))], spent
 
     return Prepared(run, warm=False)

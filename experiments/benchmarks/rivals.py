@@ -62,17 +62,23 @@ def on_host(losses):
     return np.asarray(losses).reshape(-1)
 
 
-def vmapped(workload, arrays, steps=None):
-    """``jit(vmap(scan))``: the whole sweep in one call."""
+def together(workload, arrays, steps=None):
+    """``jit(vmap(scan))``, and its arguments."""
     import jax
 
     train, _ = trainer(workload, steps)
-    h, data = given(arrays)
-    together = jax.jit(jax.vmap(train, in_axes=(0, None)))
+    return jax.jit(jax.vmap(train, in_axes=(0, None))), given(arrays)
+
+
+def vmapped(workload, arrays, steps=None):
+    """The whole sweep in one call."""
+    import jax
+
+    function, arguments = together(workload, arrays, steps)
     share, note = cut(workload, steps)
 
     def run():
-        found = jax.block_until_ready(together(h, data))
+        found = jax.block_until_ready(function(*arguments))
         return None if steps else on_host(found)
 
     return Prepared(run, share, note)

@@ -1,78 +1,155 @@
-"""The table in Markdown, and the machine that it is of."""
+"""Tables in Markdown: of every ratio its range over the days on which it was measured."""
 
-import os
-import platform
-from collections.abc import Iterable, Sequence
-from datetime import date
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from harness import Measured, Ratio, compared
-from rows import Competitor, Row
-from worker import cores
+from records import COMPILING, RUNNING, Both, Entry, Record, target_of
+from rows import ROWS, Measure, Row
 
 HEADER = (
     "row",
     "rival",
     "ratio",
-    "spread",
+    "of any round",
     "target",
     "reached",
     "compile s, ours / rival",
     "ms a trial, ours / rival",
     "peak MB, ours / rival",
+    "days",
     "notes",
 )
 
 
-class Outcome(NamedTuple):
-    """What came of a row against one rival; no ratio where one of the two failed."""
+class Line(NamedTuple):
+    """A row against one rival, by one clock.
+
+    Attributes:
+      row: the row.
+      rival: the name of the rival.
+      clock: ``"wall"`` or ``"cpu"``.
+      measure: what is compared.
+      target: what is to be reached.
+      entries: number of the day, from 1, to what came of it.
+    """
 
     row: Row
-    rival: Competitor
+    rival: str
+    clock: str
+    measure: Measure
     target: float
-    ours: Measured
-    theirs: Measured
-    ratio: Ratio | None
+    entries: dict[int, Entry]
 
     @property
-    def reached(self) -> bool:
-        return self.ratio is not None and self.row.measure.reached(self.ratio.value, self.target)
+    def title(self) -> str:
+        return self.row.title + ": CPU seconds" * (self.clock == "cpu")
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether it is about what a plan said."""
+        return self.rival in (COMPILING, RUNNING)
+
+    @property
+    def latest(self) -> Entry:
+        return self.entries[max(self.entries)]
+
+    @property
+    def reached(self) -> list[bool]:
+        """For each day."""
+        found = [each.ratio for each in self.entries.values()]
+        return [ratio is not None and self.measure.reached(ratio.value, self.target) for ratio in found]
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """The least and the greatest median of a day; None where none has one."""
+        values = [each.ratio.value for each in self.entries.values() if each.ratio]
+        return (min(values), max(values)) if values else None
+
+    @property
+    def spread(self) -> tuple[float, float] | None:
+        """The least and the greatest of any round of any day."""
+        ratios = [each.ratio for each in self.entries.values() if each.ratio]
+        return (min(each.least for each in ratios), max(each.most for each in ratios)) if ratios else None
+
+    @property
+    def bound(self) -> str:
+        """The target in words."""
+        return f"{self.measure.bound} {self.measure.shown.format(self.target)}"
+
+    def between(self, limits: tuple[float, float]) -> str:
+        """A range in words, one number where both are shown alike."""
+        return "…".join(dict.fromkeys(map(self.measure.shown.format, limits)))
 
 
-def outcome(row: Row, rival: Competitor, target: float, ours: Measured, theirs: Measured) -> Outcome:
-    """Compares two competitors, unless one of them is in error."""
-    sound = not (ours.error or theirs.error) and ours.laps and theirs.laps
-    return Outcome(row, rival, target, ours, theirs, compared(row.measure.of, ours, theirs) if sound else None)
+def lines(records: Sequence[Record]) -> list[Line]:
+    """Of all that is recorded, in the order of the rows.
+
+    Raises:
+      ValueError: a record has a row or a rival that there is not.
+    """
+    found: dict[tuple[str, str, str], dict[int, Entry]] = {}
+    for day, record in enumerate(records, 1):
+        for entry in record.entries:
+            if entry.row not in ROWS or target_of(ROWS[entry.row], entry.rival) is None:
+                raise ValueError(f"{record.name}: no such row: {entry.row!r} against {entry.rival!r}; delete it there")
+            found.setdefault(entry.key, {})[day] = entry
+    names = list(ROWS)
+
+    def place(key: tuple[str, str, str]) -> tuple[int, int, bool]:
+        row, rival, clock = key
+        order = [*(each.name for each, _ in ROWS[row].rivals), COMPILING, RUNNING]
+        return names.index(row), order.index(rival), clock == "cpu"
+
+    return [_line(key, found[key]) for key in sorted(found, key=place)]
 
 
-def cells(outcome: Outcome) -> tuple[str, ...]:
-    """A line of the table."""
-    row, ours, theirs, ratio = outcome.row, outcome.ours, outcome.theirs, outcome.ratio
-    show = row.measure.shown.format
+def _line(key: tuple[str, str, str], entries: dict[int, Entry]) -> Line:
+    row, rival, clock = key
+    target = target_of(ROWS[row], rival)
+    assert target is not None
+    return Line(ROWS[row], rival, clock, *target, entries)
 
-    def both(of: str, scale: float = 1.0, digits: int = 1) -> str:
-        # Errors may leave one side without a number.
-        numbers = (getattr(each, of) if each.laps else None for each in (ours, theirs))
-        return " / ".join("—" if number is None else f"{number * scale:.{digits}f}" for number in numbers)
 
-    notes = [f"{who}: {what}" for who, each in (("hpjax", ours), ("rival", theirs)) for what in (each.note,) if what]
-    errors = [f"**{who}: {each.error}**" for who, each in (("hpjax", ours), ("rival", theirs)) if each.error]
+def cells(line: Line) -> tuple[str, ...]:
+    """A line of the whole table; seconds, memory and notes are of the latest day."""
+    latest, count, reached = line.latest, len(line.entries), sum(line.reached)
     return (
-        row.title,
-        outcome.rival.name,
-        "failed" if ratio is None else show(ratio.value),
-        "" if ratio is None else f"{show(ratio.least)} … {show(ratio.most)}",
-        show(outcome.target),
-        "yes" if outcome.reached else "no",
-        both("compiled"),
-        both("seconds", 1e3 / row.trials, 2)
-        if row.per_trial
-        else both("seconds", 1.0, 2).replace(" / ", " s / ") + " s",
-        both("megabytes", digits=0),
-        "; ".join(errors + notes).replace("|", "\\|").replace("\n", " "),
+        line.title,
+        line.rival,
+        "failed" if line.range is None else line.between(line.range),
+        "" if line.spread is None else line.between(line.spread),
+        line.bound,
+        {0: "no", count: "yes"}.get(reached, f"on {reached} of {count} days"),
+        _both(latest.compiled, "{:.1f}".format),
+        _both(latest.seconds, lambda s: f"{1e3 * s / line.row.trials:.2f}" if line.row.per_trial else f"{s:.2f} s"),
+        _both(latest.megabytes, "{:.0f}".format),
+        " ".join(map(str, line.entries)),
+        latest.notes.replace("|", "\\|").replace("\n", " "),
     )
+
+
+def _both(numbers: Both, show: Callable[[float], str]) -> str:
+    return " / ".join("—" if number is None else show(number) for number in numbers)
+
+
+def short(line: Line) -> tuple[str, str, str]:
+    """A line of a page."""
+    found = (line.range, line.spread)
+    return line.title, line.rival, "{} ({})".format(*map(line.between, found)) if all(found) else "failed"
+
+
+def targeted(line: Line) -> tuple[str, str, str, str]:
+    """The same with the target, bold where it was reached on every day."""
+    title, rival, ratio = short(line)
+    median, space, spread = ratio.partition(" (")
+    return title, rival, f"**{median}**{space}{spread}" if all(line.reached) else ratio, line.bound
+
+
+def estimate(line: Line) -> tuple[str, ...]:
+    """A line of the table of what plans said: seconds of the latest day, and the ratio of all."""
+    took, said = ("—" if number is None else f"{number:.1f}" for number in line.latest.seconds)
+    ratio = "failed" if line.range is None else line.between(line.range)
+    return line.title, line.rival, took, said, f"**{ratio}**" if all(line.reached) else ratio
 
 
 def line(texts: Iterable[str]) -> str:
@@ -83,26 +160,16 @@ def markdown(lines: Sequence[Sequence[str]], header: Sequence[str] = HEADER) -> 
     return "\n".join([line(header), line(["---"] * len(header)), *map(line, lines)])
 
 
-def machine(device: str, rounds: int, peers: str) -> str:
-    """A paragraph on where and with what the numbers were measured.
-
-    Args:
-      device: what JAX runs on.
-      rounds: how often each competitor ran.
-      peers: the requirements of the peers' environment.
-    """
-    ours = [f"{name} {version(name)}" for name in ("jax", "flax", "optax", "numpy")]
-    theirs = [line.replace("==", " ") for line in peers.splitlines() if line.startswith(("torch", "hyperoptax"))]
-    load = f", load {os.getloadavg()[0]:.1f} at the end" if hasattr(os, "getloadavg") else ""
-    return (
-        f"{date.today()}: {device}, {cores()} cores of {_processor()}{load}; Python {platform.python_version()}, "
-        f"{', '.join([*ours, *theirs])}; medians of {rounds} rounds, spread from least to most."
-    )
+def days(records: Sequence[Record]) -> str:
+    """What was measured when, where and with what: a numbered list."""
+    return "\n".join(f"{number}. {day(record)}" for number, record in enumerate(records, 1))
 
 
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = (
-        [s.split(":")[1].strip() for s in info.read_text().splitlines() if "model name" in s] if info.exists() else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()
+def commits(entries: Iterable[Entry]) -> str:
+    return ", ".join(dict.fromkeys(each.commit for each in entries))
+
+
+def day(record: Record) -> str:
+    rounds = " or ".join(map(str, sorted({each.rounds for each in record.entries})))
+    about = f"{record.machine}; {record.versions}; rounds: {rounds}"
+    return f"{record.date}, commit {commits(record.entries)}: {about}."

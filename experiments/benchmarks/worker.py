@@ -20,12 +20,13 @@ class Prepared(NamedTuple):
     """What a competitor is ready to do.
 
     Attributes:
-      run: trains once, and returns the loss of each trial, or None; or these and the seconds that count.
+      run: trains once, and returns the loss of each trial, or None; or these and the ``Spent`` that counts.
       share: of the row's work one run does.
       note: what to tell of it.
       first: seconds of the first run, with compilation; None where ``run`` was not run yet, and is to be.
       warm: whether to run once before anything counts.
       chosen: which of the trials it trains, where not all.
+      planned: seconds to compile and to run that hpjax's plan said before the first run.
     """
 
     run: Callable
@@ -34,6 +35,21 @@ class Prepared(NamedTuple):
     first: float | None = None
     warm: bool = True
     chosen: list[int] | None = None
+    planned: tuple[float, float] | None = None
+
+
+class Spent(NamedTuple):
+    """Seconds by the clock, and those of all cores: of this process and of those it waited for."""
+
+    wall: float
+    cpu: float
+
+    def since(self, begun: "Spent") -> "Spent":
+        return Spent(self.wall - begun.wall, self.cpu - begun.cpu)
+
+
+def now() -> Spent:
+    return Spent(time.perf_counter(), sum(os.times()[:4]))
 
 
 def named(place: str) -> Any:
@@ -47,14 +63,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def lap(prepared: Prepared) -> tuple[float, list[float] | None]:
-    """Seconds of one run, and what it came to."""
-    begun = time.perf_counter()
+def lap(prepared: Prepared) -> tuple[Spent, list[float] | None]:
+    """What one run took, and what it came to."""
+    begun = now()
     found = prepared.run()
-    seconds = time.perf_counter() - begun
+    spent = now().since(begun)
     if isinstance(found, tuple):
-        found, seconds = found
-    return seconds, None if found is None else [float(loss) for loss in found]
+        found, spent = found
+    return spent, None if found is None else [float(loss) for loss in found]
 
 
 def memory() -> float:
@@ -74,19 +90,19 @@ def main() -> None:
     import numpy as np
 
     workload, role, arrays, options = sys.argv[1:]
-    begun = time.perf_counter()
     prepare = named(role)
     with np.load(arrays) as archive:
         loaded = {name: archive[name] for name in archive.files}
     prepared = prepare(named(workload), loaded, **json.loads(options))
-    imported = time.perf_counter() - begun
     first = prepared.first
     if first is None and prepared.warm:
-        first, _ = lap(prepared)
-    say(imported=imported, first=first, share=prepared.share, note=prepared.note, chosen=prepared.chosen)
+        first = lap(prepared)[0].wall
+    about = {"share": prepared.share, "note": prepared.note, "chosen": prepared.chosen, "planned": prepared.planned}
+    say(first=first, **about)
     for _ in sys.stdin:
-        seconds, losses = lap(prepared)
-        say(seconds=seconds / prepared.share, losses=losses, megabytes=memory())
+        spent, losses = lap(prepared)
+        wall, cpu = (seconds / prepared.share for seconds in spent)
+        say(wall=wall, cpu=cpu, losses=losses, megabytes=memory())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The arithmetic of experiments/benchmarks: who runs when, ratios of medians, and rivals that fail."""
+"""The arithmetic of experiments/benchmarks: who runs when, ratios of medians, rivals that fail, and the tables."""
 
 import importlib
 import json
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "benchmarks"
-MODULES = ("harness", "rows", "table", "worker", "workload", "mlp")
+MODULES = ("harness", "rows", "records", "table", "publish", "worker", "workload", "mlp")
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,9 @@ def bench():
 WORKER = """
 import json, sys, time
 name, first, laps, log = json.loads(sys.argv[1])
-about = {"note": "of " + name, "chosen": [1] if name == "F" else None}
-print(json.dumps({"imported": 0.5, "first": first, "share": 1.0, **about}), flush=True)
+open(log, "a").write(name.lower())
+about = {"note": "of " + name, "chosen": [1] if name == "F" else None, "planned": [6.0, 4.0] if name == "P" else None}
+print(json.dumps({"first": first, "share": 1.0, **about}), flush=True)
 for _ in sys.stdin:
     open(log, "a").write(name)
     lap = laps.pop(0)
@@ -38,7 +39,7 @@ for _ in sys.stdin:
         raise SystemExit("the last word")
     if lap == "hang":
         time.sleep(60)
-    print(json.dumps({"seconds": lap[0], "losses": lap[1], "megabytes": 7.0}), flush=True)
+    print(json.dumps({"wall": lap[0], "cpu": 2 * lap[0], "losses": lap[1], "megabytes": 7.0}), flush=True)
 """
 
 
@@ -47,7 +48,7 @@ def play(bench, tmp_path):
     """Runs competitors that answer what they are told to: name to (first, laps). Gives the measured, and the order."""
     log = tmp_path / "log"
 
-    def run(competitors, rounds, tolerance=None, seconds=20.0):
+    def run(competitors, rounds, tolerance=None, seconds=20.0, fresh=False):
         log.write_text("")
 
         def start(name, first, laps):
@@ -55,7 +56,7 @@ def play(bench, tmp_path):
             return lambda: bench["harness"].Worker([sys.executable, "-c", WORKER, said], seconds)
 
         starts = {name: start(name, *what) for name, what in competitors.items()}
-        return bench["harness"].alternate(starts, rounds, tolerance), log.read_text()
+        return bench["harness"].alternate(starts, rounds, tolerance, fresh=fresh), log.read_text()
 
     return run
 
@@ -66,19 +67,29 @@ def laps(*seconds, losses=None):
 
 def test_competitors_take_turns(play):
     measured, order = play({"A": (9.0, laps(1, 2, 3)), "B": (9.0, laps(4, 4, 4)), "C": (9.0, laps(5, 5, 5))}, 3)
-    assert order == "ABCABCABC"
-    assert [lap.seconds for lap in measured["A"].laps] == [1, 2, 3]
+    assert order == "abcABCABCABC"
+    assert [(lap.wall, lap.cpu) for lap in measured["A"].laps] == [(1, 2), (2, 4), (3, 6)]
     assert [measured[name].note for name in "ABC"] == ["of A", "of B", "of C"]
     assert measured["A"].compiled == 7.0  # of 9 the median, 2, is no compiling
     assert measured["B"].megabytes == 7.0
 
 
+def test_fresh_processes_take_turns(play):
+    measured, order = play({"A": (None, laps(1, 2)), "B": (None, [None]), "C": (None, laps(5, 6))}, 2, fresh=True)
+    assert order == "aAbBcCaAcC"  # each begins anew, with its first lap
+    assert [lap.wall for lap in measured["C"].laps] == [5, 5]
+    assert measured["C"].compiled is None
+    assert measured["B"].error == "it ended with status 1; the last word"
+
+
 def test_ratio_of_medians_and_its_spread(bench):
     harness, speedup = bench["harness"], bench["rows"].SPEEDUP
     ours, theirs = (
-        harness.Measured(tuple(harness.Lap(s) for s in seconds)) for seconds in ((1.0, 2.0, 4.0), (6.0, 6.0, 4.0))
+        harness.Measured(tuple(harness.Lap(s, 10 - s) for s in seconds))
+        for seconds in ((1.0, 2.0, 4.0), (6.0, 6.0, 4.0))
     )
     assert harness.compared(speedup.of, ours, theirs) == (3.0, 1.0, 6.0)
+    assert harness.compared(speedup.of, ours, theirs, "cpu") == (0.5, 4 / 9, 1.0)
     assert harness.compared(speedup.of, ours, theirs.times(2.0)) == (6.0, 2.0, 12.0)
 
 
@@ -87,6 +98,8 @@ def test_ratio_of_medians_and_its_spread(bench):
     [
         ("SPEEDUP", 2.0, 5.0, 2.5, "2.50×"),
         ("SHARE", 4.0, 3.0, 0.75, "75%"),
+        ("TIMES", 2.5, 2.0, 1.25, "1.25×"),
+        ("SECONDS", 1.25, 2.0, 1.25, "1.25 s"),
         ("OVERHEAD", 1.02, 1.0, 0.02, "+2.0%"),
         ("ADDED", 1.25, 1.0, 0.25, "+0.25 s"),
     ],
@@ -102,11 +115,11 @@ def test_measures(bench, name, ours, rival, value, shown):
 
 def test_a_crash_is_told_and_the_others_go_on(play, bench):
     measured, order = play({"A": (1.0, laps(1, 1, 1)), "B": (1.0, [[2, None], None, [2, None]])}, 3)
-    assert order == "ABABA"
+    assert order == "abABABA"
     assert len(measured["A"].laps) == 3
     assert measured["B"].error == "it ended with status 1; the last word"
     assert not measured["A"].error
-    line = bench["table"].cells(_outcome(bench, measured))
+    line = bench["table"].cells(_line(bench, measured["A"], measured["B"]))
     assert "failed" in line
     assert "the last word" in line[-1]
 
@@ -114,7 +127,7 @@ def test_a_crash_is_told_and_the_others_go_on(play, bench):
 @pytest.mark.slow
 def test_a_worker_that_hangs_is_ended(play):
     measured, order = play({"A": (1.0, laps(1, 1)), "B": (1.0, ["hang"])}, 2, seconds=2.0)
-    assert order == "ABA"
+    assert order == "abABA"
     assert measured["B"].error.startswith("no answer within 2 s")
 
 
@@ -131,21 +144,77 @@ def test_a_loss_that_is_off_is_an_error(play, bench):
     measured, _ = play(competitors, 1, tolerance=0.1)
     assert measured["C"].error == "its loss is 0.56 where 0.5 ± 10% is wanted"
     assert {name for name, each in measured.items() if each.error} == {"C", "D", "G"}
-    table = bench["table"]
-    row, rival = bench["rows"].ROWS["mlp"], bench["rows"].VMAP
-    assert table.outcome(row, rival, 0.5, measured["A"], measured["B"]).reached
-    assert not table.outcome(row, rival, 0.5, measured["A"], measured["C"]).reached
+    assert _line(bench, measured["A"], measured["B"]).range == (1.0, 1.0)
+    assert _line(bench, measured["A"], measured["C"]).range is None
 
 
-def _outcome(bench, measured):
-    row, rival = bench["rows"].ROWS["mlp"], bench["rows"].VMAP
-    return bench["table"].outcome(row, rival, 2.0, measured["A"], measured["B"])
+def _line(bench, ours, rival):
+    """What the table has of two that were measured as the row ``mlp-1024``."""
+    row, records = bench["rows"].ROWS["mlp-1024"], bench["records"]
+    measured = {row.ours.name: ours, row.rivals[0][0].name: rival}
+    found = records.entries_of("mlp-1024", row, 3, measured, "abc")
+    (line,) = bench["table"].lines([records.Record("2026-11-22", "a machine", "", tuple(found))])
+    return line
+
+
+def test_what_a_plan_said_is_compared_with_what_it_took(play, bench):
+    measured, _ = play({"P": (9.0, laps(1, 2, 3))}, 3)
+    row = bench["rows"].ROWS["port-gan"]
+    found = bench["records"].entries_of("port-gan", row, 3, {row.ours.name: measured["P"]}, "abc")
+    assert [(each.seconds, each.ratio.value) for each in found] == [((7.0, 6.0), 7 / 6), ((2.0, 4.0), 0.5)]
+    lines = bench["table"].lines([bench["records"].Record("2026-11-22", "a machine", "", tuple(found))])
+    assert [line.reached for line in lines] == [[True], [True]]
+    failed = bench["harness"].Measured(error="it ended")
+    found = bench["records"].entries_of("port-gan", row, 3, {row.ours.name: failed}, "abc")
+    assert [(each.ratio, each.notes) for each in found] == [(None, "**hpjax: it ended**")] * 2
+
+
+def test_days_give_a_range(bench):
+    harness, table, records = bench["harness"], bench["table"], bench["records"]
+
+    def day(number, *ratio, commit="abc"):
+        entry = records.Entry("mlp-1024", "jit(vmap(scan))", "wall", commit, 3, ratio and harness.Ratio(*ratio))
+        return records.Record(f"2026-11-{number}", f"machine {number}", "jax 1", (entry,))
+
+    both = [day(22, 2.9, 2.5, 3.0), day(29, 2.7, 2.6, 3.5, commit="def")]
+    (line,) = table.lines(both)
+    assert table.cells(line)[2:6] == ("2.70×…2.90×", "2.50×…3.50×", "≥ 2.80×", "on 1 of 2 days")
+    assert table.cells(line)[9] == "1 2"
+    assert table.targeted(line)[2] == "2.70×…2.90× (2.50×…3.50×)"
+    assert table.targeted(table.lines(both[:1])[0])[2] == "**2.90×** (2.50×…3.00×)"
+    assert table.days(both).splitlines()[1] == "2. 2026-11-29, commit def: machine 29; jax 1; rounds: 3."
+    with pytest.raises(ValueError, match="no such row: 'gone' against"):
+        table.lines([both[0]._replace(entries=(both[0].entries[0]._replace(row="gone"),))])
+
+
+def test_records_are_read_as_written(bench, tmp_path):
+    harness, records = bench["harness"], bench["records"]
+    entry = records.Entry(
+        "mlp", "tuned by hand", "wall", "abc", 3, harness.Ratio(2.0, 1.5, 3.0), records.Both(1.0, 2.0)
+    )
+    failed = entry._replace(rival="jit(vmap(scan))", ratio=None, notes='**rival: "no"**')
+    record = records.Record("2026-11-29", "2 cores of A/B 2.80GHz", "jax 1").updated([entry, failed])
+    record.write(tmp_path)
+    record.updated([entry._replace(commit="def")])._replace(date="2026-11-28").write(tmp_path)
+    earlier, later = records.read_all(tmp_path)
+    assert later == record
+    assert later.name == "2026-11-29-2-cores-of-a-b-2.80ghz.json"
+    assert [each.commit for each in earlier.entries] == ["def", "abc"]
+
+
+def test_tables_are_those_of_the_records(bench):
+    """Nobody writes a figure by hand: ``python experiments/benchmarks/publish.py`` does."""
+    publish = bench["publish"]
+    found = bench["records"].read_all(publish.RESULTS)
+    assert (publish.RESULTS / "cpu.md").read_text("utf-8") == publish.full(found)
+    for path, text in publish.pages(found).items():
+        assert publish.BLOCK.findall(path.read_text("utf-8")) == [text], path.name
 
 
 def test_partial_runs_count_in_proportion(bench, tmp_path):
     (tmp_path / "role.py").write_text(
-        "from worker import Prepared\ndef quarter(workload, arrays, note):\n"
-        "    return Prepared(lambda: (arrays['x'], 2.0), share=0.25, note=note)\n"
+        "from worker import Prepared, Spent\ndef quarter(workload, arrays, note):\n"
+        "    return Prepared(lambda: (arrays['x'], Spent(2.0, 3.0)), share=0.25, note=note)\n"
     )
     np.savez(tmp_path / "arrays.npz", x=np.ones(3))
     path = json.dumps([str(FOLDER), str(tmp_path)])
@@ -153,7 +222,7 @@ def test_partial_runs_count_in_proportion(bench, tmp_path):
     command = [sys.executable, "-c", script, "mlp:sweep", "role:quarter", str(tmp_path / "arrays.npz"), '{"note": "n"}']
     measured = bench["harness"].alternate({"A": lambda: bench["harness"].Worker(command, 20.0)}, 2)["A"]
     assert measured.error == ""
-    assert [tuple(lap) for lap in measured.laps] == [(8.0, [1.0] * 3)] * 2
+    assert [tuple(lap) for lap in measured.laps] == [(8.0, 12.0, [1.0] * 3)] * 2
     assert (measured.compiled, measured.note) == (0.0, "n")
 
 
