@@ -73,7 +73,7 @@ quality: $(READY)  ## How good the search is, in tables and a picture; DATA is t
 	$(BIN)/python experiments/search_quality/halving.py
 	$(BIN)/python experiments/search_quality/pbt.py
 
-bench: $(READY)  ## How fast it is beside its peers, which get an environment of their own in .peers; a table and a picture.
+bench: $(READY)  ## How fast it is beside its peers, which get an environment of their own in .peers; writes a record, a picture, and all tables.
 	$(BIN)/python experiments/benchmarks/bench.py
 
 docs: $(READY)  ## The documentation, in docs/_build/html; a warning is an error.

@@ -98,7 +98,7 @@ def run(names: list[str], rounds: int, out: Path) -> None:
             measured = measure(ROWS[name], count, Path(folder))
             found = records.entries_of(name, ROWS[name], count, measured, commit)
             for line in table.lines([record._replace(entries=tuple(found))]):
-                print(table.line(table.cells(line)), flush=True)
+                print(table.line((table.estimate if line.is_estimate else table.cells)(line)), flush=True)
             record = record.updated(found)
             record.write(out)
             publish(out)

@@ -4,7 +4,7 @@ import json
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -78,10 +78,10 @@ class Record(NamedTuple):
         """Of its file."""
         return f"{self.date}-{re.sub(r'[^a-z0-9.]+', '-', self.machine.lower()).strip('-')}.json"
 
-    def updated(self, entries: Iterable[Entry]) -> "Record":
-        """With entries in place of those of the same row, rival and clock."""
-        known = {each.key: each for each in (*self.entries, *entries)}
-        return self._replace(entries=tuple(known.values()))
+    def updated(self, entries: Sequence[Entry]) -> "Record":
+        """With entries in place of all of the same rows."""
+        rows = {each.row for each in entries}
+        return self._replace(entries=(*(each for each in self.entries if each.row not in rows), *entries))
 
     def write(self, folder: Path) -> None:
         """Writes it, an entry a line."""

@@ -148,7 +148,7 @@ def targeted(line: Line) -> tuple[str, str, str, str]:
 def estimate(line: Line) -> tuple[str, ...]:
     """A line of the table of what plans said: seconds of the latest day, and the ratio of all."""
     took, said = ("—" if number is None else f"{number:.1f}" for number in line.latest.seconds)
-    ratio = "failed" if line.range is None else line.between(line.range)
+    ratio = line.latest.notes if line.range is None else line.between(line.range)
     return line.title, line.rival, took, said, f"**{ratio}**" if all(line.reached) else ratio
 
 

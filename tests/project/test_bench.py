@@ -195,11 +195,12 @@ def test_records_are_read_as_written(bench, tmp_path):
     failed = entry._replace(rival="jit(vmap(scan))", ratio=None, notes='**rival: "no"**')
     record = records.Record("2026-11-29", "2 cores of A/B 2.80GHz", "jax 1").updated([entry, failed])
     record.write(tmp_path)
-    record.updated([entry._replace(commit="def")])._replace(date="2026-11-28").write(tmp_path)
+    other = entry._replace(row="mlp-1024", rival="jit(vmap(scan))")
+    record.updated([other]).updated([entry._replace(commit="def")])._replace(date="2026-11-28").write(tmp_path)
     earlier, later = records.read_all(tmp_path)
     assert later == record
     assert later.name == "2026-11-29-2-cores-of-a-b-2.80ghz.json"
-    assert [each.commit for each in earlier.entries] == ["def", "abc"]
+    assert [(each.row, each.commit) for each in earlier.entries] == [("mlp-1024", "abc"), ("mlp", "def")]
 
 
 def test_tables_are_those_of_the_records(bench):
