@@ -1,4 +1,4 @@
-"""The picture: every ratio as a share of its target."""
+"""The picture: every ratio beside its target."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +40,6 @@ def draw(bars: Sequence[Bar], path: Path) -> None:
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
     axes.invert_yaxis()
     axes.set_xlim(min(0.5, 0.8 * min(bar.least for bar in bars)), 5 * max(bar.most for bar in bars))
-    axes.set_xlabel("ratio ÷ target")
+    axes.set_xlabel("ratio ÷ target; of what is to be small, target ÷ ratio")
     figure.savefig(path, dpi=120)
     plt.close(figure)

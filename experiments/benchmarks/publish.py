@@ -52,7 +52,7 @@ def few(records: Sequence[Record]) -> str:
     for number, record in enumerate(records, 1):
         if entries := [each.entries[number] for each in chosen if number in each.entries]:
             where.append(f"{record.date}: {record.machine}, {table.commits(entries)}")
-    listed = table.markdown([table.short(each) for each in chosen], ("work", "against", "speed of hpjax"))
+    listed = table.markdown([table.short(each) for each in chosen], ("work", "against", "hpjax is"))
     return f"{listed}\n\n{'; '.join(where)}.\n"
 
 
