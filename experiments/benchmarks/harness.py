@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from worker import Planned
+
 
 class Lap(NamedTuple):
     """One run of a competitor.
@@ -111,7 +113,7 @@ class Measured(NamedTuple):
     Attributes:
       laps: one a round.
       compiled: seconds of the first run above those that follow, which is compiling; None where that is not known.
-      planned: seconds to compile and to run that hpjax's plan said before the first run.
+      planned: what hpjax's plan said.
       note: what the competitor says of itself.
       megabytes: the most memory that the process had.
       error: why there are no laps, or why they do not count.
@@ -120,7 +122,7 @@ class Measured(NamedTuple):
 
     laps: tuple[Lap, ...] = ()
     compiled: float | None = None
-    planned: tuple[float, float] | None = None
+    planned: Planned | None = None
     note: str = ""
     megabytes: float = 0.0
     error: str = ""
@@ -202,7 +204,7 @@ def alternate(
         measured[name] = Measured(
             tuple(laps[name]),
             compiled,
-            said.get("planned"),
+            Planned(*said["planned"]) if said.get("planned") else None,
             said.get("note", ""),
             said.get("megabytes", 0),
             error,

@@ -2,7 +2,7 @@
 
 import time
 
-from worker import Prepared, cores, now
+from worker import Planned, Prepared, cores, now
 from workload import points
 
 
@@ -52,11 +52,14 @@ def engine_of(sweep):
 def planned(whole, run):
     """Runs a sweep once, and tells what its plan said before."""
     begun = time.perf_counter()
-    plan = whole.plan()
-    run()
+    plan, waited = whole.plan(), []
+    for event in whole.events():
+        if event.kind == "compiled":  # the first also waited for the plan, and for the width where that is measured
+            waited.append(event.seconds if waited else time.perf_counter() - begun)
     first = time.perf_counter() - begun
     widths = ", ".join(map(str, sorted(set(whole.plan().widths))))
-    return Prepared(run, first=first, note=f"width {widths}", planned=(plan.compile_seconds, plan.run_seconds))
+    said = Planned(plan.compile_seconds, plan.run_seconds, sum(waited))
+    return Prepared(run, first=first, note=f"width {widths}", planned=said)
 
 
 def sweep(workload, arrays):

@@ -145,8 +145,9 @@ def entries_of(name: str, row: Row, rounds: int, measured: dict[str, Measured], 
         for clock in row.clocks
     ]
     if ours.planned is not None and ours.laps:
-        for rival, took, said in zip((COMPILING, RUNNING), (ours.compiled, ours.seconds()), ours.planned, strict=True):
-            assert took is not None  # who has a plan runs once before it counts
+        plan = ours.planned
+        both = (COMPILING, plan.waited, plan.compiling), (RUNNING, ours.seconds(), plan.running)
+        for rival, took, said in both:
             ratio = WITHIN.of(took, said)
             found.append(Entry(name, rival, "wall", commit, rounds, Ratio(ratio, ratio, ratio), Both(took, said)))
     elif not row.rivals:

@@ -242,7 +242,7 @@ ROWS = {
         rounds=3,
         fresh=True,  # so that a run finds none of the programs that the one before it kept
     ),
-    "groups-inside": Row("MLPs of 10 widths, 8 trials each", "groups:sweep", 80, (), ours=INSIDE, rounds=1),
+    "groups-inside": Row("MLPs of 10 widths, 8 trials each", "groups:sweep", 8, (), ours=INSIDE, rounds=1),
     "many": Row(
         "MLP of 16 units, 100,000 trials: speed a trial, of that of 1,000",
         "mlp:many",

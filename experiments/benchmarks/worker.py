@@ -16,6 +16,14 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 
+class Planned(NamedTuple):
+    """Seconds that hpjax's plan said before the first run, and what that waited until its programs were compiled."""
+
+    compiling: float
+    running: float
+    waited: float
+
+
 class Prepared(NamedTuple):
     """What a competitor is ready to do.
 
@@ -26,7 +34,7 @@ class Prepared(NamedTuple):
       first: seconds of the first run, with compilation; None where ``run`` was not run yet, and is to be.
       warm: whether to run once before anything counts.
       chosen: which of the trials it trains, where not all.
-      planned: seconds to compile and to run that hpjax's plan said before the first run.
+      planned: what hpjax's plan said.
     """
 
     run: Callable
@@ -35,7 +43,7 @@ class Prepared(NamedTuple):
     first: float | None = None
     warm: bool = True
     chosen: list[int] | None = None
-    planned: tuple[float, float] | None = None
+    planned: Planned | None = None
 
 
 class Spent(NamedTuple):

@@ -30,7 +30,8 @@ WORKER = """
 import json, sys, time
 name, first, laps, log = json.loads(sys.argv[1])
 open(log, "a").write(name.lower())
-about = {"note": "of " + name, "chosen": [1] if name == "F" else None, "planned": [6.0, 4.0] if name == "P" else None}
+plan = [6.0, 4.0, 7.0] if name == "P" else None
+about = {"note": "of " + name, "chosen": [1] if name == "F" else None, "planned": plan}
 print(json.dumps({"first": first, "share": 1.0, **about}), flush=True)
 for _ in sys.stdin:
     open(log, "a").write(name)
@@ -158,7 +159,7 @@ def _line(bench, ours, rival):
 
 
 def test_what_a_plan_said_is_compared_with_what_it_took(play, bench):
-    measured, _ = play({"P": (9.0, laps(1, 2, 3))}, 3)
+    measured, _ = play({"P": (10.0, laps(1, 2, 3))}, 3)
     row = bench["rows"].ROWS["port-gan"]
     found = bench["records"].entries_of("port-gan", row, 3, {row.ours.name: measured["P"]}, "abc")
     assert [(each.seconds, each.ratio.value) for each in found] == [((7.0, 6.0), 7 / 6), ((2.0, 4.0), 0.5)]
