@@ -1,4 +1,4 @@
-"""Ten widths: one hpjax process with a group each, or ten scripts one after the other; whole processes.
+"""Ten widths: one hpjax process, or ten scripts one after the other; whole processes.
 
 python groups.py sweep|WIDTH ARRAYS.npz
 
@@ -74,7 +74,7 @@ def sweep_of(arrays):
     listed = {name: values.tolist() for name, values in points(arrays).items()}
     own = [dict(zip(listed, values, strict=True)) for values in zip(*listed.values(), strict=True)]
     space = hpx.Space(
-        hidden=hpx.Choice(*WIDTHS, static=True),
+        hidden=hpx.Choice(*WIDTHS),
         learning_rate=hpx.LogUniform(*sweep.ranges["learning_rate"]),
         momentum=hpx.Uniform(*sweep.ranges["momentum"]),
         weight_decay=hpx.LogUniform(*sweep.ranges["weight_decay"]),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -229,10 +230,20 @@ class Program:
             if not callable(value) and not (name == "eval_every" and value is None):
                 object.__setattr__(self, name, check_int(f"Program.{name}", value))
 
+    @cached_property
+    def derived(self) -> dict[Any, Any]:
+        """What is made of the program and lives as long as it, by whatever whoever made it looks it up by."""
+        return {}
+
     @property
     def names_parameters(self) -> bool:
         """Whether ``parameters`` was given."""
         return self.parameters is not _whole_state
+
+    @property
+    def reacts(self) -> bool:
+        """Whether ``react`` was given, so that an evaluation may change the state or end the trial."""
+        return self.react is not _no_reaction
 
     @property
     def finishes(self) -> bool:

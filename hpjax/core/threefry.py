@@ -100,12 +100,34 @@ def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _random_bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
-    words = _words(key, _counted(shape))
+    return _bits(_words(key, _counted(shape)), bit_width)
+
+
+def _bits(words: tuple[jax.Array, jax.Array, jax.Array], bit_width: int) -> jax.Array:
     if bit_width < 64:
         bits: jax.Array = _joined(*words).astype(DTYPES[bit_width])
         return bits
     wide: jax.Array = _stacked(*words).astype(jnp.uint64)
     return jnp.bitwise_or(wide[..., 0] << jnp.uint64(32), wide[..., 1])
+
+
+def bits_at(key: jax.Array, bit_width: int, place: jax.Array) -> jax.Array | None:
+    """Returns the random bits that JAX draws at some places of an array, whose elements are counted in their order.
+
+    Args:
+      key: the data of a threefry key, uint32 (2,).
+      bit_width: 8, 16, 32 or 64.
+      place: uint32, the numbers of the elements; of an array of less than 2³² elements.
+
+    Returns:
+      Unsigned integers of so many bits, of the shape of ``place``; None where JAX is set to draw in another order.
+    """
+    return _bits(_words(key, place), bit_width) if _partitionable() else None
+
+
+def _partitionable() -> bool:
+    """Returns whether JAX counts the elements of a draw in their order; where it does not say, it is taken not to."""
+    return bool(getattr(jax.config, "jax_threefry_partitionable", None))
 
 
 def _on_cpus(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array]) -> Callable[..., jax.Array]:

@@ -13,6 +13,8 @@ from jax import lax
 from jax.extend import core
 from jax.extend.core import primitives
 
+from hpjax.core.hashing import digest
+
 # Listed ones that may fail once lanes share a program, or where the mesh of the lanes is current.
 _DEPENDENT = {
     *("all_gather", "all_to_all", "axis_index", "pmax", "pmin", "ppermute", "psum", "ragged_all_to_all"),
@@ -28,6 +30,11 @@ def primitive_names(jaxpr: core.Jaxpr) -> frozenset[str]:
       ['add', 'jit', 'sin']
     """
     return frozenset(_names(jaxpr))
+
+
+def operations(jaxpr: core.Jaxpr) -> str:
+    """Returns a digest of the operations of a jaxpr and of those within it, in their order, whatever the sizes."""
+    return digest(" ".join(_names(jaxpr)))
 
 
 def uncertain(closed: core.ClosedJaxpr) -> tuple[str, ...]:

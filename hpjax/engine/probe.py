@@ -20,7 +20,7 @@ from hpjax.engine.constants import large_constants
 from hpjax.engine.flops import mark, parts
 from hpjax.engine.lane import rebuilt_state, reported_metrics, settled
 from hpjax.engine.lowering import has_windows
-from hpjax.engine.primitives import primitive_names, uncertain
+from hpjax.engine.primitives import operations, primitive_names, uncertain
 from hpjax.engine.shapes import ProgramShapes, unwrap_keys
 from hpjax.engine.state_tree import StateTree, arrays_of, difference, is_key, is_same, is_weak, numbers_in, split_state
 
@@ -99,6 +99,7 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
         evaluation=evaluation,
         constant_bytes=sum(c.size * c.dtype.itemsize for c in large_constants(traced)),
         remarks=tuple(remarks),
+        operations=operations(traced.jaxpr),
         fingerprint=digest(without_addresses(str(traced.jaxpr))),
     )
 

@@ -49,6 +49,7 @@ class ProgramShapes(NamedTuple):
       uncertain: what in it may fail for many lanes on several devices, by name; the plan then has to try.
       constant_bytes: bytes of the large arrays that it closes over, which all lanes share.
       remarks: what code noticed while it was traced, for the hints of the plan.
+      operations: a digest of its operations; programs with equal ones may differ in sizes and constants only.
       fingerprint: a digest of the traced program; programs with equal ones run equally fast.
     """
 
@@ -68,6 +69,7 @@ class ProgramShapes(NamedTuple):
     evaluation: Work
     constant_bytes: int
     remarks: tuple[str, ...]
+    operations: str
     fingerprint: str
 
     @property

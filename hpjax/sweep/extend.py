@@ -12,6 +12,7 @@ from hpjax.core.errors import RunError
 from hpjax.core.program import AT_THE_END
 from hpjax.data.stream import Position
 from hpjax.engine.lane import HEALTHY
+from hpjax.engine.padding.program import resized
 from hpjax.engine.shapes import Lane, ProgramShapes, lane_shapes
 from hpjax.results.result import Result
 from hpjax.results.store.checkpoints import KEPT, Checkpoints, forget
@@ -179,6 +180,8 @@ def _wave(
     )
     if again is not None:
         state.check(trial, plan.shapes[group])
+        whole = [(len(trial), *like.shape) for like in jax.tree.leaves(lane_shapes(plan.trained(group)))]
+        state = state._replace(lanes=tuple(map(resized, state.lanes, whole)))
     return state
 
 

@@ -119,6 +119,7 @@ def description(spec: SweepSpec, plan: Plan) -> SweepRecord:
         randomness=spec.randomness,
         width=plan.widths,
         kernels=plan.kernels,
+        padded=tuple(padding.groups for padding in plan.paddings),
         steps=digest(repr(plan.lengths)) if len(set(plan.lengths)) > 1 else plan.steps[0],
         eval_every=tuple(sorted({g.eval_every for g in plan.groups})),
         program={show(name): show(value) for name, value in spec.program.describe.items()},

@@ -30,6 +30,8 @@ from hpjax.sweep.models import TrainedModels
 from hpjax.sweep.planning.advice import advised, hints_of_switches
 from hpjax.sweep.planning.arrange import rearranged
 from hpjax.sweep.planning.autotune import measured
+from hpjax.sweep.planning.padding import padded_as
+from hpjax.sweep.planning.padding_check import checked
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.planner import plan_first_round
 from hpjax.sweep.replay import Replay, check_result, replay
@@ -262,7 +264,7 @@ class Sweep:
         found = None if path is None else on_writer(lambda: msgspec.to_builtins(recorded_manifest(path)))
         there = None if found is None else msgspec.convert(found, Manifest)
         if there is None:
-            spec, plan = self.spec, self._arranged()
+            spec, plan = self.spec, checked(self.spec, self._arranged())
         else:
             spec, plan = self._as_recorded(there, extending)
         plan = advised(spec, plan, disturbing)
@@ -288,14 +290,18 @@ class Sweep:
           The sweep, and the plan of its first round; those of another sweep where the widths cannot be, which
           ``open_record`` refuses.
         """
-        sweep, plan = self, self._arranged()
+
+        def arranged(sweep: Sweep) -> Plan:
+            return rearranged(sweep.spec, padded_as(sweep.spec, sweep._traced, there.sweep.padded))
+
+        sweep, plan = self, arranged(self)
         width, kernels, rounds = there.sweep.width, there.sweep.kernels, there.sweep.rounds
         more = plan.trials - sum(rounds)
         if rounds != plan.rounds and ((there.extended and more == 0) or (extending and more >= 0)):
             if self.shard is not None:
                 raise RunError("a shard cannot have more trials. Merge all shards, and extend what is merged.")
             sweep = replace(sweep, rounds=(*rounds, more) if more else rounds)
-            plan = sweep._arranged()
+            plan = arranged(sweep)
         changes: dict[str, Any] = {}
         if len(width) == len(plan.widths):
             if (exactly or self.width is None) and width != plan.widths:
@@ -304,7 +310,7 @@ class Sweep:
                 changes["kernels"] = kernels
         if changes:
             sweep = replace(sweep, **changes)
-            plan = sweep._arranged()
+            plan = arranged(sweep)
         # One plan from here on: another process may measure widths meanwhile, which must not decide this run's.
         return sweep.spec, plan
 

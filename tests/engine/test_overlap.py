@@ -89,7 +89,7 @@ def test_a_lane_that_ended_does_nothing_in_a_segment_dispatched_before_it_was_kn
 
 
 def in_groups():
-    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1e-1), size=hpx.Choice(2, 3, 4))
+    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1e-1), size=hpx.Choice(2, 3, 4, static=True))
     return hpx.Sweep(quadratic(4, 2, size=lambda h: h.size), space, trials=6)
 
 

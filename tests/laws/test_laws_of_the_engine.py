@@ -68,7 +68,7 @@ def test_new_values_of_one_program_compile_nothing():
 
 
 def test_one_program_a_group():
-    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1e-1), size=hpx.Choice(2, 3))
+    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1e-1), size=hpx.Choice(2, 3, static=True))
     groups = hpx.Sweep(quadratic(2, 2, size=lambda h: h.size), space, trials=6)
     with compilations() as programs:
         groups.run(progress=False)

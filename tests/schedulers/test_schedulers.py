@@ -203,7 +203,7 @@ def test_survivors_train_on_and_keep_their_bits(program, halved):
 def grouped(**more):
     """Three groups whose trials have nothing else in common than the race."""
     program = quadratic(54, 6, size=lambda h: h.size)
-    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1.0), size=hpx.Choice(1, 2, 3))
+    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1.0), size=hpx.Choice(1, 2, 3, static=True))
     points = [point | {"size": 1 + i % 3} for i, point in enumerate(SAMPLER.points)]
     return hpx.Sweep(program, space, sampler=hpx.Manual(points), width=4, scheduler=HALVING, **more)
 

@@ -47,13 +47,13 @@ def of_group(result, *groups):
 
 @pytest.fixture
 def short(monkeypatch):
-    """Devices on which the program of a state of that size runs out of memory above a width, in its fourth segment."""
+    """Devices on which the lanes of some trials run out of memory above a width, in their fourth segment."""
 
-    def begin(size, width, after=3):
+    def begin(trials, width, after=3):
         launch, calls = DeviceLanes.dispatch, []
 
         def limited(self, *arguments):
-            if self._compiled.lanes.state[-1].shape[-1] == size and self._config.width > width:
+            if self.table.trial[0] in trials and self._config.width > width:
                 calls.append(self._config.width)
                 if len(calls) > after:
                     raise FULL
@@ -69,7 +69,7 @@ def test_a_group_that_runs_out_of_memory_begins_anew_at_half_its_width(name, sho
     wide, narrow = (at(width, name).run(progress=False) for width in (WIDE, 2))
     assert (wide.statuses == narrow.statuses).all()
     group = 2
-    short(size=at(WIDE, name).plan().groups[group].static["size"], width=2)
+    short(at(WIDE, name).plan().groups[group].trials, width=2)
     events = list(at(WIDE, name).events(tmp_path / "run"))
     assert [(e.group, e.lost > 0) for e in events if e.kind == "width_halved"] == [(group, True)]
     found = hpx.load(tmp_path / "run")
@@ -84,7 +84,7 @@ def test_a_group_that_runs_out_of_memory_begins_anew_at_half_its_width(name, sho
 
 def test_a_population_that_runs_out_of_memory_begins_anew(short, tmp_path):
     narrow = at(2, "artifacts").run(progress=False)
-    short(size=3, width=2, after=7)  # after members took over states
+    short(range(6), width=2, after=7)  # after members took over states
     found = at(WIDE, "artifacts").run(tmp_path / "run", progress=False)
     assert found.lineage == narrow.lineage
     assert_bits(found, narrow, list(range(6)))
@@ -117,7 +117,7 @@ def test_one_lane_alone_does_not_fit(monkeypatch):
 @pytest.mark.slow
 def test_a_narrowed_run_goes_on_at_its_width(short, tmp_path):
     narrow = at(2).run(progress=False)
-    short(size=at(WIDE).plan().groups[0].static["size"], width=2)
+    short(at(WIDE).plan().groups[0].trials, width=2)
     kinds = []
     for event in at(WIDE).events(tmp_path, checkpoint_seconds=0.0):
         kinds.append(event.kind)

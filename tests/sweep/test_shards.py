@@ -26,7 +26,7 @@ from tests.support.compare import same_bits
 from tests.support.counting import compilations
 from tests.support.killed import program
 
-SPACE = hpx.Space(rate=hpx.LogUniform(1e-3, 1e3), size=hpx.Choice(2, 3))
+SPACE = hpx.Space(rate=hpx.LogUniform(1e-3, 1e3), size=hpx.Choice(2, 3, static=True))
 # Each trial has noise of its own, which derives from its id.
 SWEEP = hpx.Sweep(program(lambda h: h.size), SPACE, trials=13, replicates=2, randomness="independent", seed=3)
 # What two programs and the default width make of 13 trials, of which 3 jobs train some.
@@ -90,7 +90,7 @@ def test_every_trial_is_in_one_shard_and_every_shard_has_its_share_of_each_group
 
 
 def test_the_period_of_a_grid_does_not_decide():
-    grid = hpx.Space(rate=hpx.LogUniform(1e-3, 0.5, num=4), size=hpx.Choice(2, 3))
+    grid = hpx.Space(rate=hpx.LogUniform(1e-3, 0.5, num=4), size=hpx.Choice(2, 3, static=True))
     for number in (1, 2):
         plan = shard(number, 2, hpx.Sweep(SWEEP.program, grid, sampler=hpx.Grid())).plan()
         assert [len(wave) for each in plan.arrangements for wave in each.waves] == [2, 2]

@@ -95,6 +95,7 @@ class SweepRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
       randomness: ``"shared"`` or ``"independent"``.
       width: for each group, how many lanes a device computes in parallel.
       kernels: for each group, the kernels of its convolutions: ``"batched"`` or ``"xla"``.
+      padded: the groups that share a padded program, for each such program; in the order of the program's numbers.
       steps: the optimizer steps of each trial; a digest where trials differ.
       eval_every: all distances between evaluations, in calls of ``step``, that some group has.
       program: ``Program.describe``, as text.
@@ -129,6 +130,7 @@ class SweepRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     code: str | None = None
     data: dict[str, str] | None = None
     study: StudyRecord | None = None
+    padded: tuple[Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(min_length=2)], ...] = ()
 
 
 class ShardRecord(Struct, frozen=True, forbid_unknown_fields=True):

@@ -56,9 +56,9 @@ def arranged(spec: SweepSpec, plan: Plan) -> Plan:
         # The width of a group that a later round brings follows from the rule, never from measurements: what was
         # measured meanwhile would give a run that is resumed another width, and so other bits.
         rates = () if plan.arrangements else _remembered(spec, plan, g)
-        lane_bytes, number = plan.shapes[g.number].lane_bytes, g.number
+        lane_bytes, number = plan.trained(g.number).lane_bytes, g.number
         requested = of_group(spec.width, number), of_group(spec.kernels, number)
-        wide, kernels = _chosen(requested, capacity, len(g.trials), lane_bytes, rates)
+        wide, kernels = _chosen(requested, capacity, _most_trials(plan, number), lane_bytes, rates)
         found.append(Arrangement.of(capacity, lane_bytes, trials, wide, kernels, rates))
     return _with(spec.stream, capacity, plan, found)
 
@@ -74,7 +74,7 @@ def rearranged(spec: SweepSpec, plan: Plan, chosen: Mapping[int, tuple[int, str]
     plan = arranged(spec, replace(plan, arrangements=()))
     capacity, found = capacity_of(spec, plan), list(plan.arrangements)
     for number, (wide, kernels) in (chosen or {}).items():
-        own, lane_bytes = found[number], plan.shapes[number].lane_bytes
+        own, lane_bytes = found[number], plan.trained(number).lane_bytes
         trials = [trial for wave in own.waves for trial in wave]
         found[number] = Arrangement.of(capacity, lane_bytes, trials, wide, kernels, own.rates)
     return _with(spec.stream, capacity, plan, found)
@@ -112,7 +112,7 @@ def halved(spec: SweepSpec, plan: Plan, group: int) -> Plan:
 
 def split(spec: SweepSpec, plan: Plan, group: int, trials: Sequence[int]) -> Waves:
     """Splits the trials of a wave that was made for other devices into waves that fit on these."""
-    return plan.arrangements[group].split(capacity_of(spec, plan), plan.shapes[group].lane_bytes, trials)
+    return plan.arrangements[group].split(capacity_of(spec, plan), plan.trained(group).lane_bytes, trials)
 
 
 def with_waves(spec: SweepSpec, plan: Plan, waves: Sequence[tuple[int, tuple[int, ...]]]) -> Plan:
@@ -129,10 +129,10 @@ def with_waves(spec: SweepSpec, plan: Plan, waves: Sequence[tuple[int, tuple[int
 def rate_key(spec: SweepSpec, plan: Plan, group: Group) -> str:
     """Returns the fingerprint under which the speeds of a group's program are remembered on this machine."""
     capacity = capacity_of(spec, plan)
-    most = width.most(capacity.platform, capacity.lanes_together(len(group.trials)), capacity.devices)
+    most = width.most(capacity.platform, capacity.lanes_together(_most_trials(plan, group.number)), capacity.devices)
     kernels = of_group(spec.kernels, group.number)
     how = (spec.spread, spec.randomness, kernels, spec.folds, spec.stream is not None, processor())
-    return fingerprint(plan.shapes[group.number].fingerprint, plan.devices, most, *how)
+    return fingerprint(plan.trained(group.number).fingerprint, plan.devices, most, *how)
 
 
 def _remembered(spec: SweepSpec, plan: Plan, group: Group) -> tuple[Rate, ...]:
@@ -166,14 +166,30 @@ def _chosen(
     return requested[0] or found[0], requested[1] or found[1]
 
 
+def _most_trials(plan: Plan, group: int) -> int:
+    """Returns how many trials the largest of the groups has that share the program of a group."""
+    return max(len(plan.groups[number].trials) for number in plan.together(group))
+
+
+def _alike_together(plan: Plan, arrangements: Sequence[Arrangement]) -> list[Arrangement]:
+    """Returns arrangements of which those that share a program, and have one width, have equally many chunks."""
+    found = list(arrangements)
+    for padding in plan.paddings:
+        for number in padding.groups:
+            alike = [found[n].chunks for n in padding.groups if found[n].width == found[number].width]
+            found[number] = replace(found[number], chunks=max(alike))
+    return found
+
+
 def _with(stream: Stream | None, capacity: Capacity, plan: Plan, arrangements: Sequence[Arrangement]) -> Plan:
     """Returns the plan with these arrangements, and decides whether the waves of its last round offload.
 
     They do under a scheduler, if the states of all these waves and the copy that moving lanes makes do not fit.
     """
     waves = [sum(wave[0] >= plan.last_round_begin for wave in each.waves) for each in arrangements]
-    groups = zip(arrangements, plan.shapes, waves, strict=True)
-    states = sum(each.state_bytes(shapes.lane_bytes, count) for each, shapes, count in groups)
+    arrangements = _alike_together(plan, arrangements)
+    groups = zip(range(len(plan.groups)), arrangements, waves, strict=False)
+    states = sum(each.state_bytes(plan.trained(g).lane_bytes, count) for g, each, count in groups)
     if stream is not None:  # each wave has blocks of its own; those of one are in data_bytes
         states += stream.block_bytes * (sum(waves) - 1)
     memory = capacity.memory

@@ -140,7 +140,7 @@ class WidthSearch:
     def _ordered(self) -> Generator[Candidate, float | None, None]:
         """Yields what is to be measured; each is answered by its speed, None if it does not fit."""
         (begin, kernels), speeds = self._planned, dict[str, float]()
-        if self._plan.shapes[self.group.number].windows and self._programs.spec.kernels is None:
+        if self._plan.trained(self.group.number).windows and self._programs.spec.kernels is None:
             for each in KERNELS:
                 speeds[each] = (yield Candidate(begin, each)) or 0.0
             kernels = max(speeds, key=lambda each: speeds[each])

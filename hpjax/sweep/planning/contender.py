@@ -38,12 +38,8 @@ class Contender:
     """
 
     def __init__(self, programs: GroupPrograms, plan: Plan, group: Group) -> None:
-        self._programs, self._plan, self._group, self.width = (
-            programs,
-            plan,
-            group,
-            plan.arrangements[group.number].width,
-        )
+        self._programs, self._plan, self._group = programs, plan, group
+        self.width = plan.arrangements[group.number].width
         wide = self.width * plan.devices[0]
         everyone = programs.lane_table(plan, group, group.trials[:wide], dict(enumerate(plan.points)))
         # One chunk on each device. The first lanes of a table are those of replicate 0, which may be in one chunk.
@@ -62,9 +58,8 @@ class Contender:
     @property
     def state_bytes(self) -> int:
         """Bytes that its lanes take on each device."""
-        return self._plan.arrangements[self._group.number].state_bytes(
-            self._plan.shapes[self._group.number].lane_bytes, 1
-        )
+        lane_bytes = self._plan.trained(self._group.number).lane_bytes
+        return self._plan.arrangements[self._group.number].state_bytes(lane_bytes, 1)
 
     def prepare(self) -> None:
         """Traces its program, which then compiles in the background."""
@@ -89,9 +84,7 @@ class Contender:
                 return True
         except OutOfMemoryError:
             return False
-        except (
-            Exception
-        ):  # of the user's functions or of XLA: the group fails when it trains, and its error is told then
+        except Exception:  # of the user's functions or of XLA: the group fails when it trains, and tells why
             return False
 
     def _zeros(self) -> Any:

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpjax.core.arrays import ceil_div
 from hpjax.core.format import show
 from hpjax.core.program import TrialLength
 from hpjax.core.records import jsonable
 from hpjax.core.space import Point
+from hpjax.engine.padding.program import PaddedProgram
 from hpjax.engine.shapes import ProgramShapes
 from hpjax.engine.takeover import Takeover
 from hpjax.engine.tracing import Verdict
@@ -37,6 +38,21 @@ class Group:
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={show(value)}" for name, value in self.static.items()) or "-"
+
+
+class Padding(NamedTuple):
+    """Groups that share one padded program.
+
+    Attributes:
+      groups: the numbers of the groups, in the order of the program's numbers.
+      padded: the program.
+      seconds: what the programs of the groups would take, each on its own, compilation included; 0 where the run that
+        is resumed decided.
+    """
+
+    groups: tuple[int, ...]
+    padded: PaddedProgram
+    seconds: float
 
 
 def _by_name(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,6 +106,7 @@ class Plan:
       stream: a description of the data stream; empty without one.
       block: batches in a block of the stream, None without one. A device call takes no more steps.
       takeovers: per group, what its trials do with the state of another one when they go on from it.
+      paddings: the groups that share padded programs.
     """
 
     rounds: tuple[int, ...]
@@ -114,12 +131,29 @@ class Plan:
     stream: str = ""
     block: int | None = None
     takeovers: tuple[Takeover, ...] = ()
+    paddings: tuple[Padding, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         points = tuple(map(_by_name, self.points))
         groups = tuple(replace(each, static=_by_name(each.static)) for each in self.groups)
         shapes = tuple(each._replace(tree=None) for each in self.shapes)
-        return vars(self) | {"points": points, "groups": groups, "shapes": shapes}
+        none: Any = None  # in place of functions
+        paddings = tuple(each._replace(padded=each.padded._replace(program=none)) for each in self.paddings)
+        return vars(self) | {"points": points, "groups": groups, "shapes": shapes, "paddings": paddings}
+
+    def padding(self, group: int) -> Padding | None:
+        """Returns the padding of which a group is part, None where it has a program of its own."""
+        return next((each for each in self.paddings if group in each.groups), None)
+
+    def together(self, group: int) -> tuple[int, ...]:
+        """Returns the numbers of the groups that share the program of a group, it among them."""
+        padding = self.padding(group)
+        return (group,) if padding is None else padding.groups
+
+    def trained(self, group: int) -> ProgramShapes:
+        """Returns the shapes of the program that trains a group: its own, or the padded one."""
+        padding = self.padding(group)
+        return self.shapes[group] if padding is None else padding.padded.shapes
 
     @property
     def trials(self) -> int:
@@ -172,6 +206,11 @@ class Plan:
         return tuple(g for g in self.groups if self.arrangements[g.number].waves)
 
     @cached_property
+    def programs(self) -> tuple[tuple[int, ...], ...]:
+        """For each program that is compiled here, the numbers of the groups that it trains."""
+        return tuple(dict.fromkeys(self.together(g.number) for g in self.own_groups))
+
+    @cached_property
     def lane_steps(self) -> int:
         """Calls of ``step`` of all lanes here, if later rounds are like those that are planned."""
         mine = sum(self.budgets[trial] for trial in self.own)
@@ -192,7 +231,7 @@ class Plan:
     def split_seconds(self, group: Group) -> tuple[float, float]:
         """Returns the seconds that the steps of a group's trials will take, and those of their evaluations."""
         calls = self.group_steps(group)
-        shapes, (devices, kind) = self.shapes[group.number], self.devices
+        shapes, (devices, kind) = self.trained(group.number), self.devices
         evaluating = calls / group.eval_every * shapes.evaluation.seconds(kind) / devices
         if rates := self.arrangements[group.number].rates:
             return calls / best(rates).speed, evaluating
@@ -207,7 +246,7 @@ class Plan:
     @cached_property
     def compile_seconds(self) -> float:
         """Seconds that compiling will take, to an order of magnitude; most of them pass while groups train."""
-        return sum(self.shapes[g.number].compile_seconds for g in self.own_groups)
+        return sum(self.trained(groups[0]).compile_seconds for groups in self.programs)
 
     def memory(self, group: Group) -> int:
         """Returns about how many bytes each device needs while a wave of a group trains.
@@ -215,7 +254,7 @@ class Plan:
         These are the states of its lanes, the data, and for the gradients and batches of one chunk as much as its
         states.
         """
-        lane = self.shapes[group.number].lane_bytes
+        lane = self.trained(group.number).lane_bytes
         own = self.arrangements[group.number]
         return (own.chunks + 1) * own.width * lane + self.data_bytes
 

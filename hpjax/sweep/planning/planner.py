@@ -24,6 +24,7 @@ from hpjax.sweep.planning import cost, value_checks
 from hpjax.sweep.planning.advice import hints
 from hpjax.sweep.planning.arrange import arranged
 from hpjax.sweep.planning.grouping import Grouping, check_test, grouped, lengths_of, takeovers_of, tracer_of
+from hpjax.sweep.planning.padding import paddings_of
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.programs import check_groups
 from hpjax.sweep.spec import SweepSpec
@@ -100,6 +101,7 @@ def _first(spec: SweepSpec) -> Plan:
     check_test(spec, found, 0)
     unseen = _check_numbers(spec.objective, spec.splits, found, 0)
     _check_scheduler(spec.scheduler, rounds, found, 0)
+    paddings, unpadded = paddings_of(spec, found, devices[0].platform, len(devices))
     plan = Plan(
         rounds=rounds,
         replicates=spec.lanes_a_trial,
@@ -120,10 +122,11 @@ def _first(spec: SweepSpec) -> Plan:
         randomness=spec.randomness,
         seed=spec.seed,
         shard=spec.shard,
-        hints=tuple(hints(spec, devices, found, read, unseen)),
+        hints=(*hints(spec, devices, found, read, unseen), *unpadded),
         stream="" if spec.stream is None else f"{spec.stream}, {size(spec.stream.block_bytes)} a block",
         block=None if spec.stream is None else spec.stream.block,
         takeovers=takeovers_of(spec, found),
+        paddings=tuple(paddings),
     )
     plan = arranged(spec, plan)
     check_groups(spec, plan, 0)

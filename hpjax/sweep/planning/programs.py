@@ -1,6 +1,6 @@
 """Programs: turns the groups of a plan into what the engine takes: compiled programs, lanes, and the data."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from hpjax.core.space import Point
 from hpjax.engine import sharding
 from hpjax.engine.compile import FUNCTIONS, Compiled, compiling
 from hpjax.engine.device_lanes import DeviceLanes, LaneTable
+from hpjax.engine.padding.program import padded_hparams
 from hpjax.engine.probe import annotated
 from hpjax.engine.segment import SegmentConfig
 from hpjax.engine.takeover import renewal
@@ -43,15 +44,15 @@ class GroupPrograms(NamedTuple):
 
     def config(self, plan: Plan, group: int) -> SegmentConfig:
         """Returns all that the compiled program of a group depends on, the shapes of its arguments apart."""
-        spec, arrangement = self.spec, plan.arrangements[group]
+        spec, arrangement, padding = self.spec, plan.arrangements[group], plan.padding(group)
         return SegmentConfig(
-            spec.program,
-            plan.shapes[group],
+            spec.program if padding is None else padding.padded.program,
+            plan.trained(group),
             arrangement.width,
             independent=spec.independent,
             own_budget=callable(spec.program.steps) or callable(spec.program.microsteps),
             spread=spec.spread,
-            lowered=plan.shapes[group].windows and arrangement.kernels == "batched",
+            lowered=plan.trained(group).windows and arrangement.kernels == "batched",
             folds=spec.folds or 1,
             block=None if spec.stream is None else spec.stream.block,
         )
@@ -101,8 +102,14 @@ class GroupPrograms(NamedTuple):
         trial, replicate = lane_ids(plan, trials)
         own = [points[int(t)] for t in trial]
         budget = np.array([plan.budgets[t] for t in trial], np.int32)
-        h = stack_hparams(kinds_of(self.spec.space), own, own[0].keys() - group.static.keys())
-        return LaneTable(trial, replicate, budget, h)
+        return LaneTable(trial, replicate, budget, self.hparams(plan, group, own))
+
+    def hparams(self, plan: Plan, group: Group, points: Sequence[Point]) -> Hparams:
+        """Returns the hyperparameters of lanes of a group as its program takes them, leaves (points,)."""
+        h = stack_hparams(kinds_of(self.spec.space), points, points[0].keys() - group.static.keys())
+        if (padding := plan.padding(group.number)) is None:
+            return h
+        return padded_hparams(h, np.full(len(points), padding.groups.index(group.number), np.int32))
 
 
 def check_groups(spec: SweepSpec, plan: Plan, first: int) -> None:
@@ -118,14 +125,14 @@ def check_groups(spec: SweepSpec, plan: Plan, first: int) -> None:
     """
     programs = GroupPrograms(spec, sharding.mesh(sharding.devices(spec.devices)), (None, None))
     for group in plan.groups[first:]:
-        if not (uncertain := plan.shapes[group.number].uncertain):
+        first = plan.together(group.number)[0] == group.number  # of those that share a program one stands for all
+        if not (first and (uncertain := plan.trained(group.number).uncertain)):
             continue
         config = programs.config(plan, group.number)
-        own = plan.points[group.trials[0]]
-        h = stack_hparams(kinds_of(spec.space), [own], own.keys() - group.static.keys())
+        h = programs.hparams(plan, group, [plan.points[group.trials[0]]])
         chunks = plan.arrangements[group.number].chunks
         try:
-            own_config = config._replace(program=annotated(spec.program))
+            own_config = config._replace(program=annotated(config.program))
             compiled = Compiled(own_config, h, *_split_shapes(spec), programs.mesh, chunks)
             for name in FUNCTIONS:
                 compiled.lower(name)

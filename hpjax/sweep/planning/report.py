@@ -34,8 +34,9 @@ def report(plan: "Plan") -> str:
         "",
         hyperparameters,
         "",
-        f"{text.count(len(plan.own_groups), 'compiled program')}, one a group",
+        f"{text.count(len(plan.programs), 'compiled program')}{', one a group' * (not plan.paddings)}",
         text.table(COLUMNS, _groups(plan)),
+        *_padded(plan),
         *_measured(plan),
         *(f"\nhint: {hint}" for hint in (*_other_widths(plan), *plan.hints)),
     ]
@@ -84,6 +85,18 @@ def _groups(plan: "Plan") -> list[tuple[str, ...]]:
             )
         )
     return rows
+
+
+def _padded(plan: "Plan") -> list[str]:
+    """Returns a line on each padded program."""
+    lines = []
+    for padding in plan.paddings:
+        groups = ", ".join(map(str, sorted(padding.groups)))
+        own = f", where programs of their own would take {text.duration(padding.seconds)}" if padding.seconds else ""
+        training = sum(plan.group_seconds(plan.groups[number]) for number in padding.groups)
+        seconds = padding.padded.shapes.compile_seconds + training
+        lines.append(f"groups {groups} share a padded program, compiled and run in {text.duration(seconds)}{own}")
+    return lines
 
 
 def _measured(plan: "Plan") -> list[str]:

@@ -12,6 +12,7 @@ from hpjax.data.stream import Position
 from hpjax.engine.compile import COMPILE_THREADS, FUNCTIONS, Compiled
 from hpjax.engine.device_errors import failing_alone, failing_the_run
 from hpjax.engine.device_lanes import DeviceLanes, SegmentResult
+from hpjax.engine.padding.program import without_padding
 from hpjax.engine.tracing import kinds_of, stack_hparams
 from hpjax.results.store.rows import Change, Status
 from hpjax.schedulers import Clone
@@ -46,7 +47,7 @@ class Wave:
     def __init__(self, context: RunContext, group: Group, state: WaveState, failed: bool = False) -> None:
         self._context, self._plan, self.group, self._state = context, context.plan, group, state
         self._table = context.programs.lane_table(self._plan, group, state.trials, context.points)
-        state.check(self._table.trial, self._plan.shapes[group.number])
+        state.check(self._table.trial, self._plan.trained(group.number))
         self._width = self._plan.arrangements[group.number].width
         self._microsteps = np.array([self._plan.lengths[t].microsteps for t in self._table.trial], np.int32)
         self._renewal = context.programs.renewal(self._plan, group)
@@ -163,8 +164,8 @@ class Wave:
         if self._lanes is None:  # recorded already
             return
         self._context.artifacts.make()
-        names = self._plan.shapes[self.group.number].names
-        leaves = list(zip(names, map(np.asarray, self._lanes.snapshot().state), strict=True))
+        shapes = self._plan.shapes[self.group.number]
+        leaves = list(zip(shapes.names, without_padding(self._lanes.snapshot().state, shapes), strict=True))
         ids = np.stack([self._table.trial, self._table.replicate], axis=1)
         self._context.store.states.add(self.number, ids, leaves)
         self._state = self._state._replace(finished=True)

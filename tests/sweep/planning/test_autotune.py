@@ -95,7 +95,7 @@ def test_shards_keep_to_the_rule(speeds):
 
 def test_each_group_has_its_own(speeds, monkeypatch):
     speeds["batched"] = {14: 2.0, 9: 2.0}
-    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1), size=hpx.Choice(2, 3))
+    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1), size=hpx.Choice(2, 3, static=True))
     points = [{"rate": 0.1, "size": 2}] * 40 + [{"rate": 0.1, "size": 3}] * 9
     program = quadratic(20, 5, size=lambda h: h.size)
     both = hpx.Sweep(program, space, sampler=hpx.Manual(points), devices=1)
@@ -199,7 +199,7 @@ def test_kernels_are_measured_too_and_belong_to_the_run(speeds, tmp_path):
 
 def test_each_group_has_kernels_of_its_own(speeds):
     speeds["batched"], speeds["xla"] = {4: 2.0, 3: 1.0}, {4: 1.0, 3: 2.0}
-    space = hpx.Space(learning_rate=0.1, momentum=0.9, filters=hpx.Choice(2, 3))
+    space = hpx.Space(learning_rate=0.1, momentum=0.9, filters=hpx.Choice(2, 3, static=True))
     sampler = hpx.Manual([{"filters": 2}] * 4 + [{"filters": 3}] * 3)
     program = classifier(model=lambda h: Conv(h.filters), steps=4, eval_every=2)
     both = hpx.Sweep(program, space, sampler=sampler, devices=1)

@@ -200,7 +200,7 @@ def test_others_begin_anew_with_the_same_bits(name, laps, monkeypatch, tmp_path)
 
 def test_a_group_that_has_not_begun_takes_its_width_for_nothing(speeds):
     speeds(FAST, w5=1.0, w9=1.0, w8=1.0, w14=2.0)
-    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1), size=hpx.Choice(2, 3))
+    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1), size=hpx.Choice(2, 3, static=True))
     points = [{"rate": 0.1, "size": 2}] * 9 + [{"rate": 0.1, "size": 3}] * 40
     program = quadratic(80, 2, size=lambda h: h.size)
     both = hpx.Sweep(program, space, sampler=hpx.Manual(points), devices=1)
