@@ -43,7 +43,7 @@ def artifact_function(config: SegmentConfig, seed: int) -> Callable[..., dict[st
     compiled = jitted(artifacts)
 
     def call(trial: Any, calls: Any, arrays: Sequence[Any], valid: Arrays, h: Hparams) -> dict[str, jax.Array]:
-        with lowering(config.lowered):
+        with lowering(config.lowered, config.drawn):
             found: dict[str, jax.Array] = compiled(trial, calls, arrays, valid, h)
         return found
 

@@ -128,7 +128,7 @@ class Compiled:
         config = SegmentConfig(self._own_program, *self._settings)
         mesh, shared, function = self.mesh, self._shared[name], FUNCTIONS[name]
         split, whole = sharding.SPLIT, sharding.WHOLE
-        with lowering(config.lowered):
+        with lowering(config.lowered, config.drawn):
             # Traced for one device and without the mesh, in which types of arrays would name it and those of fresh
             # constants would not: code that compares both, as equinox.nn.State.set does, took them for different.
             own = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self._per_lane)

@@ -183,7 +183,8 @@ def _transposed(
             added = _padded(part, 0, borders)
             total = added if total is None else total + added
         y = total
-    return y
+    found: jax.Array = y
+    return found
 
 
 def _product(parts: list[jax.Array], kernel: jax.Array, groups: int, precision: Any, dtype: Any) -> jax.Array:

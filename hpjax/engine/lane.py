@@ -33,7 +33,7 @@ class Evaluation(NamedTuple):
 def start_lane(program: Program, shapes: ProgramShapes, key: jax.Array, h: Hparams) -> Lane:
     """Returns a lane before its first step; ``key`` is the lane's, and leaves of ``h`` are ()."""
     zero = jnp.zeros((), jnp.int32)
-    arrays = arrays_of(program.init(purpose_key(key, "init"), h))
+    arrays = lowered(lambda key, h: arrays_of(program.init(key, h)))(purpose_key(key, "init"), h)
     return Lane(
         state=unwrap_keys([settled(x, like.dtype) for x, like in zip(arrays, shapes.state, strict=True)]),
         totals={name: jnp.zeros((), float_type()) for name in shapes.train},
@@ -70,11 +70,11 @@ def advance_lane(
     batch = program.batch(purpose_key(key, "batch"), t, train, h)
     tree = _state_tree(program, shapes, key, h)
 
-    def step(key: jax.Array, arrays: Any, batch: Any, h: Hparams) -> Any:
+    def step(key: jax.Array, arrays: Any, h: Hparams) -> Any:  # not of the batch, which may have more than arrays
         state, metrics = program.step(key, tree.fill(arrays), batch, h)
         return arrays_of(state), metrics
 
-    arrays, metrics = lowered(step)(step_key(purpose_key(key, "step"), t), wrap_keys(lane.state, shapes), batch, h)
+    arrays, metrics = lowered(step)(step_key(purpose_key(key, "step"), t), wrap_keys(lane.state, shapes), h)
     values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.train}
     return Lane(
         state=unwrap_keys(arrays),

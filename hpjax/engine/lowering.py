@@ -6,8 +6,8 @@ It relies on, as they are in jax 0.10.2 (the oldest that hpjax takes) to 0.12:
 - ``jax.extend.core``: ``ClosedJaxpr`` (in 0.12 the same class as ``Jaxpr``), ``Literal``, ``jaxpr_as_fun``,
   ``jaxprs_in_params``. No fallback: they are documented, and without them the import raises.
 - ``Jaxpr.replace`` and ``debug_info.with_unknown_names``, which are not documented. Fallback: the function as it was.
-- the names of primitives, the keys of ``KERNELS`` and ``CALLS``. Fallback: a primitive of another name is evaluated
-  unchanged.
+- the names of primitives, the keys of ``WINDOWS``, ``DRAWS`` and ``CALLS``, and that all but those of ``CALLS`` are
+  bound to operands and parameters as they are. Fallback: a primitive of another name is evaluated unchanged.
 - the parameters of these primitives: ``scan`` has ``ft_in`` since 0.12, and ``num_consts`` and ``num_carry`` before.
   Fallback: where one is missing, the operation is evaluated unchanged.
 
@@ -28,17 +28,24 @@ from jax import lax
 from jax.extend import core
 
 from hpjax.core.fallback import warn_once
+from hpjax.core.threefry import fast, plain
 from hpjax.engine import conv_kernels
 from hpjax.engine.conv_kernels import NotRewrittenError
 from hpjax.engine.primitives import primitive_names
 
-_on: ContextVar[bool] = ContextVar("lowering", default=False)
+# The primitives that are rewritten.
+_on: ContextVar[frozenset[str]] = ContextVar("lowering", default=frozenset())
 
 
 @contextmanager
-def lowering(on: bool) -> Iterator[None]:
-    """Switches rewriting on or off for all that is traced in its body, in this thread."""
-    before = _on.set(on)
+def lowering(windows: bool, draws: bool = False) -> Iterator[None]:
+    """Switches rewriting on or off for all that is traced in its body, in this thread.
+
+    Args:
+      windows: whether convolutions and pooling become matrix products.
+      draws: whether random numbers are drawn by the kernel of ``core.threefry``, bit by bit the same.
+    """
+    before = _on.set(frozenset(WINDOWS if windows else ()) | frozenset(DRAWS if draws else ()))
     try:
         yield
     finally:
@@ -46,7 +53,7 @@ def lowering(on: bool) -> Iterator[None]:
 
 
 def lowered(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns ``function`` with convolutions and pooling as matrix products, while ``lowering`` is on.
+    """Returns ``function`` with the operations rewritten for which ``lowering`` is on.
 
     Args:
       function: a function of pytrees of arrays. Where it takes gradients, the operations within ``jax.grad`` are
@@ -61,7 +68,8 @@ def lowered(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             found = _evaluate(closed, jax.tree.leaves(args))
         except AttributeError as error:
-            _warn("convolutions and pooling", _not_known(error))
+            if _on.get() & WINDOWS.keys():
+                _warn("convolutions and pooling", _not_known(error))
             return function(*args)
         return jax.tree.unflatten(jax.tree.structure(shapes), found)
 
@@ -78,13 +86,37 @@ def has_windows(closed: core.ClosedJaxpr) -> bool:
     return _has_windows(closed.jaxpr)
 
 
+def draws(closed: core.ClosedJaxpr) -> bool:
+    """Returns whether a jaxpr, or one within it, draws random numbers with threefry keys of JAX's own."""
+    return any(map(_draws, _equations(closed.jaxpr)))
+
+
+def _equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in core.jaxprs_in_params(equation.params):
+            yield from _equations(inner)
+
+
+def _draws(equation: core.JaxprEqn) -> bool:
+    key: Any = equation.invars[0].aval if equation.invars else None
+    return (
+        equation.primitive.name in DRAWS
+        and key.dtype == jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")).dtype
+    )
+
+
+def _to_rewrite(jaxpr: core.Jaxpr) -> bool:
+    return not primitive_names(jaxpr).isdisjoint(_on.get())
+
+
 def _has_windows(jaxpr: core.Jaxpr) -> bool:
-    return not primitive_names(jaxpr).isdisjoint(KERNELS)
+    return not primitive_names(jaxpr).isdisjoint(WINDOWS)
 
 
 @cache
 def _renamed() -> list[str]:
-    """Returns the primitives of ``KERNELS`` to which the public functions for them do not lead."""
+    """Returns the primitives of ``WINDOWS`` to which the public functions for them do not lead."""
     window: tuple[Any, ...] = ((1, 2, 2, 1), (1, 1, 1, 1), "VALID")
 
     def largest(x: jax.Array) -> jax.Array:
@@ -115,7 +147,7 @@ def _not_known(error: Exception) -> str:
 def _evaluate(closed: core.ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
     """Returns the outputs of a jaxpr for arguments, with its operations rewritten."""
     # Most functions have nothing to rewrite. They keep their jaxpr, which also spares tracing it again.
-    if not has_windows(closed):
+    if not _to_rewrite(closed.jaxpr):
         return list(core.jaxpr_as_fun(closed)(*args))
     values = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], [*closed.consts, *args], strict=True))
 
@@ -125,19 +157,24 @@ def _evaluate(closed: core.ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
     for equation in closed.jaxpr.eqns:
         given = [value(atom) for atom in equation.invars]
         values.update(zip(equation.outvars, _evaluate_equation(closed.jaxpr, equation, given), strict=True))
-    return [value(atom) for atom in closed.jaxpr.outvars]
+    return [
+        jnp.asarray(value(atom)) if isinstance(atom, core.Literal) else value(atom) for atom in closed.jaxpr.outvars
+    ]
 
 
 def _evaluate_equation(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[Any]) -> list[Any]:
     """Returns the outputs of one equation of a jaxpr, rewritten where that is possible."""
-    name, inner = equation.primitive.name, core.jaxprs_in_params(equation.params)
+    name, inner = equation.primitive.name, list(core.jaxprs_in_params(equation.params))
     shapes: list[Any] = [v.aval for v in (*equation.invars, *equation.outvars)]
+    if name in _on.get() & DRAWS.keys():
+        return [DRAWS[name](equation, args)] if _draws(equation) else list(_evaluate_unchanged(jaxpr, equation, args))
     # Nothing is lost where there is nothing to compute.
-    if (name in KERNELS and not any(0 in x.shape for x in shapes)) or any(map(_has_windows, inner)):
+    if (name in _on.get() and not any(0 in x.shape for x in shapes)) or any(map(_to_rewrite, inner)):
         try:
             return _rewrite(equation, args)
         except NotRewrittenError as reason:
-            _warn(name if name in KERNELS else f"convolutions and pooling within {name}", str(reason))
+            if name in WINDOWS or (_on.get() & WINDOWS.keys() and any(map(_has_windows, inner))):
+                _warn(name if name in WINDOWS else f"convolutions and pooling within {name}", str(reason))
     return _evaluate_unchanged(jaxpr, equation, args)
 
 
@@ -149,8 +186,8 @@ def _rewrite(equation: core.JaxprEqn, args: list[Any]) -> list[Any]:
     """
     name, params = equation.primitive.name, equation.params
     try:
-        if name in KERNELS:
-            found = [KERNELS[name](*args, params)]
+        if name in WINDOWS:
+            found = [WINDOWS[name](*args, params)]
         elif name in CALLS:
             found = CALLS[name](params, args)
         else:
@@ -165,6 +202,9 @@ def _rewrite(equation: core.JaxprEqn, args: list[Any]) -> list[Any]:
 
 def _evaluate_unchanged(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[Any]) -> list[Any]:
     """Returns the outputs of one equation of a jaxpr, evaluated as it is."""
+    if not list(core.jaxprs_in_params(equation.params)):
+        found = equation.primitive.bind(*args, **equation.params)
+        return list(found) if equation.primitive.multiple_results else [found]
     # As a jaxpr of its own, whose evaluation is JAX's business: how a primitive is bound to its parameters differs
     # between primitives and between versions (``Primitive.get_bind_params``).
     inputs = list(dict.fromkeys(atom for atom in equation.invars if not isinstance(atom, core.Literal)))
@@ -227,11 +267,25 @@ def _while(params: dict[str, Any], args: list[Any]) -> list[Any]:
     )
 
 
-KERNELS: dict[str, Callable[..., jax.Array]] = {
+WINDOWS: dict[str, Callable[..., jax.Array]] = {
     "conv_general_dilated": conv_kernels.convolution,
     "reduce_window_sum": conv_kernels.sum_pool,
     "reduce_window_max": conv_kernels.max_pool,
     "select_and_scatter_add": conv_kernels.max_pool_gradient,
+}
+
+
+def _drawing(equation: core.JaxprEqn, args: list[Any]) -> jax.Array:
+    key, *rest = args
+    found: jax.Array = equation.primitive.bind(fast(key), *rest, **equation.params)
+    return found
+
+
+# The primitives that draw with a key, each by the same primitive with a key of another dtype.
+DRAWS: dict[str, Callable[[core.JaxprEqn, list[Any]], jax.Array]] = {
+    "random_bits": _drawing,
+    "random_fold_in": lambda equation, args: plain(_drawing(equation, args)),
+    "random_split": lambda equation, args: plain(_drawing(equation, args)),
 }
 # The primitives that hold other jaxprs. Functions with derivatives of their own (custom_jvp, custom_vjp) are not among
 # them: rewritten, they would lose these.

@@ -19,7 +19,7 @@ from hpjax.core.remarks import collecting_remarks
 from hpjax.engine.constants import large_constants
 from hpjax.engine.flops import mark, parts
 from hpjax.engine.lane import rebuilt_state, reported_metrics, settled
-from hpjax.engine.lowering import has_windows
+from hpjax.engine.lowering import draws, has_windows
 from hpjax.engine.primitives import operations, primitive_names, uncertain
 from hpjax.engine.shapes import ProgramShapes, unwrap_keys
 from hpjax.engine.state_tree import StateTree, arrays_of, difference, is_key, is_same, is_weak, numbers_in, split_state
@@ -93,6 +93,7 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
         reads=frozenset(names | read.difference(tracers)),
         checks=tuple(dict.fromkeys((name, check._replace(value=None)) for name, check in checks)),
         lapack=not primitive_names(traced.jaxpr).isdisjoint(DECOMPOSITIONS),
+        draws=draws(traced),
         windows=has_windows(traced),
         uncertain=uncertain(traced),
         step=step,

@@ -67,6 +67,7 @@ class SegmentConfig(NamedTuple):
       own_budget: whether lanes may end at different steps; a finished one then keeps its state.
       spread: how lanes are spread over devices, ``"shard_map"`` or ``"pmap"``.
       lowered: whether convolutions and pooling are rewritten as matrix products.
+      drawn: whether random numbers of the program's own are drawn by another kernel.
       folds: how many folds there are; replicate ``r`` has seed ``r // folds`` and, where there is more than one, fold
         ``r % folds``.
       block: where the train split is a stream, how many batches a segment gets of it: the batch of step ``t`` is at
@@ -80,6 +81,7 @@ class SegmentConfig(NamedTuple):
     own_budget: bool
     spread: str = "shard_map"
     lowered: bool = False
+    drawn: bool = False
     folds: int = 1
     block: int | None = None
 

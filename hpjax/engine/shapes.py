@@ -43,6 +43,7 @@ class ProgramShapes(NamedTuple):
       parameters: how many numbers the parameters are.
       reads: the hyperparameters that the program uses.
       lapack: whether it decomposes matrices, which LAPACK does on a CPU.
+      draws: whether it draws random numbers by itself, with keys of JAX's own.
       windows: whether it has convolutions or pooling, for which ``conv_kernels`` has other kernels.
       checks: pairs of a traced hyperparameter's name and a condition on its values, from the code that uses it.
       step, evaluation: how much these compute.
@@ -63,6 +64,7 @@ class ProgramShapes(NamedTuple):
     reads: frozenset[str]
     checks: tuple[tuple[str, Check], ...]
     lapack: bool
+    draws: bool
     windows: bool
     uncertain: tuple[str, ...]
     step: Work

@@ -11,7 +11,7 @@ from jax import lax
 
 from hpjax.core.fallback import warn_once
 from hpjax.engine import lowering as module
-from hpjax.engine.lowering import CALLS, KERNELS, has_windows, lowered, lowering
+from hpjax.engine.lowering import CALLS, WINDOWS, draws, has_windows, lowered, lowering
 
 WINDOWED = ("conv_general_dilated", "reduce_window", "select_and_scatter")
 
@@ -232,7 +232,7 @@ USES = {
 
 
 def test_there_is_a_use_of_each_primitive():
-    assert {*USES} == {*KERNELS, *CALLS}
+    assert {*USES} == {*WINDOWS, *CALLS}
 
 
 @pytest.mark.parametrize("name", USES)
@@ -240,9 +240,9 @@ def test_a_parameter_of_another_name_leaves_the_operation_alone_and_is_told_once
     """As a later JAX may have it."""
     function = USES[name]
     assert not left(rewritten(function), SIX, KERNEL)
-    if name in KERNELS:
-        known = KERNELS[name]
-        monkeypatch.setitem(KERNELS, name, lambda *args: known(*args[:-1], {}))
+    if name in WINDOWS:
+        known = WINDOWS[name]
+        monkeypatch.setitem(WINDOWS, name, lambda *args: known(*args[:-1], {}))
     else:
         known = CALLS[name]
         monkeypatch.setitem(CALLS, name, lambda params, args: known({}, args))
@@ -273,3 +273,29 @@ def test_jaxprs_that_cannot_be_taken_apart_are_told(monkeypatch):
     function = lambda x, kernel: convolved(x, kernel) + 1
     with pytest.warns(RuntimeWarning, match="^convolutions and pooling: not .* no attribute 'replace'"):
         np.testing.assert_array_equal(rewritten(function)(SIX, KERNEL), function(SIX, KERNEL))
+
+
+def drawing(key, x):
+    """Draws in a loop, in branches, under vmap, and with keys that are split or folded."""
+
+    def turn(carry, key):
+        more = jax.lax.cond(carry[0] > 0, lambda k: jax.random.normal(k, carry.shape), lambda k: carry * 2, key)
+        return carry + more, jax.random.permutation(key, 7)
+
+    keys = jax.random.split(jax.random.fold_in(key, 3), 4)
+    last, orders = jax.lax.scan(turn, x, keys)
+    return last, orders, jax.vmap(lambda k: jax.random.bernoulli(k, 0.3, (5,)))(keys), jax.random.key_data(keys)
+
+
+def test_draws_have_the_bits_of_jax():
+    key, x = jax.random.key(5), jnp.ones(3)
+
+    def run(key, x):
+        with lowering(False, draws=True):
+            return lowered(drawing)(key, x)
+
+    for found, expected in zip(jax.jit(run)(key, x), jax.jit(drawing)(key, x), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert draws(jax.make_jaxpr(drawing)(key, x))
+    assert not draws(jax.make_jaxpr(run)(key, x)), "all by the other kernel"
+    assert not draws(jax.make_jaxpr(lambda x: x * 2)(x))

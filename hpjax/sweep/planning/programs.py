@@ -53,6 +53,7 @@ class GroupPrograms(NamedTuple):
             own_budget=callable(spec.program.steps) or callable(spec.program.microsteps),
             spread=spec.spread,
             lowered=plan.trained(group).windows and arrangement.kernels == "batched",
+            drawn=plan.trained(group).draws and self.mesh.devices.flat[0].platform == "cpu",
             folds=spec.folds or 1,
             block=None if spec.stream is None else spec.stream.block,
         )
