@@ -22,6 +22,8 @@ from hpjax.core.fallback import warn_once
 # The operand of the barriers that mark the parts of a traced program: the bytes "hpjx", which no barrier of a user's
 # program is likely to have.
 MARK = np.int32(0x68706A78)
+# A convolution is compiled as loops or products with what packs their operands: as long as so many other operations.
+CONVOLUTION = 25
 
 
 class Work(NamedTuple):
@@ -30,7 +32,7 @@ class Work(NamedTuple):
     Attributes:
       flops: multiplications and additions in matrix products and convolutions.
       elements: numbers in the outputs of all other operations.
-      equations: how many operations the jaxpr has, with bodies of loops counted once.
+      equations: how many operations the jaxpr has, with bodies of loops counted once; a convolution as several.
     """
 
     flops: float = 0.0
@@ -105,7 +107,7 @@ def _work_of(equation: core.JaxprEqn) -> Work:
         return Work(2.0 * size * prod(shapes[0].shape[axis] for axis in contracted), 0, 1)
     if name == "conv_general_dilated" and dimensions:
         kernel = shapes[1].shape
-        return Work(2.0 * size * prod(kernel) / kernel[dimensions.rhs_spec[0]], 0, 1)
+        return Work(2.0 * size * prod(kernel) / kernel[dimensions.rhs_spec[0]], 0, CONVOLUTION)
     return Work(0, float(size), 1)
 
 
@@ -119,7 +121,7 @@ def _miscounted() -> list[str]:
 
     known: dict[str, tuple[Callable[[jax.Array], Any], Work]] = {
         "dot_general": (lambda x: lax.batch_matmul(x, x), Work(2.0 * 2 * 2**3, 0, 1)),
-        "conv_general_dilated": (convolved, Work(2.0 * 2 * 2**2 * 2, 0, 1)),
+        "conv_general_dilated": (convolved, Work(2.0 * 2 * 2**2 * 2, 0, CONVOLUTION)),
         "scan": (lambda x: lax.scan(lambda x, _: (lax.sin(x), None), x, None, 3)[0], Work(0.0, 3 * 2**3, 1)),
     }
     return [name for name, (use, work) in known.items() if _total(jax.make_jaxpr(use)(x).jaxpr) != work]

@@ -26,6 +26,7 @@ from hpjax.results.store.manifest import StudyRecord, recorded_manifest
 from hpjax.samplers import Sampler, Sobol
 from hpjax.studies.batch_scaling_result import KIND, BatchScalingResult
 from hpjax.studies.search import SearchPerBatchSize
+from hpjax.sweep.planning.pace import Pace
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.sweep import Sweep
 
@@ -284,14 +285,14 @@ def _faster(sweep: Sweep, sizes: Sequence[int]) -> Sweep:
 
 
 def _estimated_seconds(sweep: Sweep) -> float:
-    """Returns the estimated seconds of the whole sweep on one device, without the widths that were measured.
+    """Returns the estimated seconds of the whole sweep on one device, without what was measured on this machine.
 
-    Measured widths appear with the first run. If they decided how batches are taken, the second call of ``run`` could
-    decide otherwise than the first, and refuse to continue its directory.
+    Measured widths and the pace appear with the first run. If they decided how batches are taken, the second call of
+    ``run`` could decide otherwise than the first, and refuse to continue its directory.
     """
     plan = sweep.plan()
     arrangements = tuple(replace(each, rates=()) for each in plan.arrangements)
-    alone = replace(plan, arrangements=arrangements, devices=(1, plan.devices[1]))
+    alone = replace(plan, arrangements=arrangements, devices=(1, plan.devices[1]), pace=Pace())
     return alone.run_seconds + alone.compile_seconds
 
 

@@ -32,23 +32,27 @@ def paddings_of(spec: SweepSpec, found: Grouping, platform: str, devices: int) -
     ):
         return [], []  # states move between trials, or are given to the user's functions, as they are
 
+    def training(groups: Sequence[Group], shapes: ProgramShapes) -> float:
+        """Returns what training takes of groups that share a program of these shapes."""
+        return sum(_calls(spec, found, g) * _call_seconds(shapes, g, platform) for g in groups) / devices
+
     def seconds(groups: Sequence[Group], shapes: ProgramShapes) -> float:
-        """Returns what groups take that share a program of these shapes."""
-        training = sum(_calls(spec, found, g) * _call_seconds(shapes, g, platform) for g in groups)
-        return shapes.compile_seconds + training / devices
+        """Returns what these groups take, compilation included."""
+        return shapes.compile_seconds + training(groups, shapes)
 
     made, hints = [], []
     for alike in _alike(spec, found):
         alike.sort(key=lambda g: _call_seconds(found.shapes[g.number], g, platform))
         for some in _partition(alike, lambda part: seconds(part, found.shapes[part[-1].number])):
-            own = sum(seconds([g], found.shapes[g.number]) for g in some)
+            alone = sum(training([g], found.shapes[g.number]) for g in some)
+            compiling = sum(found.shapes[g.number].compile_seconds for g in some)
             try:
                 padded = _padded(spec, found, some)
             except NotPaddableError as error:
                 hints.append(f"groups {_listed(some)} have programs of their own, since {error}")
                 continue
-            if seconds(some, padded.shapes) < own:
-                made.append(Padding(tuple(g.number for g in some), padded, own))
+            if seconds(some, padded.shapes) < compiling + alone:
+                made.append(Padding(tuple(g.number for g in some), padded, compiling, alone))
     return made, hints
 
 
@@ -67,7 +71,7 @@ def padded_as(spec: SweepSpec, plan: Plan, groups: Sequence[Sequence[int]]) -> P
     if any(number >= len(plan.groups) for own in groups for number in own):
         return plan
     try:
-        made = tuple(Padding(tuple(own), _padded(spec, found, [found.groups[n] for n in own]), 0.0) for own in groups)
+        made = tuple(Padding(tuple(own), _padded(spec, found, [found.groups[n] for n in own])) for own in groups)
     except NotPaddableError:
         return plan
     return replace(plan, paddings=made)

@@ -1,7 +1,7 @@
 """The plan: groups × width × devices × segments, known before anything trains. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from hpjax.engine.shapes import ProgramShapes
 from hpjax.engine.takeover import Takeover
 from hpjax.engine.tracing import Verdict
 from hpjax.sweep.planning.arrangement import Arrangement
+from hpjax.sweep.planning.pace import Pace
 from hpjax.sweep.planning.report import report
 from hpjax.sweep.planning.width import best
 from hpjax.sweep.shard import Shard
@@ -46,13 +47,14 @@ class Padding(NamedTuple):
     Attributes:
       groups: the numbers of the groups, in the order of the program's numbers.
       padded: the program.
-      seconds: what the programs of the groups would take, each on its own, compilation included; 0 where the run that
-        is resumed decided.
+      compiling, training: the estimated seconds of the programs of the groups, each on its own, in all; 0 where the run
+        that is resumed decided.
     """
 
     groups: tuple[int, ...]
     padded: PaddedProgram
-    seconds: float
+    compiling: float = 0.0
+    training: float = 0.0
 
 
 def _by_name(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,6 +109,7 @@ class Plan:
       block: batches in a block of the stream, None without one. A device call takes no more steps.
       takeovers: per group, what its trials do with the state of another one when they go on from it.
       paddings: the groups that share padded programs.
+      pace: how many times as long as estimated things take here.
     """
 
     rounds: tuple[int, ...]
@@ -132,6 +135,7 @@ class Plan:
     block: int | None = None
     takeovers: tuple[Takeover, ...] = ()
     paddings: tuple[Padding, ...] = ()
+    pace: Pace = field(default_factory=Pace)
 
     def __getstate__(self) -> dict[str, Any]:
         points = tuple(map(_by_name, self.points))
@@ -231,11 +235,16 @@ class Plan:
     def split_seconds(self, group: Group) -> tuple[float, float]:
         """Returns the seconds that the steps of a group's trials will take, and those of their evaluations."""
         calls = self.group_steps(group)
-        shapes, (devices, kind) = self.trained(group.number), self.devices
-        evaluating = calls / group.eval_every * shapes.evaluation.seconds(kind) / devices
+        step, evaluation = (seconds * self.pace.running for seconds in self.estimated_seconds(group))
         if rates := self.arrangements[group.number].rates:
-            return calls / best(rates).speed, evaluating
-        return calls * shapes.step.seconds(kind) / devices, evaluating
+            step = 1 / best(rates).speed
+        return calls * step, calls * evaluation
+
+    def estimated_seconds(self, group: Group) -> tuple[float, float]:
+        """Returns the seconds of a lane-step of a group and of its part of an evaluation, whatever the machine."""
+        shapes, (devices, kind) = self.trained(group.number), self.devices
+        evaluating = shapes.evaluation.seconds(kind) / group.eval_every
+        return shapes.step.seconds(kind) / devices, evaluating / devices
 
     @cached_property
     def run_seconds(self) -> float:
@@ -246,7 +255,7 @@ class Plan:
     @cached_property
     def compile_seconds(self) -> float:
         """Seconds that compiling will take, to an order of magnitude; most of them pass while groups train."""
-        return sum(self.trained(groups[0]).compile_seconds for groups in self.programs)
+        return self.pace.compiling * sum(self.trained(groups[0]).compile_seconds for groups in self.programs)
 
     def memory(self, group: Group) -> int:
         """Returns about how many bytes each device needs while a wave of a group trains.

@@ -24,6 +24,7 @@ from hpjax.sweep.planning import cost, value_checks
 from hpjax.sweep.planning.advice import hints
 from hpjax.sweep.planning.arrange import arranged
 from hpjax.sweep.planning.grouping import Grouping, check_test, grouped, lengths_of, takeovers_of, tracer_of
+from hpjax.sweep.planning.pace import pace
 from hpjax.sweep.planning.padding import paddings_of
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.programs import check_groups
@@ -127,6 +128,7 @@ def _first(spec: SweepSpec) -> Plan:
         block=None if spec.stream is None else spec.stream.block,
         takeovers=takeovers_of(spec, found),
         paddings=tuple(paddings),
+        pace=pace((len(devices), devices[0].device_kind)),
     )
     plan = arranged(spec, plan)
     check_groups(spec, plan, 0)

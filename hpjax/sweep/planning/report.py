@@ -21,6 +21,8 @@ COLUMNS = (
     "parameters a lane",
     "memory a device",
 )
+# Where work takes so many times as long as if nothing else ran, the plan says so.
+BUSY = 1.5
 
 
 def report(plan: "Plan") -> str:
@@ -60,7 +62,8 @@ def _head(plan: "Plan") -> list[str]:
         f"{text.count(count, f'{kind} device')}, data {text.size(plan.data_bytes)} a device",
         *([f"data {plan.stream}"] if plan.stream else []),
         f"about {text.duration(plan.run_seconds)} to run and {text.duration(plan.compile_seconds)} to compile, "
-        + ("as measured" if measured else "by a rough estimate")
+        + ("as measured" if measured else "as earlier runs here took" if plan.pace.known else "by a rough estimate")
+        + (f"; other work slows this machine to {1 / plan.pace.busy:.0%}" if plan.pace.busy >= BUSY else "")
         + ("; what is compiled is kept" if keeps_compiled() else ""),
     ]
 
@@ -92,9 +95,10 @@ def _padded(plan: "Plan") -> list[str]:
     lines = []
     for padding in plan.paddings:
         groups = ", ".join(map(str, sorted(padding.groups)))
-        own = f", where programs of their own would take {text.duration(padding.seconds)}" if padding.seconds else ""
+        alone = padding.compiling * plan.pace.compiling + padding.training * plan.pace.running
+        own = f", where programs of their own would take {text.duration(alone)}" if alone else ""
         training = sum(plan.group_seconds(plan.groups[number]) for number in padding.groups)
-        seconds = padding.padded.shapes.compile_seconds + training
+        seconds = padding.padded.shapes.compile_seconds * plan.pace.compiling + training
         lines.append(f"groups {groups} share a padded program, compiled and run in {text.duration(seconds)}{own}")
     return lines
 

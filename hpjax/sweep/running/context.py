@@ -14,6 +14,7 @@ from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.programs import GroupPrograms
 from hpjax.sweep.running.artifacts import ArtifactMaker
 from hpjax.sweep.running.scores import Scores
+from hpjax.sweep.running.timing import Timing
 from hpjax.sweep.spec import SweepSpec
 
 
@@ -30,6 +31,7 @@ class RunContext:
       points: trial id to the hyperparameters that the trial has now.
       compiled: the numbers of the groups whose compilation is recorded.
       artifacts: makes the artifacts of trials at evaluations.
+      timing: how long it takes beside the estimates.
       streams: closes the prefetchers that draw from the data stream, at the end of the run.
       may_run_ahead: returns whether a segment may be dispatched before the one before it is read.
     """
@@ -40,6 +42,7 @@ class RunContext:
     programs: GroupPrograms
     scores: Scores
     artifacts: ArtifactMaker
+    timing: Timing
     points: dict[int, Point] = field(default_factory=dict)
     compiled: set[int] = field(default_factory=set)
     streams: ExitStack = field(default_factory=ExitStack)
@@ -51,7 +54,7 @@ class RunContext:
         store.states.share([(names_of(path), np.asarray(x)) for path, x in tree_leaves_with_path(spec.program.shared)])
         scores = Scores.none(plan.trials, plan.replicates, racing=spec.scheduler is not None)
         programs = GroupPrograms.of(spec)
-        return cls(spec, plan, store, programs, scores, ArtifactMaker(programs, store.artifacts))
+        return cls(spec, plan, store, programs, scores, ArtifactMaker(programs, store.artifacts), Timing(plan.devices))
 
     @property
     def best(self) -> tuple[int, float] | None:

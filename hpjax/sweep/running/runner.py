@@ -83,6 +83,7 @@ class _Run:
     def close(self) -> None:
         """Ends the threads that draw from streams or write checkpoints, and lets other processes write the record."""
         try:
+            self._context.timing.close()
             self._context.streams.close()
         finally:
             self._record.close()
@@ -126,6 +127,7 @@ class _Run:
         now = self._progress
         if isinstance(event, SegmentFinished):
             self._progress = now._replace(done=now.done + event.lane_steps, spared=now.spared + event.spared)
+            self._context.timing.trained(self._context.plan, event)
         elif isinstance(event, Decision):
             self._progress = now._replace(step=event.step, spared=now.spared + event.spared)
 

@@ -1,0 +1,144 @@
+"""The pace of this machine: how many times as long as estimated compiling and training take here.
+
+Earlier runs tell how long both took beside their estimates, which is kept in the user's cache folder, and a short piece
+of work tells how busy the machine is now. Both scale what plans show and what is expected of a run. What decides
+between programs is never scaled, since a run that is resumed must decide the same.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from statistics import median
+from time import perf_counter, thread_time
+from typing import Any, Literal, NamedTuple
+
+from hpjax.engine.distributed import several
+from hpjax.engine.machine import cores, fingerprint, folder, processor
+from hpjax.results.store.files import write_text
+from hpjax.results.store.validation import is_float
+
+# A machine counts as at most so many times slower or faster than estimated, and as busy.
+MOST = 8.0
+# So many of the latest runs count.
+RUNS = 9
+# Whether the machine is busy shows while each core digests so many bytes, again and again for so many seconds.
+BYTES, SECONDS = 1 << 18, 0.05
+
+
+class Pace(NamedTuple):
+    """How many times as long as estimated something takes.
+
+    Attributes:
+      compiling, running: that of compiling and of training, as busy as the machine is.
+      busy: how many times as long work on the CPU takes as if nothing else ran.
+      known: whether earlier runs told it.
+    """
+
+    compiling: float = 1.0
+    running: float = 1.0
+    busy: float = 1.0
+    known: bool = False
+
+
+class Kept(NamedTuple):
+    """What the latest runs on this machine found, the oldest first.
+
+    Attributes:
+      compiling, running: how many times as long as estimated it took, and would have if nothing else had run.
+    """
+
+    compiling: tuple[float, ...] = ()
+    running: tuple[float, ...] = ()
+
+
+def pace(devices: tuple[int, str]) -> Pace:
+    """Returns the pace on some devices, the same for all plans of a process; with several hosts that of the estimates.
+
+    Args:
+      devices: how many devices there are, and of which kind.
+    """
+    return Pace() if several() else _pace(devices)
+
+
+@cache
+def _pace(devices: tuple[int, str]) -> Pace:
+    kept = recall(devices)
+    return Pace(
+        _bounded(_usual(kept.compiling) * _slowed("compiling", devices)),
+        _bounded(_usual(kept.running) * _slowed("running", devices)),
+        busy(),
+        bool(kept.compiling or kept.running),
+    )
+
+
+def recall(devices: tuple[int, str]) -> Kept:
+    """Returns what the latest runs on some devices found; nothing if the file is missing or unreadable."""
+    with suppress(OSError, ValueError, RecursionError):
+        read = json.loads(_file(devices).read_text("utf-8"))
+        if isinstance(read, dict):
+            return Kept(*(_numbers(read.get(name)) for name in Kept._fields))
+    return Kept()
+
+
+def remember(devices: tuple[int, str], part: Literal["compiling", "running"], seconds: float, estimated: float) -> None:
+    """Remembers for later processes how long something took beside its estimate.
+
+    Args:
+      devices: as for ``pace``.
+      part: what it was.
+      seconds: how long it took.
+      estimated: how long by the estimate, before any scaling.
+    """
+    if several() or seconds <= 0 or estimated <= 0:
+        return
+    kept = recall(devices)
+    ratio = _bounded(seconds / estimated / _slowed(part, devices))
+    kept = kept._replace(**{part: (*getattr(kept, part), ratio)[-RUNS:]})
+    with suppress(OSError):  # without a file the next process goes by the estimates
+        file = _file(devices)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(kept._asdict()))
+
+
+@cache
+def busy() -> float:
+    """Returns how many times as long work on all cores takes as if nothing else ran, as measured once a process."""
+    block = bytes(BYTES)
+
+    def taken(_: int) -> tuple[float, float]:
+        begun, before = perf_counter(), thread_time()
+        while perf_counter() - begun < SECONDS:
+            hashlib.sha256(block)  # which lets other threads run
+        return perf_counter() - begun, thread_time() - before
+
+    with ThreadPoolExecutor(cores()) as pool:
+        wall, computed = map(sum, zip(*pool.map(taken, range(cores())), strict=True))
+    return max(1.0, _bounded(wall / computed)) if computed else MOST
+
+
+def _slowed(part: str, devices: tuple[int, str]) -> float:
+    """Returns by what factor a busy CPU slows something: training on an accelerator not at all."""
+    return busy() if part == "compiling" or devices[1] == "cpu" else 1.0
+
+
+def _usual(ratios: Sequence[float]) -> float:
+    """Returns the median of what runs found, with one as estimated among them, since the first program may be odd."""
+    return median((1.0, *ratios))
+
+
+def _bounded(ratio: float) -> float:
+    return min(max(ratio, 1 / MOST), MOST)
+
+
+def _numbers(read: Any) -> tuple[float, ...]:
+    """Returns the positive numbers of JSON, which anyone may have written; none unless all are."""
+    sound = isinstance(read, list) and all(is_float(x) and x > 0 for x in read)
+    return tuple(map(float, read[-RUNS:])) if sound else ()
+
+
+def _file(devices: tuple[int, str]) -> Path:
+    return folder() / "pace" / f"{fingerprint(processor(), cores(), devices)}.json"
