@@ -16,11 +16,11 @@ def work(function, *shapes):
 
 def test_products_and_convolutions_and_loops():
     (product,) = work(jnp.matmul, (3, 4), (4, 5))
-    assert product == (2 * 3 * 4 * 5, 0, 1)
+    assert product == (2 * 3 * 4 * 5, 0, 1, 0)
     (batched,) = work(jnp.matmul, (7, 3, 4), (7, 4, 5))
     assert batched.flops == 7 * 2 * 3 * 4 * 5
     (convolved,) = work(lambda x, k: lax.conv(x, k, (1, 1), "VALID"), (2, 3, 6, 6), (8, 3, 3, 3))
-    assert convolved.flops == 2 * (2 * 8 * 4 * 4) * (3 * 3 * 3)
+    assert convolved.flops == convolved.convolved == 2 * (2 * 8 * 4 * 4) * (3 * 3 * 3)
     (grouped,) = work(
         lambda x, k: lax.conv_general_dilated(x, k, (1, 1), "VALID", feature_group_count=3), (2, 3, 6, 6), (6, 1, 3, 3)
     )

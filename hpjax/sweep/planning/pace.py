@@ -21,8 +21,10 @@ from hpjax.engine.machine import cores, fingerprint, folder, processor
 from hpjax.results.store.files import write_text
 from hpjax.results.store.validation import is_float
 
-# A machine counts as at most so many times slower or faster than estimated, and as busy.
+# A machine counts as at most so many times slower or faster than estimated.
 MOST = 8.0
+# And as so many times slower at most since it is busy: a core that was taken away meanwhile makes it look busier.
+BUSIEST = 4.0
 # So many of the latest runs count.
 RUNS = 9
 # Whether the machine is busy shows while each core digests so many bytes, again and again for so many seconds.
@@ -117,7 +119,7 @@ def busy() -> float:
 
     with ThreadPoolExecutor(cores()) as pool:
         wall, computed = map(sum, zip(*pool.map(taken, range(cores())), strict=True))
-    return max(1.0, _bounded(wall / computed)) if computed else MOST
+    return min(max(wall / computed, 1.0), BUSIEST) if computed else BUSIEST
 
 
 def _slowed(part: str, devices: tuple[int, str]) -> float:

@@ -333,7 +333,7 @@ def test_a_long_device_call_is_a_hint_that_its_segment_answers():
     segment = int(re.search(r"segment=(\d+)", hint)[1])
     plan = dataclasses.replace(sweep, segment=segment).plan()
     assert not any("a device call of" in each for each in plan.hints)
-    assert plan.group_seconds(plan.groups[0]) / plan.segments(plan.groups[0]) == pytest.approx(10, rel=0.01)
+    assert 9 < plan.group_seconds(plan.groups[0]) / plan.segments(plan.groups[0]) <= 10, "a whole number of calls"
 
 
 def test_what_a_twin_of_hpjax_traces_is_told():
