@@ -529,7 +529,7 @@ def test_the_plan_says_what_batch_sizes_cost_otherwise(microbatch):
         return found.reason
 
     with compilations() as programs:
-        short, long = told(2), told(10**7)
+        short, long = told(2), told(10**8)
     assert programs == []
     for reason in (short, long):
         assert "6 programs for 3 batch sizes" in reason

@@ -34,13 +34,14 @@ class Timing:
         """
         estimated = plan.trained(group).compile_seconds
         # In this process before, or for an earlier run that kept it.
-        before = compiling > waited or compiling < estimated / pace.MOST
-        if not (self._compiled or before):
+        if compiling > waited or compiling < estimated / pace.MOST:
+            self._began.add(group)
+        elif not self._compiled:
             pace.remember(self._devices, "compiling", waited, estimated)
         self._compiled = True
 
     def trained(self, plan: Plan, event: SegmentFinished) -> None:
-        """Adds a segment, unless it is the first of its group, which may wait for what compiles."""
+        """Adds a segment, unless it is the first of its group and may wait for what evaluates it to compile."""
         if event.group in self._began:
             self._seconds += event.seconds - event.waited
             self._estimated += event.lane_steps * sum(plan.estimated_seconds(plan.groups[event.group]))

@@ -205,6 +205,11 @@ def test_a_run_remembers_its_training(plan):
     times.close()
     times.close()
     assert recall(ONE).running == pytest.approx((1.0,), rel=1e-3)
+    again = Timing(plan.devices)
+    again.compiled(plan, 0, 0.0, 5.0)  # in this process before: the first waits for nothing
+    again.trained(plan, segment(2 * timing.LEAST, steps))
+    again.close()
+    assert recall(ONE).running == pytest.approx((1.0, 2.0), rel=1e-3)
 
 
 @pytest.mark.parametrize(
