@@ -65,7 +65,7 @@ def test_groups_are_those_of_all_rounds(capsys):
             return [{"rate": 0.01 * (1 + start + i), "size": size} for i, size in enumerate(sizes)]
 
     program = quadratic(4, 2, size=lambda h: h.size, data=hpx.Data(*[np.zeros(3)] * 3))
-    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1), size=hpx.Choice(2, 3))
+    space = hpx.Space(rate=hpx.LogUniform(1e-3, 1), size=hpx.Choice(2, 3, static=True))
     sweep = hpx.Sweep(program, space, trials=12, rounds=4, sampler=Sizes(), width=2)
     with compilations() as programs:
         result = sweep.run()
