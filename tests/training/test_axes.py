@@ -554,7 +554,6 @@ ROWS = {
         points(latent=[1, 3]),
         {"model": lambda h: Autoencoder(h.latent), "loss": hpx.metrics.squared_error},
         lambda p: {"model": Autoencoder(p["latent"]), "loss": lambda o, y: ((o - y) ** 2).mean(-1)},
-        programs=2,
         data="reconstruction",
     ),
     "microbatches": Row(
