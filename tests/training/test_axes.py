@@ -52,6 +52,7 @@ class Row(NamedTuple):
     ours: dict[str, Any]
     alone: Callable[..., dict[str, Any]]
     programs: int = 1
+    compiled: int = 0  # where groups share programs
     data: str = "blobs"
     select: tuple[str, ...] = ()
     small: Callable[..., Any] | None = None
@@ -554,6 +555,8 @@ ROWS = {
         points(latent=[1, 3]),
         {"model": lambda h: Autoencoder(h.latent), "loss": hpx.metrics.squared_error},
         lambda p: {"model": Autoencoder(p["latent"]), "loss": lambda o, y: ((o - y) ** 2).mean(-1)},
+        programs=2,
+        compiled=1,
         data="reconstruction",
     ),
     "microbatches": Row(
@@ -695,7 +698,7 @@ def test_trials_equal_plain_loops(name):
     with jax.enable_x64(True):
         data = make_data(row.data)
         sweep = sweep_of(row, data)
-        result = ran(sweep, row.programs)
+        result = ran(sweep, row.compiled or row.programs)
         assert len(sweep.plan().groups) == row.programs
         assert (result.statuses == "complete").all()
         seen, init = set(), jax.jit(sweep.program.init)
