@@ -31,7 +31,7 @@ from hpjax.core.fallback import warn_once
 from hpjax.core.threefry import fast, plain
 from hpjax.engine import conv_kernels
 from hpjax.engine.conv_kernels import NotRewrittenError
-from hpjax.engine.primitives import primitive_names
+from hpjax.engine.primitives import equations, primitive_names
 
 # The primitives that are rewritten.
 _on: ContextVar[frozenset[str]] = ContextVar("lowering", default=frozenset())
@@ -70,6 +70,10 @@ def lowered(function: Callable[..., Any]) -> Callable[..., Any]:
         except AttributeError as error:
             if _on.get() & WINDOWS.keys():
                 _warn("convolutions and pooling", _not_known(error))
+            else:
+                warn_once(
+                    f"random numbers: drawn by JAX's own kernels, which compile slowly, because {_not_known(error)}."
+                )
             return function(*args)
         return jax.tree.unflatten(jax.tree.structure(shapes), found)
 
@@ -88,22 +92,18 @@ def has_windows(closed: core.ClosedJaxpr) -> bool:
 
 def draws(closed: core.ClosedJaxpr) -> bool:
     """Returns whether a jaxpr, or one within it, draws random numbers with threefry keys of JAX's own."""
-    return any(map(_draws, _equations(closed.jaxpr)))
-
-
-def _equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in core.jaxprs_in_params(equation.params):
-            yield from _equations(inner)
+    return any(map(_draws, equations(closed.jaxpr)))
 
 
 def _draws(equation: core.JaxprEqn) -> bool:
     key: Any = equation.invars[0].aval if equation.invars else None
-    return (
-        equation.primitive.name in DRAWS
-        and key.dtype == jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")).dtype
-    )
+    return equation.primitive.name in DRAWS and key.dtype == _key_dtype()
+
+
+@cache
+def _key_dtype() -> Any:
+    """Returns the dtype of threefry keys of JAX's own."""
+    return jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")).dtype
 
 
 def _to_rewrite(jaxpr: core.Jaxpr) -> bool:

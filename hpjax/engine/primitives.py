@@ -56,8 +56,13 @@ def _certain() -> frozenset[str]:
     return frozenset((names | {"random_wrap", "random_unwrap"}) - _DEPENDENT)
 
 
-def _names(jaxpr: core.Jaxpr) -> Iterator[str]:
+def equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
+    """Yields the equations of a jaxpr and of those within it."""
     for equation in jaxpr.eqns:
-        yield equation.primitive.name
+        yield equation
         for inner in core.jaxprs_in_params(equation.params):
-            yield from _names(inner)
+            yield from equations(inner)
+
+
+def _names(jaxpr: core.Jaxpr) -> Iterator[str]:
+    return (equation.primitive.name for equation in equations(jaxpr))

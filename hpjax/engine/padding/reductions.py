@@ -18,8 +18,9 @@ def _reducing(least: Callable[[Any], Any]) -> Rule:
         if any(varies(x.sizes[axis]) for axis in equation.param("axes")):
             x = filled(x, least(x.array.dtype), equation.program)
         (array,) = equation.bind(x.array)
-        same = equation.name != "reduce_sum" or x.fill == 0
-        return [Padded(array, sizes, x.fill if same and equation.name not in ("argmax", "argmin") else _rest(x))]
+        # Numbers that stay what they are, however many of them are summed, multiplied or compared.
+        lasting = {"reduce_sum": (0,), "reduce_prod": (0, 1), "argmax": (), "argmin": ()}.get(equation.name)
+        return [Padded(array, sizes, x.fill if lasting is None or x.fill in lasting else _rest(x))]
 
     return reduce
 
@@ -39,23 +40,22 @@ def _greatest(dtype: Any) -> Any:
 def _cumulative(equation: Equation) -> list[Padded]:
     (x,), (sizes,) = equation.given, equation.sizes
     if varies(x.sizes[equation.param("axis")]) and equation.param("reverse"):
-        x = filled(x, {"cumsum": 0, "cumprod": 1}[equation.name], equation.program)
+        if equation.name not in ("cumsum", "cumprod"):
+            raise NotPaddableError(f"{equation.name} is from the end of an axis whose size differs")
+        x = filled(x, 0 if equation.name == "cumsum" else 1, equation.program)
     return [Padded(equation.bind(x.array)[0], sizes, Fill.UNKNOWN)]
 
 
-def _sort(equation: Equation) -> list[Padded]:
-    if any(varies(x.sizes[equation.param("dimension")]) for x in equation.given):
-        raise NotPaddableError("sort is along an axis whose size differs")
-    found = equation.bind(*(x.array for x in equation.given))
-    return [Padded(array, sizes, Fill.UNKNOWN) for array, sizes in zip(found, equation.sizes, strict=True)]
+def _across(axis: str) -> Rule:
+    """Returns the rule of an operation along an axis of one size, which is in the parameter ``axis``."""
 
+    def run(equation: Equation) -> list[Padded]:
+        if any(varies(x.sizes[equation.param(axis)]) for x in equation.given):
+            raise NotPaddableError(f"{equation.name} is along an axis whose size differs")
+        found = equation.bind(*(x.array for x in equation.given))
+        return [Padded(array, sizes, Fill.UNKNOWN) for array, sizes in zip(found, equation.sizes, strict=True)]
 
-def _top_k(equation: Equation) -> list[Padded]:
-    (x,) = equation.given
-    if varies(x.sizes[equation.param("axis")]):
-        raise NotPaddableError("top_k is along an axis whose size differs")
-    found = equation.bind(x.array)
-    return [Padded(array, sizes, Fill.UNKNOWN) for array, sizes in zip(found, equation.sizes, strict=True)]
+    return run
 
 
 def _windows(equation: Equation) -> list[Padded]:
@@ -67,8 +67,9 @@ def _windows(equation: Equation) -> list[Padded]:
                 raise NotPaddableError(f"{equation.name} has windows along an axis whose size differs")
     (array,), (sizes,) = equation.bind(*(x.array for x in equation.given)), equation.sizes
     x = equation.given[0]
-    same = isinstance(x.fill, Fill) or x.fill == 0 or equation.name in ("reduce_window_max", "reduce_window_min")
-    return [Padded(array, sizes, x.fill if same else _rest(x))]
+    if x.fill == 0 or (equation.name in ("reduce_window_max", "reduce_window_min") and not isinstance(x.fill, Fill)):
+        return [Padded(array, sizes, x.fill)]
+    return [Padded(array, sizes, Fill.COPIES if all(own.uniform for own in equation.given) else Fill.UNKNOWN)]
 
 
 RULES: dict[str, Rule] = {
@@ -89,6 +90,6 @@ RULES: dict[str, Rule] = {
     "reduce_window_min": _windows,
     "reduce_window_sum": _windows,
     "select_and_scatter_add": _windows,
-    "sort": _sort,
-    "top_k": _top_k,
+    "sort": _across("dimension"),
+    "top_k": _across("axis"),
 }

@@ -128,7 +128,7 @@ def _part(x: Padded, sizes: tuple[Sizes, ...], begins: Sequence[Sizes], strides:
         array = lax.pad(array, jnp.zeros((), array.dtype), [(0, max(out) * (i == axis), 0) for i in range(array.ndim)])
         array = lax.dynamic_slice_in_dim(array, chosen(begin, program), max(out), axis)
         fill = Fill.UNKNOWN
-    return Padded(array, sizes, fill if fill != Fill.COPIES or x.padded else Fill.COPIES)
+    return Padded(array, sizes, fill)
 
 
 def _split(equation: Equation) -> list[Padded]:
@@ -185,7 +185,6 @@ def _random_bits(equation: Equation) -> list[Padded]:
 RULES: dict[str, Rule] = {
     "broadcast_in_dim": _broadcast,
     "concatenate": _concatenate,
-    "expand_dims": _moved,
     "iota": _iota,
     "pad": _pad,
     "random_bits": _random_bits,

@@ -166,12 +166,14 @@ def _mixed(values: Sequence[Padded]) -> Fill:
 
 
 def _computed(name: str, values: Sequence[Padded], out: Any) -> Any:
-    if name in ("convert_element_type", "stop_gradient", "reduce_precision", "optimization_barrier"):
+    if name in ("convert_element_type", "stop_gradient", "reduce_precision"):
         found = values[0].fill
     elif name in NUMBERS:
         with np.errstate(all="ignore"):
             found = NUMBERS[name](*(np.asarray(x.fill, x.array.dtype) for x in values))
     else:
         return _mixed(values)
-    number = np.asarray(found).astype(out)
-    return Fill.UNKNOWN if number != number else number.item()
+    # What XLA makes of a division of whole numbers by zero, and of a number beyond those of a dtype, is not followed.
+    if np.isnan(found) or (np.isinf(found) and not jnp.issubdtype(out, jnp.inexact)):
+        return Fill.UNKNOWN
+    return np.asarray(found).astype(out).item()

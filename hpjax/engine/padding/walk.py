@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from hpjax.engine.padding.values import Fill, NotPaddableError, Padded, Sizes, shape_of, varies
+from hpjax.engine.padding.values import Fill, NotPaddableError, Padded, Sizes, varies
 
 # Constants that differ are stacked, one for each program, up to so many numbers each.
 SMALL = 4096
@@ -226,8 +226,3 @@ def unpadded(equation: Equation) -> list[Padded]:
     """Evaluates an operation without padding as it is."""
     found = equation.bind(*(x.array for x in equation.given))
     return [Padded(array, sizes) for array, sizes in zip(found, equation.sizes, strict=True)]
-
-
-def structs(values: Sequence[Padded], dtypes: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
-    """Returns the shapes of padded values."""
-    return [jax.ShapeDtypeStruct(shape_of(x.sizes), dtype) for x, dtype in zip(values, dtypes, strict=True)]

@@ -3,12 +3,10 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 
-from hpjax.engine import sharding
 from hpjax.engine.device_errors import OutOfMemoryError, translating_device_errors
 from hpjax.engine.device_lanes import DeviceLanes, LaneTable
 from hpjax.sweep.planning.arrange import capacity_of
@@ -76,7 +74,7 @@ class Contender:
                 compiled = self._compiled.wait()
                 if (compiled.bytes or 0) > room:
                     return False
-                self._block = self._zeros()
+                self._block = self._programs.blank_block()
                 self._lanes = self._programs.lanes(self._plan, self._group.number, compiled, self._table)
                 self._advance(1)  # untimed: it makes the first states, and touches memory first
                 while self._advance(self._steps) < EACH:
@@ -86,14 +84,6 @@ class Contender:
             return False
         except Exception:  # of the user's functions or of XLA: the group fails when it trains, and tells why
             return False
-
-    def _zeros(self) -> Any:
-        """Returns a block of batches of zeros where the train split is a stream, else None."""
-        stream = self._programs.spec.stream
-        if stream is None:
-            return None
-        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), stream.shapes)
-        return sharding.put(zeros, self._programs.mesh, sharding.WHOLE)
 
     def _advance(self, steps: int) -> float:
         """Returns the seconds that so many steps take."""

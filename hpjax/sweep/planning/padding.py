@@ -1,6 +1,6 @@
 """Padding: which groups share one padded program, since that is faster in all than a program for each."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -100,7 +100,7 @@ def _alike(spec: SweepSpec, found: Grouping) -> Iterator[list[Group]]:
     yield from (groups for groups in sets.values() if len(groups) > 1)
 
 
-def _partition(groups: Sequence[Group], seconds: Any) -> list[list[Group]]:
+def _partition(groups: Sequence[Group], seconds: Callable[[Sequence[Group]], float]) -> list[list[Group]]:
     """Returns groups that are best put together, of those that are ordered by how long a step takes.
 
     Args:

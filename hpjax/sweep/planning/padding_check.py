@@ -10,14 +10,14 @@ import numpy as np
 
 from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.keys import lane_key
-from hpjax.core.program import AT_THE_END, Program
-from hpjax.engine import sharding
+from hpjax.core.program import Program
 from hpjax.engine.compile import FUNCTIONS
 from hpjax.engine.constants import jitted
 from hpjax.engine.distributed import several
 from hpjax.engine.lane import advance_lane, evaluate_lane, start_lane
 from hpjax.engine.tracing import kinds_of, lane_hparams
 from hpjax.sweep.planning.arrange import rearranged
+from hpjax.sweep.planning.contender import FOREVER
 from hpjax.sweep.planning.plan import Group, Padding, Plan
 from hpjax.sweep.planning.programs import GroupPrograms
 from hpjax.sweep.spec import SweepSpec
@@ -41,14 +41,15 @@ def checked(spec: SweepSpec, plan: Plan) -> Plan:
     """
     if not plan.paddings or several():
         return plan
-    programs, kept, hints = GroupPrograms.of(spec), list[Padding](), list[str]()
+    if unknown := [each for each in plan.paddings if each.padded.program not in _found]:
+        programs = GroupPrograms.of(spec)
+        for padding in unknown:
+            _found[padding.padded.program] = _difference(programs, plan, plan.groups[padding.groups[0]])
+    kept, hints = list[Padding](), list[str]()
     for padding in plan.paddings:
-        program = padding.padded.program
-        if program not in _found:
-            _found[program] = _difference(programs, plan, plan.groups[padding.groups[0]])
-        if _found[program]:
+        if difference := _found[padding.padded.program]:
             own = ", ".join(map(str, sorted(padding.groups)))
-            hints.append(f"groups {own} have programs of their own, since a step of a padded one {_found[program]}")
+            hints.append(f"groups {own} have programs of their own, since a step of a padded one {difference}")
         else:
             kept.append(padding)
     if not hints:
@@ -58,26 +59,22 @@ def checked(spec: SweepSpec, plan: Plan) -> Plan:
 
 def _difference(programs: GroupPrograms, plan: Plan, group: Group) -> str:
     """Returns what differs after a step of the first trial of a group, empty where nothing does."""
+    table = programs.lane_table(plan, group, group.trials[:1], dict(enumerate(plan.points)))
+    table = jax.tree.map(lambda array: array[:1], table)._replace(budget=np.array([FOREVER], np.int32))
+    compiled = programs.compile(plan, group.number, table.h)
     try:
-        padded, own = _of_padded(programs, plan, group), _of_own(programs, plan, group)
+        compiled.prepare(*FUNCTIONS)  # in the background, while the group's own program compiles here
+        own = _of_own(programs, plan, group)
+        lanes = programs.lanes(plan, group.number, compiled.wait(), table)
+        found = lanes.advance(1, True, programs.blank_block()).metrics
     except Exception:  # of the user's functions or of XLA: the group fails when it trains, and its error is told then
         return ""
     for name, value in own.items():
-        apart = abs(padded[name] - value)
-        if apart > TOLERANCE * max(1.0, abs(value)) or np.isnan(padded[name]) != np.isnan(value):
-            return f"gives {name}={padded[name]:.6g} in place of {value:.6g}"
+        padded = float(found[name][0])
+        apart = abs(padded - value)
+        if apart > TOLERANCE * max(1.0, abs(value)) or np.isnan(padded) != np.isnan(value):
+            return f"gives {name}={padded:.6g} in place of {value:.6g}"
     return ""
-
-
-def _of_padded(programs: GroupPrograms, plan: Plan, group: Group) -> dict[str, float]:
-    """Returns the metrics after a step of the first trial of a group by its padded program."""
-    everyone = programs.lane_table(plan, group, group.trials[:1], dict(enumerate(plan.points)))
-    table = jax.tree.map(lambda array: array[:1], everyone)
-    compiled = programs.compile(plan, group.number, table.h)
-    compiled.prepare(*FUNCTIONS)
-    lanes = programs.lanes(plan, group.number, compiled.wait(), table._replace(budget=np.array([AT_THE_END], np.int32)))
-    found = lanes.advance(1, True, _block(programs))
-    return {name: float(values[0]) for name, values in found.metrics.items()}
 
 
 def _of_own(programs: GroupPrograms, plan: Plan, group: Group) -> dict[str, float]:
@@ -87,23 +84,14 @@ def _of_own(programs: GroupPrograms, plan: Plan, group: Group) -> dict[str, floa
     h = lane_hparams(kinds_of(spec.space), point, point.keys() - group.static.keys())
     h = h if spec.folds is None else with_fold(h, np.int32(0), spec.folds)
     train, valid = programs.splits
-    batches = train if spec.stream is None else jax.tree.map(lambda x: x[0], _block(programs))
+    batches = train if spec.stream is None else jax.tree.map(lambda x: x[0], programs.blank_block())
 
     @jitted
     def stepped(h: Hparams, batches: Any, valid: Any) -> Any:
         key, program = lane_key(spec.seed, 0, trial if spec.independent else None), spec.program
         lane = start_lane(program, shapes, key, h)
         lane = advance_lane(program, shapes, key, jnp.int32(0), lane, batches, h)
-        return evaluate_lane(program, shapes, key, lane, jnp.int32(AT_THE_END), valid, h)[1].metrics
+        return evaluate_lane(program, shapes, key, lane, jnp.int32(FOREVER), valid, h)[1].metrics
 
     on_one = jax.tree.map(lambda x: x.addressable_data(0), (batches, valid))
     return {name: float(value) for name, value in stepped(h, *on_one).items()}
-
-
-def _block(programs: GroupPrograms) -> Any:
-    """Returns a block of batches that are zeros, where the train split is a stream."""
-    stream = programs.spec.stream
-    if stream is None:
-        return None
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), stream.shapes)
-    return sharding.put(zeros, programs.mesh, sharding.WHOLE)
