@@ -12,10 +12,12 @@ Example:
 from typing import Literal
 
 import jax
+import numpy as np
 
-from hpjax.core.threefry import fast, plain
+from hpjax.core.arrays import Array, Ints
+from hpjax.core.threefry import fast, hashed, plain
 
-__all__ = ["lane_key", "purpose_key", "step_key"]
+__all__ = ["lane_key", "lane_keys", "purpose_key", "step_key"]
 
 # The numbers are part of the format: changing one changes the bits of every recorded run.
 PURPOSES = {"init": 0, "batch": 1, "step": 2, "evaluate": 3, "artifacts": 4}
@@ -43,6 +45,23 @@ def lane_key(seed: Int, replicate: Int, trial: Int | None = None) -> jax.Array:
     # The implementation is named: with rbg keys under vmap a lane's numbers would depend on its neighbours.
     key = jax.random.fold_in(fast(jax.random.key(seed, impl="threefry2x32")), replicate)
     return plain(key if trial is None else jax.random.fold_in(key, trial))
+
+
+def lane_keys(seed: int, replicate: Ints, trial: Ints | None = None) -> Array:
+    """Returns the data of ``lane_key`` for many lanes, computed on the host.
+
+    Args:
+      seed: the seed of the sweep.
+      replicate: the replicate of each lane, int32 (...).
+      trial: the trial id of each, int32 (...), with ``randomness="independent"``.
+
+    Returns:
+      uint32 (..., 2).
+    """
+    key = (np.zeros(1, np.uint32), np.full(1, seed, np.int64).astype(np.uint32))
+    for number in (replicate,) if trial is None else (replicate, trial):
+        key = hashed(*key, np.atleast_1d(number).astype(np.uint32).reshape(-1))
+    return np.stack(key, axis=-1).reshape(*np.shape(replicate), 2)
 
 
 def purpose_key(lane: jax.Array, purpose: Purpose) -> jax.Array:

@@ -14,6 +14,11 @@ def remark(sentence: str) -> None:
         found.append(sentence)
 
 
+def is_planned() -> bool:
+    """Returns whether a plan traces this code, so that what only it needs to know is worth finding out."""
+    return bool(_collectors.get())
+
+
 @contextmanager
 def collecting_remarks() -> Iterator[list[str]]:
     """Collects the remarks of code in this block, in the thread that runs it.

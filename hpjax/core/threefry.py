@@ -6,12 +6,16 @@ For other devices JAX's own implementation is one kernel already, and is used un
 JAX compiles the rounds to one kernel on CPUs, too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
 from math import prod
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.extend import random
@@ -24,23 +28,25 @@ DTYPES = {8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32}
 JAX = random.threefry_prng_impl
 
 
-# Jitted, so that equal shapes are traced once.
-@jax.jit
-def _hashed(first: jax.Array, second: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the two words that threefry makes of each counter.
+def hashed(first: Any, second: Any, count: Any) -> tuple[Any, Any]:
+    """Returns the two words that threefry makes of each counter, uint32.
 
     Args:
-      first, second: uint32, the two words of the keys.
-      count: uint32, the counters. The three arrays have one rank and broadcast against each other.
+      first, second: uint32, the two words of the keys, arrays of JAX or of NumPy.
+      count: uint32, the counters. The three arrays have one rank, 1 or more, and broadcast against each other.
     """
-    schedule = (first, second, first ^ second ^ jnp.uint32(PARITY))
+    schedule = (first, second, first ^ second ^ np.uint32(PARITY))
     x, y = schedule[0], count + schedule[1]
     for i in range(5):
         for by in ROTATIONS[i % 2]:
             x = x + y
-            y = (y << jnp.uint32(by) | y >> jnp.uint32(32 - by)) ^ x
-        x, y = x + schedule[(i + 1) % 3], y + schedule[(i + 2) % 3] + jnp.uint32(i + 1)
+            y = (y << np.uint32(by) | y >> np.uint32(32 - by)) ^ x
+        x, y = x + schedule[(i + 1) % 3], y + schedule[(i + 2) % 3] + np.uint32(i + 1)
     return x, y
+
+
+# Jitted, so that equal shapes are traced once.
+_hashed = jax.jit(hashed)
 
 
 def _once(function: Callable[..., jax.Array]) -> Callable[..., Any]:
@@ -125,9 +131,63 @@ def bits_at(key: jax.Array, bit_width: int, place: jax.Array) -> jax.Array | Non
     return _bits(_words(key, place), bit_width) if _partitionable() else None
 
 
+def keys_in_rows(keys: jax.Array, count: jax.Array) -> jax.Array:
+    """Returns the keys that JAX folds or splits from others, by one kernel.
+
+    Args:
+      keys: the data of threefry keys, uint32 (keys, 2).
+      count: what is folded in or, of a split, the numbers of the new keys; uint32 (keys or 1, new keys).
+
+    Returns:
+      Data of keys, uint32 (keys, new keys, 2).
+    """
+    new: jax.Array = _stacked(keys[:, :1], keys[:, 1:], count)
+    return new
+
+
+def bits_in_rows(keys: jax.Array, bit_width: int, count: jax.Array) -> jax.Array:
+    """Returns the random bits that JAX draws with several keys, by one kernel.
+
+    Args:
+      keys: the data of threefry keys, uint32 (keys, 2).
+      bit_width: 8, 16 or 32.
+      count: the numbers of the elements, uint32 (1, elements).
+
+    Returns:
+      Unsigned integers of so many bits, (keys, elements).
+    """
+    return _bits((keys[:, :1], keys[:, 1:], count), bit_width)
+
+
+def is_threefry(key: jax.Array) -> bool:
+    """Returns whether a key is one of JAX's threefry keys or of ``fast``, and elements are counted in their order."""
+    return key.dtype in key_types() and _partitionable()
+
+
+@cache
+def key_types() -> tuple[Any, Any]:
+    """Returns the dtypes of JAX's threefry keys, and of those of ``fast``."""
+    own = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
+    return own.dtype, jax.eval_shape(fast, own).dtype
+
+
 def _partitionable() -> bool:
     """Returns whether JAX counts the elements of a draw in their order; where it does not say, it is taken not to."""
     return bool(getattr(jax.config, "jax_threefry_partitionable", None))
+
+
+# The platform for which this thread lowers programs, where that is known.
+_platform: ContextVar[str | None] = ContextVar("platform", default=None)
+
+
+@contextmanager
+def lowered_for(platform: str) -> Iterator[None]:
+    """Says for which platform all is lowered in its body, in this thread; then no other's kernels are traced."""
+    before = _platform.set(platform)
+    try:
+        yield
+    finally:
+        _platform.reset(before)
 
 
 def _on_cpus(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
@@ -145,6 +205,9 @@ def _on_cpus(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array]) -
             reason = "a draw has 2³² numbers or more" if large else f"jax_threefry_partitionable is {partitionable}"
             warn_once(f"threefry: {reason}, so JAX's own kernels draw, which compile and run more slowly on CPUs.")
             return theirs(key, *arguments)
+        platform = _platform.get()
+        if platform is not None:
+            return (ours if platform == "cpu" else theirs)(key, *arguments)
         found: jax.Array = lax.platform_dependent(
             key, cpu=lambda key: ours(key, *arguments), default=lambda key: theirs(key, *arguments)
         )

@@ -131,5 +131,6 @@ def examples_at(key: jax.Array, place: jax.Array, examples: Any, most: int | Non
     place, examples = jnp.asarray(place, jnp.uint32), examples if most is None else jnp.asarray(examples, jnp.uint32)
     epoch, index = place // examples, place % examples
     # At most ``examples`` consecutive positions lie in at most two epochs.
-    this, following = (round_keys(jax.random.fold_in(key, epoch[0] + e)) for e in (0, 1))
+    epochs = epoch[0] + jnp.arange(2, dtype=jnp.uint32)
+    this, following = jax.vmap(lambda e: round_keys(jax.random.fold_in(key, e)))(epochs)
     return shuffled(index, jnp.where((epoch == epoch[0])[:, None], this, following), examples, most)

@@ -24,6 +24,7 @@ from jax import lax
 from hpjax.core.fallback import warn_once
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Arrays, Program
+from hpjax.core.threefry import lowered_for
 from hpjax.engine import sharding
 from hpjax.engine.constants import hoisted
 from hpjax.engine.layout import in_slots
@@ -115,20 +116,28 @@ class Compiled:
         )
         integer = jax.ShapeDtypeStruct((), jnp.int32)
         self._per_lane = self.lanes, _input_structs(h, grid)
-        self._shared = {"start": (integer,), "advance": (integer, integer, train), "evaluate": (integer, valid)}
+        self._shared = {"start": (), "advance": (integer, train), "evaluate": (valid,)}
+        self._lowered: dict[str, Lowered] = {}
         self._known: dict[str, Executable] = {}
         self.seconds: dict[str, float] = {}
 
-    def lower(self, name: str) -> Lowered:
-        """Traces one of the functions as it is compiled for its devices.
+    def check(self) -> None:
+        """Traces the functions as they are compiled for the devices; kept, so that ``prepare`` need not do it again.
 
         Raises:
           Exception: what the user's functions raise while they are traced, and JAX of what lanes cannot share.
         """
+        for name in FUNCTIONS:
+            if name not in self._known and name not in self._lowered:
+                self._lowered[name] = self.lower(name)
+
+    def lower(self, name: str) -> Lowered:
+        """Traces one of the functions as it is compiled for its devices; raises as ``check`` does."""
         config = SegmentConfig(self._own_program, *self._settings)
         mesh, shared, function = self.mesh, self._shared[name], FUNCTIONS[name]
         split, whole = sharding.SPLIT, sharding.WHOLE
-        with lowering(config.lowered, config.drawn):
+        platform = mesh.devices.flat[0].platform
+        with lowered_for(platform), lowering(config.lowered, config.drawn and (name == "start" or config.shapes.draws)):
             # Traced for one device and without the mesh, in which types of arrays would name it and those of fresh
             # constants would not: code that compares both, as equinox.nn.State.set does, took them for different.
             own = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self._per_lane)
@@ -147,7 +156,7 @@ class Compiled:
             keep_compiled()
             future: Future[Any] = Future()
             try:
-                found = self.lower(name)
+                found = self._lowered.pop(name, None) or self.lower(name)
             except Exception as error:
                 future.set_exception(error)
                 self._known[name] = Executable(future, [])
@@ -243,7 +252,7 @@ def _input_structs(h: Hparams, grid: tuple[int, ...]) -> SegmentInputs:
     integers = jax.ShapeDtypeStruct(grid, jnp.int32)
     return SegmentInputs(
         h=jax.tree.map(lambda x: jax.ShapeDtypeStruct(grid, x.dtype), h),
-        trial=integers,
+        key=jax.ShapeDtypeStruct((*grid, 2), jnp.uint32),
         alive=jax.ShapeDtypeStruct(grid, jnp.bool_),
         budget=integers,
         replicate=integers,

@@ -9,6 +9,7 @@ from jax import lax
 
 from hpjax.core.arrays import Array, Bools, Floats, Ints
 from hpjax.core.hparams import Hparams
+from hpjax.core.keys import lane_keys
 from hpjax.core.program import Arrays
 from hpjax.engine import layout, sharding
 from hpjax.engine.compile import Compiled
@@ -84,12 +85,13 @@ class DeviceLanes:
     ):
         self._config, self._compiled, self._table = config, compiled, table
         self._mesh = compiled.mesh
-        self._seed, self._splits = sharding.put(np.int32(seed), self._mesh, sharding.WHOLE), (train, valid)
+        self._splits = train, valid
+        self._keys = lane_keys(seed, table.replicate // config.folds, table.trial if config.independent else None)
         self._rng_group = rng_groups(table.replicate, config.independent)
         self.live = np.ones(len(table.trial), bool)
         self._in_flight: list[SegmentOutputs] = []
         self._arrange()
-        # Lanes are initialized before the first segment; until then only their shapes matter.
+        # Lanes are initialized before the first segment; until then they are zeros.
         self._begun = False
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), compiled.lanes)
         self._lanes: Lane = sharding.put(zeros, self._mesh, sharding.SPLIT)
@@ -116,7 +118,7 @@ class DeviceLanes:
         self._inputs = sharding.put(
             SegmentInputs(
                 h=jax.tree.map(lambda x: x[filled], table.h),
-                trial=table.trial[filled],
+                key=self._keys[filled],
                 alive=(slots != layout.EMPTY) & self.live[filled],
                 budget=table.budget[filled],
                 replicate=table.replicate[filled],
@@ -157,13 +159,13 @@ class DeviceLanes:
         train, valid = self._splits
         # The lanes are donated: the old ones' memory is that of the new ones.
         if not self._begun:
-            self._lanes, _ = self._compiled.start(self._lanes, inputs, self._seed)
+            self._lanes, _ = self._compiled.start(self._lanes, inputs)
             self._begun = True
         train = train if self._config.block is None else block
-        self._lanes, outputs = self._compiled.advance(self._lanes, inputs, np.int32(stop), self._seed, train)
+        self._lanes, outputs = self._compiled.advance(self._lanes, inputs, np.int32(stop), train)
         if evaluate:
             # Of all lanes that began the segment, those that diverged in it too: what they measure tells of it.
-            self._lanes, (evaluation, diverged, alive) = self._compiled.evaluate(self._lanes, inputs, self._seed, valid)
+            self._lanes, (evaluation, diverged, alive) = self._compiled.evaluate(self._lanes, inputs, valid)
             outputs = outputs._replace(evaluation=evaluation, diverged=diverged, alive=alive)
         self._in_flight.append(outputs)
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +28,10 @@ from jax import lax
 from jax.extend import core
 
 from hpjax.core.fallback import warn_once
-from hpjax.core.threefry import fast, plain
+from hpjax.core.threefry import fast, key_types, plain
 from hpjax.engine import conv_kernels
 from hpjax.engine.conv_kernels import NotRewrittenError
+from hpjax.engine.draws import Draw, together
 from hpjax.engine.primitives import equations, primitive_names
 
 # The primitives that are rewritten.
@@ -43,7 +44,8 @@ def lowering(windows: bool, draws: bool = False) -> Iterator[None]:
 
     Args:
       windows: whether convolutions and pooling become matrix products.
-      draws: whether random numbers are drawn by the kernel of ``core.threefry``, bit by bit the same.
+      draws: whether random numbers are drawn by the kernel of ``core.threefry``, bit by bit the same; small draws that
+        do not wait for each other by one.
     """
     before = _on.set(frozenset(WINDOWS if windows else ()) | frozenset(DRAWS if draws else ()))
     try:
@@ -97,13 +99,7 @@ def draws(closed: core.ClosedJaxpr) -> bool:
 
 def _draws(equation: core.JaxprEqn) -> bool:
     key: Any = equation.invars[0].aval if equation.invars else None
-    return equation.primitive.name in DRAWS and key.dtype == _key_dtype()
-
-
-@cache
-def _key_dtype() -> Any:
-    """Returns the dtype of threefry keys of JAX's own."""
-    return jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")).dtype
+    return equation.primitive.name in DRAWS and key.dtype == key_types()[0]
 
 
 def _to_rewrite(jaxpr: core.Jaxpr) -> bool:
@@ -149,16 +145,92 @@ def _evaluate(closed: core.ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
     # Most functions have nothing to rewrite. They keep their jaxpr, which also spares tracing it again.
     if not _to_rewrite(closed.jaxpr):
         return list(core.jaxpr_as_fun(closed)(*args))
-    values = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], [*closed.consts, *args], strict=True))
+    # Functions with effects keep their order.
+    nodes, outputs = _inlined(closed, [_Value(arg) for arg in args])
+    joins = not closed.jaxpr.effects
+    while nodes:
+        later, draws = [], []
+        for node in nodes:
+            if not all(x.known for x in node.inputs):
+                later.append(node)
+            elif joins and (draw := node.draw) is not None:
+                draws.append((node, draw))
+            else:
+                node.fill(_evaluate_equation(node.jaxpr, node.equation, node.given))
+        if len(draws) == 1:
+            ((node, _),) = draws
+            node.fill(_evaluate_equation(node.jaxpr, node.equation, node.given))
+        elif draws:
+            for (node, _), found in zip(draws, together([draw for _, draw in draws]), strict=True):
+                node.fill([found])
+        nodes = later
+    return [x.value for x in outputs]
 
-    def value(atom: Any) -> Any:
-        return atom.val if isinstance(atom, core.Literal) else values[atom]
 
+class _Value:
+    """The value of a variable of a jaxpr, once it is known."""
+
+    def __init__(self, *value: Any) -> None:
+        self._value = value
+
+    @property
+    def known(self) -> bool:
+        return len(self._value) == 1
+
+    @property
+    def value(self) -> Any:
+        return self._value[0]
+
+    def set(self, value: Any) -> None:
+        self._value = (value,)
+
+
+class _Node(NamedTuple):
+    """An equation, with the values of its variables."""
+
+    jaxpr: core.Jaxpr
+    equation: core.JaxprEqn
+    inputs: list[_Value]
+    outputs: list[_Value]
+
+    @property
+    def given(self) -> list[Any]:
+        return [x.value for x in self.inputs]
+
+    @property
+    def draw(self) -> Draw | None:
+        """The draw that the equation is, where it can be put together with others."""
+        name = self.equation.primitive.name
+        return Draw.of(name, self.given, self.equation.params) if name in _on.get() & DRAWS.keys() else None
+
+    def fill(self, found: Sequence[Any]) -> None:
+        for place, value in zip(self.outputs, found, strict=True):
+            place.set(value)
+
+
+def _inlined(closed: core.ClosedJaxpr, inputs: Sequence[_Value]) -> tuple[list[_Node], list[_Value]]:
+    """Returns the equations of a jaxpr, and of jitted functions within it that draw; and its outputs."""
+    drawing = DRAWS.keys()
+    consts = [_Value(const) for const in closed.consts]
+    values = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], [*consts, *inputs], strict=True))
+
+    def value(atom: Any) -> _Value:
+        return _Value(atom.val) if isinstance(atom, core.Literal) else values[atom]
+
+    nodes: list[_Node] = []
     for equation in closed.jaxpr.eqns:
-        given = [value(atom) for atom in equation.invars]
-        values.update(zip(equation.outvars, _evaluate_equation(closed.jaxpr, equation, given), strict=True))
-    return [
-        jnp.asarray(value(atom)) if isinstance(atom, core.Literal) else value(atom) for atom in closed.jaxpr.outvars
+        given = list(map(value, equation.invars))
+        inner = equation.params.get("jaxpr") if equation.primitive.name == "jit" else None
+        if isinstance(inner, core.ClosedJaxpr) and not primitive_names(inner.jaxpr).isdisjoint(_on.get() & drawing):
+            more, outputs = _inlined(inner, given)
+        else:
+            outputs = [_Value() for _ in equation.outvars]
+            more = [_Node(closed.jaxpr, equation, given, outputs)]
+        nodes += more
+        values.update(zip(equation.outvars, outputs, strict=True))
+    return nodes, [
+        _Value(jnp.asarray(atom.val)) if isinstance(atom, core.Literal) else values[atom]
+        for atom in closed.jaxpr.outvars
     ]
 
 

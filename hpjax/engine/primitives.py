@@ -7,8 +7,10 @@ traced once more when it is planned.
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 import jax
+import numpy as np
 from jax import lax
 from jax.extend import core
 from jax.extend.core import primitives
@@ -35,6 +37,15 @@ def primitive_names(jaxpr: core.Jaxpr) -> frozenset[str]:
 def operations(jaxpr: core.Jaxpr) -> str:
     """Returns a digest of the operations of a jaxpr and of those within it, in their order, whatever the sizes."""
     return digest(" ".join(_names(jaxpr)))
+
+
+def is_zero(jaxpr: core.Jaxpr, atom: Any) -> bool:
+    """Returns whether it can be seen that an output of a jaxpr is an array of zeros; of -0.0 it is none."""
+    if isinstance(atom, core.Literal):
+        return not np.any(atom.val) and not np.any(np.signbit(atom.val))
+    made = [equation for equation in jaxpr.eqns if atom in equation.outvars]
+    filled = len(made) == 1 and made[0].primitive.name == "broadcast_in_dim"
+    return filled and isinstance(made[0].invars[0], core.Literal) and is_zero(jaxpr, made[0].invars[0])
 
 
 def uncertain(closed: core.ClosedJaxpr) -> tuple[str, ...]:

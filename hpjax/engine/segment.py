@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from hpjax.core.hparams import Hparams, with_fold
-from hpjax.core.keys import lane_key
 from hpjax.core.program import Arrays, Program
 from hpjax.engine.lane import HEALTHY, Evaluation, advance_lane, evaluate_lane, start_lane
 from hpjax.engine.shapes import Lane, ProgramShapes, float_type
@@ -23,7 +22,7 @@ class SegmentInputs(NamedTuple):
 
     Attributes:
       h: the traced hyperparameters; its leaves are the arrays.
-      trial: int32, trial ids.
+      key: uint32 (devices, chunks, width, 2), the data of the lanes' keys.
       alive: bool, which lanes train; the others keep their state.
       budget: int32, the step at which each lane ends.
       replicate: int32, the replicate of each lane.
@@ -31,7 +30,7 @@ class SegmentInputs(NamedTuple):
     """
 
     h: Hparams
-    trial: Any
+    key: Any
     alive: Any
     budget: Any
     replicate: Any
@@ -67,7 +66,7 @@ class SegmentConfig(NamedTuple):
       own_budget: whether lanes may end at different steps; a finished one then keeps its state.
       spread: how lanes are spread over devices, ``"shard_map"`` or ``"pmap"``.
       lowered: whether convolutions and pooling are rewritten as matrix products.
-      drawn: whether random numbers of the program's own are drawn by another kernel.
+      drawn: whether random numbers are drawn by other kernels than JAX's, where the program draws by itself.
       folds: how many folds there are; replicate ``r`` has seed ``r // folds`` and, where there is more than one, fold
         ``r % folds``.
       block: where the train split is a stream, how many batches a segment gets of it: the batch of step ``t`` is at
@@ -102,21 +101,19 @@ class _Chunk(NamedTuple):
     hparams: Callable[[jax.Array, Hparams], Hparams]
 
     @classmethod
-    def of(cls, config: SegmentConfig, inputs: SegmentInputs, seed: Any) -> "_Chunk":
+    def of(cls, config: SegmentConfig, inputs: SegmentInputs) -> "_Chunk":
         """Returns what one chunk has; arrays of ``inputs`` are (width,)."""
+
         # Shared keys stay outside vmap: then noise is drawn and the batch gathered once a step, not once a lane. A
         # chunk holds lanes of one replicate in that case (see layout.arrange), so one live lane's replicate is that of
         # all. The maximum picks it without a gather; dead lanes, which may be of another replicate, and empty slots
         # count as 0.
-        key_axis = 0 if config.independent else None
-        replicate = inputs.replicate if config.independent else jnp.max(jnp.where(inputs.alive, inputs.replicate, 0))
-        # Keys come from the seed, the replicate and, where trials are independent, the trial id: never from the slot,
-        # so that packing changes no bit (law 2).
-        key = (
-            jax.vmap(partial(lane_key, seed))(replicate // config.folds, inputs.trial)
-            if config.independent
-            else lane_key(seed, replicate // config.folds)
-        )
+        def of_all(x: jax.Array) -> jax.Array:
+            alive = inputs.alive.reshape(-1, *(1,) * (x.ndim - 1))
+            return x if config.independent else jnp.max(jnp.where(alive, x, 0), axis=0)
+
+        key_axis, replicate = 0 if config.independent else None, of_all(inputs.replicate)
+        key = jax.random.wrap_key_data(of_all(inputs.key), impl="threefry2x32")
 
         def hparams(fold: jax.Array, h: Hparams) -> Hparams:
             # Without folds ``h`` has no ``fold``, and reading it is an error.
@@ -128,29 +125,31 @@ class _Chunk(NamedTuple):
         return cls((key, replicate % config.folds, inputs.h), (key_axis, key_axis, 0), vectorize, hparams)
 
 
-def start_lanes(config: SegmentConfig, lanes: Lane, inputs: SegmentInputs, seed: Any) -> tuple[Lane, None]:
+def start_lanes(config: SegmentConfig, lanes: Lane, inputs: SegmentInputs) -> tuple[Lane, None]:
     """Initializes the lanes of one device, in place.
 
     Args:
       config: what the program was compiled for.
-      lanes: the device's lanes, of which only the shapes matter; leaves are (chunks, width, ...).
+      lanes: the device's lanes, all zeros; leaves are (chunks, width, ...).
       inputs: (chunks, width), and ``live_chunks``, ().
-      seed: the sweep's seed, int32 ().
     """
 
     def start_chunk(old: Lane, own: SegmentInputs) -> tuple[Lane, None]:
-        chunk = _Chunk.of(config, own, seed)
+        chunk = _Chunk.of(config, own)
 
         def start(key: jax.Array, fold: jax.Array, h: Hparams) -> Lane:
             return start_lane(config.program, config.shapes, key, chunk.hparams(fold, h))
 
-        return chunk.vectorize(start, in_axes=chunk.axes)(*chunk.identity), None
+        new: Lane = chunk.vectorize(start, in_axes=chunk.axes)(*chunk.identity)
+        # Half of a state, or more, are the zeros of an optimizer.
+        state = tuple(o if zero else n for n, o, zero in zip(new.state, old.state, config.shapes.zeros, strict=True))
+        return Lane(state, old.totals, old.counted, old.step, new.diverged), None
 
     return _over_chunks(start_chunk, lanes, inputs, None)
 
 
 def advance_lanes(
-    config: SegmentConfig, lanes: Lane, inputs: SegmentInputs, stop: Any, seed: Any, train: Arrays
+    config: SegmentConfig, lanes: Lane, inputs: SegmentInputs, stop: Any, train: Arrays
 ) -> tuple[Lane, SegmentOutputs]:
     """Advances the lanes of one device to step ``stop``; its leading, live chunks one after the other, in place.
 
@@ -159,7 +158,6 @@ def advance_lanes(
       lanes: the device's lanes; leaves are (chunks, width, ...).
       inputs: (chunks, width), and ``live_chunks``, ().
       stop: the step at which the segment ends, int32 ().
-      seed: the sweep's seed, int32 ().
       train: the train split, whole on the device; of a stream one block of batches.
 
     Returns:
@@ -167,7 +165,7 @@ def advance_lanes(
     """
 
     def advance_chunk(old: Lane, own: SegmentInputs) -> tuple[Lane, jax.Array]:
-        chunk = _Chunk.of(config, own, seed)
+        chunk = _Chunk.of(config, own)
         # All live lanes of a group stand at the same step; dead ones may have stopped anywhere, so they do not count.
         begin = jnp.max(jnp.where(own.alive, old.step, 0))
         # Steps after the end of the chunk's last lane are not computed, and of a chunk in which nobody lives none.
@@ -197,7 +195,7 @@ def advance_lanes(
 
 
 def evaluate_lanes(
-    config: SegmentConfig, lanes: Lane, inputs: SegmentInputs, seed: Any, valid: Arrays
+    config: SegmentConfig, lanes: Lane, inputs: SegmentInputs, valid: Arrays
 ) -> tuple[Lane, tuple[Evaluation, jax.Array, jax.Array]]:
     """Evaluates the live lanes of one device, and has the program react to it, in place.
 
@@ -205,30 +203,22 @@ def evaluate_lanes(
       config: what the program was compiled for.
       lanes: the device's lanes; leaves are (chunks, width, ...).
       inputs: (chunks, width), and ``live_chunks``, ().
-      seed: the sweep's seed, int32 ().
       valid: the valid split, whole on the device.
 
     Returns:
       The lanes; and of them the evaluation, and ``diverged`` and ``alive`` after it, as in ``SegmentOutputs``.
     """
-    blank = _no_evaluation(config.shapes, (config.width,))
 
     def evaluate_chunk(old: Lane, own: SegmentInputs) -> tuple[Lane, Evaluation]:
-        chunk = _Chunk.of(config, own, seed)
+        chunk = _Chunk.of(config, own)
 
         def look(key: jax.Array, fold: jax.Array, h: Hparams, lane: Lane, budget: jax.Array) -> tuple[Lane, Evaluation]:
             h = chunk.hparams(fold, h)
             return evaluate_lane(config.program, config.shapes, key, lane, budget, valid, h)
 
-        def evaluate(lanes: Lane) -> tuple[Lane, Evaluation]:
-            vectorized = chunk.vectorize(look, in_axes=(*chunk.axes, 0, 0))
-            new, evaluation = vectorized(*chunk.identity, lanes, own.budget)
-            return _keep(own.alive, new, lanes), evaluation
-
-        # Where a segment is dispatched before the last one is collected, lanes may have ended without the host's
-        # knowledge. A chunk in which nobody lives any more evaluates nothing.
-        found: tuple[Lane, Evaluation] = lax.cond(own.alive.any(), evaluate, lambda lanes: (lanes, blank), old)
-        return found
+        vectorized = chunk.vectorize(look, in_axes=(*chunk.axes, 0, 0))
+        new, evaluation = vectorized(*chunk.identity, old, own.budget)
+        return _keep(own.alive, new, old), evaluation
 
     lanes, evaluation = _over_chunks(evaluate_chunk, lanes, inputs, _no_evaluation(config.shapes, inputs.alive.shape))
     # The device decides by itself which lanes have ended, so that the next segment can be dispatched before the host
@@ -255,11 +245,18 @@ def _over_chunks(
         own = inputs._replace(
             **{name: at(getattr(inputs, name)) for name in SegmentInputs._fields if name != "live_chunks"}
         )
+        old, found = carry
+        before = at(old)
+        after, new = run(before, own)
+
         # Written back at the same place of the carry, so that XLA updates the donated buffers in place: a device holds
         # the state of all lanes once, and the intermediate values of one chunk.
-        return jax.tree.map(
-            lambda whole, part: lax.dynamic_update_index_in_dim(whole, part, c, 0), carry, run(at(carry[0]), own)
-        )
+        def written(whole: jax.Array, part: jax.Array) -> Any:
+            return lax.dynamic_update_index_in_dim(whole, part, c, 0)
+
+        # What a function does not change, as an evaluation most of the state, costs nothing.
+        lanes = jax.tree.map(lambda w, b, a: w if a is b else written(w, a), old, before, after)
+        return lanes, jax.tree.map(written, found, new)
 
     # The trip count is a traced number: fewer live chunks take less time and compile nothing (laws 3 and 4).
     found: tuple[Lane, Any] = lax.fori_loop(0, inputs.live_chunks, body, (lanes, blank))
@@ -277,6 +274,10 @@ def _no_evaluation(shapes: ProgramShapes, grid: tuple[int, ...]) -> Evaluation:
 
 
 def _keep(mask: jax.Array, new: Lane, old: Lane) -> Lane:
-    """Returns ``new`` where ``mask``, bool (width,), is true, and ``old`` elsewhere."""
-    result: Lane = jax.tree.map(lambda n, o: jnp.where(mask.reshape(-1, *(1,) * (n.ndim - 1)), n, o), new, old)
+    """Returns ``new`` where ``mask``, bool (width,), is true, and ``old`` elsewhere; the same arrays where both are."""
+
+    def kept(n: jax.Array, o: jax.Array) -> jax.Array:
+        return o if n is o else jnp.where(mask.reshape(-1, *(1,) * (n.ndim - 1)), n, o)
+
+    result: Lane = jax.tree.map(kept, new, old)
     return result

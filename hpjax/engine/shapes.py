@@ -37,6 +37,7 @@ class ProgramShapes(NamedTuple):
       state: ``ShapeDtypeStruct``s of the arrays of the state.
       names: the names along the path to each of these arrays.
       keys: for each array of the state that is a typed PRNG key its generator, else None.
+      zeros: for each array of the state whether it is all zeros at first.
       tree: the structure of the state without its arrays; None where ``init`` must make it anew in each trace, because
         functions in it may close over the values of hyperparameters.
       train, valid: the names of the metrics that ``step`` and ``evaluate`` return, sorted.
@@ -57,6 +58,7 @@ class ProgramShapes(NamedTuple):
     state: tuple[jax.ShapeDtypeStruct, ...]
     names: tuple[KeyPath, ...]
     keys: tuple[Hashable, ...]
+    zeros: tuple[bool, ...]
     tree: StateTree | None
     train: tuple[str, ...]
     valid: tuple[str, ...]

@@ -1,6 +1,6 @@
 """function: a program of one function, in which the whole training happens."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ from hpjax.core.errors import InputError, ProgramError, annotate_errors
 from hpjax.core.format import show
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Metrics, Program
+from hpjax.engine.settings import deciding_settings
 from hpjax.engine.state_tree import StateTree, is_array, split_state, zeros_like
 
 
@@ -71,8 +72,19 @@ def function(fn: Callable[[jax.Array, Hparams], Any]) -> Program:
                 )
         return _Returned(dict(metrics), state)
 
+    known: dict[Any, tuple[Sequence[Any], StateTree]] = {}
+
     def init(key: jax.Array, h: Hparams) -> _Returned:
         # Not run: only the shapes of what it will return.
+        leaves, structure = jax.tree.flatten(h)
+        asked = structure, tuple(map(jax.typeof, leaves)), tuple(deciding_settings().values())
+        shapes, tree = known.get(asked) or traced(key, h)
+        if tree.plain:  # else functions in it may close over hyperparameters, which are others in each trace
+            known[asked] = shapes, tree
+        blank: _Returned = tree.fill([zeros_like(x) for x in shapes])
+        return blank
+
+    def traced(key: jax.Array, h: Hparams) -> tuple[Sequence[Any], StateTree]:
         trees: list[StateTree] = []
 
         def arrays() -> Any:
@@ -80,9 +92,7 @@ def function(fn: Callable[[jax.Array, Hparams], Any]) -> Program:
             trees.append(tree)
             return found
 
-        shapes = jax.eval_shape(arrays)
-        blank: _Returned = trees[-1].fill([zeros_like(x) for x in shapes])
-        return blank
+        return jax.eval_shape(arrays), trees[-1]
 
     def step(key: jax.Array, state: _Returned, batch: Any, h: Hparams) -> tuple[_Returned, Metrics]:
         return returned(key, h), {}

@@ -12,6 +12,7 @@ from hpjax.core.arrays import ceil_div
 from hpjax.core.bounds import check_bounds
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Metrics
+from hpjax.core.remarks import is_planned
 from hpjax.core.threefry import fast, plain
 from hpjax.data.examples import AnyExamples, named_sets
 from hpjax.optim.decay_bounds import check_decays
@@ -75,9 +76,10 @@ class Training:
         key, real = fast(key), jnp.result_type(float)
         example = jax.tree.map(jnp.asarray, self.example)
         params, stats = self.net.init(key, example, h)
-        # Flax draws batch statistics in float32, and ``apply`` may return them in the wider dtype of the inputs.
-        settled = jax.eval_shape(lambda: self.net.apply(key, params, stats, example, h, True).stats)
-        stats = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), stats, settled)
+        if jax.tree.leaves(stats):
+            # Flax draws batch statistics in float32, and ``apply`` may return them in the wider dtype of the inputs.
+            settled = jax.eval_shape(lambda: self.net.apply(key, params, stats, example, h, True).stats)
+            stats = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), stats, settled)
         _, opt_state, average = begin(self._optimizer(h), params, self._decay(h))
         state = TrainingState(params, stats, opt_state, average)
         if looks_at_metrics(state.opt_state):
@@ -143,7 +145,8 @@ class Training:
             own_key, whole = lambda: plain(jax.random.fold_in(key, LOSS)), self.net.whole(params)
             context = Context(batch.x, whole, own_key, h, found.sown)
             raw = measures.raw(found.outputs, batch.y, context)
-            measures.check_broadcast(lambda x: forward(params, x), batch, context, raw)
+            if is_planned():
+                measures.check_broadcast(lambda x: forward(params, x), batch, context, raw)
             values = measures.weigh(raw, batch, h)
             size = None if self.batch_size is None else self.batch_size(h)
             return {name: share(each, state.accumulated, size, self.microbatch) for name, each in values.items()}

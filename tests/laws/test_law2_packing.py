@@ -110,7 +110,9 @@ def test_every_trial_alone_in_one_program(randomness):
     program = PROGRAM
     sweep = hpx.Sweep(program, SPACE, sampler=hpx.Manual(POINTS), seed=SEED, width=WIDTH, randomness=randomness)
     shapes = sweep.plan().shapes[0]
-    config = SegmentConfig(program, shapes, WIDTH, independent=randomness == "independent", own_budget=False)
+    config = SegmentConfig(
+        program, shapes, WIDTH, independent=randomness == "independent", own_budget=False, drawn=True
+    )
     splits = program.data.train, program.data.valid
     mesh = sharding.mesh(sharding.devices(2))
 

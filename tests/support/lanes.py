@@ -18,7 +18,7 @@ def lanes_of(program, count, width, devices=1, replicates=1, space=RATES):
     h = hpx.Hparams({n: np.full(count * replicates, v, np.float32) for n, v in point.items()}, space.names)
     data = program.data
     splits = (None, None) if data is None else (data.train, data.valid)
-    config = SegmentConfig(program, shapes, width, independent=False, own_budget=False)
+    config = SegmentConfig(program, shapes, width, independent=False, own_budget=False, drawn=True)
     replicate = np.repeat(np.arange(replicates, dtype=np.int32), count)
     table = LaneTable(
         np.tile(np.arange(count, dtype=np.int32), replicates), replicate, np.full(len(replicate), 99, np.int32), h

@@ -10,7 +10,7 @@ from hpjax.core.arrays import Array, Ints
 from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.space import Point
 from hpjax.engine import sharding
-from hpjax.engine.compile import FUNCTIONS, Compiled, compiling
+from hpjax.engine.compile import Compiled, compiling
 from hpjax.engine.device_lanes import DeviceLanes, LaneTable
 from hpjax.engine.padding.program import padded_hparams
 from hpjax.engine.probe import annotated
@@ -53,7 +53,7 @@ class GroupPrograms(NamedTuple):
             own_budget=callable(spec.program.steps) or callable(spec.program.microsteps),
             spread=spec.spread,
             lowered=plan.trained(group).windows and arrangement.kernels == "batched",
-            drawn=plan.trained(group).draws and self.mesh.devices.flat[0].platform == "cpu",
+            drawn=self.mesh.devices.flat[0].platform == "cpu",
             folds=spec.folds or 1,
             block=None if spec.stream is None else spec.stream.block,
         )
@@ -137,16 +137,23 @@ def check_groups(spec: SweepSpec, plan: Plan, first: int) -> None:
         first = plan.together(group.number)[0] == group.number  # of those that share a program one stands for all
         if not (first and (uncertain := plan.trained(group.number).uncertain)):
             continue
-        config = programs.config(plan, group.number)
         h = programs.hparams(plan, group, [plan.points[group.trials[0]]])
-        chunks = plan.arrangements[group.number].chunks
         try:
-            own_config = config._replace(program=annotated(config.program))
-            compiled = Compiled(own_config, h, *_split_shapes(spec), programs.mesh, chunks)
-            for name in FUNCTIONS:
-                compiled.lower(name)
-        except Exception as error:
+            programs.compile(plan, group.number, h).check()
+        except Exception as unnamed:
+            error = _named(unnamed, programs, plan, group, h)
             raise with_user_lines(error, {}, f"for many lanes at once, with {', '.join(uncertain)}, ") from None
+
+
+def _named(error: Exception, programs: GroupPrograms, plan: Plan, group: Group, h: Hparams) -> Exception:
+    """Returns the error of a group's programs as it is raised by functions whose errors name them."""
+    config, chunks = programs.config(plan, group.number), plan.arrangements[group.number].chunks
+    config = config._replace(program=annotated(config.program))
+    try:
+        Compiled(config, h, *_split_shapes(programs.spec), programs.mesh, chunks).check()
+    except Exception as named:
+        return named
+    return error
 
 
 def _split_shapes(spec: SweepSpec) -> tuple[Any, Any]:

@@ -237,11 +237,13 @@ class Wave:
         """Returns how many calls of ``step`` these lanes, which just ended, had left of their budgets."""
         return int(np.maximum(self._table.budget[list(lanes)] - self._state.step, 0).sum())
 
-    def prepare(self) -> None:
-        """Begins to compile its program in the background."""
-        if self._compiled is None and not (self.finished or self.failed):
+    def prepare(self, *names: str) -> None:
+        """Begins to compile functions of its program in the background."""
+        if self.finished or self.failed:
+            return
+        if self._compiled is None:
             self._compiled = self._context.programs.compile(self._plan, self.group.number, self._table.h)
-            self._compiled.prepare(*FUNCTIONS)
+        self._compiled.prepare(*names)
 
     def _ids(self) -> list[tuple[int, int]]:
         """Returns trial and replicate of each lane."""
@@ -260,8 +262,7 @@ class Wave:
             position, steps = Position.unpacked(self._state.stream), int(self._table.budget.max())
             self._blocks = BlockPrefetcher(stream, context.programs.mesh, self._state.step, steps, position)
             context.streams.callback(self._blocks.close)
-        for wave in islice(self._following(), COMPILE_THREADS):
-            wave.prepare()
+        self.prepare("advance", "start")
         assert self._compiled is not None
         with failing_alone(number, self._width, compiling=True):
             compiled = self._compiled.wait()
@@ -306,6 +307,9 @@ class Wave:
         table, context, before = self._table, self._context, self._state
         if not self._in_flight:
             self._dispatch(lanes)
+        if not self._collected:  # nothing else compiles before the first segment trains
+            for wave in islice(self._following(), COMPILE_THREADS):
+                wave.prepare(*FUNCTIONS)
         context.artifacts.make()  # those of the evaluation before, while the devices compute
         last = int(table.budget[lanes.live].max())
         more = self._in_flight[-1].stop < (last if until is None else min(last, until))
