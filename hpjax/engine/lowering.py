@@ -1,6 +1,6 @@
 """Rewrites functions that are slow under ``vmap``: evaluates their jaxprs with other kernels for a few primitives.
 
-This is the only file that takes jaxprs apart and builds them anew, so that a new JAX changes this file alone.
+With ``nodes`` this is the only file that takes jaxprs apart and builds them anew, so that a new JAX changes these.
 It relies on, as they are in jax 0.10.2 (the oldest that hpjax takes) to 0.12:
 
 - ``jax.extend.core``: ``ClosedJaxpr`` (in 0.12 the same class as ``Jaxpr``), ``Literal``, ``jaxpr_as_fun``,
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,8 @@ from hpjax.core.fallback import warn_once
 from hpjax.core.threefry import fast, key_types, plain
 from hpjax.engine import conv_kernels
 from hpjax.engine.conv_kernels import NotRewrittenError
-from hpjax.engine.draws import Draw, together
+from hpjax.engine.draws import together
+from hpjax.engine.nodes import Value, inlined
 from hpjax.engine.primitives import equations, primitive_names
 
 # The primitives that are rewritten.
@@ -145,15 +146,13 @@ def _evaluate(closed: core.ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
     # Most functions have nothing to rewrite. They keep their jaxpr, which also spares tracing it again.
     if not _to_rewrite(closed.jaxpr):
         return list(core.jaxpr_as_fun(closed)(*args))
-    # Functions with effects keep their order.
-    nodes, outputs = _inlined(closed, [_Value(arg) for arg in args])
-    joins = not closed.jaxpr.effects
+    nodes, outputs = inlined(closed, [Value(arg) for arg in args], _on.get() & DRAWS.keys())
     while nodes:
         later, draws = [], []
         for node in nodes:
-            if not all(x.known for x in node.inputs):
+            if not node.ready:
                 later.append(node)
-            elif joins and (draw := node.draw) is not None:
+            elif not closed.jaxpr.effects and (draw := node.draw) is not None:  # with effects the order stays
                 draws.append((node, draw))
             else:
                 node.fill(_evaluate_equation(node.jaxpr, node.equation, node.given))
@@ -165,73 +164,6 @@ def _evaluate(closed: core.ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
                 node.fill([found])
         nodes = later
     return [x.value for x in outputs]
-
-
-class _Value:
-    """The value of a variable of a jaxpr, once it is known."""
-
-    def __init__(self, *value: Any) -> None:
-        self._value = value
-
-    @property
-    def known(self) -> bool:
-        return len(self._value) == 1
-
-    @property
-    def value(self) -> Any:
-        return self._value[0]
-
-    def set(self, value: Any) -> None:
-        self._value = (value,)
-
-
-class _Node(NamedTuple):
-    """An equation, with the values of its variables."""
-
-    jaxpr: core.Jaxpr
-    equation: core.JaxprEqn
-    inputs: list[_Value]
-    outputs: list[_Value]
-
-    @property
-    def given(self) -> list[Any]:
-        return [x.value for x in self.inputs]
-
-    @property
-    def draw(self) -> Draw | None:
-        """The draw that the equation is, where it can be put together with others."""
-        name = self.equation.primitive.name
-        return Draw.of(name, self.given, self.equation.params) if name in _on.get() & DRAWS.keys() else None
-
-    def fill(self, found: Sequence[Any]) -> None:
-        for place, value in zip(self.outputs, found, strict=True):
-            place.set(value)
-
-
-def _inlined(closed: core.ClosedJaxpr, inputs: Sequence[_Value]) -> tuple[list[_Node], list[_Value]]:
-    """Returns the equations of a jaxpr, and of jitted functions within it that draw; and its outputs."""
-    drawing = DRAWS.keys()
-    consts = [_Value(const) for const in closed.consts]
-    values = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], [*consts, *inputs], strict=True))
-
-    def value(atom: Any) -> _Value:
-        return _Value(atom.val) if isinstance(atom, core.Literal) else values[atom]
-
-    nodes: list[_Node] = []
-    for equation in closed.jaxpr.eqns:
-        given = list(map(value, equation.invars))
-        inner = equation.params.get("jaxpr") if equation.primitive.name == "jit" else None
-        if isinstance(inner, core.ClosedJaxpr) and not primitive_names(inner.jaxpr).isdisjoint(_on.get() & drawing):
-            more, outputs = _inlined(inner, given)
-        else:
-            outputs = [_Value() for _ in equation.outvars]
-            more = [_Node(closed.jaxpr, equation, given, outputs)]
-        nodes += more
-        values.update(zip(equation.outvars, outputs, strict=True))
-    return nodes, [
-        _Value(jnp.asarray(atom.val)) if isinstance(atom, core.Literal) else values[atom]
-        for atom in closed.jaxpr.outvars
-    ]
 
 
 def _evaluate_equation(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[Any]) -> list[Any]:

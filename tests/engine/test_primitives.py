@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import jax.scipy.linalg as scipy_linalg
 import pytest
 
-from hpjax.engine.primitives import primitive_names
+from hpjax.engine.primitives import is_zero, primitive_names
 from hpjax.engine.probe import DECOMPOSITIONS
 
 linalg = jnp.linalg
@@ -50,3 +50,21 @@ def test_functions_within_functions_are_looked_into():
     found = names(jax.jit(nested), 1.0)
     assert {"scan", "cond", "sin", "cos"} <= found
     assert "tan" not in found
+
+
+@pytest.mark.parametrize(
+    ("made", "zero"),
+    [
+        (lambda x: jnp.zeros((2, 3)), True),
+        (lambda x: jnp.zeros_like(x), True),
+        (lambda x: jnp.zeros((), jnp.int32), True),
+        (lambda x: jnp.full(3, -0.0), False),
+        (lambda x: jnp.ones(3), False),
+        (lambda x: x, False),
+        (lambda x: x * 0, False),
+    ],
+)
+def test_zeros_are_seen(made, zero):
+    """Of what is multiplied by 0 it cannot be: infinity times 0 is none."""
+    jaxpr = jax.make_jaxpr(made)(jnp.ones(3)).jaxpr
+    assert is_zero(jaxpr, jaxpr.outvars[0]) is zero

@@ -239,11 +239,10 @@ class Wave:
 
     def prepare(self, *names: str) -> None:
         """Begins to compile functions of its program in the background."""
-        if self.finished or self.failed:
-            return
-        if self._compiled is None:
-            self._compiled = self._context.programs.compile(self._plan, self.group.number, self._table.h)
-        self._compiled.prepare(*names)
+        if not (self.finished or self.failed):
+            own = self._compiled or self._context.programs.compile(self._plan, self.group.number, self._table.h)
+            self._compiled = own
+            own.prepare(*names)
 
     def _ids(self) -> list[tuple[int, int]]:
         """Returns trial and replicate of each lane."""
