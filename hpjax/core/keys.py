@@ -17,7 +17,7 @@ import numpy as np
 from hpjax.core.arrays import Array, Ints
 from hpjax.core.threefry import fast, hashed, plain
 
-__all__ = ["lane_key", "lane_keys", "purpose_key", "step_key"]
+__all__ = ["lane_key", "purpose_key", "step_key"]
 
 # The numbers are part of the format: changing one changes the bits of every recorded run.
 PURPOSES = {"init": 0, "batch": 1, "step": 2, "evaluate": 3, "artifacts": 4}
