@@ -64,7 +64,7 @@ def _certain() -> frozenset[str]:
     """Returns the primitives that neither other lanes nor the devices matter to."""
     listed = [value for module in (primitives, lax, lax.linalg) for value in vars(module).values()]
     names = {value.name for value in listed if isinstance(value, core.Primitive)}
-    return frozenset((names | {"random_wrap", "random_unwrap"}) - _DEPENDENT)
+    return frozenset((names | {"random_wrap", "random_unwrap", "platform_index"}) - _DEPENDENT)
 
 
 def equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
