@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from hpjax.core.collector import collector_paused
 from hpjax.core.fallback import warn_once
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Arrays, Program
@@ -137,7 +138,11 @@ class Compiled:
         mesh, shared, function = self.mesh, self._shared[name], FUNCTIONS[name]
         split, whole = sharding.SPLIT, sharding.WHOLE
         platform = mesh.devices.flat[0].platform
-        with lowered_for(platform), lowering(config.lowered, config.drawn and (name == "start" or config.shapes.draws)):
+        with (
+            collector_paused(),
+            lowered_for(platform),
+            lowering(config.lowered, config.drawn and (name == "start" or config.shapes.draws)),
+        ):
             # Traced for one device and without the mesh, in which types of arrays would name it and those of fresh
             # constants would not: code that compares both, as equinox.nn.State.set does, took them for different.
             own = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self._per_lane)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hpjax.core.bounds import Check, collecting
+from hpjax.core.collector import collector_paused
 from hpjax.core.errors import ProgramError, annotate_errors
 from hpjax.core.hashing import digest, without_addresses
 from hpjax.core.hparams import Hparams, reading
@@ -37,6 +38,7 @@ DERIVED = ""
 DECOMPOSITIONS = {"geqrf", "qr", "householder_product", "eigh", "eig", "svd", "schur", "lu", "cholesky"}
 
 
+@collector_paused()
 def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> ProgramShapes:
     """Traces every function of a program once, and returns what that shows.
 

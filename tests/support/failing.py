@@ -11,6 +11,9 @@ class Failing:
     def __init__(self, error):
         self.error = error
 
+    def check(self):
+        pass
+
     def prepare(self, *names):
         pass
 
