@@ -33,13 +33,11 @@ class Work(NamedTuple):
       flops: multiplications and additions in matrix products and convolutions.
       elements: numbers in the outputs of all other operations.
       equations: how many operations the jaxpr has, with bodies of loops counted once; a convolution as several.
-      convolved: of ``flops`` those in convolutions.
     """
 
     flops: float = 0.0
     elements: float = 0.0
     equations: int = 0
-    convolved: float = 0.0
 
     @property
     def arithmetic(self) -> float:
@@ -47,19 +45,19 @@ class Work(NamedTuple):
         return self.flops + self.elements
 
     def seconds(self, platform: str) -> float:
-        """Returns the seconds that the work takes, to an order of magnitude: on one CPU core, or a busy accelerator."""
-        # Rough rates of one CPU core and of an accelerator: enough for choices whose costs differ by factors. Those of
-        # the core are between what the sweeps of experiments/benchmarks and experiments/ports reach.
-        if platform == "cpu":
-            # Convolutions reach half the rate of products: their patches are gathered first.
-            return (self.flops + self.convolved) / 50e9 + self.elements / 2e9
-        return self.flops / 10e12 + self.elements / 100e9
+        """Returns the seconds that the work takes, to a factor of about two: on one CPU core, or a busy accelerator.
+
+        The core is one of 116 GFLOP/s in float32 products; ``planning.pace`` says what another takes.
+        """
+        # A roofline. The rates of the core are between what the sweeps of experiments/benchmarks and experiments/ports
+        # reach on it. Those of an accelerator are rough: enough for choices whose costs differ by factors.
+        flops, elements = (58e9, 3.25e9) if platform == "cpu" else (10e12, 100e9)
+        return max(self.flops / flops, self.elements / elements)
 
     def plus(self, other: "Work", times: float = 1) -> "Work":
         """Returns the sum of this work and ``times`` the other; the other's equations count once."""
         flops, elements = self.flops + times * other.flops, self.elements + times * other.elements
-        convolved = self.convolved + times * other.convolved
-        return Work(flops, elements, self.equations + other.equations, convolved)
+        return Work(flops, elements, self.equations + other.equations)
 
 
 def mark() -> None:
@@ -112,8 +110,7 @@ def _work_of(equation: core.JaxprEqn) -> Work:
         return Work(2.0 * size * prod(shapes[0].shape[axis] for axis in contracted), 0, 1)
     if name == "conv_general_dilated" and dimensions:
         kernel = shapes[1].shape
-        flops = 2.0 * size * prod(kernel) / kernel[dimensions.rhs_spec[0]]
-        return Work(flops, 0, CONVOLUTION, flops)
+        return Work(2.0 * size * prod(kernel) / kernel[dimensions.rhs_spec[0]], 0, CONVOLUTION)
     return Work(0, float(size), 1)
 
 
@@ -127,7 +124,7 @@ def _miscounted() -> list[str]:
 
     known: dict[str, tuple[Callable[[jax.Array], Any], Work]] = {
         "dot_general": (lambda x: lax.batch_matmul(x, x), Work(2.0 * 2 * 2**3, 0, 1)),
-        "conv_general_dilated": (convolved, Work(2.0 * 2 * 2**2 * 2, 0, CONVOLUTION, 2.0 * 2 * 2**2 * 2)),
+        "conv_general_dilated": (convolved, Work(2.0 * 2 * 2**2 * 2, 0, CONVOLUTION)),
         "scan": (lambda x: lax.scan(lambda x, _: (lax.sin(x), None), x, None, 3)[0], Work(0.0, 3 * 2**3, 1)),
     }
     return [name for name, (use, work) in known.items() if _total(jax.make_jaxpr(use)(x).jaxpr) != work]

@@ -83,11 +83,12 @@ class ProgramShapes(NamedTuple):
 
     @property
     def compile_seconds(self) -> float:
-        """The seconds until the program is traced and compiled, to a factor of about two on a core of 2020.
+        """The seconds until the program is traced and compiled, to a factor of about two on the core of ``Work``.
 
-        They are those of its step, beside which what evaluates and what makes first states compile on other cores.
+        They are those of its step, beside which what makes first states compiles on other cores; what evaluates
+        compiles while it trains.
         """
-        return 1.0 + 0.0045 * (self.step.equations + self.evaluation.equations)
+        return 1.0 + 0.00185 * (self.step.equations + self.evaluation.equations)
 
     @property
     def lane_bytes(self) -> int:

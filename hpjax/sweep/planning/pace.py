@@ -1,13 +1,15 @@
 """The pace of this machine: how many times as long as estimated compiling and training take here.
 
-Earlier runs tell how long both took beside their estimates, which is kept in the user's cache folder, and a short piece
-of work tells how busy the machine is now. Both scale what plans show and what is expected of a run. What decides
-between programs is never scaled, since a run that is resumed must decide the same.
+Earlier runs tell how long both took beside their estimates, which is kept in the user's cache folder; before there are
+any, two short pieces of work tell how fast the cores are. A third tells how busy the machine is now. All scale what
+plans show and what is expected of a run. What decides between programs is never scaled, since a run that is resumed
+must decide the same.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -15,6 +17,8 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter, thread_time
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from hpjax.engine.distributed import several
 from hpjax.engine.machine import cores, fingerprint, folder, processor
@@ -27,6 +31,8 @@ MOST = 8.0
 BUSIEST = 4.0
 # So many of the latest runs count.
 RUNS = 9
+# How many seconds a core like that of the estimates takes for a short piece of work, and how long each is tried.
+LOOP, PRODUCT, TRIED = 110e-6, 36e-6, 0.01
 # Whether the machine is busy shows while each core digests so many bytes, again and again for so many seconds.
 BYTES, SECONDS = 1 << 18, 0.05
 
@@ -69,9 +75,10 @@ def pace(devices: tuple[int, str]) -> Pace:
 @cache
 def _pace(devices: tuple[int, str]) -> Pace:
     kept = recall(devices)
+    loop, product = speed()
     return Pace(
-        _bounded(_usual(kept.compiling) * _slowed("compiling", devices)),
-        _bounded(_usual(kept.running) * _slowed("running", devices)),
+        _bounded(_usual(kept.compiling, loop) * _slowed("compiling", devices)),
+        _bounded(_usual(kept.running, product if devices[1] == "cpu" else 1.0) * _slowed("running", devices)),
         busy(),
         bool(kept.compiling or kept.running),
     )
@@ -107,6 +114,29 @@ def remember(devices: tuple[int, str], part: Literal["compiling", "running"], se
 
 
 @cache
+def speed() -> tuple[float, float]:
+    """Returns how many times as long as the core of the estimates one of this machine takes for a loop, and products.
+
+    Compilers are much like a loop of Python, and training is much like products of small matrices.
+    """
+    matrices, out = np.ones((8, 64, 64), np.float32), np.empty((8, 64, 64), np.float32)
+
+    def loop() -> None:
+        total = 0
+        for i in range(2000):
+            total += i * i ^ total >> 3
+
+    def taken(work: Callable[[], object]) -> float:
+        least, end = math.inf, perf_counter() + TRIED
+        while (begun := perf_counter()) < end:
+            work()
+            least = min(least, perf_counter() - begun)  # as if nothing else ran
+        return least
+
+    return taken(loop) / LOOP, taken(lambda: np.matmul(matrices, matrices, out=out)) / PRODUCT
+
+
+@cache
 def busy() -> float:
     """Returns how many times as long work on all cores takes as if nothing else ran, as measured once a process."""
     block = bytes(BYTES)
@@ -127,9 +157,9 @@ def _slowed(part: str, devices: tuple[int, str]) -> float:
     return busy() if part == "compiling" or devices[1] == "cpu" else 1.0
 
 
-def _usual(ratios: Sequence[float]) -> float:
-    """Returns the median of what runs found, with one as estimated among them, since the first program may be odd."""
-    return median((1.0, *ratios))
+def _usual(ratios: Sequence[float], first: float) -> float:
+    """Returns the median of what runs found, with a first guess among them, since the first program may be odd."""
+    return median((first, *ratios))
 
 
 def _bounded(ratio: float) -> float:
