@@ -28,6 +28,9 @@ from hpjax.engine.state_tree import StateTree, arrays_of, difference, is_key, is
 # The structure of a state, and its arrays.
 Parts = tuple[StateTree, Sequence[jax.Array]]
 
+# About so many lanes, those of a chunk, share a batch.
+SHARING = 8
+
 # Dtypes of less than a byte.
 BELOW_BYTES = {"int2", "uint2", "int4", "uint4", "float4_e2m1fn"}
 
@@ -81,7 +84,7 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
     tracers = [path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(h)]
     names = {name for name, v in zip(tracers, traced.jaxpr.invars, strict=False) if id(v) in used}
     count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
-    _, step, evaluation = parts(traced.jaxpr)
+    _, batch, step, evaluation = parts(traced.jaxpr)
     return ProgramShapes(
         state=state,
         names=tree.names(),
@@ -99,7 +102,7 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
         draws=draws(traced),
         windows=has_windows(traced),
         uncertain=uncertain(traced),
-        step=step,
+        step=step.plus(batch, 1 / SHARING),
         evaluation=evaluation,
         constant_bytes=sum(c.size * c.dtype.itemsize for c in large_constants(traced)),
         remarks=tuple(remarks),
@@ -148,7 +151,8 @@ class Lifecycle(NamedTuple):
 def trace_lifecycle(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> Lifecycle:
     """Calls every function of a program once.
 
-    Under ``make_jaxpr`` or ``eval_shape`` this traces the program; marks separate ``init``, ``step`` and the rest.
+    Under ``make_jaxpr`` or ``eval_shape`` this traces the program; marks separate ``init``, ``batch``, ``step`` and the
+    rest.
 
     Raises:
       ProgramError: as for ``trace_program``.
@@ -165,6 +169,7 @@ def trace_lifecycle(program: Program, h: Hparams, train: Arrays, valid: Arrays) 
         )
     mark()
     batch = program.batch(key, jnp.int32(0), train, h)
+    mark()
     step = annotate_errors("Program.step", _telling_numbers(own_step, initial))
 
     def stepped(arrays: Sequence[Any]) -> tuple[StateTree, tuple[jax.Array, ...], Any]:
