@@ -51,7 +51,7 @@ class Work(NamedTuple):
         """
         # A roofline. The rates of the core are between what the sweeps of experiments/benchmarks and experiments/ports
         # reach on it. Those of an accelerator are rough: enough for choices whose costs differ by factors.
-        flops, elements = (58e9, 3.25e9) if platform == "cpu" else (10e12, 100e9)
+        flops, elements = (64e9, 3.25e9) if platform == "cpu" else (10e12, 100e9)
         return max(self.flops / flops, self.elements / elements)
 
     def plus(self, other: "Work", times: float = 1) -> "Work":
