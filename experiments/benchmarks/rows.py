@@ -117,7 +117,7 @@ def importing(title: str, what: str) -> Row:
 
 
 def overhead(workload: str, length: str, named: bool = False) -> Row:
-    """What a run of some length takes beside its device calls."""
+    """What a run of some length, of 256 MLPs, takes beside its device calls."""
     return Row(
         f"Sweep.run of {length}: store, progress and checkpoints",
         workload,
@@ -253,13 +253,13 @@ ROWS = {
         tolerance=0.15,
         rounds=2,
     ),
-    "overhead": overhead("mlp:long", "20 s"),
-    "overhead-long": overhead("mlp:longer", "two minutes", named=True),
+    "overhead": overhead("mlp:long", "6,000 steps"),
+    "overhead-long": overhead("mlp:longer", "12,000 steps", named=True),
     **{f"compile-{name}": compiling(title, workload, trials) for name, title, workload, trials in COMPILED},
     **{f"lower-{name}": lowering(*what) for name, *what in LOWERED},
     "width": Row(
-        "the first run of a minute waits: width measured",
-        "mlp:minute",
+        "the first run of 6,000 steps waits: width measured",
+        "mlp:long",
         256,
         against(5.0, Competitor("width given", "compiling:ours", {"width": 8})),
         ours=Competitor("hpjax", "compiling:ours"),
