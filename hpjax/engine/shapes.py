@@ -88,7 +88,7 @@ class ProgramShapes(NamedTuple):
         They are those of its step, beside which what makes first states compiles on other cores; what evaluates
         compiles while it trains.
         """
-        return 1.0 + 0.00185 * (self.step.equations + self.evaluation.equations)
+        return 0.8 + 0.0016 * (self.step.equations + self.evaluation.equations)
 
     @property
     def lane_bytes(self) -> int:
