@@ -34,8 +34,10 @@ def draw(bars: Sequence[Bar], path: Path) -> None:
     for y, bar in enumerate(bars):
         axes.barh(y, bar.value, color="tab:green" if bar.reached else "tab:orange")
         axes.plot([bar.least, bar.most], [y, y], color="black", linewidth=1)
-        axes.annotate(bar.text, (max(bar.value, bar.most), y), (4, 0), textcoords="offset points", va="center")
-    axes.axvline(1.0, color="black", linestyle=":")
+        place, white = (max(bar.value, bar.most), y), {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        axes.annotate(bar.text, place, (5, 0), textcoords="offset points", va="center", bbox=white)
+    axes.axvline(1.0, color="black", linestyle=":", zorder=1.5)
+    axes.set_ylim(-0.7, len(bars) - 0.3)
     axes.set_xscale("log")
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
     axes.invert_yaxis()
