@@ -58,9 +58,9 @@ def lane_keys(seed: int, replicate: Ints, trial: Ints | None = None) -> Array:
     Returns:
       uint32 (..., 2).
     """
-    key = (np.zeros(1, np.uint32), np.full(1, seed, np.int64).astype(np.uint32))
+    key = np.zeros(1, np.uint32), np.array([seed], np.uint32)
     for number in (replicate,) if trial is None else (replicate, trial):
-        key = hashed(*key, np.atleast_1d(number).astype(np.uint32).reshape(-1))
+        key = hashed(*key, np.asarray(number).astype(np.uint32).reshape(-1))
     return np.stack(key, axis=-1).reshape(*np.shape(replicate), 2)
 
 

@@ -138,6 +138,7 @@ class Compiled:
         mesh, shared, function = self.mesh, self._shared[name], FUNCTIONS[name]
         split, whole = sharding.SPLIT, sharding.WHOLE
         platform = mesh.devices.flat[0].platform
+        # Nearly every program draws its first state, and few draw by themselves in a step.
         with (
             collector_paused(),
             lowered_for(platform),

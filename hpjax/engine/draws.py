@@ -77,7 +77,8 @@ def _groups(draws: Sequence[Draw]) -> Iterator[list[int]]:
         group: list[int] = []
         for i in numbers:
             # No more for nothing than what is drawn, unless that is next to nothing.
-            filled, drawn = (len(group) + 1) * draws[(*group, i)[0]].size, sum(draws[j].size for j in (*group, i))
+            more = [draws[j].size for j in (*group, i)]
+            filled, drawn = len(more) * more[0], sum(more)
             if group and filled > min(MOST, max(2 * drawn, 2**12)):
                 yield group
                 group = []

@@ -39,13 +39,15 @@ def operations(jaxpr: core.Jaxpr) -> str:
     return digest(" ".join(_names(jaxpr)))
 
 
-def is_zero(jaxpr: core.Jaxpr, atom: Any) -> bool:
-    """Returns whether it can be seen that an output of a jaxpr is an array of zeros; of -0.0 it is none."""
-    if isinstance(atom, core.Literal):
-        return not np.any(atom.val) and not np.any(np.signbit(atom.val))
-    made = [equation for equation in jaxpr.eqns if atom in equation.outvars]
-    filled = len(made) == 1 and made[0].primitive.name == "broadcast_in_dim"
-    return filled and isinstance(made[0].invars[0], core.Literal) and is_zero(jaxpr, made[0].invars[0])
+def zeros(jaxpr: core.Jaxpr) -> tuple[bool, ...]:
+    """Returns of each output of a jaxpr whether it can be seen that it is all zeros; of -0.0 it is none."""
+    filled = {e.outvars[0]: e.invars[0] for e in jaxpr.eqns if e.primitive.name == "broadcast_in_dim"}
+
+    def zero(atom: Any) -> bool:
+        atom = atom if isinstance(atom, core.Literal) else filled.get(atom)
+        return isinstance(atom, core.Literal) and not np.any(atom.val) and not np.any(np.signbit(atom.val))
+
+    return tuple(map(zero, jaxpr.outvars))
 
 
 def uncertain(closed: core.ClosedJaxpr) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from hpjax.engine.constants import large_constants
 from hpjax.engine.flops import mark, parts
 from hpjax.engine.lane import rebuilt_state, reported_metrics, settled
 from hpjax.engine.lowering import draws, has_windows
-from hpjax.engine.primitives import is_zero, operations, primitive_names, uncertain
+from hpjax.engine.primitives import operations, primitive_names, uncertain, zeros
 from hpjax.engine.shapes import ProgramShapes, unwrap_keys
 from hpjax.engine.state_tree import StateTree, arrays_of, difference, is_key, is_same, is_weak, numbers_in, split_state
 
@@ -89,7 +89,7 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
         state=state,
         names=tree.names(),
         keys=generators,
-        zeros=tuple(is_zero(traced.jaxpr, v) for v in traced.jaxpr.outvars[: len(state)]),
+        zeros=zeros(traced.jaxpr)[: len(state)],
         tree=tree if tree.plain or is_same(tree, _tree_of_another_trace(program, h)) else None,
         train=tuple(sorted(train_metrics)),
         valid=tuple(sorted(valid_metrics)),

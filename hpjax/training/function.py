@@ -78,9 +78,9 @@ def function(fn: Callable[[jax.Array, Hparams], Any]) -> Program:
         # Not run: only the shapes of what it will return.
         leaves, structure = jax.tree.flatten(h)
         asked = structure, tuple(map(jax.typeof, leaves)), tuple(deciding_settings().values())
-        shapes, tree = known.get(asked) or traced(key, h)
+        shapes, tree = found = known.get(asked) or traced(key, h)
         if tree.plain:  # else functions in it may close over hyperparameters, which are others in each trace
-            known[asked] = shapes, tree
+            known[asked] = found
         blank: _Returned = tree.fill([zeros_like(x) for x in shapes])
         return blank
 
