@@ -87,7 +87,7 @@ def drawn(key: jax.Array, place: jax.Array, train: Any, fold: tuple[Any, int] | 
         index = examples_at(key, place, everything)
     else:
         out = Fold.of(*fold, everything)
-        index = examples_at(key, place, everything - out.size, most=everything - everything // fold[1])
+        index = examples_at(key, place, everything - out.size)
         # Indices skip the fold, which is the lane's validation split.
         index = jnp.where(index < jnp.uint32(out.start), index, index + jnp.uint32(out.size))
     return jax.tree.map(lambda a: jnp.asarray(a)[index], train)
@@ -116,21 +116,20 @@ def batch_indices(key: jax.Array, step: int | jax.Array, examples: int, batch_si
     return examples_at(key, place, examples)
 
 
-def examples_at(key: jax.Array, place: jax.Array, examples: Any, most: int | None = None) -> jax.Array:
+def examples_at(key: jax.Array, place: jax.Array, examples: Any) -> jax.Array:
     """Returns the examples at some positions of the endless sequence of epochs.
 
     Args:
       key: the key of the purpose ``"batch"``, shape ().
       place: positions in the sequence, int (places,), consecutive, from 0; at most ``examples`` of them.
       examples: number of examples in the training split, an int or int32 ().
-      most: an upper bound of ``examples``, needed where that is traced.
 
     Returns:
       Indices of examples, uint32 (places,), each below ``examples``.
     """
-    place, examples = jnp.asarray(place, jnp.uint32), examples if most is None else jnp.asarray(examples, jnp.uint32)
+    place, examples = jnp.asarray(place, jnp.uint32), jnp.asarray(examples, jnp.uint32)
     epoch, index = place // examples, place % examples
     # At most ``examples`` consecutive positions lie in at most two epochs.
     epochs = epoch[0] + jnp.arange(2, dtype=jnp.uint32)
-    this, following = jax.vmap(lambda e: round_keys(jax.random.fold_in(key, e)))(epochs)
-    return shuffled(index, jnp.where((epoch == epoch[0])[:, None], this, following), examples, most)
+    this, following = jax.vmap(lambda e: round_keys(jax.random.fold_in(key, e), examples))(epochs)
+    return shuffled(index, jnp.where((epoch == epoch[0])[:, None, None], this, following), examples)
