@@ -254,7 +254,7 @@ ROWS = {
         rounds=2,
     ),
     "overhead": overhead("mlp:long", "6,000 steps"),
-    "overhead-long": overhead("mlp:longer", "36,000 steps", named=True),
+    "overhead-long": overhead("mlp:longer", "18,000 steps", named=True),
     **{f"compile-{name}": compiling(title, workload, trials) for name, title, workload, trials in COMPILED},
     **{f"lower-{name}": lowering(*what) for name, *what in LOWERED},
     "width": Row(

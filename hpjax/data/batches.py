@@ -132,4 +132,6 @@ def examples_at(key: jax.Array, place: jax.Array, examples: Any) -> jax.Array:
     # At most ``examples`` consecutive positions lie in at most two epochs.
     epochs = epoch[0] + jnp.arange(2, dtype=jnp.uint32)
     this, following = jax.vmap(lambda e: round_keys(jax.random.fold_in(key, e), examples))(epochs)
-    return shuffled(index, jnp.where((epoch == epoch[0])[:, None, None], this, following), examples)
+    keys = jnp.where((epoch == epoch[0])[:, None, None], this, following)
+    found: jax.Array = shuffled(index, keys, examples)
+    return found

@@ -120,7 +120,13 @@ def folder() -> Path:
 
 def fingerprint(*values: Any) -> str:
     """Returns a digest of the values' ``repr`` and the versions of jax, jaxlib and hpjax, as a key for caches."""
-    return digest(repr((*values, version("jax"), version("jaxlib"), version("hpjax"))))
+    return digest(repr((*values, *map(installed, ("jax", "jaxlib", "hpjax")))))
+
+
+@cache
+def installed(package: str) -> str:
+    """Returns the version of an installed package; its metadata are parsed once a process."""
+    return version(package)
 
 
 @cache

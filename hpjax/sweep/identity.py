@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import partial
-from importlib.metadata import version
 from types import FunctionType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -27,6 +26,7 @@ from hpjax.core.program import Program
 from hpjax.core.scalars import as_python
 from hpjax.data.stream import Stream, first_batch_of
 from hpjax.engine.callbacks import kept_functions
+from hpjax.engine.machine import installed
 from hpjax.engine.probe import trace_lifecycle
 from hpjax.engine.settings import deciding_settings, xla_flags
 from hpjax.engine.shapes import unwrap_keys
@@ -72,7 +72,7 @@ def manifest(spec: SweepSpec, plan: Plan, recorded: bool) -> Manifest:
         command=begun.command,
         versions={
             "python": sys.version.split()[0],
-            **{name: version(name) for name in PACKAGES},
+            **{name: installed(name) for name in PACKAGES},
             "XLA_FLAGS": xla_flags(),
         },
         devices=Devices(*plan.devices),

@@ -56,6 +56,8 @@ def _traced(h: Hparams) -> dict[str, Any]:
 
 def resized(array: Array, shape: Sequence[int]) -> Array:
     """Returns an array of another shape: along each axis without its end, or with zeros at its end."""
+    if array.shape == tuple(shape):
+        return array
     kept = array[tuple(slice(0, size) for size in shape)]
     return np.pad(kept, [(0, size - own) for size, own in zip(shape, kept.shape, strict=True)])
 
