@@ -82,7 +82,7 @@ def main() -> None:
         return
     arguments.out.mkdir(parents=True, exist_ok=True)
     asked = [name for name in ROWS if any(fnmatch.fnmatch(name, pattern) for pattern in arguments.rows)]
-    run(asked or [name for name, row in ROWS.items() if not row.named], arguments.rounds, arguments.out)
+    run(asked or list(ROWS), arguments.rounds, arguments.out)
 
 
 def run(names: list[str], rounds: int, out: Path) -> None:

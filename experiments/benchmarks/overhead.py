@@ -39,6 +39,21 @@ def whole(workload, arrays):
     return Prepared(run, warm=False, note=f"{workload.steps // EVERY} segments")
 
 
+def first(workload, arrays, **settings):
+    """A first run, with all that it compiles: widths are measured while it trains, unless one is given."""
+    import scipy.stats  # noqa: F401, as samplers do: what a process imports counts on neither side
+
+    sweep = sweep_of(workload, arrays, eval_every=EVERY, **settings)
+
+    def run():
+        begun = now()
+        result = sweep.run(progress=False)
+        spent = now().since(begun)
+        return result.last("valid/loss")[:, 0], spent
+
+    return Prepared(run, warm=False)
+
+
 def bare(workload, arrays):
     """The device calls of the same run and nothing between them, each dispatched before the last is collected."""
     plan, programs, members, compiled = engine_of(_sweep(workload, arrays))

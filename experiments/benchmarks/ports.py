@@ -38,7 +38,8 @@ class Port:
         import jax.numpy as jnp
 
         module, sweep = self.module(), self.sweep()
-        listed = sweep.plan().points
+        # Not of the plan, which would have traced what is measured here, too.
+        listed = [*map(sweep.space.canonical, sweep.sampler.ask(sweep.space, [], sweep.trials, sweep.seed))]
         h = {name: jnp.asarray([point[name] for point in listed]) for name in listed[0]}
         program, key = sweep.program, jax.random.key(0)
         if self.name == "ppo":  # all of whose training is a function

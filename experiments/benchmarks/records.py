@@ -31,6 +31,7 @@ class Entry(NamedTuple):
 
     Attributes:
       row: its name.
+      title: what the row said when it was measured: a row that says something else now has another meaning.
       rival: its name.
       clock: ``"wall"`` or ``"cpu"``.
       commit: what was measured; with a plus where files were changed since.
@@ -43,6 +44,7 @@ class Entry(NamedTuple):
     """
 
     row: str
+    title: str
     rival: str
     clock: str
     commit: str
@@ -118,9 +120,11 @@ def today(peers: str) -> Record:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    name = names[0] if names else platform.processor() or platform.machine()
-    return re.sub(r"\((R|TM)\)| (CPU|Processor|@)(?= )", "", name)
+    about = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
+    name = about.get("model name") or platform.processor() or platform.machine()
+    # Virtual machines may tell the maker's name alone, whose processors differ by a factor of two.
+    kind = "" if any(map(str.isdigit, name)) or "model" not in about else " family {cpu family}, model {model}"
+    return re.sub(r"\((R|TM)\)| (CPU|Processor|@)(?= )", "", name) + kind.format(**about)
 
 
 def commit() -> str:
@@ -140,7 +144,7 @@ def entries_of(name: str, row: Row, rounds: int, measured: dict[str, Measured], 
     """What came of a row: against each rival by each clock, and of what the plan said."""
     ours = measured[row.ours.name]
     found = [
-        _entry((name, rival.name, clock, commit, rounds), row.measure, ours, measured[rival.name])
+        _entry((name, row.title, rival.name, clock, commit, rounds), row.measure, ours, measured[rival.name])
         for rival, _ in row.rivals
         for clock in row.clocks
     ]
@@ -149,16 +153,19 @@ def entries_of(name: str, row: Row, rounds: int, measured: dict[str, Measured], 
         both = (COMPILING, plan.waited, plan.compiling), (RUNNING, ours.seconds(), plan.running)
         for rival, took, said in both:
             ratio = WITHIN.of(took, said)
-            found.append(Entry(name, rival, "wall", commit, rounds, Ratio(ratio, ratio, ratio), Both(took, said)))
+            about = (name, row.title, rival, "wall", commit, rounds)
+            found.append(Entry(*about, Ratio(ratio, ratio, ratio), Both(took, said)))
     elif not row.rivals:
         notes = f"**hpjax: {ours.error}**"
-        found += [Entry(name, rival, "wall", commit, rounds, None, notes=notes) for rival in (COMPILING, RUNNING)]
+        found += [
+            Entry(name, row.title, rival, "wall", commit, rounds, None, notes=notes) for rival in (COMPILING, RUNNING)
+        ]
     return found
 
 
-def _entry(about: tuple[str, str, str, str, int], measure: Measure, ours: Measured, rival: Measured) -> Entry:
+def _entry(about: tuple[str, str, str, str, str, int], measure: Measure, ours: Measured, rival: Measured) -> Entry:
     """Compares two competitors, unless one of them is in error."""
-    clock, sides = about[2], (ours, rival)
+    clock, sides = about[3], (ours, rival)
     sound = not (ours.error or rival.error) and ours.laps and rival.laps
     errors = [f"**{who}: {each.error}**" for who, each in zip(("hpjax", "rival"), sides, strict=True) if each.error]
     notes = [f"{who}: {each.note}" for who, each in zip(("hpjax", "rival"), sides, strict=True) if each.note]

@@ -76,7 +76,6 @@ class Row:
       per_trial: whether the table gives milliseconds a trial; else seconds in all.
       fresh: whether each run has a process of its own.
       clocks: ``"wall"``, ``"cpu"`` or both.
-      named: whether it is run only when it is named, since it takes long.
     """
 
     title: str
@@ -90,7 +89,6 @@ class Row:
     per_trial: bool = True
     fresh: bool = False
     clocks: tuple[str, ...] = ("wall",)
-    named: bool = False
 
 
 VMAP = Competitor("jit(vmap(scan))", "rivals:vmapped")
@@ -116,7 +114,7 @@ def importing(title: str, what: str) -> Row:
     return Row(title, "mlp:sweep", 1, against(0.3, bare), ours=ours, measure=ADDED, per_trial=False)
 
 
-def overhead(workload: str, length: str, named: bool = False) -> Row:
+def overhead(workload: str, length: str) -> Row:
     """What a run of some length, of 256 MLPs, takes beside its device calls."""
     return Row(
         f"Sweep.run of {length}: store, progress and checkpoints",
@@ -129,7 +127,6 @@ def overhead(workload: str, length: str, named: bool = False) -> Row:
         per_trial=False,
         fresh=True,
         clocks=("wall", "cpu"),
-        named=named,
     )
 
 
@@ -254,7 +251,7 @@ ROWS = {
         rounds=2,
     ),
     "overhead": overhead("mlp:long", "6,000 steps"),
-    "overhead-long": overhead("mlp:longer", "18,000 steps", named=True),
+    "overhead-long": overhead("mlp:longer", "18,000 steps"),
     **{f"compile-{name}": compiling(title, workload, trials) for name, title, workload, trials in COMPILED},
     **{f"lower-{name}": lowering(*what) for name, *what in LOWERED},
     "width": Row(
@@ -267,6 +264,26 @@ ROWS = {
         rounds=3,
         per_trial=False,
         fresh=True,
+    ),
+    "tuned": Row(
+        "a first run of 6,000 steps: widths measured while it trains",
+        "mlp:long",
+        256,
+        against(0.05, Competitor("width given", "overhead:first", {"width": 8})),
+        ours=Competitor("hpjax", "overhead:first"),
+        measure=OVERHEAD,
+        rounds=3,
+        per_trial=False,
+        fresh=True,
+        clocks=("wall", "cpu"),
+    ),
+    "loaded": Row(
+        "MLP, 256 trials, while other work takes each core",
+        "mlp:sweep",
+        256,
+        (),
+        ours=Competitor("hpjax", "ours:loaded"),
+        rounds=1,
     ),
     **{
         f"port-{name}": Row(f"port of {title}", f"ports:{name}", 1, (), Competitor("hpjax", "ports:sweep"), rounds=1)

@@ -85,13 +85,15 @@ def lines(records: Sequence[Record]) -> list[Line]:
     """Of all that is recorded, in the order of the rows.
 
     Raises:
-      ValueError: a record has a row or a rival that there is not.
+      ValueError: a record has a row or a rival that there is not, or that was another when it was measured.
     """
     found: dict[tuple[str, str, str], dict[int, Entry]] = {}
     for day, record in enumerate(records, 1):
         for entry in record.entries:
             if entry.row not in ROWS or target_of(ROWS[entry.row], entry.rival) is None:
                 raise ValueError(f"{record.name}: no such row: {entry.row!r} against {entry.rival!r}; delete it there")
+            if entry.title != ROWS[entry.row].title:
+                raise ValueError(f"{record.name}: {entry.row} was measured as {entry.title!r}; delete it there")
             found.setdefault(entry.key, {})[day] = entry
     names = list(ROWS)
 

@@ -24,6 +24,10 @@ from hpjax.core.fallback import warn_once
 MARK = np.int32(0x68706A78)
 # A convolution is compiled as loops or products with what packs their operands: as long as so many other operations.
 CONVOLUTION = 25
+# Operations that compute a series, and how many times as long as others they take.
+SERIES = frozenset({"cbrt", "cos", "div", "erf", "erf_inv", "exp", "exp2", "expm1", "log", "log1p", "logistic", "pow"})
+SERIES |= {"rsqrt", "sin", "sqrt", "tan", "tanh"}
+LONG = 4.0
 
 
 class Work(NamedTuple):
@@ -31,7 +35,7 @@ class Work(NamedTuple):
 
     Attributes:
       flops: multiplications and additions in matrix products and convolutions.
-      elements: numbers in the outputs of all other operations.
+      elements: numbers in the outputs of all other operations, of those that compute a series several times.
       equations: how many operations the jaxpr has, with bodies of loops counted once; a convolution as several.
     """
 
@@ -51,7 +55,7 @@ class Work(NamedTuple):
         """
         # A roofline. The rates of the core are between what the sweeps of experiments/benchmarks and experiments/ports
         # reach on it. Those of an accelerator are rough: enough for choices whose costs differ by factors.
-        flops, elements = (64e9, 3.25e9) if platform == "cpu" else (10e12, 100e9)
+        flops, elements = (60e9, 3.25e9) if platform == "cpu" else (10e12, 100e9)
         return max(self.flops / flops, self.elements / elements)
 
     def plus(self, other: "Work", times: float = 1) -> "Work":
@@ -111,7 +115,7 @@ def _work_of(equation: core.JaxprEqn) -> Work:
     if name == "conv_general_dilated" and dimensions:
         kernel = shapes[1].shape
         return Work(2.0 * size * prod(kernel) / kernel[dimensions.rhs_spec[0]], 0, CONVOLUTION)
-    return Work(0, float(size), 1)
+    return Work(0, float(size) * (LONG if name in SERIES else 1), 1)
 
 
 @cache
@@ -125,7 +129,7 @@ def _miscounted() -> list[str]:
     known: dict[str, tuple[Callable[[jax.Array], Any], Work]] = {
         "dot_general": (lambda x: lax.batch_matmul(x, x), Work(2.0 * 2 * 2**3, 0, 1)),
         "conv_general_dilated": (convolved, Work(2.0 * 2 * 2**2 * 2, 0, CONVOLUTION)),
-        "scan": (lambda x: lax.scan(lambda x, _: (lax.sin(x), None), x, None, 3)[0], Work(0.0, 3 * 2**3, 1)),
+        "scan": (lambda x: lax.scan(lambda x, _: (lax.sin(x), None), x, None, 3)[0], Work(0.0, LONG * 3 * 2**3, 1)),
     }
     return [name for name, (use, work) in known.items() if _total(jax.make_jaxpr(use)(x).jaxpr) != work]
 

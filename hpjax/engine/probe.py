@@ -19,6 +19,7 @@ from hpjax.core.recordable import is_name
 from hpjax.core.remarks import collecting_remarks
 from hpjax.engine.constants import large_constants
 from hpjax.engine.flops import mark, parts
+from hpjax.engine.kept import trace_of
 from hpjax.engine.lane import rebuilt_state, reported_metrics, settled
 from hpjax.engine.lowering import draws, has_windows
 from hpjax.engine.primitives import operations, primitive_names, uncertain, zeros
@@ -55,6 +56,16 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
         metric is no scalar.
       Exception: whatever the user's functions raise.
     """
+    alive: list[Callable[[], bool]] = []
+    shapes = _shapes_of(program, h, train, valid, alive)
+    # Asked once the jaxpr is gone, whose functions refer to its trace.
+    return shapes._replace(kept=alive[0]())
+
+
+def _shapes_of(
+    program: Program, h: Hparams, train: Arrays, valid: Arrays, alive: list[Callable[[], bool]]
+) -> ProgramShapes:
+    """Returns what ``trace_program`` does; ``alive`` becomes a function that tells whether the trace is."""
     # Filled while tracing, because make_jaxpr returns arrays and no names.
     structure: list[tuple[StateTree, tuple[Hashable, ...]]] = []
     read: set[str] = set()
@@ -63,6 +74,7 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
     parameters_of = annotate_errors("Program.parameters", program.parameters)
 
     def watched(h: Hparams, train: Arrays, valid: Arrays) -> Any:
+        alive[:] = [trace_of((h, train, valid))]
         with reading() as names, collecting() as found_checks, collecting_remarks() as found_remarks:
             life = trace_lifecycle(program, h, train, valid)
         read.update(names)
@@ -72,7 +84,8 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
             mine = [name for name in h if h[name] is check.value]
             # A value that the program computes from hyperparameters has no name. The plan then knows only that there is
             # something to check, and computes the values of all trials.
-            checks.extend((name, check) for name in mine or [DERIVED] if isinstance(check.value, jax.core.Tracer))
+            if isinstance(check.value, jax.core.Tracer):
+                checks.extend((name, check._replace(value=None)) for name in mine or [DERIVED])
         return life.state, life.train, life.valid, arrays_of(parameters_of(life.tree.fill(life.state)))
 
     traced, found = jax.make_jaxpr(watched, return_shape=True)(h, train, valid)
@@ -97,7 +110,7 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
         # A traced hyperparameter counts as read where an operation uses it, a static one where the user's code asks for
         # it: attribute access alone says nothing of a tracer, which is often read only to be passed on.
         reads=frozenset(names | read.difference(tracers)),
-        checks=tuple(dict.fromkeys((name, check._replace(value=None)) for name, check in checks)),
+        checks=tuple(dict.fromkeys(checks)),
         lapack=not primitive_names(traced.jaxpr).isdisjoint(DECOMPOSITIONS),
         draws=draws(traced),
         windows=has_windows(traced),
@@ -108,6 +121,7 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
         remarks=tuple(remarks),
         operations=operations(traced.jaxpr),
         fingerprint=digest(without_addresses(str(traced.jaxpr))),
+        kept=True,
     )
 
 

@@ -98,23 +98,29 @@ def shapes_of(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), tree)
 
 
-def judge(tracer: Tracer, space: Space, points: Sequence[Point]) -> dict[str, Verdict]:
-    """Returns a verdict for every hyperparameter.
+def judge(
+    tracer: Tracer, space: Space, points: Mapping[int, Point]
+) -> tuple[dict[str, Verdict], dict[int, ProgramShapes]]:
+    """Returns a verdict for every hyperparameter, and what tracing shows of some trials.
+
+    These are trials that need not be traced again: nothing was kept of their trace, and all verdicts stood by then.
 
     Args:
       tracer: the program and its data.
       space: the space.
-      points: one point of each alternative of the space that has trials.
+      points: trial id to hyperparameters of one trial of each alternative of the space that has trials.
 
     Raises:
       InputError: a hyperparameter with ``traced=True`` cannot be traced.
       ProgramError: the program does not trace even with plain numbers.
     """
-    verdicts = {name: _declared(space, name, tracer.kinds[name]) for name in space.names}
-    for point in points:
-        while resolve_traced(tracer, space, point, verdicts) is None:
-            pass
-    return verdicts
+    verdicts, found = {name: _declared(space, name, tracer.kinds[name]) for name in space.names}, {}
+    for trial, point in points.items():
+        while (shapes := resolve_traced(tracer, space, point, verdicts)) is None:
+            found.clear()
+        if not shapes.kept:
+            found[trial] = shapes
+    return verdicts, found
 
 
 def resolve_traced(tracer: Tracer, space: Space, point: Point, verdicts: dict[str, Verdict]) -> ProgramShapes | None:

@@ -156,12 +156,13 @@ def _is_sown(
     """Returns whether a collection is only written to: the module runs without it, where it cannot be changed."""
     rest = {other: value for other, value in variables.items() if other != name}
 
-    def run() -> None:
+    def run(key: jax.Array, rest: dict[str, Any], x: Any) -> None:
         mutable = core.DenyList(["params", name])
         _drawing(streams, key, lambda rngs: call(call.module.apply, key, (rest, x), rngs=rngs, mutable=mutable))
 
     try:
-        jax.eval_shape(run)
+        # By arguments: JAX never frees arrays that a function closes over if it fails while it is traced.
+        jax.eval_shape(run, key, rest, x)
     except Exception:
         return False
     return True

@@ -82,6 +82,32 @@ def ours():
     return {name: instructions(compiled.lower(name).traced) for name in FUNCTIONS}
 
 
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+        return nn.tanh(nn.Dense(8)(x)), None
+
+
+class Stack(nn.Module):
+    """Equal layers that the user scans."""
+
+    layers: int
+
+    @nn.compact
+    def __call__(self, x):
+        scanned = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=self.layers)
+        return nn.Dense(3)(scanned()(nn.Dense(8)(x), None)[0])
+
+
+def test_layers_that_are_scanned_are_compiled_once():
+    sizes = []
+    for layers in (2, 6):
+        program = classifier(model=Stack(layers), optimizer=optimizer, batch_size=BATCH, steps=STEPS)
+        _, compiled = lanes_of(program, LANES, width=LANES, space=SPACE)
+        sizes.append({name: instructions(compiled.lower(name).traced) for name in FUNCTIONS})
+    assert sizes[0] == sizes[1]
+
+
 # What is more than plain: in all three the chunks that are cut out and put back, some ten instructions for each array
 # that changes; in advance the shuffle of each epoch and keys by folding, metrics and divergence; in evaluate means,
 # parts and whether parameters are finite.

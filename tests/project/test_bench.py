@@ -172,9 +172,10 @@ def test_what_a_plan_said_is_compared_with_what_it_took(play, bench):
 
 def test_days_give_a_range(bench):
     harness, table, records = bench["harness"], bench["table"], bench["records"]
+    title = bench["rows"].ROWS["mlp-1024"].title
 
     def day(number, *ratio, commit="abc"):
-        entry = records.Entry("mlp-1024", "jit(vmap(scan))", "wall", commit, 3, ratio and harness.Ratio(*ratio))
+        entry = records.Entry("mlp-1024", title, "jit(vmap(scan))", "wall", commit, 3, ratio and harness.Ratio(*ratio))
         return records.Record(f"2026-11-{number}", f"machine {number}", "jax 1", (entry,))
 
     both = [day(22, 2.9, 2.5, 3.0), day(29, 2.7, 2.6, 3.5, commit="def")]
@@ -186,12 +187,14 @@ def test_days_give_a_range(bench):
     assert table.days(both).splitlines()[1] == "2. 2026-11-29, commit def: machine 29; jax 1; rounds: 3."
     with pytest.raises(ValueError, match="no such row: 'gone' against"):
         table.lines([both[0]._replace(entries=(both[0].entries[0]._replace(row="gone"),))])
+    with pytest.raises(ValueError, match="mlp-1024 was measured as 'MLP, 9 trials'; delete it there"):
+        table.lines([both[0]._replace(entries=(both[0].entries[0]._replace(title="MLP, 9 trials"),))])
 
 
 def test_records_are_read_as_written(bench, tmp_path):
     harness, records = bench["harness"], bench["records"]
     entry = records.Entry(
-        "mlp", "tuned by hand", "wall", "abc", 3, harness.Ratio(2.0, 1.5, 3.0), records.Both(1.0, 2.0)
+        "mlp", "MLP", "tuned by hand", "wall", "abc", 3, harness.Ratio(2.0, 1.5, 3.0), records.Both(1.0, 2.0)
     )
     failed = entry._replace(rival="jit(vmap(scan))", ratio=None, notes='**rival: "no"**')
     record = records.Record("2026-11-29", "2 cores of A/B 2.80GHz", "jax 1").updated([entry, failed])

@@ -1,7 +1,8 @@
 """Groups trials that share a program, and traces each program abstractly; nothing compiles."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -77,6 +78,7 @@ def grouped(
     lengths: Sequence[TrialLength],
     verdicts: dict[str, Verdict],
     known: Sequence[ProgramShapes] = (),
+    traced: Mapping[int, ProgramShapes] = MappingProxyType({}),
 ) -> Grouping:
     """Groups trials so that the program of every group traces.
 
@@ -87,15 +89,18 @@ def grouped(
       verdicts: per hyperparameter, whether it is traced. One that fails in a group becomes static, and all trials are
         grouped anew.
       known: the shapes of the first groups, whose programs were traced in earlier rounds.
+      traced: trial id to what tracing it with these verdicts showed, of trials that need not be traced again.
     """
-    tracer, verdicts = tracer_of(spec), dict(verdicts)
+    tracer, verdicts, judged = tracer_of(spec), dict(verdicts), dict(verdicts)
     while True:
-        traced = frozenset(name for name, verdict in verdicts.items() if verdict.traced)
-        hparams = [Hparams(point, traced & point.keys()) for point in points]
-        groups = group(hparams, [length.eval_every for length in lengths], traced)
+        names = frozenset(name for name, verdict in verdicts.items() if verdict.traced)
+        hparams = [Hparams(point, names & point.keys()) for point in points]
+        groups = group(hparams, [length.eval_every for length in lengths], names)
         shapes = list(known)
         for g in groups[len(known) :]:
-            found = resolve_traced(tracer, spec.space, points[g.trials[0]], verdicts)
+            first = g.trials[0]
+            found = traced.get(first) if verdicts == judged else None
+            found = found or resolve_traced(tracer, spec.space, points[first], verdicts)
             if found is None:
                 break
             shapes.append(found)

@@ -1,7 +1,7 @@
 """The pace of this machine: how many times as long as estimated compiling and training take here.
 
 Earlier runs tell how long both took beside their estimates, which is kept in the user's cache folder; before there are
-any, two short pieces of work tell how fast the cores are. A third tells how busy the machine is now. All scale what
+any, a short loop tells how fast a core is. Other work tells how busy the machine is now. All scale what
 plans show and what is expected of a run. What decides between programs is never scaled, since a run that is resumed
 must decide the same.
 """
@@ -9,7 +9,7 @@ must decide the same.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
@@ -17,8 +17,6 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter, thread_time
 from typing import Any, Literal, NamedTuple
-
-import numpy as np
 
 from hpjax.engine.distributed import several
 from hpjax.engine.machine import cores, fingerprint, folder, processor
@@ -31,8 +29,8 @@ MOST = 8.0
 BUSIEST = 4.0
 # So many of the latest runs count.
 RUNS = 9
-# How many seconds a core like that of the estimates takes for a short piece of work, and how long each is tried.
-LOOP, PRODUCT, TRIED = 110e-6, 36e-6, 0.01
+# How many seconds a core like that of the estimates takes for a short loop, and how long that is tried.
+LOOP, TRIED = 110e-6, 0.01
 # Whether the machine is busy shows while each core digests so many bytes, again and again for so many seconds.
 BYTES, SECONDS = 1 << 20, 0.05
 
@@ -75,10 +73,9 @@ def pace(devices: tuple[int, str]) -> Pace:
 @cache
 def _pace(devices: tuple[int, str]) -> Pace:
     kept = recall(devices)
-    loop, product = speed()
     return Pace(
-        _bounded(_usual(kept.compiling, loop) * _slowed("compiling", devices)),
-        _bounded(_usual(kept.running, product if devices[1] == "cpu" else 1.0) * _slowed("running", devices)),
+        _bounded(_usual(kept.compiling, speed()) * _slowed("compiling", devices)),
+        _bounded(_usual(kept.running, speed() if devices[1] == "cpu" else 1.0) * _slowed("running", devices)),
         busy(),
         bool(kept.compiling or kept.running),
     )
@@ -114,26 +111,19 @@ def remember(devices: tuple[int, str], part: Literal["compiling", "running"], se
 
 
 @cache
-def speed() -> tuple[float, float]:
-    """Returns how many times as long as the core of the estimates one of this machine takes for a loop, and products.
+def speed() -> float:
+    """Returns how many times as long as the core of the estimates one of this machine takes for a loop of Python.
 
-    Compilers are much like a loop of Python, and training is much like products of small matrices.
+    Compilers are much like it, and training is slower on other machines by about as much. Products of NumPy are not:
+    their library uses instructions that XLA does not.
     """
-    matrices, out = np.ones((8, 64, 64), np.float32), np.empty((8, 64, 64), np.float32)
-
-    def loop() -> None:
+    least, end = math.inf, perf_counter() + TRIED
+    while (begun := perf_counter()) < end:
         total = 0
         for i in range(2000):
             total += i * i ^ total >> 3
-
-    def taken(work: Callable[[], object]) -> float:
-        least, end = math.inf, perf_counter() + TRIED
-        while (begun := perf_counter()) < end:
-            work()
-            least = min(least, perf_counter() - begun)  # as if nothing else ran
-        return least
-
-    return taken(loop) / LOOP, taken(lambda: np.matmul(matrices, matrices, out=out)) / PRODUCT
+        least = min(least, perf_counter() - begun)  # as if nothing else ran
+    return least / LOOP
 
 
 @cache

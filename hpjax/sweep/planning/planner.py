@@ -91,9 +91,10 @@ def _first(spec: SweepSpec) -> Plan:
     points = _asked(spec.sampler, spec.space, [], rounds[0], spec.seed)
     with reading() as read_by_length:
         lengths = lengths_of(spec.program, spec.folds, points)
-    alternatives = {spec.space.branch_of(point): point for point in reversed(points)}  # of each the first point
-    verdicts = judge(tracer_of(spec), spec.space, list(alternatives.values()))
-    found = grouped(spec, points, lengths, verdicts)
+    # Of each alternative the first trial.
+    firsts = {spec.space.branch_of(points[trial]): trial for trial in reversed(range(len(points)))}.values()
+    verdicts, traced = judge(tracer_of(spec), spec.space, {trial: points[trial] for trial in sorted(firsts)})
+    found = grouped(spec, points, lengths, verdicts, traced=traced)
     read = set(read_by_length).union(*(shapes.reads for shapes in found.shapes))
     if spec.folds is not None and not all("fold" in shapes.reads for shapes in found.shapes):
         raise InputError(
