@@ -25,7 +25,6 @@ MODELS = {
     "Linen": {},
     "NNX": {"model": lambda h, rngs: Nnx(rngs)},
     "Equinox": {"model": lambda h, key: eqx.nn.MLP(5, 3, 4, 1, key=key)},
-    "stopping early": {"early_stopping": hpx.EarlyStopping(patience=2)},
     "microbatches": {"microbatch": 8, "average": 0.9},
 }
 
