@@ -2,20 +2,17 @@
 
 import os
 import platform
-import tempfile
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental.compilation_cache import compilation_cache
 
 from hpjax.core.fallback import warn_once
 from hpjax.core.hashing import digest
+from hpjax.engine import program_cache
 
-# Bytes of compiled programs that are kept; of those beyond it the ones not used for longest go.
-LARGEST = 2 * 2**30
 # Programs that compile in fewer seconds are not kept.
 SHORTEST = "jax_persistent_cache_min_compile_time_secs"
 
@@ -70,43 +67,22 @@ def keep_compiled() -> None:
     # One folder for each kind of processor: home directories are shared between machines, and a program compiled for
     # another processor may crash.
     cache = folder() / "programs" / fingerprint(processor())
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=cache).close()
-        drop_oldest(cache, LARGEST)
-    except OSError as error:
-        warn_once(
-            f"compiled programs are not kept for the next run: {error}. Set XDG_CACHE_HOME to a folder that can be "
-            'written, or write jax.config.update("jax_enable_compilation_cache", False).'
-        )
+    otherwise = "compiled programs are not kept for the next run"
+    if not program_cache.usable(cache) or not _set("jax_compilation_cache_dir", str(cache), otherwise):
         return
-    _set("jax_compilation_cache_dir", str(cache), "compiled programs are not kept for the next run")
     if getattr(jax.config, SHORTEST, None) == 1.0:  # JAX's default
         _set(SHORTEST, 0.3, "programs that compile fast are compiled in every run")
-    compilation_cache.reset_cache()  # JAX looks for the folder once, when it first compiles
+    program_cache.install(cache)
 
 
-def drop_oldest(folder: Path, most: int) -> None:
-    """Deletes the files of a folder that were not used for longest, so that the others have at most so many bytes.
-
-    JAX's own bound, ``jax_compilation_cache_max_size``, keeps a second file of each, and a process that is killed
-    between both leaves a folder to which no other can write.
-    """
-    found = [(file.stat(), file) for file in folder.iterdir() if file.is_file()]
-    size = sum(stat.st_size for stat, _ in found)
-    for stat, file in sorted(found, key=lambda each: max(each[0].st_atime, each[0].st_mtime)):
-        if size <= most:
-            break
-        file.unlink(missing_ok=True)  # another process may drop it, too
-        size -= stat.st_size
-
-
-def _set(option: str, value: Any, otherwise: str) -> None:
-    """Sets an option of JAX; where this version has none of that name, warns once of what follows."""
+def _set(option: str, value: Any, otherwise: str) -> bool:
+    """Sets an option of JAX; where this version has none of that name, warns once of what follows and returns False."""
     try:
         jax.config.update(option, value)
     except AttributeError:
         warn_once(f"{option}: jax {jax.__version__} has no such option, so {otherwise}.")
+        return False
+    return True
 
 
 def folder() -> Path:

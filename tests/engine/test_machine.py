@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from hpjax.core.fallback import warn_once
 from hpjax.engine import machine
 from tests.support.marks import slow
-from tests.support.processes import started
+from tests.support.processes import full_disk, started
 
 SCRIPT = """
 import json, os, jax, hpjax as hpx
@@ -72,29 +73,32 @@ def test_a_second_run_of_an_edited_script_compiles_what_changed(tmp_path):
     assert ran(tmp_path, "absolute")[0][1] == 1, "its evaluation"
     found = [[pytest.approx((1 - rate) ** 8, rel=1e-5)] for rate in (0.1, 0.2)]
     assert json.loads(losses) == found
-    for file in tmp_path.rglob("*-cache"):
-        file.write_bytes(b"damaged")
-    (_, compiled, again), _ = ran(tmp_path, "squared")
+    kept = list(tmp_path.rglob("*.program"))
+    assert len(kept) >= 4, "with another evaluation"
+    for file in kept:
+        file.write_bytes(file.read_bytes()[:-1])
+    (_, compiled, again), told = ran(tmp_path, "squared")
     assert (compiled, again) == (3, losses), "what is damaged is compiled again"
+    assert told.count("Warning: compiled programs in ") == told.count("Warning: ") == 1, told
+    (_, compiled, again), told = ran(tmp_path, "squared")
+    assert (compiled, again, told.count("Warning: ")) == (0, losses, 0), "once"
 
 
-def test_programs_that_cannot_be_kept_or_are_not_to_be(tmp_path):
-    (tmp_path / "hpjax").write_text("in the way")
-    (_, compiled, losses), told = ran(tmp_path, "squared")
+@pytest.mark.parametrize("fault", ["in the way", slow("full")])
+def test_programs_that_cannot_be_kept(tmp_path, fault):
+    if fault == "in the way":
+        (tmp_path / "hpjax").write_text("in the way")
+    with full_disk(1000) if fault == "full" else nullcontext():
+        (_, compiled, _), told = ran(tmp_path, "squared")
     assert compiled == 3
-    assert told.count("compiled programs are not kept for the next run: ") == 1
-    off = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
-    assert ran(tmp_path / "other", "squared", **off)[0] == (False, 3, losses)
-    assert not (tmp_path / "other" / "hpjax" / "programs").exists()
+    assert told.count("compiled programs are not kept for the next run: ") == told.count("Warning: ") == 1, told
+    assert not list(tmp_path.rglob("*.program"))
 
 
-def test_what_was_not_used_for_longest_makes_room(tmp_path):
-    for age, name in enumerate(("new", "old", "older")):
-        (tmp_path / name).write_bytes(bytes(100))
-        os.utime(tmp_path / name, (1000 - age, 1000 - age))
-    for most, left in ((300, {"new", "old", "older"}), (250, {"new", "old"}), (99, set())):
-        machine.drop_oldest(tmp_path, most)
-        assert {file.name for file in tmp_path.iterdir()} == left
+def test_programs_that_are_not_to_be_kept(tmp_path):
+    (kept, compiled, _), _ = ran(tmp_path, "squared", JAX_ENABLE_COMPILATION_CACHE="false")
+    assert (kept, compiled) == (False, 3)
+    assert not (tmp_path / "hpjax" / "programs").exists()
 
 
 def test_an_option_that_jax_has_no_more_is_told_once_and_stops_nothing(monkeypatch):

@@ -1,8 +1,10 @@
-"""Processes of their own that run a module of this folder."""
+"""Processes of their own that run a module of this folder, and a disk that is full for them."""
 
 import os
+import resource
 import subprocess
 import sys
+from contextlib import contextmanager
 
 from tests.support.programs import ROOT
 
@@ -20,3 +22,14 @@ def started(module, *arguments, unset=(), **environment):
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@contextmanager
+def full_disk(room):
+    """Within it no file can have more bytes than ``room``, here and in processes that are started meanwhile."""
+    least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
