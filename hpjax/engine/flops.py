@@ -51,10 +51,13 @@ class Work(NamedTuple):
     def seconds(self, platform: str) -> float:
         """Returns the seconds that the work takes, to a factor of about two: on one CPU core, or a busy accelerator.
 
-        The core is one of 116 GFLOP/s in float32 products; ``planning.pace`` says what another takes.
+        The CPU core is one that makes 116 GFLOP/s in large float32 matrix products, the one on which the rates below
+        were found. ``planning.pace`` says how many times as long another core takes.
         """
-        # A roofline. The rates of the core are between what the sweeps of experiments/benchmarks and experiments/ports
-        # reach on it. Those of an accelerator are rough: enough for choices whose costs differ by factors.
+        # A roofline: the time is that of the products or that of all other operations, whichever is longer. In products
+        # the sweeps of experiments/benchmarks and experiments/ports reach about half of the core's 116 GFLOP/s, because
+        # theirs are small; in other operations 3.25 billion numbers a second. The rates of an accelerator are rough:
+        # enough for choices whose costs differ by factors.
         flops, elements = (60e9, 3.25e9) if platform == "cpu" else (10e12, 100e9)
         return max(self.flops / flops, self.elements / elements)
 
