@@ -1,4 +1,4 @@
-"""hpjax: hyperparameters as array axes. One compiled program trains hundreds of Flax models."""
+"""Hyperparameters as array axes: one compiled program trains hundreds of Flax models."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""``python -m hpjax``: the command line, where ``hpjax`` is not on the path."""
+"""The command line as ``python -m hpjax``, for where ``hpjax`` is not on the path."""
 
 from hpjax.frontends.cli import main
 

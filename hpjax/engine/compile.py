@@ -203,17 +203,17 @@ class Compiled:
 
     @property
     def start(self) -> Executable:
-        """``start_lanes`` of ``hpjax.engine.segment``, of all devices."""
+        """The compiled ``start_lanes`` of ``hpjax.engine.segment``, for all devices."""
         return self._executable("start")
 
     @property
     def advance(self) -> Executable:
-        """``advance_lanes`` of ``hpjax.engine.segment``, of all devices."""
+        """The compiled ``advance_lanes`` of ``hpjax.engine.segment``, for all devices."""
         return self._executable("advance")
 
     @property
     def evaluate(self) -> Executable:
-        """``evaluate_lanes`` of ``hpjax.engine.segment``, of all devices."""
+        """The compiled ``evaluate_lanes`` of ``hpjax.engine.segment``, for all devices."""
         return self._executable("evaluate")
 
     @property

@@ -40,7 +40,10 @@ def operations(jaxpr: core.Jaxpr) -> str:
 
 
 def zeros(jaxpr: core.Jaxpr) -> tuple[bool, ...]:
-    """Returns of each output of a jaxpr whether it can be seen that it is all zeros; of -0.0 it is none."""
+    """Returns for each output of a jaxpr whether it is plain to see that all of its numbers are zeros.
+
+    An output of -0.0 does not count as zeros, because its bits are others than those of 0.0.
+    """
     filled = {e.outvars[0]: e.invars[0] for e in jaxpr.eqns if e.primitive.name == "broadcast_in_dim"}
 
     def zero(atom: Any) -> bool:

@@ -1,4 +1,4 @@
-"""``SweepCV``: a sweep as an estimator of scikit-learn."""
+"""A sweep as an estimator of scikit-learn: ``SweepCV``."""
 
 from collections.abc import Callable
 from typing import Any, Literal, Self

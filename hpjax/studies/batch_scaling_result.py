@@ -159,7 +159,7 @@ class BatchScalingResult:
 
     @cached_property
     def slopes(self) -> Floats:
-        """d log steps / d log batch size between neighbouring points, (points − 1,); −1 is perfect scaling."""
+        """The slope d log steps / d log batch size between neighbours, (points − 1,); −1 is perfect scaling."""
         return slopes(*self._steps)
 
     @cached_property
@@ -204,7 +204,7 @@ class BatchScalingResult:
 
     @cached_property
     def interval_of_critical(self) -> tuple[float, float]:
-        """``critical_interval()``, computed once."""
+        """The interval that ``critical_interval()`` returns, computed once."""
         return self.critical_interval()
 
     def best_rates(self, learning_rate: str = "learning_rate", momentum: str | None = None) -> Floats:

@@ -1,4 +1,4 @@
-"""supervised: builds a ``Program`` from a Flax model, an Optax optimizer, a loss and data."""
+"""Supervised training: builds a ``Program`` from a Flax model, an Optax optimizer, a loss and data."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""function: a program of one function, in which the whole training happens."""
+"""Programs of one function, in which the whole training happens."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
