@@ -29,7 +29,7 @@ LANES_OF_TARGET, TARGET = 4096, 6.0
 
 
 class Timed(NamedTuple):
-    """Seconds of a run, by the median; or what went wrong."""
+    """The median seconds of some runs, or what went wrong."""
 
     seconds: float | None
     error: str = ""
@@ -55,13 +55,13 @@ def timed(prepare: Callable[[], Callable[[], object]], rounds: int) -> Timed:
 
 
 def swept(workload: Workload, lanes: int, width: int | None = None) -> Callable[[], object]:
-    """hpjax's run of so many trials, of so many at once."""
+    """Returns what runs a sweep of ``lanes`` trials with hpjax, ``width`` of them at once."""
     sweep = sweep_of(workload, workload.arrays(lanes), **({} if width is None else {"width": width}))
     return lambda: sweep.run(progress=False)
 
 
 def rate(rounds: int, size: int) -> float:
-    """The float32 matrix products that the device makes, in FLOP a second."""
+    """Measures how many FLOP a second the device makes in float32 matrix products."""
     import jax
     import jax.numpy as jnp
 
@@ -73,7 +73,7 @@ def rate(rounds: int, size: int) -> float:
 
 
 def flops(workload: Workload) -> float:
-    """Of one step of one trial, as the compiler counts them."""
+    """Returns the FLOP of one step of one trial, as the compiler counts them."""
     import jax
 
     _, (start, step, _, keys) = rivals.trainer(workload)
@@ -86,7 +86,7 @@ def flops(workload: Workload) -> float:
 def lanes_against_throughput(
     workloads: dict[str, Workload], lanes: Sequence[int], rounds: int, peak: float
 ) -> tuple[str, dict[str, dict[int, Timed]]]:
-    """The table, and what it is of: all lanes of a program at once."""
+    """Times programs of more and more lanes, all at once; returns the table, and the times by model and lanes."""
     lines, found = [], {}
     for name, workload in workloads.items():
         arithmetic, found[name] = flops(workload), {}
@@ -109,7 +109,7 @@ def lanes_against_throughput(
 
 
 def grouped(workload: Workload, lanes: Sequence[int], rounds: int, found: dict[int, Timed]) -> str:
-    """The CNN as vmap makes it, with grouped convolutions, against hpjax's."""
+    """Times the CNN as vmap makes it, with grouped convolutions; returns the table of it beside hpjax's."""
     lines = []
     for count in lanes:
         plain = timed(lambda n=count: rivals.vmapped(workload, workload.arrays(n)).run, rounds)
@@ -122,7 +122,7 @@ def grouped(workload: Workload, lanes: Sequence[int], rounds: int, found: dict[i
 
 
 def chosen(workloads: dict[str, Workload], most: int, rounds: int, found: dict[str, dict[int, Timed]]) -> str:
-    """The speed at the width that hpjax chooses, against the best of the first table."""
+    """Times the width that hpjax chooses; returns the table of it beside the best of the first table."""
     lines = []
     for name, workload in workloads.items():
         width = sweep_of(workload, workload.arrays(most)).plan(measure=True).widths[0]
@@ -136,7 +136,7 @@ def chosen(workloads: dict[str, Workload], most: int, rounds: int, found: dict[s
 
 
 def verdict(found: dict[int, Timed]) -> str:
-    """What came of the target."""
+    """Returns a sentence that says whether the target is reached."""
     one, many = (found.get(n, Timed(None, "not measured")) for n in (1, LANES_OF_TARGET))
     if one.seconds is None or many.seconds is None:
         return f"MLP, {LANES_OF_TARGET:,} lanes: {one.error or many.error}"

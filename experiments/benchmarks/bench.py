@@ -59,7 +59,7 @@ def measure(row: Row, rounds: int, folder: Path) -> dict[str, Measured]:
 
 
 def backend() -> str:
-    """What JAX runs on, asked in another process: this one leaves the cores to the workers."""
+    """Returns what JAX runs on; asks another process, so that this one leaves the cores to the workers."""
     asked = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
     return subprocess.run(asked, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
@@ -106,7 +106,7 @@ def run(names: list[str], rounds: int, out: Path) -> None:
 
 
 def same_versions(there: records.Record, record: records.Record) -> records.Record:
-    """The record that is there, to be added to.
+    """Returns the record that is there, to which rows are added.
 
     Raises:
       SystemExit: it is of other versions.

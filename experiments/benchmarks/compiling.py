@@ -16,12 +16,12 @@ def _sweep(workload, arrays, **settings):
 
 
 def _plain(workload, arrays):
-    """The jitted function and its arguments."""
+    """Returns the jitted function and its arguments."""
     return workload.plain() if isinstance(workload, Port) else together(workload, arrays)
 
 
 def ours(workload, arrays, **settings):
-    """Clock until the first optimizer step can run, and CPU seconds until all is compiled, evaluations too."""
+    """Measures seconds until the first step can run, and CPU seconds until all is compiled, evaluations too."""
     sweep = _sweep(workload, arrays, **settings)
 
     def run():
@@ -39,7 +39,7 @@ def ours(workload, arrays, **settings):
 
 
 def plain(workload, arrays):
-    """All of it is one program."""
+    """Compiles training and evaluation, which are one program."""
     function, arguments = _plain(workload, arrays)
 
     def run():
@@ -49,7 +49,7 @@ def plain(workload, arrays):
 
 
 def ours_lowered(workload, arrays):
-    """What a group has compiled, traced and lowered; planned before."""
+    """Traces and lowers the programs of a group; the sweep is planned before."""
     from hpjax.engine.compile import FUNCTIONS
 
     sweep = _sweep(workload, arrays)

@@ -21,12 +21,12 @@ sweep = mlp.of(64, batch=64, steps=300)
 
 
 def ours(workload, arrays):
-    """One process for all widths."""
+    """Trains all widths in one process."""
     return _processes(arrays, ["sweep"])
 
 
 def scripts(workload, arrays):
-    """A process for each width, all of its trials in one jit(vmap(scan))."""
+    """Trains each width in a process of its own, all of its trials in one jit(vmap(scan))."""
     return _processes(arrays, list(map(str, WIDTHS)))
 
 
@@ -46,7 +46,7 @@ def _processes(arrays, arguments):
 
 
 def inside(workload, arrays):
-    """All widths in this process."""
+    """Trains all widths in this process."""
     from ours import planned
 
     whole = sweep_of(arrays)
@@ -54,7 +54,7 @@ def inside(workload, arrays):
 
 
 def sweep_of(arrays):
-    """As a user writes it."""
+    """Returns the sweep of all widths as a user writes it."""
     import jax
     import optax
 
@@ -84,7 +84,7 @@ def sweep_of(arrays):
 
 
 def train_one(hidden, arrays):
-    """What one of the ten scripts does."""
+    """Trains one width, as one of the ten scripts does."""
     import jax
     import rivals
 

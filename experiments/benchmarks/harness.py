@@ -65,7 +65,7 @@ class Worker:
         self._lines.put(None)
 
     def answer(self) -> dict[str, Any]:
-        """The next line that it says.
+        """Returns the next line that the process says.
 
         Raises:
           WorkerError: there is none; with the last line of its standard error.
@@ -83,7 +83,7 @@ class Worker:
         return dict(said)
 
     def go(self) -> dict[str, Any]:
-        """Has it run once."""
+        """Has the process run once; returns what it says of the run."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # the answer tells why
             self._process.stdin.write("go\n")
@@ -91,7 +91,7 @@ class Worker:
         return self.answer()
 
     def close(self) -> None:
-        """Ends it and what it started."""
+        """Ends the process and what it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -129,11 +129,11 @@ class Measured(NamedTuple):
     chosen: Sequence[int] | None = None
 
     def seconds(self, clock: str = "wall") -> float:
-        """The median lap, by ``"wall"`` or ``"cpu"``."""
+        """Returns the median lap, by the clock ``"wall"`` or ``"cpu"``."""
         return statistics.median(getattr(lap, clock) for lap in self.laps)
 
     def times(self, factor: float) -> "Measured":
-        """As if every lap had taken ``factor`` times as long: what other numbers of trials are compared by."""
+        """Returns laps ``factor`` times as long, by which runs of other numbers of trials are compared."""
         return self._replace(laps=tuple(Lap(lap.wall * factor, lap.cpu * factor, lap.losses) for lap in self.laps))
 
 
@@ -214,7 +214,7 @@ def alternate(
 
 
 def checked(measured: dict[str, Measured], tolerance: float | None) -> dict[str, Measured]:
-    """The same, where those whose median loss is off, compared with the first in the same trials, are in error."""
+    """Returns the same, with an error for those whose median loss is off that of the first in the same trials."""
     first = next(iter(measured.values()))
     ours = first.laps[-1].losses if first.laps else None
     if tolerance is None or ours is None:
@@ -232,12 +232,12 @@ def checked(measured: dict[str, Measured], tolerance: float | None) -> dict[str,
 
 
 def median_loss(losses: Sequence[float]) -> float:
-    """Of the trials that did not diverge; NaN where all did."""
+    """Returns the median loss of the trials that did not diverge; NaN if all did."""
     return statistics.median([loss for loss in losses if not math.isnan(loss)] or [math.nan])
 
 
 class Ratio(NamedTuple):
-    """A measure of two competitors: of their medians, and the least and the most of any round."""
+    """How two competitors compare: by their medians, and the least and the most of any round."""
 
     value: float
     least: float
@@ -245,7 +245,7 @@ class Ratio(NamedTuple):
 
 
 def compared(measure: Callable[[float, float], float], ours: Measured, rival: Measured, clock: str = "wall") -> Ratio:
-    """``measure(ours, rival)`` of the medians, and its spread over the rounds that both ran."""
+    """Returns ``measure(ours, rival)`` of the medians, and its spread over the rounds that both ran."""
     pairs = zip(ours.laps, rival.laps, strict=False)
     rounds = [measure(getattr(a, clock), getattr(b, clock)) for a, b in pairs]
     return Ratio(measure(ours.seconds(clock), rival.seconds(clock)), min(rounds), max(rounds))

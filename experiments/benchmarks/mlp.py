@@ -54,7 +54,7 @@ long, longer = (of(HIDDEN, batch=64, steps=steps) for steps in (6_000, 18_000))
 
 
 def flops(hidden: int = HIDDEN) -> float:
-    """Of one step of one trial: forward, backward to the weights, and to the activations but the inputs."""
+    """Returns the FLOP of a trial's step: forward, backward to the weights, and to activations but the inputs."""
     layers = [(64, hidden), (hidden, hidden), (hidden, 10)]
     products = 2 * sum(a * b for a, b in layers) + sum(a * b for a, b in layers[1:])
     return 2.0 * products * sweep.batch

@@ -1,4 +1,4 @@
-"""hpjax as a user writes it: the width, the devices and all else as it chooses them."""
+"""What a user writes with hpjax, which chooses the width, the devices and all else by itself."""
 
 import time
 
@@ -7,7 +7,7 @@ from workload import points
 
 
 def sweep_of(workload, arrays, eval_every=None, **settings):
-    """The sweep of a workload, over the listed points."""
+    """Returns the sweep of a workload, over the listed points."""
     import jax
     import optax
 
@@ -40,7 +40,7 @@ def sweep_of(workload, arrays, eval_every=None, **settings):
 
 
 def engine_of(sweep):
-    """The plan of a sweep, its programs, its only group's lanes, and what these have compiled."""
+    """Returns the plan of a sweep, its programs, its only group's lanes, and what these have compiled."""
     from hpjax.sweep.planning.programs import GroupPrograms
 
     plan, programs = sweep.plan(), GroupPrograms.of(sweep.spec)
@@ -50,7 +50,7 @@ def engine_of(sweep):
 
 
 def planned(whole, run):
-    """Runs a sweep once, and tells what its plan said before."""
+    """Runs a sweep once; returns ``run``, and beside it what the plan said and what the run waited."""
     plan, waited = whole.plan(), []
     begun = time.perf_counter()
     for event in whole.events():
@@ -63,13 +63,13 @@ def planned(whole, run):
 
 
 def sweep(workload, arrays):
-    """``Sweep.run`` in memory; compiled in the first run, kept for those that follow."""
+    """Runs a sweep in memory; what the first run compiles is kept for those that follow."""
     whole = sweep_of(workload, arrays)
     return planned(whole, lambda: whole.run(progress=False).last("valid/loss")[:, 0])
 
 
 def loaded(workload, arrays):
-    """The same while another process keeps each core busy; they end with this one."""
+    """Prepares the same while another process keeps each core busy; they end with this one."""
     import atexit
     import subprocess
     import sys
@@ -80,7 +80,7 @@ def loaded(workload, arrays):
 
 
 def recorded(workload, arrays):
-    """``Sweep.run`` with a directory, which streams the results to the disk."""
+    """Runs a sweep with a directory, which streams the results to the disk."""
     import tempfile
     from pathlib import Path
 

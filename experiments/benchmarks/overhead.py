@@ -16,7 +16,7 @@ WIDTH = 8
 
 
 def _sweep(workload, arrays):
-    """Compiled, and one segment of it run."""
+    """Returns a sweep that is compiled, and has run one segment."""
     sweep = sweep_of(workload, arrays, eval_every=EVERY, width=WIDTH)
     events = sweep.events()
     next(event for event in events if event.kind == "segment")
@@ -25,7 +25,7 @@ def _sweep(workload, arrays):
 
 
 def whole(workload, arrays):
-    """A run with a directory, the progress lines, and a checkpoint a minute."""
+    """Runs a sweep with a directory, the progress lines, and a checkpoint a minute."""
     sweep = _sweep(workload, arrays)
 
     def run():
@@ -40,7 +40,7 @@ def whole(workload, arrays):
 
 
 def first(workload, arrays, **settings):
-    """A first run, with all that it compiles: widths are measured while it trains, unless one is given."""
+    """Prepares a first run, with all that it compiles: widths are measured while it trains, unless one is given."""
     import scipy.stats  # noqa: F401, as samplers do: what a process imports counts on neither side
 
     sweep = sweep_of(workload, arrays, eval_every=EVERY, **settings)
@@ -55,7 +55,7 @@ def first(workload, arrays, **settings):
 
 
 def bare(workload, arrays):
-    """The device calls of the same run and nothing between them, each dispatched before the last is collected."""
+    """Makes the device calls of the same run and nothing else, each dispatched before the last is collected."""
     plan, programs, members, compiled = engine_of(_sweep(workload, arrays))
 
     def run():

@@ -37,14 +37,15 @@ FREE = {"parameter", "tuple", "get-tuple-element", "constant", "bitcast", "while
 class Size(NamedTuple):
     """What a compiler gets and makes of a program."""
 
-    equations: int
+    equations: int | None
     instructions: int
     kernels: int
     seconds: float
 
     @property
     def cells(self) -> tuple[str, ...]:
-        return f"{self.equations:,}", f"{self.instructions:,}", f"{self.kernels:,}", f"{self.seconds:.2f}"
+        counted = "—" if self.equations is None else f"{self.equations:,}"
+        return counted, f"{self.instructions:,}", f"{self.kernels:,}", f"{self.seconds:.2f}"
 
 
 def size_of(lowered: Any, jaxpr: Any) -> Size:
@@ -55,24 +56,24 @@ def size_of(lowered: Any, jaxpr: Any) -> Size:
 
 
 def equations(jaxpr: core.Jaxpr) -> int:
-    """How many equations a jaxpr has, bodies of loops and functions counted once for each use."""
+    """Returns how many equations a jaxpr has, bodies of loops and functions counted once for each use."""
     return sum(1 + sum(map(equations, core.jaxprs_in_params(e.params))) for e in jaxpr.eqns)
 
 
 def computations(text: str) -> dict[str, list[str]]:
-    """Name to the instructions of each computation of a compiled program."""
+    """Returns name to the instructions of each computation of a compiled program."""
     found: dict[str, list[str]] = {}
+    name = ""
     for line in text.splitlines():
-        if head := re.match(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{\s*$", line):
+        if head := re.match(r"^(?:ENTRY )?%?([\w.\-]+)[ .(].*\{\s*$", line):
             name = head[1]
-            found[name] = []
-        elif " = " in line:
-            found[name].append(line.strip())
+        elif line.startswith("  ") and " = " in line:
+            found.setdefault(name, []).append(line.strip())
     return found
 
 
 def kernels(text: str) -> int:
-    """How many instructions of a compiled program run as kernels: those that are in no fusion."""
+    """Returns how many instructions of a compiled program run as kernels: those that are in no fusion."""
     inside = set(re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", text))
     every = (line for name, lines in computations(text).items() if name not in inside for line in lines)
     opcodes = (re.search(r" = (?:\(.*?\)|\S+) ([a-z][\w\-]*)\(", line) for line in every)
@@ -113,7 +114,7 @@ def parts_of(sweep: Any) -> dict[str, tuple[Callable, tuple[Any, ...]]]:
 
 
 def compiler_table(sweep: Any) -> str:
-    """The first table."""
+    """Returns the first table."""
     from hpjax.engine.compile import FUNCTIONS
 
     sizes = {}
@@ -126,13 +127,13 @@ def compiler_table(sweep: Any) -> str:
         begun = time.process_time()
         text = lowered.compile().as_text()
         seconds = time.process_time() - begun
-        sizes[name] = Size(0, lowered.as_text().count(" = "), kernels(text), seconds)
+        sizes[name] = Size(None, lowered.as_text().count(" = "), kernels(text), seconds)
     lines = [(name, *size.cells) for name, size in sizes.items()]
     return table.markdown(lines, ("part", "equations", "instructions", "kernels", "CPU seconds"))
 
 
 def profile_table(sweep: Any) -> str:
-    """The second table."""
+    """Returns the second table."""
     plan, programs, members, compiled = engine_of(sweep)
     text = compiled.lower("advance")[0].compile().as_text()
     kinds = {name: kind_of(line) for lines in computations(text).values() for name, line in map(_named, lines)}
@@ -157,7 +158,7 @@ def _named(line: str) -> tuple[str, str]:
 
 
 def kind_of(line: str) -> str:
-    """What an instruction of a compiled program is for, by the name of the operation that it comes from."""
+    """Returns what an instruction of a compiled program is for, by the name of the operation that it comes from."""
     found = re.search(r'op_name="([^"]*)"', line)
     opcode = re.search(r" = (?:\(.*?\)|\S+) ([a-z][\w\-]*)\(", line)
     if opcode is None or opcode[1] in FREE:

@@ -11,7 +11,7 @@ FOLDER = ROOT / ".peers"
 
 
 def python() -> str:
-    """The peers' interpreter; makes the environment where there is none of the present requirements.
+    """Returns the peers' interpreter; makes its environment if there is none of the present requirements.
 
     Raises:
       CalledProcessError: pip failed, and said why.

@@ -33,7 +33,7 @@ class Port:
         return self.module().sweep
 
     def plain(self):
-        """A jitted function of all trials, and its arguments."""
+        """Returns a jitted function of all trials, and its arguments."""
         import jax
         import jax.numpy as jnp
 
@@ -49,7 +49,7 @@ class Port:
 
 
 def looped(program):
-    """``train(key, h, data)``: the functions of a program in two scans, evaluations around steps."""
+    """Returns ``train(key, h, data)``: a program's functions in two scans, evaluations around steps."""
     import jax
     import jax.numpy as jnp
     from jax import lax
@@ -75,7 +75,7 @@ def looped(program):
 
 
 def sweep(workload, arrays):
-    """``Sweep.run`` in memory."""
+    """Runs the sweep of a port in memory."""
     whole = workload.sweep()
 
     def run():

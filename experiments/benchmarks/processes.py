@@ -7,7 +7,7 @@ from worker import Prepared
 
 
 def importing(workload, arrays, what):
-    """A Python that imports something and ends."""
+    """Starts a Python that imports something and ends."""
 
     def run():
         subprocess.run([sys.executable, "-c", f"import {what}"], check=True)

@@ -27,7 +27,7 @@ BLOCK = re.compile(r"(?<=<!-- bench: begin -->\n).*?(?=<!-- bench: end -->)", re
 
 
 def tables(records: Sequence[Record], header: Sequence[str], cells: Callable[[table.Line], Sequence[str]]) -> str:
-    """Two tables, of all rows and of what plans said of their seconds; when and where that was; what is missing."""
+    """Returns a table of all rows and one of what plans said; when and where that was, and which rows are missing."""
     every = table.lines(records)
     said = [table.estimate(each) for each in every if each.is_estimate]
     missing = [name for name in ROWS if name not in {each.latest.row for each in every}]
@@ -41,12 +41,12 @@ def tables(records: Sequence[Record], header: Sequence[str], cells: Callable[[ta
 
 
 def full(records: Sequence[Record]) -> str:
-    """All that is known, for ``cpu.md``."""
+    """Returns the text of ``cpu.md``: all that is known of every row."""
     return tables(records, table.HEADER, table.cells)
 
 
 def few(records: Sequence[Record]) -> str:
-    """What the README shows."""
+    """Returns what the README shows: a table of few rows, and when and where they were measured."""
     chosen = [each for each in table.lines(records) if (each.latest.row, each.rival) in FEW]
     where = []
     for number, record in enumerate(records, 1):
@@ -57,7 +57,7 @@ def few(records: Sequence[Record]) -> str:
 
 
 def pages(records: Sequence[Record]) -> dict[Path, str]:
-    """File to what stands in its block."""
+    """Returns the text between the marks of each page that shows a table, by the file of the page."""
     return {
         ROOT / "docs" / "benchmarks.md": tables(records, ("work", "against", "hpjax is", "target"), table.targeted),
         ROOT / "README.md": few(records),
@@ -65,7 +65,7 @@ def pages(records: Sequence[Record]) -> dict[Path, str]:
 
 
 def bars(records: Sequence[Record]) -> list[picture.Bar]:
-    """What there is to draw: ratios that have a target, as shares of it."""
+    """Returns the bars of the picture: ratios that have a target, as shares of it."""
     drawn = []
     for each in table.lines(records):
         if each.range is None or each.spread is None or each.measure not in (SPEEDUP, SHARE, TIMES):

@@ -20,7 +20,7 @@ COMPILING, RUNNING = "to compile", "to run"
 
 
 class Both(NamedTuple):
-    """A number of ours and the rival's; None where it is not known."""
+    """A number of hpjax and the rival's; None where it is not known."""
 
     ours: float | None = None
     rival: float | None = None
@@ -77,16 +77,16 @@ class Record(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """The name of its file: the date and the machine."""
         return f"{self.date}-{re.sub(r'[^a-z0-9.]+', '-', self.machine.lower()).strip('-')}.json"
 
     def updated(self, entries: Sequence[Entry]) -> "Record":
-        """With entries in place of all of the same rows."""
+        """Returns the record with these entries in place of all entries of the same rows."""
         rows = {each.row for each in entries}
         return self._replace(entries=(*(each for each in self.entries if each.row not in rows), *entries))
 
     def write(self, folder: Path) -> None:
-        """Writes it, an entry a line."""
+        """Writes the record to its file in a folder, one entry a line."""
         lines = ",\n".join(json.dumps(each, ensure_ascii=False) for each in map(_plain, self.entries))
         head = json.dumps(self._replace(entries=())._asdict(), ensure_ascii=False, indent=1)
         text = head.replace('"entries": []', f'"entries": [\n{lines}\n]')
@@ -94,7 +94,7 @@ class Record(NamedTuple):
 
 
 def read(path: Path) -> Record:
-    """The record of a file."""
+    """Reads the record of a file."""
     found = json.loads(path.read_text("utf-8"))
     pairs = ("seconds", "compiled", "megabytes")
     entries = [
@@ -105,12 +105,12 @@ def read(path: Path) -> Record:
 
 
 def read_all(folder: Path) -> list[Record]:
-    """The records of a folder, the latest last."""
+    """Reads the records of a folder; returns the latest last."""
     return sorted(map(read, folder.glob("*.json")), key=lambda record: record.name)
 
 
 def today(peers: str) -> Record:
-    """An empty record of this machine; of the peers those of these requirements are named."""
+    """Returns an empty record of today and this machine; ``peers`` are the requirements that name their versions."""
     ours = [f"{name} {version(name)}" for name in ("jax", "flax", "optax", "numpy")]
     theirs = [line.replace("==", " ") for line in peers.splitlines() if line.startswith(("torch", "hyperoptax"))]
     versions = ", ".join([f"Python {platform.python_version()}", *ours, *theirs])
@@ -128,7 +128,7 @@ def _processor() -> str:
 
 
 def commit() -> str:
-    """What is checked out, with a plus where files that are measured were changed since; "unknown" without Git."""
+    """Returns the commit, with a plus if files that are measured were changed since; "unknown" without Git."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True)
@@ -141,7 +141,7 @@ def commit() -> str:
 
 
 def entries_of(name: str, row: Row, rounds: int, measured: dict[str, Measured], commit: str) -> list[Entry]:
-    """What came of a row: against each rival by each clock, and of what the plan said."""
+    """Returns the entries of a row: one for each rival and clock, and two for what the plan said."""
     ours = measured[row.ours.name]
     found = [
         _entry((name, row.title, rival.name, clock, commit, rounds), row.measure, ours, measured[rival.name])
@@ -180,14 +180,14 @@ def _entry(about: tuple[str, str, str, str, str, int], measure: Measure, ours: M
 
 
 def target_of(row: Row, rival: str) -> tuple[Measure, float] | None:
-    """The measure and the target of a rival; None where the row has no such rival."""
+    """Returns the measure and the target of a rival; None if the row has no such rival."""
     if rival in (COMPILING, RUNNING):
         return WITHIN, ESTIMATE
     return next(((row.measure, target) for each, target in row.rivals if each.name == rival), None)
 
 
 def _plain(entry: Entry) -> dict[str, object]:
-    """As JSON has it, numbers rounded to what a table shows."""
+    """Returns an entry as a dictionary for JSON, its numbers rounded to what a table shows."""
 
     def rounded(numbers: Sequence[float | None] | None) -> list[float | None] | None:
         return numbers and [None if x is None else float(f"{x:.5g}") for x in numbers]

@@ -11,7 +11,10 @@ from workload import points
 
 
 def trainer(workload, steps=None):
-    """``train(h, data)``, the mean validation loss in the end; with ``steps`` only so many, and without validation."""
+    """Returns ``train(h, data)``, which gives the mean validation loss in the end, and the functions in it.
+
+    With ``steps`` it makes only so many, and gives the mean training loss.
+    """
     import jax
     import optax
 
@@ -44,7 +47,7 @@ def trainer(workload, steps=None):
 
 
 def given(arrays, trials=None):
-    """The hyperparameters and the data as JAX has them; of the first ``trials``."""
+    """Returns the hyperparameters of the first ``trials`` and the data, as arrays of JAX."""
     import jax.numpy as jnp
 
     h = {name: jnp.asarray(values[:trials]) for name, values in points(arrays).items()}
@@ -52,7 +55,7 @@ def given(arrays, trials=None):
 
 
 def cut(workload, steps):
-    """The share, and a note, of training so many steps."""
+    """Returns which share of the work so many steps are, and a note that says so."""
     return (1.0, "") if steps is None else (steps / workload.steps, f"{steps} of {workload.steps} steps timed")
 
 
@@ -63,7 +66,7 @@ def on_host(losses):
 
 
 def together(workload, arrays, steps=None):
-    """``jit(vmap(scan))``, and its arguments."""
+    """Returns ``jit(vmap(scan))``, and its arguments."""
     import jax
 
     train, _ = trainer(workload, steps)
@@ -71,7 +74,7 @@ def together(workload, arrays, steps=None):
 
 
 def vmapped(workload, arrays, steps=None):
-    """The whole sweep in one call."""
+    """Trains the whole sweep in one call."""
     import jax
 
     function, arguments = together(workload, arrays, steps)
@@ -85,7 +88,7 @@ def vmapped(workload, arrays, steps=None):
 
 
 def _parts(arrays, trials):
-    """Hyperparameters of some trials spread over all of them, the data, and what to say of it."""
+    """Returns hyperparameters of some trials spread over all of them, the data, and what to say of it."""
     import jax
     import numpy as np
 
@@ -105,7 +108,7 @@ def _parts(arrays, trials):
 
 
 def scanned(workload, arrays, trials=None):
-    """One trial after the other, each a jitted scan, compiled once."""
+    """Trains one trial after the other, each a jitted scan, compiled once."""
     import jax
 
     train, _ = trainer(workload)
@@ -119,7 +122,7 @@ def scanned(workload, arrays, trials=None):
 
 
 def stepped(workload, arrays, trials=None):
-    """One trial after the other, each a jitted step in a loop of Python."""
+    """Trains one trial after the other, each a jitted step in a loop of Python."""
     import jax
 
     _, (start, step, evaluate, keys) = trainer(workload)
@@ -137,7 +140,7 @@ def stepped(workload, arrays, trials=None):
 
 
 def by_hand(workload, arrays, widths=(4, 8, 16, 32)):
-    """Tuned for this machine: a device a core, on each chunks of the best width, and no bookkeeping."""
+    """Trains as tuned for this machine: a device a core, on each chunks of the best width, no bookkeeping."""
     import jax
     import numpy as np
     from jax import lax
@@ -163,7 +166,7 @@ def by_hand(workload, arrays, widths=(4, 8, 16, 32)):
 
 
 def best_of(runs, what):
-    """The fastest of several, by its second and third run."""
+    """Returns the fastest of several ways to run, by their second and third run."""
     first, best = {}, {}
     for name, run in runs.items():
         laps = []
@@ -177,7 +180,7 @@ def best_of(runs, what):
 
 
 def hyperoptax(workload, arrays):
-    """hyperoptax's RandomSearch, all trials at once; its points are its own, of the same ranges."""
+    """Trains all trials at once in hyperoptax's RandomSearch; its points are its own, of the same ranges."""
     import jax
     from hyperoptax import LinearSpace, LogSpace, RandomSearch
 
@@ -202,7 +205,7 @@ def hyperoptax(workload, arrays):
 
 
 def matrix_products(workload, arrays, size=256):
-    """As much arithmetic as the sweep has, in float32 products of square matrices on all cores: the machine's rate."""
+    """Computes as much as the sweep in float32 products of square matrices, on all cores: the machine's rate."""
     import jax
     import jax.numpy as jnp
     import numpy as np

@@ -106,7 +106,7 @@ def against(target: float, *rivals: Competitor) -> tuple[tuple[Competitor, float
 
 
 def importing(title: str, what: str) -> Row:
-    """What an import adds to that of jax and flax."""
+    """Returns the row that says what an import adds to that of jax and flax."""
     bare, ours = (
         Competitor(f"import {modules}", "processes:importing", {"what": modules})
         for modules in ("jax, flax", f"jax, flax, {what}")
@@ -115,7 +115,7 @@ def importing(title: str, what: str) -> Row:
 
 
 def overhead(workload: str, length: str) -> Row:
-    """What a run of some length, of 256 MLPs, takes beside its device calls."""
+    """Returns the row that says what a run of 256 MLPs, of some length, takes beside its device calls."""
     return Row(
         f"Sweep.run of {length}: store, progress and checkpoints",
         workload,
@@ -131,7 +131,7 @@ def overhead(workload: str, length: str) -> Row:
 
 
 def compiling(title: str, workload: str, trials: int) -> Row:
-    """What passes before the first optimizer step, and all CPU seconds of compiling."""
+    """Returns the row of the seconds before the first optimizer step, and of all CPU seconds of compiling."""
     return Row(
         f"compile {title}",
         workload,
@@ -147,7 +147,7 @@ def compiling(title: str, workload: str, trials: int) -> Row:
 
 
 def lowering(title: str, workload: str, trials: int, target: float) -> Row:
-    """What passes before XLA compiles, in seconds; the targets are half of what it was at 0d66f50."""
+    """Returns the row of the seconds before XLA compiles; the targets are half of what they were at 0d66f50."""
     return Row(
         f"trace and lower {title}",
         workload,

@@ -33,7 +33,7 @@ def batch_norm(x):
 
 
 def updated(optimizer):
-    """What an update of a matrix gives."""
+    """Returns a function that updates a matrix by an optimizer."""
 
     def update(w):
         updates, _ = optimizer.update(w, optimizer.init(w), w)
@@ -75,7 +75,7 @@ FORWARD = {"SGD, momentum", "Adam", "global norm"}
 
 
 def repeated(name, operation):
-    """A scan of steps, each of which depends on the one before."""
+    """Returns a scan of steps of an operation, each of which depends on the one before."""
 
     def step(x, _):
         if name in FORWARD:
@@ -87,7 +87,7 @@ def repeated(name, operation):
 
 
 def ratio(name):
-    """The time of a lane among many over that of one alone."""
+    """Measures the time of a lane among many over that of one alone."""
     run = repeated(name, OPERATIONS[name])
     sides = ((jax.jit(run), x), (jax.jit(jax.vmap(run)), x + 0.01 * jax.random.normal(KEY, (LANES, *x.shape))))
     times = [[], []]

@@ -55,7 +55,7 @@ class Line(NamedTuple):
 
     @property
     def reached(self) -> list[bool]:
-        """For each day."""
+        """Whether the target was reached, for each day."""
         found = [each.ratio for each in self.entries.values()]
         return [ratio is not None and self.measure.reached(ratio.value, self.target) for ratio in found]
 
@@ -77,12 +77,12 @@ class Line(NamedTuple):
         return f"{self.measure.bound} {self.measure.shown.format(self.target)}"
 
     def between(self, limits: tuple[float, float]) -> str:
-        """A range in words, one number where both are shown alike."""
+        """Returns a range as text, one number if both are shown alike."""
         return "…".join(dict.fromkeys(map(self.measure.shown.format, limits)))
 
 
 def lines(records: Sequence[Record]) -> list[Line]:
-    """Of all that is recorded, in the order of the rows.
+    """Returns the lines of all that is recorded, in the order of the rows.
 
     Raises:
       ValueError: a record has a row or a rival that there is not, or that was another when it was measured.
@@ -113,7 +113,7 @@ def _line(key: tuple[str, str, str], entries: dict[int, Entry]) -> Line:
 
 
 def cells(line: Line) -> tuple[str, ...]:
-    """A line of the whole table; seconds, memory and notes are of the latest day."""
+    """Returns the cells of a line of the whole table; seconds, memory and notes are of the latest day."""
     latest, count, reached = line.latest, len(line.entries), sum(line.reached)
     return (
         line.title,
@@ -135,20 +135,20 @@ def _both(numbers: Both, show: Callable[[float], str]) -> str:
 
 
 def short(line: Line) -> tuple[str, str, str]:
-    """A line of a page."""
+    """Returns the cells of a line of the README: the row, the rival, and the ratio with its spread."""
     found = (line.range, line.spread)
     return line.title, line.rival, "{} ({})".format(*map(line.between, found)) if all(found) else "failed"
 
 
 def targeted(line: Line) -> tuple[str, str, str, str]:
-    """The same with the target, bold where it was reached on every day."""
+    """Returns the cells of ``short`` and the target; the ratio is bold if the target was reached on every day."""
     title, rival, ratio = short(line)
     median, space, spread = ratio.partition(" (")
     return title, rival, f"**{median}**{space}{spread}" if all(line.reached) else ratio, line.bound
 
 
 def estimate(line: Line) -> tuple[str, ...]:
-    """A line of the table of what plans said: seconds of the latest day, and the ratio of all."""
+    """Returns the cells of a line of what a plan said: seconds of the latest day, and the ratio of all days."""
     took, said = ("—" if number is None else f"{number:.1f}" for number in line.latest.seconds)
     ratio = line.latest.notes if line.range is None else line.between(line.range)
     return line.title, line.rival, took, said, f"**{ratio}**" if all(line.reached) else ratio
@@ -163,7 +163,7 @@ def markdown(lines: Sequence[Sequence[str]], header: Sequence[str] = HEADER) -> 
 
 
 def days(records: Sequence[Record]) -> str:
-    """What was measured when, where and with what: a numbered list."""
+    """Returns a numbered list that says when, where and with what versions was measured."""
     return "\n".join(f"{number}. {day(record)}" for number, record in enumerate(records, 1))
 
 

@@ -13,7 +13,7 @@ from workload import points
 
 
 def mlp():
-    """Its weights drawn as Flax draws them, so that the checks agree: LeCun's normal, cut off at two deviations."""
+    """Returns the MLP with weights as Flax draws them, by LeCun's normal cut off at two deviations: losses agree."""
     model = nn.Sequential(
         nn.Linear(64, HIDDEN),
         nn.ReLU(),
@@ -36,9 +36,9 @@ def given(arrays):
 
 
 def vmapped(workload, arrays, trials=None, widths=(8, 32, 64, 256)):
-    """``vmap(grad)`` of the functional call, SGD in place on the stacked parameters; the best of several widths.
+    """Trains by ``vmap(grad)`` and SGD in place on stacked parameters, at the best of several widths.
 
-    Whole chunks of the first ``trials``.
+    Of the first ``trials`` it trains whole chunks.
     """
     h, x, y, valid_x, valid_y = given(arrays)
     torch.manual_seed(0)
@@ -73,7 +73,7 @@ def vmapped(workload, arrays, trials=None, widths=(8, 32, 64, 256)):
         return torch.cat([chunk(own) for own in parts]).numpy()
 
     def tried(width):
-        """Seconds a lane of a few steps."""
+        """Measures the seconds a lane of a few steps."""
         own, laps = {k: v[:width] for k, v in h.items()}, []
         for _ in range(3):
             begun = time.perf_counter()
@@ -89,7 +89,7 @@ def vmapped(workload, arrays, trials=None, widths=(8, 32, 64, 256)):
 
 
 def alone(workload, arrays, trials=None):
-    """One trial after the other, with torch.optim.SGD; the best of its three ways, and of one thread and all."""
+    """Trains one trial after the other by torch.optim.SGD: the best of its three ways, on one thread or all."""
     h, x, y, valid_x, valid_y = given(arrays)
     total = len(h["momentum"])
     chosen = np.linspace(0, total - 1, trials or total).astype(int).tolist()

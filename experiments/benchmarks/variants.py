@@ -28,7 +28,7 @@ SIZES = ((64, mlp.HIDDEN), (mlp.HIDDEN, mlp.HIDDEN), (mlp.HIDDEN, 10))
 
 
 def weights(lanes: int):
-    """Kernels (in, out) and biases (out,), the same in each lane: (lanes, ...)."""
+    """Returns kernels (in, out) and biases (out,), the same in each lane: (lanes, ...)."""
     keys = jax.random.split(jax.random.key(0), len(SIZES))
     drawn = [(jax.random.normal(k, (n, m)) / np.sqrt(n), jnp.zeros(m)) for k, (n, m) in zip(keys, SIZES, strict=True)]
     return jax.tree.map(lambda a: jnp.broadcast_to(a, (lanes, *a.shape)), drawn)
@@ -39,13 +39,13 @@ def cross_entropy(outputs, y):
 
 
 def updated(h, params, momentum, grads):
-    """SGD with momentum and weight decay, of arrays whose lanes lie as in ``h``."""
+    """Returns what a step of SGD with momentum and weight decay makes of arrays whose lanes lie as in ``h``."""
     momentum = jax.tree.map(lambda p, m, g: h["momentum"] * m + g + h["weight_decay"] * p, params, momentum, grads)
     return jax.tree.map(lambda p, m: p - h["learning_rate"] * m, params, momentum), momentum
 
 
 def plain():
-    """As vmap, grad and Optax make it."""
+    """Writes the step as vmap, grad and Optax make it."""
 
     def loss(params, x, y):
         for kernel, bias in params[:-1]:
@@ -67,7 +67,7 @@ def plain():
 
 
 def written_out(transposed: bool = False):
-    """Gradients written out, each weight updated where its gradient is made; kernels perhaps stored as (out, in)."""
+    """Writes gradients out, and updates each weight where its gradient is made; kernels perhaps stored as (out, in)."""
     forward, back, outer = (
         ("lbi,loi->lbo", "lbo,loi->lbi", "lbo,lbi->loi")
         if transposed
@@ -92,9 +92,7 @@ def written_out(transposed: bool = False):
             grads = jnp.einsum(outer, *operands), error.sum(1)
             below = jnp.einsum(back, error, kernel) * (inputs[i] > 0) if i else None
             of = [jax.tree.map(lambda v, a=a: v.reshape(-1, *(1,) * (a.ndim - 1)), h) for a in (kernel, bias)]
-            pairs = [
-                updated(o, p, m, g) for o, p, m, g in zip(of, (kernel, bias), momentum[i], grads, strict=True)
-            ]
+            pairs = [updated(o, p, m, g) for o, p, m, g in zip(of, (kernel, bias), momentum[i], grads, strict=True)]
             found[i], error = tuple(zip(*pairs, strict=True)), below
         return [params for params, _ in found], [momentum for _, momentum in found], value
 
@@ -102,7 +100,7 @@ def written_out(transposed: bool = False):
 
 
 def wide_first_layer():
-    """The first kernel as (in, lanes × out): the batch is the same in all lanes, so both of its products are one."""
+    """Stores the first kernel as (in, lanes × out): all lanes have the same batch, so each of its products is one."""
 
     def begin(h, params):
         params = [(jnp.swapaxes(params[0][0], 0, 1), params[0][1]), *params[1:]]

@@ -61,18 +61,18 @@ def now() -> Spent:
 
 
 def named(place: str) -> Any:
-    """What is called ``module:name``."""
+    """Imports what is called ``module:name``."""
     module, name = place.split(":")
     return getattr(import_module(module), name)
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """Returns how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def lap(prepared: Prepared) -> tuple[Spent, list[float] | None]:
-    """What one run took, and what it came to."""
+    """Runs once; returns what it took, and the loss of each trial."""
     begun = now()
     found = prepared.run()
     spent = now().since(begun)
@@ -82,7 +82,7 @@ def lap(prepared: Prepared) -> tuple[Spent, list[float] | None]:
 
 
 def memory() -> float:
-    """The most megabytes that this process has had, or one that it started."""
+    """Returns the most megabytes that this process has had, or one that it started."""
     most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return most / (2**20 if sys.platform == "darwin" else 2**10)
 

@@ -11,7 +11,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Workload:
-    """The same for all competitors.
+    """What all competitors train.
 
     Attributes:
       model: gives the Flax module.
@@ -31,7 +31,7 @@ class Workload:
     logarithmic: tuple[str, ...]
 
     def arrays(self, trials: int) -> Arrays:
-        """The data, and as ``h_NAME`` a float32 (trials,) for every hyperparameter."""
+        """Returns the data, and as ``h_NAME`` a float32 (trials,) for every hyperparameter."""
         rng, drawn = np.random.default_rng(1), {}
         for name, (low, high) in self.ranges.items():
             u = rng.uniform(size=trials)
@@ -40,11 +40,11 @@ class Workload:
 
 
 def points(arrays: Arrays) -> Arrays:
-    """The hyperparameters among the arrays, by their names."""
+    """Returns the hyperparameters among the arrays, by their names."""
     return {name.removeprefix("h_"): values for name, values in arrays.items() if name.startswith("h_")}
 
 
 def split(x: np.ndarray, y: np.ndarray, valid: int) -> Arrays:
-    """The last ``valid`` examples apart."""
+    """Splits examples into those for training and the last ``valid`` ones, for validation."""
     x, y = x.astype(np.int32 if x.dtype.kind == "i" else np.float32), y.astype(np.int32)
     return {"x": x[:-valid], "y": y[:-valid], "valid_x": x[-valid:], "valid_y": y[-valid:]}

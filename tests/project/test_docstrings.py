@@ -19,7 +19,7 @@ from tests.support.marks import slow
 from tests.support.programs import quadratic
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "hpjax").rglob("*.py"))
+FILES = sorted([*(ROOT / "hpjax").rglob("*.py"), *(ROOT / "experiments" / "benchmarks").glob("*.py")])
 MODULES = [m.name for m in pkgutil.walk_packages(hpx.__path__, "hpjax.")]
 
 
