@@ -28,6 +28,7 @@ from hpjax.studies.batch_scaling_result import KIND, BatchScalingResult
 from hpjax.studies.search import SearchPerBatchSize
 from hpjax.sweep.planning.pace import Pace
 from hpjax.sweep.planning.plan import Plan
+from hpjax.sweep.planning.width import Measured
 from hpjax.sweep.sweep import Sweep
 
 # Trials of each batch size, if neither the user nor the sampler says how many.
@@ -291,7 +292,7 @@ def _estimated_seconds(sweep: Sweep) -> float:
     ``run`` could decide otherwise than the first, and refuse to continue its directory.
     """
     plan = sweep.plan()
-    arrangements = tuple(replace(each, rates=()) for each in plan.arrangements)
+    arrangements = tuple(replace(each, measured=Measured()) for each in plan.arrangements)
     alone = replace(plan, arrangements=arrangements, devices=(1, plan.devices[1]), pace=Pace())
     return alone.run_seconds + alone.compile_seconds
 

@@ -30,7 +30,7 @@ from hpjax.studies.batch_scaling import _estimated_seconds
 from hpjax.studies.batch_scaling_result import recorded_answer
 from hpjax.studies.plot import draw_rates, draw_scaling
 from hpjax.studies.to_target import bootstrap_of_minimum
-from hpjax.sweep.planning.width import Rate
+from hpjax.sweep.planning.width import Measured, Rate
 from tests.support.counting import compilations
 from tests.support.programs import blobs
 
@@ -670,7 +670,8 @@ def test_what_is_measured_does_not_decide_how_batches_are_taken(monkeypatch):
     before = _estimated_seconds(sweep)
     plan = sweep.plan()
     (own,) = plan.arrangements
-    slow = dataclasses.replace(plan, arrangements=(dataclasses.replace(own, rates=(Rate(2, "batched", 1e-6),)),))
+    measured = Measured((Rate(own.width, own.kernels, 1.0),), True, 1e6)
+    slow = dataclasses.replace(plan, arrangements=(dataclasses.replace(own, measured=measured),))
     monkeypatch.setattr(type(sweep), "plan", lambda self: slow)
     assert slow.run_seconds > 1e6
     assert _estimated_seconds(sweep) == before

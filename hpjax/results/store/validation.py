@@ -1,7 +1,6 @@
 """Reading JSON files of a run directory, which anyone may have written: checked before anything in them is used."""
 
 import json
-import math
 import re
 import reprlib
 import sys
@@ -130,8 +129,3 @@ def texts(value: Any) -> Iterator[str]:
 def is_int(value: Any, least: int = 0, most: int = 2**31 - 1) -> bool:
     """Returns whether a JSON value is a whole number in a range."""
     return type(value) is int and least <= value <= most
-
-
-def is_float(value: Any) -> bool:
-    """Returns whether a JSON value is a finite number."""
-    return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)

@@ -13,7 +13,7 @@ from hpjax.sweep.planning import width
 from hpjax.sweep.planning.arrangement import Arrangement, Capacity, Waves
 from hpjax.sweep.planning.plan import Group, Plan
 from hpjax.sweep.planning.rate_cache import recall
-from hpjax.sweep.planning.width import Rate
+from hpjax.sweep.planning.width import Measured, Rate
 from hpjax.sweep.spec import KERNELS, SweepSpec, of_group
 
 
@@ -55,11 +55,11 @@ def arranged(spec: SweepSpec, plan: Plan) -> Plan:
             continue
         # The width of a group that a later round brings follows from the rule, never from measurements: what was
         # measured meanwhile would give a run that is resumed another width, and so other bits.
-        rates = () if plan.arrangements else _remembered(spec, plan, g)
+        measured = Measured() if plan.arrangements else _remembered(spec, plan, g)
         lane_bytes, number = plan.trained(g.number).lane_bytes, g.number
         requested = of_group(spec.width, number), of_group(spec.kernels, number)
-        wide, kernels = _chosen(requested, capacity, _most_trials(plan, number), lane_bytes, rates)
-        found.append(Arrangement.of(capacity, lane_bytes, trials, wide, kernels, rates))
+        wide, kernels = _chosen(requested, capacity, _most_trials(plan, number), lane_bytes, measured.rates)
+        found.append(Arrangement.of(capacity, lane_bytes, trials, wide, kernels, measured))
     return _with(spec.stream, capacity, plan, found)
 
 
@@ -76,7 +76,7 @@ def rearranged(spec: SweepSpec, plan: Plan, chosen: Mapping[int, tuple[int, str]
     for number, (wide, kernels) in (chosen or {}).items():
         own, lane_bytes = found[number], plan.trained(number).lane_bytes
         trials = [trial for wave in own.waves for trial in wave]
-        found[number] = Arrangement.of(capacity, lane_bytes, trials, wide, kernels, own.rates)
+        found[number] = Arrangement.of(capacity, lane_bytes, trials, wide, kernels, own.measured)
     return _with(spec.stream, capacity, plan, found)
 
 
@@ -96,10 +96,10 @@ def with_choice(spec: SweepSpec, plan: Plan, group: int, wide: int, kernels: str
     return _with(spec.stream, capacity, plan, found)
 
 
-def with_rates(plan: Plan, group: int, rates: Sequence[Rate]) -> Plan:
-    """Returns the plan with the speeds that were measured of a group, whose width stays."""
+def with_measured(plan: Plan, group: int, measured: Measured) -> Plan:
+    """Returns the plan with what was measured of a group, whose width stays."""
     found = list(plan.arrangements)
-    found[group] = replace(found[group], rates=tuple(rates))
+    found[group] = replace(found[group], measured=measured)
     return replace(plan, arrangements=tuple(found))
 
 
@@ -135,12 +135,12 @@ def rate_key(spec: SweepSpec, plan: Plan, group: Group) -> str:
     return fingerprint(plan.trained(group.number).fingerprint, plan.devices, most, *how)
 
 
-def _remembered(spec: SweepSpec, plan: Plan, group: Group) -> tuple[Rate, ...]:
-    """Returns the speeds of a group's program that this machine remembers; none where they may not decide."""
+def _remembered(spec: SweepSpec, plan: Plan, group: Group) -> Measured:
+    """Returns what this machine remembers of the widths of a group's program; nothing where that may not decide."""
     # Shards, and several hosts, must have the same widths, whatever was measured on each machine.
     alone = plan.shard is None and jax.process_count() == 1
     asked = of_group(spec.width, group.number)
-    return recall(rate_key(spec, plan, group)).rates if alone and asked is None else ()
+    return recall(rate_key(spec, plan, group)) if alone and asked is None else Measured()
 
 
 def _chosen(

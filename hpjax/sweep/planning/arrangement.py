@@ -9,7 +9,7 @@ import numpy as np
 from hpjax.core.arrays import ceil_div
 from hpjax.engine import layout
 from hpjax.engine.device_lanes import rng_groups
-from hpjax.sweep.planning.width import Rate, chunks_that_fit
+from hpjax.sweep.planning.width import Measured, chunks_that_fit
 
 # Bytes of host memory that the states of a wave may take where the devices are CPUs. So a sweep of more trials takes
 # more waves, but no more memory.
@@ -79,7 +79,7 @@ class Arrangement:
       kernels: ``"batched"`` where convolutions and pooling are matrix products, ``"xla"`` where they are XLA's own.
       chunks: chunks of ``width`` lanes on each device, enough for the largest wave.
       waves: ids of the trials that are on the devices together, a tuple for each wave; a shard has its own trials only.
-      rates: speeds that were measured of widths; empty where the width was given, or chosen by rule.
+      measured: what was measured of widths; nothing where the width was given, or chosen by rule.
       planned_width: the width with which the run began.
       why: why the width is another one than planned; empty where it is not.
     """
@@ -88,22 +88,27 @@ class Arrangement:
     kernels: str
     chunks: int
     waves: Waves
-    rates: tuple[Rate, ...]
+    measured: Measured
     planned_width: int
     why: str = ""
 
     @classmethod
     def of(
-        cls, capacity: Capacity, lane_bytes: int, trials: Sequence[int], width: int, kernels: str, rates: Sequence[Rate]
+        cls, capacity: Capacity, lane_bytes: int, trials: Sequence[int], width: int, kernels: str, measured: Measured
     ) -> "Arrangement":
         """Returns an arrangement of trials, whose lanes take ``lane_bytes`` each, in waves that fit."""
         waves = capacity.waves(trials, width, capacity.chunks_that_fit(width, lane_bytes))
-        return cls(width, kernels, 1, (), tuple(rates), width).with_waves(capacity, waves)
+        return cls(width, kernels, 1, (), measured, width).with_waves(capacity, waves)
 
     @property
     def trials(self) -> int:
         """How many trials all waves have together."""
         return sum(map(len, self.waves))
+
+    @property
+    def lane_step(self) -> float | None:
+        """The seconds of a lane-step at its own width if nothing else runs, None where that was not measured."""
+        return self.measured.seconds(self.width, self.kernels)
 
     def with_waves(self, capacity: Capacity, waves: Waves) -> "Arrangement":
         """Returns the arrangement with these waves, and as many chunks as the largest of them needs."""

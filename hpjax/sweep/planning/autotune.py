@@ -11,11 +11,11 @@ from hpjax.engine.distributed import several
 from hpjax.engine.machine import host_memory
 from hpjax.sweep.planning import width
 from hpjax.sweep.planning.arrange import capacity_of, rate_key, rearranged
-from hpjax.sweep.planning.contender import FEWEST, Contender, compared
+from hpjax.sweep.planning.contender import CALLS, Contender, compared
 from hpjax.sweep.planning.plan import Group, Plan
 from hpjax.sweep.planning.programs import GroupPrograms
-from hpjax.sweep.planning.rate_cache import Measured, recall, remember
-from hpjax.sweep.planning.width import GOOD_ENOUGH, Rate
+from hpjax.sweep.planning.rate_cache import recall, remember
+from hpjax.sweep.planning.width import GOOD_ENOUGH, Measured, Rate
 from hpjax.sweep.spec import KERNELS, SweepSpec
 
 # Measuring takes so many seconds, or this share of the run's if that is more.
@@ -73,7 +73,7 @@ class WidthSearch:
 
     First both kernels at the width that is planned, then wider and narrower ones with the faster kernels. Each is
     compared with the fastest so far, in this process and in turns: the speed of a machine changes within minutes by
-    more than widths differ. The speeds that are remembered have the ratios that were measured so.
+    more than widths differ. What is remembered are the ratios.
 
     Args:
       programs: the programs of the sweep.
@@ -84,7 +84,7 @@ class WidthSearch:
     Attributes:
       group: the group.
       candidate: what is to be measured next; None at the end.
-      shortest: how many seconds it takes at least to compare it, as far as that is known.
+      shortest: how many seconds it takes at least to compare it, as far as that is known, or by the estimate.
     """
 
     def __init__(
@@ -105,19 +105,30 @@ class WidthSearch:
         own = plan.arrangements[group.number]
         self._planned = Candidate(min(1 << (own.planned_width - 1).bit_length(), self._most), own.kernels)
         self._key = rate_key(programs.spec, plan, group)
+        known = recall(self._key)
+        # In units of any one of them, None of what does not fit; and a lane-step of the fastest as in ``Measured``.
         self._speeds: dict[Candidate, float | None] = {
-            Candidate(rate.width, rate.kernels): rate.speed for rate in recall(self._key).rates
+            Candidate(rate.width, rate.kernels): rate.speed for rate in known.rates
         }
-        self.shortest = 0.0
+        self._lane_step = known.lane_step
+        lanes = min(own.width * self._devices, self._lanes)
+        self.shortest = CALLS * lanes * plan.split_seconds(group)[0] / plan.group_steps(group)
         self._room_for_all = True  # unless what does not fit beside others may fit alone
         self._candidates = self._ordered()
         self.candidate: Candidate | None = next(self._candidates)
         self._pass_known()
 
     @property
-    def rates(self) -> tuple[Rate, ...]:
-        """The speeds that are known."""
-        return tuple(sorted(Rate(*which, speed) for which, speed in self._speeds.items() if speed is not None))
+    def measured(self) -> Measured:
+        """What is known."""
+        known = self._fitting
+        rates = tuple(sorted(Rate(*which, speed / max(known.values())) for which, speed in known.items()))
+        return Measured(rates, bool(rates) and self._room_for_all and self.candidate is None, self._lane_step)
+
+    @property
+    def _fitting(self) -> dict[Candidate, float]:
+        """The speeds of what fits."""
+        return {which: speed for which, speed in self._speeds.items() if speed is not None}
 
     @property
     def planned_and_best(self) -> tuple[Rate, Rate] | None:
@@ -126,11 +137,11 @@ class WidthSearch:
         They are the same unless the best is faster by more than widths must differ to matter; None before the first is
         known.
         """
-        own = [rate for rate in self.rates if rate.kernels == self._planned.kernels]
-        planned = next((rate for rate in own if rate.width == self._planned.width), None)
+        arrangement, measured = self._plan.arrangements[self.group.number], self.measured
+        planned = measured.rate(arrangement.width, arrangement.kernels)
         if planned is None:
             return None
-        best = width.best(own)
+        best = width.best(rate for rate in measured.rates if rate.kernels == planned.kernels)
         return planned, best if best.speed * GOOD_ENOUGH > planned.speed else planned
 
     def balanced(self, wide: int) -> int:
@@ -165,30 +176,47 @@ class WidthSearch:
         """Returns the lanes that measure a candidate."""
         return Contender(self._programs, self._placed(self.balanced(which.width), which.kernels), self.group)
 
-    def measure(self, beside: int = 0, time_left: Callable[[], bool] = lambda: True) -> None:
+    def measure(self, beside: int = 0, time_left: Callable[[float], bool] = lambda seconds: True) -> None:
         """Measures the candidate; where time is up before its speed is known, it stays the candidate.
 
         Args:
           beside: bytes that others take on each device.
-          time_left: whether there is time for one more pair of calls.
+          time_left: whether so many seconds are left.
         """
         assert self.candidate is not None
         room = (sharding.memory() or host_memory() // self._devices) - beside  # CPU devices share the host's
-        known = {which: speed for which, speed in self._speeds.items() if speed}
-        best = self.contender(max(known, key=lambda each: known[each])) if known else None
-        alone = best is None or not best.begin(room)  # what an earlier process measured may not fit any more
+        known, best = self._fitting, None
+        if known:
+            champion = max(known, key=lambda each: known[each])
+            best = self.contender(champion)
+            if not best.begin(room):  # what an earlier process measured may not fit any more
+                self._without(champion, beside)
+                return
         new = self.contender(self.candidate)
-        if not new.begin(room if best is None or alone else room - best.state_bytes):
+        if not new.begin(room if best is None else room - best.state_bytes):
             self._speeds[self.candidate] = None
             self._room_for_all = self._room_for_all and not beside
-        elif best is None or alone:
-            self._speeds[self.candidate] = 1 / float(np.median([new.lap() for _ in range(3)]))
-        elif (ratio := compared(best, new, time_left)) is not None:
-            self._speeds[self.candidate] = max(known.values()) * ratio
-        self.shortest = 2 * FEWEST * new.seconds
+        elif best is None:
+            self._speeds[self.candidate] = 1.0
+            self._lane_step = float(np.median([new.lap() for _ in range(3)])) / self._plan.slowed
+        elif (found := compared(best, new, time_left)) is not None:
+            self._speeds[self.candidate] = max(known.values()) * found.ratio
+            self._lane_step = found.lane_step / max(found.ratio, 1.0) / self._plan.slowed
+        self.shortest = CALLS * new.seconds
+        self._pass_known()
+
+    def _without(self, champion: Candidate, beside: int) -> None:
+        """Goes on where the fastest of what is known does not fit, with which alone others could be compared."""
+        if beside:  # alone it may fit still: what is known stays, and is left as it is
+            self.candidate, self._room_for_all = None, False
+            return
+        unfit = (which for which, speed in self._speeds.items() if speed is None)
+        self._speeds, self._lane_step = dict.fromkeys((champion, *unfit)), 0.0
+        self._candidates = self._ordered()
+        self.candidate = next(self._candidates)
         self._pass_known()
 
     def remember(self) -> None:
-        """Remembers the speeds for later runs, and whether the search came to its end."""
-        if self.rates:
-            remember(self._key, Measured(self.rates, self._room_for_all and self.candidate is None))
+        """Remembers for later runs what was measured, and whether the search came to its end."""
+        if self.measured != recall(self._key):
+            remember(self._key, self.measured)

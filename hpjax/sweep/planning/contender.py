@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,6 +19,8 @@ from hpjax.sweep.planning.width import GOOD_ENOUGH
 EACH = 0.05
 # A pair of calls, one of each of two widths, gives a ratio: at least and at most so many of them are taken.
 FEWEST, MOST = 6, 15
+# So many calls are the least that a comparison takes: both lanes begin with two.
+CALLS = 2 * FEWEST + 4
 # A budget of steps that no measurement reaches.
 FOREVER = 1 << 30
 
@@ -98,7 +101,19 @@ class Contender:
         return self._advance(self._steps) / (self._steps * self._count)
 
 
-def compared(champion: Contender, challenger: Contender, time_left: Callable[[], bool]) -> float | None:
+class Comparison(NamedTuple):
+    """What pairs of calls tell of two widths.
+
+    Attributes:
+      ratio: how many times as fast the challenger is.
+      lane_step: the seconds of a lane-step of the champion.
+    """
+
+    ratio: float
+    lane_step: float
+
+
+def compared(champion: Contender, challenger: Contender, time_left: Callable[[float], bool]) -> Comparison | None:
     """Returns how many times as fast a challenger is, by the median of pairs of calls that follow each other.
 
     It takes pairs until it is clear, by the interval of the median, whether the challenger is faster or slower by more
@@ -107,19 +122,22 @@ def compared(champion: Contender, challenger: Contender, time_left: Callable[[],
     Args:
       champion: the fastest so far.
       challenger: what is compared with it.
-      time_left: whether there is time for one more pair. Without time for enough of them there is no ratio: None.
+      time_left: whether so many seconds are left, for one more pair. Without time for enough of them there is no
+        ratio: None.
     """
-    ratios: list[float] = []
-    while len(ratios) < MOST and time_left():
+    ratios, lane_steps = list[float](), list[float]()
+    while len(ratios) < MOST and time_left(champion.seconds + challenger.seconds):
         # In turns who is first: what the first call leaves in caches and what else runs is shared.
         first, second = (champion, challenger) if len(ratios) % 2 else (challenger, champion)
         laps = {id(each): each.lap() for each in (first, second)}
+        lane_steps.append(laps[id(champion)])
         ratios.append(laps[id(champion)] / laps[id(challenger)])
         if len(ratios) >= FEWEST:
             low, high = interval_of_median(ratios)
             if low > 1 / GOOD_ENOUGH or high < GOOD_ENOUGH or GOOD_ENOUGH <= low <= high <= 1 / GOOD_ENOUGH:
                 break
-    return float(np.median(ratios)) if len(ratios) >= FEWEST else None
+    enough = len(ratios) >= FEWEST
+    return Comparison(float(np.median(ratios)), float(np.median(lane_steps))) if enough else None
 
 
 def interval_of_median(values: Sequence[float]) -> tuple[float, float]:

@@ -7,21 +7,21 @@ must decide the same.
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import median
 from time import perf_counter, thread_time
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
+
+from msgspec import Meta
 
 from hpjax.engine.distributed import several
 from hpjax.engine.machine import cores, fingerprint, folder, processor
-from hpjax.results.store.files import write_text
-from hpjax.results.store.validation import is_float
+from hpjax.sweep.planning import kept
 
 # A machine counts as at most so many times slower or faster than estimated.
 MOST = 8.0
@@ -50,15 +50,19 @@ class Pace(NamedTuple):
     known: bool = False
 
 
-class Kept(NamedTuple):
+Ratio = Annotated[float, Meta(gt=0, le=1e300)]
+
+
+@dataclass(frozen=True)
+class Kept:
     """What the latest runs on this machine found, the oldest first.
 
     Attributes:
       compiling, running: how many times as long as estimated it took, and would have if nothing else had run.
     """
 
-    compiling: tuple[float, ...] = ()
-    running: tuple[float, ...] = ()
+    compiling: tuple[Ratio, ...] = ()
+    running: tuple[Ratio, ...] = ()
 
 
 def pace(devices: tuple[int, str]) -> Pace:
@@ -72,22 +76,18 @@ def pace(devices: tuple[int, str]) -> Pace:
 
 @cache
 def _pace(devices: tuple[int, str]) -> Pace:
-    kept = recall(devices)
+    before = recall(devices)
     return Pace(
-        _bounded(_usual(kept.compiling, speed()) * _slowed("compiling", devices)),
-        _bounded(_usual(kept.running, speed() if devices[1] == "cpu" else 1.0) * _slowed("running", devices)),
+        _bounded(_usual(before.compiling, speed()) * _slowed("compiling", devices)),
+        _bounded(_usual(before.running, speed() if devices[1] == "cpu" else 1.0) * _slowed("running", devices)),
         busy(),
-        bool(kept.compiling or kept.running),
+        bool(before.compiling or before.running),
     )
 
 
 def recall(devices: tuple[int, str]) -> Kept:
-    """Returns what the latest runs on some devices found; nothing if the file is missing or unreadable."""
-    with suppress(OSError, ValueError, RecursionError):
-        read = json.loads(_file(devices).read_text("utf-8"))
-        if isinstance(read, dict):
-            return Kept(*(_numbers(read.get(name)) for name in Kept._fields))
-    return Kept()
+    """Returns what the latest runs on some devices found; nothing if the file is missing or damaged."""
+    return kept.read(_file(devices), Kept) or Kept()
 
 
 def remember(devices: tuple[int, str], part: Literal["compiling", "running"], seconds: float, estimated: float) -> None:
@@ -101,13 +101,9 @@ def remember(devices: tuple[int, str], part: Literal["compiling", "running"], se
     """
     if several() or seconds <= 0 or estimated <= 0:
         return
-    kept = recall(devices)
+    before = recall(devices)
     ratio = _bounded(seconds / estimated / _slowed(part, devices))
-    kept = kept._replace(**{part: (*getattr(kept, part), ratio)[-RUNS:]})
-    with suppress(OSError):  # without a file the next process goes by the estimates
-        file = _file(devices)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(kept._asdict()))
+    kept.write(_file(devices), replace(before, **{part: (*getattr(before, part), ratio)[-RUNS:]}))
 
 
 @cache
@@ -154,12 +150,6 @@ def _usual(ratios: Sequence[float], first: float) -> float:
 
 def _bounded(ratio: float) -> float:
     return min(max(ratio, 1 / MOST), MOST)
-
-
-def _numbers(read: Any) -> tuple[float, ...]:
-    """Returns the positive numbers of JSON, which anyone may have written; none unless all are."""
-    sound = isinstance(read, list) and all(is_float(x) and x > 0 for x in read)
-    return tuple(map(float, read[-RUNS:])) if sound else ()
 
 
 def _file(devices: tuple[int, str]) -> Path:

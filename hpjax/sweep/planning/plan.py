@@ -17,7 +17,6 @@ from hpjax.engine.tracing import Verdict
 from hpjax.sweep.planning.arrangement import Arrangement
 from hpjax.sweep.planning.pace import Pace
 from hpjax.sweep.planning.report import report
-from hpjax.sweep.planning.width import best
 from hpjax.sweep.shard import Shard
 
 
@@ -234,11 +233,16 @@ class Plan:
 
     def split_seconds(self, group: Group) -> tuple[float, float]:
         """Returns the seconds that the steps of a group's trials will take, and those of their evaluations."""
-        calls = self.group_steps(group)
+        calls, measured = self.group_steps(group), self.arrangements[group.number].lane_step
         step, evaluation = (seconds * self.pace.running for seconds in self.estimated_seconds(group))
-        if rates := self.arrangements[group.number].rates:
-            step = 1 / best(rates).speed
+        if measured is not None:
+            step = measured * self.slowed
         return calls * step, calls * evaluation
+
+    @property
+    def slowed(self) -> float:
+        """How many times as long as if nothing else ran training takes, which on an accelerator waits for nothing."""
+        return self.pace.busy if self.devices[1] == "cpu" else 1.0
 
     def estimated_seconds(self, group: Group) -> tuple[float, float]:
         """Returns the seconds of a lane-step of a group and of its part of an evaluation, whatever the machine."""

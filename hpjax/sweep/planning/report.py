@@ -53,7 +53,7 @@ def _head(plan: "Plan") -> list[str]:
     rounds = f" in {len(plan.rounds)} rounds, of which the first is planned here," if len(plan.rounds) > 1 else ""
     parts = " of one microbatch" if any(length.microsteps > 1 for length in plan.lengths) else ""
     work = f", {text.count(plan.lane_steps, 'lane-step')}{parts}"
-    measured = all(each.rates for each in plan.arrangements)
+    measured = all(each.lane_step is not None for each in plan.arrangements)
     return [
         f"{text.count(plan.trials, 'trial')}{rounds} × {text.count(plan.replicates, 'replicate')}{folds} = "
         f"{text.count(plan.trials * plan.replicates, 'lane')}{'' if plan.shard else work}",
@@ -105,7 +105,7 @@ def _padded(plan: "Plan") -> list[str]:
 
 def _measured(plan: "Plan") -> list[str]:
     """Returns a line on the speeds that were measured for each group, and one on those that were not."""
-    rates = {g.number: plan.arrangements[g.number].rates for g in plan.own_groups}
+    rates = {g.number: plan.arrangements[g.number].measured.rates for g in plan.own_groups}
     lines = [f"group {number}: {speeds(own)}" for number, own in rates.items() if own]
     unknown = ", ".join(str(number) for number, own in rates.items() if not own)
     if lines and unknown:
@@ -114,10 +114,10 @@ def _measured(plan: "Plan") -> list[str]:
 
 
 def speeds(rates: Sequence[Rate]) -> str:
-    """Returns speeds by width, and by kernels where both were measured."""
+    """Returns speeds by width, and by kernels where both were measured, as shares of that of the fastest."""
     either = len({rate.kernels for rate in rates}) > 1
-    each = [f"{rate.width}{f' {rate.kernels}' if either else ''} → {rate.speed:,.0f}" for rate in rates]
-    return f"lane-steps a second by width at most: {', '.join(each)}"
+    each = [f"{rate.width}{f' {rate.kernels}' if either else ''} → {rate.speed:.0%}" for rate in rates]
+    return f"speed by width at most: {', '.join(each)}"
 
 
 def _other_widths(plan: "Plan") -> list[str]:

@@ -4,9 +4,13 @@ A chunk that stays in a CPU's cache is fastest, and the widest rarely is; an acc
 """
 
 from collections.abc import Generator, Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta
 
 from hpjax.core.arrays import ceil_div
+from hpjax.results.store.validation import Positive
 
 CPU_WIDTH, CPU_MOST = 8, 64
 ACCELERATOR_WIDTH, ACCELERATOR_MOST = 1024, 16384
@@ -15,17 +19,44 @@ GOOD_ENOUGH = 0.95
 
 
 class Rate(NamedTuple):
-    """The speed that was measured of a width.
+    """How fast a width was measured to be beside others.
 
     Attributes:
-      width: lanes that one device computes at once.
+      width: lanes that one device computes at once, at most: as many as leave few slots empty.
       kernels: ``"batched"`` or ``"xla"``.
-      speed: lane-steps a second of all devices.
+      speed: lane-steps a second, as a share of those of the fastest.
     """
 
-    width: int
-    kernels: str
-    speed: float
+    width: Positive
+    kernels: Annotated[str, Meta(pattern="^(batched|xla)$")]
+    speed: Annotated[float, Meta(ge=1e-9, le=1)]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of the widths of a program.
+
+    Attributes:
+      rates: the speeds of some widths beside that of the fastest of them; empty where nothing is known.
+      finished: whether the search for the best width came to its end; False if time was up before.
+      lane_step: how many seconds a lane-step of all devices takes at the fastest of these widths if nothing else runs;
+        0 where unknown. It serves estimates alone: machines change their speed from run to run.
+    """
+
+    rates: tuple[Rate, ...] = ()
+    finished: bool = False
+    lane_step: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+
+    def rate(self, width: int, kernels: str) -> Rate | None:
+        """Returns the speed of a width with some kernels, None where it was not measured."""
+        # A width that leaves few slots empty is more than half of what it is at most.
+        own = (each for each in self.rates if each.kernels == kernels and each.width < 2 * width <= 2 * each.width)
+        return min(own, default=None)
+
+    def seconds(self, width: int, kernels: str) -> float | None:
+        """Returns the seconds of a lane-step at a width if nothing else runs, None where that was not measured."""
+        own = self.rate(width, kernels)
+        return self.lane_step / own.speed if own is not None and self.lane_step else None
 
 
 def chunks_that_fit(memory: int | None, data_bytes: int, chunk_bytes: int) -> int | None:

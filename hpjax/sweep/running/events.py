@@ -77,7 +77,7 @@ class WidthMeasured(_OfGroup):
       groups: how many groups the run trains.
       round: the number of the round.
       lanes: how many lanes the wave has.
-      rates: what was measured, each a named tuple: ``width``, ``kernels``, ``speed`` in lane-steps a second.
+      rates: what was measured, each a named tuple: ``width``, ``kernels``, ``speed`` as a share of the fastest.
       width: the width with which the group trains from now on.
       anew: whether it begins anew, with a better width than it had. Under a scheduler all groups do.
       lost: how many lane-steps have to be computed again.

@@ -11,7 +11,7 @@ from hpjax.core.space import Point
 from hpjax.engine.device_errors import GroupFailedError, OutOfMemoryError
 from hpjax.engine.distributed import holding_together
 from hpjax.results.store.rows import NO_WAVE, Planned
-from hpjax.sweep.planning.arrange import halved, with_rates, with_waves, with_widths
+from hpjax.sweep.planning.arrange import halved, with_measured, with_waves, with_widths
 from hpjax.sweep.planning.plan import Group, Plan
 from hpjax.sweep.planning.planner import plan_next_round
 from hpjax.sweep.planning.programs import lane_ids
@@ -33,7 +33,7 @@ from hpjax.sweep.running.recorder import Record
 from hpjax.sweep.running.restored import restored
 from hpjax.sweep.running.scores import observed
 from hpjax.sweep.running.state import RunProgress, RunState, WaveState, statuses_of
-from hpjax.sweep.running.tuner import Measured, Tuner
+from hpjax.sweep.running.tuner import GroupMeasured, Tuner
 from hpjax.sweep.running.wave import Wave
 from hpjax.sweep.spec import SweepSpec
 
@@ -249,7 +249,7 @@ class _Run:
         if found is None:
             return None
         number, lost = found.group.number, 0
-        context.plan = with_rates(context.plan, number, found.rates)
+        context.plan = with_measured(context.plan, number, found.measured)
         before = context.plan.arrangements[number].width
         anew = found.width != before and self._saves_time(found)
         if anew:
@@ -259,9 +259,10 @@ class _Run:
             self._record.amend(str(context.plan))
         own = next(wave for wave in self._waves if wave.group.number == number)
         width = context.plan.arrangements[number].width
-        return WidthMeasured(rates=found.rates, width=width, anew=anew, lost=lost, seconds=found.seconds, **own.shared)
+        rates, seconds = found.measured.rates, found.seconds
+        return WidthMeasured(rates=rates, width=width, anew=anew, lost=lost, seconds=seconds, **own.shared)
 
-    def _saves_time(self, found: Measured) -> bool:
+    def _saves_time(self, found: GroupMeasured) -> bool:
         """Returns whether a better width saves more time than what is lost when its group begins anew.
 
         All that the run did may be lost, unless the group has not begun.

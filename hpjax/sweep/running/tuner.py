@@ -1,8 +1,10 @@
 """The tuner: measures beside the training of a run how many lanes a device best computes at once.
 
 Nothing waits for it. While a group trains, the programs of candidates compile in the background, one after the other;
-between two device calls the run stands still for as long as a few pairs of calls take. Both together take at most 5
-seconds or 5 % of the run, a compilation by its share of the cores.
+between two device calls the run stands still for as long as a few pairs of calls take. There are 5 seconds for both, or
+5 % of the run if that is more, where a compilation counts as one core of all. No candidate begins for which that is too
+short by what the last one took and by the plan's estimate; one that takes so much longer to compile that no time is
+left is not measured; and pairs end when time is up. Later runs go on there.
 """
 
 import warnings
@@ -14,30 +16,30 @@ from typing import NamedTuple
 from hpjax.core.user_code import first_line
 from hpjax.engine.compile import idle
 from hpjax.engine.machine import cores
-from hpjax.sweep.planning.arrange import with_choice, with_rates
+from hpjax.sweep.planning.arrange import with_choice, with_measured
 from hpjax.sweep.planning.autotune import WidthSearch, allowed, not_measured
 from hpjax.sweep.planning.contender import Contender
 from hpjax.sweep.planning.plan import Group, Plan
 from hpjax.sweep.planning.programs import GroupPrograms
-from hpjax.sweep.planning.width import Rate
+from hpjax.sweep.planning.width import Measured
 
 # A run that is expected to take fewer seconds gains less by a better width than the measurement costs.
 WORTH = 30.0
 
 
-class Measured(NamedTuple):
+class GroupMeasured(NamedTuple):
     """What was measured of a group.
 
     Attributes:
       group: the group.
-      rates: the speeds of some widths and kernels.
+      measured: how fast some widths and kernels are.
       width: the width that is best with the kernels with which the group trains.
       saved: the seconds that this width saves if all of the group's steps are made with it.
       seconds: how long the run stood still for it.
     """
 
     group: Group
-    rates: tuple[Rate, ...]
+    measured: Measured
     width: int
     saved: float
     seconds: float
@@ -60,11 +62,10 @@ class Tuner:
         self._search: WidthSearch | None = None
         self._candidate: Contender | None = None
         self._begun: float | None = None
-        # Seconds: all that were spent, and those for which the run stood still for this group; what the last candidate
-        # took to compile, and in all.
-        self._spent = self._stood = self._compiling = self._took = 0.0
-        # What was spent before this candidate, and what its program had taken to compile before it was one.
-        self._before = self._compiled = 0.0
+        # Seconds: all that were spent, and those for which the run stood still for this group and its last candidate.
+        self._spent = self._stood = self._took = 0.0
+        # What the program of the last candidate took to compile in all, and before it was one.
+        self._compiling = self._compiled = 0.0
 
     def due(self) -> bool:
         """Returns whether a candidate is compiled, and is measured once nothing is in flight."""
@@ -74,7 +75,7 @@ class Tuner:
         """Ends measuring; what was measured by now is remembered already."""
         self._groups, self._search, self._candidate = [], None, None
 
-    def step(self, plan: Plan, free: bool) -> Measured | None:
+    def step(self, plan: Plan, free: bool) -> GroupMeasured | None:
         """Measures what is compiled, and begins to compile what is next; returns what was found once a group is done.
 
         Args:
@@ -99,63 +100,72 @@ class Tuner:
             )
             return None
 
-    def _go_on(self, plan: Plan) -> Measured | None:
+    def _go_on(self, plan: Plan) -> GroupMeasured | None:
         """Begins to compile the next candidate of the group; without one, or without time, the group is done."""
         search = self._search or self._begin(plan)
-        assert self._begun is not None
-        left = self._plan.run_seconds - (monotonic() - self._begun)
-        # What still compiled at the end of the run would keep its process from ending.
-        needs = max(self._took, search.shortest)
-        in_time = self._spent + needs < allowed(self._plan) and self._compiling < left
-        worth = in_time and self._plan.run_seconds >= WORTH
+        worth = self._plan.run_seconds >= WORTH
         if search.candidate is not None and worth:
-            self._before = self._spent
-            with self._standing():
-                self._candidate = search.contender(search.candidate)
-                self._compiled = self._candidate.compile_seconds  # the run's own program is compiled already
-                self._candidate.prepare()
-            return None
-        found = self._found(search)
+            candidate = search.contender(search.candidate)
+            if worth := self._in_time(search, candidate):
+                self._candidate, self._compiled, self._took = candidate, candidate.compile_seconds, 0.0
+                with self._standing():
+                    candidate.prepare()
+                return None
+        found = self._found(search, plan)
         self._search, self._stood, self._groups = None, 0.0, self._groups[1:] if worth else []
         return found
+
+    def _in_time(self, search: WidthSearch, candidate: Contender) -> bool:
+        """Returns whether a candidate is expected to be compiled and measured before time is up."""
+        assert self._begun is not None
+        compiling = 0.0
+        if not candidate.compile_seconds:  # the run's own program is compiled already
+            # By the estimate too, since what an earlier run kept took next to nothing.
+            shapes = self._plan.trained(search.group.number)
+            compiling = max(self._compiling, shapes.compile_seconds * self._plan.pace.compiling)
+        needs = compiling / cores() + max(self._took, search.shortest)
+        # What still compiled at the end of the run would keep its process from ending.
+        left = self._plan.run_seconds - (monotonic() - self._begun)
+        return self._spent + needs < allowed(self._plan) and compiling < left
 
     def _begin(self, plan: Plan) -> WidthSearch:
         """Begins with the next group."""
         group, spec = self._groups[0], self._programs.spec
+        self._took = self._compiling = 0.0
         self._search = WidthSearch(
             self._programs, plan, group, lambda *choice: with_choice(spec, plan, group.number, *choice)
         )
         return self._search
 
     def _measure(self, candidate: Contender) -> None:
-        """Measures the candidate, which is compiled."""
-        assert self._search is not None
-        self._candidate = None
+        """Measures the candidate, which is compiled, unless that took all the time there is."""
+        search, self._candidate, self._compiling = self._search, None, candidate.compile_seconds
+        assert search is not None
         # Meanwhile one core compiled and did not train.
-        self._spent += (candidate.compile_seconds - self._compiled) / cores()
+        self._spent += (self._compiling - self._compiled) / cores()
         until = monotonic() + allowed(self._plan) - self._spent
-        with self._standing():
-            self._search.measure(self._memory(), lambda: monotonic() < until)
-        self._search.remember()
-        self._plan = with_rates(self._plan, self._search.group.number, self._search.rates)
-        self._compiling = candidate.compile_seconds
-        self._took = self._spent - self._before
+        if monotonic() + search.shortest < until:
+            with self._standing():
+                search.measure(self._memory(), lambda seconds: monotonic() + seconds < until)
+            search.remember()
+            self._plan = with_measured(self._plan, search.group.number, search.measured)
 
     @contextmanager
     def _standing(self) -> Iterator[None]:
         """Counts the seconds of its body, for which the run stands still."""
         begun = monotonic()
         yield
-        self._spent += monotonic() - begun
-        self._stood += monotonic() - begun
+        took = monotonic() - begun
+        self._spent, self._stood, self._took = self._spent + took, self._stood + took, self._took + took
 
-    def _found(self, search: WidthSearch) -> Measured | None:
-        """Returns what was found out about a group; None if nothing was."""
-        if not self._stood or (pair := search.planned_and_best) is None:
+    def _found(self, search: WidthSearch, plan: Plan) -> GroupMeasured | None:
+        """Returns what was found out about a group; None if nothing was that its plan does not have."""
+        group, measured, pair = search.group, search.measured, search.planned_and_best
+        if pair is None or measured.rates == plan.arrangements[group.number].measured.rates:
             return None
         planned, best = pair
-        saved = self._plan.group_steps(search.group) * (1 / planned.speed - 1 / best.speed)
-        return Measured(search.group, search.rates, search.balanced(best.width), saved, self._stood)
+        saved = self._plan.split_seconds(group)[0] * (1 - planned.speed / best.speed)
+        return GroupMeasured(group, measured, search.balanced(best.width), saved, self._stood)
 
     def _memory(self) -> int:
         """Returns about how many bytes the run takes on each device: a race those of all groups, else those of one."""

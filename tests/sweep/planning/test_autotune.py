@@ -1,5 +1,6 @@
 """The width: measured where that pays, remembered on the machine, recorded with the run; else by rule."""
 
+import dataclasses
 import itertools
 import json
 
@@ -12,8 +13,11 @@ from hpjax.engine import sharding
 from hpjax.engine.compile import Compiled
 from hpjax.sweep.planning import autotune as tuning
 from hpjax.sweep.planning import contender
+from hpjax.sweep.planning import pace as paces
 from hpjax.sweep.planning import programs as groups
 from hpjax.sweep.planning import rate_cache as remembered
+from hpjax.sweep.planning.arrange import halved, rate_key, with_measured
+from hpjax.sweep.planning.width import Measured, Rate
 from tests.support.compare import same_bits
 from tests.support.counting import compilations
 from tests.support.programs import RATES, blobs, classifier, quadratic, rates
@@ -64,7 +68,7 @@ def test_the_best_width_is_taken_and_remembered(speeds, cache):
     assert sweep().plan().widths == (8,)
     plan = sweep().plan(measure=True)
     assert plan.widths == (16,), "within 5 % of 32"
-    assert "group 0: lane-steps a second by width at most: 8 → 100, 16 → 150, 32 → 155" in str(plan)
+    assert "group 0: speed by width at most: 8 → 65%, 16 → 97%, 32 → 100%" in str(plan)
     assert "as measured" in str(plan)
     assert plan.run_seconds == pytest.approx(64 * 20 / 150, rel=0.1)
     asked = len(speeds["asked"])
@@ -72,11 +76,178 @@ def test_the_best_width_is_taken_and_remembered(speeds, cache):
     assert sweep().plan().widths == sweep().plan(measure=True).widths == (16,)
     assert len(speeds["asked"]) == asked
     assert sweep(width=4).plan(measure=True).widths == (4,)
-    for text in ('{"rates": [[16, 8]], "finished": true}', "[[16, 8]]", "{"):
-        for file in cache.iterdir():
-            file.write_text(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"rates": [[16, 8]], "finished": true}',
+        '{"rates": [[16, "batched", 1.5]]}',
+        '{"rates": [[0, "batched", 1.0]]}',
+        '{"rates": [[16, "fast", 1.0]]}',
+        '{"rates": [[16, "batched", 1.0]], "lane_step": 1e999}',
+        "[[16, 8]]",
+        "{",
+    ],
+)
+def test_what_cannot_be_read_was_not_measured_and_that_is_told_once(speeds, cache, text):
+    speeds["batched"] = {8: 100.0, 16: 150.0, 32: 100.0}
+    assert sweep().plan(measure=True).widths == (16,)
+    (file,) = cache.iterdir()
+    file.write_text(text)
+    remembered._here.clear()
+    with pytest.warns(RuntimeWarning, match=f"{file} cannot be read: .* Delete the file") as told:
+        assert sweep().plan().widths == sweep().plan().widths == (8,)
+    assert len(told) == 1
+    assert sweep().plan(measure=True).widths == (16,)
+    remembered._here.clear()
+    assert sweep().plan().widths == (16,), "it is replaced"
+
+
+def test_a_folder_that_cannot_be_written_is_told_once(speeds, cache):
+    speeds["batched"] = {8: 1.0, 16: 2.0, 32: 1.0}
+    cache.parent.mkdir(parents=True)
+    cache.write_text("a file")
+    other = hpx.Sweep(quadratic(20, 5, size=4), RATES, trials=64, devices=1)
+    with pytest.warns(RuntimeWarning, match=rf"{cache} cannot be written: File exists\. .* XDG_CACHE_HOME") as told:
+        assert sweep().plan(measure=True).widths == other.plan(measure=True).widths == (16,)
+    assert len(told) == 1
+    assert sweep().plan().widths == (16,), "as long as the process lives"
+
+
+@pytest.fixture
+def busy(monkeypatch):
+    """Has other work slow the machine by a factor, as another process finds it."""
+
+    def set_to(factor):
+        monkeypatch.setattr(paces, "busy", lambda: factor)
+        paces._pace.cache_clear()
         remembered._here.clear()
-        assert sweep().plan().widths == (8,), "what cannot be read was not measured"
+
+    yield set_to
+    paces._pace.cache_clear()
+
+
+def test_estimates_go_by_the_own_width_and_by_how_busy_the_machine_is(speeds, busy):
+    speeds["batched"] = {8: 100.0, 16: 200.0, 32: 100.0}
+
+    def seconds(plan):
+        return plan.split_seconds(plan.groups[0])[0]
+
+    busy(2.0)
+    plan = sweep().plan(measure=True)
+    assert plan.widths == (16,)
+    assert seconds(plan) == pytest.approx(64 * 20 / 200), "as busy as it was measured"
+    busy(1.0)
+    plan = sweep().plan()
+    assert seconds(plan) == pytest.approx(64 * 20 / 400)
+    busy(3.0)
+    plan = sweep().plan()
+    assert seconds(plan) == pytest.approx(3 * 64 * 20 / 400)
+    given = with_measured(sweep(width=8).plan(), 0, plan.arrangements[0].measured)
+    assert seconds(given) == pytest.approx(3 * 64 * 20 / 200), "it is not the best that trains"
+    once = halved(sweep().spec, plan, 0)
+    assert seconds(once) == pytest.approx(3 * 64 * 20 / 200)
+    twice = halved(sweep().spec, once, 0)  # a width that was not measured
+    estimated, _ = twice.estimated_seconds(twice.groups[0])
+    assert seconds(twice) == pytest.approx(64 * 20 * estimated * twice.pace.running)
+    assert ["as measured" in str(each) for each in (plan, once, twice)] == [True, True, False]
+
+
+def measured_in_time(monkeypatch, count):
+    """Measures as many candidates as there is time for."""
+    clock = iter(np.arange(0, 1000, 4.9 / (3 * count + 1)))
+    with monkeypatch.context() as slow:
+        slow.setattr(tuning, "monotonic", lambda: float(next(clock)))
+        sweep().plan(measure=True)
+    remembered._here.clear()  # another process
+
+
+def test_no_speed_of_another_run_is_compared(speeds, cache, monkeypatch):
+    """The search goes on after the machine has become a thousand times slower."""
+    speeds["batched"] = {8: 100.0, 16: 150.0, 32: 155.0}
+    measured_in_time(monkeypatch, 2)
+    assert [wide for _, wide, _ in speeds["asked"]] == [8, 16]
+    speeds["batched"] = {8: 0.1, 16: 0.15, 32: 0.155}
+    plan = sweep().plan(measure=True)
+    assert plan.widths == (16,)
+    ratios = [(8, 100 / 155), (16, 150 / 155), (32, 1.0)]
+    assert [(rate.width, rate.speed) for rate in plan.arrangements[0].measured.rates] == [
+        (wide, pytest.approx(ratio)) for wide, ratio in ratios
+    ]
+    (file,) = cache.iterdir()
+    there = json.loads(file.read_text())
+    assert there["rates"] == [[wide, "batched", pytest.approx(ratio)] for wide, ratio in ratios]
+    assert there["lane_step"] == pytest.approx(1 / 0.155 / plan.slowed), "for estimates"
+
+
+def test_where_the_fastest_does_not_fit_any_more_all_is_measured_anew(speeds, monkeypatch):
+    speeds["batched"] = {8: 100.0, 16: 150.0}
+    measured_in_time(monkeypatch, 2)
+    assert sweep().plan().widths == (16,)
+    monkeypatch.setattr(Known, "begin", lambda self, room: self.which[1] < 16)
+    speeds["batched"] = {8: 0.1, 4: 0.2, 2: 0.05}  # and the machine is much slower
+    plan = sweep().plan(measure=True)
+    assert plan.widths == (4,)
+    assert [tuple(rate) for rate in plan.arrangements[0].measured.rates] == [
+        (2, "batched", pytest.approx(0.25)),
+        (4, "batched", 1.0),
+        (8, "batched", pytest.approx(0.5)),
+    ]
+    remembered._here.clear()
+    assert sweep().plan().widths == (4,)
+
+
+def test_where_nothing_fits_any_more_nothing_is_known(speeds, monkeypatch):
+    speeds["batched"] = {8: 100.0, 16: 150.0}
+    measured_in_time(monkeypatch, 2)
+    monkeypatch.setattr(Known, "begin", lambda self, room: False)
+    assert sweep().plan(measure=True).widths == (8,)
+    remembered._here.clear()
+    assert sweep().plan().arrangements[0].measured == Measured()
+
+
+# Widths that no list of candidates has
+
+
+def known(made, *rates, finished=True):
+    """Has earlier processes have measured these widths of a sweep."""
+    plan = made.plan()
+    measured = Measured(tuple(Rate(wide, "batched", speed) for wide, speed in rates), finished, 1e-6)
+    remembered.remember(rate_key(made.spec, plan, plan.groups[0]), measured)
+    remembered._here.clear()
+
+
+@pytest.mark.parametrize(("wide", "width"), [(12, 12), (4096, 24)])
+def test_a_width_that_is_no_candidate_trains_and_is_kept_by_a_run_that_is_resumed(wide, width, tmp_path, cache):
+    made = hpx.Sweep(quadratic(20, 5), RATES, trials=24, devices=1)
+    known(made, (8, 0.5), (wide, 1.0))
+    assert made.plan().widths == (width,)
+    expected = dataclasses.replace(made, width=width).run(progress=False)
+    events = made.events(tmp_path / "run", checkpoint_seconds=0.0)
+    next(event for event in events if event.kind == "segment")
+    next(events)
+    events.close()
+    known(made, (8, 1.0))  # meanwhile
+    assert made.plan().widths == (8,)
+    assert next(made.events(tmp_path / "run")).kind == "resumed"
+    found = made.run(tmp_path / "run", progress=False)
+    assert set(found.widths) == {width}
+    assert same_bits(found.curves("valid/loss"), expected.curves("valid/loss"))
+
+
+def test_the_search_goes_on_from_a_width_that_is_no_candidate(speeds):
+    speeds["batched"] = {8: 50.0, 11: 100.0, 16: 200.0, 32: 100.0}
+    known(sweep(), (12, 1.0), finished=False)
+    assert sweep().plan().widths == (11,), "six chunks of 64"
+    plan = sweep().plan(measure=True)
+    assert plan.widths == (16,)
+    assert [(rate.width, rate.speed) for rate in plan.arrangements[0].measured.rates] == [
+        (8, pytest.approx(0.25)),
+        (12, pytest.approx(0.5)),
+        (16, 1.0),
+        (32, pytest.approx(0.5)),
+    ]
 
 
 def test_other_programs_are_measured_for_themselves(speeds):
@@ -148,7 +319,7 @@ def test_a_machine_that_slows_down_changes_no_ratio(speeds, monkeypatch):
     monkeypatch.setattr(tuning, "Contender", Slowing)
     plan = sweep().plan(measure=True)
     assert plan.widths == (16,)
-    by_width = {rate.width: rate.speed for rate in plan.arrangements[0].rates}
+    by_width = {rate.width: rate.speed for rate in plan.arrangements[0].measured.rates}
     assert {wide: value / by_width[8] for wide, value in by_width.items()} == {
         wide: pytest.approx(true[wide] / 100, rel=0.03) for wide in by_width
     }
@@ -182,7 +353,7 @@ def test_kernels_are_measured_too_and_belong_to_the_run(speeds, tmp_path):
     assert images().plan().kernels == ("batched",)
     plan = images().plan(measure=True)
     assert plan.kernels == ("xla",)
-    assert "8 batched → 1, 8 xla → 2" in str(plan)
+    assert "8 batched → 50%, 8 xla → 100%" in str(plan)
     first = images().run(tmp_path / "run", progress=False)
     assert first.manifest.sweep.kernels == ("xla",)
     # On a machine that measured nothing: the directory keeps its kernels, and its bits.
@@ -231,10 +402,11 @@ def test_what_was_compiled_to_measure_then_trains(monkeypatch):
     monkeypatch.setattr(tuning, "SHARE", 1e9)
     with compilations() as programs:
         plan = mine.plan(measure=True)
-    measured = len(plan.arrangements[0].rates)
+    measured = len(plan.arrangements[0].measured.rates)
     assert sorted(programs) == sorted(["jit(advance_lanes)", "jit(start_lanes)"] * measured)
     assert measured >= 2
-    assert all(rate.speed > 0 for rate in plan.arrangements[0].rates)
+    assert max(rate.speed for rate in plan.arrangements[0].measured.rates) == 1.0
+    assert plan.arrangements[0].lane_step > 0
     with compilations() as programs:
         result = mine.run(progress=False)
     assert programs == ["jit(evaluate_lanes)"]
@@ -255,7 +427,7 @@ def test_a_program_that_needs_more_memory_than_there_is_is_not_tried(monkeypatch
     monkeypatch.setattr(Compiled, "bytes", property(bytes_of))
     monkeypatch.setattr(sharding, "memory", lambda: 3000)
     mine = hpx.Sweep(quadratic(20, 5), RATES, sampler=rates(*[0.1] * 16), devices=1)
-    assert {rate.width for rate in mine.plan(measure=True).arrangements[0].rates} == {1, 2}
+    assert {rate.width for rate in mine.plan(measure=True).arrangements[0].measured.rates} == {1, 2}
     lanes = 16 * mine.plan().shapes[0].lane_bytes
     assert all(lanes < need < lanes + 100_000 for need in needed)
 
@@ -267,7 +439,7 @@ def test_streams_are_measured_on_blocks_of_nothing(monkeypatch):
     stream = hpx.data.stream(lambda: [(data.train.x[:4], data.train.y[:4])], valid=data.valid, block=3)
     space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e-1), momentum=0.9)
     drawn = hpx.Sweep(classifier(data=stream, batch_size=None), space, trials=2, devices=1)
-    assert drawn.plan(measure=True).arrangements[0].rates[0].speed > 0
+    assert drawn.plan(measure=True).arrangements[0].lane_step > 0
 
 
 def test_the_command_prints_and_keeps_what_it_compiles(tmp_path, monkeypatch):
@@ -288,7 +460,7 @@ def test_the_command_prints_and_keeps_what_it_compiles(tmp_path, monkeypatch):
     jax.config.update("jax_compilation_cache_dir", None)
     try:
         done = CliRunner().invoke(cli.main, ["plan", str(file), "--measure"], catch_exceptions=False)
-        assert "lane-steps a second by width at most:" in done.output
+        assert "speed by width at most:" in done.output
         assert jax.config.jax_compilation_cache_dir.startswith(str(tmp_path / "cache" / "hpjax" / "programs"))
     finally:
         jax.config.update("jax_compilation_cache_dir", before)

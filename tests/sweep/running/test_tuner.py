@@ -8,8 +8,11 @@ import pytest
 
 import hpjax as hpx
 from hpjax.engine.compile import Compiled, idle
+from hpjax.engine.shapes import ProgramShapes
 from hpjax.sweep.planning import contender, rate_cache
+from hpjax.sweep.planning.arrange import rate_key
 from hpjax.sweep.planning.plan import Plan
+from hpjax.sweep.planning.width import Measured, Rate
 from hpjax.sweep.running import tuner
 from hpjax.sweep.running.recorder import Record
 from tests.support.compare import same_bits
@@ -71,6 +74,10 @@ def assert_same(found, expected):
     assert found.lineage == expected.lineage
 
 
+def ignored(self, value):
+    """Sets nothing."""
+
+
 def measurements(events):
     return [event for event in events if event.kind == "width_measured"]
 
@@ -95,10 +102,10 @@ def test_a_much_better_width_is_taken_near_the_beginning(speeds, tmp_path):
     (told,) = measurements(events)
     assert told.anew
     assert (told.group, told.width, told.seconds > 0) == (0, 16, True)
-    assert [(rate.width, rate.speed / SLOW) for rate in told.rates] == [
-        (8, pytest.approx(1.0)),
-        (16, pytest.approx(2.0)),
-        (32, pytest.approx(0.1)),
+    assert [(rate.width, rate.speed) for rate in told.rates] == [
+        (8, pytest.approx(0.5)),
+        (16, 1.0),
+        (32, pytest.approx(0.05)),
     ]
     before = events[: events.index(told)]
     assert told.lost == sum(event.lane_steps for event in before if event.kind == "segment") > 0
@@ -119,7 +126,7 @@ def test_a_run_that_would_gain_too_little_leaves_it_to_the_next(speeds, tmp_path
     assert (told.anew, told.width, told.lost) == (False, 8, 0)
     found = hpx.load(tmp_path / "run")
     assert_same(found, fixed(8))
-    assert any("lane-steps a second by width at most: 8 → " in line for line in found.manifest.plan)
+    assert any("speed by width at most: 8 → 50%, 16 → 100%" in line for line in found.manifest.plan)
     assert sweep().plan().widths == (16,)
     again = sweep().run(tmp_path / "run", progress=False)
     assert set(again.widths) == {8}, "the directory keeps its width"
@@ -145,7 +152,7 @@ def test_killed_after_it_began_anew_it_goes_on_at_that_width(speeds, laps, tmp_p
 def test_the_display_tells_what_was_measured(speeds, capsys):
     speeds(SLOW, w8=1.0, w16=2.0)
     sweep().run()
-    assert "by width at most: 8 → 0, 16 → 0, 32 → 0, measured in" in (shown := capsys.readouterr().err)
+    assert "speed by width at most: 8 → 50%, 16 → 100%, 32 → 5%, measured in" in (shown := capsys.readouterr().err)
     assert "it begins anew at 16" in shown
 
 
@@ -212,34 +219,54 @@ def test_a_group_that_has_not_begun_takes_its_width_for_nothing(speeds):
 
 
 def test_it_takes_five_seconds_at_most_and_the_next_run_goes_on(laps, monkeypatch, tmp_path):
-    clock = [0.0]
+    clock, took = [0.0], [0.1]
 
     def lap(self):
-        clock[0] += 0.8
+        took[0] = 0.1 if len(laps) < 3 else 0.8  # slower than what was expected
+        clock[0] += took[0]
         laps.append(self.width)
         return 1 / FAST
 
+    monkeypatch.setattr(contender.Contender, "seconds", property(lambda self: took[0], ignored), raising=False)
     monkeypatch.setattr(tuner, "monotonic", lambda: clock[0])
     monkeypatch.setattr(tuner, "cores", lambda: 1e9)
     monkeypatch.setattr(Plan, "run_seconds", 60.0)
     monkeypatch.setattr(contender.Contender, "lap", lap)
     (told,) = measurements(sweep().events())
-    assert laps == [8] * 3 + [16, 8, 8, 16], "the pair that began in time is the last"
-    assert told.seconds == clock[0] == pytest.approx(5.6)
+    assert laps == [8] * 3 + [16, 8, 8, 16], "one pair more would end after 5.1 seconds"
+    assert told.seconds == clock[0] == pytest.approx(3.5)
     (file,) = (tmp_path / "cache" / "hpjax" / "widths").iterdir()
-    assert json.loads(file.read_text()) == {"rates": [[8, "batched", pytest.approx(FAST)]], "finished": False}
+    assert json.loads(file.read_text()) == {
+        "rates": [[8, "batched", 1.0]],
+        "finished": False,
+        "lane_step": pytest.approx(1 / FAST / sweep().plan().slowed),
+    }
 
 
-def test_compiling_counts_as_one_core_of_all(speeds, laps, monkeypatch):
+@pytest.mark.parametrize(
+    ("estimated", "seconds", "compiled", "measured"),
+    [
+        (0.0, {8: 11.0}, {8}, {8}),  # of each of two cores, which is more than the five seconds that there are
+        (1e6, {8: 0.1}, {8}, {8}),  # kept by an earlier run, which tells nothing of what comes
+        (0.0, {8: 9.0, 16: 9.0}, {8, 16}, {8, 16}),  # one more would make nine seconds
+        (0.0, {8: 9.0, 16: 11.0}, {8, 16}, {8}),  # longer than expected: no time is left to measure it
+        (0.0, {8: 1.0, 16: 1.0, 32: 1.0}, {8, 16, 32}, {8, 16, 32}),
+    ],
+)
+def test_compiling_counts_as_one_core_of_all(speeds, laps, monkeypatch, estimated, seconds, compiled, measured):
+    """Per width, the seconds that it takes to compile; which of them compile, and which are measured."""
     speeds(FAST, w8=1.0, w16=2.0)
     monkeypatch.setattr(Plan, "run_seconds", 60.0)
     monkeypatch.setattr(tuner, "cores", lambda: 2)
-    seconds = {8: 3.0, 16: 11.0, 32: 1.0}
+    monkeypatch.setattr(ProgramShapes, "compile_seconds", estimated)
     taken = property(lambda self: seconds[self.width] if self._compiled.seconds else 0.0)
     monkeypatch.setattr(contender.Contender, "compile_seconds", taken)
-    assert measurements(sweep().events())
-    assert set(laps) == {8}, "the eleven seconds are more than two times the five that there are"
-    assert sweep().plan().widths == (8,)
+    begun, begin = set(), contender.Contender.begin
+    monkeypatch.setattr(contender.Contender, "begin", lambda self, room: begun.add(self.width) or begin(self, room))
+    with compilations() as programs:
+        assert measurements(sweep().events())
+    assert programs.count("jit(advance_lanes)") == len(compiled)
+    assert set(laps) == begun == measured
 
 
 def test_short_runs_measure_nothing(speeds, laps, monkeypatch):
@@ -320,9 +347,30 @@ def test_a_stream_begins_anew_with_its_first_batches(speeds):
 def test_calls_that_are_too_long_for_pairs_are_not_paired(speeds, laps, monkeypatch):
     speeds(FAST, w8=1.0, w16=2.0)
     monkeypatch.setattr(Plan, "run_seconds", 60.0)
-    monkeypatch.setattr(
-        contender.Contender, "seconds", property(lambda self: 1.0, lambda self, value: None), raising=False
-    )
+    monkeypatch.setattr(contender.Contender, "seconds", property(lambda self: 1.0, ignored), raising=False)
     (told,) = measurements(sweep().events())
     assert laps == [8] * 3
     assert [rate.width for rate in told.rates] == [8]
+
+
+def test_calls_that_are_expected_to_be_too_long_are_not_made(speeds, laps, monkeypatch):
+    speeds(FAST, w8=1.0, w16=2.0)
+    monkeypatch.setattr(Plan, "run_seconds", 60.0)
+    monkeypatch.setattr(Plan, "split_seconds", lambda self, group: (0.1 * self.group_steps(group), 0.0))
+    assert not measurements(sweep().events())
+    assert not laps
+
+
+def test_where_the_fastest_does_not_fit_beside_the_run_what_is_known_stays(speeds, laps, monkeypatch):
+    speeds(FAST, w8=1.0, w16=2.0)
+    made = sweep()
+    key = rate_key(made.spec, made.plan(), made.plan().groups[0])
+    known = Measured((Rate(8, "batched", 0.5), Rate(16, "batched", 1.0)), False, 1e-9)
+    rate_cache.remember(key, known)
+    monkeypatch.setattr(Compiled, "bytes", property(lambda self: 10**18 * (self.lanes.step.shape[-1] == 16)))
+    events = list(made.events())
+    assert any(event.kind == "segment" for event in events)
+    assert not measurements(events)
+    assert not laps
+    rate_cache._here.clear()  # another process
+    assert rate_cache.recall(key) == known
