@@ -1,12 +1,11 @@
 """Abstract tracing of a program: finds out its shapes, or why it cannot train. Nothing is compiled or computed."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from hpjax.core.bounds import Check, collecting
 from hpjax.core.collector import collector_paused
@@ -15,13 +14,13 @@ from hpjax.core.hashing import digest, without_addresses
 from hpjax.core.hparams import Hparams, reading
 from hpjax.core.keys import lane_key
 from hpjax.core.program import Arrays, Metrics, Program
-from hpjax.core.recordable import is_name
 from hpjax.core.remarks import collecting_remarks
 from hpjax.engine.constants import large_constants
 from hpjax.engine.flops import mark, parts
-from hpjax.engine.kept import trace_of
 from hpjax.engine.lane import rebuilt_state, reported_metrics, settled
+from hpjax.engine.leaks import leak_of
 from hpjax.engine.lowering import draws, has_windows
+from hpjax.engine.metric_values import scalars
 from hpjax.engine.primitives import operations, primitive_names, uncertain, zeros
 from hpjax.engine.shapes import ProgramShapes, unwrap_keys
 from hpjax.engine.state_tree import StateTree, arrays_of, difference, is_key, is_same, is_weak, numbers_in, split_state
@@ -59,7 +58,7 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
     alive: list[Callable[[], bool]] = []
     shapes = _shapes_of(program, h, train, valid, alive)
     # Asked once the jaxpr is gone, whose functions refer to its trace.
-    return shapes._replace(kept=alive[0]())
+    return shapes._replace(leaks=alive[0]())
 
 
 def _shapes_of(
@@ -74,7 +73,7 @@ def _shapes_of(
     parameters_of = annotate_errors("Program.parameters", program.parameters)
 
     def watched(h: Hparams, train: Arrays, valid: Arrays) -> Any:
-        alive[:] = [trace_of((h, train, valid))]
+        alive[:] = [leak_of((h, train, valid))]
         with reading() as names, collecting() as found_checks, collecting_remarks() as found_remarks:
             life = trace_lifecycle(program, h, train, valid)
         read.update(names)
@@ -121,7 +120,7 @@ def _shapes_of(
         remarks=tuple(remarks),
         operations=operations(traced.jaxpr),
         fingerprint=digest(without_addresses(str(traced.jaxpr))),
-        kept=True,
+        leaks=True,
     )
 
 
@@ -329,34 +328,3 @@ def _same_type(where: str, before: Parts, after: Parts) -> None:
                 f"{y.dtype}{list(y.shape)}. Give it the same shape and dtype in init, or "
                 f"cast it with .astype in {where}."
             )
-
-
-def scalars(where: str, metrics: Metrics) -> dict[str, jax.Array]:
-    """Returns metrics as arrays, (). Raises unless they are a dict of names and scalar numbers."""
-    if not isinstance(metrics, Mapping):
-        raise ProgramError(
-            f"Program.{where} must give its metrics as a dict of scalars, got {type(metrics).__name__}. "
-            'Write {"loss": loss}, or {} for none.'
-        )
-    for name, value in metrics.items():
-        if not isinstance(name, str):
-            raise ProgramError(
-                f"metrics of Program.{where} must have strings as names, got {name!r}. Write {str(name)!r}."
-            )
-        if not is_name(name):
-            raise ProgramError(
-                f"metrics of Program.{where} must have printable names, got {name!r}, which no table can show. "
-                "Write a name such as 'loss'."
-            )
-        if not isinstance(value, jax.Array | np.ndarray | np.generic | int | float):
-            raise ProgramError(
-                f"metric {name!r} of Program.{where} must be a number, got {type(value).__name__}. "
-                "Return a number, or leave it out of the dict."
-            )
-        array = annotate_errors(f"metric {name!r} of Program.{where}", jnp.asarray)(value)
-        kinds = (jnp.floating, jnp.integer, jnp.bool_)
-        if array.shape != () or not any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
-            found = f"{array.dtype}{list(array.shape)}"
-            remedy = "Reduce it with .mean()." if array.shape else "Return a number, such as its real part with .real."
-            raise ProgramError(f"metric {name!r} of Program.{where} must be a scalar number, got {found}. {remedy}")
-    return {name: jnp.asarray(value) for name, value in metrics.items()}

@@ -53,7 +53,7 @@ class ProgramShapes(NamedTuple):
       remarks: what code noticed while it was traced, for the hints of the plan.
       operations: a digest of its operations; programs with equal ones may differ in sizes and constants only.
       fingerprint: a digest of the traced program; programs with equal ones run equally fast.
-      kept: whether code may have kept an array that it computed while it was traced: only another trace can tell.
+      leaks: whether code may have kept an array that it computed while it was traced: only another trace can tell.
     """
 
     state: tuple[jax.ShapeDtypeStruct, ...]
@@ -76,7 +76,7 @@ class ProgramShapes(NamedTuple):
     remarks: tuple[str, ...]
     operations: str
     fingerprint: str
-    kept: bool
+    leaks: bool
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -114,11 +114,12 @@ def judge(
       InputError: a hyperparameter with ``traced=True`` cannot be traced.
       ProgramError: the program does not trace even with plain numbers.
     """
-    verdicts, found = {name: _declared(space, name, tracer.kinds[name]) for name in space.names}, {}
+    verdicts = {name: _declared(space, name, tracer.kinds[name]) for name in space.names}
+    found: dict[int, ProgramShapes] = {}
     for trial, point in points.items():
         while (shapes := resolve_traced(tracer, space, point, verdicts)) is None:
             found.clear()
-        if not shapes.kept:
+        if not shapes.leaks:
             found[trial] = shapes
     return verdicts, found
 

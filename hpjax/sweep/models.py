@@ -17,7 +17,7 @@ from hpjax.core.space import Point
 from hpjax.data.examples import AnyExamples, named_sets
 from hpjax.engine.constants import jitted
 from hpjax.engine.lane import rebuilt_state
-from hpjax.engine.probe import scalars
+from hpjax.engine.metric_values import scalars
 from hpjax.engine.settings import Setting, deciding_settings, undisturbed
 from hpjax.engine.shapes import ProgramShapes
 from hpjax.engine.state_tree import is_array, is_key

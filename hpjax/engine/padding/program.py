@@ -13,10 +13,11 @@ from hpjax.core.hparams import Hparams, unread
 from hpjax.core.keys import lane_key
 from hpjax.core.program import Arrays, Program
 from hpjax.engine.lane import reported_metrics, settled
+from hpjax.engine.metric_values import scalars
 from hpjax.engine.padding.rules import rule_of
 from hpjax.engine.padding.values import Fill, NotPaddableError, Padded, filled
 from hpjax.engine.padding.walk import evaluate, sizes_of
-from hpjax.engine.probe import scalars, trace_program
+from hpjax.engine.probe import trace_program
 from hpjax.engine.settings import deciding_settings
 from hpjax.engine.shapes import ProgramShapes, float_type, unwrap_keys
 from hpjax.engine.state_tree import StateTree, arrays_of

@@ -40,7 +40,7 @@ def test_a_plan_traces_a_program_once(model):
     sweep = hpx.Sweep(classifier(loss=loss, **MODELS[model]), SPACE, trials=2)
     point = sweep.plan().points[0]
     planned, tracer = len(counted), tracer_of(sweep.spec)
-    assert not trace_program(tracer.program, tracer.hparams(point, point), tracer.train, tracer.valid).kept
+    assert not trace_program(tracer.program, tracer.hparams(point, point), tracer.train, tracer.valid).leaks
     assert planned == len(counted) - planned
 
 

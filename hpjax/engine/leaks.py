@@ -1,7 +1,7 @@
-"""Finds out whether a function kept an array that it computed while it was traced, in a list or an attribute.
+"""Finds leaks: whether a function kept an array that it computed while it was traced, in a list or an attribute.
 
 It goes by whether anything still refers to the trace, ``Tracer._trace``, an internal of JAX that is the same in jax
-0.10.2 (the oldest that hpjax takes) to 0.12. Fallback: without it ``trace_of`` says that something may be kept, for
+0.10.2 (the oldest that hpjax takes) to 0.12. Fallback: without it ``leak_of`` says that something may be kept, for
 which the plan traces a program once more; a warning tells once.
 """
 
@@ -15,7 +15,7 @@ import jax
 from hpjax.core.fallback import warn_once
 
 
-def trace_of(tree: Any) -> Callable[[], bool]:
+def leak_of(tree: Any) -> Callable[[], bool]:
     """Returns a function that tells whether anything still refers to the trace that some arrays belong to.
 
     If so, an array of it may have been kept.
