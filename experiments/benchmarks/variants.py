@@ -35,7 +35,8 @@ def weights(lanes: int):
 
 
 def cross_entropy(outputs, y):
-    return optax.softmax_cross_entropy_with_integer_labels(outputs, y).mean(-1)
+    labels = jnp.broadcast_to(y, outputs.shape[:-1])
+    return optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean(-1)
 
 
 def updated(h, params, momentum, grads):
@@ -174,8 +175,8 @@ def main() -> None:
     first, *others = VARIANTS
     runs = {name: compiled(*VARIANTS[name]) for name in (first, *(given.names or others))}
     losses = {name: run() for name, run in runs.items()}
-    for name, found in losses.items():
-        np.testing.assert_allclose(found, losses[first], rtol=0.05, err_msg=name)
+    for name, found in losses.items():  # at high learning rates rounding grows, so not of all lanes
+        assert np.median(np.abs(found / losses[first] - 1)) < 1e-4, name
     laps: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(given.rounds):
         for name, run in runs.items():
