@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend import core
@@ -37,6 +38,25 @@ def primitive_names(jaxpr: core.Jaxpr) -> frozenset[str]:
 def operations(jaxpr: core.Jaxpr) -> str:
     """Returns a digest of the operations of a jaxpr and of those within it, in their order, whatever the sizes."""
     return digest(" ".join(_names(jaxpr)))
+
+
+def coarsest(jaxpr: core.Jaxpr) -> float:
+    """Returns the distance from 1 to the next number in the least precise floating-point type of a jaxpr's values.
+
+    Those of jaxprs within it count, too. It is 0 where there are none.
+
+    Example:
+      >>> coarsest(jax.make_jaxpr(lambda x: jnp.sin(x.astype(jnp.bfloat16)))(1.0).jaxpr)
+      0.0078125
+    """
+    values: list[Any] = [v.aval for equation in equations(jaxpr) for v in equation.outvars]
+    return max(map(spacing, {value.dtype for value in values if hasattr(value, "dtype")}), default=0.0)
+
+
+def spacing(dtype: Any) -> float:
+    """Returns the distance from 1 to the next number of a floating-point type, 0 for any other."""
+    finfo: Any = jnp.finfo
+    return float(finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.inexact) else 0.0
 
 
 def zeros(jaxpr: core.Jaxpr) -> tuple[bool, ...]:

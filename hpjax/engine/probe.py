@@ -21,7 +21,7 @@ from hpjax.engine.lane import rebuilt_state, reported_metrics, settled
 from hpjax.engine.leaks import leak_of
 from hpjax.engine.lowering import draws, has_windows
 from hpjax.engine.metric_values import scalars
-from hpjax.engine.primitives import operations, primitive_names, uncertain, zeros
+from hpjax.engine.primitives import coarsest, operations, primitive_names, uncertain, zeros
 from hpjax.engine.shapes import ProgramShapes, unwrap_keys
 from hpjax.engine.state_tree import StateTree, arrays_of, difference, is_key, is_same, is_weak, numbers_in, split_state
 
@@ -112,6 +112,7 @@ def _shapes_of(
         checks=tuple(dict.fromkeys(checks)),
         lapack=not primitive_names(traced.jaxpr).isdisjoint(DECOMPOSITIONS),
         draws=draws(traced),
+        coarsest=coarsest(traced.jaxpr),
         windows=has_windows(traced),
         uncertain=uncertain(traced),
         step=step.plus(batch, 1 / SHARING),

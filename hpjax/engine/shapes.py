@@ -45,6 +45,7 @@ class ProgramShapes(NamedTuple):
       reads: the hyperparameters that the program uses.
       lapack: whether it decomposes matrices, which LAPACK does on a CPU.
       draws: whether it draws random numbers by itself, with keys of JAX's own.
+      coarsest: the distance from 1 to the next number in the least precise floating-point type that it computes in.
       windows: whether it has convolutions or pooling, for which ``conv_kernels`` has other kernels.
       checks: pairs of a traced hyperparameter's name and a condition on its values, from the code that uses it.
       step, evaluation: how much these compute.
@@ -68,6 +69,7 @@ class ProgramShapes(NamedTuple):
     checks: tuple[tuple[str, Check], ...]
     lapack: bool
     draws: bool
+    coarsest: float
     windows: bool
     uncertain: tuple[str, ...]
     step: Work

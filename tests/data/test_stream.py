@@ -68,7 +68,7 @@ def program(factory, block=BLOCK):
 
 RATES = [{"rate": rate} for rate in (0.01, 0.5, 30.0, 0.2, 0.1, 0.9)]
 ONE = hpx.Space(rate=hpx.LogUniform(1e-3, 1e2))
-SIZED = hpx.Space(rate=hpx.LogUniform(1e-3, 1.0), size=hpx.Choice(1, 2))
+SIZED = hpx.Space(rate=hpx.LogUniform(1e-3, 1.0), size=hpx.Choice(1, 2, 3))
 SOURCE = Source()
 PROGRAM = program(SOURCE)
 
@@ -210,7 +210,7 @@ def test_each_wave_has_a_pass_of_its_own(reference, monkeypatch):
 
 @pytest.fixture(scope="module")
 def halved():
-    result = ran(halving())  # a padded program for both sizes
+    result = ran(halving())  # a padded program for the three sizes
     assert sorted(np.unique(result.statuses)) == ["complete", "stopped"]
     return result
 

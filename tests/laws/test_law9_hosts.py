@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import hpjax as hpx
-from tests.support.broken import BROKEN, POINTS, SWEEP
+from tests.support.broken import BROKEN, PADDED, POINTS, SWEEP
 from tests.support.compare import same_bits
 from tests.support.interrupted import check
 from tests.support.killed import SWEEPS
@@ -101,3 +101,14 @@ def test_a_group_that_fails_on_one_host_fails_on_both_and_alone(tmp_path, how, r
     if how == "memory":
         told = "group 1 ran out of memory at the width 2: it trains at 1."
         assert any(told in line for line in found.manifest.plan)
+
+
+def test_a_padded_program_that_fails_on_one_host_is_used_on_none(tmp_path):
+    codes, told = Hosts("padding", tmp_path / "run", module="broken").end()
+    assert codes == [0, 0], told
+    found, expected = hpx.load(tmp_path / "run"), PADDED.run(progress=False)
+    assert (found.manifest.sweep.padded, len(expected.manifest.sweep.padded)) == ((), 1)
+    said = "since the check of a padded one fails: on host 1: its program fails: "
+    assert any(said in line for line in found.manifest.plan)
+    assert found.statuses.tolist() == expected.statuses.tolist()
+    np.testing.assert_allclose(found.last("valid/loss"), expected.last("valid/loss"), rtol=1e-4)

@@ -12,6 +12,7 @@ import hpjax as hpx
 from hpjax.engine.device_lanes import DeviceLanes
 from hpjax.sweep.planning import programs as groups
 from tests.support.failing import FULL, Failing
+from tests.support.killed import SWEEPS
 
 BROKEN = 2  # the kind whose group fails
 
@@ -67,6 +68,19 @@ def break_compiler():
     groups.compiling = failing
 
 
+def break_padding():
+    """Has this host fail to compile the padded program of another sweep."""
+    compiling, own = groups.compiling, PADDED.program
+
+    def failing(config, *rest):
+        return compiling(config, *rest) if config.program is own else Failing(NotImplementedError("no such fusion"))
+
+    groups.compiling = failing
+
+
+PADDED = SWEEPS["groups"]
+BREAK = {"callback": lambda: None, "memory": break_memory, "compiler": break_compiler, "padding": break_padding}
+
 if __name__ == "__main__":
     how, directory = sys.argv[1:]
     jax.config.update("jax_num_cpu_devices", 2)
@@ -75,6 +89,6 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     if jax.process_index() == 1:
         os.environ["BROKEN"] = how
-        {"callback": lambda: None, "memory": break_memory, "compiler": break_compiler}[how]()
-    for event in SWEEP.events(directory):
+        BREAK[how]()
+    for event in (PADDED if how == "padding" else SWEEP).events(directory):
         print(event.kind, getattr(event, "group", -1), getattr(event, "step", 0), flush=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 import hpjax as hpx
 from tests.support.compare import same_bits
-from tests.support.killed import SWEEPS
+from tests.support.killed import PADDED, SWEEPS
 
 
 @functools.cache
@@ -22,6 +22,9 @@ def whole(name):
 def check(directory, name):
     """A directory holds what an uninterrupted run finds: no trial is missing or doubled, and every bit is the same."""
     found, (expected, _) = hpx.load(directory), whole(name)
+    padded = found.manifest.sweep.padded
+    assert padded == expected.manifest.sweep.padded
+    assert bool(padded) == (name in PADDED), "laws 9 and 2 hold for padded programs, too"
     for field in ("hparams", "first_hparams", "lineage", "ranking"):
         assert getattr(found, field) == getattr(expected, field)
     assert np.array_equal(found.lane_status, expected.lane_status)

@@ -51,6 +51,8 @@ SWEEPS = {
     "early stopping": hpx.Sweep(program(patience=True), PATIENCE, trials=12, width=4, replicates=2),
     "rounds": hpx.Sweep(ALONE, RATES, trials=6, rounds=3, replicates=2, sampler=hpx.Bayes(initial=2), width=2),
 }
+# Those whose sizes share a padded program.
+PADDED = {"groups", "halving"}
 
 if __name__ == "__main__":
     name, directory = sys.argv[1:]

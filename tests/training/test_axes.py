@@ -552,10 +552,10 @@ ROWS = {
         points(decay=[0.0, 0.5, 0.9]), {"average": lambda h: h.decay}, lambda p: {"average": p["decay"]}
     ),
     "latent size": Row(
-        points(latent=[1, 3]),
+        points(latent=[1, 3, 4]),
         {"model": lambda h: Autoencoder(h.latent), "loss": hpx.metrics.squared_error},
         lambda p: {"model": Autoencoder(p["latent"]), "loss": lambda o, y: ((o - y) ** 2).mean(-1)},
-        programs=2,
+        programs=3,
         compiled=1,
         data="reconstruction",
     ),

@@ -77,7 +77,7 @@ class Contender:
                 compiled = self._compiled.wait()
                 if (compiled.bytes or 0) > room:
                     return False
-                self._block = self._programs.blank_block()
+                self._block = self._programs.sample_block()
                 self._lanes = self._programs.lanes(self._plan, self._group.number, compiled, self._table)
                 self._advance(1)  # untimed: it makes the first states, and touches memory first
                 while self._advance(self._steps) < EACH:

@@ -18,8 +18,8 @@ def paddings_of(spec: SweepSpec, found: Grouping, platform: str, devices: int) -
 
     Groups may share a program if their programs have the same operations, as those of layers of different sizes have.
     They do where the plan's estimates say that one program, which computes for each of them as much as for the
-    largest, takes less time in all, compilation included. Values of hyperparameters with ``static=True`` keep groups
-    of their own.
+    largest, takes less time in all. That includes its compilation, and that of the program of one of the groups, with
+    which it is compared before the run trains. Values of hyperparameters with ``static=True`` keep groups of their own.
 
     Args:
       spec: the sweep.
@@ -36,9 +36,13 @@ def paddings_of(spec: SweepSpec, found: Grouping, platform: str, devices: int) -
         """Returns what training takes of groups that share a program of these shapes."""
         return sum(_calls(spec, found, g) * _call_seconds(shapes, g, platform) for g in groups) / devices
 
+    def checking(groups: Sequence[Group]) -> float:
+        """Returns what compiling a program takes with which that of several groups is compared; they are alike."""
+        return found.shapes[groups[0].number].compile_seconds if len(groups) > 1 else 0.0
+
     def seconds(groups: Sequence[Group], shapes: ProgramShapes) -> float:
         """Returns what these groups take, compilation included."""
-        return shapes.compile_seconds + training(groups, shapes)
+        return shapes.compile_seconds + checking(groups) + training(groups, shapes)
 
     made, hints = [], []
     for alike in _alike(spec, found):
@@ -52,7 +56,7 @@ def paddings_of(spec: SweepSpec, found: Grouping, platform: str, devices: int) -
                 hints.append(f"groups {_listed(some)} have programs of their own, since {error}")
                 continue
             if seconds(some, padded.shapes) < compiling + alone:
-                made.append(Padding(tuple(g.number for g in some), padded, compiling, alone))
+                made.append(Padding(tuple(g.number for g in some), padded, checking(some), compiling, alone))
     return made, hints
 
 

@@ -46,12 +46,14 @@ class Padding(NamedTuple):
     Attributes:
       groups: the numbers of the groups, in the order of the program's numbers.
       padded: the program.
-      compiling, training: the estimated seconds of the programs of the groups, each on its own, in all; 0 where the run
-        that is resumed decided.
+      checking: the estimated seconds of compiling the program with which it is compared before the run trains.
+      compiling, training: the estimated seconds of the programs of the groups, each on its own, in all; these and
+        ``checking`` are 0 where the run that is resumed decided.
     """
 
     groups: tuple[int, ...]
     padded: PaddedProgram
+    checking: float = 0.0
     compiling: float = 0.0
     training: float = 0.0
 
@@ -259,7 +261,10 @@ class Plan:
     @cached_property
     def compile_seconds(self) -> float:
         """Seconds that compiling will take, to an order of magnitude; most of them pass while groups train."""
-        return self.pace.compiling * sum(self.trained(groups[0]).compile_seconds for groups in self.programs)
+        checking = sum(padding.checking for padding in self.paddings)
+        return self.pace.compiling * (
+            checking + sum(self.trained(groups[0]).compile_seconds for groups in self.programs)
+        )
 
     def memory(self, group: Group) -> int:
         """Returns about how many bytes each device needs while a wave of a group trains.

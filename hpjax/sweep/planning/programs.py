@@ -73,13 +73,13 @@ class GroupPrograms(NamedTuple):
         """Returns the lanes of a table on the devices, before their first step."""
         return DeviceLanes(self.config(plan, group), compiled, table, self.spec.seed, *self.splits)
 
-    def blank_block(self) -> Any:
-        """Returns a block of batches that are zeros, on the devices, where the train split is a stream; else None."""
+    def sample_block(self) -> Any:
+        """Returns the first batch as a block of a stream, on the devices, where the train split is one; else None."""
         stream = self.spec.stream
         if stream is None:
             return None
-        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), stream.shapes)
-        return sharding.put(zeros, self.mesh, sharding.WHOLE)
+        block = jax.tree.map(lambda x: np.broadcast_to(x, (stream.block, *x.shape)), stream.first)
+        return sharding.put(block, self.mesh, sharding.WHOLE)
 
     def renewal(self, plan: Plan, group: Group) -> Callable[[Point, int], list[Array]]:
         """Returns a function of a point and a replicate to the arrays of a lane's state that a takeover renews.

@@ -98,8 +98,9 @@ def _padded(plan: "Plan") -> list[str]:
         alone = padding.compiling * plan.pace.compiling + padding.training * plan.pace.running
         own = f", where programs of their own would take {text.duration(alone)}" if alone else ""
         training = sum(plan.group_seconds(plan.groups[number]) for number in padding.groups)
-        seconds = padding.padded.shapes.compile_seconds * plan.pace.compiling + training
-        lines.append(f"groups {groups} share a padded program, compiled and run in {text.duration(seconds)}{own}")
+        compiling = (padding.padded.shapes.compile_seconds + padding.checking) * plan.pace.compiling
+        taken = text.duration(compiling + training)
+        lines.append(f"groups {groups} share a padded program, compiled, checked and run in {taken}{own}")
     return lines
 
 
