@@ -111,7 +111,7 @@ def test_layers_that_are_scanned_are_compiled_once():
 # What is more than plain: in all three the chunks that are cut out and put back, some ten instructions for each array
 # that changes; in advance the shuffle of each epoch and keys by folding, metrics and divergence; in evaluate means,
 # parts and whether parameters are finite.
-MORE = {"start": 150, "advance": 1800, "evaluate": 1050}
+MORE = {"start": 120, "advance": 1780, "evaluate": 1010}
 
 
 @pytest.mark.parametrize("name", MORE)

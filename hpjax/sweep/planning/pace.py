@@ -32,7 +32,7 @@ RUNS = 9
 # How many seconds a core like that of the estimates takes for a short loop, and how long that is tried.
 LOOP, TRIED = 110e-6, 0.01
 # Whether the machine is busy shows while each core digests so many bytes, again and again for so many seconds.
-BYTES, SECONDS = 1 << 20, 0.05
+BYTES, SECONDS = 1 << 18, 0.02
 
 
 class Pace(NamedTuple):
