@@ -16,6 +16,7 @@ from hpjax.data.examples import AnyExamples, examples_in, named_sets
 from hpjax.data.stream import Stream, first_batch_of
 from hpjax.training.arguments import Context, is_of_h, taken
 from hpjax.training.artifacts import supervised_artifacts
+from hpjax.training.compute_dtype import computing_in, is_compute_dtype
 from hpjax.training.early_stopping import EarlyStopping, keeping
 from hpjax.training.initial import Initial
 from hpjax.training.length import steps_of
@@ -55,6 +56,7 @@ def supervised(
     ignore_label: int | None = None,
     init_from: Any = None,
     frozen: str | Collection[str] | Callable[[str], bool] | None = None,
+    compute_dtype: Any = "float32",
     penalty: Callable[[Any, Hparams], Any] | None = None,
     augment: Callable[[jax.Array, AnyExamples, Hparams], AnyExamples] | None = None,
     average: float | Callable[[Hparams], float] | None = None,
@@ -119,6 +121,9 @@ def supervised(
       frozen: which parameters of ``init_from`` do not train: patterns of their names, ``"encoder/*"``, or a function of
         the name. They are held once for all lanes, whose states are without them: many adapters over one base model.
         ``restore()``, ``export()``, and losses that take ``params`` have them.
+      compute_dtype: ``"bfloat16"`` computes the model and its gradient in half of the bytes: in each call it casts
+        parameters and inputs to it, and outputs to float32. Parameters, the optimizer's state, batch statistics, losses
+        and metrics stay as they are. A layer that sets a dtype of its own keeps it.
       penalty: ``penalty(params, h)``, a scalar that is added to the loss and reported as ``train/penalty``:
         ``lambda params, h: h.l1 * hpx.losses.l1(params)``. ``train/loss`` does not include it.
       augment: ``augment(key, batch, h) -> batch``, applied to each training batch, an ``Examples``: noise, crops,
@@ -175,12 +180,13 @@ def supervised(
     data = checked_data(data, augment is not None)
     check_weights(data, weights, ignore_label, monitor)
     initial = None if init_from is None and frozen is None else Initial.of(init_from, frozen)
+    net = computing_in(network(model), setting("compute_dtype", compute_dtype, is_compute_dtype))
     train = first_batch_of(data.train)
     examples = examples_in(train)
     if batch_size is not None and not callable(batch_size):
         check_batch_size(batch_size, examples)
     training = Training(
-        net=network(model) if initial is None else initial.network(network(model)),
+        net=net if initial is None else initial.network(net),
         # Of what evaluations bring: the inputs of training batches may be those of the model only when augmented.
         example=example_input(next(iter(named_sets(data.valid).values())).x),
         examples=examples,
