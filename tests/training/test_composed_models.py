@@ -32,6 +32,7 @@ class Block(nn.Module):
 
 def scanned(module, x, train):
     axes = {"params": 0, "intermediates": 0}
+    x = x.astype("float32")  # as the weights: Flax demands a carry that keeps its dtype
     return nn.scan(Block, variable_axes=axes, split_rngs={"params": True}, length=2)()(x, None)[0]
 
 
@@ -84,6 +85,10 @@ LAYERS = {
 }
 
 
+# In place of the layer in bfloat16, with the same parameters.
+EXACT = {"float32": lambda module, x, train: nn.Dense(4)(x)}
+
+
 class Linen(nn.Module):
     layers: tuple
 
@@ -91,7 +96,7 @@ class Linen(nn.Module):
     def __call__(self, x, train=False):
         x = x.astype("float32")
         for name in self.layers:
-            x = LAYERS[name](self, x, train)
+            x = (LAYERS | EXACT)[name](self, x, train)
         return nn.Dense(3)(x.astype("float32"))
 
 
@@ -161,8 +166,10 @@ def check_linen(layers, options=(), how="grid"):
     s = result.best.restore()
     variables = {"params": s.get("average", s["params"]), **s.get("stats", {})}
     expected = Linen(tuple(layers)).apply(variables, x)
-    # XLA keeps more digits of bfloat16 within a fused operation than between operations.
-    atol = 2**-7 if "bfloat16" in layers else 1e-5
+    # XLA keeps more digits of bfloat16 within a fused operation than between operations. So both are off, by about as
+    # much as Flax in bfloat16 is from Flax in float32.
+    exact = Linen(tuple("float32" if name == "bfloat16" else name for name in layers)).apply(variables, x)
+    atol = 2 * np.abs(expected - exact).max() + 1e-5
     np.testing.assert_allclose(result.best.predict(x)[0], expected, rtol=1e-4, atol=atol)
 
 
