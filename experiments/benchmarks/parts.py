@@ -48,11 +48,12 @@ class Size(NamedTuple):
         return counted, f"{self.instructions:,}", f"{self.kernels:,}", f"{self.seconds:.2f}"
 
 
-def size_of(lowered: Any, jaxpr: Any) -> Size:
-    """Compiles a program and counts."""
+def size_of(lowered: Any, counted: int | None = None) -> Size:
+    """Compiles a program and counts; how many equations its jaxpr has is given where that is known."""
     begun = time.process_time()
     text = lowered.compile().as_text()
-    return Size(equations(jaxpr), lowered.as_text().count(" = "), kernels(text), time.process_time() - begun)
+    seconds = time.process_time() - begun
+    return Size(counted, lowered.as_text().count(" = "), kernels(text), seconds)
 
 
 def equations(jaxpr: core.Jaxpr) -> int:
@@ -120,14 +121,10 @@ def compiler_table(sweep: Any) -> str:
     sizes = {}
     for name, (function, arguments) in parts_of(sweep).items():
         traced = jax.jit(function).trace(*arguments)
-        sizes[f"{name}, alone"] = size_of(traced.lower(), traced.jaxpr.jaxpr)
+        sizes[f"{name}, alone"] = size_of(traced.lower(), equations(traced.jaxpr.jaxpr))
     *_, compiled = engine_of(sweep)
     for name in FUNCTIONS:
-        lowered = compiled.lower(name)[0]
-        begun = time.process_time()
-        text = lowered.compile().as_text()
-        seconds = time.process_time() - begun
-        sizes[name] = Size(None, lowered.as_text().count(" = "), kernels(text), seconds)
+        sizes[name] = size_of(compiled.lower(name).traced)
     lines = [(name, *size.cells) for name, size in sizes.items()]
     return table.markdown(lines, ("part", "equations", "instructions", "kernels", "CPU seconds"))
 

@@ -122,7 +122,7 @@ def _processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     about = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
     name = about.get("model name") or platform.processor() or platform.machine()
-    # Virtual machines may tell the maker's name alone, whose processors differ by a factor of two.
+    # Virtual machines may tell the maker's name alone, whose processors differ much.
     kind = "" if any(map(str.isdigit, name)) or "model" not in about else " family {cpu family}, model {model}"
     return re.sub(r"\((R|TM)\)| (CPU|Processor|@)(?= )", "", name) + kind.format(**about)
 

@@ -130,6 +130,22 @@ def overhead(workload: str, length: str) -> Row:
     )
 
 
+def first_run(title: str, role: str, measure: Measure, target: float, clocks: tuple[str, ...] = ("wall",)) -> Row:
+    """Returns the row that compares a first run of 6,000 steps with one whose width is given."""
+    return Row(
+        title,
+        "mlp:long",
+        256,
+        against(target, Competitor("width given", role, {"width": 8})),
+        ours=Competitor("hpjax", role),
+        measure=measure,
+        rounds=3,
+        per_trial=False,
+        fresh=True,
+        clocks=clocks,
+    )
+
+
 def compiling(title: str, workload: str, trials: int) -> Row:
     """Returns the row of the seconds before the first optimizer step, and of all CPU seconds of compiling."""
     return Row(
@@ -254,28 +270,9 @@ ROWS = {
     "overhead-long": overhead("mlp:longer", "18,000 steps"),
     **{f"compile-{name}": compiling(title, workload, trials) for name, title, workload, trials in COMPILED},
     **{f"lower-{name}": lowering(*what) for name, *what in LOWERED},
-    "width": Row(
-        "the first run of 6,000 steps waits: width measured",
-        "mlp:long",
-        256,
-        against(5.0, Competitor("width given", "compiling:ours", {"width": 8})),
-        ours=Competitor("hpjax", "compiling:ours"),
-        measure=ADDED,
-        rounds=3,
-        per_trial=False,
-        fresh=True,
-    ),
-    "tuned": Row(
-        "a first run of 6,000 steps: widths measured while it trains",
-        "mlp:long",
-        256,
-        against(0.05, Competitor("width given", "overhead:first", {"width": 8})),
-        ours=Competitor("hpjax", "overhead:first"),
-        measure=OVERHEAD,
-        rounds=3,
-        per_trial=False,
-        fresh=True,
-        clocks=("wall", "cpu"),
+    "width": first_run("the first run of 6,000 steps waits: width measured", "compiling:ours", ADDED, 5.0),
+    "tuned": first_run(
+        "a first run of 6,000 steps: widths measured while it trains", "overhead:first", OVERHEAD, 0.05, ("wall", "cpu")
     ),
     "loaded": Row(
         "MLP, 256 trials, while other work takes each core",

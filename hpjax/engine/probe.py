@@ -55,21 +55,19 @@ def trace_program(program: Program, h: Hparams, train: Arrays, valid: Arrays) ->
         metric is no scalar.
       Exception: whatever the user's functions raise.
     """
-    alive: list[Callable[[], bool]] = []
-    shapes = _shapes_of(program, h, train, valid, alive)
+    shapes, alive = _shapes_of(program, h, train, valid)
     # Asked once the jaxpr is gone, whose functions refer to its trace.
-    return shapes._replace(leaks=alive[0]())
+    return shapes._replace(leaks=alive())
 
 
-def _shapes_of(
-    program: Program, h: Hparams, train: Arrays, valid: Arrays, alive: list[Callable[[], bool]]
-) -> ProgramShapes:
-    """Returns what ``trace_program`` does; ``alive`` becomes a function that tells whether the trace is."""
+def _shapes_of(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> tuple[ProgramShapes, Callable[[], bool]]:
+    """Returns what ``trace_program`` does, and a function that tells whether anything of the trace is still alive."""
     # Filled while tracing, because make_jaxpr returns arrays and no names.
     structure: list[tuple[StateTree, tuple[Hashable, ...]]] = []
     read: set[str] = set()
     checks: list[tuple[str, Check]] = []
     remarks: list[str] = []
+    alive: list[Callable[[], bool]] = []
     parameters_of = annotate_errors("Program.parameters", program.parameters)
 
     def watched(h: Hparams, train: Arrays, valid: Arrays) -> Any:
@@ -97,7 +95,7 @@ def _shapes_of(
     names = {name for name, v in zip(tracers, traced.jaxpr.invars, strict=False) if id(v) in used}
     count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
     _, batch, step, evaluation = parts(traced.jaxpr)
-    return ProgramShapes(
+    shapes = ProgramShapes(
         state=state,
         names=tree.names(),
         keys=generators,
@@ -123,6 +121,7 @@ def _shapes_of(
         fingerprint=digest(without_addresses(str(traced.jaxpr))),
         leaks=True,
     )
+    return shapes, alive[-1]
 
 
 def _check_constants(constants: Sequence[Any]) -> None:

@@ -1,9 +1,9 @@
 """The pace of this machine: how many times as long as estimated compiling and training take here.
 
 Earlier runs tell how long both took beside their estimates, which is kept in the user's cache folder; before there are
-any, a short loop tells how fast a core is. Other work tells how busy the machine is now. All scale what
-plans show and what is expected of a run. What decides between programs is never scaled, since a run that is resumed
-must decide the same.
+any, a short loop tells how fast a core is. Other work tells how busy the machine is now. All scale what plans show and
+what is expected of a run. What decides between programs is never scaled, since a run that is resumed must decide the
+same.
 """
 
 import hashlib
