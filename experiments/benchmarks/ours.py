@@ -51,11 +51,12 @@ def engine_of(sweep):
 
 def planned(whole, run):
     """Runs a sweep once; returns ``run``, and beside it what the plan said and what the run waited."""
-    plan, waited = whole.plan(), []
+    plan = whole.plan()
     begun = time.perf_counter()
-    for event in whole.events():
-        if event.kind == "compiled":  # the plan itself, for which its reader has waited already, is not in it
-            waited.append(event.seconds if waited else time.perf_counter() - begun)
+    events = whole.events()
+    # The plan itself, for which its reader has waited already, is not in it; the check of padded programs is.
+    waited = [time.perf_counter() - begun] if plan.paddings else []
+    waited += [event.seconds for event in events if event.kind == "compiled"]
     first = time.perf_counter() - begun
     widths = ", ".join(map(str, sorted(set(whole.plan().widths))))
     said = Planned(plan.compile_seconds, plan.run_seconds, sum(waited))

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from time import perf_counter, thread_time
 from typing import Annotated, Literal, NamedTuple
 
@@ -31,8 +31,9 @@ BUSIEST = 4.0
 RUNS = 9
 # How many seconds a core like that of the estimates takes for a short loop, and how long that is tried.
 LOOP, TRIED = 110e-6, 0.01
-# Whether the machine is busy shows while each core digests so many bytes, again and again for so many seconds.
-BYTES, SECONDS = 1 << 18, 0.02
+# Whether the machine is busy shows while each core digests so many bytes, again and again for so many seconds, so many
+# times. A digest takes a millisecond, beside which it is short how long threads wait for each other in between.
+BYTES, SECONDS, TIMES = 1 << 21, 0.01, 5
 
 
 class Pace(NamedTuple):
@@ -127,15 +128,19 @@ def busy() -> float:
     """Returns how many times as long work on all cores takes as if nothing else ran, as measured once a process."""
     block = bytes(BYTES)
 
-    def taken(_: int) -> tuple[float, float]:
-        begun, before = perf_counter(), thread_time()
-        while perf_counter() - begun < SECONDS:
-            hashlib.sha256(block)  # which lets other threads run
-        return perf_counter() - begun, thread_time() - before
+    def taken(_: int) -> list[float]:
+        found = []
+        for _ in range(TIMES):
+            begun, before = perf_counter(), thread_time()
+            while perf_counter() - begun < SECONDS:
+                hashlib.sha256(block)  # which lets other threads run
+            found.append((perf_counter() - begun) / max(thread_time() - before, SECONDS / BUSIEST))
+        return found
 
+    # The median of times, since threads begin on one core, until the system moves them apart.
     with ThreadPoolExecutor(cores()) as pool:
-        wall, computed = map(sum, zip(*pool.map(taken, range(cores())), strict=True))
-    return min(max(wall / computed, 1.0), BUSIEST) if computed else BUSIEST
+        slowed = median(fmean(ratios) for ratios in zip(*pool.map(taken, range(cores())), strict=True))
+    return min(max(slowed, 1.0), BUSIEST)
 
 
 def _slowed(part: str, devices: tuple[int, str]) -> float:
