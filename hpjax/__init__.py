@@ -142,9 +142,12 @@ def __getattr__(name: str) -> Any:
         return import_module(_MODULES[name])
     if name in _HOME_OF:
         return getattr(import_module(_HOME_OF[name]), name)
-    from hpjax.core.errors import did_you_mean
+    from hpjax.core.errors import nearest
 
-    raise AttributeError(f"module 'hpjax' has no attribute {name!r}. {did_you_mean(name, __dir__())}")
+    near = nearest(name, __dir__())
+    known = "Type dir(hpjax) to see all names." if near is None else f"Did you mean {near!r}?"
+    # Python adds a suggestion of its own, which may be another one, unless name and obj are given as None.
+    raise AttributeError(f"module 'hpjax' has no attribute {name!r}. {known}", name=None, obj=None)
 
 
 def __dir__() -> list[str]:

@@ -188,6 +188,11 @@ def name_of(error: BaseException) -> str | None:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns a sentence that lists the known names, after the one nearest to ``name`` where one is near."""
     names = [str(k) for k in known]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    near = nearest(name, names)
     listed = ", ".join(names) if names else "none"
-    return f"Did you mean {near[0]!r}? There are: {listed}." if near else f"There are: {listed}."
+    return f"There are: {listed}." if near is None else f"Did you mean {near!r}? There are: {listed}."
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name that is nearest to ``name``, None where none is near."""
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)

@@ -96,6 +96,16 @@ def test_a_name_that_is_not_there_suggests_one_that_is():
         hpx.sklern  # noqa: B018
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"), [("IntUniform", "Did you mean 'Uniform'?"), ("qqqqqqq", "Type dir(hpjax) to see all names.")]
+)
+def test_what_is_printed_has_one_suggestion_and_no_list(name, hint):
+    """As Python prints it, which would add a suggestion of its own."""
+    code = f"import hpjax as hpx; hpx.{name}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == f"AttributeError: module 'hpjax' has no attribute {name!r}. {hint}"
+
+
 CHECKERS = {
     "mypy": [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--untyped-calls-exclude=jax"],
     "pyright": [shutil.which("pyright", path=Path(sys.executable).parent) or "pyright", "--pythonpath", sys.executable],
