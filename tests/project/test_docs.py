@@ -115,6 +115,8 @@ def parsed(words, monkeypatch):
         command.make_context("hpjax", [word.replace("$SLURM_ARRAY_TASK_ID", "1") for word in words[2:]])
     elif words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), words
+    elif words[:3] == ["python3", "-m", "venv"]:
+        assert words[4:] == ["&&", "source", f"{words[3]}/bin/activate"], words
     elif words[0] == "python":
         assert (ROOT / words[1]).is_file(), words
     elif words[:2] == ["pip", "install"]:
@@ -247,6 +249,13 @@ def test_the_plan_that_is_shown_is_the_one_that_is_printed(page, tmp_path):
 def test_files_that_are_named_exist(page):
     for name in re.findall(r"`((?:tests|experiments|docs)/[\w/.-]+)`", page.read_text()):
         assert (ROOT / name).exists() or name.startswith("docs/_build"), name
+
+
+def test_who_reads_the_readme_from_its_beginning_can_run_its_example():
+    text = (ROOT / "README.md").read_text()
+    steps = ("python3 -m venv", "pip install '.[", "```python", "`python example.py`", "`hpjax show runs/digits`")
+    found = [text.index(step) for step in steps]
+    assert found == sorted(found)
 
 
 def test_the_readme_is_read_in_five_minutes():
