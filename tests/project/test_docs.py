@@ -258,6 +258,12 @@ def test_who_reads_the_readme_from_its_beginning_can_run_its_example():
     assert found == sorted(found)
 
 
+def test_getting_started_says_where_its_blocks_go():
+    """Before the first, since plans name lines of that file."""
+    text = (ROOT / "docs" / "getting-started.md").read_text()
+    assert "as `example.py`" in text.partition("```python")[0]
+
+
 def test_both_first_examples_take_the_same_models():
     pages = ((ROOT / page).read_text() for page in ("README.md", "docs/getting-started.md"))
     here, there = (re.search(r"^ +model=.*", page, re.MULTILINE)[0] for page in pages)
