@@ -283,6 +283,13 @@ def test_every_kind_of_event_is_documented():
         assert all(f"\n  {field.name}: " in told for field in dataclasses.fields(event)), event
 
 
+@pytest.mark.parametrize("extra", ["cli", "plot", "optuna", "safetensors"])
+def test_the_extras_that_commands_need_are_named_before_any_command(extra):
+    assert extra in PROJECT["optional-dependencies"]
+    text = (ROOT / "docs" / "command-line.md").read_text().partition("```sh")[0]
+    assert f"needs `{extra}`" in text or f"'.[{extra}]'" in text
+
+
 def test_every_command_is_documented():
     page = (ROOT / "docs" / "command-line.md").read_text()
     for name, command in the_cli().commands.items():
