@@ -181,8 +181,12 @@ def annotate_errors(name: str, function: Callable[..., Any]) -> Callable[..., An
 
 def name_of(error: BaseException) -> str | None:
     """Returns the name of the function that raised an error, as ``annotate_errors`` noted it, or None."""
-    # JAX notes of its own what it leaves out of the traceback, below a line.
-    return next((note for note in getattr(error, "__notes__", []) if not note.startswith("---")), None)
+    return next(iter(notes_of(error)), None)
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """Returns the notes of an error without JAX's own, of what it leaves out of the traceback, below a line."""
+    return [note for note in getattr(error, "__notes__", []) if not note.startswith("---")]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -175,12 +175,17 @@ def with_user_lines(error: Exception, others: Point | None = None, when: str = "
     """
     if isinstance(error, InputError | ProgramError | UnknownHyperparameterError):
         return error
-    where = "".join(f"\n  {line}" for line in user_code.user_lines(error))
     what = user_code.first_line(error)
     if others and isinstance(error, TypeError):
         given = ", ".join(f"Space.{name} = {value!r}" for name, value in others.items())
         what += f"\n  Is a number meant? These hyperparameters are none: {given}."
-    return ProgramError(f"{when}{name_of(error) or 'the program'} fails:{where}\n  {what}")
+    return ProgramError(when + failure_of(error, what))
+
+
+def failure_of(error: Exception, what: str) -> str:
+    """Returns which function of the user failed, the lines of the user's code that led there, and what it raised."""
+    where = "".join(f"\n  {line}" for line in user_code.user_lines(error))
+    return f"{name_of(error) or 'the program'} fails:{where}\n  {what}"
 
 
 def _declared(space: Space, name: str, kind: Kind) -> Verdict:

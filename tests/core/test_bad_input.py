@@ -1,6 +1,7 @@
 """Every mistake gives one clear error before any compile: the field, the value, what is allowed, the remedy."""
 
 import dataclasses
+import re
 import sys
 import traceback
 
@@ -255,6 +256,7 @@ def test_one_clear_error_before_any_compile(name):
     assert message in str(caught.value)
     assert programs == []
     assert caught.value.__cause__ is None
+    assert "JAX has removed" not in "".join(traceback.format_exception(caught.value))
     files = [frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)]
     assert not any("/jax/" in file or "/flax/" in file for file in files), files
 
@@ -279,6 +281,24 @@ def test_a_mistake_in_the_users_own_model_names_their_line():
     ) as caught:
         trained(model=Broken())
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"optimizer": lambda h: optax.sgd(h.lerning_rate)}, "supervised.optimizer fails:"),
+        ({"steps": lambda h: h.lerning_rate}, "steps fails:"),
+    ],
+    ids=("traced", "not traced"),
+)
+def test_a_misspelt_hyperparameter_names_the_users_line(changes, where):
+    with pytest.raises(hpx.UnknownHyperparameterError) as caught:
+        trained(**changes)
+    first, line, what = str(caught.value).splitlines()
+    assert first == where
+    assert re.fullmatch(r"  test_bad_input.py:\d+: .*lambda h: .*h.lerning_rate.*", line)
+    assert what.startswith("  h.lerning_rate: this trial has no hyperparameter 'lerning_rate'. Did you mean 'learning_")
+    assert "JAX has removed" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_mistake_in_one_group_only_names_it_and_blames_no_hyperparameter():

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from hpjax.core.domains import Selection
-from hpjax.core.errors import InputError, ProgramError, UnknownHyperparameterError
+from hpjax.core.errors import InputError, ProgramError, UnknownHyperparameterError, notes_of
 from hpjax.core.format import size
 from hpjax.core.hparams import reading
 from hpjax.core.objective import Objective
@@ -17,7 +17,7 @@ from hpjax.data.stream import Stream
 from hpjax.engine import sharding
 from hpjax.engine.probe import DERIVED
 from hpjax.engine.settings import check_settings
-from hpjax.engine.tracing import Verdict, judge
+from hpjax.engine.tracing import Verdict, failure_of, judge
 from hpjax.samplers import Observation, Sampler
 from hpjax.schedulers import Scheduler
 from hpjax.sweep.planning import cost, value_checks
@@ -72,10 +72,17 @@ def check_point(spec: SweepSpec, plan: Plan, trial: int, point: Point) -> None:
 
 
 def _without_frames(make: Callable[[], Plan]) -> Plan:
-    """Returns the plan that a function makes; its errors come without the frames of JAX, in which users get lost."""
+    """Returns the plan that a function makes.
+
+    Its errors come without the frames of JAX, in which users get lost, and without JAX's note that tells of these. An
+    error about an unknown hyperparameter names the function and the line that read it, as a ``ProgramError`` does.
+    """
     try:
         return make()
-    except (InputError, ProgramError, UnknownHyperparameterError) as error:
+    except UnknownHyperparameterError as error:
+        raise UnknownHyperparameterError(failure_of(error, str(error))) from None
+    except (InputError, ProgramError) as error:
+        error.__notes__ = notes_of(error)
         raise error.with_traceback(None) from None
 
 
