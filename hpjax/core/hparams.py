@@ -56,9 +56,7 @@ class Hparams:
         try:
             return self._values[name]
         except KeyError:
-            raise UnknownHyperparameterError(
-                f"h.{name}: this trial has no hyperparameter {name!r}. {did_you_mean(name, self._values)}"
-            ) from None
+            raise UnknownHyperparameterError(unknown(name, self._values), name=name, obj=self) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"h.{name} cannot be set: hyperparameters are read-only. Name it in the space instead.")
@@ -84,6 +82,11 @@ class Hparams:
 
     def __reduce__(self) -> Any:
         return Hparams, (self._values, self._traced)
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+    """Returns what to say where ``h.name`` was read of a trial that has only the ``known`` names."""
+    return f"h.{name}: this trial has no hyperparameter {name!r}. {did_you_mean(name, known)}"
 
 
 def unread(h: Hparams) -> Mapping[str, Any]:

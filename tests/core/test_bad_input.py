@@ -301,6 +301,14 @@ def test_a_misspelt_hyperparameter_names_the_users_line(changes, where):
     assert "JAX has removed" not in "".join(traceback.format_exception(caught.value))
 
 
+def test_known_hyperparameters_are_listed_in_the_order_of_the_space():
+    """A traced function gets them in another order: static ones first, each kind by its names."""
+    space = Space(momentum=hpx.Uniform(0.1, 0.9), kind=hpx.Choice("a", "b"), learning_rate=hpx.Uniform(0.1, 0.2))
+    for changes in ({"model": lambda h: Net(h.size)}, {"optimizer": lambda h: optax.sgd(h.rate)}):
+        with pytest.raises(hpx.UnknownHyperparameterError, match=r"There are: momentum, kind, learning_rate\."):
+            hpx.Sweep(classifier(**changes), space, trials=2).plan()
+
+
 def test_a_mistake_in_one_group_only_names_it_and_blames_no_hyperparameter():
     space = SPACE & Space(kind=hpx.Choice("good", "bad"), rate=hpx.Uniform(0, 1, traced=True))
     program = classifier(model=lambda h: Net() if h.kind == "good" else Broken())

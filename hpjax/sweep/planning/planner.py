@@ -10,7 +10,7 @@ import numpy as np
 from hpjax.core.domains import Selection
 from hpjax.core.errors import InputError, ProgramError, UnknownHyperparameterError, notes_of
 from hpjax.core.format import size
-from hpjax.core.hparams import reading
+from hpjax.core.hparams import Hparams, reading, unknown
 from hpjax.core.objective import Objective
 from hpjax.core.space import Point, Space
 from hpjax.data.stream import Stream
@@ -37,7 +37,7 @@ def plan_first_round(spec: SweepSpec) -> Plan:
     Raises:
       InputError, ProgramError, UnknownHyperparameterError: the sweep cannot run.
     """
-    return _without_frames(lambda: _first(spec))
+    return _without_frames(spec.space, lambda: _first(spec))
 
 
 def plan_next_round(spec: SweepSpec, plan: Plan, history: Sequence[Observation]) -> Plan:
@@ -51,7 +51,7 @@ def plan_next_round(spec: SweepSpec, plan: Plan, history: Sequence[Observation])
     Raises:
       InputError, ProgramError, UnknownHyperparameterError: the sweep cannot go on.
     """
-    return _without_frames(lambda: _next(spec, plan, history))
+    return _without_frames(spec.space, lambda: _next(spec, plan, history))
 
 
 def check_point(spec: SweepSpec, plan: Plan, trial: int, point: Point) -> None:
@@ -71,7 +71,7 @@ def check_point(spec: SweepSpec, plan: Plan, trial: int, point: Point) -> None:
             check.of(point[name], length.steps, name)
 
 
-def _without_frames(make: Callable[[], Plan]) -> Plan:
+def _without_frames(space: Space, make: Callable[[], Plan]) -> Plan:
     """Returns the plan that a function makes.
 
     Its errors come without the frames of JAX, in which users get lost, and without JAX's note that tells of these. An
@@ -80,10 +80,21 @@ def _without_frames(make: Callable[[], Plan]) -> Plan:
     try:
         return make()
     except UnknownHyperparameterError as error:
-        raise UnknownHyperparameterError(failure_of(error, str(error))) from None
+        raise UnknownHyperparameterError(failure_of(error, _in_order(space, error))) from None
     except (InputError, ProgramError) as error:
         error.__notes__ = notes_of(error)
         raise error.with_traceback(None) from None
+
+
+def _in_order(space: Space, error: UnknownHyperparameterError) -> str:
+    """Returns the message of an error, which lists the trial's names in the order of the space.
+
+    Within a trace ``h`` has its static names first.
+    """
+    name, h = error.name, error.obj
+    if name is None or not isinstance(h, Hparams):  # the user's own code raised it
+        return str(error)
+    return unknown(name, sorted(h, key=(*space.names, *h).index))
 
 
 def _first(spec: SweepSpec) -> Plan:
