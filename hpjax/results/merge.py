@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.format import count
 from hpjax.results.result import Result, load
+from hpjax.results.store.differences import differences, how_to_set
 from hpjax.results.store.final_states import SHARED
-from hpjax.results.store.manifest import Manifest, ShardRecord, differences, how_to_set, origin, read_manifest
+from hpjax.results.store.manifest import Manifest, ShardRecord, origin, read_manifest
 from hpjax.results.store.rows import NO_WAVE, Change, Planned
 from hpjax.results.store.run_store import ARTIFACTS, STATES, Store
 

@@ -23,7 +23,7 @@ from hpjax.engine.shapes import ProgramShapes
 from hpjax.engine.state_tree import is_array, is_key
 from hpjax.engine.tracing import kinds_of, lane_hparams, with_user_lines
 from hpjax.results.result import Result
-from hpjax.results.store.manifest import how_to_set
+from hpjax.results.store.differences import how_to_set
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.planner import plan_next_round
 from hpjax.sweep.running.scores import observed

@@ -10,7 +10,7 @@ from hpjax.core.arrays import Array, Bools, ceil_div
 from hpjax.core.errors import RunError
 from hpjax.core.format import count
 from hpjax.results.result import Result
-from hpjax.results.store.manifest import differences, how_to_set
+from hpjax.results.store.differences import differences, how_to_set
 from hpjax.results.store.rows import Planned, Status
 from hpjax.results.store.run_store import Store
 from hpjax.results.trial import Trial

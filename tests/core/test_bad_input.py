@@ -382,7 +382,7 @@ def test_a_directory_of_another_sweep(tmp_path):
         "a different sweep",
         "trials: 4 there, 5 here",
         "seed: 0 there, 1 here",
-        "code: ",
+        "the program's code",
         "Choose another",
     ):
         assert line in str(caught.value)

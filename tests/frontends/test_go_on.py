@@ -129,7 +129,7 @@ def test_resume_takes_no_file_from_elsewhere(here, begun):
 def test_what_changed_is_named(here, begun):
     (here / "sweep.py").write_text(FILE.replace("h.rate * (w - 1)", "h.rate * (w - 2)").replace("0.5)", "0.4)"))
     err = refused("run", "sweep.py", "--steps", 6, "--trials", 3, "--dir", "run", "--quiet")
-    for name in ("space.alternative 0.rate", "trials: 2 there, 3 here", "steps: 5 there, 6 here", "code: "):
+    for name in ("space.alternative 0.rate", "trials: 2 there, 3 here", "steps: 5 there, 6 here", "the program's code"):
         assert name in err
     assert "--trials = 4: changes a run only together with --extend" in refused("resume", "run", "--trials", 4)
 

@@ -180,6 +180,44 @@ def test_what_is_refused(what, tmp_path):
     assert len(sweep.run(tmp_path, progress=False)) == 2, "it is what it was"
 
 
+ADD = r"\nTo add to it: sweep.run\(directory, extend=True\), or hpjax run --extend\.\nChoose another"
+
+
+@pytest.mark.parametrize(
+    ("change", "lines"),
+    [
+        ({"trials": 5}, r"\n  trials: 4 there, 5 here\n  rounds: \[4\] there, \[5\] here"),
+        ({"steps": 20}, r"\n  steps: 10 there, 20 here"),
+    ],
+    ids=("trials", "steps"),
+)
+def test_who_did_not_ask_to_extend_is_told_how(change, lines, tmp_path):
+    sweep = hpx.Sweep(quadratic(10, 5), RATES, trials=4, width=2)
+    sweep.run(tmp_path, progress=False)
+    steps = change.pop("steps", 10)
+    more = dataclasses.replace(sweep, program=dataclasses.replace(sweep.program, steps=steps), **change)
+    with pytest.raises(hpx.RunError, match=rf"What differs:{lines}{ADD}"):
+        more.run(tmp_path, progress=False)
+    more.run(tmp_path, progress=False, extend=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "lines"),
+    [
+        ({"trials": 3}, r"\n  trials: 4 there, 3 here\n  rounds: \[4\] there, \[3\] here"),
+        ({"trials": 5, "seed": 1}, r"\n  trials: 4 there, 5 here\n  rounds: .*\n  seed: 0 there, 1 here"),
+        ({"seed": 1}, r"\n  seed: 0 there, 1 here"),
+        ({"space": hpx.Space(rate=hpx.Uniform(0, 0.3))}, r"\n  space\.alternative 0\.rate: .*"),
+    ],
+    ids=("fewer trials", "another seed too", "another seed", "another space"),
+)
+def test_what_cannot_be_extended_is_told_without_a_digest_of_points(change, lines, tmp_path):
+    sweep = hpx.Sweep(quadratic(10, 5), RATES, trials=4, width=2)
+    sweep.run(tmp_path, progress=False)
+    with pytest.raises(hpx.RunError, match=rf"What differs:{lines}\nChoose another"):
+        dataclasses.replace(sweep, **change).run(tmp_path, progress=False)
+
+
 def extended(directory, sweep, **changes):
     program = dataclasses.replace(sweep.program, steps=20)
     dataclasses.replace(sweep, program=program, **changes).run(directory, progress=False, extend=True)

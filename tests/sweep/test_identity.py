@@ -137,5 +137,5 @@ def test_a_changed_metric_is_refused(tmp_path):
     right, wrong = on_host(lambda x: x + 5 / 19), on_host(lambda x: x + 14 / 19)
     sweep(right).run(directory, progress=False)
     assert len(sweep(right).run(directory, progress=False)) == 2
-    with pytest.raises(RunError, match=r"holds a different sweep. What differs:\n  code: "):
+    with pytest.raises(RunError, match=r"holds a different sweep. What differs:\n  the program's code\nChoose"):
         sweep(wrong).run(directory, progress=False)

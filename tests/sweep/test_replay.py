@@ -153,7 +153,7 @@ def test_a_result_of_another_sweep_is_refused(recorded):
             sweep.replay(0)
         with pytest.raises(hpx.RunError, match=r"(?s)different sweep.*\n  seed: 0 there, 3 here\nReplay it with"):
             dataclasses.replace(sweep, seed=3).replay(result[0])
-        with pytest.raises(hpx.RunError, match=r"(?s)different sweep.*\n  code: "):
+        with pytest.raises(hpx.RunError, match=r"(?s)different sweep.*\n  the program's code\nReplay"):
             dataclasses.replace(sweep, program=quadratic(20, 5, size=4)).replay(result[0])
     assert programs == []
 

@@ -1,9 +1,9 @@
-"""The manifest of a run directory: what the run is, and where and with what it ran. Written, read, and compared."""
+"""The manifest of a run directory: what the run is, and where and with what it ran. Written and read."""
 
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from operator import attrgetter
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hpjax.core.errors import RunError
-from hpjax.results.store.files import LOCK, guard, part_of, write_text
+from hpjax.results.store.files import guard, write_text
 from hpjax.results.store.validation import (
     Finite,
     Name,
@@ -29,8 +29,6 @@ from hpjax.results.store.validation import (
 
 MANIFEST = "manifest.json"
 FORMAT: Final = 2
-# These fields of a sweep follow from its space, and are not reported where the space itself differs.
-FOLLOWING = ("ranges", "options", "scales")
 # These fields may be printed to a terminal, and hold no character that steers it.
 PRINTED = (
     "created",
@@ -287,59 +285,6 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "sweep.objective", "be one of sweep.metrics"
 
 
-def differences(there: Any, here: Any) -> list[str]:
-    """Returns what differs between two records or JSON values, a line each: ``trials: 256 there, 128 here``."""
-    lines = list(_differences(msgspec.to_builtins(there), msgspec.to_builtins(here), ""))
-    return [line for line in lines if not line.startswith(FOLLOWING)] or lines
-
-
-def _differences(there: Any, here: Any, at: str) -> Iterator[str]:
-    """Yields what differs between two JSON values below the field ``at``."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for name in dict.fromkeys([*there, *here]):
-            yield from _differences(there.get(name), here.get(name), f"{at}.{name}" if at else name)
-    elif there != here:
-        yield f"{at}: {json.dumps(there)} there, {json.dumps(here)} here"
-
-
-def how_to_set(there: Mapping[str, Setting], here: Mapping[str, Setting]) -> str:
-    """Returns what to type to get the settings of a recorded sweep, as lines; empty where they are the same here."""
-    apart = {name: value for name, value in there.items() if value != here.get(name)}
-    calls = [f"\n  jax.config.update({name!r}, {value!r})" for name, value in apart.items()]
-    return f"\nTo have the settings of JAX that it had, type{''.join(calls)}" if calls else ""
-
-
 def recorded_manifest(path: Path) -> Manifest | None:
     """Returns the manifest in a directory, None where there is no run."""
     return read_manifest(path) if (path / MANIFEST).is_file() else None
-
-
-def matching_manifest(path: Path, manifest: Manifest) -> Manifest | None:
-    """Returns the manifest of this sweep's run in a directory, None where the directory is free for a run.
-
-    Args:
-      path: the directory.
-      manifest: the manifest of the sweep that is about to run.
-
-    Raises:
-      RunError: the directory holds something else.
-    """
-    if not path.exists():
-        return None
-    if not path.is_dir():
-        raise RunError(f"{str(path)!r} is a file, not a run directory. Name a folder: runs/1.")
-    if not (path / MANIFEST).exists():
-        # A run that was interrupted right at its beginning leaves no more than these.
-        if {each.name for each in path.iterdir()} - {LOCK, part_of(path / MANIFEST).name}:
-            raise RunError(f"{str(path)!r} holds files but no run. Choose an empty or a new directory.")
-        return None
-    there = read_manifest(path)
-    lines = differences(there.sweep, manifest.sweep)
-    if lines:
-        raise RunError(
-            f"{str(path)!r} holds a different sweep. What differs:\n  "
-            + "\n  ".join(lines)
-            + how_to_set(there.sweep.settings, manifest.sweep.settings)
-            + "\nChoose another directory, or run the sweep that is recorded there."
-        )
-    return there

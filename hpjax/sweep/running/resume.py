@@ -10,7 +10,8 @@ import msgspec
 from hpjax.core.errors import RunError
 from hpjax.engine import distributed
 from hpjax.results.store.checkpoints import FOLDER, Checkpoints, forget
-from hpjax.results.store.manifest import Manifest, differences, matching_manifest
+from hpjax.results.store.differences import differences, matching_manifest
+from hpjax.results.store.manifest import Manifest
 from hpjax.results.store.run_store import Store
 from hpjax.sweep.running.recorder import Record
 from hpjax.sweep.running.state import RunSizes, RunState
