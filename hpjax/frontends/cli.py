@@ -275,16 +275,18 @@ def show(directory: Path, top: int, sort: str | None, lowest: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="The folder of the pictures; by default DIR.")
 def plot(directory: Path, out: Path | None) -> None:
     """Draw a run: its curves, the objective against hyperparameters, rungs, lineage, or a batch-scaling study."""
-    from hpjax.results.picture_file import save
+    from hpjax.results.picture_file import INSTEAD, save
     from hpjax.results.plot import pictures
     from hpjax.results.result import load
+    from hpjax.results.store.files import writing_for_user
 
     result = load(directory)
     figures, answer = pictures(result), _answer(result)
     if answer is not None:
         figures["scaling"] = answer.plot()
     folder = out or directory
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing_for_user(folder, INSTEAD):
+        folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         save(figure, folder / f"{name}.png")
         click.echo(str(folder / f"{name}.png"))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hpjax.core.errors import InputError, RunError, missing
-from hpjax.results.store.files import write_for_user
+from hpjax.results.store.files import write_for_user, writing_for_user
 
 Writer = Callable[[dict[str, Any], dict[str, str]], bytes]
 
@@ -24,9 +24,11 @@ def write(path: Path, tree: dict[str, Any], header: Mapping[str, str]) -> None:
     Raises:
       ImportError: the format needs a package that is not installed.
       InputError: the suffix is another one.
-      RunError: two arrays would have one name.
+      RunError: two arrays would have one name, or the file cannot be written.
     """
-    write_for_user(path, _writer(path)(tree, {"hpjax": version("hpjax"), **header}))
+    content = _writer(path)(tree, {"hpjax": version("hpjax"), **header})
+    with writing_for_user(path, "trial.export(FILE), or hpjax export DIR --params FILE"):
+        write_for_user(path, content)
 
 
 def check_path(path: Path) -> None:

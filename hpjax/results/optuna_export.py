@@ -10,7 +10,7 @@ import numpy as np
 
 from hpjax.core.errors import InputError, RunError, missing
 from hpjax.core.format import show
-from hpjax.results.store.files import replacing
+from hpjax.results.store.files import replacing, writing_for_user
 from hpjax.results.store.rows import Status
 from hpjax.results.table import TrialTable
 from hpjax.samplers.optuna import silent
@@ -37,7 +37,7 @@ def write(table: TrialTable, path: str | Path, name: str, about: Mapping[str, An
 
     Raises:
       InputError: the journal has a study of this name.
-      RunError: the file is no journal.
+      RunError: the file is no journal, or cannot be written.
     """
     try:
         import optuna
@@ -45,7 +45,8 @@ def write(table: TrialTable, path: str | Path, name: str, about: Mapping[str, An
         raise missing("to_optuna()", "optuna") from None
 
     there = Path(path).resolve()
-    with replacing(there) as part:
+    instead = "result.to_optuna(FILE), or hpjax export DIR --optuna --out FILE"
+    with writing_for_user(path, instead), replacing(there) as part:
         if there.exists():
             shutil.copyfile(there, part)
         with silent(optuna):

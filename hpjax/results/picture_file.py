@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpjax.core.errors import InputError
-from hpjax.results.store.files import write_for_user
+from hpjax.results.store.files import write_for_user, writing_for_user
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
+# What to type where a picture cannot be written.
+INSTEAD = 'plot(path="FOLDER/a.png"), or hpjax plot DIR --out FOLDER'
 
 
 def save(figure: "Figure", path: str | Path) -> None:
@@ -18,6 +20,7 @@ def save(figure: "Figure", path: str | Path) -> None:
 
     Raises:
       InputError: matplotlib knows no such format.
+      RunError: the file cannot be written.
     """
     import matplotlib as mpl
 
@@ -31,4 +34,5 @@ def save(figure: "Figure", path: str | Path) -> None:
         )
     content = io.BytesIO()
     figure.savefig(content, format=kind, dpi=DPI)
-    write_for_user(path, content.getvalue())
+    with writing_for_user(path, INSTEAD):
+        write_for_user(path, content.getvalue())

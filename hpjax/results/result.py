@@ -16,7 +16,7 @@ from hpjax.core.format import table as text_table
 from hpjax.core.objective import Objective
 from hpjax.results import picture_file, plot
 from hpjax.results.diagnosis import UNDEFINED
-from hpjax.results.store.files import write_for_user
+from hpjax.results.store.files import write_for_user, writing_for_user
 from hpjax.results.store.manifest import Manifest, read_manifest
 from hpjax.results.store.rows import Status
 from hpjax.results.store.run_store import Store
@@ -135,13 +135,17 @@ class Result(TrialTable):
         """Writes ``table()`` as a CSV file in UTF-8, one row per trial; missing values are empty cells.
 
         The file is written whole or not at all.
+
+        Raises:
+          RunError: it cannot be written.
         """
         table, content = self.table(), io.StringIO()
         writer = csv.writer(content)
         writer.writerow(table)
         for row in zip(*table.values(), strict=True):
             writer.writerow(["" if cell is None or cell != cell else _text(cell) for cell in row])
-        write_for_user(path, content.getvalue().encode("utf-8"))
+        with writing_for_user(path, "result.to_csv(FILE), or hpjax export DIR --out FILE"):
+            write_for_user(path, content.getvalue().encode("utf-8"))
 
     def to_optuna(self, path: str | Path, name: str = "hpjax") -> None:
         """Writes the trials as a study of Optuna into a journal file, which ``optuna-dashboard`` opens.
@@ -157,7 +161,7 @@ class Result(TrialTable):
 
         Raises:
           InputError: the journal has a study of this name.
-          RunError: the file is no journal.
+          RunError: the file is no journal, or cannot be written.
         """
         # Imports the sampler for Optuna and with it JAX, which nothing else here needs.
         from hpjax.results import optuna_export
@@ -178,6 +182,7 @@ class Result(TrialTable):
 
         Raises:
           InputError: there is no such hyperparameter, or no such format of pictures.
+          RunError: the picture cannot be written.
         """
         figure = plot.overview(self, names or None)
         if path is not None:

@@ -149,7 +149,7 @@ class Trial:
 
         Raises:
           InputError: the suffix is another one, or there is no such replicate.
-          RunError: the trial diverged, or its group is still running.
+          RunError: the trial diverged, its group is still running, or the file cannot be written.
         """
         path = Path(path)
         export.check_path(path)  # before the state is read

@@ -276,6 +276,7 @@ class BatchScalingResult:
         Raises:
           ImportError: matplotlib is missing; the message says how to install it.
           InputError: matplotlib knows no such format of pictures.
+          RunError: the picture cannot be written.
         """
         figure = plot.scaling(self)
         if path is not None:

@@ -120,9 +120,27 @@ def test_show(directory):
 def test_export(directory, tmp_path):
     assert hpjax("export", directory, "--csv", "--out", tmp_path / "a.csv").exit_code == 0
     assert len((tmp_path / "a.csv").read_text().splitlines()) == 9
-    missing = hpjax("export", directory, "--out", tmp_path / "nowhere" / "a.csv")
-    assert missing.exit_code == 2
-    assert missing.stderr.startswith("error: ")
+
+
+def test_what_cannot_be_written_says_where_to_name_another_place(directory, tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "overview.png").mkdir()
+    nowhere = tmp_path / "file" / "a.msgpack"
+    for arguments, path, instead in (
+        (("export", directory, "--out", nowhere), nowhere, "hpjax export DIR --out FILE."),
+        (("export", directory, "--optuna", "--out", nowhere), nowhere, "hpjax export DIR --optuna --out FILE."),
+        (("export", directory, "--params", nowhere), nowhere, "hpjax export DIR --params FILE."),
+        (("plot", directory, "--out", nowhere), nowhere, "hpjax plot DIR --out FOLDER."),
+        (("plot", directory, "--out", tmp_path), tmp_path / "overview.png", "hpjax plot DIR --out FOLDER."),
+    ):
+        done = hpjax(*arguments)
+        why = "Is a directory" if path.is_dir() else "Not a directory"
+        assert done.exit_code == 2
+        assert done.stderr.startswith(
+            f"error: {str(path)!r} cannot be written: {why}. Name a place where you may write"
+        )
+        assert done.stderr.endswith(f"{instead}\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "overview.png"], "nothing half written stays"
 
 
 def test_export_of_parameters(directory, tmp_path):

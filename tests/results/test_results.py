@@ -52,6 +52,18 @@ def result(directory):
     return hpx.load(directory)
 
 
+def test_what_cannot_be_written_says_what_to_type(tmp_path):
+    result = hpx.Sweep(quadratic(2, 1), RATES, trials=2).run(progress=False)
+    nowhere = tmp_path / "nowhere" / "a.png"
+    for write, instead in (
+        (result.to_csv, r"result\.to_csv\(FILE\), or hpjax export DIR --out FILE\."),
+        (lambda path: result.plot(path=path), r'plot\(path="FOLDER/a\.png"\), or hpjax plot DIR --out FOLDER\.'),
+    ):
+        with pytest.raises(hpx.RunError, match=rf"nowhere/a\.png' cannot be written: No such file .*: {instead}"):
+            write(nowhere)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_curves_are_the_closed_form(result):
     curves = result.curves("valid/loss")
     assert curves.shape == (5, 2, 2)

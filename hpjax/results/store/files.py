@@ -53,6 +53,23 @@ def write_for_user(path: str | Path, content: bytes) -> None:
         write_bytes(there, content)
 
 
+@contextmanager
+def writing_for_user(path: str | Path, instead: str) -> Iterator[None]:
+    """Raises ``RunError`` where its body cannot write what the user wants at a path.
+
+    Args:
+      path: where the user wants it.
+      instead: what to type to write it elsewhere.
+    """
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise RunError(
+            f"{str(path)!r} cannot be written: {why}. Name a place where you may write files: {instead}."
+        ) from None
+
+
 def part_of(path: Path) -> Path:
     """Returns the temporary file that is filled before it takes the name ``path``."""
     return path.with_name(path.name + ".part")
