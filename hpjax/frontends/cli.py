@@ -24,6 +24,7 @@ from hpjax.sweep.shard import Shard
 
 if TYPE_CHECKING:
     from hpjax.results.result import Result
+    from hpjax.results.trial import Trial
     from hpjax.studies import BatchScalingResult
     from hpjax.sweep.sweep import Sweep
 
@@ -242,6 +243,16 @@ def merge_shards(directories: tuple[Path, ...], out: Path, top: int) -> None:
     click.echo(f"recorded in {out}{more}")
 
 
+def _trial(result: "Result", directory: Path, id: int | None) -> "Trial":
+    """Returns the trial that ``--trial`` names, the best one where it is left out."""
+    if id is None:
+        return result.best
+    try:
+        return result[id]
+    except InputError as error:
+        raise InputError("--trial", id, error.allowed, f"Look up its id: hpjax show {directory}.") from None
+
+
 @main.command()
 @_sweep_options
 @_directory
@@ -250,8 +261,8 @@ def replay(file: Path, directory: Path, trial: int | None, **changes: int | None
     """Train one trial of the run in DIR again, alone; exit code 1 where a bit differs."""
     from hpjax.results.result import load
 
-    result = load(directory)
-    again = load_sweep(file, **changes).replay(result.best if trial is None else result[trial])
+    chosen = _trial(load(directory), directory, trial)
+    again = load_sweep(file, **changes).replay(chosen)
     click.echo(str(again))
     raise SystemExit(0 if again.agrees else EXIT_DIFFERS)
 
@@ -312,7 +323,7 @@ def export(
 
     result = load(directory)
     if params is not None:
-        (result.best if trial is None else result[trial]).export(params)
+        _trial(result, directory, trial).export(params)
         click.echo(str(params))
         return
     if trial is not None:

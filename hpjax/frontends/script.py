@@ -52,13 +52,13 @@ def load_sweep(file: Path, **changes: Any) -> "Sweep":
 def _run(file: Path) -> "ModuleType":
     """Runs a Python file and returns it as a module."""
     if not file.is_file():
-        raise InputError(
-            "FILE", str(file), "must be a Python file", f"Write a path that exists; this one means {file.absolute()}."
-        )
+        remedy = f"Name a file that exists, by its path from {Path.cwd()}."
+        raise InputError("FILE", str(file), "there is no such file", remedy)
     sys.path.insert(0, str(file.parent.absolute()))
     spec = importlib.util.spec_from_file_location("hpjax_sweep_file", file.absolute())
     if spec is None or spec.loader is None:
-        raise InputError("FILE", str(file), "must be a Python file", f"Rename it to {file.name}.py, and name that.")
+        allowed = "must be a Python file, whose name ends in .py"
+        raise InputError("FILE", str(file), allowed, "Name the file that defines your sweep: hpjax plan sweep.py.")
     module = importlib.util.module_from_spec(spec)
     # Under its name before it runs, because dataclasses and pickle look their module up there.
     sys.modules[spec.name] = module

@@ -154,6 +154,14 @@ def test_export_of_parameters(directory, tmp_path):
     assert alone.stderr.startswith("error: --trial = 5: needs --params")
 
 
+def test_a_trial_that_is_not_there_points_to_show(directory, tmp_path):
+    for arguments in (("replay", DIGITS, directory), ("export", directory, "--params", tmp_path / "a.msgpack")):
+        done = hpjax(*arguments, "--trial", 99)
+        assert done.exit_code == 2
+        there = "must lie in 0 … 7. Look up its id: hpjax show"
+        assert done.stderr == f"error: --trial = 99: {there} {directory}.\n"
+
+
 @pytest.mark.slow
 def test_replay(directory, tmp_path):
     done = hpjax("replay", DIGITS, directory, *SMALL, "--trial", 3)
@@ -205,6 +213,20 @@ def test_help_does_not_wait_for_jax():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Commands:" in done.stdout
+
+
+def test_a_file_that_is_none_of_python_or_not_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run.sh").write_text("hpjax plan sweep.py\n")
+    done = hpjax("plan", "run.sh")
+    allowed = (
+        "must be a Python file, whose name ends in .py. Name the file that defines your sweep: hpjax plan sweep.py."
+    )
+    assert (done.exit_code, done.stderr) == (2, f"error: FILE = 'run.sh': {allowed}\n")
+    for command, shown in (("plan", "nofile.py"), ("run", str(tmp_path / "nofile.py"))):
+        done = hpjax(command, "nofile.py")
+        why = f"there is no such file. Name a file that exists, by its path from {tmp_path}."
+        assert (done.exit_code, done.stderr) == (2, f"error: FILE = {shown!r}: {why}\n")
 
 
 def test_a_bug_in_the_users_file_shows_their_lines_alone(tmp_path):
