@@ -6,8 +6,8 @@ from worker import Planned, Prepared, cores, now
 from workload import points
 
 
-def sweep_of(workload, arrays, eval_every=None, **settings):
-    """Returns the sweep of a workload, over the listed points."""
+def sweep_of(workload, arrays, eval_every=None, trained=None, **settings):
+    """Returns the sweep of a workload, over the listed points; ``trained`` are more arguments of ``supervised``."""
     import jax
     import optax
 
@@ -25,6 +25,7 @@ def sweep_of(workload, arrays, eval_every=None, **settings):
         batch_size=workload.batch,
         steps=workload.steps,
         eval_every=eval_every,
+        **trained or {},
     )
     listed = points(arrays)
     space = hpx.Space(

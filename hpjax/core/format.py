@@ -47,6 +47,15 @@ def size(number: float) -> str:
     return f"{number:.1f} {UNITS[-1]}"
 
 
+def rate(number: float) -> str:
+    """Returns a number with the prefix of its thousands, as ``1.23 M``."""
+    for prefix in ("", "k", "M", "G"):
+        if abs(number) < 1000:
+            return f"{number:.3g} {prefix}"
+        number /= 1000
+    return f"{number:.3g} T"
+
+
 def duration(seconds: float) -> str:
     """Returns seconds as ``4.2 s``, ``3 min 05 s`` or ``2 h 10 min``."""
     if seconds < 100:

@@ -30,6 +30,25 @@ class Evaluation(NamedTuple):
     done: Any
 
 
+class StepKeys(NamedTuple):
+    """The keys of a lane that its steps need, which are the same in all of them; typed, ().
+
+    Attributes:
+      lane: the lane's own.
+      batch: decides the order of the examples.
+      step: that from which each step's is made.
+    """
+
+    lane: jax.Array
+    batch: jax.Array
+    step: jax.Array
+
+    @classmethod
+    def of(cls, key: jax.Array) -> "StepKeys":
+        """Returns the keys of a lane with the key ``key``."""
+        return cls(key, purpose_key(key, "batch"), purpose_key(key, "step"))
+
+
 def start_lane(program: Program, shapes: ProgramShapes, key: jax.Array, h: Hparams) -> Lane:
     """Returns a lane before its first step; ``key`` is the lane's, and leaves of ``h`` are ()."""
     zero = jnp.zeros((), jnp.int32)
@@ -62,27 +81,35 @@ def _state_tree(program: Program, shapes: ProgramShapes, key: jax.Array, h: Hpar
 
 
 def advance_lane(
-    program: Program, shapes: ProgramShapes, key: jax.Array, t: jax.Array, lane: Lane, train: Arrays, h: Hparams
+    program: Program, shapes: ProgramShapes, keys: StepKeys, t: jax.Array, lane: Lane, train: Arrays, h: Hparams
 ) -> Lane:
-    """Returns a lane after optimizer step ``t``, int32 (), counted from 0; ``train`` is the split or, of a stream, the
-    batch.
+    """Returns a lane after optimizer step ``t``, int32 (), counted from 0, but for the numbers of its steps.
+
+    Those are the same for all lanes of a chunk, and ``counted_steps`` adds them once for all steps of a segment.
+    ``train`` is the split or, of a stream, the batch.
     """
-    batch = program.batch(purpose_key(key, "batch"), t, train, h)
-    tree = _state_tree(program, shapes, key, h)
+    batch = program.batch(keys.batch, t, train, h)
+    tree = _state_tree(program, shapes, keys.lane, h)
 
     def step(key: jax.Array, arrays: Any, h: Hparams) -> Any:  # not of the batch, which may have more than arrays
         state, metrics = program.step(key, tree.fill(arrays), batch, h)
         return arrays_of(state), metrics
 
-    arrays, metrics = lowered(step)(step_key(purpose_key(key, "step"), t), wrap_keys(lane.state, shapes), h)
+    arrays, metrics = lowered(step)(step_key(keys.step, t), wrap_keys(lane.state, shapes), h)
     values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.train}
     return Lane(
         state=unwrap_keys(arrays),
         totals={name: lane.totals[name] + value for name, value in values.items()},
-        counted=lane.counted + 1,
-        step=t + 1,
+        counted=lane.counted,
+        step=lane.step,
         diverged=_first_bad_step(lane.diverged, values.values(), t + 1),
     )
+
+
+def counted_steps(lane: Lane, end: jax.Array) -> Lane:
+    """Returns a lane that took its steps up to ``end``, int32 (), with their numbers, unless it had taken more."""
+    end = jnp.maximum(lane.step, end)
+    return lane._replace(counted=lane.counted + end - lane.step, step=end)
 
 
 def evaluate_lane(

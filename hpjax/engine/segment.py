@@ -13,7 +13,7 @@ from jax import lax
 
 from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.program import Arrays, Program
-from hpjax.engine.lane import HEALTHY, Evaluation, advance_lane, evaluate_lane, start_lane
+from hpjax.engine.lane import HEALTHY, Evaluation, StepKeys, advance_lane, counted_steps, evaluate_lane, start_lane
 from hpjax.engine.shapes import Lane, ProgramShapes, float_type
 
 
@@ -166,6 +166,8 @@ def advance_lanes(
 
     def advance_chunk(old: Lane, own: SegmentInputs) -> tuple[Lane, jax.Array]:
         chunk = _Chunk.of(config, own)
+        key, fold, h = chunk.identity
+        keys = jax.vmap(StepKeys.of)(key) if config.independent else StepKeys.of(key)
         # All live lanes of a group stand at the same step; dead ones may have stopped anywhere, so they do not count.
         begin = jnp.max(jnp.where(own.alive, old.step, 0))
         # Steps after the end of the chunk's last lane are not computed, and of a chunk in which nobody lives none.
@@ -175,15 +177,16 @@ def advance_lanes(
             # The step is one number for the chunk, not one a lane: with a mapped index every lane would gather a batch.
             batches = train if config.block is None else _at(train, t % config.block)
 
-            def step(key: jax.Array, fold: jax.Array, h: Hparams, lane: Lane) -> Lane:
-                return advance_lane(config.program, config.shapes, key, t, lane, batches, chunk.hparams(fold, h))
+            def step(keys: StepKeys, fold: jax.Array, h: Hparams, lane: Lane) -> Lane:
+                return advance_lane(config.program, config.shapes, keys, t, lane, batches, chunk.hparams(fold, h))
 
-            moved: Lane = chunk.vectorize(step, in_axes=(*chunk.axes, 0))(*chunk.identity, lanes)
+            moved: Lane = chunk.vectorize(step, in_axes=(*chunk.axes, 0))(keys, fold, h, lanes)
             # A select over the whole state in each step is dear, so programs whose lanes all end together do without.
             return _keep(t < own.budget, moved, lanes) if config.own_budget else moved
 
         # The trip count is a traced number: fewer steps take less time and compile nothing (law 3).
         lanes = lax.fori_loop(begin, end, advance, old)
+        lanes = counted_steps(lanes, jnp.minimum(end, own.budget))
         # Dead lanes were computed along with their chunk. Their state must stay what it was when they ended, because it
         # is what the run records of them.
         return _keep(own.alive, lanes, old), own.alive.any()

@@ -12,18 +12,23 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from hpjax.core.errors import InputError
+from hpjax.engine.chips import chip_of
 
 AXIS = "lanes"
 SPLIT = PartitionSpec(AXIS)
 WHOLE = PartitionSpec()
 
 
-def devices(count: int | None) -> list[jax.Device]:
-    """Returns the first ``count`` devices, or all for None: those of this host, or with several hosts of all of them.
+def devices(count: int | tuple[jax.Device, ...] | None) -> list[jax.Device]:
+    """Returns devices: those that are given, or the first ``count``, or all for None.
+
+    All are those of this host, or with several hosts those of all of them.
 
     Raises:
       InputError: there are fewer devices, or there are several hosts and ``count`` is not the number of all devices.
     """
+    if isinstance(count, tuple):
+        return list(count)
     every: list[jax.Device] = jax.devices() if jax.process_count() > 1 else jax.local_devices()
     if count is None:
         return every
@@ -41,10 +46,19 @@ def devices(count: int | None) -> list[jax.Device]:
     return every[:count]
 
 
-def memory() -> int | None:
-    """Returns the bytes of memory that JAX may use on a device; None for a CPU, which reports none."""
-    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    return None if limit is None else int(limit)
+def memory(device: jax.Device) -> int | None:
+    """Returns the bytes of memory that JAX may use on a device; None for a CPU, which reports none.
+
+    Of a device that is only described, they are what its maker publishes.
+    """
+    try:
+        stats = device.memory_stats() or {}
+    except jax.errors.JaxRuntimeError:  # of a device that is not there
+        stats = {}
+    if (limit := stats.get("bytes_limit")) is not None:
+        return int(limit)
+    chip = chip_of(device.device_kind)
+    return None if chip is None else chip.limit
 
 
 def mesh(devices: Sequence[jax.Device]) -> jax.sharding.Mesh:

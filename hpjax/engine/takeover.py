@@ -16,7 +16,7 @@ from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key
 from hpjax.core.program import Arrays, Program
 from hpjax.engine.dataflow import Flow, flows
-from hpjax.engine.lane import HEALTHY, advance_lane, evaluate_lane, start_lane
+from hpjax.engine.lane import HEALTHY, StepKeys, advance_lane, evaluate_lane, start_lane
 from hpjax.engine.shapes import Lane, ProgramShapes, float_type, unwrap_keys
 
 
@@ -73,7 +73,7 @@ def _after(
         zero = jnp.zeros((), jnp.int32)
         totals = {name: jnp.zeros((), float_type()) for name in shapes.train}
         lane = Lane(arrays, totals, zero, zero, jnp.full_like(zero, HEALTHY))
-        lane = advance_lane(program, shapes, key, zero, lane, train, h)
+        lane = advance_lane(program, shapes, StepKeys.of(key), zero, lane, train, h)
         lane, evaluation = evaluate_lane(program, shapes, key, lane, zero, valid, h)
         return lane.state, lane.diverged, evaluation
 

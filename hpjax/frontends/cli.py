@@ -102,9 +102,11 @@ _top = click.option(
 @main.command()
 @_sweep_options
 @click.option("--measure", is_flag=True, help="Measure first how many lanes are best at once, and remember it.")
-def plan(file: Path, measure: bool, **changes: Any) -> None:
+@click.option("--target", help="Compile for devices that are not there: v5e:2x4, h100, ...")
+@click.option("--count", type=int, help="With --target: how many of these devices.")
+def plan(file: Path, measure: bool, target: str | None, count: int | None, **changes: Any) -> None:
     """Print what the sweep in FILE will do, before anything trains."""
-    click.echo(str(load_sweep(file, **changes).plan(measure)))
+    click.echo(str(load_sweep(file, **changes).plan(measure, target=target, count=count)))
 
 
 @main.command()

@@ -8,21 +8,25 @@ import jax
 from hpjax.core.errors import InputError
 from hpjax.data.stream import Stream
 from hpjax.engine import sharding
+from hpjax.engine.chips import chip_of
 from hpjax.engine.machine import fingerprint, processor
 from hpjax.sweep.planning import width
 from hpjax.sweep.planning.arrangement import Arrangement, Capacity, Waves
 from hpjax.sweep.planning.plan import Group, Plan
 from hpjax.sweep.planning.rate_cache import recall
 from hpjax.sweep.planning.width import Measured, Rate
-from hpjax.sweep.spec import KERNELS, SweepSpec, of_group
+from hpjax.sweep.spec import KERNELS, KERNELS_OF, SweepSpec, of_group
 
 
 def capacity_of(spec: SweepSpec, plan: Plan) -> Capacity:
     """Returns what decides how many lanes of a sweep fit on its devices."""
+    device = sharding.devices(spec.devices)[0]
+    chip = chip_of(device.device_kind)
     return Capacity(
-        platform=sharding.devices(spec.devices)[0].platform,
+        platform=device.platform,
         devices=plan.devices[0],
-        memory=sharding.memory(),
+        memory=sharding.memory(device),
+        near=0 if chip is None else chip.near,
         data_bytes=plan.data_bytes,
         replicates=spec.lanes_a_trial,
         independent=spec.independent,
@@ -161,8 +165,9 @@ def _chosen(
         best = width.best(rates)
         found = width.balanced(best.width, lanes, capacity.devices), best.kernels
     else:
-        by_rule = width.by_rule(capacity.platform, lanes, capacity.devices, lane_bytes, capacity.memory)
-        found = by_rule, KERNELS[0]
+        room = capacity.memory, capacity.near
+        by_rule = width.by_rule(capacity.platform, lanes, capacity.devices, lane_bytes, *room)
+        found = by_rule, KERNELS_OF.get(capacity.platform, KERNELS[0])
     return requested[0] or found[0], requested[1] or found[1]
 
 

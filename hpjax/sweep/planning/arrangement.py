@@ -25,6 +25,7 @@ class Capacity(NamedTuple):
       platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``.
       devices: how many devices share the lanes.
       memory: bytes of memory of each device, None where unknown, as for CPUs.
+      near: bytes of the memory on its chip in which the compiler keeps arrays, 0 where it does not.
       data_bytes: bytes of it that the data takes.
       replicates: lanes of a trial.
       independent: whether each trial draws random numbers of its own. If so, any lanes may share a chunk; otherwise
@@ -35,6 +36,7 @@ class Capacity(NamedTuple):
     platform: str
     devices: int
     memory: int | None
+    near: int
     data_bytes: int
     replicates: int
     independent: bool

@@ -16,7 +16,7 @@ from hpjax.engine.compile import FUNCTIONS
 from hpjax.engine.constants import jitted
 from hpjax.engine.device_errors import LONGEST, GroupFailedError, OutOfMemoryError, failing_alone
 from hpjax.engine.distributed import from_each
-from hpjax.engine.lane import advance_lane, evaluate_lane, start_lane
+from hpjax.engine.lane import StepKeys, advance_lane, counted_steps, evaluate_lane, start_lane
 from hpjax.engine.tracing import kinds_of, lane_hparams
 from hpjax.sweep.planning.arrange import rearranged
 from hpjax.sweep.planning.plan import Group, Padding, Plan
@@ -109,7 +109,8 @@ def _of_own(programs: GroupPrograms, plan: Plan, group: Group, off: float) -> li
         key, program = lane_key(spec.seed, 0, trial if spec.independent else None), spec.program
         first = start_lane(program, shapes, key, h)
         first = first._replace(state=tuple(_shifted(x, off) for x in first.state))
-        lane = advance_lane(program, shapes, key, jnp.int32(0), first, batches, h)
+        lane = advance_lane(program, shapes, StepKeys.of(key), jnp.int32(0), first, batches, h)
+        lane = counted_steps(lane, jnp.int32(1))
         # Its last step, so that what the program does at the end is compared, too.
         last, evaluation = evaluate_lane(program, shapes, key, lane, jnp.int32(1), valid, h)
         return Step(evaluation.metrics, first.state, last.state)

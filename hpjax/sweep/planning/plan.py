@@ -13,8 +13,10 @@ from hpjax.core.space import Point
 from hpjax.engine.padding.program import PaddedProgram
 from hpjax.engine.shapes import ProgramShapes
 from hpjax.engine.takeover import Takeover
+from hpjax.engine.targets import Target
 from hpjax.engine.tracing import Verdict
 from hpjax.sweep.planning.arrangement import Arrangement
+from hpjax.sweep.planning.footprint import Footprint
 from hpjax.sweep.planning.pace import Pace
 from hpjax.sweep.planning.report import report
 from hpjax.sweep.shard import Shard
@@ -111,6 +113,9 @@ class Plan:
       takeovers: per group, what its trials do with the state of another one when they go on from it.
       paddings: the groups that share padded programs.
       pace: how many times as long as estimated things take here.
+      target: the devices that are not there and for which this is planned, None for those that are.
+      footprints: what each program takes of the devices of the target, in the order of ``programs``.
+      widest: how many lanes of each program a device of the target has room for at once.
     """
 
     rounds: tuple[int, ...]
@@ -137,6 +142,9 @@ class Plan:
     takeovers: tuple[Takeover, ...] = ()
     paddings: tuple[Padding, ...] = ()
     pace: Pace = field(default_factory=Pace)
+    target: Target | None = None
+    footprints: tuple[Footprint, ...] = ()
+    widest: tuple[int, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         points = tuple(map(_by_name, self.points))
@@ -144,7 +152,9 @@ class Plan:
         shapes = tuple(each._replace(tree=None) for each in self.shapes)
         none: Any = None  # in place of functions
         paddings = tuple(each._replace(padded=each.padded._replace(program=none)) for each in self.paddings)
-        return vars(self) | {"points": points, "groups": groups, "shapes": shapes, "paddings": paddings}
+        target = self.target and self.target._replace(devices=())
+        own = {"points": points, "groups": groups, "shapes": shapes, "paddings": paddings, "target": target}
+        return vars(self) | own
 
     def padding(self, group: int) -> Padding | None:
         """Returns the padding of which a group is part, None where it has a program of its own."""
@@ -265,6 +275,16 @@ class Plan:
         return self.pace.compiling * (
             checking + sum(self.trained(groups[0]).compile_seconds for groups in self.programs)
         )
+
+    @cached_property
+    def best_seconds(self) -> float:
+        """Seconds that all trials here take at best on the devices of the target, by their footprints."""
+        assert self.target is not None, "asked of plans for a target alone"
+        total = 0.0
+        for footprint, groups in zip(self.footprints, self.programs, strict=True):
+            steps = sum(self.group_steps(self.groups[number]) for number in groups)
+            total += steps * footprint.seconds(self.target.chip) / self.devices[0]
+        return total * self.trials / len(self.budgets)
 
     def memory(self, group: Group) -> int:
         """Returns about how many bytes each device needs while a wave of a group trains.

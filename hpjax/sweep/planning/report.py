@@ -21,6 +21,22 @@ COLUMNS = (
     "parameters a lane",
     "memory a device",
 )
+FOOTPRINT = (
+    "group",
+    "room for",
+    "width",
+    "state",
+    "data",
+    "temporaries",
+    "bytes a lane-step",
+    "on chip",
+    "flops",
+    "at best",
+    "bound by",
+    "operations a step",
+    "collectives",
+    "compiled in",
+)
 # Where work takes so many times as long as if nothing else ran, the plan says so.
 BUSY = 1.5
 
@@ -40,6 +56,7 @@ def report(plan: "Plan") -> str:
         text.table(COLUMNS, _groups(plan)),
         *_padded(plan),
         *_measured(plan),
+        *_compiled(plan),
         *(f"\nhint: {hint}" for hint in (*_other_widths(plan), *plan.hints)),
     ]
     return "\n".join(parts)
@@ -61,11 +78,18 @@ def _head(plan: "Plan") -> list[str]:
         f"objective {plan.objective} · seed {plan.seed} · {plan.randomness} randomness",
         f"{text.count(count, f'{kind} device')}, data {text.size(plan.data_bytes)} a device",
         *([f"data {plan.stream}"] if plan.stream else []),
+        *([] if plan.target else [_times(plan, measured)]),
+    ]
+
+
+def _times(plan: "Plan", measured: bool) -> str:
+    """Returns the line on the time that a sweep takes here."""
+    return (
         f"about {text.duration(plan.run_seconds)} to run and {text.duration(plan.compile_seconds)} to compile, "
         + ("as measured" if measured else "as earlier runs here took" if plan.pace.known else "by a rough estimate")
         + (f"; other work slows this machine to {1 / plan.pace.busy:.0%}" if plan.pace.busy >= BUSY else "")
-        + ("; what is compiled is kept" if keeps_compiled() else ""),
-    ]
+        + ("; what is compiled is kept" if keeps_compiled() else "")
+    )
 
 
 def _groups(plan: "Plan") -> list[tuple[str, ...]]:
@@ -112,6 +136,38 @@ def _measured(plan: "Plan") -> list[str]:
     if lines and unknown:
         lines.append(f"not measured yet: group {unknown}; plan(measure=True) and hpjax plan --measure go on there")
     return lines
+
+
+def _compiled(plan: "Plan") -> list[str]:
+    """Returns what programs take of devices that are not there, and how long the sweep trains on these at best."""
+    if plan.target is None:
+        return []
+    chip, rows = plan.target.chip, []
+    for each, widest in zip(plan.footprints, plan.widest, strict=True):
+        collectives = ", ".join(f"{n} {name}" for name, n in sorted(each.step.collectives.items()))
+        rows.append(
+            (
+                str(each.group),
+                f"{widest:,}",
+                f"{each.width:,}",
+                *map(text.size, each.memory),
+                text.size(each.bytes),
+                text.size(each.near_bytes),
+                text.rate(each.flops),
+                f"{each.seconds(chip) * 1e6:.3g} µs",
+                each.bound(chip),
+                f"{each.step.kernels:,.0f}",
+                collectives or "none",
+                text.duration(each.compile_seconds),
+            )
+        )
+    return [
+        "",
+        f"compiled for {plan.target.name}: {text.size(chip.limit)} of memory for arrays, "
+        f"{text.rate(chip.bandwidth)}B/s, {text.rate(chip.float32)}FLOP/s in products of float32 ({chip.source})",
+        text.table(FOOTPRINT, rows),
+        f"at best {text.duration(plan.best_seconds)} to train, without evaluations",
+    ]
 
 
 def speeds(rates: Sequence[Rate]) -> str:

@@ -1,0 +1,334 @@
+"""What a compiled program runs in each step: its kernels, the bytes they move, its loops and its collectives.
+
+It reads the text of ``jax.stages.Compiled.as_text()``, optimized HLO, which is not documented to stay as it is; see
+https://openxla.org/xla/operation_semantics for its operations and https://openxla.org/xla/tiled_layout for its layouts.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import NamedTuple
+
+# The numbers of the memories: the large one, and on TPUs that on the chip.
+LARGE, NEAR = 0, 1
+# Operations that move nothing.
+FREE = frozenset(
+    {"parameter", "tuple", "get-tuple-element", "constant", "bitcast", "after-all", "partition-id", "opt-barrier"}
+)
+FREE_CALLS = frozenset({"AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast", "SliceBarrier"})
+COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective", "reduce-scatter", "send", "recv")
+# Operations that read as much of their first operand as they give, and not all of it.
+SLICES = frozenset({"dynamic-slice", "slice", "gather"})
+# Operations of a fusion that hand on their operand as it is.
+SAME = frozenset({"bitcast", "copy", "convert", "reshape", "transpose"})
+BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "c64": 8, "c128": 16, "token": 0, "opaque": 0}
+
+
+class ArrayType(NamedTuple):
+    """The type of one array as XLA lays it out.
+
+    Attributes:
+      dtype: such as ``"f32"``.
+      shape: its axes.
+      layout: the numbers of the axes, from the one along which neighbours lie next to each other.
+      tile: what the last axes in memory are padded to multiples of; empty where they are not.
+      space: the number of the memory that holds it, 0 for the large one.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    layout: tuple[int, ...]
+    tile: tuple[int, ...]
+    space: int
+
+    @property
+    def bytes(self) -> float:
+        """Its bytes in memory, with the padding of its layout."""
+        sizes = [self.shape[axis] for axis in self.layout]
+        for place, size in enumerate(reversed(self.tile[-len(sizes) :] if sizes else ())):
+            sizes[place] = -(-sizes[place] // size) * size
+        width = BYTES.get(self.dtype) or int(re.sub(r"\D.*", "", self.dtype.lstrip("sufc")) or 0) / 8
+        return width * prod(sizes)
+
+
+class Instruction(NamedTuple):
+    """One operation of a compiled program.
+
+    Attributes:
+      name: its name, by which others refer to it.
+      opcode: what it does, such as ``"fusion"``.
+      types: of the arrays that it gives.
+      operands: the names of what it takes.
+      calls: the computations that it runs: a fusion's, the body of a loop, the branches of a condition.
+      attributes: what stands behind its operands.
+      root: whether the computation gives what it gives.
+      number: the number of a parameter, or the value of a constant that is a whole number; else None.
+    """
+
+    name: str
+    opcode: str
+    types: tuple[ArrayType, ...]
+    operands: tuple[str, ...]
+    calls: tuple[str, ...]
+    attributes: str
+    root: bool
+    number: int | None
+
+    @property
+    def free(self) -> bool:
+        """Whether it moves and computes nothing."""
+        return self.opcode in FREE or (self.opcode == "custom-call" and any(map(self.attributes.count, FREE_CALLS)))
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What the kernels of a computation do in one run of it.
+
+    Attributes:
+      kernels: how many operations run, those of loops as often as these turn.
+      bytes: what they read and write in the large memory, with the padding of layouts.
+      near_bytes: the same of the memory on the chip, where the compiler keeps arrays there.
+      operations: opcode to how many of them there are.
+      open_loops: how many loops turn until something holds that is computed.
+      conditionals: how many conditions choose between computations.
+    """
+
+    kernels: float = 0.0
+    bytes: float = 0.0
+    near_bytes: float = 0.0
+    operations: Counter[str] = field(default_factory=Counter)
+    open_loops: int = 0
+    conditionals: int = 0
+
+    @property
+    def collectives(self) -> dict[str, int]:
+        """How many operations of each kind have devices exchange arrays."""
+        return {name: n for name, n in self.operations.items() if name.startswith(COLLECTIVES)}
+
+
+class CompiledText:
+    """A compiled program, as its text tells of it.
+
+    Args:
+      text: what ``jax.stages.Compiled.as_text()`` returns.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._computations: dict[str, dict[str, Instruction]] = {}
+        self._entry = name = ""
+        for line in text.splitlines():
+            begin = re.match(r"^(ENTRY )?%?([\w.\-]+) (?:\(.*)?\{\s*$", line)
+            if begin and " = " not in line and not line.startswith("HloModule"):
+                name = begin.group(2)
+                self._computations[name] = {}
+                self._entry = name if begin.group(1) else self._entry
+            elif line.startswith("}"):
+                name = ""
+            elif name and (found := _instruction(line)) is not None:
+                self._computations[name][found.name] = found
+
+    @cached_property
+    def step(self) -> Traffic:
+        """What one step runs: the body of the loop over steps, within that over chunks.
+
+        Raises:
+          ValueError: there is no such loop.
+        """
+        for chunks in self._loops(self._entry):
+            for steps in self._loops(_body(chunks)):
+                return self.traffic(_body(steps))
+        raise ValueError("the program has no loop over steps within one over chunks")
+
+    @cached_property
+    def whole(self) -> Traffic:
+        """What the whole program runs, with loops of which the turns are not known counted once."""
+        return self.traffic(self._entry)
+
+    def traffic(self, computation: str) -> Traffic:
+        """Returns what a computation runs."""
+        kernels, moved, near, operations, loops, conditionals = 0.0, 0.0, 0.0, Counter[str](), 0, 0
+        for each in self._computations[computation].values():
+            if each.free:
+                continue
+            moved += self._bytes(computation, each, LARGE)
+            near += self._bytes(computation, each, NEAR)
+            if each.opcode.endswith("-done"):
+                continue
+            if each.opcode in ("while", "call", "conditional", "async-start"):
+                inner = [self.traffic(name) for name in each.calls]
+                trips = self._trips(each) if each.opcode == "while" else 1
+                times = 1 if trips is None else trips
+                kernels += times * max((t.kernels for t in inner), default=0.0)
+                moved += times * max((t.bytes for t in inner), default=0.0)
+                near += times * max((t.near_bytes for t in inner), default=0.0)
+                operations.update(sum((t.operations for t in inner), Counter()))
+                loops += sum(t.open_loops for t in inner) + (trips is None)
+                conditionals += sum(t.conditionals for t in inner) + (each.opcode == "conditional")
+                continue
+            kernels += 1
+            operations[each.opcode] += 1
+        return Traffic(kernels, moved, near, operations, loops, conditionals)
+
+    def largest(self, count: int = 12) -> list[tuple[str, str, float]]:
+        """Returns the operations of a step that move the most bytes: name, opcode and bytes of each."""
+        chunks = next(self._loops(self._entry))
+        body = _body(next(self._loops(_body(chunks))))
+        found = [
+            (each.name, each.opcode, self._bytes(body, each, LARGE))
+            for each in self._computations[body].values()
+            if not each.free and each.opcode != "while"
+        ]
+        return sorted(found, key=lambda row: -row[2])[:count]
+
+    def _loops(self, computation: str) -> Iterator[Instruction]:
+        """Yields the loops of a computation, also of those that it calls, of which the turns are not known."""
+        for each in self._computations[computation].values():
+            if each.opcode == "while" and self._trips(each) is None:
+                yield each
+            elif each.opcode in ("call", "conditional", "async-start"):
+                for name in each.calls:
+                    yield from self._loops(name)
+
+    def _trips(self, loop: Instruction) -> int | None:
+        """Returns how often a loop turns, None where that is not known."""
+        if (known := re.search(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)', loop.attributes)) is not None:
+            return int(known.group(1))
+        # Elsewhere a loop that counts from 0 ends where its counter is no longer less than a constant.
+        found = re.search(r"condition=%?([\w.\-]+)", loop.attributes)
+        condition = self._computations[found.group(1)] if found else {}
+        for each in condition.values():
+            if each.root and each.opcode == "compare" and "direction=LT" in each.attributes:
+                limit = condition.get(each.operands[1])
+                return limit.number if limit is not None and limit.opcode == "constant" else None
+        return None
+
+    def _bytes(self, computation: str, instruction: Instruction, space: int) -> float:
+        """Returns the bytes that an operation reads and writes in one memory."""
+        around, opcode = self._computations[computation], instruction.opcode
+        given = [around[name].types for name in instruction.operands if name in around]
+        if opcode in ("while", "call", "conditional") or opcode.endswith("-start"):
+            return 0.0
+        if opcode.endswith("-done"):  # what was copied meanwhile, from where its beginning took it
+            begun = around[instruction.operands[0]]
+            source = [t for name in begun.operands[:1] if name in around for t in around[name].types]
+            ends = (*source[:1], *instruction.types[:1])
+            return _bytes_of(instruction.types) * sum(end.space == space for end in ends)
+        if instruction.opcode == "fusion":
+            return self._fusion_bytes(instruction, given, space)
+        if instruction.opcode in SLICES:
+            return 2 * _bytes_of(instruction.types, space)
+        if instruction.opcode == "dynamic-update-slice":
+            return 2 * _bytes_of(given[1], space) if len(given) > 1 else 0.0
+        return sum(_bytes_of(types, space) for types in (*given, instruction.types))
+
+    def _fusion_bytes(self, fusion: Instruction, given: Sequence[tuple[ArrayType, ...]], space: int) -> float:
+        """Returns the bytes that a fusion reads and writes in a memory: of slices that it takes, only theirs."""
+        inside = self._computations[fusion.calls[0]]
+        users: dict[str, list[Instruction]] = {}
+        for each in inside.values():
+            for operand in each.operands:
+                users.setdefault(operand, []).append(each)
+
+        def ends(name: str) -> list[tuple[Instruction, str]]:
+            """Returns what uses a value, behind what hands it on as it is, and the name under which it does."""
+            found = []
+            for user in users.get(name, []):
+                found += ends(user.name) if user.opcode in SAME and not user.root else [(user, name)]
+            return found
+
+        total = 0.0
+        for each in inside.values():
+            if each.opcode != "parameter" or each.number is None or each.number >= len(given):
+                continue
+            uses = ends(each.name)
+            if uses and all(_takes_part(use, name) for use, name in uses):
+                read = sum(_bytes_of(use.types) for use, _ in uses if use.opcode in SLICES)
+                total += read if _bytes_of(given[each.number], space) else 0.0
+            else:
+                total += _bytes_of(given[each.number], space)
+        (root,) = (each for each in inside.values() if each.root)
+        written = [inside[name] for name in root.operands] if root.opcode == "tuple" else [root]
+        for each, own in zip(written, fusion.types, strict=False):
+            while each.opcode in SAME and each.operands[0] in inside:
+                each = inside[each.operands[0]]
+            update = inside.get(each.operands[1]) if each.opcode == "dynamic-update-slice" else None
+            total += _bytes_of((own,), space) if update is None else _bytes_of(update.types) * (own.space == space)
+        return total
+
+
+def _takes_part(use: Instruction, name: str) -> bool:
+    """Returns whether an operation reads only a part of the array ``name``, or updates a part of it in place."""
+    return use.operands[0] == name and (use.opcode in SLICES or use.opcode == "dynamic-update-slice")
+
+
+def _bytes_of(types: Sequence[ArrayType], space: int | None = None) -> float:
+    """Returns the bytes of arrays, of all of them or of those in one memory."""
+    return sum(each.bytes for each in types if space is None or each.space == space)
+
+
+def _body(loop: Instruction) -> str:
+    return loop.calls[0]
+
+
+_ARRAY = re.compile(r"([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\](?:\{([\d,]*)(?::([^}]*))?\})?")
+
+
+def _types(text: str) -> tuple[ArrayType, ...]:
+    """Returns the types of the arrays in the text of a type."""
+    found = []
+    for dtype, shape, layout, more in _ARRAY.findall(text):
+        sizes = tuple(map(int, filter(None, shape.split(","))))
+        axes = tuple(map(int, filter(None, layout.split(",")))) or tuple(reversed(range(len(sizes))))
+        tile = re.search(r"T\(([\d,]+)\)", more)
+        space = re.search(r"S\((\d+)\)", more)
+        tiles = tuple(map(int, tile.group(1).split(","))) if tile else ()
+        found.append(ArrayType(dtype, sizes, axes, tiles, int(space.group(1)) if space else 0))
+    return tuple(found)
+
+
+def _instruction(line: str) -> Instruction | None:
+    """Returns the instruction that a line tells of, None for a line that tells of none."""
+    begin = re.match(r"\s*(ROOT )?%?([\w.\-]+) = ", line)
+    if begin is None:
+        return None
+    kind, rest = _split_type(line[begin.end() :])
+    opcode = re.match(r"\s*([a-z][\w\-]*)\(", rest)
+    if opcode is None:
+        return None
+    inside, attributes = _parenthesized(rest[opcode.end() - 1 :])
+    calls = re.findall(r"(?:body|calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)", attributes)
+    branches = re.search(r"(?:branch_computations|called_computations)=\{([^}]*)\}", attributes)
+    calls += re.findall(r"%?([\w.\-]+)", branches.group(1)) if branches else []
+    number = inside if opcode.group(1) in ("parameter", "constant") and re.fullmatch(r"-?\d+", inside) else None
+    return Instruction(
+        begin.group(2),
+        opcode.group(1),
+        _types(kind),
+        tuple(re.findall(r"%([\w.\-]+)", inside)),
+        tuple(calls),
+        attributes,
+        begin.group(1) is not None,
+        None if number is None else int(number),
+    )
+
+
+def _split_type(text: str) -> tuple[str, str]:
+    """Returns the type with which a text begins, and the rest."""
+    if text.startswith("("):
+        inside, rest = _parenthesized(text)
+        return inside, rest
+    kind, _, rest = text.partition(" ")
+    return kind, rest
+
+
+def _parenthesized(text: str) -> tuple[str, str]:
+    """Returns what stands between the parenthesis with which a text begins and its partner, and the rest."""
+    depth = 0
+    for place, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
+            return text[1:place], text[place + 1 :]
+    return text[1:], ""

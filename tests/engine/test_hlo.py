@@ -1,0 +1,142 @@
+"""What is read of a compiled program's text, counted by hand of a text as TPUs and GPUs have it."""
+
+import pytest
+
+from hpjax.engine.hlo import CompiledText, _types
+
+# ruff: noqa: E501
+
+# Chunks, steps in them, and in a step: a fusion that updates 4 of 8 rows, a product, an array that moves to the chip
+# and back, a loop of 3 turns, and one that turns until something holds.
+TEXT = """
+HloModule jit_advance, entry_computation_layout={(f32[8,128]{1,0:T(8,128)})->f32[8,128]{1,0:T(8,128)}}
+
+%updated (p0: f32[8,128], p1: f32[4,128], p2: s32[]) -> f32[8,128] {
+  %p0 = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %p1 = f32[4,128]{1,0:T(8,128)} parameter(1)
+  %p2 = s32[]{:T(128)} parameter(2)
+  %zero = s32[]{:T(128)} constant(0)
+  %sliced = f32[4,128]{1,0:T(8,128)} dynamic-slice(%p0, %p2, %zero), dynamic_slice_sizes={4,128}
+  %sum = f32[4,128]{1,0:T(8,128)} add(%sliced, %p1)
+  ROOT %done = f32[8,128]{1,0:T(8,128)} dynamic-update-slice(%p0, %sum, %p2, %zero)
+}
+
+%inner_body (i: (s32[], f32[8,128])) -> (s32[], f32[8,128]) {
+  %i = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) parameter(0)
+  %n = s32[]{:T(128)} get-tuple-element(%i), index=0
+  %x = f32[8,128]{1,0:T(8,128)} get-tuple-element(%i), index=1
+  %twice = f32[8,128]{1,0:T(8,128)} add(%x, %x)
+  ROOT %o = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) tuple(%n, %twice)
+}
+
+%three (i: (s32[], f32[8,128])) -> pred[] {
+  %i = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) parameter(0)
+  %n = s32[]{:T(128)} get-tuple-element(%i), index=0
+  %limit = s32[]{:T(128)} constant(3)
+  ROOT %less = pred[]{:T(512)} compare(%n, %limit), direction=LT
+}
+
+%until (i: (s32[], f32[8,128])) -> pred[] {
+  %i = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) parameter(0)
+  %n = s32[]{:T(128)} get-tuple-element(%i), index=0
+  ROOT %less = pred[]{:T(512)} compare(%n, %n), direction=LT
+}
+
+%step (s: (s32[], f32[8,128], f32[4,128])) -> (s32[], f32[8,128], f32[4,128]) {
+  %s = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}, f32[4,128]{1,0:T(8,128)}) parameter(0)
+  %n = s32[]{:T(128)} get-tuple-element(%s), index=0
+  %x = f32[8,128]{1,0:T(8,128)} get-tuple-element(%s), index=1
+  %y = f32[4,128]{1,0:T(8,128)} get-tuple-element(%s), index=2
+  %fusion = f32[8,128]{1,0:T(8,128)} fusion(%x, %y, %n), kind=kLoop, calls=%updated
+  %copy-start = (f32[8,128]{1,0:T(8,128)S(1)}, f32[8,128]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%fusion)
+  %copy-done = f32[8,128]{1,0:T(8,128)S(1)} copy-done(%copy-start)
+  %all-reduce = f32[8,128]{1,0:T(8,128)} all-reduce(%copy-done), to_apply=%until
+  %buffer = f32[8,128]{1,0:T(8,128)} custom-call(), custom_call_target="AllocateBuffer"
+  %begin = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) tuple(%n, %all-reduce)
+  %known = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) while(%begin), condition=%three, body=%inner_body
+  %open = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) while(%known), condition=%until, body=%inner_body
+  %z = f32[8,128]{1,0:T(8,128)} get-tuple-element(%open), index=1
+  ROOT %o = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}, f32[4,128]{1,0:T(8,128)}) tuple(%n, %z, %y)
+}
+
+%chunk (s: (s32[], f32[8,128], f32[4,128])) -> (s32[], f32[8,128], f32[4,128]) {
+  %s = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}, f32[4,128]{1,0:T(8,128)}) parameter(0)
+  ROOT %steps = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}, f32[4,128]{1,0:T(8,128)}) while(%s), condition=%until, body=%step
+}
+
+ENTRY %main (x: f32[8,128]) -> f32[8,128] {
+  %x = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %chunks = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}, f32[4,128]{1,0:T(8,128)}) while(%x), condition=%until, body=%chunk
+  ROOT %y = f32[8,128]{1,0:T(8,128)} get-tuple-element(%chunks), index=1
+}
+"""
+ROWS = 128 * 4
+
+
+@pytest.fixture(scope="module")
+def step():
+    return CompiledText(TEXT).step
+
+
+def test_bytes_of_a_step(step):
+    """A slice of 4 rows is padded to 8; of the array that it is cut of and written to nothing else moves."""
+    fusion = 8 * ROWS + 8 * ROWS + 8 * ROWS + 4  # the slice, the other summand, the update, and the index
+    moved_to_chip, reduced, turns = 8 * ROWS, 8 * ROWS, (3 + 1) * 3 * 8 * ROWS
+    assert step.bytes == fusion + moved_to_chip + reduced + turns
+    assert step.near_bytes == 8 * ROWS + 8 * ROWS, "written there by the copy, and read by the collective"
+
+
+def test_operations_of_a_step(step):
+    assert step.kernels == 1 + 1 + 1 + 3 + 1, "buffers and tuples are free, and a copy is one operation"
+    assert step.open_loops == 1, "the one of three turns is known"
+    assert step.conditionals == 0
+    assert step.collectives == {"all-reduce": 1}
+
+
+def test_the_largest(step):
+    name, opcode, moved = CompiledText(TEXT).largest(1)[0]
+    assert (name, opcode, moved) == ("fusion", "fusion", 24 * ROWS + 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("f32[256,64,10]{2,1,0:T(8,128)}", 256 * 64 * 128 * 4),  # the 10 are padded to 128
+        ("f32[256,64,10]{0,1,2:T(8,128)}", 256 * 64 * 10 * 4),  # lanes lie next to each other
+        ("bf16[64,64]{1,0:T(8,128)(2,1)S(1)}", 64 * 128 * 2),
+        ("f32[64]{0}", 64 * 4),
+        ("pred[]", 1),
+        ("s32[3,5]{1,0}", 60),
+        ("f8e4m3fn[16]{0}", 16),
+        ("u4[16]{0}", 8),
+    ],
+)
+def test_bytes_of_types(text, size):
+    (found,) = _types(text)
+    assert found.bytes == size
+
+
+def test_no_step():
+    with pytest.raises(ValueError, match="no loop over steps"):
+        _ = CompiledText("ENTRY %main (x: f32[]) -> f32[] {\n  ROOT %x = f32[] parameter(0)\n}\n").step
+
+
+def test_on_cpu(digits_step):
+    """The program of a sweep on this CPU, whose kernels are fusions, calls and copies: at least one product a layer."""
+    assert digits_step.kernels > 3
+    assert digits_step.collectives == {}
+    assert digits_step.open_loops == 0
+
+
+@pytest.fixture(scope="module")
+def digits_step():
+    import jax.numpy as jnp
+    from jax import jit, lax
+
+    def steps(x, chunks, end):
+        def chunk(_, x):
+            return lax.fori_loop(0, end, lambda t, x: jnp.tanh(x @ x) @ x + jnp.sin(x @ x), x)
+
+        return lax.fori_loop(0, chunks, chunk, x)
+
+    return CompiledText(jit(steps).lower(jnp.ones((32, 32)), 1, 1).compile().as_text()).step
