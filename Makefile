@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 NEWEST ?= python3.13
 RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: sweep test test-all test-newest test-lowest test-versions soak lint type check smoke dist quality bench docs format clean
+.PHONY: sweep test test-all test-aot test-newest test-lowest test-versions soak lint type check smoke dist quality bench docs format clean
 
 sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a run directory and a picture.
 	$(BIN)/hpjax run experiments/digits/sweep.py --dir $(RUN) --test
@@ -47,6 +47,17 @@ VERSIONED = tests/laws tests/engine tests/nn tests/optim tests/core/test_threefr
   tests/training/test_training.py tests/training/test_bad_members.py tests/results/test_plot.py "tests/project/test_docs.py::test_blocks_run[README]"
 test-versions: $(READY)  ## What depends on the versions of other packages, in a short form.
 	$(QUICKLY) $(PYTEST) --dist loadfile -m "not slow" $(VERSIONED)
+
+# The compilers for TPUs and GPUs, in an environment of their own: with libtpu JAX looks for a TPU first.
+AOT := .venv-aot
+test-aot: $(AOT)/.ready  ## What is compiled for TPUs and GPUs that are not there, against what was recorded.
+	JAX_PLATFORMS=cpu $(AOT)/bin/python -m pytest -n auto --dist worksteal tests/aot
+
+$(AOT)/.ready: pyproject.toml constraints.txt
+	test -x $(AOT)/bin/python || $(call interpreter,$(PYTHON)) -m venv $(AOT)
+	$(AOT)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt \
+	  --editable '.[test,tpu-target,gpu-target]'
+	touch $(AOT)/.ready
 
 soak: $(READY)  ## Kills runs again and again, compares what they end with, and damages run directories.
 	HPJAX_KILLS=7 $(BIN)/python -m pytest -k killed_run tests/sweep/running/test_resume.py

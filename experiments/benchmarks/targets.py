@@ -25,8 +25,8 @@ PAGE = ROOT / "docs" / "accelerators.md"
 BLOCK = re.compile(r"(?<=<!-- targets: begin -->\n).*?(?=<!-- targets: end -->)", re.DOTALL)
 TARGETS = ("v5e:2x2", "v6e:2x2", "h100")
 # The workloads of the benchmarks, and as many lanes of each as are planned for one device.
-WORK = {"MLP": (mlp.sweep, 4096), "CNN": (cnn.sweep, 256), "transformer": (transformer.sweep, 256)}
-WORK["LSTM"] = (lstm.sweep, 256)
+WORK = {"MLP": (mlp.sweep, 4096), "CNN": (cnn.sweep, 64), "transformer": (transformer.sweep, 64)}
+WORK["LSTM"] = (lstm.sweep, 64)
 DTYPES = ("float32", "bfloat16")
 HEADER = (
     "work",

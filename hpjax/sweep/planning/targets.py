@@ -143,5 +143,6 @@ def _at_no_width(plan: Plan, group: Group, target: Target, reason: str) -> str:
     return (
         f"group {group.number} fits at no width on {target.name}, where a device has {size(target.chip.limit)} for "
         f"arrays: at the width 1 {size(lane)} are the state of the lane, {size(plan.data_bytes)} the data, and "
-        f"{reason}. Write a smaller model or batch, accumulate gradients with microbatch=, or name a chip with more memory."
+        f"{reason}. Write a smaller model or batch, accumulate gradients with microbatch=, or name a chip with more "
+        "memory."
     )
