@@ -1,4 +1,4 @@
-"""Sweeps compiled for TPUs and GPUs that are not there, against what was recorded: ``make test-aot`` has the compilers."""
+"""Sweeps compiled for TPUs and GPUs that are not there, against what was recorded; for ``make test-aot``."""
 
 import sys
 from importlib.metadata import PackageNotFoundError, version

@@ -148,6 +148,13 @@ def test_width(platform, lanes, devices, memory, width):
     assert by_rule(platform, lanes, devices, 1000, memory) == width
 
 
+def test_width_of_a_chip_with_memory():
+    """Lanes stay on the chip that has room for eight times their states."""
+    assert by_rule("tpu", 4096, 1, 70_000, 2**34, near=2**27) == 228  # of 239, in equal chunks
+    assert by_rule("tpu", 4096, 1, 2**30, 2**34, near=2**27) == 1
+    assert by_rule("tpu", 4096, 1, 70_000, 2**34) == 1024
+
+
 def test_replicates_have_luck_of_their_own_and_trials_share_it():
     program = classifier()
     space = hpx.Space(learning_rate=0.1, momentum=hpx.Choice(0.9, 0.5))
