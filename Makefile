@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 NEWEST ?= python3.13
 RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: sweep test test-all test-aot test-newest test-lowest test-versions soak lint type check smoke dist quality bench docs format clean
+.PHONY: sweep test test-all test-aot test-newest test-lowest test-versions soak lint type check smoke dist quality bench bench-accelerator docs format clean
 
 sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a run directory and a picture.
 	$(BIN)/hpjax run experiments/digits/sweep.py --dir $(RUN) --test
@@ -86,6 +86,9 @@ quality: $(READY)  ## How good the search is, in tables and a picture; DATA is t
 
 bench: $(READY)  ## How fast it is beside its peers, which get an environment of their own in .peers; writes a record, a picture, and all tables.
 	$(BIN)/python experiments/benchmarks/bench.py
+
+bench-accelerator: $(READY)  ## On a GPU or TPU, in eight minutes: two laws, and lanes beside jit(vmap(scan)) and a roofline.
+	$(BIN)/python experiments/benchmarks/accelerator.py
 
 docs: $(READY)  ## The documentation, in docs/_build/html; a warning is an error.
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

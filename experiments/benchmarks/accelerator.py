@@ -1,12 +1,15 @@
-"""On a GPU or TPU: lanes against throughput, the rewrite of convolutions, and the width that is chosen.
+"""On a GPU or TPU, in eight minutes: two laws, and how fast lanes are beside jit(vmap(scan)) and beside a roofline.
 
-python experiments/benchmarks/accelerator.py [--lanes 1 4] [--steps 2] [--out FOLDER]
+make bench-accelerator
+python experiments/benchmarks/accelerator.py [--work MLP] [--lanes 1 4] [--steps 2] [--no-laws] [--out FOLDER]
 
-runs it anywhere, small.
+The second runs anywhere, small.
 """
 
 import argparse
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,167 +22,188 @@ import records
 import rivals
 import table
 import transformer
-from ours import sweep_of
+from ours import engine_of, sweep_of
 from workload import Workload
 
-WORKLOADS = {"MLP": mlp.sweep, "CNN": cnn.sweep, "transformer": transformer.sweep}
-LANES = (1, 4, 16, 64, 256, 1024, 4096, 16384)
+ROOT = Path(__file__).parents[2]
+WORK = {"MLP": mlp.sweep, "CNN": cnn.sweep, "transformer": transformer.sweep}
+DTYPES = ("float32", "bfloat16")
+LANES = {"MLP": (1, 256, 4096), "CNN": (1, 64, 512), "transformer": (1, 64, 512)}
 # 4,096 lanes of the MLP must take at most so many times as long as one.
-LANES_OF_TARGET, TARGET = 4096, 6.0
+MANY, TARGET = 4096, 6.0
+LAWS = ("tests/laws/test_law1_as_if_alone.py", "tests/laws/test_law2_packing.py")
+HEADER = (
+    "work",
+    "computed in",
+    "lanes",
+    "ms a step",
+    "of the roofline",
+    "waits for",
+    "ms a step, Sweep.run",
+    "ms a step, jit(vmap(scan))",
+    "hpjax is",
+    "time ÷ that of one lane",
+)
 
 
-class Timed(NamedTuple):
-    """The median seconds of some runs, or what went wrong."""
+class Device(NamedTuple):
+    """What was measured of the device.
 
-    seconds: float | None
-    error: str = ""
+    Attributes:
+      bandwidth: bytes a second, read and written.
+      float32, bfloat16: FLOP a second in products of such matrices, at JAX's default precision.
+    """
 
-    def shown(self, of: Callable[[float], str]) -> str:
-        return of(self.seconds) if self.seconds is not None else self.error
+    bandwidth: float
+    float32: float
+    bfloat16: float
 
 
-def timed(prepare: Callable[[], Callable[[], object]], rounds: int) -> Timed:
-    """Compiles in a first run, and times those that follow."""
-    from hpjax import RunError
-
-    try:
-        run, laps = prepare(), []
+def seconds(run: Callable[[], object], rounds: int) -> float:
+    """Returns the median seconds of some runs after a first one, which compiles."""
+    laps = []
+    for _ in range(rounds + 1):
+        begun = time.perf_counter()
         run()
-        for _ in range(rounds):
-            begun = time.perf_counter()
-            run()
-            laps.append(time.perf_counter() - begun)
-    except (RunError, RuntimeError) as error:  # out of memory, which larger numbers of lanes are expected to be
-        return Timed(None, str(error).splitlines()[0][:80])
-    return Timed(statistics.median(laps))
+        laps.append(time.perf_counter() - begun)
+    return statistics.median(laps[1:])
 
 
-def swept(workload: Workload, lanes: int, width: int | None = None) -> Callable[[], object]:
-    """Returns what runs a sweep of ``lanes`` trials with hpjax, ``width`` of them at once."""
-    sweep = sweep_of(workload, workload.arrays(lanes), **({} if width is None else {"width": width}))
-    return lambda: sweep.run(progress=False)
-
-
-def rate(rounds: int, size: int) -> float:
-    """Measures how many FLOP a second the device makes in float32 matrix products."""
+def measured(size: int, rounds: int) -> Device:
+    """Measures the device by products of random matrices, and by additions to an array of as many numbers."""
     import jax
     import jax.numpy as jnp
 
-    a = jnp.eye(size)
-    many = jax.jit(lambda a: jax.lax.fori_loop(0, 20, lambda _, c: a @ c, a))
-    found = timed(lambda: lambda: jax.block_until_ready(many(a)), rounds)
-    assert found.seconds is not None
-    return 20 * 2 * size**3 / found.seconds
+    times = 20
+
+    def repeated(body, x):
+        many = jax.jit(lambda x: jax.lax.fori_loop(0, times, lambda _, x: body(x), x))
+        return seconds(lambda: jax.block_until_ready(many(x)), rounds)
+
+    x = jax.random.normal(jax.random.key(0), (size, size)) / size**0.5
+    rates = [times * 2 * size**3 / repeated(lambda a, y=y: a @ y, y) for y in (x, x.astype(jnp.bfloat16))]
+    return Device(times * 2 * 4 * size**2 / repeated(lambda a: a + 1, x), *rates)
 
 
-def flops(workload: Workload) -> float:
-    """Returns the FLOP of one step of one trial, as the compiler counts them."""
-    import jax
+def steps_alone(sweep, steps: int, rounds: int) -> tuple[float, tuple[float, float]]:
+    """Times the segments of a sweep without all that is around them.
 
-    _, (start, step, _, keys) = rivals.trainer(workload)
-    h, data = rivals.given(workload.arrays(1))
-    h = jax.tree.map(lambda x: x[0], h)
-    cost = jax.jit(step).lower(start(h, data), keys()[0], h, data).compile().cost_analysis()
-    return float(cost["flops"])
+    Returns:
+      The seconds of its steps; and the FLOP and the bytes of one step of all lanes, as compiled.
+    """
+    from hpjax.engine.hlo import CompiledText
 
+    plan, programs, members, compiled = engine_of(sweep)
+    chunks = plan.arrangements[0].chunks
 
-def lanes_against_throughput(
-    workloads: dict[str, Workload], lanes: Sequence[int], rounds: int, peak: float
-) -> tuple[str, dict[str, dict[int, Timed]]]:
-    """Times programs of more and more lanes, all at once; returns the table, and the times by model and lanes."""
-    lines, found = [], {}
-    for name, workload in workloads.items():
-        arithmetic, found[name] = flops(workload), {}
-        for count in lanes:
-            each = found[name][count] = timed(lambda w=workload, n=count: swept(w, n, n), rounds)
-            done, one = count * workload.steps, found[name][lanes[0]].seconds
-            lines.append(
-                (
-                    name,
-                    f"{count:,}",
-                    each.shown(lambda s, w=workload: f"{1e3 * s / w.steps:.3f}"),
-                    each.shown(lambda s, done=done: f"{done / s:,.0f}"),
-                    each.shown(lambda s, done=done, a=arithmetic: f"{done * a / s / peak:.1%}"),
-                    each.shown(lambda s, one=one: f"{s / one:.2f}" if one else "—"),
-                )
-            )
-            print(table.line(lines[-1]), flush=True)
-    header = ("model", "lanes", "ms a step", "lane-steps a second", "share of products", f"time ÷ that of {lanes[0]}")
-    return table.markdown(lines, header), found
+    def run():
+        lanes = programs.lanes(plan, 0, compiled, members)
+        lanes.dispatch(1, evaluate=False)  # and their first states
+        lanes.collect()
+        begun = time.perf_counter()
+        lanes.dispatch(steps, evaluate=False)
+        lanes.collect()
+        return (time.perf_counter() - begun) * steps / (steps - 1)
+
+    laps = [run() for _ in range(rounds + 1)][1:]
+    step = CompiledText(compiled.advance.compiled.as_text()).step
+    flops = plan.shapes[0].step.flops * len(members.trial)
+    return statistics.median(laps), (flops, chunks * step.bytes)
 
 
-def grouped(workload: Workload, lanes: Sequence[int], rounds: int, found: dict[int, Timed]) -> str:
-    """Times the CNN as vmap makes it, with grouped convolutions; returns the table of it beside hpjax's."""
-    lines = []
-    for count in lanes:
-        plain = timed(lambda n=count: rivals.vmapped(workload, workload.arrays(n)).run, rounds)
-        ours = found[count]
-        ratio = f"{plain.seconds / ours.seconds:.2f}×" if plain.seconds and ours.seconds else "—"
-        seconds = (each.shown(lambda s: f"{1e3 * s / workload.steps:.3f}") for each in (plain, ours))
-        lines.append((f"{count:,}", *seconds, ratio))
-        print(table.line(lines[-1]), flush=True)
-    return table.markdown(lines, ("lanes", "jit(vmap(scan)), ms a step", "hpjax, ms a step", "ratio"))
+def row(name: str, dtype: str, workload: Workload, lanes: int, device: Device, rounds: int, one: float | None):
+    """Measures one row; returns its cells, and the seconds of the steps."""
+    arrays = workload.arrays(lanes)
+    sweep = sweep_of(workload, arrays, trained={} if dtype == "float32" else {"compute_dtype": dtype}, width=lanes)
+    alone, (flops, moved) = steps_alone(sweep, workload.steps, rounds)
+    whole = seconds(lambda: sweep.run(progress=False), rounds)
+    plain = seconds(rivals.vmapped(workload, arrays).run, rounds) if dtype == "float32" else None
+    times = {"arithmetic": flops / getattr(device, dtype), "memory": moved / device.bandwidth}
+    best = max(times, key=times.__getitem__)
+
+    def each(value: float | None) -> str:
+        return "—" if value is None else f"{1e3 * value / workload.steps:.3f}"
+
+    return (
+        name,
+        dtype,
+        f"{lanes:,}",
+        each(alone),
+        f"{times[best] * workload.steps / alone:.0%}",
+        best,
+        each(whole),
+        each(plain),
+        "—" if plain is None else f"{plain / alone:.2f}×",
+        f"{alone / (one or alone):.2f}",
+    ), alone
 
 
-def chosen(workloads: dict[str, Workload], most: int, rounds: int, found: dict[str, dict[int, Timed]]) -> str:
-    """Times the width that hpjax chooses; returns the table of it beside the best of the first table."""
-    lines = []
-    for name, workload in workloads.items():
-        width = sweep_of(workload, workload.arrays(most)).plan(measure=True).widths[0]
-        own = timed(lambda w=workload: swept(w, most), rounds)
-        speeds = {n: n / each.seconds for n, each in found[name].items() if each.seconds}
-        best = max(speeds, key=speeds.__getitem__, default=None)
-        share = "—" if own.seconds is None or best is None else f"{most / own.seconds / speeds[best]:.0%}"
-        lines.append((name, f"{most:,}", str(width), "—" if best is None else str(best), own.error or share))
-        print(table.line(lines[-1]), flush=True)
-    return table.markdown(lines, ("model", "trials", "width chosen", "best width found", "speed, of the best"))
-
-
-def verdict(found: dict[int, Timed]) -> str:
-    """Returns a sentence that says whether the target is reached."""
-    one, many = (found.get(n, Timed(None, "not measured")) for n in (1, LANES_OF_TARGET))
-    if one.seconds is None or many.seconds is None:
-        return f"MLP, {LANES_OF_TARGET:,} lanes: {one.error or many.error}"
-    ratio = many.seconds / one.seconds
-    reached = "reached" if ratio <= TARGET else "not reached"
-    return f"MLP, {LANES_OF_TARGET:,} lanes take {ratio:.2f} times as long as one; at most {TARGET:.0f}: {reached}"
+def laws() -> str:
+    """Runs the tests of two laws on this device; returns what came of each file."""
+    found = []
+    for file in LAWS:
+        ran = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", file],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        last = (ran.stdout.strip().splitlines() or ["nothing was printed"])[-1]
+        found.append(f"`{file}`: {'passed' if ran.returncode == 0 else f'failed: {last}'}")
+    return "\n".join(f"- {each}" for each in found)
 
 
 def main(
-    out: Path, lanes: Sequence[int] = LANES, rounds: int = 3, steps: int | None = None, product: int = 8192
+    out: Path,
+    work: Sequence[str] = tuple(WORK),
+    lanes: Sequence[int] | None = None,
+    steps: int | None = None,
+    rounds: int = 3,
+    product: int = 8192,
+    with_laws: bool = True,
 ) -> None:
-    """Prints the tables and writes them to ``gpu.md`` or ``tpu.md``; with ``steps`` and few lanes it runs anywhere."""
+    """Prints the tables and writes them to ``gpu.md`` or ``tpu.md``; of a CPU to ``small.md``."""
     import jax
 
-    workloads = {name: replace(w, steps=steps or w.steps) for name, w in WORKLOADS.items()}
-    peak = rate(rounds, product)
-    device = jax.devices()[0].device_kind
-    print(f"{device}: {peak / 1e12:.3g} TFLOP/s in float32 products of {product}", flush=True)
-    first, found = lanes_against_throughput(workloads, lanes, rounds, peak)
-    second = grouped(workloads["CNN"], lanes, rounds, found["CNN"])
-    third = chosen(workloads, lanes[-1], rounds, found)
+    checked = laws() if with_laws else ""
+    kind, device, rows = jax.devices()[0].device_kind, measured(product, rounds), []
+    rates = (
+        f"{device.float32 / 1e12:.3g} TFLOP/s in products of {product} in float32, "
+        f"{device.bfloat16 / 1e12:.3g} in bfloat16, {device.bandwidth / 1e9:,.0f} GB/s"
+    )
+    print(f"{kind}: {rates}\n{checked}\n{table.line(HEADER)}", flush=True)
+    ratio = None
+    for name in work:
+        workload = replace(WORK[name], steps=steps or WORK[name].steps)
+        for dtype in DTYPES:
+            one = None
+            for count in lanes or LANES[name]:
+                cells, alone = row(name, dtype, workload, count, device, rounds, one)
+                one = one or alone
+                ratio = alone / one if (name, dtype, count) == ("MLP", "float32", MANY) else ratio
+                rows.append(cells)
+                print(table.line(cells), flush=True)
     here = records.today(peers="")
-    about = f"{here.date}, commit {records.commit()}: {device}; {here.versions}; medians of {rounds} rounds."
-    text = [
-        about,
-        f"{peak / 1e12:.3g} TFLOP/s in float32 products of {product}.",
-        first,
-        verdict(found["MLP"]),
-        second,
-        third,
-    ]
+    about = f"{here.date}, commit {records.commit()}: {kind}; {here.versions}; medians of {rounds} rounds."
+    said = f"{MANY:,} lanes of the MLP take {ratio or 0:.2f} times as long as one; at most {TARGET:.0f} is the target."
+    reached = said if ratio is not None else ""
+    text = [about, f"{rates}, as measured.", checked, table.markdown(rows, HEADER), reached]
     out.mkdir(parents=True, exist_ok=True)
     name = jax.default_backend()
-    (out / f"{'small' if name == 'cpu' else name}.md").write_text("\n\n".join(text) + "\n")
-    print(verdict(found["MLP"]))
+    (out / f"{'small' if name == 'cpu' else name}.md").write_text("\n\n".join(filter(None, text)) + "\n", "utf-8")
+    print(reached)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lanes", type=int, nargs="+", default=LANES)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", nargs="+", choices=WORK, default=tuple(WORK))
+    parser.add_argument("--lanes", type=int, nargs="+", help="in place of each model's own")
     parser.add_argument("--steps", type=int, help="in place of each model's own")
-    parser.add_argument("--product", type=int, default=8192, help="size of the matrices whose product is the measure")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--product", type=int, default=8192, help="size of the matrices by which the device is measured"
+    )
+    parser.add_argument("--no-laws", action="store_true", help="leave out the tests of two laws")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
-    main(given.out, given.lanes, given.rounds, given.steps, given.product)
+    main(given.out, given.work, given.lanes, given.steps, given.rounds, given.product, not given.no_laws)

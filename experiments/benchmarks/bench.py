@@ -4,7 +4,7 @@ python experiments/benchmarks/bench.py [ROW ...] [--rounds 5] [--out FOLDER]
 
 What is measured is added to the record of the day and the machine; the tables are of all records (see publish.py).
 
-On a GPU or TPU the table is another: see accelerator.py.
+On a GPU or TPU the table is another: make bench-accelerator.
 """
 
 import argparse
@@ -74,12 +74,7 @@ def main() -> None:
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers are ended
     if backend() != "cpu":
-        if arguments.rows:
-            parser.error("the rows are of the table for CPUs; on this device all of another table is made")
-        import accelerator
-
-        accelerator.main(arguments.out, rounds=arguments.rounds)
-        return
+        parser.error("the rows are of the table for CPUs; on this device: make bench-accelerator")
     arguments.out.mkdir(parents=True, exist_ok=True)
     asked = [name for name in ROWS if any(fnmatch.fnmatch(name, pattern) for pattern in arguments.rows)]
     run(asked or list(ROWS), arguments.rounds, arguments.out)

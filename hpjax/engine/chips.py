@@ -43,8 +43,8 @@ class Chip(NamedTuple):
 
 def _tpu(name: str, kind: str, memory: int, bandwidth: float, peak: float, near: int = 0) -> Chip:
     source = f"https://cloud.google.com/tpu/docs/{name}"
-    # The compiler keeps 1/64 of the memory to itself: on v5e it allows 15.75 of 16 GiB. The memory on the chip of a v5e,
-    # and that it is 22 times as fast, are in https://jax-ml.github.io/scaling-book/tpus; others are taken to be alike.
+    # The compiler keeps 1/64 of the memory to itself: on v5e it allows 15.75 of 16 GiB. Of the memory on its chip, and
+    # that it is 22 times as fast, tells https://jax-ml.github.io/scaling-book/tpus; others are taken to be alike.
     return Chip(name, kind, "tpu", memory, 63 / 64, bandwidth, near, 22 * bandwidth, peak, peak, source)
 
 

@@ -249,16 +249,14 @@ def test_hyperparameters_stay_in_their_ranges(bench):
 
 def test_the_table_of_accelerators_is_made(bench, tmp_path, monkeypatch):
     accelerator = importlib.import_module("accelerator")
-    monkeypatch.setattr(accelerator, "timed", lambda prepare, rounds: accelerator.Timed(2.0))
-    monkeypatch.setattr(accelerator, "rate", lambda rounds, size: 1e12)
-    monkeypatch.setattr(accelerator, "flops", lambda workload: 1e6)
-    plan = SimpleNamespace(widths=(64,))
-    monkeypatch.setattr(accelerator, "sweep_of", lambda *given, **more: SimpleNamespace(plan=lambda measure: plan))
-    plain = bench["mlp"].sweep
-    monkeypatch.setattr(accelerator, "WORKLOADS", {"MLP": plain, "CNN": plain})
-    accelerator.main(tmp_path, lanes=(1, 4096), rounds=1, steps=2, product=8)
+    monkeypatch.setattr(accelerator, "measured", lambda size, rounds: accelerator.Device(1e12, 1e12, 4e12))
+    monkeypatch.setattr(accelerator, "steps_alone", lambda sweep, steps, rounds: (2.0, (1e12, 5e11)))
+    monkeypatch.setattr(accelerator, "seconds", lambda run, rounds: 4.0)
+    monkeypatch.setattr(accelerator, "sweep_of", lambda *given, **more: None)
+    monkeypatch.setattr(accelerator.rivals, "vmapped", lambda *given: SimpleNamespace(run=None))
+    accelerator.main(tmp_path, ("MLP",), lanes=(1, 4096), rounds=1, steps=2, with_laws=False)
     (file,) = tmp_path.glob("*.md")
     text = file.read_text()
-    assert "| MLP | 4,096 | 1000.000 | 4,096 | 0.4% | 1.00 |" in text
-    assert "| MLP | 4,096 | 64 | 4096 | 100% |" in text
-    assert "4,096 lanes take 1.00 times as long as one; at most 6: reached" in text
+    assert "| MLP | float32 | 4,096 | 1000.000 | 100% | arithmetic | 2000.000 | 2000.000 | 2.00× | 1.00 |" in text
+    assert "| MLP | bfloat16 | 1 | 1000.000 | 50% | memory | 2000.000 | — | — | 1.00 |" in text
+    assert "4,096 lanes of the MLP take 1.00 times as long as one; at most 6 is the target." in text
