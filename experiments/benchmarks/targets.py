@@ -46,11 +46,16 @@ HEADER = (
 )
 
 
-def needed(workload: Workload, state: int, width: int) -> float:
-    """Returns the bytes that a lane-step moves if all is read and written once.
+def needed(workload: Workload, state: int, parameters: int) -> float:
+    """Returns the bytes that a lane-step moves if all is written once and read once, in float32.
 
-    Those are the state of the lane, parameters and optimizer's, and the results of the forward pass's products and
-    convolutions, in float32.
+    Those are the state of the lane, the gradients of its parameters, and the results of the forward pass's products and
+    convolutions with their gradients.
+
+    Args:
+      workload: what is trained.
+      state: bytes of a lane's state.
+      parameters: how many numbers its parameters are.
     """
     import jax
     from jax.extend import core
@@ -69,7 +74,7 @@ def needed(workload: Workload, state: int, width: int) -> float:
         return total
 
     variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    return 2 * state / width + 2 * made(jax.make_jaxpr(model.apply)(variables, x).jaxpr)
+    return 2 * (state + 4 * parameters + 2 * made(jax.make_jaxpr(model.apply)(variables, x).jaxpr))
 
 
 def row(name: str, dtype: str, target: str) -> tuple[str, ...]:
@@ -80,7 +85,7 @@ def row(name: str, dtype: str, target: str) -> tuple[str, ...]:
     sweep = sweep_of(workload, workload.arrays(lanes), trained={} if dtype == "float32" else {"compute_dtype": dtype})
     plan = sweep.plan(target=target, count=1)
     (found,), (widest,) = plan.footprints, plan.widest
-    ideal = needed(workload, plan.shapes[0].lane_bytes * found.width, found.width)
+    ideal = needed(workload, plan.shapes[0].lane_bytes, plan.shapes[0].parameters)
     return (
         name,
         dtype,
