@@ -46,7 +46,7 @@ class Target(NamedTuple):
     devices: tuple[jax.Device, ...]
 
 
-def target(name: str, count: int | None = None) -> Target:
+def described(name: str, count: int | None = None) -> Target:
     """Returns devices that are described by a name.
 
     Args:
@@ -83,7 +83,7 @@ def _slice(name: str, chip: Chip, topology: str) -> list[Any]:
     try:
         # The two cores of a v4 are one device of JAX.
         options = {"chip_config_name": "megacore"} if chip.name == "v4" else {}
-        return _described("tpu", f"{chip.name}:{wanted}", **options)
+        return _topology("tpu", f"{chip.name}:{wanted}", **options)
     except Exception as error:  # whatever libtpu says of a slice that it does not know
         said = str(error).splitlines()[0][:200]
         raise InputError(FIELD, name, f"{allowed}; the compiler says: {said}", remedy) from None
@@ -120,11 +120,11 @@ def _gpus(name: str, chip: Chip, topology: str, count: int) -> list[Any]:
     if found != jax.__version__:
         allowed = f"needs {GPU_PLUGIN} {jax.__version__}, which jax {jax.__version__} goes with; installed is {found}"
         raise InputError(FIELD, name, allowed, f"Write {install}.")
-    return _described("cuda", "", target_config=_gpu_config(chip), topology=f"1x1x{count}")
+    return _topology("cuda", "", target_config=_gpu_config(chip), topology=f"1x1x{count}")
 
 
 @cache
-def _described(platform: str, name: str, **options: str) -> list[Any]:
+def _topology(platform: str, name: str, **options: str) -> list[Any]:
     """Returns the devices that JAX describes."""
     from jax.experimental import topologies
 

@@ -19,8 +19,6 @@ from hpjax.core.program import Program
 from hpjax.core.space import Space
 from hpjax.engine.distributed import check_same, is_writer, on_writer
 from hpjax.engine.settings import each_undisturbed, switched_on, undisturbed
-from hpjax.engine.targets import Target
-from hpjax.engine.targets import target as target_devices
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import Manifest, StudyRecord, recorded_manifest
 from hpjax.results.trial import Trial
@@ -36,7 +34,7 @@ from hpjax.sweep.planning.padding import padded_as
 from hpjax.sweep.planning.padding_check import checked
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.planner import plan_first_round
-from hpjax.sweep.planning.targets import planned_for
+from hpjax.sweep.planning.targets import asked_target, planned_for
 from hpjax.sweep.replay import Replay, check_result, replay
 from hpjax.sweep.running.events import Event
 from hpjax.sweep.running.preemption import Preempted
@@ -156,7 +154,7 @@ class Sweep:
             is expected to take long does so while it trains. What is found is remembered for all runs of such a
             program on this machine, and printed with the plan.
           target: devices that are not there, for which the programs are compiled here: a slice of TPUs, ``"v5e:2x4"``,
-            or a GPU, ``"h100"``. The plan has the widest width that fits, memory, bytes and floating-point operations
+            or a GPU, ``"h100"``, in place of ``devices``. The plan has the widest width that fits, memory, bytes and floating-point operations
             of a step, and the time that it takes at best. It needs the extra ``tpu-target`` or ``gpu-target``.
           count: how many devices of the target there are: of GPUs 1 by default, of a slice all.
 
@@ -164,17 +162,13 @@ class Sweep:
           InputError, ProgramError, UnknownHyperparameterError: the sweep cannot run, or not on the target.
         """
         disturbing = switched_on()
-        if target is not None:
-            with undisturbed():
-                return self._for_target(target_devices(target, count))
+        asked = asked_target(target, count, measure)
         with undisturbed():
+            if asked is not None:
+                spec = replace(self.spec, devices=asked.devices)
+                return planned_for(spec, advised(spec, plan_first_round(spec), disturbing), asked)
             plan = measured(self.spec, self._traced) if measure else self._arranged()
             return advised(self.spec, plan, disturbing)
-
-    def _for_target(self, target: Target) -> Plan:
-        """Returns the plan of the first round on devices that are not there."""
-        spec = replace(self.spec, devices=target.devices)
-        return planned_for(spec, advised(spec, plan_first_round(spec)), target)
 
     def _arranged(self) -> Plan:
         """Returns the plan of the first round, whose widths go by what is measured by now."""

@@ -13,7 +13,7 @@ import pytest
 from flax import linen as nn
 
 import hpjax as hpx
-from hpjax.engine.targets import target
+from hpjax.engine.targets import described
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "benchmarks"
 try:
@@ -214,16 +214,16 @@ def test_slices_exist():
 
     for chip, slices in SLICES.items():
         for topology in slices:
-            assert len(target(f"{chip}:{topology}").devices) == eval(topology.replace("x", "*"))
+            assert len(described(f"{chip}:{topology}").devices) == eval(topology.replace("x", "*"))
     with pytest.raises(hpx.InputError, match="must be a slice that exists"):
-        target("v5e:3x5")
+        described("v5e:3x5")
 
 
 def test_bytes_agree_with_the_compiler():
     """The compiler's own count of a fusion of two arrays is ours: 2 arrays read and 1 written."""
     from hpjax.engine.hlo import CompiledText
 
-    (device,) = target("v5e:2x2", 1).devices
+    (device,) = described("v5e:2x2", 1).devices
     x = jax.ShapeDtypeStruct((4096, 8192), jnp.float32, sharding=jax.sharding.SingleDeviceSharding(device))
     compiled = jax.jit(lambda a, b: jnp.tanh(a) * b + a).lower(x, x).compile()
     assert CompiledText(compiled.as_text()).whole.bytes == 3 * 4096 * 8192 * 4

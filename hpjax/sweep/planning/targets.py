@@ -17,7 +17,7 @@ from hpjax.core.user_code import first_line
 from hpjax.engine import sharding
 from hpjax.engine.device_errors import OUT_OF_MEMORY
 from hpjax.engine.hlo import CompiledText
-from hpjax.engine.targets import FIELD, Target
+from hpjax.engine.targets import FIELD, Target, described
 from hpjax.sweep.planning.arrange import capacity_of, with_choice
 from hpjax.sweep.planning.footprint import Footprint, Memory
 from hpjax.sweep.planning.plan import Group, Plan
@@ -29,6 +29,22 @@ from hpjax.sweep.spec import SweepSpec, of_group
 CLOSE = 1.1
 # A width so many times narrower is taken where a step of it takes a smaller share than this of the time, at best.
 NARROWER, FASTER = 4, 0.95
+
+
+def asked_target(name: str | None, count: int | None, measure: bool) -> Target | None:
+    """Returns the devices that a plan is asked for, None for those that are there.
+
+    Raises:
+      InputError: they cannot be planned for, or not together with the other arguments.
+    """
+    if name is None:
+        if count is not None:
+            raise InputError("Sweep.plan.count", count, "needs a target", 'Write target="h100", or leave count out.')
+        return None
+    if measure:
+        allowed = "cannot go with a target, since devices that are not there run nothing"
+        raise InputError("Sweep.plan.measure", measure, allowed, "Leave measure out, or target.")
+    return described(name, count)
 
 
 def planned_for(spec: SweepSpec, plan: Plan, target: Target) -> Plan:
