@@ -153,9 +153,10 @@ class Sweep:
           measure: whether to measure first how many lanes are best at once, for 5 seconds or 5 % of the run. A run that
             is expected to take long does so while it trains. What is found is remembered for all runs of such a
             program on this machine, and printed with the plan.
-          target: devices that are not there, for which the programs are compiled here: a slice of TPUs, ``"v5e:2x4"``,
-            or a GPU, ``"h100"``, in place of ``devices``. The plan has the widest width that fits, memory, bytes and floating-point operations
-            of a step, and the time that it takes at best. It needs the extra ``tpu-target`` or ``gpu-target``.
+          target: devices that are not there, in place of ``devices``, for which the programs are compiled here: a slice
+            of TPUs, ``"v5e:2x4"``, or a GPU, ``"h100"``. The plan has the widest width that fits and the fastest,
+            memory, bytes and floating-point operations of a step, and the time that it takes at best. It needs the
+            extra ``tpu-target`` or ``gpu-target``.
           count: how many devices of the target there are: of GPUs 1 by default, of a slice all.
 
         Raises:
