@@ -31,6 +31,8 @@ DTYPES = ("float32", "bfloat16")
 LANES = {"MLP": (1, 256, 4096), "CNN": (1, 64, 512), "transformer": (1, 64, 512)}
 # 4,096 lanes of the MLP must take at most so many times as long as one.
 MANY, TARGET = 4096, 6.0
+# No row begins after so many seconds.
+MOST = 420
 LAWS = ("tests/laws/test_law1_as_if_alone.py", "tests/laws/test_law2_packing.py")
 HEADER = (
     "work",
@@ -139,15 +141,15 @@ def row(name: str, dtype: str, workload: Workload, lanes: int, device: Device, r
 
 
 def laws() -> str:
-    """Runs the tests of two laws on this device; returns what came of each file."""
+    """Runs the tests of two laws on this device, for two minutes each at most; returns what came of each file."""
     found = []
     for file in LAWS:
-        ran = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", file],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", file]
+        try:
+            ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        except subprocess.TimeoutExpired:
+            found.append(f"`{file}`: did not end in two minutes")
+            continue
         last = (ran.stdout.strip().splitlines() or ["nothing was printed"])[-1]
         found.append(f"`{file}`: {'passed' if ran.returncode == 0 else f'failed: {last}'}")
     return "\n".join(f"- {each}" for each in found)
@@ -165,6 +167,7 @@ def main(
     """Prints the tables and writes them to ``gpu.md`` or ``tpu.md``; of a CPU to ``small.md``."""
     import jax
 
+    end = time.monotonic() + MOST
     checked = laws() if with_laws else ""
     kind, device, rows = jax.devices()[0].device_kind, measured(product, rounds), []
     rates = (
@@ -178,6 +181,9 @@ def main(
         for dtype in DTYPES:
             one = None
             for count in lanes or LANES[name]:
+                if time.monotonic() > end:
+                    rows.append((name, dtype, f"{count:,}", "no time was left", *[""] * (len(HEADER) - 4)))
+                    continue
                 cells, alone = row(name, dtype, workload, count, device, rounds, one)
                 one = one or alone
                 ratio = alone / one if (name, dtype, count) == ("MLP", "float32", MANY) else ratio

@@ -38,6 +38,7 @@ HEADER = (
     "bytes a lane-step",
     "of what is needed",
     "on chip",
+    "of what is needed there",
     "at best",
     "bound by",
     "operations a step",
@@ -96,11 +97,12 @@ def row(name: str, dtype: str, target: str) -> tuple[str, ...]:
         text.size(found.bytes),
         f"{found.bytes / ideal:.2f}×",
         text.size(found.near_bytes),
+        f"{found.near_bytes / ideal:.2f}×",
         f"{1e6 * found.seconds(plan.target.chip):.3g} µs",
         found.bound(plan.target.chip),
         f"{found.step.kernels:,.0f}",
-        str(found.step.open_loops + found.step.conditionals),
-        str(sum(found.step.collectives.values())),
+        str(found.step.loops + found.step.conditionals),
+        str(sum(found.collectives.values())),
     )
 
 

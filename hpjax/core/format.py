@@ -48,9 +48,9 @@ def size(number: float) -> str:
 
 
 def rate(number: float) -> str:
-    """Returns a number with the prefix of its thousands, as ``1.23 M``."""
+    """Returns a number with three digits and the prefix of its thousands, as ``1.23 M``."""
     for prefix in ("", "k", "M", "G"):
-        if abs(number) < 1000:
+        if abs(number) < 999.5:
             return f"{number:.3g} {prefix}"
         number /= 1000
     return f"{number:.3g} T"

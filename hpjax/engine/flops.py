@@ -28,6 +28,7 @@ CONVOLUTION = 25
 SERIES = frozenset({"cbrt", "cos", "div", "erf", "erf_inv", "exp", "exp2", "expm1", "log", "log1p", "logistic", "pow"})
 SERIES |= {"rsqrt", "sin", "sqrt", "tan", "tanh"}
 LONG = 4.0
+NARROW = (jnp.bfloat16, jnp.float16)
 
 
 class Work(NamedTuple):
@@ -37,11 +38,13 @@ class Work(NamedTuple):
       flops: multiplications and additions in matrix products and convolutions.
       elements: numbers in the outputs of all other operations, of those that compute a series several times.
       equations: how many operations the jaxpr has, with bodies of loops counted once; a convolution as several.
+      narrow: how many of ``flops`` multiply numbers of 16 bits.
     """
 
     flops: float = 0.0
     elements: float = 0.0
     equations: int = 0
+    narrow: float = 0.0
 
     @property
     def arithmetic(self) -> float:
@@ -64,7 +67,7 @@ class Work(NamedTuple):
     def plus(self, other: "Work", times: float = 1) -> "Work":
         """Returns the sum of this work and ``times`` the other; the other's equations count once."""
         flops, elements = self.flops + times * other.flops, self.elements + times * other.elements
-        return Work(flops, elements, self.equations + other.equations)
+        return Work(flops, elements, self.equations + other.equations, self.narrow + times * other.narrow)
 
 
 def mark() -> None:
@@ -111,13 +114,15 @@ def _work_of(equation: core.JaxprEqn) -> Work:
     # A product of n outputs that sums over k numbers is n * k multiplications and as many additions.
     shapes: list[Any] = [v.aval for v in (*equation.invars, *equation.outvars)]
     size = sum(prod(getattr(v.aval, "shape", ())) for v in equation.outvars)
-    dimensions = params.get("dimension_numbers")
+    dimensions, narrow = params.get("dimension_numbers"), shapes[:1] and getattr(shapes[0], "dtype", None) in NARROW
     if name == "dot_general" and dimensions:
         (contracted, _), _ = dimensions
-        return Work(2.0 * size * prod(shapes[0].shape[axis] for axis in contracted), 0, 1)
+        flops = 2.0 * size * prod(shapes[0].shape[axis] for axis in contracted)
+        return Work(flops, 0, 1, flops * narrow)
     if name == "conv_general_dilated" and dimensions:
         kernel = shapes[1].shape
-        return Work(2.0 * size * prod(kernel) / kernel[dimensions.rhs_spec[0]], 0, CONVOLUTION)
+        flops = 2.0 * size * prod(kernel) / kernel[dimensions.rhs_spec[0]]
+        return Work(flops, 0, CONVOLUTION, flops * narrow)
     return Work(0, float(size) * (LONG if name in SERIES else 1), 1)
 
 

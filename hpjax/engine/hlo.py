@@ -6,7 +6,7 @@ https://openxla.org/xla/operation_semantics for its operations and https://openx
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -54,6 +54,9 @@ class ArrayType(NamedTuple):
         return width * prod(sizes)
 
 
+Types = Sequence[ArrayType]
+
+
 class Instruction(NamedTuple):
     """One operation of a compiled program.
 
@@ -92,7 +95,7 @@ class Traffic:
       bytes: what they read and write in the large memory, with the padding of layouts.
       near_bytes: the same of the memory on the chip, where the compiler keeps arrays there.
       operations: opcode to how many of them there are.
-      open_loops: how many loops turn until something holds that is computed.
+      loops: how many loops there are, and ``open_loops`` how many of them turn until something holds that is computed.
       conditionals: how many conditions choose between computations.
     """
 
@@ -100,6 +103,7 @@ class Traffic:
     bytes: float = 0.0
     near_bytes: float = 0.0
     operations: Counter[str] = field(default_factory=Counter)
+    loops: int = 0
     open_loops: int = 0
     conditionals: int = 0
 
@@ -149,7 +153,8 @@ class CompiledText:
 
     def traffic(self, computation: str) -> Traffic:
         """Returns what a computation runs."""
-        kernels, moved, near, operations, loops, conditionals = 0.0, 0.0, 0.0, Counter[str](), 0, 0
+        kernels, moved, near, operations = 0.0, 0.0, 0.0, Counter[str]()
+        loops = open_loops = conditionals = 0
         for each in self._computations[computation].values():
             if each.free:
                 continue
@@ -159,18 +164,19 @@ class CompiledText:
                 continue
             if each.opcode in ("while", "call", "conditional", "async-start"):
                 inner = [self.traffic(name) for name in each.calls]
-                trips = self._trips(each) if each.opcode == "while" else 1
+                trips = self._trips(computation, each) if each.opcode == "while" else 1
                 times = 1 if trips is None else trips
                 kernels += times * max((t.kernels for t in inner), default=0.0)
                 moved += times * max((t.bytes for t in inner), default=0.0)
                 near += times * max((t.near_bytes for t in inner), default=0.0)
                 operations.update(sum((t.operations for t in inner), Counter()))
-                loops += sum(t.open_loops for t in inner) + (trips is None)
+                loops += sum(t.loops for t in inner) + (each.opcode == "while")
+                open_loops += sum(t.open_loops for t in inner) + (trips is None)
                 conditionals += sum(t.conditionals for t in inner) + (each.opcode == "conditional")
                 continue
             kernels += 1
             operations[each.opcode] += 1
-        return Traffic(kernels, moved, near, operations, loops, conditionals)
+        return Traffic(kernels, moved, near, operations, loops, open_loops, conditionals)
 
     def largest(self, count: int = 12) -> list[tuple[str, str, float]]:
         """Returns the operations of a step that move the most bytes: name, opcode and bytes of each."""
@@ -186,24 +192,36 @@ class CompiledText:
     def _loops(self, computation: str) -> Iterator[Instruction]:
         """Yields the loops of a computation, also of those that it calls, of which the turns are not known."""
         for each in self._computations[computation].values():
-            if each.opcode == "while" and self._trips(each) is None:
+            if each.opcode == "while" and self._trips(computation, each) is None:
                 yield each
             elif each.opcode in ("call", "conditional", "async-start"):
                 for name in each.calls:
                     yield from self._loops(name)
 
-    def _trips(self, loop: Instruction) -> int | None:
+    def _trips(self, computation: str, loop: Instruction) -> int | None:
         """Returns how often a loop turns, None where that is not known."""
         if (known := re.search(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)', loop.attributes)) is not None:
             return int(known.group(1))
-        # Elsewhere a loop that counts from 0 ends where its counter is no longer less than a constant.
+        # Elsewhere a loop of JAX counts up by 1, as long as its counter is less than a number.
         found = re.search(r"condition=%?([\w.\-]+)", loop.attributes)
         condition = self._computations[found.group(1)] if found else {}
         for each in condition.values():
             if each.root and each.opcode == "compare" and "direction=LT" in each.attributes:
-                limit = condition.get(each.operands[1])
-                return limit.number if limit is not None and limit.opcode == "constant" else None
+                counter, limit = (condition.get(name) for name in each.operands)
+                end = None if limit is None or limit.opcode != "constant" else limit.number
+                begin = None if counter is None else self._first(computation, loop, counter)
+                return None if end is None or begin is None else end - begin
         return None
+
+    def _first(self, computation: str, loop: Instruction, counter: Instruction) -> int | None:
+        """Returns the number at which the counter of a loop begins, None where that is computed."""
+        around = self._computations[computation]
+        index = re.search(r"index=(\d+)", counter.attributes)
+        given = around.get(loop.operands[0])
+        if index is None or given is None or given.opcode != "tuple":
+            return None
+        made = _behind(around, given.operands[int(index.group(1))])
+        return made.number if made.opcode == "constant" else None
 
     def _bytes(self, computation: str, instruction: Instruction, space: int) -> float:
         """Returns the bytes that an operation reads and writes in one memory."""
@@ -213,15 +231,16 @@ class CompiledText:
             return 0.0
         if opcode.endswith("-done"):  # what was copied meanwhile, from where its beginning took it
             begun = around[instruction.operands[0]]
+            if begun.calls:  # counted by what it runs
+                return 0.0
             source = [t for name in begun.operands[:1] if name in around for t in around[name].types]
-            ends = (*source[:1], *instruction.types[:1])
-            return _bytes_of(instruction.types) * sum(end.space == space for end in ends)
+            return _copied(instruction.types, source, instruction.types, space)
         if instruction.opcode == "fusion":
             return self._fusion_bytes(instruction, given, space)
         if instruction.opcode in SLICES:
-            return 2 * _bytes_of(instruction.types, space)
+            return _copied(instruction.types, given[0], instruction.types, space)
         if instruction.opcode == "dynamic-update-slice":
-            return 2 * _bytes_of(given[1], space) if len(given) > 1 else 0.0
+            return _copied(given[1], given[1], instruction.types, space)
         return sum(_bytes_of(types, space) for types in (*given, instruction.types))
 
     def _fusion_bytes(self, fusion: Instruction, given: Sequence[tuple[ArrayType, ...]], space: int) -> float:
@@ -239,29 +258,46 @@ class CompiledText:
                 found += ends(user.name) if user.opcode in SAME and not user.root else [(user, name)]
             return found
 
+        (root,) = (each for each in inside.values() if each.root)
+        results = (
+            [_behind(inside, name) for name in root.operands]
+            if root.opcode == "tuple"
+            else [_behind(inside, root.name)]
+        )
+        # Updates of a parameter's part that are results are made in place: the rest of it is neither read nor written.
+        updates = {
+            each.name
+            for each in results
+            if each.opcode == "dynamic-update-slice" and _behind(inside, each.operands[0]).opcode == "parameter"
+        }
         total = 0.0
         for each in inside.values():
             if each.opcode != "parameter" or each.number is None or each.number >= len(given):
                 continue
             uses = ends(each.name)
-            if uses and all(_takes_part(use, name) for use, name in uses):
+            parts = (use.operands[0] == name and (use.opcode in SLICES or use.name in updates) for use, name in uses)
+            if uses and all(parts):
                 read = sum(_bytes_of(use.types) for use, _ in uses if use.opcode in SLICES)
                 total += read if _bytes_of(given[each.number], space) else 0.0
             else:
                 total += _bytes_of(given[each.number], space)
-        (root,) = (each for each in inside.values() if each.root)
-        written = [inside[name] for name in root.operands] if root.opcode == "tuple" else [root]
-        for each, own in zip(written, fusion.types, strict=False):
-            while each.opcode in SAME and each.operands[0] in inside:
-                each = inside[each.operands[0]]
-            update = inside.get(each.operands[1]) if each.opcode == "dynamic-update-slice" else None
-            total += _bytes_of((own,), space) if update is None else _bytes_of(update.types) * (own.space == space)
+        for each, own in zip(results, fusion.types, strict=False):
+            update = _bytes_of(inside[each.operands[1]].types) if each.name in updates else own.bytes
+            total += update * (own.space == space)
         return total
 
 
-def _takes_part(use: Instruction, name: str) -> bool:
-    """Returns whether an operation reads only a part of the array ``name``, or updates a part of it in place."""
-    return use.operands[0] == name and (use.opcode in SLICES or use.opcode == "dynamic-update-slice")
+def _behind(computation: Mapping[str, Instruction], name: str) -> Instruction:
+    """Returns the operation that made a value, behind those that handed it on as it is."""
+    found = computation[name]
+    while found.opcode in SAME and found.operands[0] in computation:
+        found = computation[found.operands[0]]
+    return found
+
+
+def _copied(part: Types, source: Types, place: Types, space: int) -> float:
+    """Returns the bytes that copying ``part`` from a source to a place reads and writes in one memory."""
+    return _bytes_of(part) * sum(end.space == space for end in (*source[:1], *place[:1]))
 
 
 def _bytes_of(types: Sequence[ArrayType], space: int | None = None) -> float:

@@ -12,7 +12,6 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from hpjax.core.errors import InputError
-from hpjax.engine.chips import chip_of
 
 AXIS = "lanes"
 SPLIT = PartitionSpec(AXIS)
@@ -46,19 +45,10 @@ def devices(count: int | tuple[jax.Device, ...] | None) -> list[jax.Device]:
     return every[:count]
 
 
-def memory(device: jax.Device) -> int | None:
-    """Returns the bytes of memory that JAX may use on a device; None for a CPU, which reports none.
-
-    Of a device that is only described, they are what its maker publishes.
-    """
-    try:
-        stats = device.memory_stats() or {}
-    except jax.errors.JaxRuntimeError:  # of a device that is not there
-        stats = {}
-    if (limit := stats.get("bytes_limit")) is not None:
-        return int(limit)
-    chip = chip_of(device.device_kind)
-    return None if chip is None else chip.limit
+def memory() -> int | None:
+    """Returns the bytes of memory that JAX may use on a device; None for a CPU, which reports none."""
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    return None if limit is None else int(limit)
 
 
 def mesh(devices: Sequence[jax.Device]) -> jax.sharding.Mesh:

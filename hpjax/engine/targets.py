@@ -1,18 +1,22 @@
 """Devices that are not there: a described slice of TPUs, or so many GPUs, for which XLA compiles ahead of time.
 
 Parts of JAX used here that its documentation does not promise, as they are in jax 0.10.2 (the oldest that hpjax takes)
-to 0.12: ``jax.experimental.topologies.get_topology_desc``. No fallback: where it is missing, an error says so.
+to 0.12: ``jax.experimental.topologies.get_topology_desc``. No fallback: it is the only way to describe a device.
 """
 
 import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental import topologies
 
 from hpjax.core.errors import InputError, check_int
+from hpjax.core.user_code import first_line
 from hpjax.engine.chips import CHIPS, Chip
 
 FIELD = "Sweep.plan.target"
@@ -58,7 +62,7 @@ def described(name: str, count: int | None = None) -> Target:
     """
     if count is not None:
         count = check_int("Sweep.plan.count", count)
-    chip_name, _, topology = name.partition(":")
+    chip_name, _, topology = str(name).partition(":")
     chip = CHIPS.get(chip_name)
     if chip is None:
         examples = [f"{known}:{SLICES[known][1]}" if known in SLICES else known for known in CHIPS]
@@ -73,23 +77,33 @@ def described(name: str, count: int | None = None) -> Target:
 
 def _slice(name: str, chip: Chip, topology: str) -> list[Any]:
     """Returns the devices of a slice of TPUs."""
-    _check_libtpu()
+    _check_libtpu(name)
     wanted, examples = topology or SLICES[chip.name][0], [f"{chip.name}:{each}" for each in SLICES[chip.name]]
     allowed, remedy = f"must be a slice that exists, such as {', '.join(examples)}", f'Write target="{examples[1]}".'
     if re.fullmatch(r"\d+(x\d+){1,2}", wanted) is None:
         raise InputError(FIELD, name, allowed, remedy)
-    for variable, value in TPU_ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
+    # The two cores of a v4 are one device of JAX.
+    options = {"chip_config_name": "megacore"} if chip.name == "v4" else {}
     try:
-        # The two cores of a v4 are one device of JAX.
-        options = {"chip_config_name": "megacore"} if chip.name == "v4" else {}
-        return _topology("tpu", f"{chip.name}:{wanted}", **options)
+        with _environment(TPU_ENVIRONMENT):
+            return _topology("tpu", f"{chip.name}:{wanted}", **options)
     except Exception as error:  # whatever libtpu says of a slice that it does not know
-        said = str(error).splitlines()[0][:200]
-        raise InputError(FIELD, name, f"{allowed}; the compiler says: {said}", remedy) from None
+        raise InputError(FIELD, name, f"{allowed}; the compiler says: {first_line(error)}", remedy) from None
 
 
-def _check_libtpu() -> None:
+@contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Sets variables of the environment in its body, those that are not set."""
+    added = wanted.keys() - os.environ.keys()
+    os.environ.update({name: wanted[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _check_libtpu(name: str) -> None:
     """Raises ``InputError`` unless the compiler for TPUs is installed that this JAX was built with."""
     named = (re.match(r"libtpu\s*\(?(==[\w.*]+)", line) for line in requires("jax") or [])
     needed = next((found.group(1) for found in named if found is not None), "")
@@ -97,10 +111,10 @@ def _check_libtpu() -> None:
         found = version("libtpu")
     except PackageNotFoundError:
         remedy = f"Write pip install 'libtpu{needed}', or pip install 'hpjax[tpu-target]'."
-        raise InputError(FIELD, "a TPU", "needs the compiler for TPUs, the package libtpu", remedy) from None
+        raise InputError(FIELD, name, "needs the compiler for TPUs, the package libtpu", remedy) from None
     if needed.startswith("==") and not re.fullmatch(re.escape(needed[2:]).replace(r"\*", ".*"), found):
         allowed = f"needs libtpu{needed}, which jax {jax.__version__} was built with; installed is {found}"
-        raise InputError(FIELD, "a TPU", allowed, f"Write pip install 'libtpu{needed}'.")
+        raise InputError(FIELD, name, allowed, f"Write pip install 'libtpu{needed}'.")
 
 
 GPU_PLUGIN = "jax-cuda13-plugin"
@@ -111,7 +125,7 @@ def _gpus(name: str, chip: Chip, topology: str, count: int) -> list[Any]:
     if topology:
         remedy = f'Write target="{chip.name}", count=8.'
         raise InputError(FIELD, name, f"names a GPU, which has no topology: {topology}", remedy)
-    install = f"pip install {GPU_PLUGIN}=={jax.__version__}"
+    install = f"pip install {GPU_PLUGIN}=={jax.__version__} nvidia-cuda-nvcc"
     try:
         found = version(GPU_PLUGIN)
     except PackageNotFoundError:
@@ -120,14 +134,16 @@ def _gpus(name: str, chip: Chip, topology: str, count: int) -> list[Any]:
     if found != jax.__version__:
         allowed = f"needs {GPU_PLUGIN} {jax.__version__}, which jax {jax.__version__} goes with; installed is {found}"
         raise InputError(FIELD, name, allowed, f"Write {install}.")
-    return _topology("cuda", "", target_config=_gpu_config(chip), topology=f"1x1x{count}")
+    try:
+        return _topology("cuda", "", target_config=_gpu_config(chip), topology=f"1x1x{count}")
+    except Exception as error:  # whatever XLA's plugin says
+        allowed = f"cannot be described to {GPU_PLUGIN} {found}, which says: {first_line(error)}"
+        raise InputError(FIELD, name, allowed, f"Write {install}, in an environment of its own.") from None
 
 
 @cache
 def _topology(platform: str, name: str, **options: str) -> list[Any]:
     """Returns the devices that JAX describes."""
-    from jax.experimental import topologies
-
     return list(topologies.get_topology_desc(name, platform, **options).devices)
 
 

@@ -73,7 +73,10 @@ class SweepSpec:
         self._set("replicates", check_int("Sweep.replicates", self.replicates))
         self._set("seed", check_int("Sweep.seed", self.seed, least=0))
         for name in ("trials", "segment", "devices"):
-            if getattr(self, name) is not None and not isinstance(getattr(self, name), tuple):
+            described = (
+                name == "devices" and isinstance(self.devices, tuple) and isinstance(self.devices[0], jax.Device)
+            )
+            if getattr(self, name) is not None and not described:
                 self._set(name, check_int(f"Sweep.{name}", getattr(self, name)))
         self._set("rounds", _each(self.rounds, partial(check_int, "Sweep.rounds")))
         if self.width is not None:

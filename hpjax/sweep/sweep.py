@@ -88,7 +88,8 @@ class Sweep:
         as measured before, else by rule; a long run measures it while it trains. It belongs to the result: another
         width may differ in the last bits.
       kernels: ``"batched"`` has convolutions and pooling computed as matrix products, ``"xla"`` leaves them as they
-        are, for all groups or in a tuple with one for each; by default measured like the width, else ``"batched"``.
+        are, for all groups or in a tuple with one for each; by default measured like the width, else
+        ``"xla"`` on TPUs and ``"batched"`` elsewhere.
         It belongs to the result, too.
       devices: how many devices to use; all by default, with several hosts those of all.
       spread: how lanes are spread over the devices, ``"shard_map"`` or, on one host, ``"pmap"``; the bits are the same.
@@ -167,7 +168,9 @@ class Sweep:
         with undisturbed():
             if asked is not None:
                 spec = replace(self.spec, devices=asked.devices)
-                return planned_for(spec, advised(spec, plan_first_round(spec), disturbing), asked)
+                plan = plan_first_round(spec)
+                check_recordable(spec, plan)
+                return planned_for(spec, plan, asked)
             plan = measured(self.spec, self._traced) if measure else self._arranged()
             return advised(self.spec, plan, disturbing)
 

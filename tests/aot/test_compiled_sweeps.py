@@ -64,7 +64,7 @@ def footprint(sweep, name, count=None):
 
 def check(found):
     """What holds of every sweep: lanes do not wait for each other, and steps for nothing that is computed."""
-    assert found.step.collectives == {}
+    assert found.collectives == {}
     assert found.step.open_loops == found.step.conditionals == 0
 
 
@@ -89,6 +89,7 @@ def test_workloads(workloads, name, device):
         _, found = footprint(workloads[name](bound.width), device, count=1)
     check(found)
     temporaries = found.memory.temporaries / found.width
+    assert name == "lstm" or found.step.loops == 0, "its layer is a loop over time"
     taken = Bound(found.width, found.step.kernels, found.bytes, found.near_bytes, temporaries)
     assert all(own <= AIR * most for own, most in zip(taken, bound)), f"{taken} where {bound} was recorded"
 
@@ -170,7 +171,7 @@ def test_state_is_counted():
     _, found = footprint(small(width=64), "h100")
     numbers = 2 * (16 * 32 + 32 + 32 * 4 + 4)
     assert 64 * 4 * numbers <= found.memory.state <= 64 * (4 * numbers + 64)
-    assert found.flops == 2 * 16 * (16 * 32 * 2 + 32 * 4 * 3), "forward, to the weights, and to the activations"
+    assert found.work.flops == 2 * 16 * (16 * 32 * 2 + 32 * 4 * 3), "forward, to the weights, and to the activations"
 
 
 def test_room():
@@ -184,7 +185,10 @@ def test_room():
     # A lane has 1 GiB of parameters and as much of momentum, and a device 15.75 GiB.
     plan, found = footprint(small(trials=16, program={"model": lambda h: Wide()}), "v5e:2x2", count=1)
     assert 1 <= plan.widest[0] <= 7
-    assert found.width <= plan.widest[0]
+    assert found.width == plan.widths[0] <= plan.widest[0]
+    (waves,) = (each.waves for each in plan.arrangements)
+    assert sum(map(len, waves)) == 16
+    assert max(map(len, waves)) >= found.width, "no wave is too small for the width"
     assert sum(found.memory) <= plan.target.chip.limit
     with pytest.raises(hpx.InputError, match=r"Sweep.width = 16: does not fit on 1 × v5e: .* Leave width out"):
         footprint(small(trials=16, width=16, program={"model": lambda h: Wide()}), "v5e:2x2", count=1)

@@ -7,7 +7,7 @@ from jax import lax
 
 from hpjax.core.fallback import warn_once
 from hpjax.engine import flops
-from hpjax.engine.flops import mark, parts
+from hpjax.engine.flops import Work, mark, parts
 
 
 def work(function, *shapes):
@@ -16,7 +16,7 @@ def work(function, *shapes):
 
 def test_products_and_convolutions_and_loops():
     (product,) = work(jnp.matmul, (3, 4), (4, 5))
-    assert product == (2 * 3 * 4 * 5, 0, 1)
+    assert product == Work(2 * 3 * 4 * 5, 0, 1)
     (batched,) = work(jnp.matmul, (7, 3, 4), (7, 4, 5))
     assert batched.flops == 7 * 2 * 3 * 4 * 5
     (convolved,) = work(lambda x, k: lax.conv(x, k, (1, 1), "VALID"), (2, 3, 6, 6), (8, 3, 3, 3))
@@ -29,8 +29,19 @@ def test_products_and_convolutions_and_loops():
     assert looped.flops == 9 * 2 * 4**3
 
 
+def test_products_of_16_bits_are_told_apart():
+    half = jax.ShapeDtypeStruct((4, 4), jnp.bfloat16)
+
+    def both(x, y):
+        return lax.fori_loop(0, 3, lambda _, x: x @ x, x).astype(jnp.float32) @ y
+
+    (found,) = parts(jax.make_jaxpr(both)(half, jax.ShapeDtypeStruct((4, 5), jnp.float32)).jaxpr)
+    assert found.narrow == 3 * 2 * 4**3
+    assert found.flops == found.narrow + 2 * 4 * 4 * 5
+
+
 def test_what_computes_a_series_counts_several_times():
-    assert work(lambda x: jnp.tanh(x) + x, (3, 5)) == [(0, (4 + 1) * 15, 2)]
+    assert work(lambda x: jnp.tanh(x) + x, (3, 5)) == [Work(0, (4 + 1) * 15, 2)]
 
 
 def test_marks_part_a_program():
@@ -62,5 +73,5 @@ def test_a_parameter_of_another_name_is_told_once(name, parameter, monkeypatch):
     monkeypatch.setattr(flops, "_miscounted", flops._miscounted.__wrapped__)
     told = rf"^{name}: its work is not counted, because jax {jax.__version__}"
     with pytest.warns(RuntimeWarning, match=told) as caught:
-        assert [work(jnp.negative, (n,)) for n in (2, 3)] == [[(0, 2, 1)], [(0, 3, 1)]]
+        assert [work(jnp.negative, (n,)) for n in (2, 3)] == [[Work(0, 2, 1)], [Work(0, 3, 1)]]
     assert len(caught) == 1

@@ -52,7 +52,8 @@ HloModule jit_advance, entry_computation_layout={(f32[8,128]{1,0:T(8,128)})->f32
   %copy-done = f32[8,128]{1,0:T(8,128)S(1)} copy-done(%copy-start)
   %all-reduce = f32[8,128]{1,0:T(8,128)} all-reduce(%copy-done), to_apply=%until
   %buffer = f32[8,128]{1,0:T(8,128)} custom-call(), custom_call_target="AllocateBuffer"
-  %begin = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) tuple(%n, %all-reduce)
+  %nothing = s32[]{:T(128)} constant(0)
+  %begin = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) tuple(%nothing, %all-reduce)
   %known = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) while(%begin), condition=%three, body=%inner_body
   %open = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) while(%known), condition=%until, body=%inner_body
   %z = f32[8,128]{1,0:T(8,128)} get-tuple-element(%open), index=1
@@ -88,9 +89,40 @@ def test_bytes_of_a_step(step):
 
 def test_operations_of_a_step(step):
     assert step.kernels == 1 + 1 + 1 + 3 + 1, "buffers and tuples are free, and a copy is one operation"
-    assert step.open_loops == 1, "the one of three turns is known"
+    assert (step.loops, step.open_loops) == (2, 1), "the one of three turns is known"
     assert step.conditionals == 0
     assert step.collectives == {"all-reduce": 1}
+
+
+def test_a_loop_that_begins_elsewhere():
+    """A counter that begins at 1 turns twice, and one whose beginning is computed an unknown number of times."""
+    later = CompiledText(TEXT.replace("%nothing = s32[]{:T(128)} constant(0)", "%nothing = s32[]{:T(128)} constant(1)"))
+    assert later.step.kernels == CompiledText(TEXT).step.kernels - 1
+    computed = CompiledText(TEXT.replace("tuple(%nothing, %all-reduce)", "tuple(%n, %all-reduce)"))
+    assert computed.step.open_loops == 2
+
+
+def test_an_update_that_is_not_in_place():
+    """Of an array that is made for it, all is written; and where the update is no result, all of it is read."""
+    made = TEXT.replace("dynamic-update-slice(%p0,", "dynamic-update-slice(%fresh,").replace(
+        "  %zero = s32[]", "  %fresh = f32[8,128]{1,0:T(8,128)} broadcast(%zero), dimensions={}\n  %zero = s32[]"
+    )
+    before, after = (CompiledText(text).step.bytes for text in (TEXT, made))
+    assert after == before, "8 rows are written either way, the 4 of the update being padded to 8"
+    used = TEXT.replace("ROOT %done", "%done").replace(
+        "%sum, %p2, %zero)\n}", "%sum, %p2, %zero)\n  ROOT %whole = f32[8,128]{1,0:T(8,128)} negate(%done)\n}"
+    )
+    assert CompiledText(used).step.bytes == before, "8 rows read, of the slice or of all"
+
+
+def test_copies_count_at_either_end():
+    """What is cut out of the large memory into that on the chip is read in one and written in the other."""
+    line = (
+        "  %cut = f32[4,128]{1,0:T(8,128)S(1)} dynamic-slice(%x, %n, %n), dynamic_slice_sizes={4,128}\n  %copy-start ="
+    )
+    more = CompiledText(TEXT.replace("  %copy-start =", line)).step
+    once = CompiledText(TEXT).step
+    assert more.bytes - once.bytes == more.near_bytes - once.near_bytes == 8 * ROWS
 
 
 def test_the_largest(step):
@@ -121,15 +153,15 @@ def test_no_step():
         _ = CompiledText("ENTRY %main (x: f32[]) -> f32[] {\n  ROOT %x = f32[] parameter(0)\n}\n").step
 
 
-def test_on_cpu(digits_step):
-    """The program of a sweep on this CPU, whose kernels are fusions, calls and copies: at least one product a layer."""
-    assert digits_step.kernels > 3
-    assert digits_step.collectives == {}
-    assert digits_step.open_loops == 0
+def test_on_cpu(loops_here):
+    """Loops like those of a sweep, compiled for this CPU: four products and what is between them."""
+    assert loops_here.kernels > 3
+    assert loops_here.collectives == {}
+    assert loops_here.open_loops == 0
 
 
 @pytest.fixture(scope="module")
-def digits_step():
+def loops_here():
     import jax.numpy as jnp
     from jax import jit, lax
 

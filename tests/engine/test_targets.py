@@ -22,7 +22,7 @@ def installed(monkeypatch, **found):
     monkeypatch.setattr(targets, "version", version)
 
 
-@pytest.mark.parametrize("name", ["", "tpu", "v5", "a100", "V5E:2x4"])
+@pytest.mark.parametrize("name", ["", "tpu", "v5", "a100", "V5E:2x4", 5])
 def test_unknown_chip(name):
     with pytest.raises(InputError, match=r"must be one of v4:2x2x2, v5e:2x4, .*h100, h200\. Write target="):
         targets.described(name)
@@ -48,7 +48,9 @@ def test_a_slice_that_is_none(monkeypatch):
         raise ValueError("Topology layout is not divisible\nmore")
 
     monkeypatch.setattr(targets, "_topology", described)
-    with pytest.raises(InputError, match=r"such as v5e:2x2.* says: Topology layout is not divisible\. Write"):
+    with pytest.raises(
+        InputError, match=r"such as v5e:2x2.* says: ValueError: Topology layout is not divisible\. Write"
+    ):
         targets.described("v5e:3x3")
 
 
@@ -56,7 +58,9 @@ def test_no_compiler(monkeypatch):
     installed(monkeypatch)
     with pytest.raises(InputError, match=r"needs the compiler for TPUs, .* Write pip install 'libtpu=="):
         targets.described("v5e:2x4")
-    with pytest.raises(InputError, match=rf"Write pip install jax-cuda13-plugin=={jax.__version__}, or"):
+    with pytest.raises(
+        InputError, match=rf"Write pip install jax-cuda13-plugin=={jax.__version__} nvidia-cuda-nvcc, or"
+    ):
         targets.described("h100")
 
 

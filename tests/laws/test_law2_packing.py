@@ -28,6 +28,7 @@ def points():
 
 
 POINTS = points()
+DEVICES = min(4, len(jax.devices()))  # one on a machine with one accelerator, where this law is tested, too
 PROGRAM = classifier()
 
 
@@ -39,7 +40,7 @@ def run(points, **changes):
         sampler=hpx.Manual(points),
         seed=SEED,
         width=WIDTH,
-        **({"devices": 4} | changes),
+        **({"devices": DEVICES} | changes),
     )
     return sweep.run(progress=False)
 
@@ -114,7 +115,7 @@ def test_every_trial_alone_in_one_program(randomness):
         program, shapes, WIDTH, independent=randomness == "independent", own_budget=False, drawn=True
     )
     splits = program.data.train, program.data.valid
-    mesh = sharding.mesh(sharding.devices(2))
+    mesh = sharding.mesh(sharding.devices(min(DEVICES, 2)))
 
     def table(trials):
         values = {n: np.array([POINTS[t][n] for t in trials], np.float32) for n in SPACE.names}

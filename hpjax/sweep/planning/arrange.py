@@ -25,7 +25,8 @@ def capacity_of(spec: SweepSpec, plan: Plan) -> Capacity:
     return Capacity(
         platform=device.platform,
         devices=plan.devices[0],
-        memory=sharding.memory(device),
+        # Of this host's devices, or as published of those that are only described.
+        memory=chip.limit if chip is not None and isinstance(spec.devices, tuple) else sharding.memory(),
         near=0 if chip is None else chip.near,
         data_bytes=plan.data_bytes,
         replicates=spec.lanes_a_trial,
@@ -62,7 +63,7 @@ def arranged(spec: SweepSpec, plan: Plan) -> Plan:
         measured = Measured() if plan.arrangements else _remembered(spec, plan, g)
         lane_bytes, number = plan.trained(g.number).lane_bytes, g.number
         requested = of_group(spec.width, number), of_group(spec.kernels, number)
-        wide, kernels = _chosen(requested, capacity, _most_trials(plan, number), lane_bytes, measured.rates)
+        wide, kernels = _chosen(requested, capacity, most_trials(plan, number), lane_bytes, measured.rates)
         found.append(Arrangement.of(capacity, lane_bytes, trials, wide, kernels, measured))
     return _with(spec.stream, capacity, plan, found)
 
@@ -133,7 +134,7 @@ def with_waves(spec: SweepSpec, plan: Plan, waves: Sequence[tuple[int, tuple[int
 def rate_key(spec: SweepSpec, plan: Plan, group: Group) -> str:
     """Returns the fingerprint under which the speeds of a group's program are remembered on this machine."""
     capacity = capacity_of(spec, plan)
-    most = width.most(capacity.platform, capacity.lanes_together(_most_trials(plan, group.number)), capacity.devices)
+    most = width.most(capacity.platform, capacity.lanes_together(most_trials(plan, group.number)), capacity.devices)
     kernels = of_group(spec.kernels, group.number)
     how = (spec.spread, spec.randomness, kernels, spec.folds, spec.stream is not None, processor())
     return fingerprint(plan.trained(group.number).fingerprint, plan.devices, most, *how)
@@ -171,7 +172,7 @@ def _chosen(
     return requested[0] or found[0], requested[1] or found[1]
 
 
-def _most_trials(plan: Plan, group: int) -> int:
+def most_trials(plan: Plan, group: int) -> int:
     """Returns how many trials the largest of the groups has that share the program of a group."""
     return max(len(plan.groups[number].trials) for number in plan.together(group))
 

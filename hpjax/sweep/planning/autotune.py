@@ -184,8 +184,7 @@ class WidthSearch:
           time_left: whether so many seconds are left.
         """
         assert self.candidate is not None
-        limit = sharding.memory(self._programs.mesh.devices.flat[0])
-        room = (limit or host_memory() // self._devices) - beside  # CPU devices share the host's
+        room = (sharding.memory() or host_memory() // self._devices) - beside  # CPU devices share the host's
         known, best = self._fitting, None
         if known:
             champion = max(known, key=lambda each: known[each])

@@ -1,8 +1,10 @@
 """Footprints: what a compiled program takes of a device, and how fast its steps are at best. Pure."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from hpjax.engine.chips import Chip
+from hpjax.engine.flops import Work
 from hpjax.engine.hlo import Traffic
 
 
@@ -36,15 +38,17 @@ class Footprint(NamedTuple):
       width: lanes that one device computes at once.
       memory: what a device takes.
       step: what a step of the chunk runs.
-      flops: floating-point operations of a lane-step in products and convolutions.
-      compile_seconds: how long the program of the steps took to compile here.
+      collectives: how many operations of each kind have devices exchange arrays, in all of its programs.
+      work: the arithmetic of a lane-step.
+      compile_seconds: how long its programs took to trace and to compile here, one after the other.
     """
 
     group: int
     width: int
     memory: Memory
     step: Traffic
-    flops: float
+    collectives: Mapping[str, int]
+    work: Work
     compile_seconds: float
 
     @property
@@ -68,7 +72,7 @@ class Footprint(NamedTuple):
 
     def _times(self, chip: Chip) -> dict[str, float]:
         return {
-            "arithmetic": self.flops / chip.float32,
+            "arithmetic": (self.work.flops - self.work.narrow) / chip.float32 + self.work.narrow / chip.bfloat16,
             "memory": self.bytes / chip.bandwidth,
             "memory on chip": self.near_bytes / chip.near_bandwidth,
         }

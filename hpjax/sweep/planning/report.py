@@ -119,6 +119,9 @@ def _padded(plan: "Plan") -> list[str]:
     lines = []
     for padding in plan.paddings:
         groups = ", ".join(map(str, sorted(padding.groups)))
+        if plan.target is not None:  # the seconds are those of this machine
+            lines.append(f"groups {groups} share a padded program")
+            continue
         alone = padding.compiling * plan.pace.compiling + padding.training * plan.pace.running
         own = f", where programs of their own would take {text.duration(alone)}" if alone else ""
         training = sum(plan.group_seconds(plan.groups[number]) for number in padding.groups)
@@ -144,7 +147,7 @@ def _compiled(plan: "Plan") -> list[str]:
         return []
     chip, rows = plan.target.chip, []
     for each, widest in zip(plan.footprints, plan.widest, strict=True):
-        collectives = ", ".join(f"{n} {name}" for name, n in sorted(each.step.collectives.items()))
+        collectives = ", ".join(f"{n} {name}" for name, n in sorted(each.collectives.items()))
         rows.append(
             (
                 str(each.group),
@@ -153,7 +156,7 @@ def _compiled(plan: "Plan") -> list[str]:
                 *map(text.size, each.memory),
                 text.size(each.bytes),
                 text.size(each.near_bytes),
-                text.rate(each.flops),
+                text.rate(each.work.flops),
                 f"{each.seconds(chip) * 1e6:.3g} µs",
                 each.bound(chip),
                 f"{each.step.kernels:,.0f}",

@@ -5,9 +5,11 @@ Waterman, Patterson 2009, doi:10.1145/1498765.1498785).
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 
@@ -15,10 +17,11 @@ from hpjax.core.errors import InputError, ProgramError
 from hpjax.core.format import size
 from hpjax.core.user_code import first_line
 from hpjax.engine import sharding
+from hpjax.engine.compile import FUNCTIONS
 from hpjax.engine.device_errors import OUT_OF_MEMORY
 from hpjax.engine.hlo import CompiledText
 from hpjax.engine.targets import FIELD, Target, described
-from hpjax.sweep.planning.arrange import capacity_of, with_choice
+from hpjax.sweep.planning.arrange import capacity_of, most_trials, rearranged, with_choice
 from hpjax.sweep.planning.footprint import Footprint, Memory
 from hpjax.sweep.planning.plan import Group, Plan
 from hpjax.sweep.planning.programs import GroupPrograms
@@ -27,8 +30,11 @@ from hpjax.sweep.spec import SweepSpec, of_group
 
 # The search for the widest width ends where what fits and what does not differ by less.
 CLOSE = 1.1
-# A width so many times narrower is taken where a step of it takes a smaller share than this of the time, at best.
-NARROWER, FASTER = 4, 0.95
+# From one width that is compiled to the next narrower one.
+NARROWER = 4
+
+# Returns what a group takes at a width, or why that does not fit, as a clause.
+Compiling = Callable[[int], Footprint | str]
 
 
 def asked_target(name: str | None, count: int | None, measure: bool) -> Target | None:
@@ -59,98 +65,127 @@ def planned_for(spec: SweepSpec, plan: Plan, target: Target) -> Plan:
       target: the devices.
 
     Raises:
-      ProgramError: a group fits at no width.
+      InputError, ProgramError: a group does not fit, at the width that is asked for or at any.
     """
     programs = GroupPrograms(spec, sharding.mesh(target.devices), (None, None))
-    found, widest = [], []
+    found, widest, chosen = [], [], dict[int, tuple[int, str]]()
     for first, *others in plan.programs:
-        compiled = partial(_at, spec, programs, plan, plan.groups[first], target)
+        compiling = partial(_compiled, spec, programs, plan, plan.groups[first], target)
         asked = of_group(spec.width, first)
-        fits = _widest(compiled, spec, plan, plan.groups[first], target, asked)
-        footprint = _fastest(compiled, fits, target) if asked is None else fits
+        if asked is None:
+            capacity = capacity_of(spec, plan)
+            share = partial(balanced, lanes=capacity.lanes_together(most_trials(plan, first)), devices=capacity.devices)
+            fits = widest_that_fits(compiling, share(ACCELERATOR_MOST), target.chip.limit)
+            if isinstance(fits, str):
+                raise ProgramError(_at_no_width(plan, plan.groups[first], target, fits))
+            footprint = fastest(compiling, share, fits, target)
+        elif isinstance(fits := compiling(asked), str):
+            remedy = "Write a smaller width, or leave it out, and the plan finds the widest that fits."
+            raise InputError("Sweep.width", asked, f"does not fit on {target.name}, where {fits}", remedy)
+        else:
+            footprint = fits
         found.append(footprint)
         widest.append(fits.width)
         for number in (first, *others):
-            plan = with_choice(spec, plan, number, footprint.width, plan.arrangements[first].kernels)
+            chosen[number] = of_group(spec.width, number) or footprint.width, plan.arrangements[first].kernels
+    plan = rearranged(spec, plan, chosen)
     return replace(plan, target=target, footprints=tuple(found), widest=tuple(widest))
 
 
-def _widest(
-    compiled: Callable[[int], Footprint | str],
-    spec: SweepSpec,
-    plan: Plan,
-    group: Group,
-    target: Target,
-    asked: int | None,
-) -> Footprint:
-    """Returns what a group takes at the widest width that fits, found by bisection; or at the width ``asked`` for."""
-    capacity = capacity_of(spec, plan)
-    most = balanced(ACCELERATOR_MOST, capacity.lanes_together(len(group.trials)), capacity.devices)
-    if asked is not None:
-        found = compiled(asked)
-        if isinstance(found, str):
-            allowed = f"does not fit on {target.name}: {found}"
-            raise InputError("Sweep.width", asked, allowed, "Leave width out, and the plan finds the widest that fits.")
-        return found
-    fits, fails, width, reason = None, most + 1, most, ""
-    while fits is None or CLOSE * fits.width < fails - 1:
-        found = compiled(width)
+def widest_that_fits(compiling: Compiling, most: int, limit: int) -> Footprint | str:
+    """Returns what a group takes at the widest width that fits, by bisection; or why the width 1 does not.
+
+    Args:
+      compiling: compiles the group.
+      most: the widest width that is of use.
+      limit: the bytes of memory of a device.
+    """
+    fits, fails, width = None, most + 1, most
+    while True:
+        found = compiling(width)
+        before = fits
         if isinstance(found, Footprint):
             fits = found
+        elif width == 1:
+            return found
         else:
-            fails, reason = width, found
-        if fails == 1:
-            raise ProgramError(_at_no_width(plan, group, target, reason))
-        width = _next(fits, fails, target.chip.limit)
-    return fits
+            fails = width
+        if fits is None:
+            width = max(fails // NARROWER, 1)
+            continue
+        if CLOSE * fits.width >= fails - 1:
+            return fits
+        # As many as have room if all take as much as those of the first that fits; then halfway.
+        a_lane = (fits.memory.state + fits.memory.temporaries) / fits.width
+        guess = int(0.97 * (limit - fits.memory.data) / a_lane) if a_lane and before is None else 0
+        width = guess if fits.width < guess < fails else (fits.width + fails) // 2
 
 
-def _fastest(compiled: Callable[[int], Footprint | str], widest: Footprint, target: Target) -> Footprint:
-    """Returns what a group takes at the width that is fastest at best, from the widest one down while that gains."""
-    best = widest
-    while best.bound(target.chip) == "memory" and best.width >= NARROWER:
-        found = compiled(best.width // NARROWER)
-        if isinstance(found, str) or found.seconds(target.chip) > FASTER * best.seconds(target.chip):
+def fastest(compiling: Compiling, share: Callable[[int], int], widest: Footprint, target: Target) -> Footprint:
+    """Returns what a group takes at the width that is fastest at best.
+
+    On a TPU narrower widths are compiled as long as a step waits for the large memory: at one of them the lanes begin
+    to stay on the chip, which shows at once and not by degrees.
+
+    Args:
+      compiling: compiles the group.
+      share: the width that has as many chunks as the one that is given, and fewer empty slots.
+      widest: what it takes at the widest width that fits.
+      target: the devices.
+    """
+    found: list[Footprint] = []
+    following: Footprint | str = widest if share(widest.width) == widest.width else compiling(share(widest.width))
+    while isinstance(following, Footprint):
+        found.append(following)
+        if target.chip.platform != "tpu" or following.bound(target.chip) != "memory" or following.width < NARROWER:
             break
-        best = found
-    return best
+        following = compiling(share(following.width // NARROWER))
+    return min(found, key=lambda each: each.seconds(target.chip))
 
 
-def _next(fits: Footprint | None, fails: int, limit: int) -> int:
-    """Returns the width to try next, between one that fits and one that does not."""
-    if fits is None:
-        return max(fails // 4, 1)
-    per_lane = (fits.memory.state + fits.memory.temporaries) / fits.width
-    guess = int(0.97 * (limit - fits.memory.data) / per_lane)
-    return guess if fits.width < guess < fails else (fits.width + fails) // 2
-
-
-def _at(
+def _compiled(
     spec: SweepSpec, programs: GroupPrograms, plan: Plan, group: Group, target: Target, width: int
 ) -> Footprint | str:
-    """Returns what a group takes at a width; where that does not fit, why not, as a clause."""
+    """Returns what a group takes at a width, one chunk a device; where that does not fit, why not, as a clause."""
     own = with_choice(spec, plan, group.number, width, plan.arrangements[group.number].kernels)
     arrangements = list(own.arrangements)
     arrangements[group.number] = replace(arrangements[group.number], chunks=1)
     own = replace(own, arrangements=tuple(arrangements))
     h = programs.hparams(own, group, [own.points[group.trials[0]]])
-    traced = programs.compile(own, group.number, h).lower("advance").traced
-    begun = time.perf_counter()
+    compiled, begun = programs.compile(own, group.number, h), time.perf_counter()
+    each: dict[str, Any] = {}
     try:
-        compiled = traced.compile()
+        for name in FUNCTIONS:
+            each[name] = compiled.lower(name).traced.compile()
     except jax.errors.JaxRuntimeError as error:
         said = first_line(error)
         if OUT_OF_MEMORY in str(error):
             return f"the compiler says: {said}"
-        if "ptxas" in str(error):
-            allowed = f"needs ptxas, NVIDIA's assembler: {said}"
-            raise InputError(FIELD, target.name, allowed, "Write pip install nvidia-cuda-nvcc.") from None
-        raise ProgramError(f"group {group.number} does not compile for {target.name}: {said}") from None
-    seconds, memory = time.perf_counter() - begun, Memory.of(compiled)
+        raise _other_error(group, target, said) from None
+    seconds = time.perf_counter() - begun
+    needed = [Memory.of(program) for program in each.values()]
+    memory = max(needed, key=sum)
     if sum(memory) > target.chip.limit:
-        return f"its program takes {size(sum(memory))}, {size(memory.temporaries)} of them for what it computes"
-    step = CompiledText(compiled.as_text()).step
-    return Footprint(group.number, width, memory, step, plan.trained(group.number).step.flops, seconds)
+        return f"a program of it takes {size(sum(memory))}, {size(memory.temporaries)} of them for what it computes"
+    texts = {name: CompiledText(program.as_text()) for name, program in each.items()}
+    try:
+        step = texts["advance"].step
+    except ValueError as error:
+        versions = f"jax {jax.__version__}, whose programs hpjax cannot read: {error}"
+        raise ProgramError(f"group {group.number} is compiled by {versions}. Install jax 0.10.2 to 0.12.") from None
+    collectives = Counter[str]()
+    for text in texts.values():
+        collectives.update(text.whole.collectives)
+    return Footprint(group.number, width, memory, step, collectives, plan.trained(group.number).step, seconds)
+
+
+def _other_error(group: Group, target: Target, said: str) -> Exception:
+    """Returns the error for what a compiler says that is not about memory."""
+    if "ptxas" in said:
+        allowed = f"needs ptxas, NVIDIA's assembler: {said}"
+        return InputError(FIELD, target.name, allowed, "Write pip install nvidia-cuda-nvcc.")
+    alike = "Plan it for another target to see whether the program is the reason."
+    return ProgramError(f"group {group.number} does not compile for {target.name}: {said}. {alike}")
 
 
 def _at_no_width(plan: Plan, group: Group, target: Target, reason: str) -> str:

@@ -16,7 +16,8 @@ CPU_WIDTH, CPU_MOST = 8, 64
 ACCELERATOR_WIDTH, ACCELERATOR_MOST = 1024, 16384
 # Lanes stay on the chip where it has room for so many times their states: of an MLP the compiler keeps 512 of 70 KiB in
 # 128 MiB, 3.5 times their states, of a transformer 4 to 16 of 1.2 MiB, 7 to 27 times.
-NEAR_SHARE = 8
+# Fewer than these are not worth it.
+NEAR_SHARE, FEWEST = 8, 8
 # The smallest width wins among those that reach this share of the best speed: it uses less memory and wastes less.
 GOOD_ENOUGH = 0.95
 
@@ -78,8 +79,9 @@ def by_rule(platform: str, lanes: int, devices: int, lane_bytes: int, memory: in
     """Returns the width for so many lanes if nothing was measured.
 
     On a CPU about 8 lanes are best for small models. An accelerator takes as many as there are, if their states and
-    four times as much for activations fit. A TPU takes no more than stay in the memory on its chip from step to step:
-    ``hpjax plan --target`` shows that a chunk of them then moves nothing to and from the large memory.
+    four times as much for activations fit. A TPU takes no more than stay in the memory on its chip from step to step,
+    unless these are few: ``hpjax plan --target`` shows that a chunk of them then moves nothing to and from the large
+    memory.
 
     Args:
       platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``.
@@ -90,8 +92,8 @@ def by_rule(platform: str, lanes: int, devices: int, lane_bytes: int, memory: in
       near: bytes of the memory on its chip, 0 where the compiler keeps no arrays there.
     """
     usual = CPU_WIDTH if platform == "cpu" else ACCELERATOR_WIDTH
-    if near:
-        usual = max(1, min(usual, near // (NEAR_SHARE * max(lane_bytes, 1))))
+    if (staying := near // (NEAR_SHARE * max(lane_bytes, 1))) >= FEWEST:
+        usual = min(usual, staying)
     if memory is not None:
         usual = max(1, min(usual, memory // (5 * max(lane_bytes, 1))))
     return balanced(usual, lanes, devices)

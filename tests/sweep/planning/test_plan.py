@@ -151,7 +151,8 @@ def test_width(platform, lanes, devices, memory, width):
 def test_width_of_a_chip_with_memory():
     """Lanes stay on the chip that has room for eight times their states."""
     assert by_rule("tpu", 4096, 1, 70_000, 2**34, near=2**27) == 228  # of 239, in equal chunks
-    assert by_rule("tpu", 4096, 1, 2**30, 2**34, near=2**27) == 1
+    assert by_rule("tpu", 4096, 1, 2**30, 2**34, near=2**27) == 3, "none stays, so that memory decides"
+    assert by_rule("tpu", 4096, 1, 2**22, 2**34, near=2**27) == 683, "and where four would: a fifth of the memory"
     assert by_rule("tpu", 4096, 1, 70_000, 2**34) == 1024
 
 
