@@ -44,11 +44,11 @@ class Bound(NamedTuple):
 
 
 BOUNDS = {
-    ("mlp", "v5e:2x2"): Bound(256, 58, 4, 997 * KIB, 54 * KIB),
+    ("mlp", "v5e:2x2"): Bound(256, 58, 4, 997 * KIB, 98 * KIB),
     ("mlp", "h100"): Bound(256, 29, 619 * KIB, 0, 134 * KIB),
     ("cnn", "v5e:2x2"): Bound(16, 113, 66.4 * MIB, 72.2 * MIB, 22.8 * MIB),
-    ("cnn", "h100"): Bound(16, 47, 44.4 * MIB, 0, 7.9 * MIB),
-    ("transformer", "v5e:2x2"): Bound(16, 392, 9.9 * MIB, 63.4 * MIB, 5.6 * MIB),
+    ("cnn", "h100"): Bound(16, 47, 44.4 * MIB, 0, 9.5 * MIB),
+    ("transformer", "v5e:2x2"): Bound(16, 392, 9.9 * MIB, 63.4 * MIB, 16.2 * MIB),
     ("transformer", "h100"): Bound(16, 155, 47.6 * MIB, 0, 6.5 * MIB),
     ("lstm", "v5e:2x2"): Bound(16, 1412, 44.5 * MIB, 95.7 * MIB, 6.8 * MIB),
     ("lstm", "h100"): Bound(16, 2617, 89.4 * MIB, 0, 7 * MIB),
@@ -73,8 +73,10 @@ def workloads():
     """The sweeps of the benchmarks, by their names; the folder is not importable otherwise."""
     sys.path.insert(0, str(FOLDER))
     try:
+        import ours
         from ours import sweep_of
 
+        ours.cores = lambda: jax.config.jax_num_cpu_devices  # which cannot change any more
         names = ("mlp", "cnn", "transformer", "lstm")
         own = {name: __import__(name).sweep for name in names}
         yield {name: lambda n, w=w, **more: sweep_of(w, w.arrays(n), width=n, **more) for name, w in own.items()}
@@ -190,7 +192,7 @@ def test_room():
     assert sum(map(len, waves)) == 16
     assert max(map(len, waves)) >= found.width, "no wave is too small for the width"
     assert sum(found.memory) <= plan.target.chip.limit
-    with pytest.raises(hpx.InputError, match=r"Sweep.width = 16: does not fit on 1 × v5e: .* Leave width out"):
+    with pytest.raises(hpx.InputError, match=r"Sweep.width = 16: does not fit on 1 × v5e, where .* Write a smaller width"):
         footprint(small(trials=16, width=16, program={"model": lambda h: Wide()}), "v5e:2x2", count=1)
 
 
