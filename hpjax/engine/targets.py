@@ -125,7 +125,7 @@ def _gpus(name: str, chip: Chip, topology: str, count: int) -> list[Any]:
     if topology:
         remedy = f'Write target="{chip.name}", count=8.'
         raise InputError(FIELD, name, f"names a GPU, which has no topology: {topology}", remedy)
-    install = f"pip install {GPU_PLUGIN}=={jax.__version__} nvidia-cuda-nvcc"
+    install = f"pip install {GPU_PLUGIN}=={jax.__version__}"
     try:
         found = version(GPU_PLUGIN)
     except PackageNotFoundError:
