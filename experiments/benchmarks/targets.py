@@ -1,15 +1,16 @@
 """What sweeps take of accelerators that are not there, by the programs that XLA compiles for them.
 
-python experiments/benchmarks/targets.py [--targets v5e:2x2 h100] [--work MLP] [--out FOLDER]
+python experiments/benchmarks/targets.py [--targets v5e:2x2 h100] [--work MLP] [--width 1024] [--kernels xla] [--out DIR]
 
 It needs the extras tpu-target and gpu-target, and no accelerator. One device of each target is planned for.
 """
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import cnn
 import lstm
@@ -78,12 +79,20 @@ def needed(workload: Workload, state: int, parameters: int) -> float:
     return 2 * (state + 4 * parameters + 2 * made(jax.make_jaxpr(model.apply)(variables, x).jaxpr))
 
 
-def row(name: str, dtype: str, target: str) -> tuple[str, ...]:
-    """Plans a workload for one device of a target; returns the row of the table."""
+def row(name: str, dtype: str, target: str, asked: Mapping[str, Any]) -> tuple[str, ...]:
+    """Plans a workload for one device of a target; returns the row of the table.
+
+    Args:
+      name: the workload.
+      dtype: in what it computes.
+      target: the device.
+      asked: arguments of ``Sweep`` that the plan would choose: ``width`` and ``kernels``.
+    """
     from hpjax.core import format as text
 
     workload, lanes = WORK[name]
-    sweep = sweep_of(workload, workload.arrays(lanes), trained={} if dtype == "float32" else {"compute_dtype": dtype})
+    trained = {} if dtype == "float32" else {"compute_dtype": dtype}
+    sweep = sweep_of(workload, workload.arrays(lanes), trained=trained, **asked)
     plan = sweep.plan(target=target, count=1)
     (found,), (widest,) = plan.footprints, plan.widest
     ideal = needed(workload, plan.shapes[0].lane_bytes, plan.shapes[0].parameters)
@@ -106,15 +115,17 @@ def row(name: str, dtype: str, target: str) -> tuple[str, ...]:
     )
 
 
-def main(targets: Sequence[str], work: Sequence[str], out: Path) -> None:
-    """Prints the table, and writes it to ``targets.md`` and, of all targets, to the documentation."""
+def main(targets: Sequence[str], work: Sequence[str], asked: Mapping[str, Any], out: Path) -> None:
+    """Prints the table; where nothing is asked for, writes it to ``targets.md`` and, of all, to the documentation."""
     rows = []
     print(table.line(HEADER), flush=True)
     for target in targets:
         for name in work:
             for dtype in DTYPES:
-                rows.append(row(name, dtype, target))
+                rows.append(row(name, dtype, target, asked))
                 print(table.line(rows[-1]), flush=True)
+    if asked:
+        return
     here = records.today(peers="")
     about = f"{here.date}, commit {records.commit()}: {here.versions}; compiled for these devices, run on none."
     text = f"{table.markdown(rows, HEADER)}\n\n{about}\n"
@@ -128,6 +139,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="+", default=TARGETS)
     parser.add_argument("--work", nargs="+", default=list(WORK))
+    parser.add_argument("--width", type=int, help="in place of the one that the plan finds")
+    parser.add_argument("--kernels", choices=("batched", "xla"), help="in place of those that the plan chooses")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
-    main(given.targets, given.work, given.out)
+    settings = {name: getattr(given, name) for name in ("width", "kernels") if getattr(given, name) is not None}
+    main(given.targets, given.work, settings, given.out)

@@ -192,7 +192,9 @@ def test_room():
     assert sum(map(len, waves)) == 16
     assert max(map(len, waves)) >= found.width, "no wave is too small for the width"
     assert sum(found.memory) <= plan.target.chip.limit
-    with pytest.raises(hpx.InputError, match=r"Sweep.width = 16: does not fit on 1 × v5e, where .* Write a smaller width"):
+    with pytest.raises(
+        hpx.InputError, match=r"Sweep.width = 16: does not fit on 1 × v5e, where .* Write a smaller width"
+    ):
         footprint(small(trials=16, width=16, program={"model": lambda h: Wide()}), "v5e:2x2", count=1)
 
 

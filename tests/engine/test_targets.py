@@ -58,9 +58,7 @@ def test_no_compiler(monkeypatch):
     installed(monkeypatch)
     with pytest.raises(InputError, match=r"needs the compiler for TPUs, .* Write pip install 'libtpu=="):
         targets.described("v5e:2x4")
-    with pytest.raises(
-        InputError, match=rf"Write pip install jax-cuda13-plugin=={jax.__version__}, or"
-    ):
+    with pytest.raises(InputError, match=rf"Write pip install jax-cuda13-plugin=={jax.__version__}, or"):
         targets.described("h100")
 
 
