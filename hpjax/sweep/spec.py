@@ -24,7 +24,7 @@ RANDOMNESS = ("shared", "independent")
 KERNELS = ("batched", "xla")
 # What is taken where nothing was measured, by platform; elsewhere the first of these. On a v5e, whose memory pads the
 # channels of patches to multiples of 128, 64 lanes of the CNN in experiments/benchmarks move 175 MB a lane-step by
-# matrix products and 101 MB by XLA's convolutions; on an H100 46 and 49 MB, in 49 and 53 kernels.
+# matrix products and 101 MB by XLA's convolutions; on an H100 46 and 49 MB.
 KERNELS_OF = {"tpu": "xla"}
 SPREAD = ("shard_map", "pmap")
 
