@@ -2,7 +2,8 @@
 
 import pytest
 
-from hpjax.engine.hlo import CompiledText, _types
+from hpjax.engine.hlo import CompiledText
+from hpjax.engine.hlo_text import types_of
 
 # ruff: noqa: E501
 
@@ -144,7 +145,7 @@ def test_the_largest(step):
     ],
 )
 def test_bytes_of_types(text, size):
-    (found,) = _types(text)
+    (found,) = types_of(text)
     assert found.bytes == size
 
 
