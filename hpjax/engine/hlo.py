@@ -101,17 +101,6 @@ class CompiledText:
             operations[each.opcode] += 1
         return Traffic(kernels, moved, near, operations, loops, open_loops, conditionals)
 
-    def largest(self, count: int = 12) -> list[tuple[str, str, float]]:
-        """Returns the operations of a step that move the most bytes: name, opcode and bytes of each."""
-        chunks = next(self._loops(self._entry))
-        body = _body(next(self._loops(_body(chunks))))
-        found = [
-            (each.name, each.opcode, self._bytes(body, each, LARGE))
-            for each in self._computations[body].values()
-            if not each.free and each.opcode != "while"
-        ]
-        return sorted(found, key=lambda row: -row[2])[:count]
-
     def _loops(self, computation: str) -> Iterator[Instruction]:
         """Yields the loops of a computation, also of those that it calls, of which the turns are not known."""
         for each in self._computations[computation].values():

@@ -126,11 +126,6 @@ def test_copies_count_at_either_end():
     assert more.bytes - once.bytes == more.near_bytes - once.near_bytes == 8 * ROWS
 
 
-def test_the_largest(step):
-    name, opcode, moved = CompiledText(TEXT).largest(1)[0]
-    assert (name, opcode, moved) == ("fusion", "fusion", 24 * ROWS + 4)
-
-
 @pytest.mark.parametrize(
     ("text", "size"),
     [
