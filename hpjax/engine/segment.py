@@ -145,7 +145,8 @@ def start_lanes(config: SegmentConfig, lanes: Lane, inputs: SegmentInputs) -> tu
         state = tuple(o if zero else n for n, o, zero in zip(new.state, old.state, config.shapes.zeros, strict=True))
         return Lane(state, old.totals, old.counted, old.step, new.diverged), None
 
-    return _over_chunks(start_chunk, lanes, inputs, None)
+    # Empty slots get a state as well: a loop in the program's step, computed for them too, ends as it does for others.
+    return _over_chunks(start_chunk, lanes, inputs, None, keep_dead=False)
 
 
 def advance_lanes(
@@ -182,14 +183,11 @@ def advance_lanes(
 
             moved: Lane = chunk.vectorize(step, in_axes=(*chunk.axes, 0))(keys, fold, h, lanes)
             # A select over the whole state in each step is dear, so programs whose lanes all end together do without.
-            return _keep(t < own.budget, moved, lanes) if config.own_budget else moved
+            return jax.tree.map(partial(_select, t < own.budget), moved, lanes) if config.own_budget else moved
 
         # The trip count is a traced number: fewer steps take less time and compile nothing (law 3).
         lanes = lax.fori_loop(begin, end, advance, old)
-        lanes = counted_steps(lanes, jnp.minimum(end, own.budget))
-        # Dead lanes were computed along with their chunk. Their state must stay what it was when they ended, because it
-        # is what the run records of them.
-        return _keep(own.alive, lanes, old), own.alive.any()
+        return counted_steps(lanes, jnp.minimum(end, own.budget)), own.alive.any()
 
     lanes, counted = _over_chunks(advance_chunk, lanes, inputs, jnp.zeros(inputs.alive.shape[:1], bool))
     step, diverged = jnp.copy(lanes.step), jnp.copy(lanes.diverged)
@@ -219,9 +217,10 @@ def evaluate_lanes(
             h = chunk.hparams(fold, h)
             return evaluate_lane(config.program, config.shapes, key, lane, budget, valid, h)
 
-        vectorized = chunk.vectorize(look, in_axes=(*chunk.axes, 0, 0))
-        new, evaluation = vectorized(*chunk.identity, old, own.budget)
-        return _keep(own.alive, new, old), evaluation
+        evaluated: tuple[Lane, Evaluation] = chunk.vectorize(look, in_axes=(*chunk.axes, 0, 0))(
+            *chunk.identity, old, own.budget
+        )
+        return evaluated
 
     lanes, evaluation = _over_chunks(evaluate_chunk, lanes, inputs, _no_evaluation(config.shapes, inputs.alive.shape))
     # The device decides by itself which lanes have ended, so that the next segment can be dispatched before the host
@@ -232,7 +231,11 @@ def evaluate_lanes(
 
 
 def _over_chunks(
-    run: Callable[[Lane, SegmentInputs], tuple[Lane, Any]], lanes: Lane, inputs: SegmentInputs, blank: Any
+    run: Callable[[Lane, SegmentInputs], tuple[Lane, Any]],
+    lanes: Lane,
+    inputs: SegmentInputs,
+    blank: Any,
+    keep_dead: bool = True,
 ) -> tuple[Lane, Any]:
     """Runs a function of each live chunk, one after the other, and returns the lanes and what it gives besides.
 
@@ -241,6 +244,8 @@ def _over_chunks(
       lanes: the device's lanes; leaves are (chunks, width, ...).
       inputs: (chunks, width), and ``live_chunks``, ().
       blank: what the other chunks give, a pytree of arrays (chunks, ...).
+      keep_dead: whether dead lanes, which are computed along with their chunk, keep the state that they have: it is
+        what the run records of them.
     """
 
     def body(c: jax.Array, carry: Any) -> Any:
@@ -257,9 +262,17 @@ def _over_chunks(
         def written(whole: jax.Array, part: jax.Array) -> Any:
             return lax.dynamic_update_index_in_dim(whole, part, c, 0)
 
-        # What a function does not change, as an evaluation most of the state, costs nothing.
-        lanes = jax.tree.map(lambda w, b, a: w if a is b else written(w, a), old, before, after)
-        return lanes, jax.tree.map(written, found, new)
+        def updated(whole: jax.Array, before: jax.Array, after: jax.Array) -> Any:
+            if after is before:  # what a function does not change, as an evaluation most of the state, costs nothing
+                return whole
+            if not keep_dead:
+                return written(whole, after)
+            # Dead lanes' states are read from the place to which they are written, with the axis of chunks: so XLA
+            # makes one kernel of reading, selecting and writing. Selecting from ``before`` would take a second slice
+            # of each array, and hold it in memory for as long as the function runs.
+            return written(whole, _select(own.alive, after[None], lax.dynamic_slice_in_dim(whole, c, 1), axis=1))
+
+        return jax.tree.map(updated, old, before, after), jax.tree.map(written, found, new)
 
     # The trip count is a traced number: fewer live chunks take less time and compile nothing (laws 3 and 4).
     found: tuple[Lane, Any] = lax.fori_loop(0, inputs.live_chunks, body, (lanes, blank))
@@ -276,11 +289,6 @@ def _no_evaluation(shapes: ProgramShapes, grid: tuple[int, ...]) -> Evaluation:
     return Evaluation({name: jnp.full(grid, jnp.nan, float_type()) for name in shapes.metrics}, jnp.zeros(grid, bool))
 
 
-def _keep(mask: jax.Array, new: Lane, old: Lane) -> Lane:
-    """Returns ``new`` where ``mask``, bool (width,), is true, and ``old`` elsewhere; the same arrays where both are."""
-
-    def kept(n: jax.Array, o: jax.Array) -> jax.Array:
-        return o if n is o else jnp.where(mask.reshape(-1, *(1,) * (n.ndim - 1)), n, o)
-
-    result: Lane = jax.tree.map(kept, new, old)
-    return result
+def _select(mask: jax.Array, new: jax.Array, old: jax.Array, axis: int = 0) -> jax.Array:
+    """Returns ``new`` where ``mask``, bool (width,), is true, and ``old`` elsewhere; lanes lie along ``axis``."""
+    return old if new is old else lax.select(lax.broadcast_in_dim(mask, old.shape, (axis,)), new, old)

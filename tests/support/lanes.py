@@ -13,6 +13,14 @@ from tests.support.programs import RATES
 
 def lanes_of(program, count, width, devices=1, replicates=1, space=RATES):
     """Lanes of one point, many times over, and what they were compiled to."""
+    config, table, compiled = prepared(program, count, width, devices, replicates, space)
+    data = program.data
+    splits = (None, None) if data is None else (data.train, data.valid)
+    return DeviceLanes(config, compiled.wait(), table, 0, *splits), compiled
+
+
+def prepared(program, count, width, devices=1, replicates=1, space=RATES):
+    """What decides the programs of lanes of one point, their table, and the programs, not compiled yet."""
     point = dict.fromkeys(space.names, 0.1)
     shapes = hpx.Sweep(program, space, sampler=hpx.Manual([point])).plan().shapes[0]
     h = hpx.Hparams({n: np.full(count * replicates, v, np.float32) for n, v in point.items()}, space.names)
@@ -25,5 +33,4 @@ def lanes_of(program, count, width, devices=1, replicates=1, space=RATES):
     )
     chunks = layout.chunks_needed(replicate, width, devices)
     mesh = sharding.mesh(sharding.devices(devices))
-    compiled = compiling(config, h, *map(shapes_of, splits), mesh, chunks).wait()
-    return DeviceLanes(config, compiled, table, 0, *splits), compiled
+    return config, table, compiling(config, h, *map(shapes_of, splits), mesh, chunks)
