@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from hpjax.core.errors import InputError
 from hpjax.core.program import Data
@@ -128,10 +129,10 @@ def examples_at(key: jax.Array, place: jax.Array, examples: Any) -> jax.Array:
       Indices of examples, uint32 (places,), each below ``examples``.
     """
     place, examples = jnp.asarray(place, jnp.uint32), jnp.asarray(examples, jnp.uint32)
-    epoch, index = place // examples, place % examples
-    # At most ``examples`` consecutive positions lie in at most two epochs.
-    epochs = epoch[0] + jnp.arange(2, dtype=jnp.uint32)
-    this, following = jax.vmap(lambda e: round_keys(jax.random.fold_in(key, e), examples))(epochs)
-    keys = jnp.where((epoch == epoch[0])[:, None, None], this, following)
-    found: jax.Array = shuffled(index, keys, examples)
+    # At most ``examples`` consecutive positions lie in at most two epochs, so that the first one tells of all.
+    index = lax.rem(place[0], examples) + (place - place[0])
+    later = index >= examples
+    epochs = lax.div(place[0], examples) + jnp.arange(2, dtype=jnp.uint32)
+    keys = jax.vmap(lambda epoch: round_keys(jax.random.fold_in(key, epoch), examples))(epochs)
+    found: jax.Array = shuffled(jnp.where(later, index - examples, index), later, keys, examples)
     return found

@@ -28,28 +28,29 @@ def round_keys(key: jax.Array, n: jax.Array) -> jax.Array:
 
 # Jitted, so that it is traced once for all programs: these rounds are many of the operations of a small program.
 @jax.jit
-def shuffled(index: jax.Array, keys: jax.Array, n: jax.Array) -> jax.Array:
-    """Returns where each index lands in a permutation of {0, …, n − 1}.
+def shuffled(index: jax.Array, second: jax.Array, keys: jax.Array, n: jax.Array) -> jax.Array:
+    """Returns where each index lands in one of two permutations of {0, …, n − 1}.
 
     Args:
-      index: uint32 (...), each below ``n``.
-      keys: the round keys of each index's permutation, uint32 (..., 2, ROUNDS).
-      n: size of the permutation, uint32 (), the same as for the keys.
+      index: uint32 (indices,), each below ``n``.
+      second: bool (indices,), whether the second permutation is meant, and not the first.
+      keys: the round keys of both, uint32 (2, 2, ROUNDS).
+      n: size of the permutations, uint32 (), the same as for the keys.
 
     Returns:
-      uint32 (...), each below ``n``; one permutation for each set of keys.
+      uint32 (indices,), each below ``n``.
     """
     # Written in operations of equal shapes, since numbers would be broadcast in each round anew.
     place, size, highest = index, jnp.full_like(index, n), jnp.full_like(index, 2**31)
-    shift, first, second = (jnp.full_like(index, number) for number in (15, 0x85EBCA6B, 0xC2B2AE35))
-    words, totals = (jnp.unstack(keys[..., i, :], axis=-1) for i in range(2))
+    shift, once, twice = (jnp.full_like(index, number) for number in (15, 0x85EBCA6B, 0xC2B2AE35))
+    words, totals = map(jnp.unstack, jnp.where(second, keys[1][..., None], keys[0][..., None]))
     for word, total in zip(words, totals, strict=True):
         # A round pairs each place with the one that adds up to its total modulo n, and swaps a pair or not. Where the
         # difference is negative it wraps around to more than n, and adding n wraps it back.
         difference = total - place
         other = lax.min(difference, difference + size)
         # The highest bit of a multiplicative hash, to which all bits of the pair and of the word contribute.
-        hashed = (lax.max(place, other) ^ word) * first
-        hashed = (hashed ^ lax.shift_right_logical(hashed, shift)) * second
+        hashed = (lax.max(place, other) ^ word) * once
+        hashed = (hashed ^ lax.shift_right_logical(hashed, shift)) * twice
         place = lax.select(hashed >= highest, other, place)
     return place

@@ -142,7 +142,9 @@ class Compiled:
         with (
             collector_paused(),
             lowered_for(platform),
-            lowering(config.lowered, config.drawn and (name == "start" or config.shapes.draws)),
+            lowering(
+                config.lowered, config.drawn and (name == "start" or config.shapes.draws), fused=platform != "cpu"
+            ),
         ):
             # Traced for one device and without the mesh, in which types of arrays would name it and those of fresh
             # constants would not: code that compares both, as equinox.nn.State.set does, took them for different.

@@ -316,14 +316,9 @@ class DeviceLanes:
         """
         self.live, self._begun = live.copy(), bool(np.any(lanes.step))
         self._arrange()
-        at = self._layout.positions(len(self.live))
-
-        def placed(like: Any, values: Array) -> Array:
-            whole = np.zeros(like.shape, like.dtype)
-            layout.in_slots(whole)[at] = values
-            return whole
-
-        host = jax.tree.map(placed, self._compiled.lanes, lanes)
+        # Empty slots of a chunk are computed, too: with a lane's state, a loop in ``step`` ends for them as for it.
+        at = np.where(self._layout.slots == layout.EMPTY, 0, self._layout.slots)
+        host = jax.tree.map(lambda values: np.asarray(values)[at], lanes)
         self._lanes = sharding.put(host, self._mesh, sharding.SPLIT)
 
 

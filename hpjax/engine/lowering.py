@@ -6,8 +6,8 @@ It relies on, as they are in jax 0.10.2 (the oldest that hpjax takes) to 0.12:
 - ``jax.extend.core``: ``ClosedJaxpr`` (in 0.12 the same class as ``Jaxpr``), ``Literal``, ``jaxpr_as_fun``,
   ``jaxprs_in_params``. No fallback: they are documented, and without them the import raises.
 - ``Jaxpr.replace`` and ``debug_info.with_unknown_names``, which are not documented. Fallback: the function as it was.
-- the names of primitives, the keys of ``WINDOWS``, ``DRAWS`` and ``CALLS``, and that all but those of ``CALLS`` are
-  bound to operands and parameters as they are. Fallback: a primitive of another name is evaluated unchanged.
+- the names of primitives, the keys of ``WINDOWS``, ``FUSED``, ``DRAWS`` and ``CALLS``, and that all but those of
+  ``CALLS`` are bound to operands and parameters as they are. Fallback: one of another name is evaluated unchanged.
 - the parameters of these primitives: ``scan`` has ``ft_in`` since 0.12, and ``num_consts`` and ``num_carry`` before.
   Fallback: where one is missing, the operation is evaluated unchanged.
 
@@ -16,7 +16,7 @@ Of every convolution or pooling that is not rewritten, for one of these reasons 
 tells once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -29,7 +29,7 @@ from jax.extend import core
 
 from hpjax.core.fallback import warn_once
 from hpjax.core.threefry import fast, key_types, plain
-from hpjax.engine import conv_kernels
+from hpjax.engine import conv_kernels, fused_kernels
 from hpjax.engine.conv_kernels import NotRewrittenError
 from hpjax.engine.draws import together
 from hpjax.engine.nodes import Value, inlined
@@ -40,40 +40,50 @@ _on: ContextVar[frozenset[str]] = ContextVar("lowering", default=frozenset())
 
 
 @contextmanager
-def lowering(windows: bool, draws: bool = False) -> Iterator[None]:
+def lowering(windows: bool, draws: bool = False, fused: bool = False) -> Iterator[None]:
     """Switches rewriting on or off for all that is traced in its body, in this thread.
 
     Args:
       windows: whether convolutions and pooling become matrix products.
       draws: whether random numbers are drawn by the kernel of ``core.threefry``, bit by bit the same; small draws that
         do not wait for each other by one.
+      fused: whether operations are written so that an accelerator's compiler fuses them with others.
     """
-    before = _on.set(frozenset(WINDOWS if windows else ()) | frozenset(DRAWS if draws else ()))
+    with _rewriting([*WINDOWS] * windows + [*DRAWS] * draws + [*FUSED] * fused):
+        yield
+
+
+@contextmanager
+def _rewriting(names: Iterable[str]) -> Iterator[None]:
+    before = _on.set(frozenset(names))
     try:
         yield
     finally:
         _on.reset(before)
 
 
-def lowered(function: Callable[..., Any]) -> Callable[..., Any]:
+def lowered(function: Callable[..., Any], differentiable: bool = False) -> Callable[..., Any]:
     """Returns ``function`` with the operations rewritten for which ``lowering`` is on.
 
     Args:
       function: a function of pytrees of arrays. Where it takes gradients, the operations within ``jax.grad`` are
         rewritten after they were differentiated; to have the rewritten kernels differentiated instead, put ``lowered``
         within ``jax.grad``.
+      differentiable: whether it is within ``jax.grad``: operations whose other kernels have no gradient stay.
     """
 
     def rewritten(*args: Any) -> Any:
-        if not _on.get():
+        on = _on.get() - FUSED.keys() if differentiable else _on.get()
+        if not on:
             return function(*args)
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
         try:
-            found = _evaluate(closed, jax.tree.leaves(args))
+            with _rewriting(on):
+                found = _evaluate(closed, jax.tree.leaves(args))
         except AttributeError as error:
-            if _on.get() & WINDOWS.keys():
+            if on & WINDOWS.keys():
                 _warn("convolutions and pooling", _not_known(error))
-            else:
+            elif on & DRAWS.keys():
                 warn_once(
                     f"random numbers: drawn by JAX's own kernels, which compile slowly, because {_not_known(error)}."
                 )
@@ -133,7 +143,7 @@ def _renamed() -> list[str]:
 def _warn(what: str, reason: str) -> None:
     warn_once(
         f"{what}: not rewritten to matrix products, and slow under vmap, because {reason}. "
-        'With Sweep(kernels="xla") nothing is rewritten, and nothing said.'
+        'With Sweep(kernels="xla") XLA computes them, and nothing is said.'
     )
 
 
@@ -183,15 +193,15 @@ def _evaluate_equation(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[An
 
 
 def _rewrite(equation: core.JaxprEqn, args: list[Any]) -> list[Any]:
-    """Returns the outputs of one equation that has windows, rewritten.
+    """Returns the outputs of one equation, rewritten.
 
     Raises:
       NotRewrittenError: that is not possible, or not worth it.
     """
     name, params = equation.primitive.name, equation.params
     try:
-        if name in WINDOWS:
-            found = [WINDOWS[name](*args, params)]
+        if (kernel := WINDOWS.get(name) or FUSED.get(name)) is not None:
+            found = [kernel(*args, params)]
         elif name in CALLS:
             found = CALLS[name](params, args)
         else:
@@ -276,6 +286,11 @@ WINDOWS: dict[str, Callable[..., jax.Array]] = {
     "reduce_window_sum": conv_kernels.sum_pool,
     "reduce_window_max": conv_kernels.max_pool,
     "select_and_scatter_add": conv_kernels.max_pool_gradient,
+}
+FUSED: dict[str, Callable[..., jax.Array]] = {
+    "dot_general": fused_kernels.product,
+    "gather": fused_kernels.picked,
+    "scatter-add": fused_kernels.added,
 }
 
 

@@ -50,7 +50,7 @@ class Network(NamedTuple):
             found: Outputs = wrap_static(self.apply(key, params, stats, x, h, train))
             return found
 
-        found: Outputs = lowered(applied)(key, params, stats, x)
+        found: Outputs = lowered(applied, differentiable=True)(key, params, stats, x)
         return Outputs(unwrap_static(found.outputs), found.stats, unwrap_static(found.sown))
 
     def forward_part(self, key: jax.Array, params: Params, stats: Stats, h: Hparams) -> Callable[[Any, Any], Outputs]:

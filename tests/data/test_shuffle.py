@@ -27,11 +27,12 @@ def by_definition(i, keys, n):
 @pytest.mark.parametrize("n", [1, 2, 3, 64, 1079, 2**31 - 1, 2**31])
 def test_it_is_the_swap_or_not_network(n):
     index = np.unique(np.linspace(0, n - 1, 50).astype(np.uint32))
-    key = jax.random.key(n % 1000)
-    bits = [int(b) for b in jax.random.bits(key, (ROUNDS,), jnp.uint32)]
-    keys = round_keys(key, jnp.uint32(n))
-    found = shuffled(index, jnp.broadcast_to(keys, (len(index), 2, ROUNDS)), jnp.uint32(n))
-    assert found.tolist() == [by_definition(int(i), bits, n) for i in index]
+    two = jax.random.split(jax.random.key(n % 1000))
+    bits = [[int(b) for b in jax.random.bits(key, (ROUNDS,), jnp.uint32)] for key in two]
+    keys = jnp.stack([round_keys(key, jnp.uint32(n)) for key in two])
+    second = np.arange(len(index)) % 2 == 1
+    found = shuffled(index, second, keys, jnp.uint32(n))
+    assert found.tolist() == [by_definition(int(i), bits[int(one)], n) for i, one in zip(index, second, strict=True)]
 
 
 def orders(n, count):

@@ -4,6 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import hpjax as hpx
+from tests.support.compare import same_bits
+from tests.support.lanes import lanes_of
+from tests.support.programs import quadratic
 
 
 def test_arrays_without_elements_are_carried_moved_and_restored(tmp_path):
@@ -23,3 +26,14 @@ def test_arrays_without_elements_are_carried_moved_and_restored(tmp_path):
     state = best.restore()
     assert {name: value.shape for name, value in state.items()} == {"w": (), "none": (0, 3), "nothing": (0, 0)}
     np.testing.assert_allclose(state["w"], 4 * best.hparams["rate"], rtol=1e-6)
+
+
+def test_empty_slots_are_restored_to_a_state_that_a_lane_has():
+    """A loop in a user's step is computed for them, too: with zeros, ``while y < 10: y *= 2`` would never end."""
+    lanes, _ = lanes_of(quadratic(), count=3, width=2)
+    lanes.advance(5, False)
+    lanes.restore(lanes.snapshot(), lanes.live)
+    slots = np.asarray(lanes._lanes.state[0])
+    assert slots.shape == (1, 2, 2, 3)
+    np.testing.assert_allclose(slots[0, 0], 1 - 0.8**5, rtol=1e-6)
+    assert same_bits(slots[0, 1, 1], slots[0, 0, 0])

@@ -57,7 +57,6 @@ class Wave:
         self._in_flight: list[DispatchedSegment] = []
         self._collected = 0.0
         self.next: Wave | None = None
-        self._ahead = islice(self._following(), COMPILE_THREADS - 1)  # those that compile while it trains
         self.failed = failed
         self.shared = WaveFields(
             group=group.number,
@@ -167,7 +166,8 @@ class Wave:
         self._context.artifacts.make()
         shapes = self._plan.shapes[self.group.number]
         leaves = list(zip(shapes.names, without_padding(self._lanes.snapshot().state, shapes), strict=True))
-        self._context.store.states.add(self.number, np.array(self._ids(), np.int32), leaves)
+        ids = np.stack([self._table.trial, self._table.replicate], axis=1)
+        self._context.store.states.add(self.number, ids, leaves)
         self._state = self._state._replace(finished=True)
         self.drop()
 
@@ -240,9 +240,9 @@ class Wave:
     def prepare(self, *names: str) -> None:
         """Begins to compile functions of its program in the background."""
         if not (self.finished or self.failed):
-            if self._compiled is None:
-                self._compiled = self._context.programs.compile(self._plan, self.group.number, self._table.h)
-            self._compiled.prepare(*names)
+            own = self._compiled or self._context.programs.compile(self._plan, self.group.number, self._table.h)
+            self._compiled = own
+            own.prepare(*names)
 
     def _ids(self) -> list[tuple[int, int]]:
         """Returns trial and replicate of each lane."""
@@ -279,8 +279,8 @@ class Wave:
         self._state = self._state._replace(lanes=())  # they are on the devices now
 
     def _following(self) -> Iterator["Wave"]:
-        """Yields the waves after it."""
-        wave = self.next
+        """Yields this wave, and those after it."""
+        wave: Wave | None = self
         while wave is not None:
             yield wave
             wave = wave.next
@@ -289,8 +289,8 @@ class Wave:
         """Dispatches the segment after those that are in flight."""
         begin, since = self._in_flight[-1].stop if self._in_flight else self._state.step, time.perf_counter()
         block, waited = (None, 0.0) if self._blocks is None else self._blocks.at(begin)
-        last = int(self._table.budget[lanes.live].max())
-        stop, evaluate = next_stop(begin, last, self.group.eval_every, self._plan.segment, self._plan.block)
+        last, plan = int(self._table.budget[lanes.live].max()), self._plan
+        stop, evaluate = next_stop(begin, last, self.group.eval_every, plan.segment, plan.block)
         with failing_alone(self.group.number, self._width):
             lanes.dispatch(stop, evaluate, block)
         self._in_flight.append(DispatchedSegment(stop, evaluate, since, waited))
@@ -307,18 +307,18 @@ class Wave:
         if not self._in_flight:
             self._dispatch(lanes)
         if not self._collected:  # nothing else compiles before the first segment trains
-            self.prepare(*FUNCTIONS)
+            for wave in islice(self._following(), COMPILE_THREADS):
+                wave.prepare(*FUNCTIONS)
         context.artifacts.make()  # those of the evaluation before, while the devices compute
-        more = self._in_flight[-1].stop < min(int(table.budget[lanes.live].max()), np.inf if until is None else until)
-        # With the next segment on its way the devices need not wait for the host. Four things can intervene: a stream,
-        # whose next block is drawn meanwhile; lanes that are about to move, to places that the results decide; a
-        # checkpoint, for which nothing may be in flight; and artifacts, which are of the lanes at the evaluation.
+        last = int(table.budget[lanes.live].max())
+        more = self._in_flight[-1].stop < (last if until is None else min(last, until))
+        # With the next segment on its way the devices need not wait for the host. Four things can intervene: a data
+        # stream, which draws its next block while the devices compute; lanes that are about to move together, to places
+        # that depend on the results of all segments before; a checkpoint, for which nothing may be in flight; and
+        # artifacts, which are of the lanes as they are at the evaluation, and of the best by its results.
         wanted = self._in_flight[-1].evaluate and context.artifacts.wants(self.group.number, self.live_trials)
         if more and not wanted and self._blocks is None and not lanes.moves and context.may_run_ahead():
             self._dispatch(lanes)
-        # Traced in this thread, to which settings of JAX may be local; one a segment, for which devices need not wait.
-        for following in islice(self._ahead, 1):
-            following.prepare(*FUNCTIONS)
         segment, result = self._collect(lanes)
         # Two segments in flight compute one after the other: the second begins when the first was collected.
         begun, self._collected = max(segment.since, self._collected), time.perf_counter()
