@@ -37,9 +37,9 @@ HEADER = (
     "width",
     "temporaries a lane",
     "bytes a lane-step",
-    "of what is needed",
     "on chip",
-    "of what is needed there",
+    "of what is needed",
+    "without padding",
     "at best",
     "bound by",
     "operations a step",
@@ -95,6 +95,7 @@ def row(name: str, dtype: str, target: str, asked: Mapping[str, Any]) -> tuple[s
     sweep = sweep_of(workload, workload.arrays(lanes), trained=trained, **asked)
     plan = sweep.plan(target=target, count=1)
     (found,), (widest,) = plan.footprints, plan.widest
+    moved = found.bytes + found.near_bytes
     ideal = needed(workload, plan.shapes[0].lane_bytes, plan.shapes[0].parameters)
     return (
         name,
@@ -104,9 +105,9 @@ def row(name: str, dtype: str, target: str, asked: Mapping[str, Any]) -> tuple[s
         f"{found.width:,}",
         text.size(found.memory.temporaries / found.width),
         text.size(found.bytes),
-        f"{found.bytes / ideal:.2f}×",
         text.size(found.near_bytes),
-        f"{found.near_bytes / ideal:.2f}×",
+        f"{moved / ideal:.2f}×",
+        f"{moved * (1 - found.padding) / ideal:.2f}×",
         f"{1e6 * found.seconds(plan.target.chip):.3g} µs",
         found.bound(plan.target.chip),
         f"{found.step.kernels:,.0f}",

@@ -6,7 +6,7 @@ See https://openxla.org/xla/operation_semantics for the operations.
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from hpjax.engine.hlo_text import ArrayType, Instruction, Types, computations
@@ -28,6 +28,7 @@ class Traffic:
       kernels: how many operations run, those of loops as often as these turn.
       bytes: what they read and write in the large memory, with the padding of layouts.
       near_bytes: the same of the memory on the chip, where the compiler keeps arrays there.
+      padding: how many of the bytes in both are no numbers, but fill arrays up to the sizes that layouts have.
       operations: opcode to how many of them there are.
       loops: how many loops there are, and ``open_loops`` how many of them turn until something holds that is computed.
       conditionals: how many conditions choose between computations.
@@ -36,6 +37,7 @@ class Traffic:
     kernels: float = 0.0
     bytes: float = 0.0
     near_bytes: float = 0.0
+    padding: float = 0.0
     operations: Counter[str] = field(default_factory=Counter)
     loops: int = 0
     open_loops: int = 0
@@ -55,6 +57,7 @@ class CompiledText:
     """
 
     def __init__(self, text: str) -> None:
+        self._text = text
         self._computations, self._entry = computations(text)
 
     @cached_property
@@ -66,7 +69,9 @@ class CompiledText:
         """
         for chunks in self._loops(self._entry):
             for steps in self._loops(_body(chunks)):
-                return self.traffic(_body(steps))
+                padded, bare = (each.traffic(_body(steps)) for each in (self, self._without_padding()))
+                padding = padded.bytes + padded.near_bytes - bare.bytes - bare.near_bytes
+                return replace(padded, padding=padding)
         raise ValueError("the program has no loop over steps within one over chunks")
 
     @cached_property
@@ -74,8 +79,12 @@ class CompiledText:
         """What the whole program runs, with loops of which the turns are not known counted once."""
         return self.traffic(self._entry)
 
+    def _without_padding(self) -> "CompiledText":
+        """Returns the same program as if its layouts had no tiles."""
+        return CompiledText(re.sub(r"T\([\d,]+\)", "", self._text))
+
     def traffic(self, computation: str) -> Traffic:
-        """Returns what a computation runs."""
+        """Returns what a computation runs, its padding not counted apart."""
         kernels, moved, near, operations = 0.0, 0.0, 0.0, Counter[str]()
         loops = open_loops = conditionals = 0
         for each in self._computations[computation].values():
@@ -99,7 +108,7 @@ class CompiledText:
                 continue
             kernels += 1
             operations[each.opcode] += 1
-        return Traffic(kernels, moved, near, operations, loops, open_loops, conditionals)
+        return Traffic(kernels, moved, near, 0.0, operations, loops, open_loops, conditionals)
 
     def _loops(self, computation: str) -> Iterator[Instruction]:
         """Yields the loops of a computation, also of those that it calls, of which the turns are not known."""

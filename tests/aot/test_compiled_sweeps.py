@@ -44,14 +44,14 @@ class Bound(NamedTuple):
 
 
 BOUNDS = {
-    ("mlp", "v5e:2x2"): Bound(256, 58, 4, 997 * KIB, 98 * KIB),
-    ("mlp", "h100"): Bound(256, 29, 619 * KIB, 0, 134 * KIB),
-    ("cnn", "v5e:2x2"): Bound(16, 113, 66.4 * MIB, 72.2 * MIB, 22.8 * MIB),
-    ("cnn", "h100"): Bound(16, 47, 44.4 * MIB, 0, 9.5 * MIB),
-    ("transformer", "v5e:2x2"): Bound(16, 392, 9.9 * MIB, 63.4 * MIB, 16.2 * MIB),
-    ("transformer", "h100"): Bound(16, 155, 47.6 * MIB, 0, 6.5 * MIB),
-    ("lstm", "v5e:2x2"): Bound(16, 1412, 44.5 * MIB, 95.7 * MIB, 6.8 * MIB),
-    ("lstm", "h100"): Bound(16, 2617, 89.4 * MIB, 0, 7 * MIB),
+    ("mlp", "v5e:2x2"): Bound(256, 41, 4, 860 * KIB, 184 * KIB),
+    ("mlp", "h100"): Bound(256, 23, 555 * KIB, 0, 134 * KIB),
+    ("cnn", "v5e:2x2"): Bound(16, 106, 66.4 * MIB, 72.2 * MIB, 22.8 * MIB),
+    ("cnn", "h100"): Bound(16, 42, 44.4 * MIB, 0, 9.5 * MIB),
+    ("transformer", "v5e:2x2"): Bound(16, 379, 9.9 * MIB, 63.3 * MIB, 16.2 * MIB),
+    ("transformer", "h100"): Bound(16, 153, 47.6 * MIB, 0, 6.5 * MIB),
+    ("lstm", "v5e:2x2"): Bound(16, 1470, 44.5 * MIB, 95.5 * MIB, 6.8 * MIB),
+    ("lstm", "h100"): Bound(16, 2486, 87.5 * MIB, 0, 7 * MIB),
 }
 
 
@@ -94,6 +94,7 @@ def test_workloads(workloads, name, device):
     assert name == "lstm" or found.step.loops == 0, "its layer is a loop over time"
     taken = Bound(found.width, found.step.kernels, found.bytes, found.near_bytes, temporaries)
     assert all(own <= AIR * most for own, most in zip(taken, bound)), f"{taken} where {bound} was recorded"
+    assert (name, device) != ("mlp", "h100") or found.step.kernels <= 24
 
 
 @pytest.mark.parametrize("device", ["v5e:2x2", "h100"])

@@ -88,6 +88,10 @@ def test_bytes_of_a_step(step):
     assert step.near_bytes == 8 * ROWS + 8 * ROWS, "written there by the copy, and read by the collective"
 
 
+def test_padding_of_a_step(step):
+    assert step.padding == 4 * ROWS + 4 * ROWS + 4 * ROWS, "of the slice, of the other summand and of the update"
+
+
 def test_operations_of_a_step(step):
     assert step.kernels == 1 + 1 + 1 + 3 + 1, "buffers and tuples are free, and a copy is one operation"
     assert (step.loops, step.open_loops) == (2, 1), "the one of three turns is known"

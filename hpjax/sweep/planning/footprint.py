@@ -61,6 +61,12 @@ class Footprint(NamedTuple):
         """The bytes of a lane-step that stay in the memory on the chip."""
         return self.step.near_bytes / self.width
 
+    @property
+    def padding(self) -> float:
+        """The share of these bytes that only fill arrays up to the sizes that layouts have."""
+        moved = self.step.bytes + self.step.near_bytes
+        return self.step.padding / moved if moved else 0.0
+
     def seconds(self, chip: Chip) -> float:
         """Returns the seconds of a lane-step at best: what takes longest of arithmetic and the traffic of memories."""
         return max(self._times(chip).values())
