@@ -49,6 +49,9 @@ def first(workload, arrays, **settings):
         begun = now()
         result = sweep.run(progress=False)
         spent = now().since(begun)
+        measured = sweep.plan().arrangements[0].measured.rates
+        if "width" not in settings and len(measured) < 2:
+            raise RuntimeError(f"the run compared no widths, so it does not tell what that costs: {measured}")
         return result.last("valid/loss")[:, 0], spent
 
     return Prepared(run, warm=False)

@@ -42,6 +42,13 @@ class Size(NamedTuple):
     kernels: int
     seconds: float
 
+    def less(self, *parts: "Size") -> "Size":
+        """Returns what is left without some parts."""
+        instructions, kernels, seconds = (
+            own - sum(others) for own, *others in zip(self[1:], *(part[1:] for part in parts), strict=True)
+        )
+        return Size(None, instructions, kernels, seconds)
+
     @property
     def cells(self) -> tuple[str, ...]:
         counted = "—" if self.equations is None else f"{self.equations:,}"
@@ -118,13 +125,22 @@ def compiler_table(sweep: Any) -> str:
     """Returns the first table."""
     from hpjax.engine.compile import FUNCTIONS
 
-    sizes = {}
+    alone, whole = {}, {}
     for name, (function, arguments) in parts_of(sweep).items():
-        traced = jax.jit(function).trace(*arguments)
-        sizes[f"{name}, alone"] = size_of(traced.lower(), equations(traced.jaxpr.jaxpr))
+        try:
+            traced = jax.jit(function).trace(*arguments)
+        except (jax.errors.UnexpectedTracerError, ValueError):
+            continue  # its state keeps something of the trace that made it, so that it cannot be traced alone
+        alone[name] = size_of(traced.lower(), equations(traced.jaxpr.jaxpr))
     *_, compiled = engine_of(sweep)
     for name in FUNCTIONS:
-        sizes[name] = size_of(compiled.lower(name).traced)
+        whole[name] = size_of(compiled.lower(name).traced)
+    sizes = {f"{name}, alone": size for name, size in alone.items()} | whole
+    # Chunks cut out and put back, whether lanes live, totals and divergence; in evaluate also means, whether parameters
+    # are finite, and how the program reacts.
+    for name, parts in {"advance": ("keys, shuffle and batch", "step"), "evaluate": ("evaluate",)}.items():
+        if alone.keys() >= set(parts):
+            sizes[f"{name}, less its parts"] = whole[name].less(*(alone[part] for part in parts))
     lines = [(name, *size.cells) for name, size in sizes.items()]
     return table.markdown(lines, ("part", "equations", "instructions", "kernels", "CPU seconds"))
 
@@ -135,10 +151,11 @@ def profile_table(sweep: Any) -> str:
     text = compiled.lower("advance")[0].compile().as_text()
     kinds = {name: kind_of(line) for lines in computations(text).values() for name, line in map(_named, lines)}
     lanes = programs.lanes(plan, 0, compiled, members)
-    lanes.advance(SEGMENT, evaluate=False)
+    segment = min(SEGMENT, int(members.budget.max()) // 2)
+    lanes.advance(segment, evaluate=False)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            lanes.advance(2 * SEGMENT, evaluate=False)
+            lanes.advance(2 * segment, evaluate=False)
         (file,) = Path(folder).rglob("*.trace.json.gz")
         events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
     spent: Counter[str] = Counter()

@@ -130,11 +130,13 @@ def overhead(workload: str, length: str) -> Row:
     )
 
 
-def first_run(title: str, role: str, measure: Measure, target: float, clocks: tuple[str, ...] = ("wall",)) -> Row:
-    """Returns the row that compares a first run of 6,000 steps with one whose width is given."""
+def first_run(
+    title: str, workload: str, role: str, measure: Measure, target: float, clocks: tuple[str, ...] = ("wall",)
+) -> Row:
+    """Returns the row that compares a first run of a workload with one whose width is given."""
     return Row(
         title,
-        "mlp:long",
+        workload,
         256,
         against(target, Competitor("width given", role, {"width": 8})),
         ours=Competitor("hpjax", role),
@@ -270,9 +272,14 @@ ROWS = {
     "overhead-long": overhead("mlp:longer", "18,000 steps"),
     **{f"compile-{name}": compiling(title, workload, trials) for name, title, workload, trials in COMPILED},
     **{f"lower-{name}": lowering(*what) for name, *what in LOWERED},
-    "width": first_run("the first run of 6,000 steps waits: width measured", "compiling:ours", ADDED, 5.0),
+    "width": first_run("the first run of 6,000 steps waits: width measured", "mlp:long", "compiling:ours", ADDED, 5.0),
     "tuned": first_run(
-        "a first run of 6,000 steps: widths measured while it trains", "overhead:first", OVERHEAD, 0.05, ("wall", "cpu")
+        "a first run of 18,000 steps: widths measured while it trains",
+        "mlp:longer",
+        "overhead:first",
+        OVERHEAD,
+        0.05,
+        ("wall", "cpu"),
     ),
     "loaded": Row(
         "MLP, 256 trials, while other work takes each core",
