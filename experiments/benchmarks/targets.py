@@ -1,6 +1,6 @@
 """What sweeps take of accelerators that are not there, by the programs that XLA compiles for them.
 
-python experiments/benchmarks/targets.py [--targets v5e:2x2 h100] [--work MLP] [--width 1024] [--kernels xla] [--out .]
+python experiments/benchmarks/targets.py [--targets v5e:2x2 v6e:2x2 h100] [--work MLP] [--width 1024] [--kernels xla] [--out .]
 
 It needs the extras tpu-target and gpu-target, and no accelerator. One device of each target is planned for.
 """
@@ -24,7 +24,7 @@ from workload import Workload
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "accelerators.md"
 BLOCK = re.compile(r"(?<=<!-- targets: begin -->\n).*?(?=<!-- targets: end -->)", re.DOTALL)
-TARGETS = ("v5e:2x2", "h100")
+TARGETS = ("v5e:2x2", "v6e:2x2", "h100")
 # The workloads of the benchmarks, and as many lanes of each as are planned for one device.
 WORK = {"MLP": (mlp.sweep, 4096), "CNN": (cnn.sweep, 64), "transformer": (transformer.sweep, 64)}
 WORK["LSTM"] = (lstm.sweep, 64)
