@@ -115,8 +115,13 @@ def steps_alone(sweep, steps: int, rounds: int) -> tuple[float, tuple[float, flo
 
 def row(name: str, dtype: str, workload: Workload, lanes: int, device: Device, rounds: int, one: float | None):
     """Measures one row; returns its cells, and the seconds of the steps."""
+    import jax
+
     arrays = workload.arrays(lanes)
-    sweep = sweep_of(workload, arrays, trained={} if dtype == "float32" else {"compute_dtype": dtype}, width=lanes)
+    trained = {} if dtype == "float32" else {"compute_dtype": dtype}
+    # All at once, but on a TPU, which takes as many at once as its memory on the chip holds.
+    width = {} if jax.default_backend() == "tpu" else {"width": lanes}
+    sweep = sweep_of(workload, arrays, trained=trained, **width)
     alone, (flops, moved) = steps_alone(sweep, workload.steps, rounds)
     whole = seconds(lambda: sweep.run(progress=False), rounds)
     plain = seconds(rivals.vmapped(workload, arrays).run, rounds) if dtype == "float32" else None
@@ -167,6 +172,11 @@ def main(
     """Prints the tables and writes them to ``gpu.md`` or ``tpu.md``; of a CPU to ``small.md``."""
     import jax
 
+    if jax.default_backend() == "cpu" and not (lanes and steps):
+        sys.exit(
+            "JAX finds no accelerator here. Install its part of JAX in this environment, pip install 'jax[cuda13]' or "
+            "'jax[tpu]', or give --lanes and --steps for a small run on the CPU."
+        )
     end = time.monotonic() + MOST
     checked = laws() if with_laws else ""
     kind, device, rows = jax.devices()[0].device_kind, measured(product, rounds), []

@@ -1,6 +1,6 @@
 """What sweeps take of accelerators that are not there, by the programs that XLA compiles for them.
 
-python experiments/benchmarks/targets.py [--targets v5e:2x2 v6e:2x2 h100] [--work MLP] [--width 1024] [--kernels xla] [--out .]
+python experiments/benchmarks/targets.py [--targets v5e:2x2 h100] [--work MLP] [--width 1024] [--kernels xla] [--out .]
 
 It needs the extras tpu-target and gpu-target, and no accelerator. One device of each target is planned for.
 """

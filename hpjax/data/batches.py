@@ -109,10 +109,16 @@ def batch_indices(key: jax.Array, step: int | jax.Array, examples: int, batch_si
     Returns:
       Indices of examples, uint32 (batch_size,), each below ``examples``.
 
+    Raises:
+      InputError: ``batch_size`` is more than ``examples``.
+
     Example:
       >>> sorted(batch_indices(jax.random.key(0), 0, examples=4, batch_size=4).tolist())
       [0, 1, 2, 3]
     """
+    if batch_size > examples:
+        remedy = "Write a smaller batch_size."
+        raise InputError("batch_size", batch_size, f"must be at most the number of examples, {examples}", remedy)
     place = jnp.asarray(step, jnp.uint32) * jnp.uint32(batch_size) + jnp.arange(batch_size, dtype=jnp.uint32)
     return examples_at(key, place, examples)
 

@@ -57,7 +57,8 @@ def _gpu(name: str, kind: str, memory: int, bandwidth: float) -> Chip:
 CHIPS = {
     chip.name: chip
     for chip in (
-        _tpu("v4", "TPU v4", 32 * GIB, 1200 * GB, 275e12),
+        # Jouppi et al. 2023, doi:10.1145/3579371.3589350, tells of the memory on its chip.
+        _tpu("v4", "TPU v4", 32 * GIB, 1200 * GB, 275e12, 128 * MIB),
         _tpu("v5e", "TPU v5 lite", 16 * GIB, 819 * GB, 197e12, 128 * MIB),
         _tpu("v5p", "TPU v5", 95 * GIB, 2765 * GB, 459e12),
         _tpu("v6e", "TPU v6 lite", 32 * GIB, 1638 * GB, 918e12, 128 * MIB),

@@ -37,10 +37,13 @@ def picked(operand: jax.Array, indices: jax.Array, params: dict[str, Any]) -> ja
     batching = numbers.operand_batching_dims, numbers.start_indices_batching_dims
     if taken != ((), (last,), (last,)) or batching != (rows, rows) or indices.shape != (*operand.shape[:-1], 1, 1):
         raise NotRewrittenError("it takes other elements than one of each row")
-    if not any(jnp.issubdtype(operand.dtype, kind) for kind in (jnp.floating, jnp.integer)):
-        raise NotRewrittenError("it takes no real numbers")
+    if last == 0:
+        raise NotRewrittenError("of one row all elements would be read for one")
+    floating = jnp.issubdtype(operand.dtype, jnp.floating)
+    if not (floating or jnp.issubdtype(operand.dtype, jnp.integer)) or (floating and operand.dtype.itemsize < 2):
+        raise NotRewrittenError("it takes no real numbers, or such as have no infinity")
     index, hit = _hits(operand, indices, mode)
-    least = -np.inf if jnp.issubdtype(operand.dtype, jnp.floating) else np.iinfo(operand.dtype).min
+    least = -np.inf if floating else np.iinfo(operand.dtype).min
     # The maximum with the least there is changes no bit, also not of NaN and of -0.0, which a sum would.
     found = jnp.where(hit, operand, jnp.asarray(least, operand.dtype)).max(-1)
     if mode == lax.GatherScatterMode.FILL_OR_DROP:
@@ -69,7 +72,7 @@ def added(operand: jax.Array, indices: jax.Array, updates: jax.Array, params: di
     batching = numbers.operand_batching_dims, numbers.scatter_indices_batching_dims
     if (*taken, numbers.scatter_dims_to_operand_dims) != ((), (last,), (last,)) or batching != (rows, rows):
         raise NotRewrittenError("it adds to other elements than one of each row")
-    if (indices.shape, updates.shape) != ((*operand.shape[:-1], 1, 1), (*operand.shape[:-1], 1)):
+    if last == 0 or (indices.shape, updates.shape) != ((*operand.shape[:-1], 1, 1), (*operand.shape[:-1], 1)):
         raise NotRewrittenError("it adds to other elements than one of each row")
     _, hit = _hits(operand, indices, params["mode"])
     return jnp.where(hit, operand + updates, operand)
@@ -115,6 +118,8 @@ def product(a: jax.Array, b: jax.Array, params: dict[str, Any]) -> jax.Array:
 def _hits(operand: jax.Array, indices: jax.Array, mode: Any) -> tuple[jax.Array, jax.Array]:
     """Returns the index of each row's element, (rows...), and whether elements are those, bool like ``operand``."""
     index = indices.reshape(operand.shape[:-1])
+    if index.dtype.itemsize < 4:  # they may not count to the end of a row
+        index = index.astype(jnp.int32)
     if mode == lax.GatherScatterMode.CLIP:
         index = jnp.clip(index, 0, operand.shape[-1] - 1)
     return index, lax.broadcasted_iota(index.dtype, operand.shape, operand.ndim - 1) == index[..., None]

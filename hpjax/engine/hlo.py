@@ -9,10 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from hpjax.engine.hlo_text import ArrayType, Instruction, Types, computations
+from hpjax.engine.hlo_text import LARGE, NEAR, ArrayType, Instruction, Types, computations
 
-# The numbers of the memories: the large one, and on TPUs that on the chip.
-LARGE, NEAR = 0, 1
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective", "reduce-scatter", "send", "recv")
 # Operations that read as much of their first operand as they give, and not all of it.
 SLICES = frozenset({"dynamic-slice", "slice", "gather"})

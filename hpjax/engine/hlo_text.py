@@ -14,6 +14,8 @@ FREE = frozenset(
     {"parameter", "tuple", "get-tuple-element", "constant", "bitcast", "after-all", "partition-id", "opt-barrier"}
 )
 FREE_CALLS = frozenset({"AllocateBuffer", "AssumeGatherIndicesInBound", "ConcatBitcast", "SliceBarrier"})
+# The numbers of the memories: the large one, and that on the chip, for which compilers have two, the second for a v4.
+LARGE, NEAR, ON_CHIP = 0, 1, (1, 3)
 BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "bf16": 2, "c64": 8, "c128": 16, "token": 0, "opaque": 0}
 
 
@@ -25,7 +27,7 @@ class ArrayType(NamedTuple):
       shape: its axes.
       layout: the numbers of the axes, from the one along which neighbours lie next to each other.
       tile: what the last axes in memory are padded to multiples of; empty where they are not.
-      space: the number of the memory that holds it, 0 for the large one.
+      space: the number of the memory that holds it: ``LARGE``, ``NEAR``, or another.
     """
 
     dtype: str
@@ -105,7 +107,8 @@ def types_of(text: str) -> tuple[ArrayType, ...]:
         tile = re.search(r"T\(([\d,]+)\)", more)
         space = re.search(r"S\((\d+)\)", more)
         tiles = tuple(map(int, tile.group(1).split(","))) if tile else ()
-        found.append(ArrayType(dtype, sizes, axes, tiles, int(space.group(1)) if space else 0))
+        memory = int(space.group(1)) if space else 0
+        found.append(ArrayType(dtype, sizes, axes, tiles, NEAR if memory in ON_CHIP else memory))
     return tuple(found)
 
 

@@ -148,6 +148,15 @@ def test_bytes_of_types(text, size):
     assert found.bytes == size
 
 
+@pytest.mark.parametrize(
+    ("text", "space"), [("f32[8]{0:T(128)}", 0), ("f32[8]{0:S(1)}", 1), ("f32[8]{0:T(128)S(3)}", 1)]
+)
+def test_memories(text, space):
+    """The compiler for a v4 has another number for the memory on the chip."""
+    (found,) = types_of(text)
+    assert found.space == space
+
+
 def test_no_step():
     with pytest.raises(ValueError, match="no loop over steps"):
         _ = CompiledText("ENTRY %main (x: f32[]) -> f32[] {\n  ROOT %x = f32[] parameter(0)\n}\n").step
