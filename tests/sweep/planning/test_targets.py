@@ -1,15 +1,17 @@
 """The search for widths on devices that are not there, with compilers that are made up; tests/aot has the real ones."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
+import hpjax as hpx
 from hpjax.engine.chips import CHIPS
 from hpjax.engine.flops import Work
 from hpjax.engine.hlo import Traffic
 from hpjax.engine.targets import Target
 from hpjax.sweep.planning.footprint import Footprint, Memory
-from hpjax.sweep.planning.targets import fastest, widest_that_fits
+from hpjax.sweep.planning.targets import _other_error, fastest, widest_that_fits
 from hpjax.sweep.planning.width import balanced
 
 LIMIT = 1000
@@ -90,3 +92,19 @@ def test_time_at_best():
     near = footprint(2)._replace(step=Traffic(near_bytes=2 * 22 * 819e9))
     assert near.seconds(CHIPS["v5e"]) == pytest.approx(1.0)
     assert near.bound(CHIPS["v5e"]) == "memory on chip"
+
+
+def test_padding():
+    padded = footprint(2)._replace(step=Traffic(bytes=6, near_bytes=2, padding=2))
+    assert padded.padding == 0.25
+    assert footprint(2)._replace(step=Traffic()).padding == 0
+
+
+def test_what_a_compiler_says():
+    group = SimpleNamespace(number=3)
+    error = _other_error(group, H100, "Couldn't find a suitable version of ptxas")
+    assert isinstance(error, hpx.InputError)
+    assert "Write pip install nvidia-cuda-nvcc." in str(error)
+    error = _other_error(group, V5E, "Not implemented: a thing")
+    assert isinstance(error, hpx.ProgramError)
+    assert "group 3 does not compile for v5e: Not implemented: a thing." in str(error)
