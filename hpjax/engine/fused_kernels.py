@@ -92,7 +92,6 @@ def product(a: jax.Array, b: jax.Array, params: dict[str, Any]) -> jax.Array:
     Raises:
       NotRewrittenError: under ``vmap`` that would not help.
     """
-
     (contracted, _), _ = params["dimension_numbers"]
 
     def plain(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -14,9 +14,12 @@ from tests.support.programs import RATES
 def lanes_of(program, count, width, devices=1, replicates=1, space=RATES):
     """Lanes of one point, many times over, and what they were compiled to."""
     config, table, compiled = prepared(program, count, width, devices, replicates, space)
-    data = program.data
-    splits = (None, None) if data is None else (data.train, data.valid)
-    return DeviceLanes(config, compiled.wait(), table, 0, *splits), compiled
+    return DeviceLanes(config, compiled.wait(), table, 0, *splits_of(program)), compiled
+
+
+def splits_of(program):
+    """The train and valid splits of a program's data, None of one without."""
+    return (None, None) if program.data is None else (program.data.train, program.data.valid)
 
 
 def prepared(program, count, width, devices=1, replicates=1, space=RATES):
@@ -24,8 +27,6 @@ def prepared(program, count, width, devices=1, replicates=1, space=RATES):
     point = dict.fromkeys(space.names, 0.1)
     shapes = hpx.Sweep(program, space, sampler=hpx.Manual([point])).plan().shapes[0]
     h = hpx.Hparams({n: np.full(count * replicates, v, np.float32) for n, v in point.items()}, space.names)
-    data = program.data
-    splits = (None, None) if data is None else (data.train, data.valid)
     config = SegmentConfig(program, shapes, width, independent=False, own_budget=False, drawn=True)
     replicate = np.repeat(np.arange(replicates, dtype=np.int32), count)
     table = LaneTable(
@@ -33,4 +34,4 @@ def prepared(program, count, width, devices=1, replicates=1, space=RATES):
     )
     chunks = layout.chunks_needed(replicate, width, devices)
     mesh = sharding.mesh(sharding.devices(devices))
-    return config, table, compiling(config, h, *map(shapes_of, splits), mesh, chunks)
+    return config, table, compiling(config, h, *map(shapes_of, splits_of(program)), mesh, chunks)
