@@ -55,6 +55,11 @@ def inside(workload, arrays):
 
 def sweep_of(arrays):
     """Returns the sweep of all widths as a user writes it."""
+    return varied(sweep, arrays, lambda h: mlp.model(h.hidden), hidden=WIDTHS)
+
+
+def varied(workload, arrays, model, eval_every=None, **setting):
+    """Returns the sweep of a workload with the listed points for each value of a hyperparameter of its model."""
     import jax
     import optax
 
@@ -64,22 +69,23 @@ def sweep_of(arrays):
         jax.config.update("jax_num_cpu_devices", cores())
     valid = (arrays["valid_x"], arrays["valid_y"])
     program = hpx.supervised(
-        model=lambda h: mlp.model(h.hidden),
-        optimizer=sweep.optimizer,
+        model=model,
+        optimizer=workload.optimizer,
         loss=optax.softmax_cross_entropy_with_integer_labels,
         data=hpx.data.from_arrays(arrays["x"], arrays["y"], valid=valid, test=valid),
-        batch_size=sweep.batch,
-        steps=sweep.steps,
+        batch_size=workload.batch,
+        steps=workload.steps,
+        eval_every=eval_every,
     )
     listed = {name: values.tolist() for name, values in points(arrays).items()}
     own = [dict(zip(listed, values, strict=True)) for values in zip(*listed.values(), strict=True)]
-    space = hpx.Space(
-        hidden=hpx.Choice(*WIDTHS),
-        learning_rate=hpx.LogUniform(*sweep.ranges["learning_rate"]),
-        momentum=hpx.Uniform(*sweep.ranges["momentum"]),
-        weight_decay=hpx.LogUniform(*sweep.ranges["weight_decay"]),
-    )
-    sampler = hpx.Manual([{"hidden": width, **point} for width in WIDTHS for point in own])
+    ranges = {
+        name: (hpx.LogUniform if name in workload.logarithmic else hpx.Uniform)(*limits)
+        for name, limits in workload.ranges.items()
+    }
+    ((name, values),) = setting.items()
+    space = hpx.Space(**{name: hpx.Choice(*values)}, **ranges)
+    sampler = hpx.Manual([{name: value, **point} for value in values for point in own])
     return hpx.Sweep(program, space, sampler=sampler, seed=0)
 
 

@@ -281,6 +281,18 @@ ROWS = {
         0.05,
         ("wall", "cpu"),
     ),
+    "later": Row(
+        "a first run of 6 depths: later groups are traced while others train",
+        "depths:sweep",
+        32,
+        against(0.05, Competitor("all traced before it begins", "depths:first", {"before": True})),
+        ours=Competitor("hpjax", "depths:first"),
+        measure=OVERHEAD,
+        tolerance=1e-6,
+        per_trial=False,
+        fresh=True,
+        clocks=("wall", "cpu"),
+    ),
     "loaded": Row(
         "MLP, 256 trials, while other work takes each core",
         "mlp:sweep",
