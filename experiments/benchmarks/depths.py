@@ -1,4 +1,4 @@
-"""Six depths, a group each: what it costs that the programs of later groups are traced while others train."""
+"""Six depths, a group each: what it costs that programs of later groups are traced while others train."""
 
 from groups import varied
 from mlp import of
@@ -17,7 +17,7 @@ def model(depth):
 
 
 def first(workload, arrays, before=False):
-    """Prepares a first run of all depths, planned; ``before`` traces the programs of all groups before it begins."""
+    """Prepares a first run of all depths, planned; with ``before`` later groups are traced before."""
     import scipy.stats  # noqa: F401, as samplers do: what a process imports counts on neither side
 
     whole = varied(workload, arrays, lambda h: model(h.depth), eval_every=EVERY, depth=DEPTHS)
@@ -28,10 +28,10 @@ def first(workload, arrays, before=False):
 
 
 def traced(whole, plan):
-    """Traces the programs of all groups, which the run then finds."""
+    """Traces the programs of all groups but the first, which the run then finds."""
     from hpjax.sweep.planning.programs import GroupPrograms
 
     programs = GroupPrograms.of(whole.spec)
-    for group in plan.own_groups:
+    for group in plan.own_groups[1:]:
         members = programs.lane_table(plan, group, group.trials, dict(enumerate(plan.points)))
         programs.compile(plan, group.number, members.h).check()

@@ -285,7 +285,7 @@ ROWS = {
         "a first run of 6 depths: later groups are traced while others train",
         "depths:sweep",
         32,
-        against(0.05, Competitor("all traced before it begins", "depths:first", {"before": True})),
+        against(0.05, Competitor("traced before it begins", "depths:first", {"before": True})),
         ours=Competitor("hpjax", "depths:first"),
         measure=OVERHEAD,
         tolerance=1e-6,

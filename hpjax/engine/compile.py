@@ -155,12 +155,18 @@ class Compiled:
             placed = sharding.per_device(with_constants, mesh, specs, config.spread)
             return Lowered(placed.lower(*given), constants)
 
-    def prepare(self, *names: str) -> None:
-        """Begins to compile some of the functions, of those that are not yet; of those that failed once more."""
+    def prepare(self, *names: str) -> bool:
+        """Begins to compile some of the functions, of those that are not yet; of those that failed once more.
+
+        Returns:
+          Whether there was one to begin with.
+        """
+        begun = False
         for name in names:
             known = self._known.get(name)
             if known is not None and not (known.future.done() and known.future.exception()):
                 continue
+            begun = True
             keep_compiled()
             future: Future[Any] = Future()
             try:
@@ -173,6 +179,7 @@ class Compiled:
             future = _compile_pool().submit(self._compile, name, found.traced)
             _compiling.add(future)
             self._known[name] = Executable(future, constants)
+        return begun
 
     def _compile(self, name: str, traced: Any) -> Any:
         """Compiles a function in a background thread, and notes how long that takes."""

@@ -1,6 +1,6 @@
 """The lanes of one group on their devices, as the host handles them: which are live, their slots, their results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -143,11 +143,17 @@ class DeviceLanes:
         self.dispatch(stop, evaluate, block)
         return self.collect()
 
-    def dispatch(self, stop: int, evaluate: bool, block: Arrays = None) -> None:
+    def dispatch(
+        self, stop: int, evaluate: bool, block: Arrays = None, meanwhile: Callable[[], object] = lambda: None
+    ) -> None:
         """Begins what ``advance`` does without waiting for it.
 
         One more segment may be dispatched before the first is collected, unless ``moves``: lanes that end in a segment
         do nothing in the next, whether or not the host knows of it by then.
+
+        Args:
+          stop, evaluate, block: as for ``advance``.
+          meanwhile: called while the devices train, before what evaluates is waited for.
         """
         self._to_devices()
         if self._in_flight:
@@ -163,6 +169,7 @@ class DeviceLanes:
             self._begun = True
         train = train if self._config.block is None else block
         self._lanes, outputs = self._compiled.advance(self._lanes, inputs, np.int32(stop), train)
+        meanwhile()
         if evaluate:
             # Of all lanes that began the segment, those that diverged in it too: what they measure tells of it.
             self._lanes, (evaluation, diverged, alive) = self._compiled.evaluate(self._lanes, inputs, valid)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Collection, Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 import jax
@@ -237,12 +236,13 @@ class Wave:
         """Returns how many calls of ``step`` these lanes, which just ended, had left of their budgets."""
         return int(np.maximum(self._table.budget[list(lanes)] - self._state.step, 0).sum())
 
-    def prepare(self, *names: str) -> None:
-        """Begins to compile functions of its program in the background."""
-        if not (self.finished or self.failed):
-            own = self._compiled or self._context.programs.compile(self._plan, self.group.number, self._table.h)
-            self._compiled = own
-            own.prepare(*names)
+    def prepare(self, *names: str) -> bool:
+        """Begins to compile functions of its program in the background; returns whether any was not begun before."""
+        if self.finished or self.failed:
+            return False
+        own = self._compiled or self._context.programs.compile(self._plan, self.group.number, self._table.h)
+        self._compiled = own
+        return own.prepare(*names)
 
     def _ids(self) -> list[tuple[int, int]]:
         """Returns trial and replicate of each lane."""
@@ -278,12 +278,18 @@ class Wave:
                 self._lanes.restore(lanes, self.live)
         self._state = self._state._replace(lanes=())  # they are on the devices now
 
-    def _following(self) -> Iterator["Wave"]:
-        """Yields this wave, and those after it."""
+    def _prepare_following(self) -> None:
+        """Begins to compile the programs of the waves after it."""
         wave: Wave | None = self
-        while wave is not None:
-            yield wave
-            wave = wave.next
+        for _ in range(COMPILE_THREADS - 1):
+            if wave is None or (wave := wave.next) is None:
+                return
+            wave.prepare(*FUNCTIONS)
+
+    def _prepare_evaluation(self) -> None:
+        """Begins to compile what evaluates; if nobody has, there is time meanwhile to trace other programs."""
+        if self.prepare("evaluate"):
+            self._prepare_following()
 
     def _dispatch(self, lanes: DeviceLanes) -> None:
         """Dispatches the segment after those that are in flight."""
@@ -292,7 +298,7 @@ class Wave:
         last, plan = int(self._table.budget[lanes.live].max()), self._plan
         stop, evaluate = next_stop(begin, last, self.group.eval_every, plan.segment, plan.block)
         with failing_alone(self.group.number, self._width):
-            lanes.dispatch(stop, evaluate, block)
+            lanes.dispatch(stop, evaluate, block, self._prepare_evaluation)
         self._in_flight.append(DispatchedSegment(stop, evaluate, since, waited))
 
     def _collect(self, lanes: DeviceLanes) -> tuple[DispatchedSegment, SegmentResult]:
@@ -306,9 +312,6 @@ class Wave:
         table, context, before = self._table, self._context, self._state
         if not self._in_flight:
             self._dispatch(lanes)
-        if not self._collected:  # nothing else compiles before the first segment trains
-            for wave in islice(self._following(), COMPILE_THREADS):
-                wave.prepare(*FUNCTIONS)
         context.artifacts.make()  # those of the evaluation before, while the devices compute
         last = int(table.budget[lanes.live].max())
         more = self._in_flight[-1].stop < (last if until is None else min(last, until))
@@ -319,6 +322,8 @@ class Wave:
         wanted = self._in_flight[-1].evaluate and context.artifacts.wants(self.group.number, self.live_trials)
         if more and not wanted and self._blocks is None and not lanes.moves and context.may_run_ahead():
             self._dispatch(lanes)
+        if not self._collected:  # nothing else compiles before the first segment trains
+            self._prepare_following()
         segment, result = self._collect(lanes)
         # Two segments in flight compute one after the other: the second begins when the first was collected.
         begun, self._collected = max(segment.since, self._collected), time.perf_counter()
