@@ -153,7 +153,7 @@ class DeviceLanes:
 
         Args:
           stop, evaluate, block: as for ``advance``.
-          meanwhile: called while the devices train, before what evaluates is waited for.
+          meanwhile: called while the devices train, if what evaluates begins to compile only now.
         """
         self._to_devices()
         if self._in_flight:
@@ -169,8 +169,9 @@ class DeviceLanes:
             self._begun = True
         train = train if self._config.block is None else block
         self._lanes, outputs = self._compiled.advance(self._lanes, inputs, np.int32(stop), train)
-        meanwhile()
         if evaluate:
+            if self._compiled.prepare("evaluate"):
+                meanwhile()
             # Of all lanes that began the segment, those that diverged in it too: what they measure tells of it.
             self._lanes, (evaluation, diverged, alive) = self._compiled.evaluate(self._lanes, inputs, valid)
             outputs = outputs._replace(evaluation=evaluation, diverged=diverged, alive=alive)

@@ -105,8 +105,9 @@ def test_the_next_groups_compile_while_one_trains(calls, monkeypatch):
     with compilations() as programs:
         in_groups().run(progress=False)
     assert sorted(programs) == sorted(OF_A_GROUP * 3), "nothing twice"
-    # The first alone before anything trains, and when a group begins the one after it.
-    assert [before for _, _, before in asked] == [0, 1, 5]
+    # The first alone before anything trains; the second while the first one's evaluation compiles, before its second
+    # segment; the third once the second has two segments on their way.
+    assert [before for _, _, before in asked] == [0, 1, 6]
     assert len({size for _, size, _ in asked}) == 3
 
 

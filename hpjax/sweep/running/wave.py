@@ -165,8 +165,7 @@ class Wave:
         self._context.artifacts.make()
         shapes = self._plan.shapes[self.group.number]
         leaves = list(zip(shapes.names, without_padding(self._lanes.snapshot().state, shapes), strict=True))
-        ids = np.stack([self._table.trial, self._table.replicate], axis=1)
-        self._context.store.states.add(self.number, ids, leaves)
+        self._context.store.states.add(self.number, np.array(self._ids(), np.int32), leaves)
         self._state = self._state._replace(finished=True)
         self.drop()
 
@@ -236,13 +235,12 @@ class Wave:
         """Returns how many calls of ``step`` these lanes, which just ended, had left of their budgets."""
         return int(np.maximum(self._table.budget[list(lanes)] - self._state.step, 0).sum())
 
-    def prepare(self, *names: str) -> bool:
-        """Begins to compile functions of its program in the background; returns whether any was not begun before."""
-        if self.finished or self.failed:
-            return False
-        own = self._compiled or self._context.programs.compile(self._plan, self.group.number, self._table.h)
-        self._compiled = own
-        return own.prepare(*names)
+    def prepare(self, *names: str) -> None:
+        """Begins to compile functions of its program in the background."""
+        if not (self.finished or self.failed):
+            own = self._compiled or self._context.programs.compile(self._plan, self.group.number, self._table.h)
+            self._compiled = own
+            own.prepare(*names)
 
     def _ids(self) -> list[tuple[int, int]]:
         """Returns trial and replicate of each lane."""
@@ -280,16 +278,11 @@ class Wave:
 
     def _prepare_following(self) -> None:
         """Begins to compile the programs of the waves after it."""
-        wave: Wave | None = self
+        wave = self.next
         for _ in range(COMPILE_THREADS - 1):
-            if wave is None or (wave := wave.next) is None:
-                return
-            wave.prepare(*FUNCTIONS)
-
-    def _prepare_evaluation(self) -> None:
-        """Begins to compile what evaluates; if nobody has, there is time meanwhile to trace other programs."""
-        if self.prepare("evaluate"):
-            self._prepare_following()
+            if wave is not None:
+                wave.prepare(*FUNCTIONS)
+                wave = wave.next
 
     def _dispatch(self, lanes: DeviceLanes) -> None:
         """Dispatches the segment after those that are in flight."""
@@ -298,7 +291,7 @@ class Wave:
         last, plan = int(self._table.budget[lanes.live].max()), self._plan
         stop, evaluate = next_stop(begin, last, self.group.eval_every, plan.segment, plan.block)
         with failing_alone(self.group.number, self._width):
-            lanes.dispatch(stop, evaluate, block, self._prepare_evaluation)
+            lanes.dispatch(stop, evaluate, block, self._prepare_following)
         self._in_flight.append(DispatchedSegment(stop, evaluate, since, waited))
 
     def _collect(self, lanes: DeviceLanes) -> tuple[DispatchedSegment, SegmentResult]:
@@ -315,14 +308,14 @@ class Wave:
         context.artifacts.make()  # those of the evaluation before, while the devices compute
         last = int(table.budget[lanes.live].max())
         more = self._in_flight[-1].stop < (last if until is None else min(last, until))
-        # With the next segment on its way the devices need not wait for the host. Four things can intervene: a data
-        # stream, which draws its next block while the devices compute; lanes that are about to move together, to places
-        # that depend on the results of all segments before; a checkpoint, for which nothing may be in flight; and
-        # artifacts, which are of the lanes as they are at the evaluation, and of the best by its results.
+        # With the next segment on its way the devices need not wait for the host. Four things can intervene: a stream,
+        # whose next block is drawn meanwhile; lanes that are about to move, to places that the results decide; a
+        # checkpoint, for which nothing may be in flight; and artifacts, which are of the lanes at the evaluation.
         wanted = self._in_flight[-1].evaluate and context.artifacts.wants(self.group.number, self.live_trials)
         if more and not wanted and self._blocks is None and not lanes.moves and context.may_run_ahead():
             self._dispatch(lanes)
         if not self._collected:  # nothing else compiles before the first segment trains
+            self.prepare("evaluate")
             self._prepare_following()
         segment, result = self._collect(lanes)
         # Two segments in flight compute one after the other: the second begins when the first was collected.
