@@ -6,6 +6,7 @@ primitive counts by the size of its outputs, and a loop without a length as one 
 they should, a warning tells once.
 """
 
+import re
 from collections.abc import Callable
 from functools import cache
 from math import prod
@@ -24,10 +25,20 @@ from hpjax.core.fallback import warn_once
 MARK = np.int32(0x68706A78)
 # A convolution is compiled as loops or products with what packs their operands: as long as so many other operations.
 CONVOLUTION = 25
-# Operations that compute a series, and how many times as long as others they take.
-SERIES = frozenset({"cbrt", "cos", "div", "erf", "erf_inv", "exp", "exp2", "expm1", "log", "log1p", "logistic", "pow"})
-SERIES |= {"rsqrt", "sin", "sqrt", "tan", "tanh"}
-LONG = 4.0
+# How many times as long as an addition other operations take a CPU core for each number of their outputs. It takes none
+# where what only names numbers anew is computed along with what reads them; a series takes a few products; numbers that
+# go to other places are written and read, and reductions, which count by their inputs, are hardly vectorized by XLA.
+FREE, SERIES, MOVED, REDUCED, SORTED = 0, 3, 8, 32, 500
+WEIGHTS = {
+    **dict.fromkeys(("broadcast_in_dim", "copy", "iota", "reshape", "squeeze"), FREE),
+    **dict.fromkeys(("cbrt", "cos", "div", "erf", "erf_inv", "exp", "exp2", "expm1", "log", "log1p"), SERIES),
+    **dict.fromkeys(("logistic", "pow", "rsqrt", "sin", "sqrt", "tan", "tanh"), SERIES),
+    **dict.fromkeys(("concatenate", "dynamic_slice", "dynamic_update_slice", "gather", "pad", "rev"), MOVED),
+    **dict.fromkeys(("scatter", "scatter-add", "slice", "split", "transpose"), MOVED),
+    **dict.fromkeys(("random_bits", "threefry2x32"), REDUCED),
+    "sort": SORTED,
+}
+REDUCTION = re.compile(r"reduce_(?!precision)|argm|cum|select_and_")
 NARROW = (jnp.bfloat16, jnp.float16)
 
 
@@ -36,13 +47,15 @@ class Work(NamedTuple):
 
     Attributes:
       flops: multiplications and additions in matrix products and convolutions.
-      elements: numbers in the outputs of all other operations, of those that compute a series several times.
+      elements: numbers in the outputs of all other operations.
+      weighted: likewise, each as many times as it takes a CPU core longer than an addition.
       equations: how many operations the jaxpr has, with bodies of loops counted once; a convolution as several.
       narrow: how many of ``flops`` multiply numbers of 16 bits.
     """
 
     flops: float = 0.0
     elements: float = 0.0
+    weighted: float = 0.0
     equations: int = 0
     narrow: float = 0.0
 
@@ -54,20 +67,25 @@ class Work(NamedTuple):
     def seconds(self, platform: str) -> float:
         """Returns the seconds that the work takes, to a factor of about two: on one CPU core, or a busy accelerator.
 
-        The CPU core is one that makes 116 GFLOP/s in large float32 matrix products, the one on which the rates below
-        were found. ``planning.pace`` says how many times as long another core takes.
+        The CPU core is one that runs the short loop of ``planning.pace`` in the time that is said there, which tells how
+        many times as long another core takes.
         """
-        # A roofline: the time is that of the products or that of all other operations, whichever is longer. In products
-        # the sweeps of experiments/benchmarks and experiments/ports reach about half of the core's 116 GFLOP/s, because
-        # theirs are small; in other operations 3.25 billion numbers a second. The rates of an accelerator are rough:
-        # enough for choices whose costs differ by factors.
-        flops, elements = (60e9, 3.25e9) if platform == "cpu" else (10e12, 100e9)
-        return max(self.flops / flops, self.elements / elements)
+        # Fitted to the rows "to run" of experiments/benchmarks, whose products are small, on the machines of its table:
+        # within a factor of two for nearly all of them on each. The rates of an accelerator are rough: enough for
+        # choices whose costs differ by factors.
+        if platform == "cpu":
+            return self.flops / 150e9 + self.weighted / 25e9
+        return max(self.flops / 10e12, self.elements / 100e9)
 
     def plus(self, other: "Work", times: float = 1) -> "Work":
         """Returns the sum of this work and ``times`` the other; the other's equations count once."""
-        flops, elements = self.flops + times * other.flops, self.elements + times * other.elements
-        return Work(flops, elements, self.equations + other.equations, self.narrow + times * other.narrow)
+        return Work(
+            self.flops + times * other.flops,
+            self.elements + times * other.elements,
+            self.weighted + times * other.weighted,
+            self.equations + other.equations,
+            self.narrow + times * other.narrow,
+        )
 
 
 def mark() -> None:
@@ -118,12 +136,15 @@ def _work_of(equation: core.JaxprEqn) -> Work:
     if name == "dot_general" and dimensions:
         (contracted, _), _ = dimensions
         flops = 2.0 * size * prod(shapes[0].shape[axis] for axis in contracted)
-        return Work(flops, 0, 1, flops * narrow)
+        return Work(flops, equations=1, narrow=flops * narrow)
     if name == "conv_general_dilated" and dimensions:
         kernel = shapes[1].shape
         flops = 2.0 * size * prod(kernel) / kernel[dimensions.rhs_spec[0]]
-        return Work(flops, 0, CONVOLUTION, flops * narrow)
-    return Work(0, float(size) * (LONG if name in SERIES else 1), 1)
+        return Work(flops, equations=CONVOLUTION, narrow=flops * narrow)
+    if REDUCTION.match(name):
+        inputs = sum(prod(getattr(v.aval, "shape", ())) for v in equation.invars)
+        return Work(elements=float(inputs), weighted=float(REDUCED * inputs), equations=1)
+    return Work(elements=float(size), weighted=float(WEIGHTS.get(name, 1) * size), equations=1)
 
 
 @cache
@@ -135,9 +156,12 @@ def _miscounted() -> list[str]:
         return lax.conv_general_dilated(x, x, (1,), "VALID")
 
     known: dict[str, tuple[Callable[[jax.Array], Any], Work]] = {
-        "dot_general": (lambda x: lax.batch_matmul(x, x), Work(2.0 * 2 * 2**3, 0, 1)),
-        "conv_general_dilated": (convolved, Work(2.0 * 2 * 2**2 * 2, 0, CONVOLUTION)),
-        "scan": (lambda x: lax.scan(lambda x, _: (lax.sin(x), None), x, None, 3)[0], Work(0.0, LONG * 3 * 2**3, 1)),
+        "dot_general": (lambda x: lax.batch_matmul(x, x), Work(2.0 * 2 * 2**3, equations=1)),
+        "conv_general_dilated": (convolved, Work(2.0 * 2 * 2**2 * 2, equations=CONVOLUTION)),
+        "scan": (
+            lambda x: lax.scan(lambda x, _: (lax.sin(x), None), x, None, 3)[0],
+            Work(0.0, 3.0 * 2**3, SERIES * 3.0 * 2**3, 1),
+        ),
     }
     return [name for name, (use, work) in known.items() if _total(jax.make_jaxpr(use)(x).jaxpr) != work]
 

@@ -16,7 +16,7 @@ def work(function, *shapes):
 
 def test_products_and_convolutions_and_loops():
     (product,) = work(jnp.matmul, (3, 4), (4, 5))
-    assert product == Work(2 * 3 * 4 * 5, 0, 1)
+    assert product == Work(2 * 3 * 4 * 5, equations=1)
     (batched,) = work(jnp.matmul, (7, 3, 4), (7, 4, 5))
     assert batched.flops == 7 * 2 * 3 * 4 * 5
     (convolved,) = work(lambda x, k: lax.conv(x, k, (1, 1), "VALID"), (2, 3, 6, 6), (8, 3, 3, 3))
@@ -40,8 +40,17 @@ def test_products_of_16_bits_are_told_apart():
     assert found.flops == found.narrow + 2 * 4 * 4 * 5
 
 
-def test_what_computes_a_series_counts_several_times():
-    assert work(lambda x: jnp.tanh(x) + x, (3, 5)) == [Work(0, (4 + 1) * 15, 2)]
+def test_what_takes_a_core_longer_counts_more():
+    assert work(lambda x: jnp.tanh(x) + x, (3, 5)) == [Work(0, 2 * 15, (3 + 1) * 15, 2)]
+    assert work(jnp.transpose, (3, 5)) == [Work(0, 15, 8 * 15, 1)]
+    assert work(lambda x: x[None], (3, 5)) == [Work(0, 15, 0, 1)]
+
+
+def test_reductions_count_by_what_they_read():
+    for reduced in (jnp.sum, jnp.max, lambda x: x.sum(0), lambda x: lax.cumsum(x)):
+        assert work(reduced, (3, 5)) == [Work(0, 15, 32 * 15, 1)]
+    (mean,) = work(lambda x: lax.reduce_precision(x, 8, 7), (3, 5))
+    assert mean.weighted == 15
 
 
 def test_marks_part_a_program():
@@ -73,5 +82,5 @@ def test_a_parameter_of_another_name_is_told_once(name, parameter, monkeypatch):
     monkeypatch.setattr(flops, "_miscounted", flops._miscounted.__wrapped__)
     told = rf"^{name}: its work is not counted, because jax {jax.__version__}"
     with pytest.warns(RuntimeWarning, match=told) as caught:
-        assert [work(jnp.negative, (n,)) for n in (2, 3)] == [[Work(0, 2, 1)], [Work(0, 3, 1)]]
+        assert [work(jnp.negative, (n,)) for n in (2, 3)] == [[Work(0, 2, 2, 1)], [Work(0, 3, 3, 1)]]
     assert len(caught) == 1
