@@ -2,10 +2,10 @@
 
 python experiments/benchmarks/parts.py [mlp transformer lstm cnn gan ppo]
 
-prints two tables. The first has the parts of a program, each vectorized for 8 lanes and compiled alone, and then the
-whole programs of the sweep: equations of the jaxpr, instructions that XLA gets, kernels that it makes of them, and CPU
-seconds of compiling. The second has the share of the time of ``advance`` that each kind of operation takes, by JAX's
-profiler.
+prints two tables. The first has the parts of a program, each vectorized for 8 lanes and compiled alone, with random
+draws and convolutions as hpjax writes them, and then the whole programs of the sweep: equations of the jaxpr,
+instructions that XLA gets, kernels that it makes of them, and CPU seconds of compiling. The second has the share of the
+time of ``advance`` that each kind of operation takes, by JAX's profiler.
 """
 
 import argparse
@@ -99,48 +99,71 @@ def parts_of(sweep: Any) -> dict[str, tuple[Callable, tuple[Any, ...]]]:
     train, valid = program.data.train if program.data else None, program.data.valid if program.data else None
 
     def init(key, h):
-        return program.init(key, hpx.Hparams(h))
+        return program.init(key, hpx.Hparams(h, h))
 
     def batch(key, t, train, h):
-        return program.batch(key, t, train, hpx.Hparams(h))
+        return program.batch(key, t, train, hpx.Hparams(h, h))
 
-    def step(key, state, batch, h):
-        return program.step(key, state, batch, hpx.Hparams(h))
+    def rebuilt(arrays, h):
+        # Made anew in each trace, since functions in it may close over hyperparameters; its own arrays are not used.
+        return jax.tree.unflatten(jax.tree.structure(init(key, h)), arrays)
 
-    def evaluate(key, state, valid, h):
-        return program.evaluate(key, state, valid, hpx.Hparams(h))
+    def step(key, arrays, batch, h):
+        return program.step(key, rebuilt(arrays, h), batch, hpx.Hparams(h, h))
 
-    state = jax.eval_shape(jax.vmap(init, (None, 0)), key, h)
+    def evaluate(key, arrays, valid, h):
+        return program.evaluate(key, rebuilt(arrays, h), valid, hpx.Hparams(h, h))
+
+    state = jax.eval_shape(jax.vmap(arrays_of(init), (None, 0)), key, h)
     one = {name: values[0] for name, values in h.items()}
     drawn = jax.eval_shape(batch, key, t, train, one)
     return {
-        "init": (jax.vmap(init, (None, 0)), (key, h)),
+        "init": (jax.vmap(arrays_of(init), (None, 0)), (key, h)),
         "keys, shuffle and batch": (batch, (key, t, train, one)),
-        "step": (jax.vmap(step, (None, 0, None, 0)), (key, state, drawn, h)),
-        "evaluate": (jax.vmap(evaluate, (None, 0, None, 0)), (key, state, valid, h)),
+        "step": (jax.vmap(arrays_of(step), (None, 0, None, 0)), (key, state, drawn, h)),
+        "evaluate": (jax.vmap(arrays_of(evaluate), (None, 0, None, 0)), (key, state, valid, h)),
     }
+
+
+def arrays_of(function: Callable) -> Callable:
+    """Returns a function that gives the arrays of what another gives, whose other parts may not leave a trace."""
+    return lambda *arguments: jax.tree.leaves(function(*arguments))
+
+
+def needed(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
+    """Returns a jaxpr without the equations on which nothing depends."""
+    live, kept = set(map(id, closed.jaxpr.outvars)), []
+    for equation in reversed(closed.jaxpr.eqns):
+        if equation.effects or any(id(v) in live for v in equation.outvars):
+            live.update(map(id, equation.invars))
+            kept.append(equation)
+    return closed.replace(jaxpr=closed.jaxpr.replace(eqns=kept[::-1]))
 
 
 def compiler_table(sweep: Any) -> str:
     """Returns the first table."""
+    from hpjax.core.threefry import lowered_for
     from hpjax.engine.compile import FUNCTIONS
+    from hpjax.engine.lowering import lowered, lowering
 
-    alone, whole = {}, {}
+    def compiled_alone(function: Callable, arguments: tuple[Any, ...]) -> Size:
+        closed = needed(jax.make_jaxpr(function)(*arguments))
+        return size_of(jax.jit(core.jaxpr_as_fun(closed)).lower(*jax.tree.leaves(arguments)), equations(closed.jaxpr))
+
+    plan, programs, _, compiled = engine_of(sweep)
+    config, alone = programs.config(plan, 0), {}
     for name, (function, arguments) in parts_of(sweep).items():
-        try:
-            traced = jax.jit(function).trace(*arguments)
-        except (jax.errors.UnexpectedTracerError, ValueError):
-            continue  # its state keeps something of the trace that made it, so that it cannot be traced alone
-        alone[name] = size_of(traced.lower(), equations(traced.jaxpr.jaxpr))
-    *_, compiled = engine_of(sweep)
-    for name in FUNCTIONS:
-        whole[name] = size_of(compiled.lower(name).traced)
+        if name == "step":
+            alone["step, as JAX writes it"] = compiled_alone(function, arguments)
+        draws = config.drawn and (name == "init" or config.shapes.draws)
+        with lowered_for("cpu"), lowering(config.lowered, draws):
+            alone[name] = compiled_alone(lowered(function), arguments)
+    whole = {name: size_of(compiled.lower(name).traced) for name in FUNCTIONS}
     sizes = {f"{name}, alone": size for name, size in alone.items()} | whole
     # Chunks cut out and put back, whether lanes live, totals and divergence; in evaluate also means, whether parameters
     # are finite, and how the program reacts.
     for name, parts in {"advance": ("keys, shuffle and batch", "step"), "evaluate": ("evaluate",)}.items():
-        if alone.keys() >= set(parts):
-            sizes[f"{name}, less its parts"] = whole[name].less(*(alone[part] for part in parts))
+        sizes[f"{name}, less its parts"] = whole[name].less(*(alone[part] for part in parts))
     lines = [(name, *size.cells) for name, size in sizes.items()]
     return table.markdown(lines, ("part", "equations", "instructions", "kernels", "CPU seconds"))
 
