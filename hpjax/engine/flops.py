@@ -67,8 +67,8 @@ class Work(NamedTuple):
     def seconds(self, platform: str) -> float:
         """Returns the seconds that the work takes, to a factor of about two: on one CPU core, or a busy accelerator.
 
-        The CPU core is one that runs the short loop of ``planning.pace`` in the time that is said there, which tells how
-        many times as long another core takes.
+        The CPU core is one that runs the short loop of ``planning.pace`` in the time that is said there; how long
+        another takes for that tells how many times as long it takes for all else.
         """
         # Fitted to the rows "to run" of experiments/benchmarks, whose products are small, on the machines of its table:
         # within a factor of two for nearly all of them on each. The rates of an accelerator are rough: enough for

@@ -32,6 +32,7 @@ from hpjax.core.threefry import fast, key_types, plain
 from hpjax.engine import conv_kernels, fused_kernels
 from hpjax.engine.conv_kernels import NotRewrittenError
 from hpjax.engine.draws import together
+from hpjax.engine.loop_sums import loop_sums
 from hpjax.engine.nodes import Value, inlined
 from hpjax.engine.primitives import equations, primitive_names
 
@@ -147,7 +148,15 @@ def _warn(what: str, reason: str) -> None:
     )
 
 
-def _not_known(error: Exception) -> str:
+def _warn_unfused(name: str, error: BaseException) -> None:
+    if _on.get() & FUSED.keys():
+        warn_once(
+            f"{name}: computed as JAX has it, which moves more bytes on accelerators than it need, because "
+            f"{_not_known(error)}."
+        )
+
+
+def _not_known(error: BaseException) -> str:
     return f"jax {jax.__version__} is not known to hpjax here ({type(error).__name__}: {error})"
 
 
@@ -189,6 +198,8 @@ def _evaluate_equation(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[An
         except NotRewrittenError as reason:
             if name in WINDOWS or (_on.get() & WINDOWS.keys() and any(map(_has_windows, inner))):
                 _warn(name if name in WINDOWS else f"convolutions and pooling within {name}", str(reason))
+            elif reason.__cause__ is not None:
+                _warn_unfused(name, reason.__cause__)
     return _evaluate_unchanged(jaxpr, equation, args)
 
 
@@ -255,13 +266,26 @@ def _scan(params: dict[str, Any], args: list[Any]) -> list[Any]:
     else:
         consts, carried = params["num_consts"], params["num_carry"]
     fixed, first, each = args[:consts], args[consts : consts + carried], args[consts + carried :]
+    late = None
+    if _on.get() & FUSED.keys():
+        try:
+            late = loop_sums(params["jaxpr"], consts, carried)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # another version of JAX
+            _warn_unfused("scan", error)
+    inner, still = (params["jaxpr"], range(carried)) if late is None else (late.body, late.carried)
 
     def body(carry: list[Any], x: list[Any]) -> tuple[list[Any], list[Any]]:
-        found = _evaluate(params["jaxpr"], [*fixed, *carry, *x])
-        return found[:carried], found[carried:]
+        found = _evaluate(inner, [*fixed, *carry, *x])
+        return found[: len(still)], found[len(still) :]
 
-    last, stacked = lax.scan(body, first, each, params["length"], params["reverse"], params["unroll"])
-    return [*last, *stacked]
+    begun = [first[i] for i in still]
+    last, stacked = lax.scan(body, begun, each, params["length"], params["reverse"], params["unroll"])
+    if late is None:
+        return [*last, *stacked]
+    outputs = len(params["jaxpr"].jaxpr.outvars) - carried
+    totals = late.totals(each, stacked[outputs:], _evaluate_equation)
+    ended = dict(zip(still, last, strict=True)) | {i: first[i] + total for i, total in totals.items()}
+    return [*(ended[i] for i in range(carried)), *stacked[:outputs]]
 
 
 def _cond(params: dict[str, Any], args: list[Any]) -> list[Any]:

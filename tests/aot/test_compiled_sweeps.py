@@ -50,8 +50,8 @@ BOUNDS = {
     ("cnn", "h100"): Bound(16, 42, 44.4 * MIB, 0, 9.5 * MIB),
     ("transformer", "v5e:2x2"): Bound(16, 379, 9.9 * MIB, 63.3 * MIB, 16.2 * MIB),
     ("transformer", "h100"): Bound(16, 153, 47.6 * MIB, 0, 6.5 * MIB),
-    ("lstm", "v5e:2x2"): Bound(16, 1470, 44.5 * MIB, 95.5 * MIB, 6.8 * MIB),
-    ("lstm", "h100"): Bound(16, 2486, 87.5 * MIB, 0, 7 * MIB),
+    ("lstm", "v5e:2x2"): Bound(16, 1083, 18 * MIB, 71.4 * MIB, 9.3 * MIB),
+    ("lstm", "h100"): Bound(16, 1650, 82.7 * MIB, 0, 8.8 * MIB),
 }
 
 

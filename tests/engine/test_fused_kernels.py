@@ -7,8 +7,9 @@ import optax
 import pytest
 
 import hpjax as hpx
+from hpjax.core.fallback import warn_once
 from hpjax.engine import compile as compiling
-from hpjax.engine.lowering import lowered, lowering
+from hpjax.engine.lowering import FUSED, lowered, lowering
 from tests.support.compare import same_bits
 from tests.support.programs import classifier
 
@@ -154,3 +155,17 @@ def test_lanes_train_the_same(monkeypatch):
     ours = run()
     for name in ("train/loss", "valid/loss"):
         np.testing.assert_allclose(ours.curves(name), plain.curves(name), rtol=1e-5)
+
+
+def test_a_kernel_that_another_jax_does_not_know_is_told(monkeypatch):
+    def unknown(*_):
+        raise KeyError("dimension_numbers")
+
+    monkeypatch.setitem(FUSED, "dot_general", unknown)
+    warn_once.cache_clear()
+    x, w = RNG.normal(size=(8, 32)).astype(np.float32), RNG.normal(size=(32, 4)).astype(np.float32)
+    told = rf"^dot_general: computed as JAX has it, .*jax {jax.__version__} is not known to hpjax here"
+    with pytest.warns(RuntimeWarning, match=told) as caught:
+        ours = [rewritten(dot)(x, w) for _ in range(2)]
+    assert len(caught) == 1
+    np.testing.assert_allclose(ours[1], dot(x, w), rtol=1e-5)
