@@ -91,10 +91,9 @@ class DeviceLanes:
         self.live = np.ones(len(table.trial), bool)
         self._in_flight: list[SegmentOutputs] = []
         self._arrange()
-        # Lanes are initialized before the first segment; until then they are zeros.
+        # Lanes are made on the devices before the first segment; until then they are zeros, on the host.
         self._begun = False
-        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), compiled.lanes)
-        self._lanes: Lane = sharding.put(zeros, self._mesh, sharding.SPLIT)
+        self._lanes: Lane = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), compiled.lanes)
 
     @property
     def config(self) -> SegmentConfig:
@@ -155,7 +154,8 @@ class DeviceLanes:
           stop, evaluate, block: as for ``advance``.
           meanwhile: called while the devices train, if what evaluates begins to compile only now.
         """
-        self._to_devices()
+        if self._begun:
+            self._to_devices()
         if self._in_flight:
             # The host has not seen the last segment yet. The devices have, and say themselves which lanes go on.
             inputs = self._inputs._replace(alive=self._in_flight[-1].alive)
@@ -163,9 +163,8 @@ class DeviceLanes:
             self._sync_live()
             inputs = self._inputs
         train, valid = self._splits
-        # The lanes are donated: the old ones' memory is that of the new ones.
         if not self._begun:
-            self._lanes, _ = self._compiled.start(self._lanes, inputs)
+            self._lanes = self._compiled.start(inputs)
             self._begun = True
         train = train if self._config.block is None else block
         self._lanes, outputs = self._compiled.advance(self._lanes, inputs, np.int32(stop), train)

@@ -255,6 +255,19 @@ def test_no_collective_in_the_segment():
 def test_state_is_donated():
     lanes, compiled = lanes_of(quadratic(), count=64, width=4)
     carried = sum(x.nbytes for x in jax.tree.leaves(lanes._lanes))
-    for each in (compiled.start, compiled.advance, compiled.evaluate):
+    for each in (compiled.advance, compiled.evaluate):
         assert each.compiled.memory_analysis().alias_size_in_bytes >= carried
     assert HEALTHY == -1
+
+
+def test_first_states_are_made_on_the_devices():
+    """Of what no lane has yet no zeros are sent there: a program gets the inputs alone, and gives the states."""
+    lanes, compiled = lanes_of(quadratic(), count=64, width=4, devices=2)
+    assert not any(isinstance(x, jax.Array) for x in jax.tree.leaves(lanes._lanes))
+    taken = compiled.start.compiled.memory_analysis()
+    inputs, states = (sum(x.nbytes for x in jax.tree.leaves(tree)) / 2 for tree in (lanes._inputs, lanes._lanes))
+    assert taken.argument_size_in_bytes == inputs
+    assert taken.output_size_in_bytes >= states
+    with jax.transfer_guard_host_to_device("disallow_explicit"):
+        lanes._lanes = compiled.start(lanes._inputs)
+    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(lanes._lanes))
