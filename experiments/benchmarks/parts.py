@@ -88,8 +88,11 @@ def kernels(text: str) -> int:
     return sum(found is not None and found[1] not in FREE for found in opcodes)
 
 
-def parts_of(sweep: Any) -> dict[str, tuple[Callable, tuple[Any, ...]]]:
-    """Returns the functions of a sweep's program for 8 lanes that share their noise, each with its arguments."""
+def parts_of(sweep: Any) -> dict[str, tuple[Callable, tuple[int | None, ...] | None, tuple[Any, ...]]]:
+    """Returns the functions of a lane, each with the axes of 8 lanes that share their noise, and with its arguments.
+
+    The batch has no such axes: it is one for all lanes.
+    """
     import hpjax as hpx
 
     program = sweep.program
@@ -118,10 +121,10 @@ def parts_of(sweep: Any) -> dict[str, tuple[Callable, tuple[Any, ...]]]:
     one = {name: values[0] for name, values in h.items()}
     drawn = jax.eval_shape(batch, key, t, train, one)
     return {
-        "init": (jax.vmap(arrays_of(init), (None, 0)), (key, h)),
-        "keys, shuffle and batch": (batch, (key, t, train, one)),
-        "step": (jax.vmap(arrays_of(step), (None, 0, None, 0)), (key, state, drawn, h)),
-        "evaluate": (jax.vmap(arrays_of(evaluate), (None, 0, None, 0)), (key, state, valid, h)),
+        "init": (arrays_of(init), (None, 0), (key, h)),
+        "keys, shuffle and batch": (batch, None, (key, t, train, one)),
+        "step": (arrays_of(step), (None, 0, None, 0), (key, state, drawn, h)),
+        "evaluate": (arrays_of(evaluate), (None, 0, None, 0), (key, state, valid, h)),
     }
 
 
@@ -146,18 +149,19 @@ def compiler_table(sweep: Any) -> str:
     from hpjax.engine.compile import FUNCTIONS
     from hpjax.engine.lowering import lowered, lowering
 
-    def compiled_alone(function: Callable, arguments: tuple[Any, ...]) -> Size:
-        closed = needed(jax.make_jaxpr(function)(*arguments))
+    def compiled_alone(function: Callable, axes: tuple[int | None, ...] | None, arguments: tuple[Any, ...]) -> Size:
+        lanes = function if axes is None else jax.vmap(function, axes)
+        closed = needed(jax.make_jaxpr(lanes)(*arguments))
         return size_of(jax.jit(core.jaxpr_as_fun(closed)).lower(*jax.tree.leaves(arguments)), equations(closed.jaxpr))
 
     plan, programs, _, compiled = engine_of(sweep)
     config, alone = programs.config(plan, 0), {}
-    for name, (function, arguments) in parts_of(sweep).items():
+    for name, (function, *given) in parts_of(sweep).items():
         if name == "step":
-            alone["step, as JAX writes it"] = compiled_alone(function, arguments)
+            alone["step, as JAX writes it"] = compiled_alone(function, *given)
         draws = config.drawn and (name == "init" or config.shapes.draws)
         with lowered_for("cpu"), lowering(config.lowered, draws):
-            alone[name] = compiled_alone(lowered(function), arguments)
+            alone[name] = compiled_alone(lowered(function), *given)
     whole = {name: size_of(compiled.lower(name).traced) for name in FUNCTIONS}
     sizes = {f"{name}, alone": size for name, size in alone.items()} | whole
     # Chunks cut out and put back, whether lanes live, totals and divergence; in evaluate also means, whether parameters

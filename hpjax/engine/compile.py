@@ -173,11 +173,11 @@ class Compiled:
             future: Future[Any] = Future()
             try:
                 found = self._lowered.pop(name, None) or self.lower(name)
+                constants = _held(self._own_program, found.constants, self.mesh)
             except Exception as error:
                 future.set_exception(error)
                 self._known[name] = Executable(future, [])
                 continue
-            constants = _held(self._own_program, found.constants, self.mesh)
             future = _compile_pool().submit(self._compile, name, found.traced)
             _compiling.add(future)
             self._known[name] = Executable(future, constants)

@@ -143,7 +143,11 @@ class DeviceLanes:
         return self.collect()
 
     def dispatch(
-        self, stop: int, evaluate: bool, block: Arrays = None, meanwhile: Callable[[], object] = lambda: None
+        self,
+        stop: int,
+        evaluate: bool,
+        block: Arrays = None,
+        meanwhile: Callable[[Callable[[], bool]], object] = lambda _: None,
     ) -> None:
         """Begins what ``advance`` does without waiting for it.
 
@@ -152,7 +156,8 @@ class DeviceLanes:
 
         Args:
           stop, evaluate, block: as for ``advance``.
-          meanwhile: called while the devices train, if what evaluates begins to compile only now.
+          meanwhile: called while the devices train, if what evaluates begins to compile only now, with a function that
+            says whether it still compiles.
         """
         if self._begun:
             self._to_devices()
@@ -170,7 +175,7 @@ class DeviceLanes:
         self._lanes, outputs = self._compiled.advance(self._lanes, inputs, np.int32(stop), train)
         if evaluate:
             if self._compiled.prepare("evaluate"):
-                meanwhile()
+                meanwhile(lambda: not self._compiled.evaluate.future.done())
             # Of all lanes that began the segment, those that diverged in it too: what they measure tells of it.
             self._lanes, (evaluation, diverged, alive) = self._compiled.evaluate(self._lanes, inputs, valid)
             outputs = outputs._replace(evaluation=evaluation, diverged=diverged, alive=alive)
@@ -325,8 +330,7 @@ class DeviceLanes:
         self._arrange()
         # Empty slots of a chunk are computed, too: with a lane's state, a loop in ``step`` ends for them as for it.
         at = np.where(self._layout.slots == layout.EMPTY, 0, self._layout.slots)
-        host = jax.tree.map(lambda values: np.asarray(values)[at], lanes)
-        self._lanes = sharding.put(host, self._mesh, sharding.SPLIT)
+        self._lanes = jax.tree.map(lambda values: np.asarray(values)[at], lanes)  # for the next segment on the devices
 
 
 @jax.jit

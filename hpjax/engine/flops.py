@@ -25,9 +25,9 @@ from hpjax.core.fallback import warn_once
 MARK = np.int32(0x68706A78)
 # A convolution is compiled as loops or products with what packs their operands: as long as so many other operations.
 CONVOLUTION = 25
-# How many times as long as an addition other operations take a CPU core for each number of their outputs. It takes none
-# where what only names numbers anew is computed along with what reads them; a series takes a few products; numbers that
-# go to other places are written and read, and reductions, which count by their inputs, are hardly vectorized by XLA.
+# How many times as long as an addition other operations take a CPU core for each number of their outputs. Reshapes and
+# broadcasts take none, since XLA computes them along with what reads them; numbers that go to other places are written
+# and read; and reductions, which count by their inputs, XLA hardly vectorizes.
 FREE, SERIES, MOVED, REDUCED, SORTED = 0, 3, 8, 32, 500
 WEIGHTS = {
     **dict.fromkeys(("broadcast_in_dim", "copy", "iota", "reshape", "squeeze"), FREE),
@@ -35,7 +35,7 @@ WEIGHTS = {
     **dict.fromkeys(("logistic", "pow", "rsqrt", "sin", "sqrt", "tan", "tanh"), SERIES),
     **dict.fromkeys(("concatenate", "dynamic_slice", "dynamic_update_slice", "gather", "pad", "rev"), MOVED),
     **dict.fromkeys(("scatter", "scatter-add", "slice", "split", "transpose"), MOVED),
-    **dict.fromkeys(("random_bits", "threefry2x32"), REDUCED),
+    "random_bits": REDUCED,
     "sort": SORTED,
 }
 REDUCTION = re.compile(r"reduce_(?!precision)|argm|cum|select_and_")
@@ -67,14 +67,13 @@ class Work(NamedTuple):
     def seconds(self, platform: str) -> float:
         """Returns the seconds that the work takes, to a factor of about two: on one CPU core, or a busy accelerator.
 
-        The CPU core is one that runs the short loop of ``planning.pace`` in the time that is said there; how long
-        another takes for that tells how many times as long it takes for all else.
+        The CPU core is one that runs the short loop of ``planning.pace`` in the time that is said there. Another core
+        counts as slower by as many times as it takes longer for that loop.
         """
-        # Fitted to the rows "to run" of experiments/benchmarks, whose products are small, on the machines of its table:
-        # within a factor of two for nearly all of them on each. The rates of an accelerator are rough: enough for
-        # choices whose costs differ by factors.
+        # Fitted to the rows "to run" of experiments/benchmarks/bench.py, whose products are small. The rates of an
+        # accelerator are rough: enough for choices whose costs differ by factors.
         if platform == "cpu":
-            return self.flops / 150e9 + self.weighted / 25e9
+            return self.flops / 160e9 + self.weighted / 27e9
         return max(self.flops / 10e12, self.elements / 100e9)
 
     def plus(self, other: "Work", times: float = 1) -> "Work":

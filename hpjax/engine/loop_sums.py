@@ -1,12 +1,13 @@
 """Sums over the turns of a loop that are better taken after it: one product of all turns, for one in each.
 
-Backward through time a loop computes in each turn a gradient of all weights, and adds it to what there is, which is
-read and written for that. What the product is of is often less: then the loop stacks it, as it does much else. Pure
-functions.
+Backward through time a loop computes in each turn a gradient of all weights, and adds it to the sum of those before,
+which is read and written for that. The operands of such a product are often smaller than the weights: then the loop
+stacks them, as it stacks its other outputs. Pure functions.
 
-They read ``jax.extend.core``, the parameters ``dimension_numbers`` of ``dot_general`` and ``axes`` of ``reduce_sum``,
-and call ``Jaxpr.replace`` and ``debug_info.with_unknown_names``, as they are in jax 0.10.2 (the oldest that hpjax
-takes) to 0.12. Fallback: loops stay as they are.
+They read ``jax.extend.core``, the primitives ``add``, ``add_any``, ``dot_general`` with ``dimension_numbers``,
+``reduce_sum`` with ``axes`` and those of ``LINEAR``, and call ``Jaxpr.replace`` and
+``debug_info.with_unknown_names``, as they are in jax 0.10.2 (the oldest that hpjax takes) to 0.12. Fallback: loops stay
+as they are.
 """
 
 from collections import Counter, defaultdict
@@ -15,11 +16,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend import core
 
-# Operations of which the sum over turns is the same operation of the sum: numbers that change places, or their type,
-# where the sum after the loop rounds once and not in each turn.
+from hpjax.engine.conv_kernels import NotRewrittenError
+from hpjax.engine.fused_kernels import product
+
+# Operations of which the sum over turns is the same operation of the sum: numbers that change places, or that are
+# rounded, which the sum after the loop is once and not in each turn.
 LINEAR = {"convert_element_type", "reshape", "slice", "split", "squeeze", "transpose"}
 
 
@@ -28,60 +33,48 @@ class LoopSums(NamedTuple):
 
     Attributes:
       body: what a turn computes of the constants, the values that are still carried, and a turn's inputs: these values,
-        a turn's outputs, and what is stacked for the sums.
+        a turn's outputs, and further operands of products.
       carried: the numbers of the values that are still carried.
-      sums: the others, by their numbers.
-      products: the products and sums of which they are parts, each with the places of its operands.
+      sums: number to variable of the others.
+      products: the products and reductions that they are, or are parts of; each with the places of its operands among a
+        turn's inputs, its outputs and the further operands, one after the other.
       parts: the operations that take them apart, in their order.
     """
 
     body: core.ClosedJaxpr
     carried: tuple[int, ...]
     sums: dict[int, Any]
-    products: tuple[tuple[core.JaxprEqn, tuple["Place", ...]], ...]
+    products: tuple[tuple[core.JaxprEqn, tuple[int, ...]], ...]
     parts: tuple[core.JaxprEqn, ...]
 
-    def totals(
-        self, stacked: Sequence[jax.Array], added: Sequence[jax.Array], evaluate: Callable[..., list[Any]]
-    ) -> dict[int, jax.Array]:
+    def totals(self, stacked: Sequence[jax.Array], evaluate: Callable[..., list[Any]]) -> dict[int, jax.Array]:
         """Returns the sums over all turns, by their numbers.
 
         Args:
-          stacked: a turn's inputs, (turns, ...).
-          added: what the loop stacked for the sums, (turns, ...).
+          stacked: a turn's inputs, its outputs and the further operands, each (turns, ...).
           evaluate: evaluates an equation of a jaxpr for arguments.
         """
         values: dict[Any, Any] = {}
         for equation, places in self.products:
-            operands = [(added if place.new else stacked)[place.number] for place in places]
-            values[equation.outvars[0]] = _over_turns(equation, operands)
+            values[equation.outvars[0]] = _over_turns(equation, [stacked[place] for place in places])
         for equation in self.parts:
             found = evaluate(self.body.jaxpr, equation, [values[v] for v in equation.invars])
             values.update(zip(equation.outvars, found, strict=True))
         return {number: values[v] for number, v in self.sums.items()}
 
 
-class Place(NamedTuple):
-    """Where an operand is after the loop: among what was stacked for the sums if it is new, else among the inputs."""
-
-    new: bool
-    number: int
-
-
 def loop_sums(closed: core.ClosedJaxpr, consts: int, carried: int) -> LoopSums | None:
-    """Returns a loop whose sums are taken after it where that moves fewer bytes; None where there are none.
+    """Returns a loop whose sums are taken after it where their operands are smaller; None where there are none.
 
     Args:
       closed: the body of a ``scan``.
       consts: how many constants it has.
       carried: how many values it carries.
     """
-    jaxpr = closed.jaxpr
-    fixed, carry, inputs = (
-        jaxpr.invars[:consts],
-        jaxpr.invars[consts : consts + carried],
-        jaxpr.invars[consts + carried :],
-    )
+    jaxpr, last = closed.jaxpr, consts + carried
+    fixed, carry, inputs = jaxpr.invars[:consts], jaxpr.invars[consts:last], jaxpr.invars[last:]
+    outputs = jaxpr.outvars[carried:]
+    stacked = {v: i for i, v in enumerate([*inputs, *outputs]) if not isinstance(v, core.Literal)}
     made = {v: equation for equation in jaxpr.eqns for v in equation.outvars}
     used = Counter(v for equation in jaxpr.eqns for v in equation.invars if not isinstance(v, core.Literal))
     used.update(v for v in jaxpr.outvars if not isinstance(v, core.Literal))
@@ -89,29 +82,31 @@ def loop_sums(closed: core.ClosedJaxpr, consts: int, carried: int) -> LoopSums |
     found: dict[tuple[Any, ...], list[_Sum]] = defaultdict(list)
     for number, (begin, end) in enumerate(zip(carry, jaxpr.outvars[:carried], strict=True)):
         added = _added(begin, end, made, used)
-        if added is None or (chain := _chain(added, made)) is None:
+        if added is None or (chain := _chain(added, made, used)) is None:
             continue
-        *parts, product = chain
-        operands = tuple(same.get(v, v) for v in product.invars if not isinstance(v, core.Literal))
-        if len(operands) == len(product.invars) and not set(operands) & {*fixed, *jaxpr.constvars}:
-            own = tuple(dict.fromkeys(v for v in operands if v not in inputs))
-            found[own].append(_Sum(number, added, product, operands, parts))
+        *parts, source = chain
+        operands = tuple(same.get(v, v) for v in source.invars if not isinstance(v, core.Literal))
+        if len(operands) == len(source.invars) and not set(operands) & {*fixed, *jaxpr.constvars}:
+            own = tuple(dict.fromkeys(v for v in operands if v not in stacked))
+            found[own].append(_Sum(number, added, source, operands, parts))
     taken = [sums for own, sums in found.items() if _bytes(own) <= _bytes(carry[each.number] for each in sums)]
     late = [each for sums in taken for each in sums]
-    new = list(dict.fromkeys(v for each in late for v in each.operands if v not in inputs))
-    # No more than the loop stacks anyway: one over microbatches is there to keep little of all.
-    if not late or _bytes(new) > _bytes(inputs):
+    operands = tuple(dict.fromkeys(v for each in late for v in each.operands))
+    new = [v for v in operands if v not in stacked]
+    # No more than is stacked for other things: a loop over microbatches, which reads examples alone, is there to keep
+    # little of all.
+    if not late or _bytes(new) > _bytes(v for v in inputs if v not in operands):
         return None
     numbers = {each.number for each in late}
     still = tuple(i for i in range(carried) if i not in numbers)
-    outputs = [*(jaxpr.outvars[i] for i in still), *jaxpr.outvars[carried:], *new]
+    results = [*(jaxpr.outvars[i] for i in still), *outputs, *new]
     body = jaxpr.replace(
         invars=[*fixed, *(carry[i] for i in still), *inputs],
-        outvars=outputs,
-        eqns=_needed(jaxpr.eqns, outputs),
+        outvars=results,
+        eqns=_needed(jaxpr.eqns, results),
         debug_info=jaxpr.debug_info.with_unknown_names(),
     )
-    places = {v: Place(False, i) for i, v in enumerate(inputs)} | {v: Place(True, i) for i, v in enumerate(new)}
+    places = stacked | {v: len(inputs) + len(outputs) + i for i, v in enumerate(new)}
     products = {id(each.product): (each.product, tuple(places[v] for v in each.operands)) for each in late}
     splits = {id(equation): equation for each in late for equation in reversed(each.parts)}
     return LoopSums(
@@ -129,9 +124,9 @@ class _Sum(NamedTuple):
     Attributes:
       number: its number.
       added: what is added in a turn.
-      product: the product or sum of which that is a part.
-      operands: what it is of.
-      parts: the operations by which it is a part of it, the last first.
+      product: the product or reduction that this is, or is a part of.
+      operands: the operands of that.
+      parts: the operations that take it apart, the last first.
     """
 
     number: int
@@ -152,34 +147,50 @@ def _added(begin: Any, end: Any, made: dict[Any, core.JaxprEqn], used: Counter[A
     return None if isinstance(other, core.Literal) else other
 
 
-def _chain(value: Any, made: dict[Any, core.JaxprEqn]) -> list[core.JaxprEqn] | None:
-    """Returns the operations from a value back to the product or sum of which it is a part; None if it is of none."""
-    found = []
-    while (equation := made.get(value)) is not None:
+def _chain(value: Any, made: dict[Any, core.JaxprEqn], used: Counter[Any]) -> list[core.JaxprEqn] | None:
+    """Returns the operations from a value back to the product or reduction that it is a part of; None if of none.
+
+    Nothing else may use what they give, for which they would stay in the loop.
+    """
+    found: list[core.JaxprEqn] = []
+    while not isinstance(value, core.Literal) and value in made and used[value] == 1:
+        equation = made[value]
         found.append(equation)
         if equation.primitive.name in ("dot_general", "reduce_sum"):
             return found
         if equation.primitive.name not in LINEAR:
             return None
-        (value,) = equation.invars
-        if not jnp.issubdtype(value.aval.dtype, jnp.floating):
+        given: Any = equation.invars[0]
+        before, after = given.aval.dtype, value.aval.dtype
+        # A wider type would have the sum overflow, or be rounded, before it is reached.
+        if before != after and not (_floating(before) and _floating(after) and after.itemsize <= before.itemsize):
             return None
+        value = given
     return None
 
 
+def _floating(kind: Any) -> bool:
+    return bool(jnp.issubdtype(kind, jnp.floating))
+
+
 def _duplicates(jaxpr: core.Jaxpr) -> dict[Any, Any]:
-    """Returns variable to an earlier one of the same value."""
+    """Returns, for variables whose value an earlier one has, that one."""
     known: dict[Any, core.JaxprEqn] = {}
     same: dict[Any, Any] = {}
     for equation in jaxpr.eqns:
         if equation.effects or any(True for _ in core.jaxprs_in_params(equation.params)):
             continue
-        given = [("literal", repr(v.val)) if isinstance(v, core.Literal) else same.get(v, v) for v in equation.invars]
-        key = equation.primitive.name, repr(sorted(equation.params.items())), tuple(given)
+        given = tuple(_constant(v) if isinstance(v, core.Literal) else same.get(v, v) for v in equation.invars)
+        key = equation.primitive.name, repr(sorted(equation.params.items())), given
         first = known.setdefault(key, equation)
         if first is not equation:
             same.update(zip(equation.outvars, first.outvars, strict=True))
     return same
+
+
+def _constant(literal: Any) -> tuple[bytes, str]:
+    """Returns what two literals of the same value have in common."""
+    return np.asarray(literal.val).tobytes(), str(literal.aval)
 
 
 def _needed(equations: Sequence[core.JaxprEqn], outputs: Iterable[Any]) -> list[core.JaxprEqn]:
@@ -193,15 +204,20 @@ def _needed(equations: Sequence[core.JaxprEqn], outputs: Iterable[Any]) -> list[
 
 
 def _over_turns(equation: core.JaxprEqn, operands: Sequence[jax.Array]) -> Any:
-    """Returns the sum over turns of a product, or of a sum, of stacked operands."""
+    """Returns the sum over turns of a product, or of a reduction, of stacked operands."""
     if equation.primitive.name == "reduce_sum":
-        return operands[0].sum((0, *(axis + 1 for axis in equation.params["axes"])))
+        axes = (0, *(axis + 1 for axis in equation.params["axes"]))
+        return lax.reduce_sum_p.bind(*operands, **equation.params | {"axes": axes})
     contracted, batch = (
         [tuple(axis + 1 for axis in axes) for axes in both] for both in equation.params["dimension_numbers"]
     )
     contracted = [(0, *axes) for axes in contracted]
     params = equation.params | {"dimension_numbers": (tuple(contracted), tuple(batch))}
-    return lax.dot_general_p.bind(*operands, **params)
+    a, b = operands
+    try:
+        return product(a, b, params)
+    except NotRewrittenError:
+        return lax.dot_general_p.bind(a, b, **params)
 
 
 def _bytes(variables: Iterable[Any]) -> int:

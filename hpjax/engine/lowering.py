@@ -1,6 +1,7 @@
 """Rewrites functions that are slow under ``vmap``: evaluates their jaxprs with other kernels for a few primitives.
 
-With ``nodes`` this is the only file that takes jaxprs apart and builds them anew, so that a new JAX changes these.
+With ``nodes`` and ``loop_sums`` this is the only file that takes jaxprs apart and builds them anew, so that a new JAX
+changes these.
 It relies on, as they are in jax 0.10.2 (the oldest that hpjax takes) to 0.12:
 
 - ``jax.extend.core``: ``ClosedJaxpr`` (in 0.12 the same class as ``Jaxpr``), ``Literal``, ``jaxpr_as_fun``,
@@ -283,7 +284,7 @@ def _scan(params: dict[str, Any], args: list[Any]) -> list[Any]:
     if late is None:
         return [*last, *stacked]
     outputs = len(params["jaxpr"].jaxpr.outvars) - carried
-    totals = late.totals(each, stacked[outputs:], _evaluate_equation)
+    totals = late.totals([*each, *stacked], _evaluate_equation)
     ended = dict(zip(still, last, strict=True)) | {i: first[i] + total for i, total in totals.items()}
     return [*(ended[i] for i in range(carried)), *stacked[:outputs]]
 

@@ -8,6 +8,7 @@ from jax import lax
 from hpjax.core.fallback import warn_once
 from hpjax.engine import flops
 from hpjax.engine.flops import Work, mark, parts
+from hpjax.engine.primitives import primitive_names
 
 
 def work(function, *shapes):
@@ -51,6 +52,61 @@ def test_reductions_count_by_what_they_read():
         assert work(reduced, (3, 5)) == [Work(0, 15, 32 * 15, 1)]
     (mean,) = work(lambda x: lax.reduce_precision(x, 8, 7), (3, 5))
     assert mean.weighted == 15
+
+
+X = jnp.ones((3, 5))
+# Public functions, each with the primitive by which JAX computes it.
+PUBLIC = {
+    "cbrt": lambda: jnp.cbrt(X),
+    "cos": lambda: jnp.cos(X),
+    "div": lambda: X / X,
+    "erf": lambda: jax.scipy.special.erf(X),
+    "erf_inv": lambda: jax.scipy.special.erfinv(X),
+    "exp": lambda: jnp.exp(X),
+    "exp2": lambda: jnp.exp2(X),
+    "expm1": lambda: jnp.expm1(X),
+    "log": lambda: jnp.log(X),
+    "log1p": lambda: jnp.log1p(X),
+    "logistic": lambda: jax.nn.sigmoid(X),
+    "pow": lambda: X**X,
+    "rsqrt": lambda: lax.rsqrt(X),
+    "sin": lambda: jnp.sin(X),
+    "sqrt": lambda: jnp.sqrt(X),
+    "tan": lambda: jnp.tan(X),
+    "tanh": lambda: jnp.tanh(X),
+    "broadcast_in_dim": lambda: jnp.broadcast_to(X, (2, 3, 5)),
+    "copy": lambda: jnp.copy(X),
+    "iota": lambda: lax.iota(int, 3),
+    "reshape": lambda: X.reshape(5, 3),
+    "squeeze": lambda: X[:1].squeeze(0),
+    "concatenate": lambda: jnp.concatenate([X, X]),
+    "dynamic_slice": lambda: lax.dynamic_slice(X, (0, 0), (1, 2)),
+    "dynamic_update_slice": lambda: lax.dynamic_update_slice(X, X[:1], (1, 0)),
+    "gather": lambda: X[jnp.array([2, 0])],
+    "pad": lambda: jnp.pad(X, 1),
+    "rev": lambda: X[::-1],
+    "scatter": lambda: X.at[jnp.array([2, 0])].set(0.0),
+    "scatter-add": lambda: X.at[jnp.array([2, 0])].add(1.0),
+    "slice": lambda: lax.slice(X, (0, 0), (2, 2)),
+    "split": lambda: jnp.split(X, 3),
+    "transpose": lambda: X.T,
+    "random_bits": lambda: jax.random.bits(jax.random.key(0), (3,)),
+    "sort": lambda: jnp.sort(X),
+}
+
+
+@pytest.mark.parametrize("name", flops.WEIGHTS)
+def test_jax_has_the_operations_that_take_longer_under_these_names(name):
+    names = primitive_names(jax.make_jaxpr(PUBLIC[name])().jaxpr)
+    assert name in names
+
+
+@pytest.mark.parametrize(
+    ("function", "names"), [(jnp.sum, "reduce_sum"), (jnp.argmax, "argmax"), (jnp.cumsum, "cumsum")]
+)
+def test_jax_has_reductions_under_these_names(function, names):
+    assert names in primitive_names(jax.make_jaxpr(function)(X).jaxpr)
+    assert flops.REDUCTION.match(names)
 
 
 def test_marks_part_a_program():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 import hpjax as hpx
 from hpjax.core.fallback import warn_once
@@ -143,12 +144,21 @@ def test_gradients_are_taken_through_what_is_left():
     assert same_bits(ours, jax.grad(lambda w: dot(x, w).sum())(w))
 
 
-def test_lanes_train_the_same(monkeypatch):
+class Recurrent(nn.Module):
+    """An LSTM over the numbers of an example."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(10)(nn.RNN(nn.OptimizedLSTMCell(8))(x[..., None]).mean(1))
+
+
+@pytest.mark.parametrize("model", [{}, {"model": Recurrent()}], ids=["mlp", "lstm"])
+def test_lanes_train_the_same(model, monkeypatch):
     space = hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1e-1), momentum=hpx.Uniform(0, 0.9))
 
     def run():
-        program = classifier(batch_size=16, steps=40, eval_every=20)
-        return hpx.Sweep(program, space, trials=6).run(progress=False)
+        program = classifier(batch_size=16, steps=40, eval_every=20, **model)
+        return hpx.Sweep(program, space, trials=3, replicates=2).run(progress=False)
 
     plain = run()
     monkeypatch.setattr(compiling, "lowering", lambda *args, fused: lowering(*args, fused=True))

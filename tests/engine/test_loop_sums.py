@@ -83,7 +83,7 @@ def _scaled(b, reverse):
 
 
 def stays(turn, *begin, inputs=None):
-    """Whether a loop carries as many values as before."""
+    """Whether a loop carries as many values as before; it gives the same either way."""
     inputs = normal(5, 2, 6) if inputs is None else inputs
 
     def looped(begin, inputs):
@@ -100,21 +100,83 @@ def test_what_is_used_in_the_loop_or_is_no_sum_stays():
     assert stays(lambda c, x: ((c[0] - x.T @ x,), None), normal(6, 6))
     assert stays(lambda c, x: ((c[0] + jnp.tanh(x.T @ x),), None), normal(6, 6))
     assert stays(lambda c, x: ((c[0] + c[0],), (x @ x.T).sum()), normal(6, 6))
+    assert stays(lambda c, x: ((c[0] + jnp.reshape(1.0, (1,)),), (x @ x.T).sum()), normal(1))
+
+
+def gram(x):
+    """A product whose operands are stacked already."""
+    return jnp.einsum("bi,bj->ij", x, x)
+
+
+def test_a_product_that_the_loop_needs_is_not_computed_twice():
+    assert not stays(lambda c, x: ((c[0] + gram(x),), None), normal(6, 6))
+    assert stays(lambda c, x: ((c[0] + gram(x),), (gram(x) ** 2).sum()), normal(6, 6)) is False, "another product"
+
+    def shared(c, x):
+        product = gram(x)
+        return (c[0] + product,), (product**2).sum()
+
+    assert stays(shared, normal(6, 6))
+
+
+def test_what_a_turn_gives_is_stacked_once():
+    def turn(c, each):
+        x, other = each
+        y = jnp.sin(x)
+        return (c[0] + jnp.einsum("bi,bj->ij", x, y),), (y, other)
+
+    def looped(begin, inputs):
+        return lax.scan(turn, begin, inputs)
+
+    given = (normal(6, 6),), (normal(5, 2, 6), normal(5, 2, 6))
+    (loop,) = (e for e in jax.make_jaxpr(rewritten(looped))(*given).jaxpr.eqns if e.primitive.name == "scan")
+    assert loop.params["num_carry"] == 0
+    assert len(loop.outvars) == 1
+    close(rewritten(looped)(*given), looped(*given))
+
+
+def test_types_that_a_sum_after_the_loop_would_change():
+    """Whole parts are no sum of halves, and a sum of float16 ends at 65,504."""
+    half = jnp.full((5, 2, 6), 0.5)
+    assert stays(lambda c, x: ((c[0] + gram(x).astype(jnp.int32),), None), jnp.zeros((6, 6), jnp.int32), inputs=half)
+    large = jnp.full((100, 1, 6), 30, jnp.float16)
+    assert stays(lambda c, x: ((c[0] + gram(x).astype(jnp.float32),), None), jnp.zeros((6, 6)), inputs=large)
+
+
+def test_constants_that_print_alike_are_not_the_same():
+    a, b = np.float32(0.000123454), np.float32(0.00012345)
+
+    def turn(c, each):
+        x, _ = each
+        return (c[0] + jnp.einsum("bi,bj->ij", x * a, x * b) * 1.0, c[1] + jnp.einsum("bi,bj->ij", x * a, x * b)), None
+
+    def looped(x):
+        return lax.scan(turn, (jnp.zeros((6, 6)),) * 2, (x, jnp.zeros((5, 4, 6))))[0]
+
+    x = normal(5, 2, 6)
+    assert carried(rewritten(looped), x) == [1]
+    np.testing.assert_allclose(rewritten(looped)(x)[1], np.float64(a) * b * np.einsum("tbi,tbj->ij", x, x), rtol=1e-5)
 
 
 def test_what_is_larger_than_the_sum_is_not_stacked():
-    """The inputs of a turn are stacked already; what it computes of them costs as much memory as there is of it."""
-    assert not stays(lambda c, x: ((c[0] + x.T @ x,), None), normal(6, 6))
-    assert not stays(lambda c, x: ((c[0] + jnp.sin(x).T @ x,), None), normal(6, 6))
-    assert stays(lambda c, x: ((c[0] + jnp.sin(x).sum(),), (x @ x.T).sum()), jnp.float32(0))
-    assert stays(lambda c, x: ((c[0] + x.T @ jnp.sin(x),), None), normal(1, 1), inputs=normal(5, 2, 1))
+    def beside(turn):
+        """The same, which also stacks twice as much for something else."""
+        return lambda c, each: (turn(c, each[0])[0], each[1].sum())
+
+    def kept(turn, *begin, inputs):
+        return stays(beside(turn), *begin, inputs=(inputs, jnp.concatenate([inputs, inputs], -1)))
+
+    x, narrow = normal(5, 2, 6), normal(5, 2, 1)
+    assert not kept(lambda c, x: ((c[0] + gram(jnp.sin(x)),), None), normal(6, 6), inputs=x)
+    assert kept(lambda c, x: ((c[0] + gram(jnp.sin(x)),), None), normal(1, 1), inputs=narrow), "2 numbers for 1"
     # Less than the sum, and still more than all that the loop stacks otherwise.
-    assert stays(lambda c, x: ((c[0] + jnp.cos(x).T @ jnp.sin(x),), None), normal(6, 6))
+    assert stays(lambda c, x: ((c[0] + jnp.einsum("bi,bj->ij", jnp.sin(x), jnp.cos(x)),), None), normal(6, 6), inputs=x)
 
 
-def test_microbatches_stay_small():
-    """A loop over microbatches is there to keep little of all: gradients of hidden layers are added up in it."""
-    weights = normal(3, 32), normal(32, 32), normal(32, 2)
+@pytest.mark.parametrize("features", [3, 784])
+def test_microbatches_stay_small(features):
+    """A loop over microbatches is there to keep little of all, and what it reads all lanes share."""
+    weights = normal(features, 32), normal(32, 32), normal(32, 2)
 
     def loss(weights, x):
         for w in weights:
@@ -127,7 +189,7 @@ def test_microbatches_stay_small():
 
         return lax.scan(turn, jax.tree.map(jnp.zeros_like, weights), batches)[0]
 
-    batches = normal(6, 2, 3)
+    batches = normal(6, 2, features)
     close(jax.jit(rewritten(total))(weights, batches), jax.jit(total)(weights, batches))
     assert carried(rewritten(total), weights, batches) == [3]
 
@@ -147,14 +209,20 @@ def test_bfloat16_rounds_once():
     assert (np.abs(theirs - exact) > 2.0**-8 * np.abs(exact)).any()
 
 
-def test_sums_of_integers_and_without_lanes():
-    ones = jnp.ones((5, 2, 6), jnp.int32)
-    assert (
-        rewritten(lambda x: lax.scan(lambda c, x: (c + x.T @ x, None), jnp.zeros((6, 6), jnp.int32), x)[0])(
-            ones
-        ).tolist()
-        == [[10] * 6] * 6
-    )
+@pytest.mark.parametrize("kind", [np.int8, np.int32])
+def test_sums_of_integers(kind):
+    def total(x):
+        def turn(c, x):
+            return (c[0] + gram(x), c[1] + lax.reduce_sum_p.bind(x, axes=(0,), out_sharding=None)), None
+
+        return lax.scan(turn, (jnp.zeros((6, 6), kind), jnp.zeros(6, kind)), x)[0]
+
+    ones = jnp.ones((5, 2, 6), kind)
+    assert carried(rewritten(total), ones) == [0]
+    products, sums = rewritten(total)(ones)
+    assert products.tolist() == [[10] * 6] * 6
+    assert sums.tolist() == [10] * 6
+    assert products.dtype == sums.dtype == kind
 
 
 def test_a_loop_of_another_jax_is_told_once(monkeypatch):

@@ -1,7 +1,7 @@
 """A wave: lanes of one group that are on their devices together, from their first step to their final states."""
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -276,13 +276,15 @@ class Wave:
                 self._lanes.restore(lanes, self.live)
         self._state = self._state._replace(lanes=())  # they are on the devices now
 
-    def _prepare_following(self) -> None:
-        """Begins to compile the programs of the waves after it."""
-        wave = self.next
-        for _ in range(COMPILE_THREADS - 1):
-            if wave is not None:
-                wave.prepare(*FUNCTIONS)
-                wave = wave.next
+    def _prepare_following(self, there_is_time: Callable[[], bool] = lambda: True) -> None:
+        """Begins to compile the programs of the waves after it, one function after the other while there is time."""
+        wave, left = self.next, COMPILE_THREADS - 1
+        while wave is not None and left > 0:
+            for name in FUNCTIONS:
+                if not there_is_time():
+                    return
+                wave.prepare(name)
+            wave, left = wave.next, left - 1
 
     def _dispatch(self, lanes: DeviceLanes) -> None:
         """Dispatches the segment after those that are in flight."""
