@@ -116,8 +116,7 @@ class Compiled:
             lambda x: jax.ShapeDtypeStruct((*grid, *x.shape), x.dtype), lane_shapes(config.shapes)
         )
         integer = jax.ShapeDtypeStruct((), jnp.int32)
-        inputs = _input_structs(h, grid)
-        self._per_lane = {"start": (inputs,), "advance": (self.lanes, inputs), "evaluate": (self.lanes, inputs)}
+        self._per_lane = self.lanes, _input_structs(h, grid)
         self._shared = {"start": (), "advance": (integer, train), "evaluate": (valid,)}
         self._lowered: dict[str, Lowered] = {}
         self._known: dict[str, Executable] = {}
@@ -136,7 +135,7 @@ class Compiled:
     def lower(self, name: str) -> Lowered:
         """Traces one of the functions as it is compiled for its devices; raises as ``check`` does."""
         config = SegmentConfig(self._own_program, *self._settings)
-        mesh, per_lane, shared, function = self.mesh, self._per_lane[name], self._shared[name], FUNCTIONS[name]
+        mesh, shared, function = self.mesh, self._shared[name], FUNCTIONS[name]
         split, whole = sharding.SPLIT, sharding.WHOLE
         platform = mesh.devices.flat[0].platform
         # Nearly every program draws its first state, and few draw by themselves in a step.
@@ -149,12 +148,11 @@ class Compiled:
         ):
             # Traced for one device and without the mesh, in which types of arrays would name it and those of fresh
             # constants would not: code that compares both, as equinox.nn.State.set does, took them for different.
-            own = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), per_lane)
+            own = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self._per_lane)
             with_constants, constants = hoisted(partial(function, config), *own, *shared)
-            specs = *(split for _ in per_lane), *(whole for _ in shared), whole
-            given = *sharding.structs(per_lane, mesh, split), *sharding.structs((*shared, constants), mesh, whole)
-            # The memory of old lanes is that of the new ones.
-            placed = sharding.per_device(with_constants, mesh, specs, config.spread, donated=len(per_lane) - 1)
+            specs = (split, split, *(whole for _ in shared), whole)
+            given = *sharding.structs(self._per_lane, mesh, split), *sharding.structs((*shared, constants), mesh, whole)
+            placed = sharding.per_device(with_constants, mesh, specs, config.spread)
             return Lowered(placed.lower(*given), constants)
 
     def prepare(self, *names: str) -> bool:

@@ -91,9 +91,10 @@ class DeviceLanes:
         self.live = np.ones(len(table.trial), bool)
         self._in_flight: list[SegmentOutputs] = []
         self._arrange()
-        # Lanes are made on the devices before the first segment; until then they are zeros, on the host.
+        # Lanes are initialized before the first segment; until then they are zeros.
         self._begun = False
-        self._lanes: Lane = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), compiled.lanes)
+        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), compiled.lanes)
+        self._lanes: Lane = sharding.put(zeros, self._mesh, sharding.SPLIT)
 
     @property
     def config(self) -> SegmentConfig:
@@ -159,8 +160,7 @@ class DeviceLanes:
           meanwhile: called while the devices train, if what evaluates begins to compile only now, with a function that
             says whether it still compiles.
         """
-        if self._begun:
-            self._to_devices()
+        self._to_devices()
         if self._in_flight:
             # The host has not seen the last segment yet. The devices have, and say themselves which lanes go on.
             inputs = self._inputs._replace(alive=self._in_flight[-1].alive)
@@ -168,8 +168,9 @@ class DeviceLanes:
             self._sync_live()
             inputs = self._inputs
         train, valid = self._splits
+        # The lanes are donated: the old ones' memory is that of the new ones.
         if not self._begun:
-            self._lanes = self._compiled.start(inputs)
+            self._lanes, _ = self._compiled.start(self._lanes, inputs)
             self._begun = True
         train = train if self._config.block is None else block
         self._lanes, outputs = self._compiled.advance(self._lanes, inputs, np.int32(stop), train)
@@ -330,7 +331,8 @@ class DeviceLanes:
         self._arrange()
         # Empty slots of a chunk are computed, too: with a lane's state, a loop in ``step`` ends for them as for it.
         at = np.where(self._layout.slots == layout.EMPTY, 0, self._layout.slots)
-        self._lanes = jax.tree.map(lambda values: np.asarray(values)[at], lanes)  # for the next segment on the devices
+        host = jax.tree.map(lambda values: np.asarray(values)[at], lanes)
+        self._lanes = sharding.put(host, self._mesh, sharding.SPLIT)
 
 
 @jax.jit

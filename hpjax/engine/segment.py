@@ -14,7 +14,7 @@ from jax import lax
 from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.program import Arrays, Program
 from hpjax.engine.lane import HEALTHY, Evaluation, StepKeys, advance_lane, counted_steps, evaluate_lane, start_lane
-from hpjax.engine.shapes import Lane, ProgramShapes, float_type, lane_shapes
+from hpjax.engine.shapes import Lane, ProgramShapes, float_type
 
 
 class SegmentInputs(NamedTuple):
@@ -125,11 +125,12 @@ class _Chunk(NamedTuple):
         return cls((key, replicate % config.folds, inputs.h), (key_axis, key_axis, 0), vectorize, hparams)
 
 
-def start_lanes(config: SegmentConfig, inputs: SegmentInputs) -> Lane:
-    """Returns the lanes of one device before their first step; leaves are (chunks, width, ...).
+def start_lanes(config: SegmentConfig, lanes: Lane, inputs: SegmentInputs) -> tuple[Lane, None]:
+    """Initializes the lanes of one device, in place.
 
     Args:
       config: what the program was compiled for.
+      lanes: the device's lanes, all zeros; leaves are (chunks, width, ...).
       inputs: (chunks, width), and ``live_chunks``, ().
     """
 
@@ -144,12 +145,8 @@ def start_lanes(config: SegmentConfig, inputs: SegmentInputs) -> Lane:
         state = tuple(o if zero else n for n, o, zero in zip(new.state, old.state, config.shapes.zeros, strict=True))
         return Lane(state, old.totals, old.counted, old.step, new.diverged), None
 
-    # Made here, so that no zeros go from the host to the devices.
-    grid = inputs.alive.shape
-    zeros = jax.tree.map(lambda x: jnp.zeros((*grid, *x.shape), x.dtype), lane_shapes(config.shapes))
     # Empty slots get a state as well: a loop in the program's step, computed for them too, ends as it does for others.
-    lanes, _ = _over_chunks(start_chunk, zeros, inputs, None, keep_dead=False)
-    return lanes
+    return _over_chunks(start_chunk, lanes, inputs, None, keep_dead=False)
 
 
 def advance_lanes(

@@ -57,21 +57,20 @@ def mesh(devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
 
 
 def per_device(
-    function: Callable[..., Any], mesh: jax.sharding.Mesh, specs: tuple[PartitionSpec, ...], how: str, donated: int = 1
+    function: Callable[..., Any], mesh: jax.sharding.Mesh, specs: tuple[PartitionSpec, ...], how: str
 ) -> Any:
     """Returns ``function`` jitted so that each device runs it on its own part, without implicit communication.
 
     Args:
-      function: what one device computes; its results are stacked along a new first axis, (devices, ...).
+      function: what one device computes; its first argument is donated, its results are stacked along a new first
+        axis, (devices, ...).
       mesh: the devices.
       specs: for each argument ``WHOLE``, or ``SPLIT`` for arrays (devices, ...) of which a device gets its own entry.
       how: ``"shard_map"`` or ``"pmap"``.
-      donated: how many of the first arguments are donated.
     """
-    given = tuple(range(donated))
     if how == "pmap":
         axes = tuple(0 if spec == SPLIT else None for spec in specs)
-        return jax.pmap(function, AXIS, in_axes=axes, devices=list(mesh.devices.flat), donate_argnums=given)
+        return jax.pmap(function, AXIS, in_axes=axes, devices=list(mesh.devices.flat), donate_argnums=0)
 
     def mine(*arguments: Any) -> Any:
         own = [jax.tree.map(lambda x: x[0], a) if s == SPLIT else a for a, s in zip(arguments, specs, strict=True)]
@@ -81,7 +80,7 @@ def per_device(
     # check_vma off: its checks would insert collectives that lanes do not need.
     shared = jax.shard_map(mine, mesh=mesh, in_specs=specs, out_specs=SPLIT, check_vma=False)
     # Said once more for arrays without elements, which XLA would rather have whole on each device.
-    return jax.jit(shared, donate_argnums=given, out_shardings=NamedSharding(mesh, SPLIT))
+    return jax.jit(shared, donate_argnums=0, out_shardings=NamedSharding(mesh, SPLIT))
 
 
 def put(tree: Any, mesh: jax.sharding.Mesh, spec: PartitionSpec) -> Any:

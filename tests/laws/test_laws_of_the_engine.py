@@ -8,7 +8,6 @@ import pytest
 from flax import linen as nn
 
 import hpjax as hpx
-from hpjax.engine import device_lanes
 from hpjax.engine.lane import HEALTHY
 from tests.support.compare import same_bits
 from tests.support.counting import OF_A_GROUP, compilations
@@ -256,24 +255,6 @@ def test_no_collective_in_the_segment():
 def test_state_is_donated():
     lanes, compiled = lanes_of(quadratic(), count=64, width=4)
     carried = sum(x.nbytes for x in jax.tree.leaves(lanes._lanes))
-    for each in (compiled.advance, compiled.evaluate):
+    for each in (compiled.start, compiled.advance, compiled.evaluate):
         assert each.compiled.memory_analysis().alias_size_in_bytes >= carried
     assert HEALTHY == -1
-
-
-def test_first_states_are_made_on_the_devices(monkeypatch):
-    """Of what no lane has yet no zeros are sent there: a program gets the inputs alone, and gives the states."""
-    lanes, compiled = lanes_of(quadratic(), count=64, width=4, devices=2)
-    assert not any(isinstance(x, jax.Array) for x in jax.tree.leaves(lanes._lanes))
-    taken = compiled.start.compiled.memory_analysis()
-    inputs, states = (sum(x.nbytes for x in jax.tree.leaves(tree)) / 2 for tree in (lanes._inputs, lanes._lanes))
-    assert taken.argument_size_in_bytes == inputs
-    assert taken.output_size_in_bytes >= states
-
-    def put(tree, *_):
-        raise AssertionError(f"{jax.tree.map(np.shape, tree)} goes to the devices")
-
-    monkeypatch.setattr(device_lanes.sharding, "put", put)
-    lanes.dispatch(5, False)
-    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(lanes._lanes))
-    np.testing.assert_array_equal(lanes.collect().step, 5)
