@@ -21,6 +21,9 @@ from hpjax.sweep.planning.pace import Pace
 from hpjax.sweep.planning.report import report
 from hpjax.sweep.shard import Shard
 
+# Seconds that the host takes to record a lane: its row, what it measured, and its final state.
+RECORDING = 1e-4
+
 
 @dataclass(frozen=True)
 class Group:
@@ -265,7 +268,8 @@ class Plan:
     @cached_property
     def run_seconds(self) -> float:
         """Seconds that all trials here will take without compilations, if later rounds are like those planned."""
-        planned = sum(self.group_seconds(g) for g in self.own_groups)
+        lanes = len(self.own) * self.replicates
+        planned = sum(self.group_seconds(g) for g in self.own_groups) + lanes * RECORDING * self.pace.running
         return planned * self.trials / len(self.budgets)
 
     @cached_property
