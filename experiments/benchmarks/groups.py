@@ -13,8 +13,7 @@ from pathlib import Path
 
 import mlp
 import numpy as np
-from worker import Prepared, cores
-from workload import points
+from worker import Prepared
 
 WIDTHS = tuple(range(16, 176, 16))
 sweep = mlp.of(64, batch=64, steps=300)
@@ -60,32 +59,14 @@ def sweep_of(arrays):
 
 def varied(workload, arrays, model, eval_every=None, **setting):
     """Returns the sweep of a workload with the listed points for each value of a hyperparameter of its model."""
-    import jax
-    import optax
+    from ours import listed, program_of, ranges
 
     import hpjax as hpx
 
-    if jax.config.jax_platforms == "cpu":
-        jax.config.update("jax_num_cpu_devices", cores())
-    valid = (arrays["valid_x"], arrays["valid_y"])
-    program = hpx.supervised(
-        model=model,
-        optimizer=workload.optimizer,
-        loss=optax.softmax_cross_entropy_with_integer_labels,
-        data=hpx.data.from_arrays(arrays["x"], arrays["y"], valid=valid, test=valid),
-        batch_size=workload.batch,
-        steps=workload.steps,
-        eval_every=eval_every,
-    )
-    listed = {name: values.tolist() for name, values in points(arrays).items()}
-    own = [dict(zip(listed, values, strict=True)) for values in zip(*listed.values(), strict=True)]
-    ranges = {
-        name: (hpx.LogUniform if name in workload.logarithmic else hpx.Uniform)(*limits)
-        for name, limits in workload.ranges.items()
-    }
+    program = program_of(workload, arrays, model, eval_every)
     ((name, values),) = setting.items()
-    space = hpx.Space(**{name: hpx.Choice(*values)}, **ranges)
-    sampler = hpx.Manual([{name: value, **point} for value in values for point in own])
+    space = hpx.Space(**{name: hpx.Choice(*values)}, **ranges(workload))
+    sampler = hpx.Manual([{name: value, **point} for value in values for point in listed(arrays)])
     return hpx.Sweep(program, space, sampler=sampler, seed=0)
 
 

@@ -6,8 +6,8 @@ from worker import Planned, Prepared, cores, now
 from workload import points
 
 
-def sweep_of(workload, arrays, eval_every=None, trained=None, **settings):
-    """Returns the sweep of a workload, over the listed points; ``trained`` are more arguments of ``supervised``."""
+def program_of(workload, arrays, model, eval_every=None, **trained):
+    """Returns the program of a workload, with a model of its own; ``trained`` are more arguments of ``supervised``."""
     import jax
     import optax
 
@@ -17,27 +17,42 @@ def sweep_of(workload, arrays, eval_every=None, trained=None, **settings):
         jax.config.update("jax_num_cpu_devices", cores())
     valid = (arrays["valid_x"], arrays["valid_y"])
     data = hpx.data.from_arrays(arrays["x"], arrays["y"], valid=valid, test=valid, name="benchmark")
-    program = hpx.supervised(
-        model=workload.model(),
+    return hpx.supervised(
+        model=model,
         optimizer=workload.optimizer,
         loss=optax.softmax_cross_entropy_with_integer_labels,
         data=data,
         batch_size=workload.batch,
         steps=workload.steps,
         eval_every=eval_every,
-        **trained or {},
+        **trained,
     )
-    listed = points(arrays)
-    space = hpx.Space(
-        **{
-            name: (hpx.LogUniform if name in workload.logarithmic else hpx.Uniform)(*limits)
-            for name, limits in workload.ranges.items()
-        }
-    )
-    trials = [dict(zip(listed, map(float, values), strict=True)) for values in zip(*listed.values(), strict=True)]
-    return hpx.Sweep(
-        program, space, sampler=hpx.Manual(trials), objective=hpx.minimize("valid/loss"), seed=0, **settings
-    )
+
+
+def ranges(workload):
+    """Returns the domains of a workload's hyperparameters, by their names."""
+    import hpjax as hpx
+
+    return {
+        name: (hpx.LogUniform if name in workload.logarithmic else hpx.Uniform)(*limits)
+        for name, limits in workload.ranges.items()
+    }
+
+
+def listed(arrays):
+    """Returns the points that all competitors train."""
+    own = points(arrays)
+    return [dict(zip(own, map(float, values), strict=True)) for values in zip(*own.values(), strict=True)]
+
+
+def sweep_of(workload, arrays, eval_every=None, trained=None, **settings):
+    """Returns the sweep of a workload, over the listed points; ``trained`` are more arguments of ``supervised``."""
+    import hpjax as hpx
+
+    program = program_of(workload, arrays, workload.model(), eval_every, **trained or {})
+    sampler = hpx.Manual(listed(arrays))
+    objective = hpx.minimize("valid/loss")
+    return hpx.Sweep(program, hpx.Space(**ranges(workload)), sampler=sampler, objective=objective, seed=0, **settings)
 
 
 def engine_of(sweep):

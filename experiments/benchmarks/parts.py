@@ -133,25 +133,17 @@ def arrays_of(function: Callable) -> Callable:
     return lambda *arguments: jax.tree.leaves(function(*arguments))
 
 
-def needed(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
-    """Returns a jaxpr without the equations on which nothing depends."""
-    live, kept = set(map(id, closed.jaxpr.outvars)), []
-    for equation in reversed(closed.jaxpr.eqns):
-        if equation.effects or any(id(v) in live for v in equation.outvars):
-            live.update(map(id, equation.invars))
-            kept.append(equation)
-    return closed.replace(jaxpr=closed.jaxpr.replace(eqns=kept[::-1]))
-
-
 def compiler_table(sweep: Any) -> str:
     """Returns the first table."""
     from hpjax.core.threefry import lowered_for
     from hpjax.engine.compile import FUNCTIONS
+    from hpjax.engine.loop_sums import needed
     from hpjax.engine.lowering import lowered, lowering
 
     def compiled_alone(function: Callable, axes: tuple[int | None, ...] | None, arguments: tuple[Any, ...]) -> Size:
         lanes = function if axes is None else jax.vmap(function, axes)
-        closed = needed(jax.make_jaxpr(lanes)(*arguments))
+        closed = jax.make_jaxpr(lanes)(*arguments)
+        closed = closed.replace(jaxpr=closed.jaxpr.replace(eqns=needed(closed.jaxpr.eqns, closed.jaxpr.outvars)))
         return size_of(jax.jit(core.jaxpr_as_fun(closed)).lower(*jax.tree.leaves(arguments)), equations(closed.jaxpr))
 
     plan, programs, _, compiled = engine_of(sweep)

@@ -103,7 +103,7 @@ def loop_sums(closed: core.ClosedJaxpr, consts: int, carried: int) -> LoopSums |
     body = jaxpr.replace(
         invars=[*fixed, *(carry[i] for i in still), *inputs],
         outvars=results,
-        eqns=_needed(jaxpr.eqns, results),
+        eqns=needed(jaxpr.eqns, results),
         debug_info=jaxpr.debug_info.with_unknown_names(),
     )
     places = stacked | {v: len(inputs) + len(outputs) + i for i, v in enumerate(new)}
@@ -193,7 +193,7 @@ def _constant(literal: Any) -> tuple[bytes, str]:
     return np.asarray(literal.val).tobytes(), str(literal.aval)
 
 
-def _needed(equations: Sequence[core.JaxprEqn], outputs: Iterable[Any]) -> list[core.JaxprEqn]:
+def needed(equations: Sequence[core.JaxprEqn], outputs: Iterable[Any]) -> list[core.JaxprEqn]:
     """Returns the equations on which outputs depend."""
     live, kept = {v for v in outputs if not isinstance(v, core.Literal)}, []
     for equation in reversed(equations):
