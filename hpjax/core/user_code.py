@@ -1,16 +1,36 @@
-"""Finds the line of the user's own code that an error came from."""
+"""The user's own code: the file that the command line executes, and the line that an error came from."""
 
 import importlib.util
 import linecache
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
 # Named one by one, and not as all of site-packages: a user's own package may be installed there.
 MODELLING = ("flax", "optax", "chex", "einops", "equinox")
 LIBRARIES = ("hpjax", "jax", "jaxlib", "numpy", "scipy", "grain", "absl", *MODELLING)
+
+# The file that the command line executes now to find its sweep.
+_loading: ContextVar[Path | None] = ContextVar("loading", default=None)
+
+
+@contextmanager
+def loading(file: Path) -> Iterator[None]:
+    """Has ``loaded_file`` return a file of the user's in its body."""
+    token = _loading.set(file)
+    try:
+        yield
+    finally:
+        _loading.reset(token)
+
+
+def loaded_file() -> Path | None:
+    """Returns the file that the command line executes now to find its sweep, None where it executes none."""
+    return _loading.get()
 
 
 @cache

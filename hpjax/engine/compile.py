@@ -143,7 +143,10 @@ class Compiled:
             collector_paused(),
             lowered_for(platform),
             lowering(
-                config.lowered, config.drawn and (name == "start" or config.shapes.draws), fused=platform != "cpu"
+                config.lowered,
+                config.drawn and (name == "start" or config.shapes.draws),
+                fused=platform != "cpu",
+                sums=platform == "cpu" and config.shapes.thin_sums,
             ),
         ):
             # Traced for one device and without the mesh, in which types of arrays would name it and those of fresh

@@ -7,8 +7,8 @@ It relies on, as they are in jax 0.10.2 (the oldest that hpjax takes) to 0.12:
 - ``jax.extend.core``: ``ClosedJaxpr`` (in 0.12 the same class as ``Jaxpr``), ``Literal``, ``jaxpr_as_fun``,
   ``jaxprs_in_params``. No fallback: they are documented, and without them the import raises.
 - ``Jaxpr.replace`` and ``debug_info.with_unknown_names``, which are not documented. Fallback: the function as it was.
-- the names of primitives, the keys of ``WINDOWS``, ``FUSED``, ``DRAWS`` and ``CALLS``, and that all but those of
-  ``CALLS`` are bound to operands and parameters as they are. Fallback: one of another name is evaluated unchanged.
+- the names of primitives, the keys of ``WINDOWS``, ``FUSED``, ``SUMS``, ``DRAWS`` and ``CALLS``, and that all but those
+  of ``CALLS`` are bound to operands and parameters as they are. Fallback: one of another name is evaluated unchanged.
 - the parameters of these primitives: ``scan`` has ``ft_in`` since 0.12, and ``num_consts`` and ``num_carry`` before.
   Fallback: where one is missing, the operation is evaluated unchanged.
 
@@ -36,13 +36,14 @@ from hpjax.engine.draws import together
 from hpjax.engine.loop_sums import loop_sums
 from hpjax.engine.nodes import Value, inlined
 from hpjax.engine.primitives import equations, primitive_names
+from hpjax.engine.thin_sums import thin_sum
 
 # The primitives that are rewritten.
 _on: ContextVar[frozenset[str]] = ContextVar("lowering", default=frozenset())
 
 
 @contextmanager
-def lowering(windows: bool, draws: bool = False, fused: bool = False) -> Iterator[None]:
+def lowering(windows: bool, draws: bool = False, fused: bool = False, sums: bool = False) -> Iterator[None]:
     """Switches rewriting on or off for all that is traced in its body, in this thread.
 
     Args:
@@ -50,8 +51,9 @@ def lowering(windows: bool, draws: bool = False, fused: bool = False) -> Iterato
       draws: whether random numbers are drawn by the kernel of ``core.threefry``, bit by bit the same; small draws that
         do not wait for each other by one.
       fused: whether operations are written so that an accelerator's compiler fuses them with others.
+      sums: whether sums leave out axes of size 1.
     """
-    with _rewriting([*WINDOWS] * windows + [*DRAWS] * draws + [*FUSED] * fused):
+    with _rewriting([*WINDOWS] * windows + [*DRAWS] * draws + [*FUSED] * fused + [*SUMS] * sums):
         yield
 
 
@@ -150,11 +152,8 @@ def _warn(what: str, reason: str) -> None:
 
 
 def _warn_unfused(name: str, error: BaseException) -> None:
-    if _on.get() & FUSED.keys():
-        warn_once(
-            f"{name}: computed as JAX has it, which moves more bytes on accelerators than it need, because "
-            f"{_not_known(error)}."
-        )
+    if _on.get() & (FUSED | SUMS).keys():
+        warn_once(f"{name}: computed as JAX has it, which takes longer than it need, because {_not_known(error)}.")
 
 
 def _not_known(error: BaseException) -> str:
@@ -212,7 +211,7 @@ def _rewrite(equation: core.JaxprEqn, args: list[Any]) -> list[Any]:
     """
     name, params = equation.primitive.name, equation.params
     try:
-        if (kernel := WINDOWS.get(name) or FUSED.get(name)) is not None:
+        if (kernel := (WINDOWS | FUSED | SUMS).get(name)) is not None:
             found = [kernel(*args, params)]
         elif name in CALLS:
             found = CALLS[name](params, args)
@@ -317,6 +316,7 @@ FUSED: dict[str, Callable[..., jax.Array]] = {
     "gather": fused_kernels.picked,
     "scatter-add": fused_kernels.added,
 }
+SUMS: dict[str, Callable[..., jax.Array]] = {"reduce_sum": thin_sum}
 
 
 def _drawing(equation: core.JaxprEqn, args: list[Any]) -> jax.Array:

@@ -24,6 +24,7 @@ from hpjax.engine.metric_values import scalars
 from hpjax.engine.primitives import coarsest, operations, primitive_names, uncertain, zeros
 from hpjax.engine.shapes import ProgramShapes, unwrap_keys
 from hpjax.engine.state_tree import StateTree, arrays_of, difference, is_key, is_same, is_weak, numbers_in, split_state
+from hpjax.engine.thin_sums import has_thin_sums
 
 # The structure of a state, and its arrays.
 Parts = tuple[StateTree, Sequence[jax.Array]]
@@ -112,6 +113,7 @@ def _shapes_of(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> tu
         draws=draws(traced),
         coarsest=coarsest(traced.jaxpr),
         windows=has_windows(traced),
+        thin_sums=has_thin_sums(traced),
         uncertain=uncertain(traced),
         step=step.plus(batch, 1 / SHARING),
         evaluation=evaluation,

@@ -47,6 +47,7 @@ class ProgramShapes(NamedTuple):
       draws: whether it draws random numbers by itself, with keys of JAX's own.
       coarsest: the distance from 1 to the next number in the least precise floating-point type that it computes in.
       windows: whether it has convolutions or pooling, for which ``conv_kernels`` has other kernels.
+      thin_sums: whether it has sums for which ``thin_sums`` has another kernel.
       checks: pairs of a traced hyperparameter's name and a condition on its values, from the code that uses it.
       step, evaluation: how much these compute.
       uncertain: what in it may fail for many lanes on several devices, by name; the plan then has to try.
@@ -71,6 +72,7 @@ class ProgramShapes(NamedTuple):
     draws: bool
     coarsest: float
     windows: bool
+    thin_sums: bool
     uncertain: tuple[str, ...]
     step: Work
     evaluation: Work

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpjax.core.errors import InputError, ProgramError, RunError, UnknownHyperparameterError
+from hpjax.core.user_code import loading, user_lines
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -63,10 +64,9 @@ def _run(file: Path) -> "ModuleType":
     # Under its name before it runs, because dataclasses and pickle look their module up there.
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        with loading(file):
+            spec.loader.exec_module(module)
     except USER_ERRORS as error:
-        from hpjax.core.user_code import user_lines
-
         error.add_note("\n  ".join(f"at {line}" for line in user_lines(error)))
         raise
     except Exception as error:

@@ -17,6 +17,7 @@ from hpjax.core.hashing import digest
 from hpjax.core.objective import Objective, minimize
 from hpjax.core.program import Program
 from hpjax.core.space import Space
+from hpjax.core.user_code import loaded_file
 from hpjax.engine.distributed import check_same, is_writer, on_writer
 from hpjax.engine.settings import each_undisturbed, switched_on, undisturbed
 from hpjax.results.result import Result
@@ -27,7 +28,7 @@ from hpjax.schedulers import Scheduler
 from hpjax.sweep.extend import extend as extend_run
 from hpjax.sweep.identity import check_recordable, manifest
 from hpjax.sweep.models import TrainedModels
-from hpjax.sweep.planning.advice import advised, hints_of_switches
+from hpjax.sweep.planning.advice import advised, hints_of_script, hints_of_switches
 from hpjax.sweep.planning.arrange import rearranged
 from hpjax.sweep.planning.autotune import measured
 from hpjax.sweep.planning.padding import padded_as
@@ -256,9 +257,9 @@ class Sweep:
             return replay(spec, TrainedModels(spec, plan, result).plan_of(trial.id), trial, notes)
 
     def _start(self, directory: str | Path | None, seconds: float, extending: bool = False) -> _Started:
-        """Opens the record of a run, as it is in the directory or new, and warns of switches that are turned off."""
+        """Opens the record of a run, as it is in the directory or new, and warns of what it does unasked."""
         disturbing = switched_on()
-        for hint in hints_of_switches(disturbing):
+        for hint in (*hints_of_switches(disturbing), *hints_of_script(loaded_file())):
             warnings.warn(hint, RuntimeWarning, stacklevel=3)
         with undisturbed():
             return self._opened(directory, seconds, extending, disturbing)

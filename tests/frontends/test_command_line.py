@@ -237,6 +237,30 @@ def test_a_bug_in_the_users_file_shows_their_lines_alone(tmp_path):
     assert "hpjax/cli.py" not in done.stderr
 
 
+UNGUARDED = """
+import jax.numpy as jnp
+import hpjax as hpx
+
+program = hpx.Program(
+    init=lambda key, h: jnp.zeros(()),
+    step=lambda key, w, batch, h: (w + h.rate, {}),
+    evaluate=lambda key, w, split, h: {"loss": w},
+    steps=2,
+)
+sweep = hpx.Sweep(program, hpx.Space(rate=hpx.Uniform(0.1, 0.4)), trials=2)
+sweep.run(progress=False)
+"""
+
+
+def test_a_file_that_trains_while_it_is_executed_is_told_of(tmp_path):
+    (tmp_path / "unguarded.py").write_text(UNGUARDED)
+    with pytest.warns(
+        RuntimeWarning, match=r'^unguarded.py trains .* Write sweep.run\(\) under if __name__ == "__main__"'
+    ):
+        done = hpjax("plan", tmp_path / "unguarded.py")
+    assert done.exit_code == 0, done.output
+
+
 def test_not_a_directory_of_a_run(tmp_path):
     for command in (["show"], ["plot"], ["export", "--csv"]):
         done = hpjax(command[0], tmp_path, *command[1:])

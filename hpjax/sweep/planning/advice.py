@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -162,6 +163,15 @@ def hints_of_switches(disturbing: Sequence[str]) -> Iterator[str]:
             f"{', '.join(disturbing)}: off while the sweep traces, compiles and computes, where it would end the run "
             "of all lanes. A lane that diverges is recorded with its step; to debug the program, call its functions "
             "outside of a sweep."
+        )
+
+
+def hints_of_script(file: Path | None) -> Iterator[str]:
+    """Yields what to change of a file that begins to train while the command line executes it to find its sweep."""
+    if file is not None:
+        yield (
+            f"{file.name} trains a sweep while hpjax executes it to find the one that it defines. "
+            'Write sweep.run() under if __name__ == "__main__": to have it train as a script only.'
         )
 
 
