@@ -48,12 +48,13 @@ def full(records: Sequence[Record]) -> str:
 def few(records: Sequence[Record]) -> str:
     """Returns what the README shows: a table of few rows, and when and where they were measured."""
     chosen = [each for each in table.lines(records) if (each.latest.row, each.rival) in FEW]
-    where = []
+    days: dict[str, list[str]] = {}
     for number, record in enumerate(records, 1):
         if entries := [each.entries[number] for each in chosen if number in each.entries]:
-            where.append(f"{record.date}: {record.machine}, {table.commits(entries)}")
+            days.setdefault(record.machine, []).append(f"{record.date} ({table.commits(entries)})")
     listed = table.markdown([table.short(each) for each in chosen], ("work", "against", "hpjax is"))
-    return f"{listed}\n\n{'; '.join(where)}.\n"
+    where = "; ".join(f"{machine}: {', '.join(each)}" for machine, each in days.items())
+    return f"{listed}\n\n{where}.\n"
 
 
 def pages(records: Sequence[Record]) -> dict[Path, str]:
