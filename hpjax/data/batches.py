@@ -71,24 +71,24 @@ class Fold(NamedTuple):
         )
 
 
-def drawn(key: jax.Array, place: jax.Array, train: Any, fold: tuple[Any, int] | None) -> Any:
+def drawn(key: jax.Array, first: jax.Array, count: int, train: Any, fold: tuple[Any, int] | None) -> Any:
     """Returns the training examples at some positions of the endless sequence of epochs.
 
     Args:
       key: the key of the purpose ``"batch"``, shape ().
-      place: positions in the sequence, as for ``examples_at``.
+      first, count: the positions in the sequence, as for ``examples_at``.
       train: a pytree of arrays (examples, ...): the training split, or with folds the whole pool.
       fold: the number of the fold that is left out, and the number of folds; None without folds.
 
     Returns:
-      A pytree like ``train``, of arrays (places, ...).
+      A pytree like ``train``, of arrays (count, ...).
     """
     everything = examples_in(train)
     if fold is None:
-        index = examples_at(key, place, everything)
+        index = examples_at(key, first, count, everything)
     else:
         out = Fold.of(*fold, everything)
-        index = examples_at(key, place, everything - out.size)
+        index = examples_at(key, first, count, everything - out.size)
         # Indices skip the fold, which is the lane's validation split.
         index = jnp.where(index < jnp.uint32(out.start), index, index + jnp.uint32(out.size))
     return jax.tree.map(lambda a: jnp.asarray(a)[index], train)
@@ -119,26 +119,26 @@ def batch_indices(key: jax.Array, step: int | jax.Array, examples: int, batch_si
     if batch_size > examples:
         remedy = "Write a smaller batch_size."
         raise InputError("batch_size", batch_size, f"must be at most the number of examples, {examples}", remedy)
-    place = jnp.asarray(step, jnp.uint32) * jnp.uint32(batch_size) + jnp.arange(batch_size, dtype=jnp.uint32)
-    return examples_at(key, place, examples)
+    return examples_at(key, jnp.asarray(step, jnp.uint32) * jnp.uint32(batch_size), batch_size, examples)
 
 
-def examples_at(key: jax.Array, place: jax.Array, examples: Any) -> jax.Array:
-    """Returns the examples at some positions of the endless sequence of epochs.
+def examples_at(key: jax.Array, first: jax.Array, count: int, examples: Any) -> jax.Array:
+    """Returns the examples at consecutive positions of the endless sequence of epochs.
 
     Args:
       key: the key of the purpose ``"batch"``, shape ().
-      place: positions in the sequence, int (places,), consecutive, from 0; at most ``examples`` of them.
+      first: the first position in the sequence, uint32 (), from 0.
+      count: how many positions, at most ``examples``.
       examples: number of examples in the training split, an int or int32 ().
 
     Returns:
-      Indices of examples, uint32 (places,), each below ``examples``.
+      Indices of examples, uint32 (count,), each below ``examples``.
     """
-    place, examples = jnp.asarray(place, jnp.uint32), jnp.asarray(examples, jnp.uint32)
+    first, examples = jnp.asarray(first, jnp.uint32), jnp.asarray(examples, jnp.uint32)
     # At most ``examples`` consecutive positions lie in at most two epochs, so that the first one tells of all.
-    index = lax.rem(place[0], examples) + (place - place[0])
+    index = lax.rem(first, examples) + jnp.arange(count, dtype=jnp.uint32)
     later = index >= examples
-    epochs = lax.div(place[0], examples) + jnp.arange(2, dtype=jnp.uint32)
+    epochs = lax.div(first, examples) + jnp.arange(2, dtype=jnp.uint32)
     keys = jax.vmap(lambda epoch: round_keys(jax.random.fold_in(key, epoch), examples))(epochs)
     found: jax.Array = shuffled(jnp.where(later, index - examples, index), later, keys, examples)
     return found

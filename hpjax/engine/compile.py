@@ -31,6 +31,7 @@ from hpjax.engine.constants import hoisted
 from hpjax.engine.layout import in_slots
 from hpjax.engine.lowering import lowering
 from hpjax.engine.machine import keep_compiled
+from hpjax.engine.partition import lane_specs
 from hpjax.engine.segment import SegmentConfig, SegmentInputs, advance_lanes, evaluate_lanes, start_lanes
 from hpjax.engine.settings import deciding_settings
 from hpjax.engine.shapes import Lane, lane_shapes
@@ -102,13 +103,14 @@ class Compiled:
       mesh: the devices that they run on.
       spread: how lanes are spread over the devices, ``"shard_map"`` or ``"pmap"``.
       lanes: ``ShapeDtypeStruct``s of the lanes that they carry, (devices, chunks, width, ...).
+      specs: how these are split over the devices, a ``PartitionSpec`` each.
       seconds: how long each function took to compile, by name, of those that are compiled.
     """
 
     def __init__(
         self, config: SegmentConfig, h: Hparams, train: Arrays, valid: Arrays, mesh: jax.sharding.Mesh, chunks: int
     ) -> None:
-        grid = (mesh.devices.size, chunks, config.width)
+        grid = (mesh.shape[sharding.LANES], chunks, config.width)
         self.mesh, self.spread = mesh, config.spread
         # Weak, because what is known of a program lives as long as the program does.
         self._program, self._settings = ref(config.program), config[1:]
@@ -116,6 +118,7 @@ class Compiled:
             lambda x: jax.ShapeDtypeStruct((*grid, *x.shape), x.dtype), lane_shapes(config.shapes)
         )
         integer = jax.ShapeDtypeStruct((), jnp.int32)
+        self.specs = lane_specs(self.lanes, config.span)
         self._per_lane = self.lanes, _input_structs(h, grid)
         self._shared = {"start": (), "advance": (integer, train), "evaluate": (valid,)}
         self._lowered: dict[str, Lowered] = {}
@@ -154,8 +157,12 @@ class Compiled:
             own = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self._per_lane)
             with_constants, constants = hoisted(partial(function, config), *own, *shared)
             specs = (split, split, *(whole for _ in shared), whole)
-            given = *sharding.structs(self._per_lane, mesh, split), *sharding.structs((*shared, constants), mesh, whole)
-            placed = sharding.per_device(with_constants, mesh, specs, config.spread)
+            given = (
+                sharding.structs(self.lanes, mesh, self.specs),
+                sharding.structs(self._per_lane[1], mesh, split),
+                *sharding.structs((*shared, constants), mesh, whole),
+            )
+            placed = sharding.per_device(with_constants, mesh, specs, (self.specs, split), config.spread)
             return Lowered(placed.lower(*given), constants)
 
     def prepare(self, *names: str) -> bool:
@@ -253,16 +260,17 @@ class Compiled:
             def moved(x: jax.Array) -> jax.Array:
                 # An all-gather rather than a masked sum over devices: adding 0.0 turns -0.0 into 0.0, and lanes
                 # must keep every bit when they move.
-                x = lax.all_gather(x, sharding.AXIS)
+                x = lax.all_gather(x, sharding.LANES)
                 found: jax.Array = in_slots(x)[source]
                 return found
 
             result: Lane = jax.tree.map(moved, lanes)
             return result
 
-        function = sharding.per_device(move, self.mesh, (sharding.SPLIT, sharding.SPLIT), self.spread)
-        source = jax.ShapeDtypeStruct(grid, jnp.int32)
-        return function.lower(*sharding.structs((self.lanes, source), self.mesh, sharding.SPLIT)).compile()
+        function = sharding.per_device(move, self.mesh, (sharding.SPLIT, sharding.SPLIT), self.specs, self.spread)
+        lanes = sharding.structs(self.lanes, self.mesh, self.specs)
+        source = sharding.structs(jax.ShapeDtypeStruct(grid, jnp.int32), self.mesh, sharding.SPLIT)
+        return function.lower(lanes, source).compile()
 
 
 def _input_structs(h: Hparams, grid: tuple[int, ...]) -> SegmentInputs:

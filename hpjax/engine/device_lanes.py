@@ -94,7 +94,7 @@ class DeviceLanes:
         # Lanes are initialized before the first segment; until then they are zeros.
         self._begun = False
         zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), compiled.lanes)
-        self._lanes: Lane = sharding.put(zeros, self._mesh, sharding.SPLIT)
+        self._lanes: Lane = sharding.put(zeros, self._mesh, compiled.specs)
 
     @property
     def config(self) -> SegmentConfig:
@@ -239,7 +239,7 @@ class DeviceLanes:
     def _to_devices(self) -> None:
         """Puts the state back on the devices after ``offload``."""
         if not isinstance(self._lanes.step, jax.Array):
-            self._lanes = sharding.put(self._lanes, self._mesh, sharding.SPLIT)
+            self._lanes = sharding.put(self._lanes, self._mesh, self._compiled.specs)
 
     def lane(self, number: int) -> Lane:
         """Returns a copy of one lane's state; on the host where the lanes are offloaded."""
@@ -250,7 +250,8 @@ class DeviceLanes:
 
     def fetched(self, number: int) -> Lane:
         """Returns a copy of one lane's state on the host; with several hosts all must call it."""
-        if jax.process_count() > 1 or not isinstance(self._lanes.step, jax.Array):
+        several = jax.process_count() > 1 or self._config.span is not None
+        if several or not isinstance(self._lanes.step, jax.Array):
             lane: Lane = sharding.fetch(self.lane(number), self._mesh)
             return lane
         position = int(self._layout.positions(len(self.live))[number])
@@ -301,7 +302,7 @@ class DeviceLanes:
         new = np.array(sharding.fetch(old, self._mesh))
         new[at] = values
         if isinstance(old, jax.Array):
-            new = sharding.put(new, self._mesh, sharding.SPLIT)
+            new = sharding.put(new, self._mesh, self._compiled.specs.state[number])
         state = (*self._lanes.state[:number], new, *self._lanes.state[number + 1 :])
         self._lanes = self._lanes._replace(state=state)
 
@@ -332,7 +333,7 @@ class DeviceLanes:
         # Empty slots of a chunk are computed, too: with a lane's state, a loop in ``step`` ends for them as for it.
         at = np.where(self._layout.slots == layout.EMPTY, 0, self._layout.slots)
         host = jax.tree.map(lambda values: np.asarray(values)[at], lanes)
-        self._lanes = sharding.put(host, self._mesh, sharding.SPLIT)
+        self._lanes = sharding.put(host, self._mesh, self._compiled.specs)
 
 
 @jax.jit

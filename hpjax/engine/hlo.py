@@ -30,6 +30,8 @@ class Traffic:
       operations: opcode to how many of them there are.
       loops: how many loops there are, and ``open_loops`` how many of them turn until something holds that is computed.
       conditionals: how many conditions choose between computations.
+      exchanges: how many times devices exchange arrays, those of loops as often as these turn.
+      exchanged: the bytes of these arrays: of what an exchange takes or of what it gives, whichever is more.
     """
 
     kernels: float = 0.0
@@ -40,6 +42,8 @@ class Traffic:
     loops: int = 0
     open_loops: int = 0
     conditionals: int = 0
+    exchanges: float = 0.0
+    exchanged: float = 0.0
 
     @property
     def collectives(self) -> dict[str, int]:
@@ -85,6 +89,7 @@ class CompiledText:
         """Returns what a computation runs, its padding not counted apart."""
         kernels, moved, near, operations = 0.0, 0.0, 0.0, Counter[str]()
         loops = open_loops = conditionals = 0
+        exchanges = exchanged = 0.0
         for each in self._computations[computation].values():
             if each.free:
                 continue
@@ -99,6 +104,8 @@ class CompiledText:
                 kernels += times * max((t.kernels for t in inner), default=0.0)
                 moved += times * max((t.bytes for t in inner), default=0.0)
                 near += times * max((t.near_bytes for t in inner), default=0.0)
+                exchanges += times * max((t.exchanges for t in inner), default=0.0)
+                exchanged += times * max((t.exchanged for t in inner), default=0.0)
                 operations.update(sum((t.operations for t in inner), Counter()))
                 loops += sum(t.loops for t in inner) + (each.opcode == "while")
                 open_loops += sum(t.open_loops for t in inner) + (trips is None)
@@ -106,7 +113,19 @@ class CompiledText:
                 continue
             kernels += 1
             operations[each.opcode] += 1
-        return Traffic(kernels, moved, near, 0.0, operations, loops, open_loops, conditionals)
+            if each.opcode.startswith(COLLECTIVES):
+                exchanges += 1
+                exchanged += self._exchanged(computation, each)
+        counted = operations, loops, open_loops, conditionals
+        return Traffic(kernels, moved, near, 0.0, *counted, exchanges, exchanged)
+
+    def _exchanged(self, computation: str, collective: Instruction) -> float:
+        """Returns the bytes of what a collective takes, or of what it gives, whichever is more."""
+        around = self._computations[computation]
+        taken = sum(_bytes_of(around[name].types) for name in collective.operands if name in around)
+        # What begins an exchange gives its operands, too, and numbers with which to wait for it.
+        given = [each.bytes for each in collective.types]
+        return max(taken, max(given, default=0.0) if collective.opcode.endswith("-start") else sum(given))
 
     def _loops(self, computation: str) -> Iterator[Instruction]:
         """Yields the loops of a computation, also of those that it calls, of which the turns are not known."""

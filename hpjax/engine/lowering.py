@@ -1,7 +1,7 @@
 """Rewrites functions that are slow under ``vmap``: evaluates their jaxprs with other kernels for a few primitives.
 
-With ``nodes`` and ``loop_sums`` this is the only file that takes jaxprs apart and builds them anew, so that a new JAX
-changes these.
+With ``nodes``, ``loop_sums`` and ``gathering`` this is the only file that takes jaxprs apart and builds them anew, so
+that a new JAX changes these.
 It relies on, as they are in jax 0.10.2 (the oldest that hpjax takes) to 0.12:
 
 - ``jax.extend.core``: ``ClosedJaxpr`` (in 0.12 the same class as ``Jaxpr``), ``Literal``, ``jaxpr_as_fun``,
@@ -190,7 +190,7 @@ def _evaluate_equation(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[An
     name, inner = equation.primitive.name, list(core.jaxprs_in_params(equation.params))
     shapes: list[Any] = [v.aval for v in (*equation.invars, *equation.outvars)]
     if name in _on.get() & DRAWS.keys():
-        return [DRAWS[name](equation, args)] if _draws(equation) else list(_evaluate_unchanged(jaxpr, equation, args))
+        return [DRAWS[name](equation, args)] if _draws(equation) else list(evaluate_unchanged(jaxpr, equation, args))
     # Nothing is lost where there is nothing to compute.
     if (name in _on.get() and not any(0 in x.shape for x in shapes)) or any(map(_to_rewrite, inner)):
         try:
@@ -200,7 +200,7 @@ def _evaluate_equation(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[An
                 _warn(name if name in WINDOWS else f"convolutions and pooling within {name}", str(reason))
             elif reason.__cause__ is not None:
                 _warn_unfused(name, reason.__cause__)
-    return _evaluate_unchanged(jaxpr, equation, args)
+    return evaluate_unchanged(jaxpr, equation, args)
 
 
 def _rewrite(equation: core.JaxprEqn, args: list[Any]) -> list[Any]:
@@ -225,7 +225,7 @@ def _rewrite(equation: core.JaxprEqn, args: list[Any]) -> list[Any]:
     return found
 
 
-def _evaluate_unchanged(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[Any]) -> list[Any]:
+def evaluate_unchanged(jaxpr: core.Jaxpr, equation: core.JaxprEqn, args: list[Any]) -> list[Any]:
     """Returns the outputs of one equation of a jaxpr, evaluated as it is."""
     if not list(core.jaxprs_in_params(equation.params)):
         found = equation.primitive.bind(*args, **equation.params)
@@ -260,11 +260,16 @@ def _remat(params: dict[str, Any], args: list[Any]) -> list[Any]:
     return list(again(*args))
 
 
-def _scan(params: dict[str, Any], args: list[Any]) -> list[Any]:
+def scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
+    """Returns how many constants a ``scan`` has, and how many values it carries; raises for another version of JAX."""
     if "ft_in" in params:  # since jax 0.12
         consts, carried, _ = (len(part) for part in params["ft_in"].unpack())
-    else:
-        consts, carried = params["num_consts"], params["num_carry"]
+        return consts, carried
+    return params["num_consts"], params["num_carry"]
+
+
+def _scan(params: dict[str, Any], args: list[Any]) -> list[Any]:
+    consts, carried = scan_sizes(params)
     fixed, first, each = args[:consts], args[consts : consts + carried], args[consts + carried :]
     late = None
     if _on.get() & FUSED.keys():

@@ -14,6 +14,7 @@ from jax import lax
 from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.program import Arrays, Program
 from hpjax.engine.lane import HEALTHY, Evaluation, StepKeys, advance_lane, counted_steps, evaluate_lane, start_lane
+from hpjax.engine.partition import Span
 from hpjax.engine.shapes import Lane, ProgramShapes, float_type
 
 
@@ -71,6 +72,7 @@ class SegmentConfig(NamedTuple):
         ``r % folds``.
       block: where the train split is a stream, how many batches a segment gets of it: the batch of step ``t`` is at
         index ``t % block``. None for a split that is an array.
+      span: the devices that each lane spans, None for one.
     """
 
     program: Program
@@ -83,6 +85,11 @@ class SegmentConfig(NamedTuple):
     drawn: bool = False
     folds: int = 1
     block: int | None = None
+    span: Span | None = None
+
+    def lanes(self, lane: Lane) -> Lane:
+        """Returns lanes, of a chunk or of all, as their devices share them."""
+        return lane if self.span is None else self.span.lanes(lane)
 
 
 class _Chunk(NamedTuple):
@@ -146,7 +153,7 @@ def start_lanes(config: SegmentConfig, lanes: Lane, inputs: SegmentInputs) -> tu
         return Lane(state, old.totals, old.counted, old.step, new.diverged), None
 
     # Empty slots get a state as well: a loop in the program's step, computed for them too, ends as it does for others.
-    return _over_chunks(start_chunk, lanes, inputs, None, keep_dead=False)
+    return _over_chunks(config, start_chunk, lanes, inputs, None, keep_dead=False)
 
 
 def advance_lanes(
@@ -175,21 +182,25 @@ def advance_lanes(
         end = jnp.minimum(stop, jnp.max(jnp.where(own.alive, own.budget, 0)))
 
         def advance(t: jax.Array, lanes: Lane) -> Lane:
+            lanes = config.lanes(lanes)
             # The step is one number for the chunk, not one a lane: with a mapped index every lane would gather a batch.
             batches = train if config.block is None else _at(train, t % config.block)
 
             def step(keys: StepKeys, fold: jax.Array, h: Hparams, lane: Lane) -> Lane:
-                return advance_lane(config.program, config.shapes, keys, t, lane, batches, chunk.hparams(fold, h))
+                h = chunk.hparams(fold, h)
+                return advance_lane(config.program, config.shapes, keys, t, lane, batches, h, config.span)
 
             moved: Lane = chunk.vectorize(step, in_axes=(*chunk.axes, 0))(keys, fold, h, lanes)
             # A select over the whole state in each step is dear, so programs whose lanes all end together do without.
-            return jax.tree.map(partial(_select, t < own.budget), moved, lanes) if config.own_budget else moved
+            if config.own_budget:
+                moved = jax.tree.map(partial(_select, t < own.budget), moved, lanes)
+            return config.lanes(moved)
 
         # The trip count is a traced number: fewer steps take less time and compile nothing (law 3).
         lanes = lax.fori_loop(begin, end, advance, old)
         return counted_steps(lanes, jnp.minimum(end, own.budget)), own.alive.any()
 
-    lanes, counted = _over_chunks(advance_chunk, lanes, inputs, jnp.zeros(inputs.alive.shape[:1], bool))
+    lanes, counted = _over_chunks(config, advance_chunk, lanes, inputs, jnp.zeros(inputs.alive.shape[:1], bool))
     step, diverged = jnp.copy(lanes.step), jnp.copy(lanes.diverged)
     iterations = counted.sum(dtype=jnp.int32)
     return lanes, SegmentOutputs(step, diverged, None, inputs.alive & (diverged == HEALTHY), iterations)
@@ -209,20 +220,22 @@ def evaluate_lanes(
     Returns:
       The lanes; and of them the evaluation, and ``diverged`` and ``alive`` after it, as in ``SegmentOutputs``.
     """
+    valid = valid if config.span is None else config.span.examples(valid)
 
     def evaluate_chunk(old: Lane, own: SegmentInputs) -> tuple[Lane, Evaluation]:
         chunk = _Chunk.of(config, own)
 
         def look(key: jax.Array, fold: jax.Array, h: Hparams, lane: Lane, budget: jax.Array) -> tuple[Lane, Evaluation]:
             h = chunk.hparams(fold, h)
-            return evaluate_lane(config.program, config.shapes, key, lane, budget, valid, h)
+            return evaluate_lane(config.program, config.shapes, key, lane, budget, valid, h, config.span)
 
         evaluated: tuple[Lane, Evaluation] = chunk.vectorize(look, in_axes=(*chunk.axes, 0, 0))(
             *chunk.identity, old, own.budget
         )
         return evaluated
 
-    lanes, evaluation = _over_chunks(evaluate_chunk, lanes, inputs, _no_evaluation(config.shapes, inputs.alive.shape))
+    blank = _no_evaluation(config.shapes, inputs.alive.shape)
+    lanes, evaluation = _over_chunks(config, evaluate_chunk, lanes, inputs, blank)
     # The device decides by itself which lanes have ended, so that the next segment can be dispatched before the host
     # has read this one. A lane that reached its budget still counts as live until it is evaluated there.
     diverged = jnp.copy(lanes.diverged)
@@ -231,6 +244,7 @@ def evaluate_lanes(
 
 
 def _over_chunks(
+    config: SegmentConfig,
     run: Callable[[Lane, SegmentInputs], tuple[Lane, Any]],
     lanes: Lane,
     inputs: SegmentInputs,
@@ -240,6 +254,7 @@ def _over_chunks(
     """Runs a function of each live chunk, one after the other, and returns the lanes and what it gives besides.
 
     Args:
+      config: what the program was compiled for.
       run: a function of a chunk's lanes and inputs.
       lanes: the device's lanes; leaves are (chunks, width, ...).
       inputs: (chunks, width), and ``live_chunks``, ().
@@ -254,6 +269,7 @@ def _over_chunks(
             **{name: at(getattr(inputs, name)) for name in SegmentInputs._fields if name != "live_chunks"}
         )
         old, found = carry
+        old = config.lanes(old)
         before = at(old)
         after, new = run(before, own)
 
@@ -272,7 +288,7 @@ def _over_chunks(
             # of each array, and hold it in memory for as long as the function runs.
             return written(whole, _select(own.alive, after[None], lax.dynamic_slice_in_dim(whole, c, 1), axis=1))
 
-        return jax.tree.map(updated, old, before, after), jax.tree.map(written, found, new)
+        return config.lanes(jax.tree.map(updated, old, before, after)), jax.tree.map(written, found, new)
 
     # The trip count is a traced number: fewer live chunks take less time and compile nothing (laws 3 and 4).
     found: tuple[Lane, Any] = lax.fori_loop(0, inputs.live_chunks, body, (lanes, blank))

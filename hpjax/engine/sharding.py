@@ -1,6 +1,7 @@
-"""Lanes on devices: a mesh of one axis, along which lanes are split, while each device holds the data whole.
+"""Lanes on devices: a mesh along whose first axis lanes are split, while each device holds the data whole.
 
-With several hosts each runs the same program on the devices of all, and each holds the values of all arrays.
+Where a lane spans several devices, they are the second axis of the mesh. With several hosts each runs the same program
+on the devices of all, and each holds the values of all arrays.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +14,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from hpjax.core.errors import InputError
 
-AXIS = "lanes"
-SPLIT = PartitionSpec(AXIS)
+LANES, DATA = "lanes", "data"
+SPLIT = PartitionSpec(LANES)
 WHOLE = PartitionSpec()
 
 
@@ -51,26 +52,41 @@ def memory() -> int | None:
     return None if limit is None else int(limit)
 
 
-def mesh(devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
-    """Returns a mesh of these devices with one axis, ``"lanes"``."""
-    return jax.sharding.Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+def mesh(devices: Sequence[jax.Device], devices_per_lane: int = 1) -> jax.sharding.Mesh:
+    """Returns a mesh of these devices with the axis ``"lanes"``; where a lane spans several, ``"data"`` counts them.
+
+    Raises:
+      InputError: they cannot be divided among lanes.
+    """
+    if devices_per_lane == 1:
+        return jax.sharding.Mesh(np.array(devices), (LANES,), axis_types=(AxisType.Auto,))
+    if len(devices) % devices_per_lane:
+        divisors = [str(n) for n in range(1, len(devices) + 1) if len(devices) % n == 0]
+        allowed = f"must divide {len(devices)}, the number of devices: {', '.join(divisors)}"
+        remedy = f"Write devices_per_lane={divisors[-1]}, or another number of devices."
+        raise InputError("Sweep.devices_per_lane", devices_per_lane, allowed, remedy)
+    grid = np.array(devices).reshape(-1, devices_per_lane)
+    return jax.sharding.Mesh(grid, (LANES, DATA), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def per_device(
-    function: Callable[..., Any], mesh: jax.sharding.Mesh, specs: tuple[PartitionSpec, ...], how: str
+    function: Callable[..., Any], mesh: jax.sharding.Mesh, specs: tuple[PartitionSpec, ...], results: Any, how: str
 ) -> Any:
     """Returns ``function`` jitted so that each device runs it on its own part, without implicit communication.
+
+    Where lanes span several devices, these are one for the function: XLA divides among them what it computes.
 
     Args:
       function: what one device computes; its first argument is donated, its results are stacked along a new first
         axis, (devices, ...).
       mesh: the devices.
       specs: for each argument ``WHOLE``, or ``SPLIT`` for arrays (devices, ...) of which a device gets its own entry.
+      results: how the results are split, a ``PartitionSpec`` for all or in a tree that begins like that of the results.
       how: ``"shard_map"`` or ``"pmap"``.
     """
     if how == "pmap":
         axes = tuple(0 if spec == SPLIT else None for spec in specs)
-        return jax.pmap(function, AXIS, in_axes=axes, devices=list(mesh.devices.flat), donate_argnums=0)
+        return jax.pmap(function, LANES, in_axes=axes, devices=list(mesh.devices.flat), donate_argnums=0)
 
     def mine(*arguments: Any) -> Any:
         own = [jax.tree.map(lambda x: x[0], a) if s == SPLIT else a for a, s in zip(arguments, specs, strict=True)]
@@ -78,23 +94,28 @@ def per_device(
 
     mine.__name__ = function.__name__  # the name that profiles show
     # check_vma off: its checks would insert collectives that lanes do not need.
-    shared = jax.shard_map(mine, mesh=mesh, in_specs=specs, out_specs=SPLIT, check_vma=False)
+    shared = jax.shard_map(mine, mesh=mesh, in_specs=specs, out_specs=SPLIT, axis_names={LANES}, check_vma=False)
     # Said once more for arrays without elements, which XLA would rather have whole on each device.
-    return jax.jit(shared, donate_argnums=0, out_shardings=NamedSharding(mesh, SPLIT))
+    return jax.jit(shared, donate_argnums=0, out_shardings=_named(mesh, results))
 
 
-def put(tree: Any, mesh: jax.sharding.Mesh, spec: PartitionSpec) -> Any:
-    """Returns the arrays of ``tree`` on the devices, split along their first axis or whole on each."""
-    sharding = NamedSharding(mesh, spec)
+def put(tree: Any, mesh: jax.sharding.Mesh, specs: Any) -> Any:
+    """Returns the arrays of ``tree`` on the devices.
+
+    Args:
+      tree: a pytree of arrays.
+      mesh: the devices.
+      specs: how they are split, a ``PartitionSpec`` for all or one for each.
+    """
     if jax.process_count() == 1:
-        return jax.device_put(tree, sharding)
+        return jax.device_put(tree, _named(mesh, specs))
 
     # device_put takes only devices of this host, so each host gives its own devices their parts.
-    def placed(x: Any) -> jax.Array:
+    def placed(x: Any, sharding: NamedSharding) -> jax.Array:
         whole = np.asarray(x)
         return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
-    return jax.tree.map(placed, tree)
+    return _with_specs(placed, tree, mesh, specs)
 
 
 def fetch(tree: Any, mesh: jax.sharding.Mesh) -> Any:
@@ -113,7 +134,19 @@ def _gather(mesh: jax.sharding.Mesh) -> Any:
     return jax.jit(gathered, out_shardings=NamedSharding(mesh, WHOLE))
 
 
-def structs(tree: Any, mesh: jax.sharding.Mesh, spec: PartitionSpec) -> Any:
-    """Returns the shapes and dtypes of ``tree`` with the sharding of ``spec``, to compile without data."""
-    sharding = NamedSharding(mesh, spec)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+def structs(tree: Any, mesh: jax.sharding.Mesh, specs: Any) -> Any:
+    """Returns the shapes and dtypes of ``tree`` with shardings, to compile without data; arguments as for ``put``."""
+    return _with_specs(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree, mesh, specs)
+
+
+def _with_specs(function: Callable[[Any, NamedSharding], Any], tree: Any, mesh: jax.sharding.Mesh, specs: Any) -> Any:
+    """Returns what a function makes of each array and its sharding."""
+    named = _named(mesh, specs)
+    if isinstance(named, NamedSharding):
+        return jax.tree.map(lambda x: function(x, named), tree)
+    return jax.tree.map(function, tree, named)
+
+
+def _named(mesh: jax.sharding.Mesh, specs: Any) -> Any:
+    """Returns a tree of ``PartitionSpec`` as one of shardings."""
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, PartitionSpec))

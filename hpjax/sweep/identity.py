@@ -119,6 +119,8 @@ def description(spec: SweepSpec, plan: Plan) -> SweepRecord:
         randomness=spec.randomness,
         width=plan.widths,
         kernels=plan.kernels,
+        devices_per_lane=plan.devices_per_lane,
+        partition=_partition(spec, plan),
         padded=tuple(padding.groups for padding in plan.paddings),
         steps=digest(repr(plan.lengths)) if len(set(plan.lengths)) > 1 else plan.steps[0],
         eval_every=tuple(sorted({g.eval_every for g in plan.groups})),
@@ -126,6 +128,11 @@ def description(spec: SweepSpec, plan: Plan) -> SweepRecord:
         settings=deciding_settings(),
         study=spec.study,
     )
+
+
+def _partition(spec: SweepSpec, plan: Plan) -> str | None:
+    """Returns how the devices of a lane share its state; of a user's function a digest of what it said."""
+    return f"a function, {digest(repr(plan.partitions))}" if callable(spec.partition) else spec.partition
 
 
 def digests(spec: SweepSpec, plan: Plan) -> Digests:

@@ -14,6 +14,7 @@ from hpjax.core.space import Space
 from hpjax.data.batches import pool
 from hpjax.data.examples import examples_in
 from hpjax.data.stream import Stream, first_batch_of
+from hpjax.engine.partition import Rule
 from hpjax.results.store.manifest import StudyRecord
 from hpjax.samplers import Sampler
 from hpjax.schedulers import Scheduler
@@ -54,6 +55,8 @@ class SweepSpec:
     kernels: str | tuple[str, ...] | None
     devices: int | tuple[jax.Device, ...] | None
     spread: Literal["shard_map", "pmap"]
+    devices_per_lane: int
+    partition: Rule | Literal["fsdp"] | None
     segment: int | None
     shard: Shard | None
     artifacts: ArtifactChoice
@@ -72,6 +75,7 @@ class SweepSpec:
                 raise InputError(f"Sweep.{name}", value, allowed, f"Write {name}={example}.")
         self._set("replicates", check_int("Sweep.replicates", self.replicates))
         self._set("seed", check_int("Sweep.seed", self.seed, least=0))
+        self._set("devices_per_lane", check_int("Sweep.devices_per_lane", self.devices_per_lane))
         for name in ("trials", "segment", "devices"):
             described = (
                 name == "devices" and isinstance(self.devices, tuple) and isinstance(self.devices[0], jax.Device)
@@ -88,6 +92,7 @@ class SweepSpec:
         if self.scheduler is not None and not isinstance(self.scheduler, Scheduler):
             allowed = "must be a Scheduler or None"
             raise InputError("Sweep.scheduler", self.scheduler, allowed, "Write scheduler=hpx.Halving(min_steps=100).")
+        self._check_span()
         self._check_stream()
         self._check_folds()
         self._set("artifacts", self._artifacts())
@@ -107,6 +112,20 @@ class SweepSpec:
             remedy = "Write hpx.supervised(..., artifacts=...), or leave it out."
             raise InputError("Sweep.artifacts", asked, "needs a program with artifacts", remedy)
         return choice
+
+    def _check_span(self) -> None:
+        """Raises ``InputError`` where lanes cannot span so many devices, or not in this way."""
+        if not (self.partition is None or self.partition == "fsdp" or callable(self.partition)):
+            allowed = 'must be "fsdp", a function of path and shape, or None'
+            remedy = 'Write partition="fsdp", or leave it out: each device then has the whole state.'
+            raise InputError("Sweep.partition", self.partition, allowed, remedy)
+        if self.devices_per_lane > 1 and self.spread == "pmap":
+            allowed = f"has each device train lanes of its own, and devices_per_lane is {self.devices_per_lane}"
+            raise InputError("Sweep.spread", self.spread, allowed, 'Write spread="shard_map".')
+        if self.devices_per_lane == 1 and self.partition is not None:
+            shown = getattr(self.partition, "__name__", self.partition)
+            allowed = "splits a lane over the devices that it spans, and devices_per_lane is 1"
+            raise InputError("Sweep.partition", shown, allowed, "Write devices_per_lane=2, or leave partition out.")
 
     def _check_stream(self) -> None:
         """Raises ``InputError`` where a data stream cannot give what is asked for."""

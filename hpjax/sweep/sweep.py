@@ -19,6 +19,7 @@ from hpjax.core.program import Program
 from hpjax.core.space import Space
 from hpjax.core.user_code import loaded_file
 from hpjax.engine.distributed import check_same, is_writer, on_writer
+from hpjax.engine.partition import Rule
 from hpjax.engine.settings import each_undisturbed, switched_on, undisturbed
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import Manifest, StudyRecord, recorded_manifest
@@ -83,8 +84,7 @@ class Sweep:
       scheduler: stops trials early; None lets all run to their end.
       objective: ``hpx.minimize("valid/loss")``, the default, or ``hpx.maximize(...)``.
       seed: decides every random number of the sweep.
-      randomness: ``"shared"``: all trials of a replicate see the same noise and batches, so that comparisons
-        are paired; ``"independent"``: each trial has its own.
+      randomness: ``"shared"``, all trials of a replicate see the same noise and batches, or ``"independent"``.
       width: lanes that one device computes at once, a number for all groups or a tuple with one for each; by default
         as measured before, else by rule; a long run measures it while it trains. It belongs to the result: another
         width may differ in the last bits.
@@ -94,6 +94,10 @@ class Sweep:
         It belongs to the result, too.
       devices: how many devices to use; all by default, with several hosts those of all.
       spread: how lanes are spread over the devices, ``"shard_map"`` or, on one host, ``"pmap"``; the bits are the same.
+      devices_per_lane: how many devices share each lane. They divide its batches, and compute what they would of a
+        whole batch, batch statistics too. It belongs to the result, like the width.
+      partition: how these hold a lane's state: None, each all of it; ``"fsdp"``, each large array split along its
+        largest axis that they divide; or ``(path, shape) -> PartitionSpec``, of the axis ``"data"``.
       segment: steps of a device call at most, of which each microbatch is one; by default a call goes from evaluation
         to evaluation.
       shard: ``(1, 4)`` trains the first of four parts of the trials, in a job that knows nothing of the others;
@@ -101,7 +105,7 @@ class Sweep:
       artifacts: the trials of which artifacts are kept, where the program makes any: ``"best:4"``, the default, at each
         evaluation the best by the objective of those that train together; ``"all"``; or a list of ids. They are those
         of replicate 0.
-      study: the study that the sweep answers, for the manifest; ``hpx.studies`` says so of its sweeps.
+      study: the study that the sweep answers, for the manifest.
 
     Raises:
       InputError: a value that cannot be used, here or in ``plan``, before anything compiles.
@@ -130,6 +134,8 @@ class Sweep:
     kernels: str | tuple[str, ...] | None = None
     devices: int | None = None
     spread: Literal["shard_map", "pmap"] = "shard_map"
+    devices_per_lane: int = 1
+    partition: Rule | Literal["fsdp"] | None = None
     segment: int | None = None
     shard: tuple[int, int] | str | None = None
     artifacts: str | Collection[int] | None = None
@@ -222,7 +228,7 @@ class Sweep:
     ) -> Iterator[Event]:
         """Trains like ``run``, and yields what happens: an event for each compilation and segment.
 
-        Of a directory that holds this very sweep, finished, there are none. ``hpx.load(directory)`` has the result.
+        Of a directory that holds this very sweep, finished, there are none; ``hpx.load`` has the result.
         """
         return self._start(directory, checkpoint_seconds, extend).events
 

@@ -34,6 +34,6 @@ def examples_of(
     microsteps = 1 if microbatch is None else ceil_div(size, microbatch)
     call, microsteps, size = (jnp.asarray(number, jnp.uint32) for number in (call, microsteps, size))
     # Batches follow each other in the sequence of epochs; in each batch the microbatches do.
-    place = call // microsteps * size + call % microsteps * count + jnp.arange(count, dtype=jnp.uint32)
-    found: AnyExamples = drawn(key, place, train, (h.fold, h.folds) if "fold" in h else None)
+    first = call // microsteps * size + call % microsteps * count
+    found: AnyExamples = drawn(key, first, count, train, (h.fold, h.folds) if "fold" in h else None)
     return found

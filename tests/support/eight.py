@@ -13,6 +13,7 @@ from flax import linen as nn
 import hpjax as hpx
 from hpjax.engine.compile import compiling
 from hpjax.sweep.planning import programs as groups
+from tests.support import spans
 from tests.support.compare import same_bits
 from tests.support.killed import SWEEPS
 
@@ -118,4 +119,4 @@ def resuming(folder):
 
 
 if __name__ == "__main__":
-    {"spreading": spreading, "resuming": lambda: resuming(sys.argv[2])}[sys.argv[1]]()
+    {"spreading": spreading, "resuming": lambda: resuming(sys.argv[2]), "spanning": spans.eight}[sys.argv[1]]()

@@ -24,7 +24,7 @@ def capacity_of(spec: SweepSpec, plan: Plan) -> Capacity:
     chip = chip_of(device.device_kind)
     return Capacity(
         platform=device.platform,
-        devices=plan.devices[0],
+        spans=plan.spans,
         # Of this host's devices, or as published of those that are only described.
         memory=chip.limit if chip is not None and isinstance(spec.devices, tuple) else sharding.memory(),
         near=0 if chip is None else chip.near,
@@ -61,7 +61,7 @@ def arranged(spec: SweepSpec, plan: Plan) -> Plan:
         # The width of a group that a later round brings follows from the rule, never from measurements: what was
         # measured meanwhile would give a run that is resumed another width, and so other bits.
         measured = Measured() if plan.arrangements else _remembered(spec, plan, g)
-        lane_bytes, number = plan.trained(g.number).lane_bytes, g.number
+        lane_bytes, number = plan.lane_bytes(g.number), g.number
         requested = of_group(spec.width, number), of_group(spec.kernels, number)
         wide, kernels = _chosen(requested, capacity, most_trials(plan, number), lane_bytes, measured.rates)
         found.append(Arrangement.of(capacity, lane_bytes, trials, wide, kernels, measured))
@@ -79,7 +79,7 @@ def rearranged(spec: SweepSpec, plan: Plan, chosen: Mapping[int, tuple[int, str]
     plan = arranged(spec, replace(plan, arrangements=()))
     capacity, found = capacity_of(spec, plan), list(plan.arrangements)
     for number, (wide, kernels) in (chosen or {}).items():
-        own, lane_bytes = found[number], plan.trained(number).lane_bytes
+        own, lane_bytes = found[number], plan.lane_bytes(number)
         trials = [trial for wave in own.waves for trial in wave]
         found[number] = Arrangement.of(capacity, lane_bytes, trials, wide, kernels, own.measured)
     return _with(spec.stream, capacity, plan, found)
@@ -117,7 +117,7 @@ def halved(spec: SweepSpec, plan: Plan, group: int) -> Plan:
 
 def split(spec: SweepSpec, plan: Plan, group: int, trials: Sequence[int]) -> Waves:
     """Splits the trials of a wave that was made for other devices into waves that fit on these."""
-    return plan.arrangements[group].split(capacity_of(spec, plan), plan.trained(group).lane_bytes, trials)
+    return plan.arrangements[group].split(capacity_of(spec, plan), plan.lane_bytes(group), trials)
 
 
 def with_waves(spec: SweepSpec, plan: Plan, waves: Sequence[tuple[int, tuple[int, ...]]]) -> Plan:
@@ -134,10 +134,11 @@ def with_waves(spec: SweepSpec, plan: Plan, waves: Sequence[tuple[int, tuple[int
 def rate_key(spec: SweepSpec, plan: Plan, group: Group) -> str:
     """Returns the fingerprint under which the speeds of a group's program are remembered on this machine."""
     capacity = capacity_of(spec, plan)
-    most = width.most(capacity.platform, capacity.lanes_together(most_trials(plan, group.number)), capacity.devices)
+    most = width.most(capacity.platform, capacity.lanes_together(most_trials(plan, group.number)), capacity.spans)
     kernels = of_group(spec.kernels, group.number)
     how = (spec.spread, spec.randomness, kernels, spec.folds, spec.stream is not None, processor())
-    return fingerprint(plan.trained(group.number).fingerprint, plan.devices, most, *how)
+    span = plan.devices_per_lane, str(plan.partitions[group.number])
+    return fingerprint(plan.trained(group.number).fingerprint, plan.devices, most, *span, *how)
 
 
 def _remembered(spec: SweepSpec, plan: Plan, group: Group) -> Measured:
@@ -164,10 +165,10 @@ def _chosen(
     lanes = capacity.lanes_together(trials)
     if rates:
         best = width.best(rates)
-        found = width.balanced(best.width, lanes, capacity.devices), best.kernels
+        found = width.balanced(best.width, lanes, capacity.spans), best.kernels
     else:
         room = capacity.memory, capacity.near
-        by_rule = width.by_rule(capacity.platform, lanes, capacity.devices, lane_bytes, *room)
+        by_rule = width.by_rule(capacity.platform, lanes, capacity.spans, lane_bytes, *room)
         found = by_rule, KERNELS_OF.get(capacity.platform, KERNELS[0])
     return requested[0] or found[0], requested[1] or found[1]
 
@@ -195,7 +196,7 @@ def _with(stream: Stream | None, capacity: Capacity, plan: Plan, arrangements: S
     waves = [sum(wave[0] >= plan.last_round_begin for wave in each.waves) for each in arrangements]
     arrangements = _alike_together(plan, arrangements)
     groups = zip(range(len(plan.groups)), arrangements, waves, strict=False)
-    states = sum(each.state_bytes(plan.trained(g).lane_bytes, count) for g, each, count in groups)
+    states = sum(each.state_bytes(plan.lane_bytes(g), count) for g, each, count in groups)
     if stream is not None:  # each wave has blocks of its own; those of one are in data_bytes
         states += stream.block_bytes * (sum(waves) - 1)
     memory = capacity.memory

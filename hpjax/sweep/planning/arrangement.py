@@ -23,7 +23,7 @@ class Capacity(NamedTuple):
 
     Attributes:
       platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``.
-      devices: how many devices share the lanes.
+      spans: how many devices, or groups of devices that share a lane, share the lanes.
       memory: bytes of memory of each device, None where unknown, as for CPUs.
       near: bytes of the memory on its chip in which the compiler keeps arrays, 0 where it does not.
       data_bytes: bytes of it that the data takes.
@@ -34,7 +34,7 @@ class Capacity(NamedTuple):
     """
 
     platform: str
-    devices: int
+    spans: int
     memory: int | None
     near: int
     data_bytes: int
@@ -49,13 +49,13 @@ class Capacity(NamedTuple):
     def chunks(self, trials: int, width: int) -> int:
         """Returns how many chunks each device needs for the lanes of so many trials."""
         replicate = np.repeat(np.arange(self.replicates, dtype=np.int32), trials)
-        return layout.chunks_needed(rng_groups(replicate, self.independent), width, self.devices)
+        return layout.chunks_needed(rng_groups(replicate, self.independent), width, self.spans)
 
     def chunks_that_fit(self, width: int, lane_bytes: int) -> int | None:
         """Returns how many chunks of such lanes a device has memory for, None for any number."""
         # Smaller waves save memory only where one trains after the other; a race has the states of all in memory.
         if self.memory is None and not self.racing:
-            return chunks_that_fit(HOST_BYTES // self.devices, 0, width * lane_bytes)
+            return chunks_that_fit(HOST_BYTES // self.spans, 0, width * lane_bytes)
         return chunks_that_fit(self.memory, self.data_bytes, width * lane_bytes)
 
     def waves(self, trials: Sequence[int], width: int, chunks: int | None) -> Waves:

@@ -99,9 +99,9 @@ class WidthSearch:
             lambda wide, kernels: rearranged(programs.spec, plan, {group.number: (wide, kernels)})
         )
         capacity = capacity_of(programs.spec, plan)
-        self._lanes, self._devices = capacity.lanes_together(len(group.trials)), capacity.devices
+        self._lanes, self._spans = capacity.lanes_together(len(group.trials)), capacity.spans
         self._factor = 2 if capacity.platform == "cpu" else 4
-        self._most = width.most(capacity.platform, self._lanes, self._devices)
+        self._most = width.most(capacity.platform, self._lanes, self._spans)
         own = plan.arrangements[group.number]
         self._planned = Candidate(min(1 << (own.planned_width - 1).bit_length(), self._most), own.kernels)
         self._key = rate_key(programs.spec, plan, group)
@@ -111,7 +111,7 @@ class WidthSearch:
             Candidate(rate.width, rate.kernels): rate.speed for rate in known.rates
         }
         self._lane_step = known.lane_step
-        lanes = min(own.width * self._devices, self._lanes)
+        lanes = min(own.width * self._spans, self._lanes)
         self.shortest = CALLS * lanes * plan.split_seconds(group)[0] / plan.group_steps(group)
         self._room_for_all = True  # unless what does not fit beside others may fit alone
         self._candidates = self._ordered()
@@ -146,7 +146,7 @@ class WidthSearch:
 
     def balanced(self, wide: int) -> int:
         """Returns the width at which a group trains for which so many lanes at most are best."""
-        return width.balanced(wide, self._lanes, self._devices)
+        return width.balanced(wide, self._lanes, self._spans)
 
     def _ordered(self) -> Generator[Candidate, float | None, None]:
         """Yields what is to be measured; each is answered by its speed, None if it does not fit."""
@@ -184,7 +184,7 @@ class WidthSearch:
           time_left: whether so many seconds are left.
         """
         assert self.candidate is not None
-        room = (sharding.memory() or host_memory() // self._devices) - beside  # CPU devices share the host's
+        room = (sharding.memory() or host_memory() // self._plan.devices[0]) - beside  # CPU devices share the host's
         known, best = self._fitting, None
         if known:
             champion = max(known, key=lambda each: known[each])

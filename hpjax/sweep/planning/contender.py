@@ -41,7 +41,7 @@ class Contender:
     def __init__(self, programs: GroupPrograms, plan: Plan, group: Group) -> None:
         self._programs, self._plan, self._group = programs, plan, group
         self.width = plan.arrangements[group.number].width
-        wide = self.width * plan.devices[0]
+        wide = self.width * plan.spans
         everyone = programs.lane_table(plan, group, group.trials[:wide], dict(enumerate(plan.points)))
         # One chunk on each device. The first lanes of a table are those of replicate 0, which may be in one chunk.
         self._count = min(wide, capacity_of(programs.spec, plan).lanes_together(len(group.trials)))
@@ -59,8 +59,8 @@ class Contender:
     @property
     def state_bytes(self) -> int:
         """Bytes that its lanes take on each device."""
-        lane_bytes = self._plan.trained(self._group.number).lane_bytes
-        return self._plan.arrangements[self._group.number].state_bytes(lane_bytes, 1)
+        number = self._group.number
+        return self._plan.arrangements[number].state_bytes(self._plan.lane_bytes(number), 1)
 
     def prepare(self) -> None:
         """Traces its program, which then compiles in the background."""

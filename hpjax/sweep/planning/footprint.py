@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from hpjax.engine.chips import Chip
-from hpjax.engine.flops import Work
 from hpjax.engine.hlo import Traffic
 
 
@@ -39,7 +38,8 @@ class Footprint(NamedTuple):
       memory: what a device takes.
       step: what a step of the chunk runs.
       collectives: how many operations of each kind have devices exchange arrays, in all of its programs.
-      work: the arithmetic of a lane-step.
+      flops: the multiplications and additions of a lane-step in products and convolutions, those of numbers of 16 bits
+        and those of others; of a lane that spans several devices, the share of each.
       compile_seconds: how long its programs took to trace and to compile here, one after the other.
     """
 
@@ -48,7 +48,7 @@ class Footprint(NamedTuple):
     memory: Memory
     step: Traffic
     collectives: Mapping[str, int]
-    work: Work
+    flops: tuple[float, float]
     compile_seconds: float
 
     @property
@@ -78,7 +78,7 @@ class Footprint(NamedTuple):
 
     def _times(self, chip: Chip) -> dict[str, float]:
         return {
-            "arithmetic": (self.work.flops - self.work.narrow) / chip.float32 + self.work.narrow / chip.bfloat16,
+            "arithmetic": self.flops[0] / chip.bfloat16 + self.flops[1] / chip.float32,
             "memory": self.bytes / chip.bandwidth,
             "memory on chip": self.near_bytes / chip.near_bandwidth,
         }

@@ -27,6 +27,8 @@ def paddings_of(spec: SweepSpec, found: Grouping, platform: str, devices: int) -
       platform: the platform of the devices.
       devices: how many devices there are.
     """
+    if spec.devices_per_lane > 1:
+        return [], []  # a padded state has other sizes, which other devices divide
     if (spec.scheduler is not None and type(spec.scheduler).replace is not Scheduler.replace) or (
         spec.program.artifacts is not None
     ):

@@ -5,12 +5,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from jax.sharding import PartitionSpec
+
 from hpjax.core.arrays import ceil_div
 from hpjax.core.format import show
 from hpjax.core.program import TrialLength
 from hpjax.core.records import jsonable
 from hpjax.core.space import Point
 from hpjax.engine.padding.program import PaddedProgram
+from hpjax.engine.partition import device_bytes
 from hpjax.engine.shapes import ProgramShapes
 from hpjax.engine.takeover import Takeover
 from hpjax.engine.targets import Target
@@ -103,6 +106,8 @@ class Plan:
       arrangements: per group, how it is placed on the devices.
       offloads: whether waves that wait for a scheduler do so on the host, since not all of them fit on the devices.
       devices: how many devices there are, and of which kind.
+      devices_per_lane: how many of them each lane spans.
+      partitions: per group, how each array of its program's state is split over the devices of a lane.
       points: per trial, its hyperparameters.
       lengths: per trial, how long it takes.
       segment: steps of a device call at most; None goes from evaluation to evaluation.
@@ -131,6 +136,8 @@ class Plan:
     arrangements: tuple[Arrangement, ...]
     offloads: bool
     devices: tuple[int, str]
+    devices_per_lane: int
+    partitions: tuple[tuple[PartitionSpec, ...], ...]
     points: tuple[Point, ...]
     lengths: tuple[TrialLength, ...]
     segment: int | None
@@ -172,6 +179,15 @@ class Plan:
         """Returns the shapes of the program that trains a group: its own, or the padded one."""
         padding = self.padding(group)
         return self.shapes[group] if padding is None else padding.padded.shapes
+
+    @property
+    def spans(self) -> int:
+        """How many lanes, or chunks of lanes, train side by side: the devices, divided by those that a lane spans."""
+        return self.devices[0] // self.devices_per_lane
+
+    def lane_bytes(self, group: int) -> int:
+        """Returns the bytes that the state of a lane of a group takes on each of its devices."""
+        return device_bytes(self.partitions[group], self.trained(group), self.devices_per_lane)
 
     @property
     def trials(self) -> int:
@@ -287,7 +303,7 @@ class Plan:
         total = 0.0
         for footprint, groups in zip(self.footprints, self.programs, strict=True):
             steps = sum(self.group_steps(self.groups[number]) for number in groups)
-            total += steps * footprint.seconds(self.target.chip) / self.devices[0]
+            total += steps * footprint.seconds(self.target.chip) / self.spans
         return total * self.trials / len(self.budgets)
 
     def memory(self, group: Group) -> int:
@@ -296,7 +312,7 @@ class Plan:
         These are the states of its lanes, the data, and for the gradients and batches of one chunk as much as its
         states.
         """
-        lane = self.trained(group.number).lane_bytes
+        lane = self.lane_bytes(group.number)
         own = self.arrangements[group.number]
         return (own.chunks + 1) * own.width * lane + self.data_bytes
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from hpjax.core.domains import Selection
 from hpjax.core.errors import InputError, ProgramError, UnknownHyperparameterError, notes_of
@@ -15,6 +16,7 @@ from hpjax.core.objective import Objective
 from hpjax.core.space import Point, Space
 from hpjax.data.stream import Stream
 from hpjax.engine import sharding
+from hpjax.engine.partition import state_specs
 from hpjax.engine.probe import DERIVED
 from hpjax.engine.settings import check_settings
 from hpjax.engine.tracing import Verdict, failure_of, judge
@@ -101,6 +103,7 @@ def _first(spec: SweepSpec) -> Plan:
     """Returns the plan of the first round."""
     check_settings()
     devices = sharding.devices(spec.devices)
+    sharding.mesh(devices, spec.devices_per_lane)  # for its errors
     if spec.spread == "pmap" and jax.process_count() > 1:
         allowed = f"is for one host, and there are {jax.process_count()}"
         raise InputError("Sweep.spread", spec.spread, allowed, 'Write spread="shard_map".')
@@ -133,6 +136,8 @@ def _first(spec: SweepSpec) -> Plan:
         arrangements=(),
         offloads=False,
         devices=(len(devices), devices[0].device_kind),
+        devices_per_lane=spec.devices_per_lane,
+        partitions=_partitions(spec, found),
         points=found.points,
         lengths=found.lengths,
         segment=spec.segment,
@@ -172,6 +177,7 @@ def _next(spec: SweepSpec, plan: Plan, history: Sequence[Observation]) -> Plan:
         plan,
         groups=found.groups,
         shapes=found.shapes,
+        partitions=_partitions(spec, found),
         verdicts=tuple(found.verdicts.values()),
         points=found.points,
         lengths=found.lengths,
@@ -180,6 +186,11 @@ def _next(spec: SweepSpec, plan: Plan, history: Sequence[Observation]) -> Plan:
     known, plan = len(plan.arrangements), arranged(spec, plan)
     check_groups(spec, plan, known)
     return plan
+
+
+def _partitions(spec: SweepSpec, found: Grouping) -> tuple[tuple[PartitionSpec, ...], ...]:
+    """Returns per group how the state of a lane is split over the devices that it spans."""
+    return tuple(state_specs(spec.partition, shapes, spec.devices_per_lane) for shapes in found.shapes)
 
 
 def _rounds(spec: SweepSpec) -> tuple[int, ...]:

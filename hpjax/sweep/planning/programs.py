@@ -13,6 +13,7 @@ from hpjax.engine import sharding
 from hpjax.engine.compile import Compiled, compiling
 from hpjax.engine.device_lanes import DeviceLanes, LaneTable
 from hpjax.engine.padding.program import padded_hparams
+from hpjax.engine.partition import FSDP, Span
 from hpjax.engine.probe import annotated
 from hpjax.engine.segment import SegmentConfig
 from hpjax.engine.takeover import renewal
@@ -37,7 +38,7 @@ class GroupPrograms(NamedTuple):
     @classmethod
     def of(cls, spec: SweepSpec) -> "GroupPrograms":
         """Puts the data of a sweep on its devices."""
-        mesh = sharding.mesh(sharding.devices(spec.devices))
+        mesh = mesh_of(spec)
         train, valid = spec.splits
         once = None if spec.stream is not None else sharding.put(train, mesh, sharding.WHOLE)
         return cls(spec, mesh, (once, once if valid is train else sharding.put(valid, mesh, sharding.WHOLE)))
@@ -53,9 +54,13 @@ class GroupPrograms(NamedTuple):
             own_budget=callable(spec.program.steps) or callable(spec.program.microsteps),
             spread=spec.spread,
             lowered=plan.trained(group).windows and arrangement.kernels == "batched",
-            drawn=self.mesh.devices.flat[0].platform == "cpu",
+            # Devices that share a lane draw parts of arrays, which JAX's own kernels do without an exchange.
+            drawn=self.mesh.devices.flat[0].platform == "cpu" and spec.devices_per_lane == 1,
             folds=spec.folds or 1,
             block=None if spec.stream is None else spec.stream.block,
+            span=None
+            if spec.devices_per_lane == 1
+            else Span(self.mesh, plan.partitions[group], gathers=spec.partition == FSDP),
         )
 
     def compile(self, plan: Plan, group: int, h: Hparams) -> Compiled:
@@ -121,6 +126,11 @@ class GroupPrograms(NamedTuple):
         return padded_hparams(h, np.full(len(points), padding.groups.index(group.number), np.int32))
 
 
+def mesh_of(spec: SweepSpec) -> jax.sharding.Mesh:
+    """Returns the mesh of a sweep's devices."""
+    return sharding.mesh(sharding.devices(spec.devices), spec.devices_per_lane)
+
+
 def check_groups(spec: SweepSpec, plan: Plan, first: int) -> None:
     """Traces the programs of groups for the devices where it is not certain that they work for many lanes on these.
 
@@ -132,7 +142,7 @@ def check_groups(spec: SweepSpec, plan: Plan, first: int) -> None:
     Raises:
       InputError, ProgramError: lanes cannot share a program, or not on these devices.
     """
-    programs = GroupPrograms(spec, sharding.mesh(sharding.devices(spec.devices)), (None, None))
+    programs = GroupPrograms(spec, mesh_of(spec), (None, None))
     for group in plan.groups[first:]:
         first = plan.together(group.number)[0] == group.number  # of those that share a program one stands for all
         if not (first and (uncertain := plan.trained(group.number).uncertain)):

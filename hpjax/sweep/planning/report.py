@@ -78,9 +78,25 @@ def _head(plan: "Plan") -> list[str]:
         *([f"shard {plan.shard}: {len(plan.own):,} of {plan.trials:,} trials{work}"] if plan.shard else []),
         f"objective {plan.objective} · seed {plan.seed} · {plan.randomness} randomness",
         f"{text.count(count, f'{kind} device')}, data {text.size(plan.data_bytes)} a device",
+        *_spans(plan),
         *([f"data {plan.stream}"] if plan.stream else []),
         *([] if plan.target else [_times(plan, measured)]),
     ]
+
+
+def _spans(plan: "Plan") -> list[str]:
+    """Returns the line on the devices that each lane spans, where these are several."""
+    if plan.devices_per_lane == 1:
+        return []
+    found = f"each lane spans {plan.devices_per_lane} devices, {plan.spans} train side by side; batches are split"
+    lines = []
+    for g in plan.groups:
+        split, own = sum(map(bool, plan.partitions[g.number])), text.size(plan.lane_bytes(g.number))
+        arrays, whole = len(plan.partitions[g.number]), text.size(plan.shapes[g.number].lane_bytes)
+        lines.append(f"{split} of {arrays} arrays of a lane's state are split, {own} of {whole} are on each device")
+    which = zip(plan.groups, lines, strict=True)
+    alike = len(set(lines)) == 1
+    return [found, lines[0]] if alike else [found, *(f"group {g.number}: {line}" for g, line in which)]
 
 
 def _times(plan: "Plan", measured: bool) -> str:
@@ -158,7 +174,7 @@ def _compiled(plan: "Plan") -> list[str]:
                 text.size(each.bytes),
                 text.size(each.near_bytes),
                 f"{each.padding:.0%}",
-                text.rate(each.work.flops),
+                text.rate(sum(each.flops)),
                 f"{each.seconds(chip) * 1e6:.3g} µs",
                 each.bound(chip),
                 f"{each.step.kernels:,.0f}",
@@ -171,8 +187,24 @@ def _compiled(plan: "Plan") -> list[str]:
         f"compiled for {plan.target.name}: {text.size(chip.limit)} of memory for arrays, "
         f"{text.rate(chip.bandwidth)}B/s, {text.rate(chip.float32)}FLOP/s in products of float32 ({chip.source})",
         text.table(FOOTPRINT, rows),
+        *_exchanges(plan),
         f"at best {text.duration(plan.best_seconds)} to train, without evaluations",
     ]
+
+
+def _exchanges(plan: "Plan") -> list[str]:
+    """Returns a line on what the devices of a lane exchange in each step, for each program."""
+    if plan.devices_per_lane == 1:
+        return []
+    lines = []
+    for each in plan.footprints:
+        parameters = 4 * plan.shapes[each.group].parameters
+        lines.append(
+            f"group {each.group}: in a step the devices of a chunk of lanes exchange arrays "
+            f"{text.count(round(each.step.exchanges), 'time')}, {text.size(each.step.exchanged)} in all, for "
+            f"{text.size(parameters)} of parameters a lane in float32"
+        )
+    return lines
 
 
 def speeds(rates: Sequence[Rate]) -> str:

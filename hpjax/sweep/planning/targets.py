@@ -16,7 +16,6 @@ import jax
 from hpjax.core.errors import InputError, ProgramError
 from hpjax.core.format import size
 from hpjax.core.user_code import first_line
-from hpjax.engine import sharding
 from hpjax.engine.compile import FUNCTIONS
 from hpjax.engine.device_errors import OUT_OF_MEMORY
 from hpjax.engine.hlo import CompiledText
@@ -24,7 +23,7 @@ from hpjax.engine.targets import FIELD, Target, described
 from hpjax.sweep.planning.arrange import capacity_of, most_trials, rearranged, with_choice
 from hpjax.sweep.planning.footprint import Footprint, Memory
 from hpjax.sweep.planning.plan import Group, Plan
-from hpjax.sweep.planning.programs import GroupPrograms
+from hpjax.sweep.planning.programs import GroupPrograms, mesh_of
 from hpjax.sweep.planning.width import ACCELERATOR_MOST, balanced
 from hpjax.sweep.spec import SweepSpec, of_group
 
@@ -67,14 +66,14 @@ def planned_for(spec: SweepSpec, plan: Plan, target: Target) -> Plan:
     Raises:
       InputError, ProgramError: a group does not fit, at the width that is asked for or at any.
     """
-    programs = GroupPrograms(spec, sharding.mesh(target.devices), (None, None))
+    programs = GroupPrograms(spec, mesh_of(spec), (None, None))
     found, widest, chosen = [], [], dict[int, tuple[int, str]]()
     for first, *others in plan.programs:
         compiling = partial(_compiled, spec, programs, plan, plan.groups[first], target)
         asked = of_group(spec.width, first)
         if asked is None:
             capacity = capacity_of(spec, plan)
-            share = partial(balanced, lanes=capacity.lanes_together(most_trials(plan, first)), devices=capacity.devices)
+            share = partial(balanced, lanes=capacity.lanes_together(most_trials(plan, first)), devices=capacity.spans)
             fits = widest_that_fits(compiling, share(ACCELERATOR_MOST), target.chip.limit)
             if isinstance(fits, str):
                 raise ProgramError(_at_no_width(plan, plan.groups[first], target, fits))
@@ -176,7 +175,9 @@ def _compiled(
     collectives = Counter[str]()
     for text in texts.values():
         collectives.update(text.whole.collectives)
-    return Footprint(group.number, width, memory, step, collectives, plan.trained(group.number).step, seconds)
+    work, spanned = plan.trained(group.number).step, plan.devices_per_lane
+    flops = work.narrow / spanned, (work.flops - work.narrow) / spanned
+    return Footprint(group.number, width, memory, step, collectives, flops, seconds)
 
 
 def _other_error(group: Group, target: Target, said: str) -> Exception:
@@ -190,7 +191,7 @@ def _other_error(group: Group, target: Target, said: str) -> Exception:
 
 def _at_no_width(plan: Plan, group: Group, target: Target, reason: str) -> str:
     """Returns the message of the error that a group fits at no width."""
-    lane = plan.trained(group.number).lane_bytes
+    lane = plan.lane_bytes(group.number)
     return (
         f"group {group.number} fits at no width on {target.name}, where a device has {size(target.chip.limit)} for "
         f"arrays: at the width 1 {size(lane)} are the state of the lane, {size(plan.data_bytes)} the data, and "

@@ -7,7 +7,6 @@ import pytest
 
 import hpjax as hpx
 from hpjax.engine.chips import CHIPS
-from hpjax.engine.flops import Work
 from hpjax.engine.hlo import Traffic
 from hpjax.engine.targets import Target
 from hpjax.sweep.planning.footprint import Footprint, Memory
@@ -20,7 +19,7 @@ V5E, H100 = (Target(name, CHIPS[name], ()) for name in ("v5e", "h100"))
 
 def footprint(width, moved=1.0, temporaries=0, state=0):
     step = Traffic(bytes=moved * width)
-    return Footprint(0, width, Memory(state, 100, temporaries), step, {}, Work(flops=1.0), 0.0)
+    return Footprint(0, width, Memory(state, 100, temporaries), step, {}, (0.0, 1.0), 0.0)
 
 
 def compiler(takes, tried):
@@ -84,7 +83,7 @@ def test_no_slot_stays_empty():
 def test_time_at_best():
     """What is longest of arithmetic, in 16 bits at its own rate, and of what moves."""
     chip = CHIPS["h100"]
-    half = footprint(1)._replace(work=Work(flops=3e12, narrow=2e12))
+    half = footprint(1)._replace(flops=(2e12, 1e12))
     assert half.seconds(chip) == pytest.approx(1e12 / 494.7e12 + 2e12 / 989.4e12)
     assert half.bound(chip) == "arithmetic"
     assert footprint(4, moved=3350e9).seconds(chip) == pytest.approx(1.0)

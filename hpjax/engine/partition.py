@@ -1,0 +1,127 @@
+"""How a lane is split over the devices that it spans: its batch by examples, its state whole or in parts.
+
+XLA divides among the devices what is computed of parts, and adds the communication that this needs (Xu et al. 2021,
+arXiv:2105.04663); so a program means the same however its arrays are split.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from hpjax.core.errors import InputError
+from hpjax.engine.gathering import gathering
+from hpjax.engine.shapes import Lane, ProgramShapes, unwrap_keys
+from hpjax.engine.sharding import DATA, LANES, SPLIT
+
+# Returns how an array of the state is split, from its path, "params/Dense_0/kernel", and its shape.
+Rule = Callable[[str, tuple[int, ...]], PartitionSpec]
+
+FIELD, FSDP = "Sweep.partition", "fsdp"
+# Arrays of fewer numbers stay whole: they take little memory, and parts of them would be gathered one by one.
+LARGE = 2**12
+
+
+class Span(NamedTuple):
+    """The devices that a lane spans, and how its state is split over them.
+
+    Attributes:
+      mesh: the devices of all lanes, with the axes ``"lanes"`` and ``"data"``.
+      state: for each array of the state how it is split, without the axes of lanes.
+      gathers: whether weights are gathered where they meet examples; else XLA decides that.
+    """
+
+    mesh: jax.sharding.Mesh
+    state: tuple[PartitionSpec, ...]
+    gathers: bool
+
+    @property
+    def _inside(self) -> jax.sharding.AbstractMesh:
+        """The mesh as what runs on the devices of one lane sees it: XLA divides along ``"data"`` alone."""
+        inside: jax.sharding.AbstractMesh = self.mesh.abstract_mesh.update_axis_types({LANES: AxisType.Manual})
+        return inside
+
+    def examples(self, tree: Any) -> Any:
+        """Returns a batch, or a split, whose arrays are split along their first axis.
+
+        Sizes that the devices do not divide are no error: the last device gets fewer examples.
+        """
+        first = NamedSharding(self._inside, PartitionSpec(DATA))
+        return jax.tree.map(lambda x: lax.with_sharding_constraint(x, first) if np.ndim(x) else x, tree)
+
+    def gathering(self, function: Callable[..., Any], examples: Any) -> Callable[..., Any]:
+        """Returns a function of a state and of ``examples`` in which weights are gathered where both meet."""
+        whole = NamedSharding(self._inside, PartitionSpec())
+        gather = partial(lax.with_sharding_constraint, shardings=whole)
+        return gathering(function, examples, gather) if self.gathers else function
+
+    def lanes(self, lane: Lane) -> Lane:
+        """Returns lanes, leaves (width, ...) or (chunks, width, ...), with their states split."""
+        before = (None,) * lane.step.ndim
+        arrays = [
+            lax.with_sharding_constraint(x, NamedSharding(self._inside, PartitionSpec(*before, *spec)))
+            for x, spec in zip(lane.state, self.state, strict=True)
+        ]
+        return lane._replace(state=tuple(arrays))
+
+
+def state_specs(rule: Rule | str | None, shapes: ProgramShapes, parts: int) -> tuple[PartitionSpec, ...]:
+    """Returns how each array of a program's state is split over so many devices.
+
+    Args:
+      rule: None leaves all whole on each device; ``"fsdp"`` splits each large array along its largest axis that the
+        devices divide; or a function says it of each.
+      shapes: the shapes of the program.
+      parts: the number of devices that a lane spans.
+
+    Raises:
+      InputError: the function names another axis than ``"data"``, or one that the devices do not divide.
+    """
+    arrays = unwrap_keys(shapes.state)
+    if rule is None:
+        return (PartitionSpec(),) * len(arrays)
+    if isinstance(rule, str):
+        return tuple(_largest(x.shape, parts) for x in arrays)
+    names = ["/".join(map(str, name)) for name in shapes.names]
+    return tuple(_checked(rule(n, x.shape), n, x.shape, parts) for n, x in zip(names, arrays, strict=True))
+
+
+def _largest(shape: Sequence[int], parts: int) -> PartitionSpec:
+    """Returns the split of an array along its largest axis that so many devices divide, if it is large."""
+    axes = [axis for axis, length in enumerate(shape) if length % parts == 0]
+    if prod(shape) < LARGE or not axes:
+        return PartitionSpec()
+    return PartitionSpec(*(None,) * max(axes, key=lambda axis: shape[axis]), DATA)
+
+
+def _checked(spec: Any, name: str, shape: tuple[int, ...], parts: int) -> PartitionSpec:
+    """Returns the split that a user's function gave of an array, if it can be."""
+    remedy = 'Write jax.sharding.PartitionSpec(None, "data"), or PartitionSpec() to leave it whole.'
+    if not isinstance(spec, PartitionSpec):
+        raise InputError(FIELD, spec, f"must give a PartitionSpec for {name}", remedy)
+    axes = [axis for axis, each in enumerate(spec) if each is not None]
+    if len(spec) > len(shape) or len(axes) > 1 or any(spec[axis] not in (DATA, (DATA,)) for axis in axes):
+        raise InputError(FIELD, str(spec), f'must name "data" once at most for {name}, of shape {shape}', remedy)
+    if any(shape[axis] % parts for axis in axes):
+        allowed = f"must split {name}, of shape {shape}, along an axis that {parts} devices divide"
+        raise InputError(FIELD, str(spec), allowed, remedy)
+    return PartitionSpec(*(DATA if each is not None else None for each in spec))
+
+
+def lane_specs(lanes: Lane, span: Span | None) -> Any:
+    """Returns how lanes, leaves (spans, chunks, width, ...), are split over all devices: a ``PartitionSpec`` each."""
+    specs: Any = jax.tree.map(lambda _: SPLIT, lanes)
+    if span is None:
+        return specs
+    return specs._replace(state=tuple(PartitionSpec(*SPLIT, None, None, *each) for each in span.state))
+
+
+def device_bytes(specs: Sequence[PartitionSpec], shapes: ProgramShapes, parts: int) -> int:
+    """Returns the bytes that the state of a lane takes on each of the devices that it spans."""
+    arrays = zip(unwrap_keys(shapes.state), specs, strict=True)
+    return sum(x.size * x.dtype.itemsize // (parts if DATA in spec else 1) for x, spec in arrays)

@@ -1,0 +1,153 @@
+"""The laws where a lane spans several devices: as if alone, packing changes no bit, one compile, no lane waits."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+import hpjax as hpx
+from hpjax.engine import compile as compiling
+from tests.support import spans
+from tests.support.processes import started
+from tests.support.spans import DATA, WIDE, Net, assert_same, collectives, program, sweep
+
+FOUR = {"devices": 4, "devices_per_lane": 4}
+TWO = {"devices": 4, "devices_per_lane": 2}
+
+
+def columns(path, shape):
+    return PartitionSpec(None, "data") if path.endswith("kernel") and shape[1] == WIDE else PartitionSpec()
+
+
+@pytest.mark.parametrize("model", [Net(norm=True), Net(dropout=0.3)], ids=["batch statistics", "dropout"])
+@pytest.mark.parametrize(
+    "options",
+    [FOUR, TWO, TWO | {"partition": "fsdp"}, FOUR | {"partition": columns}],
+    ids=["1 × 4", "2 × 2", "2 × 2 fsdp", "1 × 4 columns"],
+)
+def test_law_1(model, options):
+    with jax.enable_x64(True):
+        assert spans.as_if_alone(model, **options) < 1e-9
+
+
+OTHERS = {
+    "a batch that the devices do not divide": (program(batch_size=10), {}),
+    "fewer examples than devices": (program(batch_size=3), {}),
+    "microbatches": (program(microbatch=8), {}),
+    "folds": (program(), {"folds": 3}),
+    "own randomness": (program(), {"randomness": "independent"}),
+    "several at once": (program(), {"width": 3}),
+    "an average, and early stopping": (program(average=0.9, early_stopping=hpx.EarlyStopping(patience=1)), {}),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_one_device_computes(name):
+    trained, options = OTHERS[name]
+    with jax.enable_x64(True):
+        one = sweep(trained, devices=1, **options).run(progress=False)
+        several = sweep(trained, **FOUR, partition="fsdp", **options).run(progress=False)
+    for metric in one.metrics:
+        np.testing.assert_allclose(several.curves(metric), one.curves(metric), rtol=1e-9)
+
+
+def test_a_stream():
+    def batches():
+        rng = np.random.default_rng(1)
+        while True:
+            chosen = rng.integers(0, 54, 16)
+            yield DATA.train.x[chosen], DATA.train.y[chosen]
+
+    valid = DATA.valid.x, DATA.valid.y
+    trained = program(batch_size=None, data=hpx.data.stream(batches, valid=valid, block=3))
+    one, several = (sweep(trained, **options).run(progress=False) for options in ({"devices": 1}, TWO))
+    np.testing.assert_allclose(several.curves("valid/loss"), one.curves("valid/loss"), rtol=1e-5)
+
+
+SCHEDULERS = {"halving": hpx.Halving(factor=2, min_steps=4), "population": hpx.PBT(every=4), "none": None}
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_law_2_and_9(name, tmp_path):
+    """Fewer devices for all lanes, and others after a resume, change no bit."""
+    many = {"sampler": hpx.Sobol(), "trials": 7, "scheduler": SCHEDULERS[name], "partition": "fsdp"}
+    whole = sweep(**TWO, **many)
+    expected = whole.run(progress=False)
+    assert_same(expected, replace(whole, devices=2).run(progress=False))
+    assert_same(expected, spans.elsewhere(whole, tmp_path / "run", 2))
+    assert whole.replay(expected[3]).agrees
+
+
+def test_law_3(monkeypatch):
+    """One program serves all values and rungs."""
+    lowered = []
+    own = compiling.Compiled.lower
+    monkeypatch.setattr(compiling.Compiled, "lower", lambda self, name: (lowered.append(name), own(self, name))[1])
+    trained = program()
+    for seed in (0, 1):
+        many = {"sampler": hpx.Random(), "trials": 7, "scheduler": hpx.Halving(factor=2, min_steps=4)}
+        sweep(trained, **TWO, **many | {"seed": seed}).run(progress=False)
+    assert sorted(lowered) == ["advance", "evaluate", "start"]
+
+
+def test_gradients_are_all_that_is_exchanged():
+    """With data parallelism all gradients once a step, and two numbers; of split weights parts of them, once."""
+    text = spans.compiled(sweep(**TWO))
+    spans.assert_within_lanes(text, 2)
+    ((kind, shapes, _),) = collectives(text)
+    kernels = {(1, 5, WIDE), (1, WIDE, WIDE), (1, WIDE, 3)}
+    assert kind == "all-reduce"
+    assert {tuple(sorted(shape)) for shape in shapes if len(shape) == 3} == {tuple(sorted(k)) for k in kernels}
+    text = spans.compiled(sweep(**TWO, partition="fsdp"))
+    spans.assert_within_lanes(text, 2)
+    gathered = [shapes for kind, shapes, _ in collectives(text) if kind == "all-gather"]
+    assert [sorted(shape) for (shape,) in gathered] == [[1, WIDE, WIDE]]
+
+
+def test_the_plan_says_how_lanes_are_split():
+    plan = sweep(**TWO, partition="fsdp").plan()
+    assert "each lane spans 2 devices, 2 train side by side; batches are split" in str(plan)
+    assert "2 of 12 arrays of a lane's state are split" in str(plan)
+    # Two kernels of 64 × 64 float32, weights and momentum, of which each device has half.
+    assert plan.shapes[0].lane_bytes - plan.lane_bytes(0) == 2 * WIDE * WIDE * 4 / 2
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"devices_per_lane": 3}, r"devices_per_lane = 3: must divide 4, the number of devices: 1, 2, 4. Write"),
+        (TWO | {"spread": "pmap"}, r"Sweep.spread = 'pmap': has each device .* Write spread=\"shard_map\"."),
+        ({"partition": "fsdp"}, r"Sweep.partition = 'fsdp': splits a lane .* Write devices_per_lane=2"),
+        (TWO | {"partition": "zero"}, r"Sweep.partition = 'zero': must be \"fsdp\", a function .* Write"),
+        (
+            TWO | {"partition": lambda path, shape: PartitionSpec("model")},
+            r"must name \"data\" once at most for params/",
+        ),
+        (
+            TWO | {"partition": lambda path, shape: None},
+            r"Sweep.partition = None: must give a PartitionSpec for params/",
+        ),
+        (TWO | {"partition": lambda path, shape: PartitionSpec("data")}, r"must split params/.* that 2 devices divide"),
+    ],
+)
+def test_what_cannot_be_split_is_told(options, told):
+    with pytest.raises(hpx.InputError, match=told):
+        sweep(**{"devices": 4, **options}).plan()
+
+
+def test_another_number_of_devices_a_lane_is_another_sweep(tmp_path):
+    sweep(**TWO).run(tmp_path / "run", progress=False)
+    with pytest.raises(hpx.RunError, match="devices_per_lane: 2 there, 4 here"):
+        sweep(**FOUR).run(tmp_path / "run", progress=False)
+    with pytest.raises(hpx.RunError, match='partition: null there, "fsdp" here'):
+        sweep(**TWO, partition="fsdp").run(tmp_path / "run", progress=False)
+
+
+@pytest.mark.slow
+def test_over_eight_devices(counted):
+    with started("eight", "spanning", unset={"XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS"}) as process:
+        out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    counted(out.strip())

@@ -1,0 +1,142 @@
+"""Sweeps whose lanes span several devices, and what their compiled programs exchange among them."""
+
+import re
+from dataclasses import replace
+
+import jax
+import numpy as np
+import optax
+from flax import linen as nn
+
+import hpjax as hpx
+from hpjax.engine.hlo import COLLECTIVES
+from hpjax.engine.hlo_text import computations
+from hpjax.sweep.planning.planner import plan_first_round
+from hpjax.sweep.planning.programs import GroupPrograms
+from tests.support.compare import same_bits
+from tests.support.networks import Dense, difference, make_data
+from tests.support.plain import SEED, train_alone
+
+DATA = make_data("vectors")
+RATES = (1e-3, 1e-2, 3e-2)
+WIDE = 64  # so that a kernel between two layers is large enough to be split
+
+
+class Net(nn.Module):
+    """Batch statistics, dropout and layers that are large enough to be split; in float64 where that is enabled."""
+
+    norm: bool = False
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = Dense(WIDE, use_bias=not self.norm)(x)
+        if self.norm:
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.9, param_dtype=float)(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(nn.tanh(x))
+        return Dense(3)(nn.tanh(Dense(WIDE)(x)))
+
+
+def program(model=None, **options):
+    settings = {"batch_size": 16, "steps": 12, "eval_every": 4, "data": DATA, **options}
+    return hpx.supervised(
+        model=model or Net(),
+        optimizer=lambda h: optax.sgd(h.rate, 0.9),
+        loss=optax.softmax_cross_entropy_with_integer_labels,
+        **{name: value for name, value in settings.items() if value is not None},
+    )
+
+
+def sweep(trained=None, **options):
+    space = hpx.Space(rate=hpx.LogUniform(1e-4, 1))
+    points = hpx.Manual([{"rate": rate} for rate in RATES])
+    return hpx.Sweep(trained or program(), space, **{"sampler": points, "width": 1, "seed": SEED, **options})
+
+
+def as_if_alone(model, **options):
+    """How far a sweep's final parameters and losses are from a plain loop's, relative to the largest number."""
+    found = sweep(program(model), **options).run(progress=False)
+    apart = []
+    for rate, trial in zip(RATES, found, strict=True):
+        params, losses = train_alone(DATA, model=model, optimizer=optax.sgd(rate, 0.9))
+        apart.append(difference(trial.restore()["params"], params))
+        np.testing.assert_allclose(found.curves("valid/loss")[trial.id, 0], losses, rtol=1e-9)
+    return max(apart)
+
+
+def assert_same(a, b):
+    """Two results agree in every bit."""
+    assert (a.lane_status == b.lane_status).all()
+    assert a.lineage == b.lineage
+    assert all(same_bits(a.curves(name), b.curves(name)) for name in a.metrics)
+    for trial in range(len(a)):
+        pairs = zip(a.leaves(trial, 0), b.leaves(trial, 0), strict=True)
+        assert all(same_bits(x, y) for (_, x), (_, y) in pairs)
+
+
+def compiled(of, name="advance"):
+    """The text of a compiled function of a sweep."""
+    plan = plan_first_round(of.spec)
+    programs = GroupPrograms.of(of.spec)
+    h = programs.hparams(plan, plan.groups[0], plan.points)
+    return programs.compile(plan, 0, h).lower(name).traced.compile().as_text()
+
+
+def collectives(text):
+    """The collectives in the text of a compiled program: kind, shapes that it gives, and groups of devices."""
+    found = []
+    for instructions in computations(text)[0].values():
+        for each in instructions.values():
+            if each.opcode.startswith(COLLECTIVES) and not each.opcode.endswith("-done"):
+                found.append((each.opcode, [kind.shape for kind in each.types], groups(each.attributes)))
+    return found
+
+
+def groups(attributes):
+    """The sets of devices that exchange arrays, from a collective's replica groups in any of XLA's notations."""
+    if (pairs := re.search(r"source_target_pairs=\{(.*?)\}\}", attributes)) is not None:
+        return {frozenset(map(int, pair)) for pair in re.findall(r"(\d+),(\d+)", pairs.group(1))}
+    if (listed := re.search(r"replica_groups=\{(\{.*?\})\}", attributes)) is not None:
+        return {frozenset(map(int, each.split(","))) for each in re.findall(r"\{([\d,]+)\}", listed.group(1))}
+    if (named := re.search(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}", attributes)) is not None:
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", named.group(1))}
+        within = [list(sizes).index(name) for name in re.findall(r"'(\w+)'", named.group(2))]
+        devices = np.moveaxis(
+            np.arange(np.prod([*sizes.values()])).reshape(*sizes.values()), within, range(len(within))
+        )
+        shared = int(np.prod(devices.shape[: len(within)]))
+        return {frozenset(column.tolist()) for column in devices.reshape(shared, -1).T}
+    counts = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes)
+    assert counts is not None, attributes
+    shape, dims, order = ([int(n) for n in (part or "").split(",") if n] for part in counts.groups())
+    devices = np.arange(np.prod(dims)).reshape(dims).transpose(order or None).reshape(shape)
+    return {frozenset(row.tolist()) for row in devices.reshape(-1, shape[-1])}
+
+
+def assert_within_lanes(text, devices_per_lane):
+    """No two devices of different lanes exchange anything."""
+    for _, _, own in collectives(text):
+        for group in own:
+            assert len({device // devices_per_lane for device in group}) == 1, own
+
+
+def elsewhere(of, folder, devices):
+    """The result of a sweep that is interrupted after a few events, and goes on with another number of devices."""
+    for number, _ in enumerate(of.events(folder, checkpoint_seconds=0.0), start=1):
+        if number == 5:
+            break
+    then = replace(of, devices=devices)
+    assert next(iter(then.events(folder, checkpoint_seconds=0.0))).kind == "resumed"
+    return then.run(folder, progress=False)
+
+
+def eight():
+    """Law 1 on meshes of 1 × 8 and 2 × 4 devices, and no exchange between lanes."""
+    assert len(jax.devices()) == 8
+    with jax.enable_x64(True):
+        for devices_per_lane in (4, 8):
+            for partition in (None, "fsdp"):
+                options = {"devices_per_lane": devices_per_lane, "partition": partition}
+                assert as_if_alone(Net(norm=True), **options) < 1e-9
+                assert_within_lanes(compiled(sweep(**options)), devices_per_lane)
+    print("lanes that span 4 and 8 of 8 devices train as alone, to 1e-9 in float64, and exchange nothing")
