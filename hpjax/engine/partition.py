@@ -75,7 +75,7 @@ def state_specs(rule: Rule | str | None, shapes: ProgramShapes, parts: int) -> t
 
     Args:
       rule: None leaves all whole on each device; ``"fsdp"`` splits each large array along its largest axis that the
-        devices divide; or a function says it of each.
+        devices divide; or a function says it of each. A single device has all.
       shapes: the shapes of the program.
       parts: the number of devices that a lane spans.
 
@@ -83,7 +83,7 @@ def state_specs(rule: Rule | str | None, shapes: ProgramShapes, parts: int) -> t
       InputError: the function names another axis than ``"data"``, or one that the devices do not divide.
     """
     arrays = unwrap_keys(shapes.state)
-    if rule is None:
+    if rule is None or parts == 1:
         return (PartitionSpec(),) * len(arrays)
     if isinstance(rule, str):
         return tuple(_largest(x.shape, parts) for x in arrays)

@@ -132,6 +132,8 @@ def description(spec: SweepSpec, plan: Plan) -> SweepRecord:
 
 def _partition(spec: SweepSpec, plan: Plan) -> str | None:
     """Returns how the devices of a lane share its state; of a user's function a digest of what it said."""
+    if plan.devices_per_lane == 1:
+        return None
     return f"a function, {digest(repr(plan.partitions))}" if callable(spec.partition) else spec.partition
 
 

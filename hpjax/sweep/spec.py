@@ -122,10 +122,6 @@ class SweepSpec:
         if self.devices_per_lane > 1 and self.spread == "pmap":
             allowed = f"has each device train lanes of its own, and devices_per_lane is {self.devices_per_lane}"
             raise InputError("Sweep.spread", self.spread, allowed, 'Write spread="shard_map".')
-        if self.devices_per_lane == 1 and self.partition is not None:
-            shown = getattr(self.partition, "__name__", self.partition)
-            allowed = "splits a lane over the devices that it spans, and devices_per_lane is 1"
-            raise InputError("Sweep.partition", shown, allowed, "Write devices_per_lane=2, or leave partition out.")
 
     def _check_stream(self) -> None:
         """Raises ``InputError`` where a data stream cannot give what is asked for."""

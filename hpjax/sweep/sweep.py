@@ -97,7 +97,7 @@ class Sweep:
       devices_per_lane: how many devices share each lane. They divide its batches, and compute what they would of a
         whole batch, batch statistics too. It belongs to the result, like the width.
       partition: how these hold a lane's state: None, each all of it; ``"fsdp"``, each large array split along its
-        largest axis that they divide; or ``(path, shape) -> PartitionSpec``, of the axis ``"data"``.
+        largest axis that they divide; or ``(path, shape) -> PartitionSpec``, of the axis ``"data"``. One holds all.
       segment: steps of a device call at most, of which each microbatch is one; by default a call goes from evaluation
         to evaluation.
       shard: ``(1, 4)`` trains the first of four parts of the trials, in a job that knows nothing of the others;

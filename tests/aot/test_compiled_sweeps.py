@@ -1,6 +1,7 @@
 """Sweeps compiled for TPUs and GPUs that are not there, against what was recorded; for ``make test-aot``."""
 
 import sys
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from flax import linen as nn
 
 import hpjax as hpx
 from hpjax.engine.targets import described
+from tests.support.spans import assert_within_lanes, collectives, compiled
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "benchmarks"
 try:
@@ -69,6 +71,17 @@ def check(found, bound):
     temporaries = found.memory.temporaries / found.width
     taken = Bound(found.width, found.step.kernels, found.bytes, found.near_bytes, temporaries)
     assert all(own <= AIR * most for own, most in zip(taken, bound)), f"{taken} where {bound} was recorded"
+
+
+@pytest.fixture(scope="module")
+def transformer():
+    """The language model of the experiments, whose folder is not importable otherwise."""
+    sys.path.insert(0, str(FOLDER.parent / "language_model"))
+    try:
+        import lm
+    finally:
+        sys.path.pop(0)
+    return lm
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +231,41 @@ def test_no_room():
 
     with pytest.raises(hpx.ProgramError, match=r"fits at no width on 1 × v5e, .* 32\.0 GiB are the state of the lane"):
         footprint(small(trials=2, program={"model": lambda h: Huge()}), "v5e:2x2", count=1)
+
+
+def test_more_devices_a_lane_have_room():
+    """The error says how many, and with these it fits."""
+
+    class Large(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(4)(nn.Dense(32_768)(nn.Dense(32_768)(x)))
+
+    large = small(trials=1, width=1, program={"model": lambda h: Large()})
+    with pytest.raises(hpx.InputError, match="does not fit on v5e:2x2"):
+        footprint(large, "v5e:2x2")
+    told = r"fits at no width on v5e:2x2, .* devices_per_lane=4 with partition=\"fsdp\""
+    with pytest.raises(hpx.ProgramError, match=told):
+        footprint(replace(large, width=None), "v5e:2x2")
+    _, found = footprint(replace(large, devices_per_lane=4, partition="fsdp"), "v5e:2x2")
+    assert sum(found.memory) < described("v5e:2x2").chip.limit
+
+
+@pytest.mark.parametrize(("device", "count", "each"), [("v5e:4x4", None, 4), ("h100", 4, 2)])
+def test_lanes_that_span_devices(transformer, device, count, each):
+    """Weights are gathered where they meet examples, in bfloat16, and gradients reduced; nothing crosses lanes."""
+    of = transformer.described(layers=2, width=256, trials=4, devices_per_lane=each)
+    plan, found = footprint(of, device, count)
+    assert plan.spans == len(described(device, count).devices) // each
+    parameters = 2 * plan.shapes[0].parameters
+    assert parameters <= found.step.exchanged <= 5 * parameters
+    # Activations would be 64 sequences of 1,024 tokens each.
+    assert found.memory.temporaries < 64 * 1024 * 50_257 * 4 / each * 1.5
+    spec = replace(of.spec, devices=described(device, count).devices)
+    text = compiled(replace(of, devices=None), spec=spec)
+    assert_within_lanes(text, each)
+    shapes = [shape for _, given, _ in collectives(text) for shape in given]
+    assert not any(1024 in shape and 64 in shape and 256 in shape for shape in shapes), "activations are exchanged"
 
 
 def test_report():

@@ -119,7 +119,6 @@ def test_the_plan_says_how_lanes_are_split():
     [
         ({"devices_per_lane": 3}, r"devices_per_lane = 3: must divide 4, the number of devices: 1, 2, 4. Write"),
         (TWO | {"spread": "pmap"}, r"Sweep.spread = 'pmap': has each device .* Write spread=\"shard_map\"."),
-        ({"partition": "fsdp"}, r"Sweep.partition = 'fsdp': splits a lane .* Write devices_per_lane=2"),
         (TWO | {"partition": "zero"}, r"Sweep.partition = 'zero': must be \"fsdp\", a function .* Write"),
         (
             TWO | {"partition": lambda path, shape: PartitionSpec("model")},

@@ -12,7 +12,7 @@ import hpjax as hpx
 from hpjax.engine.hlo import COLLECTIVES
 from hpjax.engine.hlo_text import computations
 from hpjax.sweep.planning.planner import plan_first_round
-from hpjax.sweep.planning.programs import GroupPrograms
+from hpjax.sweep.planning.programs import GroupPrograms, mesh_of
 from tests.support.compare import same_bits
 from tests.support.networks import Dense, difference, make_data
 from tests.support.plain import SEED, train_alone
@@ -74,10 +74,11 @@ def assert_same(a, b):
         assert all(same_bits(x, y) for (_, x), (_, y) in pairs)
 
 
-def compiled(of, name="advance"):
-    """The text of a compiled function of a sweep."""
-    plan = plan_first_round(of.spec)
-    programs = GroupPrograms.of(of.spec)
+def compiled(of, name="advance", spec=None):
+    """The text of a compiled function of a sweep, or of one with other devices, which need not be there."""
+    spec = spec or of.spec
+    plan = plan_first_round(spec)
+    programs = GroupPrograms(spec, mesh_of(spec), (None, None))
     h = programs.hparams(plan, plan.groups[0], plan.points)
     return programs.compile(plan, 0, h).lower(name).traced.compile().as_text()
 

@@ -23,6 +23,7 @@ from hpjax.engine.targets import FIELD, Target, described
 from hpjax.sweep.planning.arrange import capacity_of, most_trials, rearranged, with_choice
 from hpjax.sweep.planning.footprint import Footprint, Memory
 from hpjax.sweep.planning.plan import Group, Plan
+from hpjax.sweep.planning.planner import plan_first_round
 from hpjax.sweep.planning.programs import GroupPrograms, mesh_of
 from hpjax.sweep.planning.width import ACCELERATOR_MOST, balanced
 from hpjax.sweep.spec import SweepSpec, of_group
@@ -76,7 +77,7 @@ def planned_for(spec: SweepSpec, plan: Plan, target: Target) -> Plan:
             share = partial(balanced, lanes=capacity.lanes_together(most_trials(plan, first)), devices=capacity.spans)
             fits = widest_that_fits(compiling, share(ACCELERATOR_MOST), target.chip.limit)
             if isinstance(fits, str):
-                raise ProgramError(_at_no_width(plan, plan.groups[first], target, fits))
+                raise ProgramError(_at_no_width(spec, plan, plan.groups[first], target, fits))
             footprint = fastest(compiling, share, fits, target)
         elif isinstance(fits := compiling(asked), str):
             remedy = "Write a smaller width, or leave it out, and the plan finds the widest that fits."
@@ -189,12 +190,25 @@ def _other_error(group: Group, target: Target, said: str) -> Exception:
     return ProgramError(f"group {group.number} does not compile for {target.name}: {said}. {alike}")
 
 
-def _at_no_width(plan: Plan, group: Group, target: Target, reason: str) -> str:
+def _enough_devices(spec: SweepSpec, plan: Plan, group: Group, target: Target) -> int | None:
+    """Returns how many devices a lane of a group has to span so that it fits, None if all are too few."""
+    devices = plan.devices[0]
+    for number in range(plan.devices_per_lane + 1, devices + 1):
+        if devices % number == 0:
+            wider = replace(spec, devices_per_lane=number, partition="fsdp")
+            programs, placed = GroupPrograms(wider, mesh_of(wider), (None, None)), plan_first_round(wider)
+            if isinstance(_compiled(wider, programs, placed, placed.groups[group.number], target, 1), Footprint):
+                return number
+    return None
+
+
+def _at_no_width(spec: SweepSpec, plan: Plan, group: Group, target: Target, reason: str) -> str:
     """Returns the message of the error that a group fits at no width."""
-    lane = plan.lane_bytes(group.number)
+    lane, enough = plan.lane_bytes(group.number), _enough_devices(spec, plan, group, target)
+    span = "" if enough is None else f', devices_per_lane={enough} with partition="fsdp"'
     return (
         f"group {group.number} fits at no width on {target.name}, where a device has {size(target.chip.limit)} for "
         f"arrays: at the width 1 {size(lane)} are the state of the lane, {size(plan.data_bytes)} the data, and "
-        f"{reason}. Write a smaller model or batch, accumulate gradients with microbatch=, or name a chip with more "
-        "memory."
+        f"{reason}. Write a smaller model or batch, accumulate gradients with microbatch={span}, or name a chip with "
+        "more memory."
     )
