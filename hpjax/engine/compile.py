@@ -31,7 +31,7 @@ from hpjax.engine.constants import hoisted
 from hpjax.engine.layout import in_slots
 from hpjax.engine.lowering import lowering
 from hpjax.engine.machine import keep_compiled
-from hpjax.engine.partition import lane_specs
+from hpjax.engine.partition import check_exchanges, lane_specs
 from hpjax.engine.segment import SegmentConfig, SegmentInputs, advance_lanes, evaluate_lanes, start_lanes
 from hpjax.engine.settings import deciding_settings
 from hpjax.engine.shapes import Lane, lane_shapes
@@ -196,6 +196,7 @@ class Compiled:
         begun = time.perf_counter()
         compiled = traced.compile()
         self.seconds[name] = time.perf_counter() - begun
+        check_exchanges(compiled, self.mesh)
         return compiled
 
     def wait(self) -> "Compiled":

@@ -121,6 +121,21 @@ def lane_specs(lanes: Lane, span: Span | None) -> Any:
     return specs._replace(state=tuple(PartitionSpec(*SPLIT, None, None, *each) for each in span.state))
 
 
+def check_exchanges(compiled: Any, mesh: jax.sharding.Mesh) -> None:
+    """Raises ``InputError`` where a compiled program has devices of all lanes wait for each other.
+
+    At a ``collective-permute`` XLA does on a CPU, and lanes do not take equally many steps: none would go on.
+    """
+    if mesh.devices.flat[0].platform != "cpu" or DATA not in mesh.shape or mesh.shape[LANES] == 1:
+        return
+    if "collective-permute" in compiled.as_text():
+        allowed = (
+            f"must be {mesh.shape[DATA]}, those of one lane, since on a CPU all devices wait for each other where this "
+            "program moves examples from one to the next (collective-permute)"
+        )
+        raise InputError("Sweep.devices", mesh.size, allowed, f"Write devices={mesh.shape[DATA]}.")
+
+
 def device_bytes(specs: Sequence[PartitionSpec], shapes: ProgramShapes, parts: int) -> int:
     """Returns the bytes that the state of a lane takes on each of the devices that it spans."""
     arrays = zip(unwrap_keys(shapes.state), specs, strict=True)

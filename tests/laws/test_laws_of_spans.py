@@ -136,6 +136,28 @@ def test_what_cannot_be_split_is_told(options, told):
         sweep(**{"devices": 4, **options}).plan()
 
 
+def test_lanes_that_would_wait_for_each_other_on_a_cpu_are_told():
+    """A batch that moves by one example is exchanged between neighbours, at which XLA has all devices of a CPU wait."""
+
+    def step(key, w, batch, h):
+        x = jax.numpy.roll(batch[0], 1, axis=0)
+        return w - h.rate * jax.grad(lambda w: ((x - w[None]) ** 2).mean())(w), {}
+
+    x = np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32)
+    moving = hpx.Program(
+        lambda key, h: jax.numpy.zeros(8),
+        step,
+        lambda key, w, split, h: {"loss": ((split[0] - w[None]) ** 2).mean()},
+        data=hpx.Data((x,), (x,)),
+        steps=4,
+    )
+    with pytest.raises(hpx.InputError, match=r"Sweep.devices = 4: must be 2, those of one lane, .* Write devices=2."):
+        sweep(moving, **TWO).run(progress=False)
+    one = sweep(moving, devices=1).run(progress=False)
+    several = sweep(moving, **TWO | {"devices": 2}).run(progress=False)
+    np.testing.assert_allclose(several.curves("valid/loss"), one.curves("valid/loss"), rtol=1e-5)
+
+
 def test_another_number_of_devices_a_lane_is_another_sweep(tmp_path):
     sweep(**TWO).run(tmp_path / "run", progress=False)
     with pytest.raises(hpx.RunError, match="devices_per_lane: 2 there, 4 here"):
