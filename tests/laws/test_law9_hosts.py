@@ -13,6 +13,7 @@ from tests.support.compare import same_bits
 from tests.support.interrupted import check
 from tests.support.killed import SWEEPS
 from tests.support.processes import started
+from tests.support.spans import assert_same, raced
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +52,18 @@ class Hosts:
             for process in self.processes:
                 process.kill()
         return [process.returncode for process in self.processes], told
+
+
+@pytest.mark.parametrize("devices_per_lane", [2, 4], ids=["within a host", "over both hosts"])
+def test_lanes_that_span_devices(tmp_path, devices_per_lane):
+    codes, told = Hosts(devices_per_lane, tmp_path / "run", "spans").end()
+    assert codes == [0, 0], told
+    found, expected = hpx.load(tmp_path / "run"), raced(devices_per_lane).run(progress=False)
+    if devices_per_lane == 2:
+        assert_same(found, expected)
+    else:  # hosts add up what four devices give in another order
+        assert found.lineage == expected.lineage
+        np.testing.assert_allclose(found.curves("valid/loss"), expected.curves("valid/loss"), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["population", "artifacts"])

@@ -1,6 +1,11 @@
-"""Sweeps whose lanes span several devices, and what their compiled programs exchange among them."""
+"""Sweeps whose lanes span several devices, and what their compiled programs exchange among them.
 
+python -m tests.support.spans NUMBER DIRECTORY trains one with so many devices a lane, as one of two hosts of two each.
+"""
+
+import os
 import re
+import sys
 from dataclasses import replace
 
 import jax
@@ -141,3 +146,17 @@ def eight():
                 assert as_if_alone(Net(norm=True), **options) < 1e-9
                 assert_within_lanes(compiled(sweep(**options)), devices_per_lane)
     print("lanes that span 4 and 8 of 8 devices train as alone, to 1e-9 in float64, and exchange nothing")
+
+
+def raced(devices_per_lane):
+    """A population whose lanes move between devices."""
+    many = {"sampler": hpx.Sobol(), "trials": 6, "scheduler": hpx.PBT(every=4), "partition": "fsdp"}
+    return sweep(devices_per_lane=devices_per_lane, devices=4, **many)
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", 2)
+    hpx.distributed.initialize(
+        heartbeat_timeout_seconds=10, coordinator_bind_address=os.environ["JAX_COORDINATOR_ADDRESS"]
+    )
+    raced(int(sys.argv[1])).run(sys.argv[2], progress=False, checkpoint_seconds=0.0)
