@@ -65,6 +65,7 @@ class BatchScaling:
       seed: decides every random number of the study.
       width: lanes that one device computes at once; see ``Sweep``.
       devices: how many devices to use, all by default.
+      devices_per_lane: how many devices share each lane, for batches that are too large for one; see ``Sweep``.
 
     Raises:
       InputError: an argument cannot be used.
@@ -100,6 +101,7 @@ class BatchScaling:
     seed: int = 0
     width: int | tuple[int, ...] | None = None
     devices: int | None = None
+    devices_per_lane: int = 1
 
     def __post_init__(self) -> None:
         for name, kind, write in (
@@ -159,6 +161,7 @@ class BatchScaling:
             seed=self.seed,
             width=self.width,
             devices=self.devices,
+            devices_per_lane=self.devices_per_lane,
             study=self.as_record(),
         )
         if not any(self.name in shapes.reads for shapes in sweep.plan().shapes):

@@ -621,6 +621,20 @@ def test_it_takes_microbatches_where_one_program_is_done_earlier():
 
 
 @pytest.mark.slow
+def test_batches_that_several_devices_share_need_as_many_steps():
+    sizes = [8, 16, 48]
+    many = {"eval_every": 1, "steps": 60}
+    one, four = (
+        BatchScaling(classified(**many), SPACE, sizes, 0.3, trials=4, seed=1, devices_per_lane=each).run(progress=False)
+        for each in (1, 4)
+    )
+    assert one.result.manifest.sweep.devices_per_lane == 1
+    assert four.result.manifest.sweep.devices_per_lane == 4
+    for a, b in zip(one.points, four.points, strict=True):
+        assert (a.batch_size, a.steps, a.hparams) == (b.batch_size, b.steps, b.hparams)
+
+
+@pytest.mark.slow
 def test_a_study_of_a_directory_goes_on_and_is_read_again(tmp_path):
     first = BatchScaling(classified(), SPACE, [4, 8, 16], 0.3, trials=4, complete=2).run(tmp_path, progress=False)
     again = BatchScaling(classified(), SPACE, [4, 8, 16], 0.3, trials=4, complete=2)
