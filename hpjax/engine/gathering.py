@@ -23,14 +23,12 @@ from hpjax.engine.lowering import evaluate_unchanged, scan_sizes
 # split, and what is added to them is reduced to parts.
 PRODUCTS = {"dot_general", "conv_general_dilated", "gather"}
 CALLS = {"jit", "pjit", "closed_call"}
-# Arrays of fewer numbers are no weights worth a thought.
-LARGE = 2**12
 
 Gather = Callable[[jax.Array], jax.Array]
 
 
 def gathering(function: Callable[..., Any], examples: Any, gather: Gather) -> Callable[..., Any]:
-    """Returns ``function`` with ``gather`` applied to large arrays before what combines them with examples.
+    """Returns ``function`` with ``gather`` applied to other arrays before what combines them with examples.
 
     Args:
       function: a function of pytrees of arrays.
@@ -86,7 +84,7 @@ def _outputs(
     result: Any = equation.outvars[0].aval if equation.outvars else None
     if name == "broadcast_in_dim" and result.ndim > jnp.ndim(given[0]):
         # Before weights are added to each example, or multiplied by it, they are repeated.
-        given = [x if own or not _is_large(x) else gather(x) for x, own in zip(given, depend, strict=True)]
+        given = [x if own or not _is_weight(x) else gather(x) for x, own in zip(given, depend, strict=True)]
     if not any(depend):
         return evaluate_unchanged(jaxpr, equation, given)
     if name in CALLS:
@@ -95,7 +93,7 @@ def _outputs(
     if name == "scan":
         return _scan(params, given, depend, gather)
     if name in PRODUCTS or list(core.jaxprs_in_params(params)):  # what else holds jaxprs is not looked into
-        given = [x if own or not _is_large(x) else gather(x) for x, own in zip(given, depend, strict=True)]
+        given = [x if own or not _is_weight(x) else gather(x) for x, own in zip(given, depend, strict=True)]
     return evaluate_unchanged(jaxpr, equation, given)
 
 
@@ -114,5 +112,5 @@ def _scan(params: dict[str, Any], given: list[Any], depend: list[bool], gather: 
     return [*last, *stacked]
 
 
-def _is_large(x: Any) -> bool:
-    return jnp.size(x) >= LARGE and jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+def _is_weight(x: Any) -> bool:
+    return jnp.ndim(x) > 0 and jnp.issubdtype(jnp.result_type(x), jnp.inexact)

@@ -74,8 +74,8 @@ def state_specs(rule: Rule | str | None, shapes: ProgramShapes, parts: int) -> t
     """Returns how each array of a program's state is split over so many devices.
 
     Args:
-      rule: None leaves all whole on each device; ``"fsdp"`` splits each large array along its largest axis that the
-        devices divide; or a function says it of each. A single device has all.
+      rule: None splits what the model names, along axes of the name ``"data"``; ``"fsdp"`` splits each large array
+        along its largest axis that the devices divide; or a function says it of each. A single device has all.
       shapes: the shapes of the program.
       parts: the number of devices that a lane spans.
 
@@ -83,12 +83,22 @@ def state_specs(rule: Rule | str | None, shapes: ProgramShapes, parts: int) -> t
       InputError: the function names another axis than ``"data"``, or one that the devices do not divide.
     """
     arrays = unwrap_keys(shapes.state)
-    if rule is None or parts == 1:
+    if parts == 1:
         return (PartitionSpec(),) * len(arrays)
+    if rule is None:
+        return tuple(_named(names, x.shape, parts) for names, x in zip(shapes.axes, arrays, strict=True))
     if isinstance(rule, str):
         return tuple(_largest(x.shape, parts) for x in arrays)
     names = ["/".join(map(str, name)) for name in shapes.names]
     return tuple(_checked(rule(n, x.shape), n, x.shape, parts) for n, x in zip(names, arrays, strict=True))
+
+
+def _named(names: Sequence[Any], shape: Sequence[int], parts: int) -> PartitionSpec:
+    """Returns the split of an array along its axis of the name ``"data"``, where it has one that the devices divide."""
+    for axis, (name, length) in enumerate(zip(names, shape, strict=False)):
+        if (name == DATA or (isinstance(name, tuple) and DATA in name)) and length % parts == 0:
+            return PartitionSpec(*(None,) * axis, DATA)
+    return PartitionSpec()
 
 
 def _largest(shape: Sequence[int], parts: int) -> PartitionSpec:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from hpjax.core.axis_names import collecting_axis_names, named_axes
 from hpjax.core.bounds import Check, collecting
 from hpjax.core.collector import collector_paused
 from hpjax.core.errors import ProgramError, annotate_errors
@@ -86,7 +87,8 @@ def _shapes_of(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> tu
                 checks.extend((name, check._replace(value=None)) for name in mine or [DERIVED])
         return life.state, life.train, life.valid, arrays_of(parameters_of(life.tree.fill(life.state)))
 
-    traced, found = jax.make_jaxpr(watched, return_shape=True)(h, train, valid)
+    with collecting_axis_names() as axes:
+        traced, found = jax.make_jaxpr(watched, return_shape=True)(h, train, valid)
     _check_constants(traced.consts)
     state, train_metrics, valid_metrics, parameters = found
     tree, generators = structure[-1]
@@ -99,6 +101,7 @@ def _shapes_of(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> tu
     shapes = ProgramShapes(
         state=state,
         names=tree.names(),
+        axes=tuple(named_axes(axes, name) for name in tree.names()),
         keys=generators,
         zeros=zeros(traced.jaxpr)[: len(state)],
         tree=tree if tree.plain or is_same(tree, _tree_of_another_trace(program, h)) else None,

@@ -134,7 +134,10 @@ def _partition(spec: SweepSpec, plan: Plan) -> str | None:
     """Returns how the devices of a lane share its state; of a user's function a digest of what it said."""
     if plan.devices_per_lane == 1:
         return None
-    return f"a function, {digest(repr(plan.partitions))}" if callable(spec.partition) else spec.partition
+    said = digest(repr(plan.partitions))
+    if callable(spec.partition):
+        return f"a function, {said}"
+    return spec.partition or (f"names, {said}" if any(map(any, plan.partitions)) else None)
 
 
 def digests(spec: SweepSpec, plan: Plan) -> Digests:

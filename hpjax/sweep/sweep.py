@@ -96,10 +96,9 @@ class Sweep:
       spread: how lanes are spread over the devices, ``"shard_map"`` or, on one host, ``"pmap"``; the bits are the same.
       devices_per_lane: how many devices share each lane. They divide its batches, and compute what they would of a
         whole batch, batch statistics too. It belongs to the result, like the width.
-      partition: how these hold a lane's state: None, each all of it; ``"fsdp"``, each large array split along its
-        largest axis that they divide; or ``(path, shape) -> PartitionSpec``, of the axis ``"data"``. One holds all.
-      segment: steps of a device call at most, of which each microbatch is one; by default a call goes from evaluation
-        to evaluation.
+      partition: how these hold its state: None, split where the model names axes ``"data"``; ``"fsdp"``, each large
+        array split along its largest axis that they divide; or ``(path, shape) -> PartitionSpec`` of ``"data"``.
+      segment: steps of a device call at most, of which each microbatch is one; by default all up to an evaluation.
       shard: ``(1, 4)`` trains the first of four parts of the trials, in a job that knows nothing of the others;
         ``hpx.merge`` joins them. Not with a scheduler or rounds, which decide by all trials.
       artifacts: the trials of which artifacts are kept, where the program makes any: ``"best:4"``, the default, at each

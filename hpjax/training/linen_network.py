@@ -4,14 +4,18 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from itertools import zip_longest
 from typing import Any
 
 import jax
 from flax import core, errors, linen
+from jax.sharding import PartitionSpec
 
+from hpjax.core.axis_names import AxisNames, name_axes
 from hpjax.core.errors import InputError
 from hpjax.core.hparams import Hparams
 from hpjax.core.remarks import remark
+from hpjax.engine.state_tree import names_of
 from hpjax.training.call_arguments import (
     SAYS_WHETHER_IT_TRAINS,
     TRAIN_ARGUMENTS,
@@ -38,7 +42,9 @@ def linen_network(build: Build) -> Network:
 
     def init(key: jax.Array, x: Any, h: Hparams) -> tuple[Params, Stats]:
         call = _Call(build(h), train=False)
-        variables = dict(unboxed(call(call.module.init, key, (key, x))))
+        boxed = call(call.module.init, key, (key, x))
+        name_axes(_axis_names(boxed.get("params", {})))
+        variables = dict(unboxed(boxed))
         params = variables.pop("params", {})
         training = _Call(build(h), train=True)
         whole = {"params": params, **variables}
@@ -75,6 +81,23 @@ def unboxed(variables: Mapping[str, Any]) -> Any:
         return unboxed(leaf.value if hasattr(leaf, "value") else leaf.unbox())
 
     return jax.tree.map(value, variables, is_leaf=lambda leaf: isinstance(leaf, core.meta.AxisMetadata))
+
+
+def _axis_names(params: Mapping[str, Any]) -> AxisNames:
+    """Returns the names of axes by the paths of their parameters: logical ones by the rules that are set for them."""
+    specs = linen.get_partition_spec(params)
+    by_rules = linen.logical_to_mesh(specs)  # type: ignore[attr-defined]
+    found = jax.tree_util.tree_leaves_with_path((specs, by_rules), is_leaf=_is_spec)
+    names: AxisNames = {}
+    for path, spec in found:
+        known = names.get(own := names_of(path[1:]), ())
+        # Names that are no logical ones are those of a mesh already, and no rule is about them.
+        names[own] = tuple(new if new is not None else old for new, old in zip_longest(spec or (), known))
+    return {path: each for path, each in names.items() if any(each)}
+
+
+def _is_spec(leaf: Any) -> bool:
+    return leaf is None or isinstance(leaf, PartitionSpec)
 
 
 def _drawing(

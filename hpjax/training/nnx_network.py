@@ -8,9 +8,12 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jax.sharding import PartitionSpec
 
+from hpjax.core.axis_names import AxisNames, name_axes
 from hpjax.core.hparams import Hparams
 from hpjax.core.remarks import remark
+from hpjax.engine.state_tree import names_of
 from hpjax.training.call_arguments import SAYS_WHETHER_IT_TRAINS, inputs_of, key_arguments, stream_key, train_arguments
 from hpjax.training.network import Network, Outputs, Params, Stats
 
@@ -24,7 +27,9 @@ def nnx_network(build: Callable[[Hparams, Any], Any]) -> Network:
             return build(h, nnx.Rngs(key))
 
     def init(key: jax.Array, x: Any, h: Hparams) -> tuple[Params, Stats]:
-        return _parts(module(key, h))
+        built = module(key, h)
+        name_axes(_axis_names(built))
+        return _parts(built)
 
     def apply(key: jax.Array, params: Params, stats: Stats, x: Any, h: Hparams, train: bool) -> Outputs:
         # Built at every call, since traced hyperparameters may be attributes of the module. Its fresh parameters are
@@ -61,6 +66,13 @@ def nnx_network(build: Callable[[Hparams, Any], Any]) -> Network:
         return Outputs(outputs, *_stats_and_sown(built, stats))
 
     return Network(init, apply)
+
+
+def _axis_names(built: Any) -> AxisNames:
+    """Returns the names of axes by the paths of their parameters."""
+    specs = nnx.to_pure_dict(nnx.get_partition_spec(nnx.state(built, nnx.Param)))
+    found = jax.tree_util.tree_leaves_with_path(specs, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
+    return {names_of(path): tuple(spec) for path, spec in found if spec is not None and any(spec)}
 
 
 def _parts(built: Any) -> tuple[Params, Stats]:

@@ -5,11 +5,14 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
+from flax import nnx
 from jax.sharding import PartitionSpec
 
 import hpjax as hpx
 from hpjax.engine import compile as compiling
 from tests.support import spans
+from tests.support.networks import Dense
 from tests.support.processes import started
 from tests.support.spans import DATA, WIDE, Net, assert_same, collectives, program, sweep
 
@@ -112,6 +115,43 @@ def test_the_plan_says_how_lanes_are_split():
     assert "2 of 12 arrays of a lane's state are split" in str(plan)
     # Two kernels of 64 × 64 float32, weights and momentum, of which each device has half.
     assert plan.shapes[0].lane_bytes - plan.lane_bytes(0) == 2 * WIDE * WIDE * 4 / 2
+
+
+class Named(nn.Module):
+    """Names of a mesh's axes, and logical ones."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        normal = nn.initializers.lecun_normal()
+        x = nn.tanh(Dense(WIDE, kernel_init=nn.with_partitioning(normal, (None, "data")))(x))
+        x = nn.tanh(Dense(WIDE, kernel_init=nn.with_logical_partitioning(normal, ("embed", "mlp")))(x))
+        return Dense(3, kernel_init=nn.with_partitioning(normal, ("model", None)))(x)
+
+
+class NnxNamed(nnx.Module):
+    def __init__(self, rngs):
+        normal = nnx.initializers.lecun_normal()
+        self.first = nnx.Linear(5, WIDE, kernel_init=nnx.with_partitioning(normal, (None, "data")), rngs=rngs)
+        self.last = nnx.Linear(WIDE, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(nnx.tanh(self.first(x)))
+
+
+def test_names_of_axes_split_what_they_name():
+    with nn.logical_axis_rules([("embed", None), ("mlp", "data")]):
+        whole = sweep(program(Named()), **TWO)
+        plan = whole.plan()
+        split = {"/".join(map(str, n[-2:])) for n, s in zip(plan.shapes[0].names, plan.partitions[0], strict=True) if s}
+        assert split == {"Dense_0/kernel", "Dense_1/kernel"}
+        assert sum(map(bool, plan.partitions[0])) == 4, "momentum like the weights"
+        assert "4 of 12 arrays of a lane's state are split" in str(plan)
+        found = whole.run(progress=False)
+        assert set(found[0].restore()["params"]["Dense_0"]) == {"kernel", "bias"}
+        one = sweep(program(Named()), devices=1).run(progress=False)
+    np.testing.assert_allclose(found.curves("valid/loss"), one.curves("valid/loss"), rtol=1e-5)
+    partitions = sweep(program(lambda h, rngs: NnxNamed(rngs)), **TWO).plan().partitions[0]
+    assert [spec for spec in partitions if spec] == [PartitionSpec(None, "data")] * 2
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,8 @@ class SweepRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
       width: for each group, how many lanes a device computes in parallel.
       kernels: for each group, the kernels of its convolutions: ``"batched"`` or ``"xla"``.
       devices_per_lane: how many devices share each lane.
-      partition: how the devices of a lane share its state: ``"fsdp"``, or a digest of what a function said of each
-        array; None where each device has all of it.
+      partition: how the devices of a lane share its state: ``"fsdp"``, or a digest of what names or a function said
+        of each array; None where each device has all of it.
       padded: the groups that share a padded program, for each such program; in the order of the program's numbers.
       steps: the optimizer steps of each trial; a digest where trials differ.
       eval_every: all distances between evaluations, in calls of ``step``, that some group has.

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from hpjax.core.arrays import Array, Ints
 from hpjax.core.hparams import Hparams, with_fold
@@ -13,7 +14,7 @@ from hpjax.engine import sharding
 from hpjax.engine.compile import Compiled, compiling
 from hpjax.engine.device_lanes import DeviceLanes, LaneTable
 from hpjax.engine.padding.program import padded_hparams
-from hpjax.engine.partition import FSDP, Span
+from hpjax.engine.partition import Span
 from hpjax.engine.probe import annotated
 from hpjax.engine.segment import SegmentConfig
 from hpjax.engine.takeover import renewal
@@ -58,10 +59,13 @@ class GroupPrograms(NamedTuple):
             drawn=self.mesh.devices.flat[0].platform == "cpu" and spec.devices_per_lane == 1,
             folds=spec.folds or 1,
             block=None if spec.stream is None else spec.stream.block,
-            span=None
-            if spec.devices_per_lane == 1
-            else Span(self.mesh, plan.partitions[group], gathers=spec.partition == FSDP),
+            span=self._span(plan.partitions[group]),
         )
+
+    def _span(self, partition: tuple[PartitionSpec, ...]) -> Span | None:
+        """Returns the devices that each lane spans, None for one; of what a function splits XLA alone decides."""
+        gathers = any(map(any, partition)) and not callable(self.spec.partition)
+        return None if self.spec.devices_per_lane == 1 else Span(self.mesh, partition, gathers)
 
     def compile(self, plan: Plan, group: int, h: Hparams) -> Compiled:
         """Returns the programs of a group, which compile in the background once they are prepared.
