@@ -40,4 +40,5 @@ def named_axes(found: AxisNames, path: tuple[str | int, ...]) -> tuple[Any, ...]
       >>> named_axes({("kernel",): ("data", None)}, ("opt_state", 0, "kernel"))
       ('data', None)
     """
-    return next((names for own, names in found.items() if path[-len(own) :] == own), ())
+    own = max((own for own in found if own and path[-len(own) :] == own), key=len, default=None)
+    return () if own is None else found[own]

@@ -31,7 +31,7 @@ from hpjax.engine.constants import hoisted
 from hpjax.engine.layout import in_slots
 from hpjax.engine.lowering import lowering
 from hpjax.engine.machine import keep_compiled
-from hpjax.engine.partition import check_exchanges, lane_specs
+from hpjax.engine.partition import check_exchanges, lane_specs, spanning
 from hpjax.engine.segment import SegmentConfig, SegmentInputs, advance_lanes, evaluate_lanes, start_lanes
 from hpjax.engine.settings import deciding_settings
 from hpjax.engine.shapes import Lane, lane_shapes
@@ -144,6 +144,7 @@ class Compiled:
         # Nearly every program draws its first state, and few draw by themselves in a step.
         with (
             collector_paused(),
+            spanning(config.span),
             lowered_for(platform),
             lowering(
                 config.lowered,

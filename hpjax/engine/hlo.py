@@ -123,9 +123,9 @@ class CompiledText:
         """Returns the bytes of what a collective takes, or of what it gives, whichever is more."""
         around = self._computations[computation]
         taken = sum(_bytes_of(around[name].types) for name in collective.operands if name in around)
-        # What begins an exchange gives its operands, too, and numbers with which to wait for it.
-        given = [each.bytes for each in collective.types]
-        return max(taken, max(given, default=0.0) if collective.opcode.endswith("-start") else sum(given))
+        given = _bytes_of(collective.types)
+        # What begins an exchange hands on its operands, too, beside its results.
+        return max(taken, given - taken if collective.opcode.endswith("-start") else given)
 
     def _loops(self, computation: str) -> Iterator[Instruction]:
         """Yields the loops of a computation, also of those that it calls, of which the turns are not known."""

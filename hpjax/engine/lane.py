@@ -11,7 +11,7 @@ from hpjax.core.hparams import Hparams
 from hpjax.core.keys import purpose_key, step_key
 from hpjax.core.program import Arrays, Metrics, Program, State
 from hpjax.engine.lowering import lowered
-from hpjax.engine.partition import Span
+from hpjax.engine.partition import divided, gathered
 from hpjax.engine.shapes import Lane, ProgramShapes, float_type, unwrap_keys, wrap_keys
 from hpjax.engine.state_tree import StateTree, arrays_of, is_weak, split_state
 
@@ -89,22 +89,20 @@ def advance_lane(
     lane: Lane,
     train: Arrays,
     h: Hparams,
-    span: Span | None = None,
 ) -> Lane:
     """Returns a lane after optimizer step ``t``, int32 (), counted from 0, but for the numbers of its steps.
 
     Those are the same for all lanes of a chunk, and ``counted_steps`` adds them once for all steps of a segment.
-    ``train`` is the split or, of a stream, the batch; ``span`` are the devices of the lane, None for one.
+    ``train`` is the split or, of a stream, the batch.
     """
-    batch = program.batch(keys.batch, t, train, h)
-    batch = batch if span is None else span.examples(batch)
+    batch = divided(program.batch(keys.batch, t, train, h))
     tree = _state_tree(program, shapes, keys.lane, h)
 
     def step(key: jax.Array, arrays: Any, h: Hparams) -> Any:  # not of the batch, which may have more than arrays
         state, metrics = program.step(key, tree.fill(arrays), batch, h)
         return arrays_of(state), metrics
 
-    compute = lowered(step) if span is None else span.gathering(lowered(step), batch)
+    compute = gathered(lowered(step), batch)
     arrays, metrics = compute(step_key(keys.step, t), wrap_keys(lane.state, shapes), h)
     values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.train}
     return Lane(
@@ -130,12 +128,10 @@ def evaluate_lane(
     budget: jax.Array,
     valid: Arrays,
     h: Hparams,
-    span: Span | None = None,
 ) -> tuple[Lane, Evaluation]:
     """Returns the lane after the program's reaction to an evaluation, its averages begun anew, and the evaluation.
 
-    The program's ``finish`` is applied to a lane that is done, or that has reached ``budget``, int32 (); ``span`` are
-    the devices of the lane, None for one.
+    The program's ``finish`` is applied to a lane that is done, or that has reached ``budget``, int32 ().
     """
     tree = _state_tree(program, shapes, key, h)
     state = tree.fill(wrap_keys(lane.state, shapes))
@@ -144,8 +140,7 @@ def evaluate_lane(
         return program.evaluate(key, tree.fill(arrays), valid, h)
 
     own_key = step_key(purpose_key(key, "evaluate"), lane.step)
-    compute = lowered(look) if span is None else span.gathering(lowered(look), valid)
-    metrics = compute(own_key, wrap_keys(lane.state, shapes), valid, h)
+    metrics = gathered(lowered(look), valid)(own_key, wrap_keys(lane.state, shapes), valid, h)
     values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.valid}
     # A lane that took no step since the last evaluation has 0 / 1, not 0 / 0: NaN means divergence.
     means = {name: total / jnp.maximum(lane.counted, 1).astype(total.dtype) for name, total in lane.totals.items()}

@@ -4,7 +4,9 @@ XLA divides among the devices what is computed of parts, and adds the communicat
 arXiv:2105.04663); so a program means the same however its arrays are split.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from math import prod
 from typing import Any, NamedTuple
@@ -14,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from hpjax.core.errors import InputError
+from hpjax.core.errors import InputError, RunError, annotate_errors
 from hpjax.engine.gathering import gathering
 from hpjax.engine.shapes import Lane, ProgramShapes, unwrap_keys
 from hpjax.engine.sharding import DATA, LANES, SPLIT
@@ -46,28 +48,50 @@ class Span(NamedTuple):
         inside: jax.sharding.AbstractMesh = self.mesh.abstract_mesh.update_axis_types({LANES: AxisType.Manual})
         return inside
 
-    def examples(self, tree: Any) -> Any:
-        """Returns a batch, or a split, whose arrays are split along their first axis.
-
-        Sizes that the devices do not divide are no error: the last device gets fewer examples.
-        """
-        first = NamedSharding(self._inside, PartitionSpec(DATA))
-        return jax.tree.map(lambda x: lax.with_sharding_constraint(x, first) if np.ndim(x) else x, tree)
-
-    def gathering(self, function: Callable[..., Any], examples: Any) -> Callable[..., Any]:
-        """Returns a function of a state and of ``examples`` in which weights are gathered where both meet."""
-        whole = NamedSharding(self._inside, PartitionSpec())
-        gather = partial(lax.with_sharding_constraint, shardings=whole)
-        return gathering(function, examples, gather) if self.gathers else function
+    def constrained(self, x: Any, spec: PartitionSpec) -> Any:
+        """Returns an array that is split so, without the axes of lanes."""
+        return lax.with_sharding_constraint(x, NamedSharding(self._inside, spec))
 
     def lanes(self, lane: Lane) -> Lane:
         """Returns lanes, leaves (width, ...) or (chunks, width, ...), with their states split."""
         before = (None,) * lane.step.ndim
         arrays = [
-            lax.with_sharding_constraint(x, NamedSharding(self._inside, PartitionSpec(*before, *spec)))
-            for x, spec in zip(lane.state, self.state, strict=True)
+            self.constrained(x, PartitionSpec(*before, *spec)) for x, spec in zip(lane.state, self.state, strict=True)
         ]
         return lane._replace(state=tuple(arrays))
+
+
+# The devices of the lanes that are traced, None where each has one.
+_span: ContextVar[Span | None] = ContextVar("span", default=None)
+
+
+@contextmanager
+def spanning(span: Span | None) -> Iterator[None]:
+    """Has lanes that are traced in its body, in this thread, span devices; None for one."""
+    token = _span.set(span)
+    try:
+        yield
+    finally:
+        _span.reset(token)
+
+
+def divided(examples: Any) -> Any:
+    """Returns a batch, or other examples, divided along their first axis among the devices of the lane that is traced.
+
+    Numbers of examples that the devices do not divide are no error: the last device gets fewer.
+    """
+    span = _span.get()
+    if span is None:
+        return examples
+    return jax.tree.map(lambda x: span.constrained(x, PartitionSpec(DATA)) if np.ndim(x) else x, examples)
+
+
+def gathered(function: Callable[..., Any], examples: Any) -> Callable[..., Any]:
+    """Returns a function of a state and of ``examples`` in which weights that are split are gathered to meet them."""
+    span = _span.get()
+    if span is None or not span.gathers:
+        return function
+    return gathering(function, examples, partial(span.constrained, spec=PartitionSpec()))
 
 
 def state_specs(rule: Rule | str | None, shapes: ProgramShapes, parts: int) -> tuple[PartitionSpec, ...]:
@@ -90,7 +114,8 @@ def state_specs(rule: Rule | str | None, shapes: ProgramShapes, parts: int) -> t
     if isinstance(rule, str):
         return tuple(_largest(x.shape, parts) for x in arrays)
     names = ["/".join(map(str, name)) for name in shapes.names]
-    return tuple(_checked(rule(n, x.shape), n, x.shape, parts) for n, x in zip(names, arrays, strict=True))
+    split = annotate_errors(FIELD, rule)
+    return tuple(_checked(split(n, x.shape), n, x.shape, parts) for n, x in zip(names, arrays, strict=True))
 
 
 def _named(names: Sequence[Any], shape: Sequence[int], parts: int) -> PartitionSpec:
@@ -132,18 +157,17 @@ def lane_specs(lanes: Lane, span: Span | None) -> Any:
 
 
 def check_exchanges(compiled: Any, mesh: jax.sharding.Mesh) -> None:
-    """Raises ``InputError`` where a compiled program has devices of all lanes wait for each other.
+    """Raises ``RunError`` where a compiled program has devices of all lanes wait for each other.
 
     At a ``collective-permute`` XLA does on a CPU, and lanes do not take equally many steps: none would go on.
     """
     if mesh.devices.flat[0].platform != "cpu" or DATA not in mesh.shape or mesh.shape[LANES] == 1:
         return
     if "collective-permute" in compiled.as_text():
-        allowed = (
-            f"must be {mesh.shape[DATA]}, those of one lane, since on a CPU all devices wait for each other where this "
-            "program moves examples from one to the next (collective-permute)"
+        raise RunError(
+            "the program moves examples from one device to the next (collective-permute), at which all devices of a "
+            f"CPU wait, those of other lanes too. Write devices={mesh.shape[DATA]}, for one lane at a time."
         )
-        raise InputError("Sweep.devices", mesh.size, allowed, f"Write devices={mesh.shape[DATA]}.")
 
 
 def device_bytes(specs: Sequence[PartitionSpec], shapes: ProgramShapes, parts: int) -> int:

@@ -14,7 +14,7 @@ from jax import lax
 from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.program import Arrays, Program
 from hpjax.engine.lane import HEALTHY, Evaluation, StepKeys, advance_lane, counted_steps, evaluate_lane, start_lane
-from hpjax.engine.partition import Span
+from hpjax.engine.partition import Span, divided
 from hpjax.engine.shapes import Lane, ProgramShapes, float_type
 
 
@@ -188,7 +188,7 @@ def advance_lanes(
 
             def step(keys: StepKeys, fold: jax.Array, h: Hparams, lane: Lane) -> Lane:
                 h = chunk.hparams(fold, h)
-                return advance_lane(config.program, config.shapes, keys, t, lane, batches, h, config.span)
+                return advance_lane(config.program, config.shapes, keys, t, lane, batches, h)
 
             moved: Lane = chunk.vectorize(step, in_axes=(*chunk.axes, 0))(keys, fold, h, lanes)
             # A select over the whole state in each step is dear, so programs whose lanes all end together do without.
@@ -220,14 +220,14 @@ def evaluate_lanes(
     Returns:
       The lanes; and of them the evaluation, and ``diverged`` and ``alive`` after it, as in ``SegmentOutputs``.
     """
-    valid = valid if config.span is None else config.span.examples(valid)
+    valid = divided(valid)
 
     def evaluate_chunk(old: Lane, own: SegmentInputs) -> tuple[Lane, Evaluation]:
         chunk = _Chunk.of(config, own)
 
         def look(key: jax.Array, fold: jax.Array, h: Hparams, lane: Lane, budget: jax.Array) -> tuple[Lane, Evaluation]:
             h = chunk.hparams(fold, h)
-            return evaluate_lane(config.program, config.shapes, key, lane, budget, valid, h, config.span)
+            return evaluate_lane(config.program, config.shapes, key, lane, budget, valid, h)
 
         evaluated: tuple[Lane, Evaluation] = chunk.vectorize(look, in_axes=(*chunk.axes, 0, 0))(
             *chunk.identity, old, own.budget

@@ -272,6 +272,8 @@ def _until(program: Program, objective: Objective, target: float) -> Callable[[S
 def _faster(sweep: Sweep, sizes: Sequence[int]) -> Sweep:
     """Returns the sweep, or the same sweep in microbatches if the plan estimates that it takes less time in total."""
     whole = sweep.program
+    if sweep.devices_per_lane > 1:
+        return sweep  # microbatches are for one device, which large batches do not need
     if whole.batches is None or whole.batches.microbatch is not None or not whole.batches.alike or len(sizes) == 1:
         return sweep
     if any(name[:1] == ("stats",) for name in sweep.plan().shapes[0].names):

@@ -11,6 +11,7 @@ from hpjax.core.arrays import ceil_div
 from hpjax.core.hparams import Hparams
 from hpjax.data.batches import Fold
 from hpjax.data.examples import AnyExamples, examples_in
+from hpjax.engine.partition import divided
 from hpjax.training.arguments import Context
 from hpjax.training.host_metric import evaluating_in_parts
 from hpjax.training.measures import Measures, Values, joined
@@ -40,7 +41,7 @@ def measure_split(
 
     def part(i: jax.Array) -> tuple[dict[str, Weighted], Any]:
         index = i * size + jnp.arange(size)
-        rows = jax.tree.map(jnp.asarray, split) if size == everything else _rows(split, fold, index)
+        rows = jax.tree.map(jnp.asarray, split) if size == everything else divided(_rows(split, fold, index))
         outputs, _, sown = forward(rows.x, i if parts > 1 else None)
         own = context._replace(x=rows.x, sown=sown, key=lambda: jax.random.fold_in(context.key(), i))
         with evaluating_in_parts(parts > 1):

@@ -4,7 +4,6 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from itertools import zip_longest
 from typing import Any
 
 import jax
@@ -85,19 +84,11 @@ def unboxed(variables: Mapping[str, Any]) -> Any:
 
 def _axis_names(params: Mapping[str, Any]) -> AxisNames:
     """Returns the names of axes by the paths of their parameters: logical ones by the rules that are set for them."""
+    # Names of which no rule tells are those of a mesh already. Of several rules for a name the first one counts.
+    rules: dict[Any, Any] = dict(reversed(tuple(linen.get_logical_axis_rules())))
     specs = linen.get_partition_spec(params)
-    by_rules = linen.logical_to_mesh(specs)  # type: ignore[attr-defined]
-    found = jax.tree_util.tree_leaves_with_path((specs, by_rules), is_leaf=_is_spec)
-    names: AxisNames = {}
-    for path, spec in found:
-        known = names.get(own := names_of(path[1:]), ())
-        # Names that are no logical ones are those of a mesh already, and no rule is about them.
-        names[own] = tuple(new if new is not None else old for new, old in zip_longest(spec or (), known))
-    return {path: each for path, each in names.items() if any(each)}
-
-
-def _is_spec(leaf: Any) -> bool:
-    return leaf is None or isinstance(leaf, PartitionSpec)
+    found = jax.tree_util.tree_leaves_with_path(specs, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
+    return {names_of(path): tuple(rules.get(name, name) for name in spec) for path, spec in found}
 
 
 def _drawing(

@@ -22,7 +22,7 @@ def nnx_network(build: Callable[[Hparams, Any], Any]) -> Network:
     """Returns the network of a function of ``h`` and ``rngs`` that gives an NNX module."""
 
     def module(key: jax.Array, h: Hparams) -> Any:
-        # Sharding metadata names the axes of a mesh, and lanes have none.
+        # Sharding metadata names the axes of a mesh, which is none that is current here.
         with nnx.use_eager_sharding(False):  # type: ignore[no-untyped-call]
             return build(h, nnx.Rngs(key))
 
@@ -72,7 +72,7 @@ def _axis_names(built: Any) -> AxisNames:
     """Returns the names of axes by the paths of their parameters."""
     specs = nnx.to_pure_dict(nnx.get_partition_spec(nnx.state(built, nnx.Param)))
     found = jax.tree_util.tree_leaves_with_path(specs, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
-    return {names_of(path): tuple(spec) for path, spec in found if spec is not None and any(spec)}
+    return {names_of(path): tuple(spec) for path, spec in found}
 
 
 def _parts(built: Any) -> tuple[Params, Stats]:

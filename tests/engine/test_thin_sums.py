@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import hpjax as hpx
+from hpjax.engine import compile as compiling
 from hpjax.engine.lowering import lowered, lowering
 from hpjax.engine.primitives import equations
 from hpjax.engine.thin_sums import LEAST, has_thin_sums
@@ -51,7 +52,7 @@ def test_other_sums_stay(shape, axes):
     assert not has_thin_sums(jax.make_jaxpr(lambda x: jnp.sum(x, axes))(x))
 
 
-def test_second_derivatives_have_such_sums_and_train_as_alone():
+def test_second_derivatives_have_such_sums_and_train_as_alone(monkeypatch):
     """A network of one input and its second derivative, against the same loop without hpjax."""
     x = np.linspace(-1, 1, 128, dtype=np.float32)[:, None]
 
@@ -73,7 +74,16 @@ def test_second_derivatives_have_such_sums_and_train_as_alone():
     program = hpx.Program(init, step, lambda key, w, split, h: {"loss": loss(w)}, steps=3)
     sweep = hpx.Sweep(program, hpx.Space(rate=hpx.Uniform(0.001, 0.01)), trials=2)
     assert sweep.plan().shapes[0].thin_sums
+    switched = []
+
+    def noted(*args, **how):
+        switched.append(how["sums"])
+        return lowering(*args, **how)
+
+    monkeypatch.setattr(compiling, "lowering", noted)
     result = sweep.run(progress=False)
+    assert switched
+    assert all(switched), "on a CPU"
     for trial, found in zip(result, result.last("valid/loss")[:, 0], strict=True):
         w = init(hpx.keys.purpose_key(hpx.keys.lane_key(0, 0), "init"), None)
         for _ in range(3):

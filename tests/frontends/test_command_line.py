@@ -255,7 +255,7 @@ sweep.run(progress=False)
 def test_a_file_that_trains_while_it_is_executed_is_told_of(tmp_path):
     (tmp_path / "unguarded.py").write_text(UNGUARDED)
     with pytest.warns(
-        RuntimeWarning, match=r'^unguarded.py trains .* Write sweep.run\(\) under if __name__ == "__main__"'
+        RuntimeWarning, match=r'^unguarded.py runs a sweep .* Write sweep.run\(\) under if __name__ == "__main__"'
     ):
         done = hpjax("plan", tmp_path / "unguarded.py")
     assert done.exit_code == 0, done.output

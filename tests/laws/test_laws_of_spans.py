@@ -39,6 +39,7 @@ OTHERS = {
     "a batch that the devices do not divide": (program(batch_size=10), {}),
     "fewer examples than devices": (program(batch_size=3), {}),
     "microbatches": (program(microbatch=8), {}),
+    "evaluations in parts": (program(eval_batch_size=8), {}),
     "folds": (program(), {"folds": 3}),
     "own randomness": (program(), {"randomness": "independent"}),
     "several at once": (program(), {"width": 3}),
@@ -51,9 +52,10 @@ def test_what_one_device_computes(name):
     trained, options = OTHERS[name]
     with jax.enable_x64(True):
         one = sweep(trained, devices=1, **options).run(progress=False)
-        several = sweep(trained, **FOUR, partition="fsdp", **options).run(progress=False)
-    for metric in one.metrics:
-        np.testing.assert_allclose(several.curves(metric), one.curves(metric), rtol=1e-9)
+        for devices in (TWO, FOUR):
+            several = sweep(trained, **devices, partition="fsdp", **options).run(progress=False)
+            for metric in one.metrics:
+                np.testing.assert_allclose(several.curves(metric), one.curves(metric), rtol=1e-9)
 
 
 def test_a_stream():
@@ -105,13 +107,19 @@ def test_gradients_are_all_that_is_exchanged():
     assert {tuple(sorted(shape)) for shape in shapes if len(shape) == 3} == {tuple(sorted(k)) for k in kernels}
     text = spans.compiled(sweep(**TWO, partition="fsdp"))
     spans.assert_within_lanes(text, 2)
-    gathered = [shapes for kind, shapes, _ in collectives(text) if kind == "all-gather"]
-    assert [sorted(shape) for (shape,) in gathered] == [[1, WIDE, WIDE]]
+    (gathered,), (reduced,) = (
+        [shapes for kind, shapes, _ in collectives(text) if kind == wanted] for wanted in ("all-gather", "all-reduce")
+    )
+    assert [sorted(shape) for shape in gathered] == [[1, WIDE, WIDE]]
+    assert {tuple(sorted(shape)) for shape in reduced if len(shape) == 3} == {tuple(sorted(k)) for k in kernels}
+    assert {kind for kind, _, _ in collectives(text)} == {"all-gather", "all-reduce"}
+    for name in ("start", "evaluate"):
+        spans.assert_within_lanes(spans.compiled(sweep(**TWO, partition="fsdp"), name), 2)
 
 
 def test_the_plan_says_how_lanes_are_split():
     plan = sweep(**TWO, partition="fsdp").plan()
-    assert "each lane spans 2 devices, 2 train side by side; batches are split" in str(plan)
+    assert "each lane spans 2 devices, which divide its batches; 2 chunks side by side" in str(plan)
     assert "2 of 12 arrays of a lane's state are split" in str(plan)
     # Two kernels of 64 × 64 float32, weights and momentum, of which each device has half.
     assert plan.shapes[0].lane_bytes - plan.lane_bytes(0) == 2 * WIDE * WIDE * 4 / 2
@@ -125,6 +133,7 @@ class Named(nn.Module):
         normal = nn.initializers.lecun_normal()
         x = nn.tanh(Dense(WIDE, kernel_init=nn.with_partitioning(normal, (None, "data")))(x))
         x = nn.tanh(Dense(WIDE, kernel_init=nn.with_logical_partitioning(normal, ("embed", "mlp")))(x))
+        x = nn.tanh(Dense(8, kernel_init=nn.with_logical_partitioning(normal, ("embed", "embed")))(x))
         return Dense(3, kernel_init=nn.with_partitioning(normal, ("model", None)))(x)
 
 
@@ -145,7 +154,7 @@ def test_names_of_axes_split_what_they_name():
         split = {"/".join(map(str, n[-2:])) for n, s in zip(plan.shapes[0].names, plan.partitions[0], strict=True) if s}
         assert split == {"Dense_0/kernel", "Dense_1/kernel"}
         assert sum(map(bool, plan.partitions[0])) == 4, "momentum like the weights"
-        assert "4 of 12 arrays of a lane's state are split" in str(plan)
+        assert "4 of 16 arrays of a lane's state are split" in str(plan)
         found = whole.run(progress=False)
         assert set(found[0].restore()["params"]["Dense_0"]) == {"kernel", "bias"}
         one = sweep(program(Named()), devices=1).run(progress=False)
@@ -191,11 +200,22 @@ def test_lanes_that_would_wait_for_each_other_on_a_cpu_are_told():
         data=hpx.Data((x,), (x,)),
         steps=4,
     )
-    with pytest.raises(hpx.InputError, match=r"Sweep.devices = 4: must be 2, those of one lane, .* Write devices=2."):
+    with pytest.raises(hpx.RunError, match=r"moves examples from one device to the next .* Write devices=2, for one"):
         sweep(moving, **TWO).run(progress=False)
     one = sweep(moving, devices=1).run(progress=False)
     several = sweep(moving, **TWO | {"devices": 2}).run(progress=False)
     np.testing.assert_allclose(several.curves("valid/loss"), one.curves("valid/loss"), rtol=1e-5)
+
+
+def test_what_several_devices_trained_is_used_on_one():
+    data = hpx.data.from_arrays(DATA.train.x, DATA.train.y)
+    whole = sweep(program(data=data), **TWO, partition="fsdp")
+    found = whole.run(progress=False)
+    assert found.test()["test/loss"] >= 0
+    one = replace(whole, devices=1)
+    assert [len(point) for point in one.models(found).points()] == [1, 1, 1]
+    with pytest.raises(hpx.InputError, match="devices_per_lane = 2: must divide 1"):
+        one.plan()
 
 
 def test_another_number_of_devices_a_lane_is_another_sweep(tmp_path):

@@ -19,6 +19,7 @@ from hpjax.schedulers import Scheduler
 from hpjax.sweep.planning.arrange import capacity_of
 from hpjax.sweep.planning.grouping import Grouping
 from hpjax.sweep.planning.plan import Plan
+from hpjax.sweep.planning.programs import mesh_of
 from hpjax.sweep.spec import SweepSpec
 
 # Above so many programs a hint names the continuous hyperparameters that are static.
@@ -145,7 +146,11 @@ def advised(spec: SweepSpec, plan: Plan, disturbing: Sequence[str] = ()) -> Plan
       spec: the sweep.
       plan: its plan, whose groups are arranged.
       disturbing: the debugging switches of JAX that are on.
+
+    Raises:
+      InputError: its devices cannot be divided among lanes, so that it can be read, and cannot train.
     """
+    mesh_of(spec)
     more = (
         *_hints_of_repeats(spec, plan),
         *_hints_of_takeovers(plan),
@@ -170,8 +175,8 @@ def hints_of_script(file: Path | None) -> Iterator[str]:
     """Yields what to change of a file that begins to train while the command line executes it to find its sweep."""
     if file is not None:
         yield (
-            f"{file.name} trains a sweep while hpjax executes it to find the one that it defines. "
-            'Write sweep.run() under if __name__ == "__main__": to have it train as a script only.'
+            f"{file.name} runs a sweep while hpjax executes it to find the one that it defines. "
+            'Write sweep.run() under if __name__ == "__main__": to have it run as a script only.'
         )
 
 

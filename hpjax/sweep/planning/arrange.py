@@ -24,6 +24,7 @@ def capacity_of(spec: SweepSpec, plan: Plan) -> Capacity:
     chip = chip_of(device.device_kind)
     return Capacity(
         platform=device.platform,
+        devices=plan.devices[0],
         spans=plan.spans,
         # Of this host's devices, or as published of those that are only described.
         memory=chip.limit if chip is not None and isinstance(spec.devices, tuple) else sharding.memory(),

@@ -23,7 +23,8 @@ class Capacity(NamedTuple):
 
     Attributes:
       platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``.
-      spans: how many devices, or groups of devices that share a lane, share the lanes.
+      devices: how many devices there are.
+      spans: how many of them, or groups of them that share a lane, share the lanes.
       memory: bytes of memory of each device, None where unknown, as for CPUs.
       near: bytes of the memory on its chip in which the compiler keeps arrays, 0 where it does not.
       data_bytes: bytes of it that the data takes.
@@ -34,6 +35,7 @@ class Capacity(NamedTuple):
     """
 
     platform: str
+    devices: int
     spans: int
     memory: int | None
     near: int
@@ -55,7 +57,7 @@ class Capacity(NamedTuple):
         """Returns how many chunks of such lanes a device has memory for, None for any number."""
         # Smaller waves save memory only where one trains after the other; a race has the states of all in memory.
         if self.memory is None and not self.racing:
-            return chunks_that_fit(HOST_BYTES // self.spans, 0, width * lane_bytes)
+            return chunks_that_fit(HOST_BYTES // self.devices, 0, width * lane_bytes)
         return chunks_that_fit(self.memory, self.data_bytes, width * lane_bytes)
 
     def waves(self, trials: Sequence[int], width: int, chunks: int | None) -> Waves:

@@ -183,7 +183,7 @@ class Plan:
     @property
     def spans(self) -> int:
         """How many lanes, or chunks of lanes, train side by side: the devices, divided by those that a lane spans."""
-        return self.devices[0] // self.devices_per_lane
+        return max(self.devices[0] // self.devices_per_lane, 1)  # what was trained on more devices is read on fewer
 
     def lane_bytes(self, group: int) -> int:
         """Returns the bytes that the state of a lane of a group takes on each of its devices."""

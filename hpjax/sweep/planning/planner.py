@@ -103,7 +103,6 @@ def _first(spec: SweepSpec) -> Plan:
     """Returns the plan of the first round."""
     check_settings()
     devices = sharding.devices(spec.devices)
-    sharding.mesh(devices, spec.devices_per_lane)  # for its errors
     if spec.spread == "pmap" and jax.process_count() > 1:
         allowed = f"is for one host, and there are {jax.process_count()}"
         raise InputError("Sweep.spread", spec.spread, allowed, 'Write spread="shard_map".')

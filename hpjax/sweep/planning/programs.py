@@ -146,11 +146,11 @@ def check_groups(spec: SweepSpec, plan: Plan, first: int) -> None:
     Raises:
       InputError, ProgramError: lanes cannot share a program, or not on these devices.
     """
-    programs = GroupPrograms(spec, mesh_of(spec), (None, None))
     for group in plan.groups[first:]:
         first = plan.together(group.number)[0] == group.number  # of those that share a program one stands for all
         if not (first and (uncertain := plan.trained(group.number).uncertain)):
             continue
+        programs = GroupPrograms(spec, mesh_of(spec), (None, None))
         h = programs.hparams(plan, group, [plan.points[group.trials[0]]])
         try:
             programs.compile(plan, group.number, h).check()

@@ -88,7 +88,9 @@ def _spans(plan: "Plan") -> list[str]:
     """Returns the line on the devices that each lane spans, where these are several."""
     if plan.devices_per_lane == 1:
         return []
-    found = f"each lane spans {plan.devices_per_lane} devices, {plan.spans} train side by side; batches are split"
+    found = (
+        f"each lane spans {plan.devices_per_lane} devices, which divide its batches; {plan.spans} chunks side by side"
+    )
     lines = []
     for g in plan.groups:
         split, own = sum(map(bool, plan.partitions[g.number])), text.size(plan.lane_bytes(g.number))

@@ -80,6 +80,8 @@ def planned_for(spec: SweepSpec, plan: Plan, target: Target) -> Plan:
                 raise ProgramError(_at_no_width(spec, plan, plan.groups[first], target, fits))
             footprint = fastest(compiling, share, fits, target)
         elif isinstance(fits := compiling(asked), str):
+            if asked == 1:
+                raise ProgramError(_at_no_width(spec, plan, plan.groups[first], target, fits))
             remedy = "Write a smaller width, or leave it out, and the plan finds the widest that fits."
             raise InputError("Sweep.width", asked, f"does not fit on {target.name}, where {fits}", remedy)
         else:
@@ -194,10 +196,14 @@ def _enough_devices(spec: SweepSpec, plan: Plan, group: Group, target: Target) -
     """Returns how many devices a lane of a group has to span so that it fits, None if all are too few."""
     devices = plan.devices[0]
     for number in range(plan.devices_per_lane + 1, devices + 1):
-        if devices % number == 0:
-            wider = replace(spec, devices_per_lane=number, partition="fsdp")
+        if devices % number == 0 and plan.data_bytes < target.chip.limit:
+            wider = replace(spec, devices_per_lane=number, partition="fsdp", spread="shard_map")
             programs, placed = GroupPrograms(wider, mesh_of(wider), (None, None)), plan_first_round(wider)
-            if isinstance(_compiled(wider, programs, placed, placed.groups[group.number], target, 1), Footprint):
+            try:
+                fits = _compiled(wider, programs, placed, placed.groups[group.number], target, 1)
+            except (InputError, ProgramError):  # the error that is raised is about one device
+                return None
+            if isinstance(fits, Footprint):
                 return number
     return None
 
@@ -205,10 +211,10 @@ def _enough_devices(spec: SweepSpec, plan: Plan, group: Group, target: Target) -
 def _at_no_width(spec: SweepSpec, plan: Plan, group: Group, target: Target, reason: str) -> str:
     """Returns the message of the error that a group fits at no width."""
     lane, enough = plan.lane_bytes(group.number), _enough_devices(spec, plan, group, target)
-    span = "" if enough is None else f', devices_per_lane={enough} with partition="fsdp"'
+    span = "" if enough is None else f'devices_per_lane={enough}, partition="fsdp"; or '
     return (
         f"group {group.number} fits at no width on {target.name}, where a device has {size(target.chip.limit)} for "
         f"arrays: at the width 1 {size(lane)} are the state of the lane, {size(plan.data_bytes)} the data, and "
-        f"{reason}. Write a smaller model or batch, accumulate gradients with microbatch={span}, or name a chip with "
+        f"{reason}. Write {span}a smaller model or batch, accumulate gradients with microbatch=, or name a chip with "
         "more memory."
     )

@@ -197,7 +197,7 @@ class Wave:
         """Returns copies of a trial's lanes, by replicate."""
         assert self._lanes is not None
         return {
-            int(self._table.replicate[lane]): Snapshot(self._lanes.lane(lane), int(self._state.taken[lane]))
+            int(self._table.replicate[lane]): Snapshot(self._lanes.fetched(lane), int(self._state.taken[lane]))
             for lane in np.flatnonzero(self._table.trial == trial).tolist()
         }
 
