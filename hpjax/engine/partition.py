@@ -18,6 +18,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from hpjax.core.errors import InputError, RunError, annotate_errors
 from hpjax.engine.gathering import gathering
+from hpjax.engine.hlo_text import computations
 from hpjax.engine.shapes import Lane, ProgramShapes, unwrap_keys
 from hpjax.engine.sharding import DATA, LANES, SPLIT
 
@@ -163,7 +164,10 @@ def check_exchanges(compiled: Any, mesh: jax.sharding.Mesh) -> None:
     """
     if mesh.devices.flat[0].platform != "cpu" or DATA not in mesh.shape or mesh.shape[LANES] == 1:
         return
-    if "collective-permute" in compiled.as_text():
+    # Outside of loops all devices come to it.
+    bodies, entry = computations(compiled.as_text())
+    within = (each for name, body in bodies.items() if name != entry for each in body.values())
+    if any(each.opcode.startswith("collective-permute") for each in within):
         raise RunError(
             "the program moves examples from one device to the next (collective-permute), at which all devices of a "
             f"CPU wait, those of other lanes too. Write devices={mesh.shape[DATA]}, for one lane at a time."
