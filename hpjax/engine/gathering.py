@@ -81,18 +81,16 @@ def _outputs(
 ) -> list[Any]:
     """Returns the outputs of one equation; ``depend`` says of each of its inputs whether it depends on examples."""
     name, params = equation.primitive.name, equation.params
-    result: Any = equation.outvars[0].aval if equation.outvars else None
-    if name == "broadcast_in_dim" and result.ndim > jnp.ndim(given[0]):
-        # Before weights are added to each example, or multiplied by it, they are repeated.
-        given = [x if own or not _is_weight(x) else gather(x) for x, own in zip(given, depend, strict=True)]
-    if not any(depend):
-        return evaluate_unchanged(jaxpr, equation, given)
-    if name in CALLS:
+    if any(depend) and name in CALLS:
         inner = params.get("jaxpr") or params["call_jaxpr"]
         return _evaluate(inner.jaxpr, [*inner.consts, *given], [*(False for _ in inner.consts), *depend], gather)
-    if name == "scan":
+    if any(depend) and name == "scan":
         return _scan(params, given, depend, gather)
-    if name in PRODUCTS or list(core.jaxprs_in_params(params)):  # what else holds jaxprs is not looked into
+    result: Any = equation.outvars[0].aval if equation.outvars else None
+    # Before weights are added to each example, or multiplied by it, they are repeated.
+    repeats = name == "broadcast_in_dim" and result.ndim > jnp.ndim(given[0])
+    # What else holds jaxprs is not looked into.
+    if repeats or (any(depend) and (name in PRODUCTS or list(core.jaxprs_in_params(params)))):
         given = [x if own or not _is_weight(x) else gather(x) for x, own in zip(given, depend, strict=True)]
     return evaluate_unchanged(jaxpr, equation, given)
 

@@ -1,6 +1,6 @@
 """Sums of arrays that have axes of size 1, such as second derivatives leave in them.
 
-On a CPU XLA sums a product that it has not yet computed thirty times as slowly where there is such an axis.
+On a CPU XLA sums a product that it has not yet computed many times as slowly where there is such an axis.
 """
 
 from math import prod
