@@ -12,9 +12,9 @@ from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.core.program import Arrays, Program
 from hpjax.core.recordable import is_name
 from hpjax.core.user_code import first_line, user_lines
-from hpjax.engine.constants import jitted
 from hpjax.engine.lane import rebuilt_state
 from hpjax.engine.lowering import lowering
+from hpjax.engine.one_lane import of_one_lane
 from hpjax.engine.segment import SegmentConfig
 from hpjax.engine.shapes import ProgramShapes, unwrap_keys
 from hpjax.engine.state_tree import is_array, names_of, split_state
@@ -26,9 +26,9 @@ REMEDY = 'Write artifacts=lambda key, state, split, h: {"samples": array}.'
 def artifact_function(config: SegmentConfig, seed: int) -> Callable[..., dict[str, jax.Array]]:
     """Returns what computes the artifacts of one lane, and compiles once.
 
-    Its arguments are the trial id and the calls of ``step`` that the lane took, each int32 (); the arrays of the lane's
-    state; the validation split; and the hyperparameters of the lane, leaves of shape (). The lane is that of replicate
-    0, with its fold 0.
+    Its arguments are the arrays of the lane's state, as ``of_one_lane`` takes them; the trial id and the calls of
+    ``step`` that the lane took, each int32 (); the validation split; and the hyperparameters of the lane, leaves of
+    shape (). The lane is that of replicate 0, with its fold 0.
 
     Args:
       config: what the program of the lane's group was compiled for.
@@ -36,15 +36,15 @@ def artifact_function(config: SegmentConfig, seed: int) -> Callable[..., dict[st
     """
     program, shapes = config.program, config.shapes
 
-    def artifacts(trial: Any, calls: Any, arrays: Sequence[Any], valid: Arrays, h: Hparams) -> dict[str, Any]:
+    def artifacts(arrays: Sequence[Any], trial: Any, calls: Any, valid: Arrays, h: Hparams) -> dict[str, Any]:
         lane = lane_key(seed, 0, trial if config.independent else None)
         return _computed(program, shapes, lane, calls)(arrays, valid, _of_first_fold(h, config.folds))
 
-    compiled = jitted(artifacts)
+    compiled = of_one_lane(artifacts, config.span)
 
-    def call(trial: Any, calls: Any, arrays: Sequence[Any], valid: Arrays, h: Hparams) -> dict[str, jax.Array]:
+    def call(arrays: Sequence[Any], trial: Any, calls: Any, valid: Arrays, h: Hparams) -> dict[str, jax.Array]:
         with lowering(config.lowered, config.drawn):
-            found: dict[str, jax.Array] = compiled(trial, calls, arrays, valid, h)
+            found: dict[str, jax.Array] = compiled(arrays, trial, calls, valid, h)
         return found
 
     return call

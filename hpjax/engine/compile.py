@@ -19,7 +19,6 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from hpjax.core.collector import collector_paused
 from hpjax.core.fallback import warn_once
@@ -28,9 +27,9 @@ from hpjax.core.program import Arrays, Program
 from hpjax.core.threefry import lowered_for
 from hpjax.engine import sharding
 from hpjax.engine.constants import hoisted
-from hpjax.engine.layout import in_slots
 from hpjax.engine.lowering import lowering
 from hpjax.engine.machine import keep_compiled
+from hpjax.engine.moves import copier, mover
 from hpjax.engine.partition import check_exchanges, lane_specs, spanning
 from hpjax.engine.segment import SegmentConfig, SegmentInputs, advance_lanes, evaluate_lanes, start_lanes
 from hpjax.engine.settings import deciding_settings
@@ -250,29 +249,14 @@ class Compiled:
             return None
 
     @cached_property
-    def permute(self) -> Any:
-        """The executable that moves lanes between slots, compiled once, when lanes first move.
+    def move(self) -> Any:
+        """The executable that moves lanes between slots, ``mover``; compiled once, when lanes first move."""
+        return mover(self.lanes, self.mesh, self.specs, self.spread)
 
-        ``permute(lanes, source)`` gives lanes of the same shape; flat slot ``i`` of the result holds what was in flat
-        slot ``source[i]``. ``source`` is int32 (devices, chunks, width).
-        """
-        grid = self.lanes.step.shape
-
-        def move(lanes: Lane, source: jax.Array) -> Lane:
-            def moved(x: jax.Array) -> jax.Array:
-                # An all-gather rather than a masked sum over devices: adding 0.0 turns -0.0 into 0.0, and lanes
-                # must keep every bit when they move.
-                x = lax.all_gather(x, sharding.LANES)
-                found: jax.Array = in_slots(x)[source]
-                return found
-
-            result: Lane = jax.tree.map(moved, lanes)
-            return result
-
-        function = sharding.per_device(move, self.mesh, (sharding.SPLIT, sharding.SPLIT), self.specs, self.spread)
-        lanes = sharding.structs(self.lanes, self.mesh, self.specs)
-        source = sharding.structs(jax.ShapeDtypeStruct(grid, jnp.int32), self.mesh, sharding.SPLIT)
-        return function.lower(lanes, source).compile()
+    @cached_property
+    def copy(self) -> Any:
+        """The executable that copies a lane, ``copier``; compiled once, when one is first copied."""
+        return copier(self.lanes, self.mesh, self.specs, self.spread)
 
 
 def _input_structs(h: Hparams, grid: tuple[int, ...]) -> SegmentInputs:

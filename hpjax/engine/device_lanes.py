@@ -1,11 +1,10 @@
 """The lanes of one group on their devices, as the host handles them: which are live, their slots, their results."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import lax
 
 from hpjax.core.arrays import Array, Bools, Floats, Ints
 from hpjax.core.hparams import Hparams
@@ -13,8 +12,11 @@ from hpjax.core.keys import lane_keys
 from hpjax.core.program import Arrays
 from hpjax.engine import layout, sharding
 from hpjax.engine.compile import Compiled
+from hpjax.engine.host_lanes import Slot, copy_of_rows, lane_of, with_lanes, with_values
+from hpjax.engine.lane_shards import LaneShard, in_slots, shards_of
 from hpjax.engine.segment import SegmentConfig, SegmentInputs, SegmentOutputs
 from hpjax.engine.shapes import Lane
+from hpjax.engine.sharding import HostCopy
 
 
 class LaneTable(NamedTuple):
@@ -85,6 +87,7 @@ class DeviceLanes:
     ):
         self._config, self._compiled, self._table = config, compiled, table
         self._mesh = compiled.mesh
+        self._arrays = config.arrays
         self._splits = train, valid
         self._keys = lane_keys(seed, table.replicate // config.folds, table.trial if config.independent else None)
         self._rng_group = rng_groups(table.replicate, config.independent)
@@ -129,8 +132,9 @@ class DeviceLanes:
         )
 
     def offload(self) -> None:
-        """Moves the state to the host, until it is needed on the devices again."""
-        self._lanes = sharding.fetch(self._lanes, self._mesh)
+        """Moves the state to the hosts, each that of its devices, until it is needed on the devices again."""
+        if not self._offloaded:
+            self._lanes = sharding.copies(self._lanes)
 
     def advance(self, stop: int, evaluate: bool, block: Arrays = None) -> SegmentResult:
         """Takes the live lanes to step ``stop``, or to their own end before it, in one device call.
@@ -236,30 +240,35 @@ class DeviceLanes:
             self._inputs = self._inputs._replace(alive=sharding.put(alive, self._mesh, sharding.SPLIT))
             self._stale = False
 
+    @property
+    def _offloaded(self) -> bool:
+        return isinstance(self._lanes.step, HostCopy)
+
     def _to_devices(self) -> None:
         """Puts the state back on the devices after ``offload``."""
-        if not isinstance(self._lanes.step, jax.Array):
-            self._lanes = sharding.put(self._lanes, self._mesh, self._compiled.specs)
+        if self._offloaded:
+            self._lanes = sharding.put_copies(self._lanes, self._mesh, self._compiled.specs)
 
-    def lane(self, number: int) -> Lane:
-        """Returns a copy of one lane's state; on the host where the lanes are offloaded."""
-        at = np.unravel_index(self._layout.positions(len(self.live))[number], self._lanes.step.shape)
-        # A copy, because a view would keep the arrays of all lanes alive.
-        found: Lane = jax.tree.map(lambda x: x[at].copy(), self._lanes)
+    def copy(self, number: int) -> Lane:
+        """Returns a lane's state as leaves of type ``HostCopy``, (spans, ...): one for each row of the mesh, all equal.
+
+        With several hosts all must call it.
+        """
+        slot = self._slots([number])[0]
+        if self._offloaded and jax.process_count() == 1:
+            return lane_of(self._lanes, slot, self._mesh)
+        offloaded = self._offloaded
+        self._to_devices()
+        place = np.array([slot[0], np.ravel_multi_index(slot[1:], self._layout.slots.shape[1:])], np.int32)
+        found = copy_of_rows(self._compiled.copy(self._lanes, place), self._mesh)
+        if offloaded:
+            self.offload()
         return found
 
-    def fetched(self, number: int) -> Lane:
-        """Returns a copy of one lane's state on the host; with several hosts all must call it."""
-        several = jax.process_count() > 1 or self._config.span is not None
-        if several or not isinstance(self._lanes.step, jax.Array):
-            lane: Lane = sharding.fetch(self.lane(number), self._mesh)
-            return lane
-        position = int(self._layout.positions(len(self.live))[number])
-        device, slot = divmod(position, self._lanes.step.size // self._lanes.step.shape[0])
-        # Of one device alone: a slice of the whole would gather the lanes of all devices first.
-        own = jax.tree.map(lambda x: x.addressable_data(device), self._lanes)
-        found: Lane = jax.device_get(_lane_of_device(own, np.int32(slot)))
-        return found
+    def _slots(self, lanes: Iterable[int]) -> list[Slot]:
+        """Returns where lanes are."""
+        at = np.unravel_index(self._layout.positions(len(self.live))[list(lanes)], self._layout.slots.shape)
+        return list(zip(*(each.tolist() for each in at), strict=True))
 
     def clone(self, sources: Mapping[int, int | Lane], points: Hparams) -> None:
         """Makes lanes live with the state of others and new hyperparameters.
@@ -282,12 +291,9 @@ class DeviceLanes:
         self._move(before[source])
         foreign = {target: lane for target, lane in sources.items() if not isinstance(lane, int)}
         if foreign:
-            # np.array copies: what is fetched may share the memory of device buffers, which must not be written to.
-            self._lanes = jax.tree.map(np.array, sharding.fetch(self._lanes, self._mesh))
-            after = self._layout.positions(len(self.live))
-            for target, lane in foreign.items():
-                at = np.unravel_index(after[target], self._lanes.step.shape)
-                jax.tree.map(lambda x, new, at=at: x.__setitem__(at, new), self._lanes, lane)
+            self.offload()
+            placed = dict(zip(self._slots(foreign), foreign.values(), strict=True))
+            self._lanes = with_lanes(self._lanes, placed, self._mesh)
 
     def write(self, number: int, lanes: Sequence[int], values: Array) -> None:
         """Replaces one array of the state in some lanes.
@@ -297,12 +303,12 @@ class DeviceLanes:
           lanes: the lanes.
           values: their new arrays, (lanes that are given, ...).
         """
-        old = self._lanes.state[number]
-        at = np.unravel_index(self._layout.positions(len(self.live))[np.asarray(lanes)], self._lanes.step.shape)
-        new = np.array(sharding.fetch(old, self._mesh))
-        new[at] = values
-        if isinstance(old, jax.Array):
-            new = sharding.put(new, self._mesh, self._compiled.specs.state[number])
+        old: Any = self._lanes.state[number]
+        slots: Any = tuple(np.array(self._slots(lanes), np.int32).T)
+        held = old if self._offloaded else sharding.copies(old)
+        new: Any = with_values(held, slots, values, number, self._arrays, self._mesh)
+        if not self._offloaded:
+            new = sharding.put_copies(new, self._mesh, self._compiled.specs.state[number])
         state = (*self._lanes.state[:number], new, *self._lanes.state[number + 1 :])
         self._lanes = self._lanes._replace(state=state)
 
@@ -311,33 +317,38 @@ class DeviceLanes:
         self._to_devices()
         slots = self._layout.slots
         wanted = np.where(slots == layout.EMPTY, 0, positions[slots]).astype(np.int32)
-        self._lanes = self._compiled.permute(self._lanes, sharding.put(wanted, self._mesh, sharding.SPLIT))
+        self._lanes = self._compiled.move(self._lanes, sharding.put(wanted, self._mesh, sharding.SPLIT))
 
-    def snapshot(self) -> Lane:
-        """Returns the state of every lane, on the host, in the order of the table; leaves of shape (lanes, ...)."""
+    def snapshot(self) -> list[LaneShard]:
+        """Returns what this host holds of the state of every lane, with an array at a time on the host besides."""
+        leaves = (x if self._offloaded else sharding.copies(x) for x in jax.tree.leaves(self._lanes))
+        return shards_of(leaves, self._arrays, self._layout, self._mesh)
+
+    def gathered(self) -> Lane:
+        """Returns the state of every lane on the host, in the order of the table; leaves of shape (lanes, ...).
+
+        With several hosts all must call it, and each gets all.
+        """
         at = self._layout.positions(len(self.live))
+        self._to_devices()
         found: Lane = jax.tree.map(lambda x: layout.in_slots(sharding.fetch(x, self._mesh))[at], self._lanes)
         return found
 
-    def restore(self, lanes: Lane, live: Bools) -> None:
+    def restore(self, shards: Sequence[LaneShard], live: Bools) -> None:
         """Gives every lane the state that ``snapshot`` returned.
 
         The layout may differ from that at the time of the snapshot: slots change no bit (law 2).
 
         Args:
-          lanes: the states; leaves of shape (lanes, ...).
+          shards: the states, with all that devices of this host get; see ``lane_shards.needs``.
           live: bool (lanes,), ``live`` at the time of the snapshot.
+
+        Raises:
+          RunError: the shards lack something.
         """
-        self.live, self._begun = live.copy(), bool(np.any(lanes.step))
+        self.live = live.copy()
         self._arrange()
-        # Empty slots of a chunk are computed, too: with a lane's state, a loop in ``step`` ends for them as for it.
-        at = np.where(self._layout.slots == layout.EMPTY, 0, self._layout.slots)
-        host = jax.tree.map(lambda values: np.asarray(values)[at], lanes)
-        self._lanes = sharding.put(host, self._mesh, self._compiled.specs)
-
-
-@jax.jit
-def _lane_of_device(lanes: Lane, slot: Any) -> Lane:
-    """Returns the lane in one slot, counted from 0, of those of one device; leaves are (1, chunks, width, ...)."""
-    found: Lane = jax.tree.map(lambda x: lax.dynamic_index_in_dim(layout.in_slots(x), slot, keepdims=False), lanes)
-    return found
+        held = in_slots(shards, self._arrays, self._layout, self._mesh)
+        lanes: Lane = jax.tree.unflatten(jax.tree.structure(self._compiled.lanes), list(held))
+        self._begun = any(np.any(part) for part in lanes.step.parts.values())  # type: ignore[attr-defined]
+        self._lanes = sharding.put_copies(lanes, self._mesh, self._compiled.specs)

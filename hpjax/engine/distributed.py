@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError, RunError, check_int
 
 __all__ = ["initialize"]
@@ -157,19 +156,29 @@ def on_writer(function: Callable[[], Any]) -> Any:
     return found["value"]
 
 
-def broadcast_arrays(arrays: Mapping[str, Array] | None) -> dict[str, Array] | None:
-    """Returns the writer's arrays, by name, on every host; all of them must ask."""
+def on_each(function: Callable[[], str | None]) -> list[str]:
+    """Calls a function on every host, and returns the first 200 bytes of what it gave on each, in their order.
+
+    All hosts must call it, and none goes on before all have called the function.
+
+    Raises:
+      Exception: on a host where the function raised, what it raised.
+      RunError: on the others, where it raised on one.
+    """
     if not several():
-        return None if arrays is None else dict(arrays)
-    mine = None if arrays is None else {name: [list(a.shape), str(a.dtype)] for name, a in arrays.items()}
-    shapes = broadcast_json(mine)
-    if shapes is None:
-        return None
-    found = {}
-    for name, (shape, dtype) in shapes.items():
-        content = _broadcast(b"" if arrays is None else np.ascontiguousarray(arrays[name]).tobytes())
-        found[name] = np.frombuffer(content, dtype).reshape(shape).copy()
-    return found
+        return [function() or ""]
+    failed: Exception | None = None
+    try:
+        mine = f"+{function() or ''}"
+    except Exception as error:
+        failed, mine = error, f"-on host {jax.process_index()}: {error}"
+    # Told before it is raised: the other hosts wait for an answer, and would wait forever.
+    found = from_each(mine, 201)
+    if failed is not None:
+        raise failed
+    if wrong := [each[1:] for each in found if each.startswith("-")]:
+        raise RunError(wrong[0])
+    return [each[1:] for each in found]
 
 
 def check_same(what: str, value: str, remedy: str) -> None:

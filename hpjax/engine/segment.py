@@ -14,8 +14,10 @@ from jax import lax
 from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.program import Arrays, Program
 from hpjax.engine.lane import HEALTHY, Evaluation, StepKeys, advance_lane, counted_steps, evaluate_lane, start_lane
+from hpjax.engine.lane_shards import LaneArrays
 from hpjax.engine.partition import Span, divided
 from hpjax.engine.shapes import Lane, ProgramShapes, float_type
+from hpjax.engine.sharding import DATA
 
 
 class SegmentInputs(NamedTuple):
@@ -86,6 +88,13 @@ class SegmentConfig(NamedTuple):
     folds: int = 1
     block: int | None = None
     span: Span | None = None
+
+    @property
+    def arrays(self) -> LaneArrays:
+        """What the arrays of a lane are, and how the devices that it spans split them."""
+        span = self.span
+        state, of = ((), 1) if span is None else (span.state, span.mesh.shape[DATA])
+        return LaneArrays.of_program(self.shapes, state, of)
 
     def lanes(self, lane: Lane) -> Lane:
         """Returns lanes, of a chunk or of all, as their devices share them."""

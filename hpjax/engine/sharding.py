@@ -4,7 +4,8 @@ Where a lane spans several devices, they are the second axis of the mesh. With s
 on the devices of all, and each holds the values of all arrays.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError
 
 LANES, DATA = "lanes", "data"
@@ -70,23 +72,29 @@ def mesh(devices: Sequence[jax.Device], devices_per_lane: int = 1) -> jax.shardi
 
 
 def per_device(
-    function: Callable[..., Any], mesh: jax.sharding.Mesh, specs: tuple[PartitionSpec, ...], results: Any, how: str
+    function: Callable[..., Any],
+    mesh: jax.sharding.Mesh,
+    specs: tuple[PartitionSpec, ...],
+    results: Any,
+    how: str,
+    donates: bool = True,
 ) -> Any:
     """Returns ``function`` jitted so that each device runs it on its own part, without implicit communication.
 
     Where lanes span several devices, these are one for the function: XLA divides among them what it computes.
 
     Args:
-      function: what one device computes; its first argument is donated, its results are stacked along a new first
-        axis, (devices, ...).
+      function: what one device computes; its results are stacked along a new first axis, (devices, ...).
       mesh: the devices.
       specs: for each argument ``WHOLE``, or ``SPLIT`` for arrays (devices, ...) of which a device gets its own entry.
       results: how the results are split, a ``PartitionSpec`` for all or in a tree that begins like that of the results.
       how: ``"shard_map"`` or ``"pmap"``.
+      donates: whether the first argument is donated.
     """
+    donated = (0,) if donates else ()
     if how == "pmap":
         axes = tuple(0 if spec == SPLIT else None for spec in specs)
-        return jax.pmap(function, LANES, in_axes=axes, devices=list(mesh.devices.flat), donate_argnums=0)
+        return jax.pmap(function, LANES, in_axes=axes, devices=list(mesh.devices.flat), donate_argnums=donated)
 
     def mine(*arguments: Any) -> Any:
         own = [jax.tree.map(lambda x: x[0], a) if s == SPLIT else a for a, s in zip(arguments, specs, strict=True)]
@@ -96,7 +104,7 @@ def per_device(
     # check_vma off: its checks would insert collectives that lanes do not need.
     shared = jax.shard_map(mine, mesh=mesh, in_specs=specs, out_specs=SPLIT, axis_names={LANES}, check_vma=False)
     # Said once more for arrays without elements, which XLA would rather have whole on each device.
-    return jax.jit(shared, donate_argnums=0, out_shardings=_named(mesh, results))
+    return jax.jit(shared, donate_argnums=donated, out_shardings=_named(mesh, results))
 
 
 def put(tree: Any, mesh: jax.sharding.Mesh, specs: Any) -> Any:
@@ -114,6 +122,51 @@ def put(tree: Any, mesh: jax.sharding.Mesh, specs: Any) -> Any:
     def placed(x: Any, sharding: NamedSharding) -> jax.Array:
         whole = np.asarray(x)
         return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return _with_specs(placed, tree, mesh, specs)
+
+
+# Compared by identity (eq=False): arrays cannot be compared otherwise. A leaf of a pytree, like an array.
+@dataclass(frozen=True, eq=False)
+class HostCopy:
+    """A copy of what the devices of this host hold of an array.
+
+    Attributes:
+      shape: of the whole array.
+      dtype: of the array.
+      parts: device to what it holds; devices that hold the same share one array.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    parts: Mapping[jax.Device, Array]
+
+    @property
+    def one(self) -> Array:
+        """What one of the devices of this host holds."""
+        return next(iter(self.parts.values()))
+
+
+def copies(tree: Any) -> Any:
+    """Returns arrays on the devices as a tree of ``HostCopy``."""
+    arrays, structure = jax.tree.flatten(tree)
+    # Each part once, of all that hold it; under one call, so that all are on their way together.
+    places = [{shard.device: str(shard.index) for shard in x.addressable_shards} for x in arrays]
+    once = jax.device_get([{str(shard.index): shard.data for shard in x.addressable_shards} for x in arrays])
+    found = [
+        HostCopy(x.shape, np.dtype(x.dtype), {device: np.asarray(parts[at]) for device, at in place.items()})
+        for x, place, parts in zip(arrays, places, once, strict=True)
+    ]
+    return jax.tree.unflatten(structure, found)
+
+
+def put_copies(tree: Any, mesh: jax.sharding.Mesh, specs: Any) -> Any:
+    """Returns the arrays of a tree of ``HostCopy`` on the devices; other arguments as for ``put``."""
+
+    def placed(copy: HostCopy, sharding: NamedSharding) -> jax.Array:
+        held = list(copy.parts)
+        on_devices = jax.device_put([copy.parts[device] for device in held], held)
+        return jax.make_array_from_single_device_arrays(copy.shape, sharding, on_devices)
 
     return _with_specs(placed, tree, mesh, specs)
 

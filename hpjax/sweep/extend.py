@@ -12,10 +12,12 @@ from hpjax.core.errors import RunError
 from hpjax.core.program import AT_THE_END
 from hpjax.data.stream import Position
 from hpjax.engine.lane import HEALTHY
+from hpjax.engine.lane_shards import LaneArrays, LaneShard
 from hpjax.engine.padding.program import resized
 from hpjax.engine.shapes import Lane, ProgramShapes, lane_shapes
 from hpjax.results.result import Result
 from hpjax.results.store.checkpoints import KEPT, Checkpoints, forget
+from hpjax.results.store.final_states import StateShard
 from hpjax.results.store.manifest import Manifest, SweepRecord, read_manifest, write_manifest
 from hpjax.results.store.rows import NO_WAVE, STATUSES, Status
 from hpjax.results.store.run_store import Store
@@ -156,16 +158,16 @@ def _wave(
       again: which lanes take more steps, bool (trials, replicates); None if none does.
       stream: where its data stream goes on, as ``WaveState`` has it; None without a stream.
     """
-    ids, leaves = store.states.of(number)
+    ids = store.states.table(number)
     own, trial = (ids[:, 0], ids[:, 1]), ids[:, 0].astype(np.int32)
     taken = result.lane_step[own].astype(np.int32)
     # If steps are added, all trials take equally many calls; for those that ended the number is not used any more.
     calls = plan.lengths[0].microsteps
     live = np.zeros(len(trial), bool) if again is None else again[own]
-    lanes: tuple[Array, ...] = ()
+    lanes: tuple[LaneShard, ...] = ()
     if again is not None:
-        group = int(result.groups[result.waves == number][0])
-        lanes = _lanes(plan.shapes[group], [leaf for _, leaf in leaves], taken * np.int32(calls))
+        group, step = int(result.groups[result.waves == number][0]), taken * np.int32(calls)
+        lanes = tuple(_lanes(plan.shapes[group], ids, shard, step) for shard in store.states.of(number))
     state = WaveState(
         number=number,
         step=int(taken.max(initial=0)) * calls,
@@ -179,21 +181,32 @@ def _wave(
         lanes=lanes,
     )
     if again is not None:
-        state.check(trial, plan.shapes[group])
-        whole = [(len(trial), *like.shape) for like in jax.tree.leaves(lane_shapes(plan.trained(group)))]
-        state = state._replace(lanes=tuple(map(resized, state.lanes, whole)))
+        partition, of = plan.partitions[group], plan.devices_per_lane
+        state.check(trial, LaneArrays.of_program(plan.shapes[group], partition, of))
+        if plan.padding(group) is not None:
+            (lane,), trained = state.lanes, jax.tree.leaves(lane_shapes(plan.trained(group)))
+            whole = [resized(x, (len(trial), *like.shape)) for x, like in zip(lane.arrays, trained, strict=True)]
+            state = state._replace(lanes=(lane._replace(arrays=tuple(whole)),))
     return state
 
 
-def _lanes(shapes: ProgramShapes, leaves: list[Array], step: Ints) -> tuple[Array, ...]:
-    """Returns the leaves of lanes as they are right after an evaluation.
+def _lanes(shapes: ProgramShapes, ids: Ints, shard: StateShard, step: Ints) -> LaneShard:
+    """Returns lanes as they are right after an evaluation.
 
     Args:
       shapes: the shapes of their program.
-      leaves: the leaves of their final states, each (lanes, ...).
-      step: the calls of ``step`` that each took, int32 (lanes,).
+      ids: trial and replicate of all lanes of the wave, int32 (lanes, 2).
+      shard: final states of some of them.
+      step: the calls of ``step`` that each lane of the wave took, int32 (lanes,).
     """
-    like: Lane = lane_shapes(shapes)
-    totals: Any = {name: np.zeros(len(step), total.dtype) for name, total in like.totals.items()}
-    lane: Any = Lane(tuple(leaves), totals, np.zeros_like(step), step, np.full_like(step, HEALTHY))  # type: ignore[arg-type]
-    return tuple(map(np.asarray, jax.tree.leaves(lane)))
+    row = {tuple(id): number for number, id in enumerate(ids.tolist())}
+    lanes = np.array([row[tuple(id)] for id in shard.lanes.tolist()], np.int32)
+    split = next((each for each in shard.splits if each is not None), None)
+    part = (0, 1, 1) if split is None else (split.begin, split.end, split.of)
+    there, like = dict(shard.leaves), lane_shapes(shapes)
+    arrays = zip(shapes.names, like.state, strict=True)
+    state = [np.asarray(there.get(name, np.empty((0, *array.shape), array.dtype))) for name, array in arrays]
+    own = step[lanes] if part[0] == 0 else step[:0]
+    totals: Any = {name: np.zeros(len(own), total.dtype) for name, total in like.totals.items()}
+    lane: Any = Lane(tuple(state), totals, np.zeros_like(own), own, np.full_like(own, HEALTHY))  # type: ignore[arg-type]
+    return LaneShard(lanes, np.array(part, np.int32), tuple(map(np.asarray, jax.tree.leaves(lane))))

@@ -15,9 +15,12 @@ from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.core.program import Program
 from hpjax.core.space import Point
 from hpjax.data.examples import AnyExamples, named_sets
-from hpjax.engine.constants import jitted
+from hpjax.engine import sharding
+from hpjax.engine.distributed import several
 from hpjax.engine.lane import rebuilt_state
 from hpjax.engine.metric_values import scalars
+from hpjax.engine.one_lane import of_one_lane
+from hpjax.engine.partition import Span
 from hpjax.engine.settings import Setting, deciding_settings, undisturbed
 from hpjax.engine.shapes import ProgramShapes
 from hpjax.engine.state_tree import is_array, is_key
@@ -26,6 +29,7 @@ from hpjax.results.result import Result
 from hpjax.results.store.differences import how_to_set
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.planner import plan_next_round
+from hpjax.sweep.planning.programs import mesh_of
 from hpjax.sweep.running.scores import observed
 from hpjax.sweep.spec import SweepSpec
 
@@ -82,17 +86,16 @@ class TrainedModels:
         plan, h = self.plan_of(trial), self._hparams(trial)
         shapes, measure = self._shapes(trial), spec.program.test or spec.program.evaluate
 
-        @jitted
-        def evaluate(key: jax.Array, arrays: Sequence[Any], split: Any, h: Hparams) -> Any:
+        def metrics(arrays: Sequence[Any], key: jax.Array, split: Any, h: Hparams) -> Any:
             return scalars("test", measure(key, rebuilt_state(spec.program, shapes, key, h, arrays), split, h))
 
-        found = []
+        evaluate, found = of_one_lane(metrics, self._span(trial)), []
         for replicate, arrays in enumerate(self._arrays(trial)):
             own = trial if spec.independent else None
             lane = lane_key(spec.seed, replicate // (spec.folds or 1), own)
             # The key that the trial's next evaluation would have had.
             steps = int(self._result.lane_step[trial, replicate]) * plan.lengths[trial].microsteps
-            found.append(evaluate(step_key(purpose_key(lane, "evaluate"), steps), arrays, split, h))
+            found.append(evaluate(arrays, step_key(purpose_key(lane, "evaluate"), steps), split, h))
         return {f"test/{name}": float(np.mean([float(metrics[name]) for metrics in found])) for name in found[0]}
 
     def predictor(self, trial: int) -> Callable[[Any], Any]:
@@ -104,7 +107,8 @@ class TrainedModels:
         """
         settings = self._result.manifest.sweep.settings
         with as_trained(settings):
-            own = Predictor(self._spec.program, self._shapes(trial), self._hparams(trial), self._arrays(trial))
+            shapes, h, span = self._shapes(trial), self._hparams(trial), self._span(trial)
+            own = Predictor(self._spec.program, shapes, h, self._arrays(trial), span)
 
         def predict(x: Any) -> Any:
             with as_trained(settings):
@@ -142,6 +146,16 @@ class TrainedModels:
         replicates = range(self._spec.lanes_a_trial)
         return [[leaf for _, leaf in self._result.leaves(trial, r)] for r in replicates]
 
+    def _span(self, trial: int) -> Span | None:
+        """Returns the devices that compute what is asked of a trial, as many as it spans; None for one, or too few."""
+        spec, plan, group = self._spec, self.plan_of(trial), int(self._result.groups[trial])
+        count = spec.devices_per_lane
+        if count == 1 or len(jax.devices()) < count:
+            return None
+        # Of several hosts all compute it together; of one the devices of a single lane.
+        mesh = mesh_of(spec) if several() else sharding.mesh(jax.devices()[:count], count)
+        return Span(mesh, plan.partitions[group], gathers=False)
+
     def _shapes(self, trial: int) -> ProgramShapes:
         """Returns what tracing found out about the program of a trial."""
         return self.plan_of(trial).shapes[int(self._result.groups[trial])]
@@ -155,12 +169,20 @@ class Predictor:
       shapes: what tracing found out about it.
       h: the trial's hyperparameters as its lanes had them: arrays where they are traced.
       states: the arrays of the final state of each replicate.
+      span: the devices that compute it together, None for one.
 
     Raises:
       RunError: the program cannot predict.
     """
 
-    def __init__(self, program: Program, shapes: ProgramShapes, h: Hparams, states: Sequence[Sequence[Array]]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        shapes: ProgramShapes,
+        h: Hparams,
+        states: Sequence[Sequence[Array]],
+        span: Span | None = None,
+    ) -> None:
         if program.predict is None:
             raise RunError(
                 "the program does not say how to predict. "
@@ -170,13 +192,12 @@ class Predictor:
         valid = next(iter(named_sets(program.splits[1]).values()), None)
         self._example = valid.x if isinstance(valid, AnyExamples) else None
 
-        @jitted
         def outputs(arrays: Sequence[Any], x: Any, h: Hparams) -> Any:
             rows = len(jax.tree.leaves(x)[0])
             found = predict(rebuilt_state(program, shapes, lane_key(0, 0), h, arrays), x, h)
             return jax.tree.map(lambda leaf: leaf if _has_rows(leaf, rows) else None, found)
 
-        self._predict = outputs
+        self._predict = of_one_lane(outputs, span)
 
     def __call__(self, x: Any) -> Any:
         """Returns the outputs of every replicate, arrays (replicates, examples, ...); None for other outputs.

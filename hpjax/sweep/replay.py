@@ -9,6 +9,7 @@ from msgspec.structs import replace as changed
 from hpjax.core.arrays import Array, Bools, ceil_div
 from hpjax.core.errors import RunError
 from hpjax.core.format import count
+from hpjax.engine.lane_shards import LaneShard
 from hpjax.results.result import Result
 from hpjax.results.store.differences import differences, how_to_set
 from hpjax.results.store.rows import Planned, Status
@@ -180,14 +181,14 @@ def _trained(spec: SweepSpec, plan: Plan, trial: Trial) -> tuple[Result, int]:
             if handed is not None:
                 # A clone goes on from the state of its source, with all lanes running.
                 start = handed.evaluations
-                lanes = _renewed(context, plan, group, id, handed.lanes)
-                state = handed._replace(number=number, trial=own, live=state.live, lost=state.lost, lanes=lanes)
+                lanes = _renewed(context, plan, group, id, *handed.lanes)
+                state = handed._replace(number=number, trial=own, live=state.live, lost=state.lost, lanes=(lanes,))
             wave = Wave(context, group, state)
             if number < last:
                 until = _call(decisions, descent[number + 1][1], plan.lengths[id].microsteps, id)
                 decisions = [step for step in decisions if step > until]
                 _run(wave, until)
-                handed = wave.state()
+                handed = wave.state(whole=True)
         stopped = result.lane_status[trial.id] == Status.STOPPED
         if stopped.any():
             step = int(result.lane_step[trial.id][stopped].max())
@@ -200,15 +201,15 @@ def _trained(spec: SweepSpec, plan: Plan, trial: Trial) -> tuple[Result, int]:
     return Result(store, result.manifest), start
 
 
-def _renewed(context: RunContext, plan: Plan, group: Group, trial: int, lanes: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Returns the leaves of lanes, one for each replicate, after a trial took them over with its hyperparameters."""
-    renewal, found = context.programs.renewal(plan, group), [np.array(leaf) for leaf in lanes]
+def _renewed(context: RunContext, plan: Plan, group: Group, trial: int, lanes: LaneShard) -> LaneShard:
+    """Returns whole lanes, one for each replicate, after a trial took them over with its hyperparameters."""
+    renewal, found = context.programs.renewal(plan, group), [np.array(leaf) for leaf in lanes.arrays]
     for replicate in range(plan.replicates):
         arrays = renewal(context.points[trial], replicate)
         # The arrays of the state come first among the leaves of a lane.
         for number, array in zip(plan.takeovers[group.number].renewed, arrays, strict=True):
             found[number][replicate] = array
-    return tuple(found)
+    return lanes._replace(arrays=tuple(found))
 
 
 def _run(wave: Wave, until: int | None) -> None:

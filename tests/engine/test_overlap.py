@@ -82,7 +82,7 @@ def test_a_lane_that_ended_does_nothing_in_a_segment_dispatched_before_it_was_kn
     second = lanes.collect()
     assert second.iterations == 2, "a chunk whose lane ended is not computed"
     assert second.lanes.tolist() == [0, 2]
-    state = lanes.snapshot()
+    state = lanes.gathered()
     assert state.step.tolist() == [9, 5, 9]
     np.testing.assert_allclose(state.state[0][[0, 2], 0], [1 - 0.8**9, 1 - 0.6**9], rtol=1e-5)
     assert lanes.advance(10, False).iterations == 2

@@ -130,7 +130,7 @@ def test_every_trial_alone_in_one_program(randomness):
     def train(trials):
         lanes = DeviceLanes(config, compiled, table(trials), SEED, *splits)
         reports = [lanes.advance(step, True) for step in (7, 14, 21)]
-        return reports, lanes.snapshot().state
+        return reports, lanes.gathered().state
 
     together, states = train(range(40))
     if randomness == "independent":

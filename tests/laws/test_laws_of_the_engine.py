@@ -112,8 +112,8 @@ def test_a_dead_chunk_is_not_computed_whatever_the_devices():
         report = lanes.advance(6, False)
         assert report.iterations == 3
         assert report.step.tolist() == [6, 6, 6]
-        np.testing.assert_allclose(lanes.snapshot().state[0][report.lanes], 1 - 0.8**6, rtol=1e-5)
-        np.testing.assert_allclose(lanes.snapshot().state[0][stopped], 1 - 0.8**3, rtol=1e-5)
+        np.testing.assert_allclose(lanes.gathered().state[0][report.lanes], 1 - 0.8**6, rtol=1e-5)
+        np.testing.assert_allclose(lanes.gathered().state[0][stopped], 1 - 0.8**3, rtol=1e-5)
 
 
 def test_survivors_are_balanced_over_devices_and_keep_their_replicates_apart():
@@ -127,10 +127,10 @@ def test_survivors_are_balanced_over_devices_and_keep_their_replicates_apart():
 def test_a_retired_lane_keeps_its_state_whatever_its_neighbours_do():
     lanes, _ = lanes_of(quadratic(), count=12, width=4)
     lanes.advance(3, False)
-    before = lanes.snapshot().state[0]
+    before = lanes.gathered().state[0]
     lanes.retire([1, 2, 7, 9, 10, 11])
     lanes.advance(8, False)
-    after = lanes.snapshot().state[0]
+    after = lanes.gathered().state[0]
     gone = [1, 2, 7, 9, 10, 11]
     assert same_bits(before[gone], after[gone])
     closed_form = 1 - (1 - 2 * np.float64(np.float32(0.1))) ** 8

@@ -1,17 +1,17 @@
 """Checkpoints of a running sweep: named arrays, written beside it, each with a digest of its own.
 
-Checkpoints are untrusted: shapes are checked before anything is allocated, and digests before anything is used.
+Where several hosts train it, each writes its own part of every checkpoint. Checkpoints are untrusted: shapes are
+checked before anything is allocated, and digests before anything is used.
 """
 
 import hashlib
 import math
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,46 +23,58 @@ from hpjax.engine.machine import host_memory
 from hpjax.results.store.files import WRITABLE
 from hpjax.results.store.validation import read_json
 
-FOLDER = "checkpoints"
+FOLDER, HOST = "checkpoints", "host-"
 KEPT = 2
 # The next checkpoint waits until writing the last one took no more than this share of the time since.
 SHARE = 0.03
 
 Arrays = dict[str, Array]
 Shapes = dict[str, jax.ShapeDtypeStruct]
-T = TypeVar("T")
 
 
 class Checkpoints:
-    """The checkpoints of a run directory, the last two of them.
+    """The checkpoints of a run directory, the last two of them, as one of the hosts of the run writes its part of each.
 
     Args:
       directory: the run directory.
       seconds: the time between checkpoints, more where they are costly; 0 writes one after every event, at any cost.
+      host: the number of the host.
+      hosts: how many there are.
 
     Raises:
       RunError: the folder cannot be used.
     """
 
-    def __init__(self, directory: Path, seconds: float) -> None:
+    def __init__(self, directory: Path, seconds: float, host: int = 0, hosts: int = 1) -> None:
         import orbax.checkpoint as ocp  # takes a second
 
-        self._ocp, self._seconds = ocp, seconds
+        self._ocp, self._seconds, self._host, self._hosts = ocp, seconds, host, hosts
         self._folder = (directory / FOLDER).absolute()
+        self._opened: dict[int, Any] = {}
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._manager = _manager(ocp, self._folder)
+            self._of(host).mkdir(parents=True, exist_ok=True)
+            self._manager = self._managed(host)
         except Exception as error:  # whatever odd files make Orbax say
             raise RunError(
                 f"{self._folder} cannot be used: {_first_line(error)}. Delete it, and run the same command again."
             ) from None
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
-        self._number = max(self._manager.all_steps(), default=-1)
+        self._number = max(self.numbers(), default=-1)
         self._last, self._took = time.monotonic(), 0.0
 
+    def _of(self, host: int) -> Path:
+        """Returns the folder of the parts of a host."""
+        return self._folder if host == 0 else self._folder / f"{HOST}{host}"
+
+    def _managed(self, host: int) -> Any:
+        """Returns Orbax's manager of the parts of a host."""
+        if host not in self._opened:
+            self._opened[host] = _manager(self._ocp, self._of(host), self._host)
+        return self._opened[host]
+
     def due(self, decided: bool) -> bool:
-        """Returns whether it is time for another checkpoint.
+        """Returns whether it is time for another checkpoint, as far as this host goes.
 
         Args:
           decided: whether a scheduler just decided, which is a good moment.
@@ -94,40 +106,41 @@ class Checkpoints:
         # Orbax stores no empty arrays; their shapes say all of them.
         empty = {name: [list(a.shape), str(a.dtype)] for name, a in arrays.items() if a.size == 0}
         full = {name: a for name, a in arrays.items() if a.size > 0}
-        meta = {"empty": empty, "digests": digests(full)}
+        meta = {"empty": empty, "digests": digests(full), "hosts": self._hosts}
         self._manager.save(number, args=args.Composite(state=args.StandardSave(full), meta=args.JsonSave(meta)))
         self._manager.wait_until_finished()
         self._took = took + time.monotonic() - begun
 
     def numbers(self) -> list[int]:
-        """Returns the numbers of the checkpoints that are there, ascending."""
-        return sorted(self._manager.all_steps())
+        """Returns the numbers of the checkpoints of which a host wrote its part, ascending."""
+        folders = [self._folder, *self._folder.glob(f"{HOST}*")]
+        return sorted({int(each.name) for folder in folders for each in folder.iterdir() if each.name.isdecimal()})
 
-    def latest(self, check: Callable[[Shapes], None], read: Callable[[Arrays], T]) -> T | None:
-        """Returns the newest checkpoint that can be used, None where there is none; warns of those that cannot.
+    def hosts(self, number: int) -> int:
+        """Returns how many hosts wrote a checkpoint. Raises an error of any kind where it is damaged."""
+        found = self._meta(0, number)["hosts"]
+        if type(found) is not int or found < 1:
+            raise RunError(f"it says that {found!r} hosts wrote it")
+        return found
+
+    def _meta(self, host: int, number: int) -> Any:
+        args = self._ocp.args
+        return self._managed(host).restore(number, args=args.Composite(meta=args.JsonRestore()))["meta"]
+
+    def load(self, host: int, number: int, check: Callable[[Shapes], None]) -> Arrays:
+        """Returns the arrays of one host's part of a checkpoint. Raises an error of any kind where it is damaged.
 
         Args:
+          host: the number of the host.
+          number: the number of the checkpoint.
           check: raises ``RunError`` unless arrays of these names, shapes and dtypes are a checkpoint of this run.
             It is asked before they are loaded.
-          read: makes of the arrays what they were saved from; raises ``RunError`` for values that cannot be.
         """
-        for number in reversed(self.numbers()):
-            try:
-                return read(self._load(number, check))
-            except Exception as error:  # whatever a damaged file makes Orbax say
-                reason = str(error) if isinstance(error, RunError) else f"it cannot be read: {_first_line(error)}"
-            path, reason = self._folder / str(number), reason.rstrip(".")
-            warnings.warn(f"checkpoint {path}: {reason}. It is passed over.", stacklevel=2)
-        return None
-
-    def _load(self, number: int, check: Callable[[Shapes], None]) -> Arrays:
-        """Returns the arrays of a checkpoint. Raises an error of any kind where it is damaged."""
         args = self._ocp.args
-        shapes = self._shapes(number)
-        meta = self._manager.restore(number, args=args.Composite(meta=args.JsonRestore()))["meta"]
+        shapes, meta = self._shapes(host, number), self._meta(host, number)
         empty = {name: _empty(shape, dtype) for name, (shape, dtype) in meta["empty"].items()}
         check(shapes | {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in empty.items()})
-        found = self._manager.restore(number, args=args.Composite(state=args.StandardRestore()))["state"]
+        found = self._managed(host).restore(number, args=args.Composite(state=args.StandardRestore()))["state"]
         arrays = {name: np.asarray(a) for name, a in found.items()}
         digested = digests(arrays)
         wrong = [name for name, digest in meta["digests"].items() if digested.get(name) != digest]
@@ -135,10 +148,15 @@ class Checkpoints:
             raise RunError(f"{', '.join(sorted(wrong)[:9])} is not what was written")
         return arrays | empty
 
-    def _shapes(self, number: int) -> Shapes:
-        """Returns the shapes that a checkpoint holds, if its arrays are in its own files and fit into memory."""
-        folder = self._manager.directory / str(number) / "state"
-        written = read_json(Path(folder) / "_METADATA")
+    def why_not(self, number: int, error: Exception) -> str:
+        """Returns why a checkpoint cannot be used that raised an error, as a sentence without its stop."""
+        reason = str(error) if isinstance(error, RunError) else f"it cannot be read: {_first_line(error)}"
+        return f"checkpoint {self._folder / str(number)}: {reason.rstrip('.')}"
+
+    def _shapes(self, host: int, number: int) -> Shapes:
+        """Returns the shapes that a host's part holds, if its arrays are in its own files and fit into memory."""
+        folder = self._of(host) / str(number) / "state"
+        written = read_json(folder / "_METADATA")
         # All arrays in one OCDBT database, whose files TensorStore seeks nowhere else. Without it Orbax would read
         # each array from wherever its name leads, other types from files of their own.
         types = {leaf["value_metadata"]["value_type"] for leaf in written["tree_metadata"].values()}
@@ -172,11 +190,6 @@ class Checkpoints:
                     f"the checkpoint in {self._folder} could not be written: {_first_line(error)}. {WRITABLE}"
                 ) from None
 
-    def remove(self) -> None:
-        """Deletes them all, for a run that is finished."""
-        self.close()
-        forget(self._folder.parent)
-
     def close(self) -> None:
         """Waits until all is written.
 
@@ -188,7 +201,8 @@ class Checkpoints:
         finally:
             self._writer.shutdown()
             try:
-                self._manager.close()
+                for manager in self._opened.values():
+                    manager.close()
             except Exception as error:  # what could not be written, once more
                 raise RunError(f"{self._folder} could not be written: {_first_line(error)}. {WRITABLE}") from None
 
@@ -208,15 +222,17 @@ def digests(arrays: Mapping[str, Array]) -> dict[str, str]:
     return found
 
 
-def _manager(ocp: Any, folder: Path) -> Any:
-    """Returns a manager that one host uses alone, with what it gathered from all."""
+def _manager(ocp: Any, folder: Path, host: int) -> Any:
+    """Returns a manager of a folder that a host uses alone."""
 
     class Manager(ocp.CheckpointManager):  # type: ignore[misc]
         def reached_preemption(self, step: int) -> bool:
             """Returns False: hosts count how often JAX is asked this, and each must ask equally often."""
             return False
 
-    alone = ocp.options.MultiprocessingOptions(active_processes={0}, barrier_sync_key_prefix="hpjax")
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=host, active_processes={host}, barrier_sync_key_prefix=f"hpjax {host}"
+    )
     options = ocp.CheckpointManagerOptions(
         max_to_keep=KEPT, enable_async_checkpointing=False, multiprocessing_options=alone, create=False
     )

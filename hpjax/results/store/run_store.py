@@ -42,12 +42,12 @@ class Store(RunRewriter):
     """
 
     def __init__(
-        self, database: sqlite3.Connection, directory: Path | None, lock: IO[str] | None = None, follows: bool = False
+        self, database: sqlite3.Connection, directory: Path | None, lock: IO[str] | None = None, host: int = 0
     ) -> None:
         super().__init__(database, directory)
-        self._lock, self._follows = lock, follows
-        self.states = States(None if directory is None else directory / STATES, follows)
-        self.artifacts = Artifacts(None if directory is None else directory / ARTIFACTS, follows)
+        self._lock, self._follows = lock, host > 0
+        self.states = States(None if directory is None else directory / STATES, host)
+        self.artifacts = Artifacts(None if directory is None else directory / ARTIFACTS, self._follows)
         # Also where nobody calls close(): an open connection that is garbage makes Python 3.13 warn.
         self._ended = weakref.finalize(self, _end, database, lock)
 
@@ -119,14 +119,15 @@ class Store(RunRewriter):
             raise
 
     @classmethod
-    def following(cls, directory: Path | None, content: str | None) -> "Store":
-        """Returns the store of a host that does not write: a database in memory, states that another host writes.
+    def following(cls, directory: Path | None, content: str | None, host: int = 1) -> "Store":
+        """Returns the store of a host that is not the first: a database in memory, and of states those of its devices.
 
         Args:
           directory: the run directory, None for a run that is kept in memory.
           content: what ``dump`` returned on the host that writes, None for a new run.
+          host: the number of the host, 1 or more.
         """
-        store = cls(connected(":memory:"), directory, follows=True)
+        store = cls(connected(":memory:"), directory, host=host)
         # The dump has its tables by name, so that rows come before the trials that they refer to.
         store._db.executescript(f"PRAGMA foreign_keys=OFF;{content or ';'.join(SCHEMA)}")
         return store

@@ -141,5 +141,5 @@ def _of_padded(programs: GroupPrograms, plan: Plan, group: Group) -> Step:
             lanes.dispatch(stop, stop == 1, block)
             lanes.wait()
         metrics = lanes.collect().metrics
-        states.append(lanes.fetched(0).state)
+        states.append(tuple(x[0] for x in lanes.gathered().state))
     return Step({name: value[0] for name, value in metrics.items()}, *states)

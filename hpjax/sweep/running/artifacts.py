@@ -28,7 +28,7 @@ class TakenLane(NamedTuple):
       trial: its trial id.
       evaluation: the number of the evaluation within the trial, from 0.
       step: the optimizer steps that it had taken.
-      lane: its state, on the host.
+      lane: its state, on the host, as ``DeviceLanes.copy`` gives it.
       h: its hyperparameters; leaves of shape ().
     """
 
@@ -84,8 +84,8 @@ class ArtifactMaker:
             for trial in self._choice.of(list(steps), score):
                 at = int(np.flatnonzero((table.trial == trial) & (table.replicate == 0))[0])
                 h: Hparams = jax.tree.map(lambda values, at=at: values[at], table.h)
-                taken = TakenLane(group, trial, number, steps[trial], lanes.fetched(at), h)
-                if self._kept.writes:
+                taken = TakenLane(group, trial, number, steps[trial], lanes.copy(at), h)
+                if self._kept.writes or lanes.config.span is not None:  # whose hosts compute together
                     self._taken.append(taken)
         if group not in self._functions:
             self._functions[group] = artifact_function(lanes.config, self._spec.seed)
@@ -101,7 +101,9 @@ class ArtifactMaker:
         for each in taken:
             if each.group not in self._failed:
                 with self._guarding(each.group):
-                    self._kept.add(each.trial, each.evaluation, each.step, self._computed(each))
+                    found = self._computed(each)
+                    if self._kept.writes:
+                        self._kept.add(each.trial, each.evaluation, each.step, found)
 
     def drop(self, group: int) -> None:
         """Forgets the lanes of a group that were taken and have no artifacts yet."""
@@ -109,10 +111,11 @@ class ArtifactMaker:
 
     def _computed(self, taken: TakenLane) -> dict[str, Any]:
         """Returns the artifacts of a lane by name, on the host."""
-        # On one device of this host, each of which holds the split whole.
-        valid = jax.tree.map(lambda x: x.addressable_data(0), self._valid)
-        arrays, calls = taken.lane.state, np.int32(taken.lane.step)
-        found = self._functions[taken.group](np.int32(taken.trial), calls, arrays, valid, taken.h)
+        valid = self._valid
+        if self._spec.devices_per_lane == 1:  # on one device of this host, each of which holds the split whole
+            valid = jax.tree.map(lambda x: x.addressable_data(0), valid)
+        lane: Any = taken.lane
+        found = self._functions[taken.group](lane.state, np.int32(taken.trial), lane.step.one[0], valid, taken.h)
         return {name: np.asarray(array) for name, array in found.items()}
 
     @contextmanager

@@ -1,14 +1,14 @@
-"""The record of a run: its store and its checkpoints. Every host contributes its lanes, the first one writes."""
+"""The record of a run: its store, which the first host writes, and its checkpoints, of which each writes its part."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from hpjax.engine import distributed
-from hpjax.results.store.checkpoints import Checkpoints
+from hpjax.results.store.checkpoints import Checkpoints, forget
 from hpjax.results.store.manifest import read_manifest, write_manifest
 from hpjax.results.store.run_store import Store
 from hpjax.sweep.running.state import RunState
@@ -21,8 +21,10 @@ class Record:
     Attributes:
       store: the database and the final states.
       directory: the run directory; None keeps all in memory.
-      checkpoints: the checkpoints of the directory, on the host that writes them; None on the others.
-      state: the state from which the run goes on, None for a new run. Whoever goes on from it takes it away.
+      checkpoints: the checkpoints of the directory, of which each host writes its part; None once the run is finished.
+      state: the state from which the run goes on, as this host has it; None for a new run. Whoever goes on from it
+        takes it away.
+      others: reads that state as each of the other hosts that wrote it had it, one after the other: with other lanes.
       over: whether the run is finished.
     """
 
@@ -30,6 +32,7 @@ class Record:
     directory: Path | None = None
     checkpoints: Checkpoints | None = None
     state: RunState | None = None
+    others: Callable[[], Iterable[RunState]] = tuple
     over: bool = False
 
     def due(self, decided: bool) -> bool:
@@ -38,25 +41,28 @@ class Record:
         Args:
           decided: whether a scheduler has just decided. Lanes wait then anyway, and what it stopped need not be saved.
         """
-        if self.directory is None:
+        if self.checkpoints is None:
             return False
-        return bool(distributed.broadcast_json(self.checkpoints is not None and self.checkpoints.due(decided)))
+        # All hosts have written the one before, so that one of which every host has its part is always there.
+        mine = "due" if self.checkpoints.due(decided) else ""
+        return all(distributed.from_each(mine, 3))
 
     def save(self, state: Callable[[], RunState], wait: bool = False) -> None:
         """Writes a checkpoint.
 
         Args:
-          state: returns what to write; called on every host, all of which take part in gathering it.
+          state: returns what to write; called on every host, each of which writes what its devices hold.
           wait: whether to wait until the checkpoint is written.
         """
-        if self.directory is None:
+        checkpoints = self.checkpoints
+        if checkpoints is None:
             return
+        distributed.on_each(checkpoints.wait)
         begun = time.monotonic()
         arrays = state().arrays()
-        if self.checkpoints is not None:
-            self.checkpoints.save(arrays, time.monotonic() - begun)
-            if wait:
-                self.checkpoints.wait()
+        checkpoints.save(arrays, time.monotonic() - begun)
+        if wait:
+            distributed.on_each(checkpoints.wait)
 
     def amend(self, plan: str) -> None:
         """Replaces the text of the plan in the manifest."""
@@ -75,7 +81,10 @@ class Record:
         with self.store.transaction():
             self.store.finish(seconds)
         if self.checkpoints is not None and again is None:
-            self.checkpoints.remove()
+            distributed.on_each(self.checkpoints.close)
+            self.checkpoints = None
+            if self.directory is not None and distributed.is_writer():
+                forget(self.directory)
 
     def close(self) -> None:
         """Waits until all is written, and lets other processes write to the directory."""

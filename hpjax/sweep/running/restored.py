@@ -1,11 +1,16 @@
 """Restores the waves of a checkpoint, at the widths that their groups had, in as many waves as fit on these devices."""
 
-from collections.abc import Container
-from itertools import count
+from collections.abc import Callable, Container, Iterable
+from itertools import chain, count, product
 
+from hpjax.core.arrays import Ints
 from hpjax.core.errors import RunError
+from hpjax.engine.device_lanes import rng_groups
+from hpjax.engine.lane_shards import Assembly, needs
+from hpjax.engine.layout import arrange
 from hpjax.sweep.planning.arrange import split, with_widths
 from hpjax.sweep.planning.plan import Group
+from hpjax.sweep.planning.programs import lane_ids
 from hpjax.sweep.running.context import RunContext
 from hpjax.sweep.running.failure import failed_waves, tried_again
 from hpjax.sweep.running.state import RunState, WaveState
@@ -51,3 +56,56 @@ def restored(context: RunContext, saved: RunState, mine: Container[int]) -> list
             own = wave.of(trials, wave.number if i == 0 else next(numbers))
             found.append((group, own, wave.number in failed))
     return sorted(found, key=lambda each: each[1].number)
+
+
+def with_lanes(
+    context: RunContext,
+    waves: list[tuple[Group, WaveState, bool]],
+    saved: RunState,
+    others: Callable[[], Iterable[RunState]],
+) -> list[tuple[Group, WaveState, bool]]:
+    """Returns restored waves with the lanes that this host's devices will hold, which may be others than it wrote.
+
+    Args:
+      context: what the waves share; its plan has the waves.
+      waves: group, state and whether it failed, as ``restored`` gives them.
+      saved: the state of the run as this host has it.
+      others: reads it as each of the other hosts had it.
+
+    Raises:
+      RunError: the checkpoint is not of this sweep, or lacks lanes.
+    """
+    of_trial = {trial: wave.number for wave in saved.waves for trial in wave.trials}
+    lanes = [_lanes(context, group, state) for group, state, _ in waves]
+    for part in chain([saved], others()):
+        there = {wave.number: wave for wave in part.waves}
+        for (group, state, _), (trial, wanted) in zip(waves, lanes, strict=True):
+            if wanted:
+                found = there[of_trial[state.trials[0]]].of(state.trials, state.number)
+                found.check(trial, context.programs.config(context.plan, group.number).arrays)
+                for shard, assembly in product(found.lanes, wanted):
+                    assembly.add(shard)
+        lacking = [w[1].number for w, (_, own) in zip(waves, lanes, strict=True) if not all(a.complete for a in own)]
+        if not lacking:
+            break
+    else:
+        raise RunError(
+            f"the checkpoint is not of this sweep: lanes of wave {lacking[0]} are missing. Delete the newest folder in "
+            "checkpoints/, and run the same command to go on from the one before."
+        )
+    return [
+        (group, state._replace(lanes=tuple(assembly.shard() for assembly in wanted)), failed)
+        for (group, state, failed), (_, wanted) in zip(waves, lanes, strict=True)
+    ]
+
+
+def _lanes(context: RunContext, group: Group, state: WaveState) -> tuple[Ints, list[Assembly]]:
+    """Returns the trial of each lane of a wave, and what puts together the lanes that this host's devices will hold."""
+    programs, plan = context.programs, context.plan
+    config, (trial, replicate) = programs.config(plan, group.number), lane_ids(plan, state.trials)
+    state.check(trial, config.arrays)
+    if not state.lanes:
+        return trial, []
+    like, spans, chunks = config.arrays, len(programs.mesh.devices), plan.arrangements[group.number].chunks
+    layout = arrange(rng_groups(replicate, config.independent), state.live, config.width, spans, chunks)
+    return trial, [Assembly(lanes, part, like) for lanes, part in needs(layout, programs.mesh)]

@@ -2,25 +2,31 @@
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import msgspec
 
 from hpjax.core.errors import RunError
 from hpjax.engine import distributed
 from hpjax.results.store.checkpoints import FOLDER, Checkpoints, forget
 from hpjax.results.store.differences import differences, matching_manifest
-from hpjax.results.store.manifest import Manifest
+from hpjax.results.store.manifest import MANIFEST, Manifest
 from hpjax.results.store.run_store import Store
 from hpjax.sweep.running.recorder import Record
 from hpjax.sweep.running.state import RunSizes, RunState
+
+# What a run directory holds: a run that is finished, one to go on with, or none.
+OVER, BEGUN, NEW = "over", "begun", "new"
 
 
 def open_record(path: Path | None, manifest: Manifest, sizes: RunSizes, seconds: float) -> tuple[Record, Manifest]:
     """Opens the record of a run: finished, rolled back to its last checkpoint, or new.
 
-    With several hosts only the first one reads the directory, and sends what it found to the others.
+    With several hosts the first one reads the database, and sends it to the others. Each reads what it wrote of the
+    checkpoint.
 
     Args:
       path: the run directory, None to keep all in memory.
@@ -32,77 +38,123 @@ def open_record(path: Path | None, manifest: Manifest, sizes: RunSizes, seconds:
       The record, and the manifest of the run as its directory has it.
 
     Raises:
-      RunError: the directory holds another run or cannot be written, or another process writes to it.
+      RunError: the directory holds another run or cannot be written, or another process writes to it; or a host does
+        not see it.
     """
     if path is None:
         return Record(Store.create(None, manifest)), manifest
-    record: Record | None = None
+    store: Store | None = None
 
     def here() -> dict[str, Any]:
-        nonlocal record
-        record, there = _open(path, manifest, sizes, seconds)
-        content = record.store.dump() if distributed.several() else None
-        return {"manifest": msgspec.to_builtins(there), "content": content, "over": record.over}
+        nonlocal store
+        store, there, holds = _open(path, manifest)
+        return {"manifest": msgspec.to_builtins(there), "holds": holds}
 
     found = distributed.on_writer(here)
-    if distributed.several():
-        state = None if record is None or record.state is None else record.state.arrays()
-        arrays = distributed.broadcast_arrays(state)
-        if record is None:
-            record = Record(Store.following(path, found["content"]), path, over=found["over"])
-        record.state = None if arrays is None else sizes.read(arrays)
-    assert record is not None
-    return record, msgspec.convert(found["manifest"], Manifest)
+    there, holds = msgspec.convert(found["manifest"], Manifest), found["holds"]
+    host = jax.process_index()
+    record = Record(Store.following(path, None, host), path) if store is None else Record(store, path)
+    record.over = holds == OVER
+    try:
+        if not record.over:
+            distributed.on_each(partial(_open_checkpoints, record, seconds))
+            if holds == BEGUN:
+                _go_on(record, there, sizes)
+                if distributed.is_writer():
+                    _warn_of_versions(path, there.versions, manifest.versions)
+        if distributed.several():
+            content = distributed.on_writer(record.store.dump)
+            if not distributed.is_writer():
+                record.store = Store.following(path, content, host)
+    except BaseException:
+        record.store.close()
+        raise
+    return record, there
 
 
-def _open(path: Path, manifest: Manifest, sizes: RunSizes, seconds: float) -> tuple[Record, Manifest]:
-    """Opens the record in a directory, as ``open_record`` does on the host that writes."""
+def _open(path: Path, manifest: Manifest) -> tuple[Store, Manifest, str]:
+    """Opens the store of a directory on the host that writes it; also returns its manifest and what it holds."""
     there = matching_manifest(path, manifest)
     if there is not None:
         store = Store.finished(path, there.extended)
         if store is not None and not (store.failures() and (path / FOLDER).exists()):
             forget(path)  # the run may have been killed after it finished and before it deleted them
-            return Record(store, path, over=True), there
+            return store, there, OVER
         if store is not None:  # groups failed, and are tried again
             store.close()
-        found = _unfinished(path, there, sizes, seconds)
-        if found is not None:
-            _warn_of_versions(path, there.versions, manifest.versions)
-            return found, there
+        store = Store.resume(path) if (path / FOLDER).exists() else None
+        if store is not None:
+            return store, there, BEGUN
         manifest = there
     store = Store.create(path, manifest)
     forget(path)
-    return Record(store, path, Checkpoints(path, seconds)), manifest
+    return store, manifest, NEW
 
 
-def _unfinished(path: Path, manifest: Manifest, sizes: RunSizes, seconds: float) -> Record | None:
-    """Returns the record of an interrupted run as of its last checkpoint, or None if it has no checkpoint yet.
+def _open_checkpoints(record: Record, seconds: float) -> None:
+    """Opens the checkpoints of a run directory, as this host writes them."""
+    assert record.directory is not None
+    host, hosts = jax.process_index(), jax.process_count()
+    if not (record.directory / MANIFEST).exists():
+        raise RunError(
+            f"the run directory {str(record.directory)!r} is not there, though host 0 wrote it: each host writes the "
+            "lanes of its devices. Name a directory on a file system that all hosts share."
+        )
+    record.checkpoints = Checkpoints(record.directory, seconds, host, hosts)
+
+
+def _go_on(record: Record, manifest: Manifest, sizes: RunSizes) -> None:
+    """Has the record go on from its last checkpoint; from the beginning where it has none.
 
     Raises:
       RunError: there are checkpoints, but none that can be used; or the database does not fit them.
     """
-    store = Store.resume(path) if (path / FOLDER).exists() else None
-    if store is None:
-        return None
-    try:
-        store.check(manifest.sweep.replicates)
-        checkpoints = Checkpoints(path, seconds)
-        state = checkpoints.latest(sizes.check, sizes.read)
-        if state is not None:
-            _roll_back(store, state, sizes, manifest.extended)
-            return Record(store, path, checkpoints, state)
-        unusable = checkpoints.numbers()
-        checkpoints.close()
-        if unusable:
+    checkpoints, path, store = record.checkpoints, record.directory, record.store
+    assert checkpoints is not None
+    assert path is not None
+    distributed.on_writer(lambda: store.check(manifest.sweep.replicates))
+    numbers = distributed.on_writer(checkpoints.numbers)
+    for number in reversed(numbers):
+        try:
+            distributed.on_each(partial(_read, record, sizes, number))
+            break
+        except Exception as error:  # whatever a damaged file makes Orbax say
+            record.state = None
+            warnings.warn(f"{checkpoints.why_not(number, error)}. It is passed over.", stacklevel=4)
+
+    def mended() -> None:
+        if record.state is not None:
+            _roll_back(store, record.state, sizes, manifest.extended)
+        elif numbers:
             raise RunError(
-                f"none of the checkpoints {unusable} in {path / FOLDER} can be used, as the warnings say. "
+                f"none of the checkpoints {numbers} in {path / FOLDER} can be used, as the warnings say. "
                 "Restore them from a copy; or delete that folder, and the same command begins the run anew."
             )
-    except BaseException:
-        store.close()
-        raise
-    store.close()
-    return None
+        else:
+            store.close()
+            record.store = Store.create(path, manifest)
+
+    distributed.on_writer(mended)
+
+
+def _read(record: Record, sizes: RunSizes, number: int) -> None:
+    """Reads what this host needs of a checkpoint, and validates so much that the hosts together validate it all.
+
+    Raises:
+      Exception: it is damaged.
+    """
+    checkpoints = record.checkpoints
+    assert checkpoints is not None
+    hosts = range(checkpoints.hosts(number))
+
+    def state(host: int) -> RunState:
+        return sizes.read(checkpoints.load(host, number, sizes.check))
+
+    first, *more = hosts[jax.process_index() :: jax.process_count()] or [0]
+    record.state = state(first)
+    for host in more:
+        state(host)
+    record.others = lambda: (state(host) for host in hosts if host != first)
 
 
 def _warn_of_versions(path: Path, there: Mapping[str, str], here: Mapping[str, str]) -> None:

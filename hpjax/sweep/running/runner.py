@@ -30,7 +30,7 @@ from hpjax.sweep.running.notices import Notices
 from hpjax.sweep.running.preemption import leave, notices
 from hpjax.sweep.running.race import RoundRace
 from hpjax.sweep.running.recorder import Record
-from hpjax.sweep.running.restored import restored
+from hpjax.sweep.running.restored import restored, with_lanes
 from hpjax.sweep.running.scores import observed
 from hpjax.sweep.running.state import RunProgress, RunState, WaveState, statuses_of
 from hpjax.sweep.running.tuner import GroupMeasured, Tuner
@@ -193,6 +193,7 @@ class _Run:
         found = restored(context, saved, self._trials_of(self._progress.round))
         waves = [(group.number, state.trials) for group, state, _ in found]
         context.plan = with_waves(self._spec, context.plan, waves)
+        found = with_lanes(context, found, saved, self._record.others)
         self._set_waves([Wave(context, *each) for each in found])
         with self._store.transaction():
             self._store.move(self._places(self._waves))

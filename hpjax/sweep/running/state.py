@@ -13,7 +13,8 @@ import numpy as np
 from hpjax.core.arrays import Array, Bools, Ints
 from hpjax.core.errors import RunError
 from hpjax.data.stream import Position
-from hpjax.engine.shapes import Lane, ProgramShapes, lane_shapes
+from hpjax.engine.lane_shards import LaneArrays, LaneShard
+from hpjax.engine.shapes import Lane
 from hpjax.results.store.rows import STATUSES, Change
 from hpjax.sweep.running.scores import Scores
 
@@ -38,7 +39,7 @@ class RunProgress(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """A copy of one lane, leaves of shape (...) without an axis of lanes, and the optimizer steps that it took."""
+    """A copy of one lane, as ``DeviceLanes.copy`` gives it, and the optimizer steps that it took."""
 
     lane: Lane
     taken: int
@@ -57,7 +58,7 @@ class WaveState(NamedTuple):
       taken: optimizer steps that each lane took, int32 (lanes,).
       lost: whether a lane of the same trial diverged, bool (lanes,).
       stream: the position in the data stream, uint8 (bytes,); None without a stream.
-      lanes: the leaves of the engine's ``Lane``, each (lanes, ...); empty before the first step, and once finished.
+      lanes: what this host holds of the states of the lanes; empty before the first step, and once finished.
     """
 
     number: int
@@ -69,7 +70,7 @@ class WaveState(NamedTuple):
     taken: Ints
     lost: Bools
     stream: Array | None
-    lanes: tuple[Array, ...]
+    lanes: tuple[LaneShard, ...]
 
     @classmethod
     def begin(cls, number: int, trial: Ints, streaming: bool) -> "WaveState":
@@ -103,29 +104,29 @@ class WaveState(NamedTuple):
         """Returns the state of some of the trials, as that of a wave of another number."""
         mine = np.isin(self.trial, list(trials))
         rows = {name: getattr(self, name)[mine] for name in ("trial", "live", "taken", "lost")}
-        return self._replace(number=number, lanes=tuple(leaf[mine] for leaf in self.lanes), **rows)
+        lanes = tuple(shard.of(np.flatnonzero(mine).astype(np.int32)) for shard in self.lanes)
+        return self._replace(number=number, lanes=lanes, **rows)
 
     def begun(self) -> "WaveState":
         """Returns the state of the wave before its first step, after as many evaluations."""
         begin = WaveState.begin(self.number, self.trial, streaming=self.stream is not None)
         return begin._replace(evaluations=self.evaluations)
 
-    def check(self, trial: Ints, shapes: ProgramShapes) -> None:
+    def check(self, trial: Ints, like: LaneArrays) -> None:
         """Validates the lanes, and what they hold, if they hold anything.
 
         Args:
           trial: the trial of each lane that the wave must have, int32 (lanes,).
-          shapes: the shapes of the program of its group.
+          like: what the arrays of a lane of its group are.
 
         Raises:
           RunError: they are other lanes, or lanes of another program.
         """
-        wanted = jax.tree.leaves(lane_shapes(shapes)) if self.lanes else []
-        template = {f"lanes/{i}": _struct((len(self.trial), *leaf.shape), leaf.dtype) for i, leaf in enumerate(wanted)}
         try:
             if not np.array_equal(self.trial, trial):
                 raise RunError(f"the lanes of wave {self.number} are not those of its trials")
-            _compare(template, {f"lanes/{i}": _struct(leaf.shape, leaf.dtype) for i, leaf in enumerate(self.lanes)})
+            for shard in self.lanes:
+                like.check(shard, len(trial))
         except RunError as error:
             raise RunError(
                 f"the checkpoint is not of this sweep: {error}. Delete the newest folder in checkpoints/, and run the "
@@ -210,8 +211,7 @@ class RunSizes(NamedTuple):
     def _wave(self, found: Shapes, name: str) -> WaveState:
         """Returns the template of one wave, which has this prefix in its names."""
         lanes, number = _size(found, f"{name}trial", 0), _struct((), np.int64)
-        leaves = [found.get(f"{name}lanes/{i}") for i in range(_count(found, f"{name}lanes/"))]
-        rows: Any = tuple(leaf and _struct((lanes, *leaf.shape[1:]), leaf.dtype) for leaf in leaves)
+        rows: Any = tuple(_shard(found, f"{name}lanes/{i}/") for i in range(_count(found, f"{name}lanes/")))
         stream = _struct((_size(found, f"{name}stream", 0),), np.uint8) if self.streaming else None
         whole, flags = _struct((lanes,), np.int32), _struct((lanes,), np.bool_)
         ends = _struct((), np.bool_)
@@ -266,6 +266,17 @@ class RunSizes(NamedTuple):
                 _within(f"{name}/{field}", getattr(wave, field), MOST)
             if wave.stream is not None:
                 Position.unpacked(wave.stream)
+
+
+def _shard(found: Shapes, name: str) -> Any:
+    """Returns the template of a part of a wave's lanes, which has this prefix in its names."""
+    arrays = [found.get(f"{name}arrays/{i}") for i in range(_count(found, f"{name}arrays/"))]
+    lanes = _size(found, f"{name}lanes", 0)
+    # An array that another host has is empty here.
+    own: Any = tuple(
+        each and _struct((lanes if each.shape[:1] != (0,) else 0, *each.shape[1:]), each.dtype) for each in arrays
+    )
+    return LaneShard(_struct((lanes,), np.int32), _struct((3,), np.int32), own)
 
 
 def statuses_of(lanes: Sequence[Change], trials: int, replicates: int) -> tuple[Array, Array]:

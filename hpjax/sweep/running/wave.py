@@ -11,7 +11,7 @@ from hpjax.data.stream import Position
 from hpjax.engine.compile import COMPILE_THREADS, FUNCTIONS, Compiled
 from hpjax.engine.device_errors import failing_alone, failing_the_run
 from hpjax.engine.device_lanes import DeviceLanes, SegmentResult
-from hpjax.engine.padding.program import without_padding
+from hpjax.engine.lane_shards import LaneShard
 from hpjax.engine.tracing import kinds_of, stack_hparams
 from hpjax.results.store.rows import Change, Status
 from hpjax.schedulers import Clone
@@ -19,6 +19,7 @@ from hpjax.sweep.planning.plan import Group, next_stop
 from hpjax.sweep.running.cloning import sources_of
 from hpjax.sweep.running.context import RunContext
 from hpjax.sweep.running.events import CompileFinished, CompileStarted, Event, SegmentFinished, WaveFields
+from hpjax.sweep.running.final_states import record_states
 from hpjax.sweep.running.outcome import DispatchedSegment, Outcome
 from hpjax.sweep.running.prefetch import BlockPrefetcher
 from hpjax.sweep.running.state import Snapshot, WaveState
@@ -46,7 +47,7 @@ class Wave:
     def __init__(self, context: RunContext, group: Group, state: WaveState, failed: bool = False) -> None:
         self._context, self._plan, self.group, self._state = context, context.plan, group, state
         self._table = context.programs.lane_table(self._plan, group, state.trials, context.points)
-        state.check(self._table.trial, self._plan.trained(group.number))
+        state.check(self._table.trial, context.programs.config(self._plan, group.number).arrays)
         self._width = self._plan.arrangements[group.number].width
         self._microsteps = np.array([self._plan.lengths[t].microsteps for t in self._table.trial], np.int32)
         self._renewal = context.programs.renewal(self._plan, group)
@@ -124,10 +125,17 @@ class Wave:
         """Returns the optimizer steps that a trial took."""
         return int(self._state.taken[self._table.trial == trial].max())
 
-    def state(self) -> WaveState:
-        """Returns all that the wave needs to go on from here."""
-        # A wave that was resumed and has not begun again still has the lanes of the checkpoint.
-        lanes = self._state.lanes if self._lanes is None else tuple(jax.tree.leaves(self._lanes.snapshot()))
+    def state(self, whole: bool = False) -> WaveState:
+        """Returns all that the wave needs to go on from here.
+
+        Args:
+          whole: whether each host gets the lanes of all; else those of its own devices.
+        """
+        lanes = self._state.lanes  # those of the checkpoint, if it was resumed and has not begun again
+        if self._lanes is not None and whole:
+            lanes = (LaneShard.whole(jax.tree.leaves(self._lanes.gathered())),)
+        elif self._lanes is not None:
+            lanes = tuple(self._lanes.snapshot())
         stream = self._state.stream if self._blocks is None else self._blocks.position(self._state.step).packed()
         return self._state._replace(lanes=lanes, stream=stream)
 
@@ -163,9 +171,7 @@ class Wave:
         if self._lanes is None:  # recorded already
             return
         self._context.artifacts.make()
-        shapes = self._plan.shapes[self.group.number]
-        leaves = list(zip(shapes.names, without_padding(self._lanes.snapshot().state, shapes), strict=True))
-        self._context.store.states.add(self.number, np.array(self._ids(), np.int32), leaves)
+        record_states(self._context.store, self.number, self._lanes, self._plan.shapes[self.group.number])
         self._state = self._state._replace(finished=True)
         self.drop()
 
@@ -197,7 +203,7 @@ class Wave:
         """Returns copies of a trial's lanes, by replicate."""
         assert self._lanes is not None
         return {
-            int(self._table.replicate[lane]): Snapshot(self._lanes.fetched(lane), int(self._state.taken[lane]))
+            int(self._table.replicate[lane]): Snapshot(self._lanes.copy(lane), int(self._state.taken[lane]))
             for lane in np.flatnonzero(self._table.trial == trial).tolist()
         }
 
@@ -272,8 +278,7 @@ class Wave:
         with failing_alone(number, self._width):
             self._lanes = context.programs.lanes(self._plan, number, compiled, self._table)
             if self._state.lanes:  # those of a checkpoint
-                lanes = jax.tree.unflatten(jax.tree.structure(compiled.lanes), self._state.lanes)
-                self._lanes.restore(lanes, self.live)
+                self._lanes.restore(self._state.lanes, self.live)
         self._state = self._state._replace(lanes=())  # they are on the devices now
 
     def _prepare_following(self, there_is_time: Callable[[], bool] = lambda: True) -> None:

@@ -428,7 +428,11 @@ CRAFTED = [
     (lambda a, m: a.pop("waves/0/trial"), "waves/0/trial is missing"),
     (lambda a, m: a.update({"waves/0/trial": a["waves/0/trial"] + 99}), "its waves/0/trial has numbers outside 0 … 11"),
     (lambda a, m: a.update({"waves/99/trial": a["waves/0/trial"]}), "waves/3/number is missing"),
-    (lambda a, m: a.update({"waves/0/lanes/0": np.zeros((1, 7))}), r"waves/0/lanes/0 is float64 \(1, 7\)"),
+    (
+        lambda a, m: a.update({"waves/0/lanes/0/arrays/0": np.zeros((1, 7))}),
+        r"waves/0/lanes/0/arrays/0 is float64 \(1, 7\)",
+    ),
+    (lambda a, m: m.update(hosts=2), "host-1"),
     (lambda a, m: a.update({"waves/0/stream": np.zeros(3, np.uint8)}), "waves/0/stream is nothing that a run"),
     (lambda a, m: a.update({"waves/1/number": np.int64(7)}), "its waves are .*, and must have consecutive numbers"),
     (lambda a, m: a.update({"waves/0/number": np.int64(-1)}), "its waves are .-1"),
@@ -471,10 +475,10 @@ def test_lanes_of_other_trials_are_refused(interrupted, change, message):
 def test_a_checkpoint_of_other_lanes_is_refused(interrupted):
     def change(arrays, meta):
         lanes = len(arrays["waves/0/live"])
-        arrays["waves/0/lanes/0"] = np.zeros((lanes, 7), np.float32)
+        arrays["waves/0/lanes/0/arrays/0"] = np.zeros((lanes, 7), np.float32)
 
     rewritten(interrupted.run / "checkpoints", change)
-    message = r"is not of this sweep: lanes/0 is float32 \(\d+, 7\).* Delete the newest folder"
+    message = r"is not of this sweep: array 0 of \d+ lanes is float32 \(\d+, 7\).* Delete the newest folder"
     interrupted.refused(message, resume)
 
 
