@@ -98,7 +98,7 @@ def _rows(field: str, examples: AnyExamples, index: np.ndarray[Any, Any]) -> Any
 
 
 def stream(
-    factory: Callable[[], Iterable[Any]], *, valid: Any, test: Any = None, name: str = "stream", block: int = 16
+    factory: Callable[..., Iterable[Any]], *, valid: Any, test: Any = None, name: str = "stream", block: int = 16
 ) -> Data:
     """Returns data whose training split does not fit in memory: the host draws batches while the devices compute.
 
@@ -117,7 +117,9 @@ def stream(
         that continues over all epochs. A batch is a pair ``(x, y)``, which becomes ``Examples`` of float32, int32 or
         uint8; a triple ``(x, y, weights)`` with float weights, as for ``from_arrays``, which becomes
         ``WeightedExamples``; or for a program of your own any pytree of arrays. All batches have the same shapes and
-        dtypes. A NaN in a batch is no error.
+        dtypes. A NaN in a batch is no error. Or ``factory(index, count)``, which gives of each batch only part
+        ``index`` of ``count`` equal ones in the order of its examples: where a lane spans several hosts, each draws
+        what its devices need; elsewhere it is called with 0 and 1.
       valid, test: the other splits, in memory: ``(x, y)``, ``(x, y, weights)``, or a dict of name to such tuples as for
         ``from_arrays``; or any pytree of arrays (examples, ...), as which a triple is read where batches are none.
       name: the name of the data in tables.

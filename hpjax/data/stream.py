@@ -1,5 +1,6 @@
 """A stream: batches that the host draws one after the other, in place of a training split in memory."""
 
+import inspect
 import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +27,8 @@ class Stream:
     """A training split that is read batch by batch; ``hpx.data.stream`` makes it.
 
     Args:
-      factory: ``factory()`` returns an iterable of batches that begins with the first one.
+      factory: ``factory()`` returns an iterable of batches that begins with the first one; or ``factory(index, count)``
+        one of parts of them, see ``hpx.data.stream``.
       name: the name of the stream in errors and tables.
       block: number of batches that are copied to the devices together, 1 or more.
 
@@ -34,7 +36,7 @@ class Stream:
       InputError: ``factory`` is no function, ``block`` no whole number, or ``name`` no printable text.
     """
 
-    factory: Callable[[], Iterable[Any]]
+    factory: Callable[..., Iterable[Any]]
     name: str = "stream"
     block: int = 16
 
@@ -49,6 +51,20 @@ class Stream:
         if not is_name(self.name):
             raise InputError("stream.name", self.name, "must be printable text, for tables", 'Write name="tokens".')
         object.__setattr__(self, "block", check_int("stream.block", self.block))
+
+    @cached_property
+    def in_parts(self) -> bool:
+        """Whether ``factory`` takes two arguments, and gives parts of batches."""
+        return not _takes(self.factory) and _takes(self.factory, 0, 1)
+
+    def open(self, part: "Part") -> Iterable[Any]:
+        """Returns what ``factory`` gives of a part of each batch."""
+        return self.factory(*part) if self.in_parts else self.factory()
+
+    def drawn(self, needed: "Part") -> "Part":
+        """Returns which part of each batch a host draws that needs one: that, or all where there are no parts."""
+        lengths = [np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(self.first)]
+        return needed if self.in_parts and all(n and n % needed.total == 0 for n in lengths) else Part()
 
     @cached_property
     def first(self) -> Any:
@@ -71,9 +87,34 @@ class Stream:
         return f"stream of {' and '.join(str(leaf.shape) for leaf in jax.tree.leaves(inputs))} batches"
 
 
+def _takes(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Returns whether a function can be called with these arguments, as far as it tells."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def first_batch_of(train: Any) -> Any:
     """Returns what a program sees of a training split: the first batch of a stream, else the whole split."""
     return train.first if isinstance(train, Stream) else train
+
+
+class Part(NamedTuple):
+    """A part of each batch: of so many equal ones, in the order of the examples."""
+
+    number: int = 0
+    total: int = 1
+
+    def of(self, batch: Any) -> Any:
+        """Returns this part of a batch."""
+
+        def own(leaf: Any) -> Any:
+            length = len(leaf) // self.total
+            return leaf[self.number * length : (self.number + 1) * length]
+
+        return batch if self.total == 1 else jax.tree.map(own, batch)
 
 
 class Position(NamedTuple):
@@ -82,10 +123,12 @@ class Position(NamedTuple):
     Attributes:
       batch: number of batches before it.
       state: the state of the iterator there, as JSON; None where the iterator has no ``get_state``.
+      part: which part of each batch that iterator gives.
     """
 
     batch: int = 0
     state: str | None = None
+    part: Part = Part()
 
     def packed(self) -> NDArray[np.uint8]:
         """Returns the position as JSON, uint8 (bytes,), so that nothing needs to be unpickled."""
@@ -102,12 +145,13 @@ class Position(NamedTuple):
           RunError: the bytes are no position.
         """
         try:
-            batch, state = json.loads(data.tobytes())
+            batch, state, (number, total) = json.loads(data.tobytes())
         except (ValueError, TypeError, RecursionError):
-            batch, state = None, None
-        if data.dtype != np.uint8 or type(batch) is not int or batch < 0 or not isinstance(state, str | None):
+            batch = number = total = state = None
+        whole = all(type(each) is int for each in (batch, number, total))
+        if data.dtype != np.uint8 or not whole or not isinstance(state, str | None) or batch < 0:
             raise RunError("its position in the data stream cannot be read")
-        return cls(batch, state)
+        return cls(batch, state, Part(number, total))
 
 
 class Pass:
@@ -116,10 +160,13 @@ class Pass:
     Args:
       stream: the stream to draw from.
       position: the position to begin at.
+      part: which part of each batch is drawn.
     """
 
-    def __init__(self, stream: Stream, position: Position = Position()) -> None:
-        self._stream, self._begin = stream, position
+    def __init__(self, stream: Stream, position: Position = Position(), part: Part = Part()) -> None:
+        # The state of an iterator over another part is of no use here.
+        own = position.state if position.part == part else None
+        self._stream, self._begin, self._part = stream, Position(position.batch, own, part), part
         self._number = 0
         self._iterator: Iterator[Any] | None = None
 
@@ -152,7 +199,7 @@ class Pass:
         """Draws and drops all batches before batch number ``batch``."""
         # A stream cannot go back: where the pass was to begin later than that, it begins with the first batch.
         if self._iterator is None and self._begin.batch > batch:
-            self._begin = Position()
+            self._begin = Position(part=self._part)
         while max(self._number, self._begin.batch) < batch:
             self.draw()
 
@@ -161,7 +208,7 @@ class Pass:
         if self._iterator is None:
             return self._begin
         tell = getattr(self._iterator, "get_state", None)
-        return Position(self._number, None if tell is None else _packed(tell()))
+        return Position(self._number, None if tell is None else _packed(tell()), self._part)
 
     @property
     def _name(self) -> str:
@@ -169,7 +216,7 @@ class Pass:
         return f"batch {self._number} of the data stream {self._stream.name!r}"
 
     def _fresh(self) -> Iterator[Any]:
-        given = self._stream.factory()
+        given = self._stream.open(self._part)
         try:
             return iter(given)
         except TypeError:
@@ -180,7 +227,7 @@ class Pass:
     def _open(self) -> None:
         """Moves a fresh iterator to the position: by ``set_state`` where it has a state, else by drawing batches."""
         self._iterator, begin = self._fresh(), self._begin
-        self._begin = Position()
+        self._begin = Position(part=self._part)
         if begin.state is not None:
             try:
                 self._iterator.set_state(_unpacked(begin.state))  # type: ignore[attr-defined]
@@ -209,7 +256,7 @@ class Pass:
             raise InputError("stream.factory", self._name, allowed, remedy) from None
 
     def _compare(self, batch: Any) -> None:
-        first = self._stream.first
+        first = self._part.of(self._stream.first)
         if _like(batch) != _like(first):
             raise InputError(
                 self._name,

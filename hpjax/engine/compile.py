@@ -30,7 +30,7 @@ from hpjax.engine.constants import hoisted
 from hpjax.engine.lowering import lowering
 from hpjax.engine.machine import keep_compiled
 from hpjax.engine.moves import copier, mover
-from hpjax.engine.partition import check_exchanges, lane_specs, spanning
+from hpjax.engine.partition import block_specs, check_exchanges, lane_specs, spanning
 from hpjax.engine.segment import SegmentConfig, SegmentInputs, advance_lanes, evaluate_lanes, start_lanes
 from hpjax.engine.settings import deciding_settings
 from hpjax.engine.shapes import Lane, lane_shapes
@@ -120,6 +120,7 @@ class Compiled:
         self.specs = lane_specs(self.lanes, config.span)
         self._per_lane = self.lanes, _input_structs(h, grid)
         self._shared = {"start": (), "advance": (integer, train), "evaluate": (valid,)}
+        self._block = None if config.block is None else block_specs(train, mesh)
         self._lowered: dict[str, Lowered] = {}
         self._known: dict[str, Executable] = {}
         self.seconds: dict[str, float] = {}
@@ -157,11 +158,13 @@ class Compiled:
             own = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self._per_lane)
             with_constants, constants = hoisted(partial(function, config), *own, *shared)
             specs = (split, split, *(whole for _ in shared), whole)
-            given = (
+            given = [
                 sharding.structs(self.lanes, mesh, self.specs),
                 sharding.structs(self._per_lane[1], mesh, split),
                 *sharding.structs((*shared, constants), mesh, whole),
-            )
+            ]
+            if name == "advance" and self._block is not None:
+                given[-2] = sharding.structs(shared[-1], mesh, self._block)
             placed = sharding.per_device(with_constants, mesh, specs, (self.specs, split), config.spread)
             return Lowered(placed.lower(*given), constants)
 

@@ -114,6 +114,15 @@ class LaneArrays(NamedTuple):
                 )
 
 
+def part_here(mesh: jax.sharding.Mesh) -> tuple[int, int]:
+    """Returns which of so many equal parts of a lane's devices are this host's; 0 and 1 where they are no such part."""
+    parts = [part for _, part in _rows_here(mesh)]
+    length = parts[0].end - parts[0].begin
+    if len(parts) > 1 or parts[0].begin % length or parts[0].of % length:
+        return 0, 1
+    return parts[0].begin // length, parts[0].of // length
+
+
 def grid(mesh: jax.sharding.Mesh) -> Array:
     """Returns the devices of a mesh, (lanes, devices of each)."""
     found: Array = mesh.devices.reshape(len(mesh.devices), -1)

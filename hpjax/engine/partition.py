@@ -174,6 +174,19 @@ def check_exchanges(compiled: Any, mesh: jax.sharding.Mesh) -> None:
         )
 
 
+def block_specs(block: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Returns how a block of batches is split, leaves (block, batch, ...): its batches among the devices of a lane.
+
+    Batches that these do not divide evenly are whole on each device.
+    """
+    parts = mesh.shape.get(DATA, 1)
+
+    def spec(x: Any) -> PartitionSpec:
+        return PartitionSpec(None, DATA) if parts > 1 and x.ndim > 1 and x.shape[1] % parts == 0 else PartitionSpec()
+
+    return jax.tree.map(spec, block)
+
+
 def device_bytes(specs: Sequence[PartitionSpec], shapes: ProgramShapes, parts: int) -> int:
     """Returns the bytes that the state of a lane takes on each of the devices that it spans."""
     arrays = zip(unwrap_keys(shapes.state), specs, strict=True)

@@ -126,6 +126,19 @@ def put(tree: Any, mesh: jax.sharding.Mesh, specs: Any) -> Any:
     return _with_specs(placed, tree, mesh, specs)
 
 
+def put_own(own: Any, whole: Any, mesh: jax.sharding.Mesh, specs: Any) -> Any:
+    """Returns arrays on the devices of which each host has only what its own hold.
+
+    Args:
+      own: a pytree of these parts.
+      whole: the same, with the shapes of the whole arrays.
+      mesh: the devices.
+      specs: how they are split, a ``PartitionSpec`` each.
+    """
+    make: Any = jax.make_array_from_process_local_data
+    return jax.tree.map(lambda x, like, at: make(at, x, like.shape), own, whole, _named(mesh, specs))
+
+
 # Compared by identity (eq=False): arrays cannot be compared otherwise. A leaf of a pytree, like an array.
 @dataclass(frozen=True, eq=False)
 class HostCopy:

@@ -1,5 +1,7 @@
 """Law 9 on several hosts: two processes of two CPU devices each, on loopback."""
 
+import json
+import shutil
 import signal
 import socket
 import warnings
@@ -13,7 +15,7 @@ from tests.support.compare import same_bits
 from tests.support.interrupted import check
 from tests.support.killed import SWEEPS
 from tests.support.processes import started
-from tests.support.spans import assert_same, raced
+from tests.support.spans import WIDE, assert_same, raced, streamed
 
 pytestmark = pytest.mark.slow
 
@@ -29,9 +31,9 @@ def free_port():
 class Hosts:
     """Two hosts that train a sweep."""
 
-    def __init__(self, name, directory, module="killed"):
+    def __init__(self, *arguments, module="killed"):
         where = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": "2"}
-        self.processes = [started(module, name, directory, **where, JAX_PROCESS_ID=str(host)) for host in (0, 1)]
+        self.processes = [started(module, *arguments, **where, JAX_PROCESS_ID=str(host)) for host in (0, 1)]
 
     def after(self, event):
         """Waits until the second host told of that event."""
@@ -54,16 +56,67 @@ class Hosts:
         return [process.returncode for process in self.processes], told
 
 
+def parts(directory):
+    """What each of two hosts wrote of lanes in the last checkpoint: name to array."""
+    import orbax.checkpoint as ocp
+
+    first, second = directory / "checkpoints", directory / "checkpoints/host-1"
+    number = max(int(each.name) for each in second.iterdir() if each.name.isdecimal())
+    index = json.loads((second / str(number) / "arrays.json").read_text())
+    found = [
+        ocp.StandardCheckpointer().restore(first / str(number) / "state"),
+        {each["name"]: np.load(second / str(number) / f"{i}.npy") for i, each in enumerate(index)},
+    ]
+    prefix = "waves/0/lanes/0/"
+    return [
+        {name.removeprefix(prefix): a for name, a in each.items() if name.startswith(prefix) and a.size}
+        for each in found
+    ]
+
+
 @pytest.mark.parametrize("devices_per_lane", [2, 4], ids=["within a host", "over both hosts"])
 def test_lanes_that_span_devices(tmp_path, devices_per_lane):
-    codes, told = Hosts(devices_per_lane, tmp_path / "run", "spans").end()
+    """A notice ends both hosts. Each wrote the lanes, or the parts of lanes, of its own devices, and they go on."""
+    directory, run = tmp_path / "run", ("raced", devices_per_lane, tmp_path / "run")
+    codes, told = Hosts(*run, module="spans").after("segment 0 4").signal(signal.SIGTERM).end()
+    assert codes == [PREEMPTED, PREEMPTED], told
+    wrote = parts(directory)
+    shapes = [sorted(a.shape[1:] for name, a in own.items() if "arrays/" in name) for own in wrote]
+    if devices_per_lane == 2:
+        assert sorted(np.concatenate([own["lanes"] for own in wrote])) == [*range(6)]
+        assert [len(own["lanes"]) for own in wrote] == [3, 3]
+        assert shapes[0] == shapes[1]
+        assert shapes[0].count((WIDE, WIDE)) == 2, "a kernel and its momentum, whole"
+    else:
+        assert [own["lanes"].tolist() for own in wrote] == [[*range(6)]] * 2
+        assert shapes[1] == [(WIDE // 2, WIDE)] * 2, "its half of what is split, and nothing else"
+        assert shapes[0].count((WIDE // 2, WIDE)) == 2
+    shutil.copytree(directory, tmp_path / "alone")
+    codes, told = Hosts(*run, module="spans").after("resumed").end()
     assert codes == [0, 0], told
-    found, expected = hpx.load(tmp_path / "run"), raced(devices_per_lane).run(progress=False)
+    found, expected = hpx.load(directory), raced(devices_per_lane).run(progress=False)
+    alone = raced(devices_per_lane).run(tmp_path / "alone", progress=False)
+    assert found.lineage == expected.lineage == alone.lineage
     if devices_per_lane == 2:
         assert_same(found, expected)
+        assert_same(alone, expected)
     else:  # hosts add up what four devices give in another order
-        assert found.lineage == expected.lineage
-        np.testing.assert_allclose(found.curves("valid/loss"), expected.curves("valid/loss"), rtol=1e-5)
+        for each in (found, alone):
+            np.testing.assert_allclose(each.curves("valid/loss"), expected.curves("valid/loss"), rtol=1e-5)
+    assert {each.name for each in (directory / "states/wave-0").iterdir() if each.is_dir()} == {"host-0-0", "host-1-0"}
+
+
+def test_hosts_draw_their_parts_of_a_stream(tmp_path):
+    """A lane over both hosts, batches of 16: each host draws 8 of each, but of the first batch, which tells shapes."""
+    hosts = Hosts("streamed", 4, tmp_path / "run", module="spans")
+    printed = [process.stdout.read().split("\n") for process in hosts.processes]
+    codes, told = hosts.end()
+    assert codes == [0, 0], told
+    for lines in printed:
+        drawn = [int(line.split()[1]) for line in lines if line.startswith("drawn")]
+        assert drawn == [16] + [8] * 12
+    found, expected = hpx.load(tmp_path / "run"), streamed(4).run(progress=False)
+    np.testing.assert_allclose(found.curves("valid/loss"), expected.curves("valid/loss"), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["population", "artifacts"])

@@ -1,6 +1,7 @@
 """Sweeps whose lanes span several devices, and what their compiled programs exchange among them.
 
-python -m tests.support.spans NUMBER DIRECTORY trains one with so many devices a lane, as one of two hosts of two each.
+python -m tests.support.spans NAME NUMBER DIRECTORY trains one of ``HOSTED`` with so many devices a lane, as one of two
+hosts of two devices each.
 """
 
 import os
@@ -154,9 +155,28 @@ def raced(devices_per_lane):
     return sweep(devices_per_lane=devices_per_lane, devices=4, **many)
 
 
+def streamed(devices_per_lane):
+    """Batches that a stream draws in parts; says on standard output how many examples this host drew."""
+    given = DATA
+
+    def batches(number, total):
+        for step in range(12):
+            rows = np.arange(16 * step, 16 * (step + 1)).reshape(total, -1)[number] % len(given.train.y)
+            print("drawn", len(rows), flush=True)
+            yield given.train.x[rows], given.train.y[rows]
+
+    valid = given.valid.x, given.valid.y
+    trained = program(batch_size=None, data=hpx.data.stream(batches, valid=valid, block=3))
+    return sweep(trained, devices_per_lane=devices_per_lane, devices=4)
+
+
+HOSTED = {"raced": raced, "streamed": streamed}
+
 if __name__ == "__main__":
+    name, number, directory = sys.argv[1:]
     jax.config.update("jax_num_cpu_devices", 2)
     hpx.distributed.initialize(
         heartbeat_timeout_seconds=10, coordinator_bind_address=os.environ["JAX_COORDINATOR_ADDRESS"]
     )
-    raced(int(sys.argv[1])).run(sys.argv[2], progress=False, checkpoint_seconds=0.0)
+    for event in HOSTED[name](int(number)).events(directory, checkpoint_seconds=0.0):
+        print(event.kind, getattr(event, "group", -1), getattr(event, "step", 0), flush=True)

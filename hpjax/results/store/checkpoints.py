@@ -1,14 +1,14 @@
 """Checkpoints of a running sweep: named arrays, written beside it, each with a digest of its own.
 
-Where several hosts train it, each writes its own part of every checkpoint. Checkpoints are untrusted: shapes are
-checked before anything is allocated, and digests before anything is used.
+Orbax writes them. Where several hosts train, each writes its own part of every checkpoint: the first with Orbax, which
+lets no other host write arrays of its own, and the others in files of NumPy's format. Checkpoints are untrusted: shapes
+are checked before anything is allocated, and digests before anything is used.
 """
 
-import hashlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
 from hpjax.core.format import size
 from hpjax.engine.machine import host_memory
+from hpjax.results.store.array_files import digests, read_arrays, write_arrays
 from hpjax.results.store.files import WRITABLE
 from hpjax.results.store.validation import read_json
 
@@ -50,10 +51,9 @@ class Checkpoints:
 
         self._ocp, self._seconds, self._host, self._hosts = ocp, seconds, host, hosts
         self._folder = (directory / FOLDER).absolute()
-        self._opened: dict[int, Any] = {}
         try:
             self._of(host).mkdir(parents=True, exist_ok=True)
-            self._manager = self._managed(host)
+            self._manager = _manager(ocp, self._folder, host)
         except Exception as error:  # whatever odd files make Orbax say
             raise RunError(
                 f"{self._folder} cannot be used: {_first_line(error)}. Delete it, and run the same command again."
@@ -66,12 +66,6 @@ class Checkpoints:
     def _of(self, host: int) -> Path:
         """Returns the folder of the parts of a host."""
         return self._folder if host == 0 else self._folder / f"{HOST}{host}"
-
-    def _managed(self, host: int) -> Any:
-        """Returns Orbax's manager of the parts of a host."""
-        if host not in self._opened:
-            self._opened[host] = _manager(self._ocp, self._of(host), self._host)
-        return self._opened[host]
 
     def due(self, decided: bool) -> bool:
         """Returns whether it is time for another checkpoint, as far as this host goes.
@@ -102,30 +96,40 @@ class Checkpoints:
 
     def _write(self, number: int, arrays: Arrays, took: float) -> None:
         """Writes a checkpoint, in the thread of the writer."""
-        begun, args = time.monotonic(), self._ocp.args
+        begun = time.monotonic()
+        if self._host == 0:
+            self._write_first(number, arrays)
+        else:
+            folder = self._of(self._host)
+            write_arrays(folder / str(number), arrays)
+            for old in sorted(_numbers(folder))[:-KEPT]:
+                shutil.rmtree(folder / str(old))
+        self._took = took + time.monotonic() - begun
+
+    def _write_first(self, number: int, arrays: Arrays) -> None:
+        """Writes the part of the first host."""
+        args = self._ocp.args
         # Orbax stores no empty arrays; their shapes say all of them.
         empty = {name: [list(a.shape), str(a.dtype)] for name, a in arrays.items() if a.size == 0}
         full = {name: a for name, a in arrays.items() if a.size > 0}
         meta = {"empty": empty, "digests": digests(full), "hosts": self._hosts}
         self._manager.save(number, args=args.Composite(state=args.StandardSave(full), meta=args.JsonSave(meta)))
         self._manager.wait_until_finished()
-        self._took = took + time.monotonic() - begun
 
     def numbers(self) -> list[int]:
         """Returns the numbers of the checkpoints of which a host wrote its part, ascending."""
-        folders = [self._folder, *self._folder.glob(f"{HOST}*")]
-        return sorted({int(each.name) for folder in folders for each in folder.iterdir() if each.name.isdecimal()})
+        return sorted(set().union(*map(_numbers, (self._folder, *self._folder.glob(f"{HOST}*")))))
 
     def hosts(self, number: int) -> int:
         """Returns how many hosts wrote a checkpoint. Raises an error of any kind where it is damaged."""
-        found = self._meta(0, number)["hosts"]
+        found = self._meta(number)["hosts"]
         if type(found) is not int or found < 1:
             raise RunError(f"it says that {found!r} hosts wrote it")
         return found
 
-    def _meta(self, host: int, number: int) -> Any:
+    def _meta(self, number: int) -> Any:
         args = self._ocp.args
-        return self._managed(host).restore(number, args=args.Composite(meta=args.JsonRestore()))["meta"]
+        return self._manager.restore(number, args=args.Composite(meta=args.JsonRestore()))["meta"]
 
     def load(self, host: int, number: int, check: Callable[[Shapes], None]) -> Arrays:
         """Returns the arrays of one host's part of a checkpoint. Raises an error of any kind where it is damaged.
@@ -136,11 +140,13 @@ class Checkpoints:
           check: raises ``RunError`` unless arrays of these names, shapes and dtypes are a checkpoint of this run.
             It is asked before they are loaded.
         """
+        if host > 0:
+            return read_arrays(self._of(host) / str(number), check)
         args = self._ocp.args
-        shapes, meta = self._shapes(host, number), self._meta(host, number)
+        shapes, meta = self._shapes(number), self._meta(number)
         empty = {name: _empty(shape, dtype) for name, (shape, dtype) in meta["empty"].items()}
         check(shapes | {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in empty.items()})
-        found = self._managed(host).restore(number, args=args.Composite(state=args.StandardRestore()))["state"]
+        found = self._manager.restore(number, args=args.Composite(state=args.StandardRestore()))["state"]
         arrays = {name: np.asarray(a) for name, a in found.items()}
         digested = digests(arrays)
         wrong = [name for name, digest in meta["digests"].items() if digested.get(name) != digest]
@@ -153,9 +159,9 @@ class Checkpoints:
         reason = str(error) if isinstance(error, RunError) else f"it cannot be read: {_first_line(error)}"
         return f"checkpoint {self._folder / str(number)}: {reason.rstrip('.')}"
 
-    def _shapes(self, host: int, number: int) -> Shapes:
-        """Returns the shapes that a host's part holds, if its arrays are in its own files and fit into memory."""
-        folder = self._of(host) / str(number) / "state"
+    def _shapes(self, number: int) -> Shapes:
+        """Returns the shapes that the first part holds, if its arrays are in its own files and fit into memory."""
+        folder = self._folder / str(number) / "state"
         written = read_json(folder / "_METADATA")
         # All arrays in one OCDBT database, whose files TensorStore seeks nowhere else. Without it Orbax would read
         # each array from wherever its name leads, other types from files of their own.
@@ -201,8 +207,7 @@ class Checkpoints:
         finally:
             self._writer.shutdown()
             try:
-                for manager in self._opened.values():
-                    manager.close()
+                self._manager.close()
             except Exception as error:  # what could not be written, once more
                 raise RunError(f"{self._folder} could not be written: {_first_line(error)}. {WRITABLE}") from None
 
@@ -212,18 +217,13 @@ def forget(directory: Path) -> None:
     shutil.rmtree(directory / FOLDER, ignore_errors=True)
 
 
-def digests(arrays: Mapping[str, Array]) -> dict[str, str]:
-    """Returns of each array a digest of its bytes, shape and dtype."""
-    found = {}
-    for name, array in arrays.items():
-        digest = hashlib.blake2b(f"{array.shape}{array.dtype}".encode(), digest_size=16)
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-        found[name] = digest.hexdigest()
-    return found
+def _numbers(folder: Path) -> set[int]:
+    """Returns the numbers of the checkpoints in a folder."""
+    return {int(each.name) for each in folder.iterdir() if each.name.isdecimal()}
 
 
 def _manager(ocp: Any, folder: Path, host: int) -> Any:
-    """Returns a manager of a folder that a host uses alone."""
+    """Returns a manager that a host uses alone."""
 
     class Manager(ocp.CheckpointManager):  # type: ignore[misc]
         def reached_preemption(self, step: int) -> bool:

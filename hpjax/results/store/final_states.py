@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from hpjax.core.arrays import Array
 from hpjax.core.errors import RunError
+from hpjax.results.store.array_files import memory_mapped
 from hpjax.results.store.files import WRITABLE, write_text
 from hpjax.results.store.validation import Int64, NonNegative, Positive, convert, damaged, parse_json, read_json
 
@@ -157,7 +158,7 @@ class States:
         """
         assert self._folder is not None
         try:
-            return np.array(_memory_mapped(self._folder / f"wave-{wave}" / LANES, "int32", (None, 2)))
+            return np.array(memory_mapped(self._folder / f"wave-{wave}" / LANES, "int32", (None, 2)))
         except Exception as error:  # NumPy raises many types for a damaged file
             raise RunError(
                 f"the final states of wave {wave} cannot be read: {error}. Restore them from a copy."
@@ -250,39 +251,15 @@ def _read(folder: Path) -> StateShard:
     """Returns what one folder holds, memory-mapped; raises as ``read_states`` does."""
     try:
         tree = _tree(str(folder / TREE), read_json(folder / TREE))
-        lanes = _memory_mapped(folder / LANES, "int32", (None, 2))
+        lanes = memory_mapped(folder / LANES, "int32", (None, 2))
         leaves = [
-            (leaf.path, _memory_mapped(folder / f"{i}.npy", leaf.dtype, (len(lanes),))) for i, leaf in enumerate(tree)
+            (leaf.path, memory_mapped(folder / f"{i}.npy", leaf.dtype, (len(lanes),))) for i, leaf in enumerate(tree)
         ]
     except RunError:
         raise
     except Exception as error:  # NumPy raises many types for a damaged file
         raise RunError(f"{folder}: {error}. Restore it from a copy.") from None
     return StateShard(lanes, leaves, [leaf.split for leaf in tree])
-
-
-def _memory_mapped(path: Path, dtype: str, shape: tuple[int | None, ...]) -> Array:
-    """Returns an array of that dtype and first sizes, None for any; its numbers stay in the file until read."""
-    import ml_dtypes
-
-    if dtype not in _dtypes():
-        raise ValueError(f"{dtype!r} is no dtype of a state")
-    wanted = np.dtype(getattr(ml_dtypes, dtype)) if hasattr(ml_dtypes, dtype) else np.dtype(dtype)
-    array: Array = np.lib.format.open_memmap(path, mode="r")
-    raw = array.dtype.kind == "V" and array.dtype.itemsize == wanted.itemsize
-    begins = array.shape[: len(shape)]
-    fits = len(begins) == len(shape) and all(n in (m, None) for n, m in zip(shape, begins, strict=True))
-    if not fits or not (raw or array.dtype == wanted):
-        raise ValueError(f"{path} is {array.dtype} {array.shape}, and must be {dtype} of shape {shape} ...")
-    return array if array.dtype == wanted else array.view(wanted)
-
-
-def _dtypes() -> set[str]:
-    """Returns the dtypes that states may have: numbers of NumPy, and of ml_dtypes, which NumPy stores as raw bytes."""
-    import ml_dtypes
-
-    own = {name for name, kind in vars(ml_dtypes).items() if isinstance(kind, type) and issubclass(kind, np.generic)}
-    return own | {np.dtype(code).name for code in "?bhilqBHILQefdFD"}
 
 
 def _check_paths(where: str, tree: Sequence[Leaf]) -> None:

@@ -14,7 +14,7 @@ from hpjax.engine import sharding
 from hpjax.engine.compile import Compiled, compiling
 from hpjax.engine.device_lanes import DeviceLanes, LaneTable
 from hpjax.engine.padding.program import padded_hparams
-from hpjax.engine.partition import Span
+from hpjax.engine.partition import Span, block_specs
 from hpjax.engine.probe import annotated
 from hpjax.engine.segment import SegmentConfig
 from hpjax.engine.takeover import renewal
@@ -88,7 +88,7 @@ class GroupPrograms(NamedTuple):
         if stream is None:
             return None
         block = jax.tree.map(lambda x: np.broadcast_to(x, (stream.block, *x.shape)), stream.first)
-        return sharding.put(block, self.mesh, sharding.WHOLE)
+        return sharding.put(block, self.mesh, block_specs(block, self.mesh))
 
     def renewal(self, plan: Plan, group: Group) -> Callable[[Point, int], list[Array]]:
         """Returns a function of a point and a replicate to the arrays of a lane's state that a takeover renews.

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from hpjax.data.stream import Pass, Position, Stream
+from hpjax.data.stream import Part, Pass, Position, Stream
 from hpjax.engine import sharding
+from hpjax.engine.lane_shards import part_here
+from hpjax.engine.partition import block_specs
 
 # Seconds that closing waits for a batch that is being drawn, and after that for the iterator to end its own threads
 # and processes.
@@ -22,8 +24,8 @@ class Block(NamedTuple):
 
     Attributes:
       begin: the step that takes the first of them, a multiple of how many there are.
-      arrays: the batches, leaves of shape (block, batch, ...), whole on each device; zeros in place of batches after
-        the last step.
+      arrays: the batches, leaves of shape (block, batch, ...), whole on each device or, where a lane spans several,
+        divided among these; zeros in place of batches after the last step.
       before, after: the position in the stream before they were drawn, and after.
     """
 
@@ -46,6 +48,7 @@ class BlockPrefetcher:
 
     def __init__(self, stream: Stream, mesh: jax.sharding.Mesh, step: int, steps: int, position: Position) -> None:
         self._stream, self._mesh, self._steps, self._begin = stream, mesh, steps, position
+        self._part = stream.drawn(Part(*part_here(mesh)))
         self._x64 = bool(getattr(jax.config, "jax_enable_x64"))  # noqa: B009  mypy does not know it
         self._current: Block | None = None
         self._asked: SimpleQueue[tuple[int, Future[Block]] | None] = SimpleQueue()
@@ -73,8 +76,9 @@ class BlockPrefetcher:
             self._current = self._coming[1].result()
             if begin + self._stream.block < self._steps:
                 self._coming = self._ask(begin + self._stream.block)
-        if not isinstance(jax.tree.leaves(self._current.arrays)[0], jax.Array):
-            self._current = self._current._replace(arrays=self._put(self._current.arrays))
+        if isinstance(jax.tree.leaves(self._current.arrays)[0], sharding.HostCopy):
+            again = sharding.put_copies(self._current.arrays, self._mesh, self._specs)
+            self._current = self._current._replace(arrays=again)
         return self._current.arrays, time.perf_counter() - begun
 
     def offload(self) -> None:
@@ -122,7 +126,7 @@ class BlockPrefetcher:
 
     def _draw(self) -> None:
         """Draws the blocks that are asked for; runs in the thread."""
-        draws = Pass(self._stream, self._begin)
+        draws = Pass(self._stream, self._begin, self._part)
         with jax.enable_x64(self._x64):  # JAX has this setting for each thread apart
             while (asked := self._asked.get()) is not None:
                 self._answer(draws, *asked)
@@ -140,17 +144,24 @@ class BlockPrefetcher:
         draws.skip(begin)
         before, size = draws.position(), self._stream.block
         # New arrays for each block: a CPU device may use them in place, without a copy.
-        whole = jax.tree.map(lambda a: np.zeros((size, *a.shape), a.dtype), self._stream.first)
+        own = jax.tree.map(lambda a: np.zeros((size, *a.shape), a.dtype), self._part.of(self._stream.first))
         for i in range(min(size, self._steps - begin)):
             if self._closed.is_set():
                 raise RuntimeError("the prefetcher is closed")
             # Copied before the next draw: some iterators fill the same arrays again and again.
-            jax.tree.map(lambda a, batch, i=i: a.__setitem__(i, batch), whole, draws.draw())
-        return Block(begin, jax.block_until_ready(self._put(whole)), before, draws.position())
+            jax.tree.map(lambda a, batch, i=i: a.__setitem__(i, batch), own, draws.draw())
+        return Block(begin, jax.block_until_ready(self._put(own)), before, draws.position())
 
-    def _put(self, arrays: Any) -> Any:
-        return sharding.put(arrays, self._mesh, sharding.WHOLE)
+    @property
+    def _specs(self) -> Any:
+        return block_specs(self._stream.shapes, self._mesh)
+
+    def _put(self, own: Any) -> Any:
+        """Returns a block on the devices, from what this host drew of it."""
+        if self._part.total == 1:
+            return sharding.put(own, self._mesh, self._specs)
+        return sharding.put_own(own, self._stream.shapes, self._mesh, self._specs)
 
 
 def _on_host(block: Block) -> Block:
-    return block._replace(arrays=jax.device_get(block.arrays))
+    return block._replace(arrays=sharding.copies(block.arrays))

@@ -398,7 +398,7 @@ def rewritten(folder, change):
     """A checkpoint as an attacker would write it: other arrays and JSON, with digests that fit them."""
     import orbax.checkpoint as ocp
 
-    from hpjax.results.store.checkpoints import digests
+    from hpjax.results.store.array_files import digests
 
     read = ocp.args.Composite(state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore())
     with ocp.CheckpointManager(folder) as manager:
