@@ -133,8 +133,7 @@ class DeviceLanes:
 
     def offload(self) -> None:
         """Moves the state to the hosts, each that of its devices, until it is needed on the devices again."""
-        if not self._offloaded:
-            self._lanes = sharding.copies(self._lanes)
+        self._lanes = sharding.copies(self._lanes)
 
     def advance(self, stop: int, evaluate: bool, block: Arrays = None) -> SegmentResult:
         """Takes the live lanes to step ``stop``, or to their own end before it, in one device call.
@@ -245,7 +244,6 @@ class DeviceLanes:
         return isinstance(self._lanes.step, HostCopy)
 
     def _to_devices(self) -> None:
-        """Puts the state back on the devices after ``offload``."""
         if self._offloaded:
             self._lanes = sharding.put_copies(self._lanes, self._mesh, self._compiled.specs)
 
@@ -257,16 +255,15 @@ class DeviceLanes:
         slot = self._slots([number])[0]
         if self._offloaded and jax.process_count() == 1:
             return lane_of(self._lanes, slot, self._mesh)
+        place = np.array([slot[0], np.ravel_multi_index(slot[1:], self._layout.slots.shape[1:])], np.int32)
         offloaded = self._offloaded
         self._to_devices()
-        place = np.array([slot[0], np.ravel_multi_index(slot[1:], self._layout.slots.shape[1:])], np.int32)
         found = copy_of_rows(self._compiled.copy(self._lanes, place), self._mesh)
         if offloaded:
             self.offload()
         return found
 
     def _slots(self, lanes: Iterable[int]) -> list[Slot]:
-        """Returns where lanes are."""
         at = np.unravel_index(self._layout.positions(len(self.live))[list(lanes)], self._layout.slots.shape)
         return list(zip(*(each.tolist() for each in at), strict=True))
 
@@ -305,8 +302,7 @@ class DeviceLanes:
         """
         old: Any = self._lanes.state[number]
         slots: Any = tuple(np.array(self._slots(lanes), np.int32).T)
-        held = old if self._offloaded else sharding.copies(old)
-        new: Any = with_values(held, slots, values, number, self._arrays, self._mesh)
+        new: Any = with_values(sharding.copies(old), slots, values, number, self._arrays, self._mesh)
         if not self._offloaded:
             new = sharding.put_copies(new, self._mesh, self._compiled.specs.state[number])
         state = (*self._lanes.state[:number], new, *self._lanes.state[number + 1 :])
@@ -321,7 +317,7 @@ class DeviceLanes:
 
     def snapshot(self) -> list[LaneShard]:
         """Returns what this host holds of the state of every lane, with an array at a time on the host besides."""
-        leaves = (x if self._offloaded else sharding.copies(x) for x in jax.tree.leaves(self._lanes))
+        leaves = map(sharding.copies, jax.tree.leaves(self._lanes))
         return shards_of(leaves, self._arrays, self._layout, self._mesh)
 
     def gathered(self) -> Lane:

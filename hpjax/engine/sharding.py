@@ -161,14 +161,16 @@ class HostCopy:
 
 
 def copies(tree: Any) -> Any:
-    """Returns arrays on the devices as a tree of ``HostCopy``."""
+    """Returns arrays on the devices as a tree of ``HostCopy``; what is one already stays as it is."""
     arrays, structure = jax.tree.flatten(tree)
-    # Each part once, of all that hold it; under one call, so that all are on their way together.
-    places = [{shard.device: str(shard.index) for shard in x.addressable_shards} for x in arrays]
-    once = jax.device_get([{str(shard.index): shard.data for shard in x.addressable_shards} for x in arrays])
+    # Each part once, of all devices that hold it; in one call, so that all are on their way together.
+    own = [[] if isinstance(x, HostCopy) else x.addressable_shards for x in arrays]
+    once = jax.device_get([{str(shard.index): shard.data for shard in shards} for shards in own])
     found = [
-        HostCopy(x.shape, np.dtype(x.dtype), {device: np.asarray(parts[at]) for device, at in place.items()})
-        for x, place, parts in zip(arrays, places, once, strict=True)
+        HostCopy(x.shape, np.dtype(x.dtype), {shard.device: np.asarray(parts[str(shard.index)]) for shard in shards})
+        if shards
+        else x
+        for x, shards, parts in zip(arrays, own, once, strict=True)
     ]
     return jax.tree.unflatten(structure, found)
 

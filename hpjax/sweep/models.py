@@ -149,11 +149,15 @@ class TrainedModels:
     def _span(self, trial: int) -> Span | None:
         """Returns the devices that compute what is asked of a trial, as many as it spans; None for one, or too few."""
         spec, plan, group = self._spec, self.plan_of(trial), int(self._result.groups[trial])
-        count = spec.devices_per_lane
-        if count == 1 or len(jax.devices()) < count:
+        if spec.devices_per_lane == 1:
             return None
-        # Of several hosts all compute it together; of one the devices of a single lane.
-        mesh = mesh_of(spec) if several() else sharding.mesh(jax.devices()[:count], count)
+        if several():  # all of them compute it together
+            mesh = mesh_of(spec)
+        else:
+            given = spec.devices if isinstance(spec.devices, tuple) else jax.local_devices()[: spec.devices]
+            if len(given) < spec.devices_per_lane:
+                return None
+            mesh = sharding.mesh(given[: spec.devices_per_lane], spec.devices_per_lane)
         return Span(mesh, plan.partitions[group], gathers=False)
 
     def _shapes(self, trial: int) -> ProgramShapes:

@@ -54,8 +54,7 @@ class Wave:
         self._compiled: Compiled | None = None
         self._lanes: DeviceLanes | None = None
         self._blocks: BlockPrefetcher | None = None
-        self._in_flight: list[DispatchedSegment] = []
-        self._collected = 0.0
+        self._in_flight, self._collected = list[DispatchedSegment](), 0.0
         self.next: Wave | None = None
         self.failed = failed
         self.shared = WaveFields(
@@ -129,13 +128,11 @@ class Wave:
         """Returns all that the wave needs to go on from here.
 
         Args:
-          whole: whether each host gets the lanes of all; else those of its own devices.
+          whole: whether each host gets all lanes; else those of its devices.
         """
-        lanes = self._state.lanes  # those of the checkpoint, if it was resumed and has not begun again
-        if self._lanes is not None and whole:
-            lanes = (LaneShard.whole(jax.tree.leaves(self._lanes.gathered())),)
-        elif self._lanes is not None:
-            lanes = tuple(self._lanes.snapshot())
+        lanes, own = self._state.lanes, self._lanes  # of the checkpoint, if it was resumed and has not begun again
+        if own is not None:
+            lanes = (LaneShard.whole(jax.tree.leaves(own.gathered())),) if whole else tuple(own.snapshot())
         stream = self._state.stream if self._blocks is None else self._blocks.position(self._state.step).packed()
         return self._state._replace(lanes=lanes, stream=stream)
 
@@ -168,8 +165,8 @@ class Wave:
 
     def finish(self) -> None:
         """Records the final states, once all lanes ended and none of them can run again."""
-        if self._lanes is None:  # recorded already
-            return
+        if self._lanes is None:
+            return  # recorded already
         self._context.artifacts.make()
         record_states(self._context.store, self.number, self._lanes, self._plan.shapes[self.group.number])
         self._state = self._state._replace(finished=True)
@@ -217,11 +214,10 @@ class Wave:
         Returns:
           A change for each lane that had ended and runs again.
         """
-        own = {trial: clone for trial, clone in clones.items() if trial in self.trials}
+        own, ids = {trial: clone for trial, clone in clones.items() if trial in self.trials}, self._ids()
         if not own:
             return []
         assert self._lanes is not None
-        ids = self._ids()
         sources, taken = sources_of(ids, self._state.taken, own, from_others)
         points = [own[int(self._table.trial[lane])].point for lane in sources]
         again = [lane for lane in sources if not self.live[lane]]
@@ -244,9 +240,9 @@ class Wave:
     def prepare(self, *names: str) -> None:
         """Begins to compile functions of its program in the background."""
         if not (self.finished or self.failed):
-            own = self._compiled or self._context.programs.compile(self._plan, self.group.number, self._table.h)
-            self._compiled = own
-            own.prepare(*names)
+            programs = self._context.programs
+            self._compiled = self._compiled or programs.compile(self._plan, self.group.number, self._table.h)
+            self._compiled.prepare(*names)
 
     def _ids(self) -> list[tuple[int, int]]:
         """Returns trial and replicate of each lane."""
@@ -260,8 +256,7 @@ class Wave:
         if first:
             yield CompileStarted(**self.shared)
         begun = time.perf_counter()
-        if stream is not None and self._state.stream is not None:
-            # Begun before the program is compiled: the first block is drawn meanwhile.
+        if stream is not None and self._state.stream is not None:  # the first block is drawn while the program compiles
             position, steps = Position.unpacked(self._state.stream), int(self._table.budget.max())
             self._blocks = BlockPrefetcher(stream, context.programs.mesh, self._state.step, steps, position)
             context.streams.callback(self._blocks.close)
