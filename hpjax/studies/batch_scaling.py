@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ from hpjax.core.space import Space
 from hpjax.data.examples import AnyExamples, examples_in
 from hpjax.data.stream import Stream
 from hpjax.engine.distributed import on_writer
+from hpjax.engine.partition import Rule
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import StudyRecord, recorded_manifest
 from hpjax.samplers import Sampler, Sobol
@@ -65,7 +66,9 @@ class BatchScaling:
       seed: decides every random number of the study.
       width: lanes that one device computes at once; see ``Sweep``.
       devices: how many devices to use, all by default.
-      devices_per_lane: how many devices share each lane, for batches that are too large for one; see ``Sweep``.
+      devices_per_lane: how many devices share each lane, of all batch sizes, for those that are too large for one; see
+        ``Sweep``. Batches are then not taken in microbatches, unless the program has these.
+      partition: how these hold its state; see ``Sweep``.
 
     Raises:
       InputError: an argument cannot be used.
@@ -102,6 +105,7 @@ class BatchScaling:
     width: int | tuple[int, ...] | None = None
     devices: int | None = None
     devices_per_lane: int = 1
+    partition: Rule | Literal["fsdp"] | None = None
 
     def __post_init__(self) -> None:
         for name, kind, write in (
@@ -162,6 +166,7 @@ class BatchScaling:
             width=self.width,
             devices=self.devices,
             devices_per_lane=self.devices_per_lane,
+            partition=self.partition,
             study=self.as_record(),
         )
         if not any(self.name in shapes.reads for shapes in sweep.plan().shapes):
@@ -273,7 +278,7 @@ def _faster(sweep: Sweep, sizes: Sequence[int]) -> Sweep:
     """Returns the sweep, or the same sweep in microbatches if the plan estimates that it takes less time in total."""
     whole = sweep.program
     if sweep.devices_per_lane > 1:
-        return sweep  # microbatches are for one device, which large batches do not need
+        return sweep  # its devices would sum their gradients after each microbatch, not once a step
     if whole.batches is None or whole.batches.microbatch is not None or not whole.batches.alike or len(sizes) == 1:
         return sweep
     if any(name[:1] == ("stats",) for name in sweep.plan().shapes[0].names):

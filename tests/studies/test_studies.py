@@ -32,6 +32,7 @@ from hpjax.studies.plot import draw_rates, draw_scaling
 from hpjax.studies.to_target import bootstrap_of_minimum
 from hpjax.sweep.planning.width import Measured, Rate
 from tests.support.counting import compilations
+from tests.support.plain import SEED, train_alone
 from tests.support.programs import blobs
 
 SIZES = 2 ** np.arange(6, 15)
@@ -620,18 +621,23 @@ def test_it_takes_microbatches_where_one_program_is_done_earlier():
     assert same[0] == pytest.approx(same[1], rel=1e-4)
 
 
-@pytest.mark.slow
-def test_batches_that_several_devices_share_need_as_many_steps():
-    sizes = [8, 16, 48]
-    many = {"eval_every": 1, "steps": 60}
-    one, four = (
-        BatchScaling(classified(**many), SPACE, sizes, 0.3, trials=4, seed=1, devices_per_lane=each).run(progress=False)
-        for each in (1, 4)
-    )
-    assert one.result.manifest.sweep.devices_per_lane == 1
-    assert four.result.manifest.sweep.devices_per_lane == 4
-    for a, b in zip(one.points, four.points, strict=True):
-        assert (a.batch_size, a.steps, a.hparams) == (b.batch_size, b.steps, b.hparams)
+def test_batches_that_several_devices_share_need_the_steps_of_a_plain_loop():
+    """Four devices share large batches, and those of fewer examples than devices; statistics are of whole batches."""
+    program, target, rates = classified(model=Normalized(), eval_every=1), 0.75, (0.1, 0.3)
+    points = hpx.Manual([{"rate": rate} for rate in rates])
+    spanning = {"sampler": points, "seed": SEED, "devices_per_lane": 4, "partition": "fsdp"}
+    answer = BatchScaling(program, SPACE, [3, 48], target, **spanning).run(progress=False)
+    about = answer.result.manifest.sweep
+    assert (about.devices_per_lane, about.partition) == (4, "fsdp")
+
+    def steps(rate, size):
+        alone = {"model": Normalized(), "optimizer": optax.sgd(rate), "batch_size": size}
+        losses = np.array(train_alone(program.data, steps=40, eval_every=1, **alone)[1])
+        return 1 + int(np.argmax(losses < target))
+
+    expected = {size: [steps(rate, size) for rate in rates] for size in (3, 48)}
+    assert answer.result.lane_step[:, 0].tolist() == [expected[size][i] for i in (0, 1) for size in (3, 48)]
+    assert [(point.batch_size, point.steps) for point in answer.points] == [(s, min(expected[s])) for s in (3, 48)]
 
 
 @pytest.mark.slow
