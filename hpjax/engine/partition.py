@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -24,6 +24,8 @@ from hpjax.engine.sharding import DATA, LANES, SPLIT
 
 # Returns how an array of the state is split, from its path, "params/Dense_0/kernel", and its shape.
 Rule = Callable[[str, tuple[int, ...]], PartitionSpec]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 FIELD, FSDP = "Sweep.partition", "fsdp"
 # Arrays of fewer numbers stay whole: they take little memory, and parts of them would be gathered one by one.
@@ -85,6 +87,20 @@ def divided(examples: Any) -> Any:
     if span is None:
         return examples
     return jax.tree.map(lambda x: span.constrained(x, PartitionSpec(DATA)) if np.ndim(x) else x, examples)
+
+
+def divides_examples(function: Function) -> Function:
+    """Marks a function of a split that calls ``divided`` on the examples that it takes of it; others get them divided.
+
+    A part of a split is taken of the whole, which each device has: of a split that is divided it would be exchanged.
+    """
+    function.divides_examples = True  # type: ignore[attr-defined]
+    return function
+
+
+def divided_for(function: Callable[..., Any], split: Any) -> Any:
+    """Returns a split as a function takes it: whole where the function divides what it takes of it, else divided."""
+    return split if getattr(function, "divides_examples", False) else divided(split)
 
 
 def gathered(function: Callable[..., Any], examples: Any) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.program import Arrays, Program
 from hpjax.engine.lane import HEALTHY, Evaluation, StepKeys, advance_lane, counted_steps, evaluate_lane, start_lane
 from hpjax.engine.lane_shards import LaneArrays
-from hpjax.engine.partition import Span, divided
+from hpjax.engine.partition import Span, divided_for
 from hpjax.engine.shapes import Lane, ProgramShapes, float_type
 from hpjax.engine.sharding import DATA
 
@@ -229,7 +229,7 @@ def evaluate_lanes(
     Returns:
       The lanes; and of them the evaluation, and ``diverged`` and ``alive`` after it, as in ``SegmentOutputs``.
     """
-    valid = divided(valid)
+    valid = divided_for(config.program.evaluate, valid)
 
     def evaluate_chunk(old: Lane, own: SegmentInputs) -> tuple[Lane, Evaluation]:
         chunk = _Chunk.of(config, own)

@@ -41,7 +41,7 @@ def measure_split(
 
     def part(i: jax.Array) -> tuple[dict[str, Weighted], Any]:
         index = i * size + jnp.arange(size)
-        rows = jax.tree.map(jnp.asarray, split) if size == everything else divided(_rows(split, fold, index))
+        rows = divided(jax.tree.map(jnp.asarray, split) if size == everything else _rows(split, fold, index))
         outputs, _, sown = forward(rows.x, i if parts > 1 else None)
         own = context._replace(x=rows.x, sown=sown, key=lambda: jax.random.fold_in(context.key(), i))
         with evaluating_in_parts(parts > 1):

@@ -15,6 +15,7 @@ from hpjax.core.program import Metrics
 from hpjax.core.remarks import is_planned
 from hpjax.core.threefry import fast, plain
 from hpjax.data.examples import AnyExamples, named_sets
+from hpjax.engine.partition import divides_examples
 from hpjax.optim.decay_bounds import check_decays
 from hpjax.optim.transforms import looks_at_metrics
 from hpjax.training.accumulation import added, emitted, emptied, mean_of, nothing_yet, penalty_weight, share
@@ -245,6 +246,7 @@ class Training:
                 seen |= MONITORS[name](state.params, gradients, updates)
         return state._replace(**after._asdict()), seen
 
+    @divides_examples
     def evaluate(self, key: jax.Array, state: TrainingState, split: Any, h: Hparams) -> Metrics:
         """Returns what ``measure`` does, and with early stopping the best value so far, as ``best_<metric>``."""
         means = self.measure(key, state, split, h)

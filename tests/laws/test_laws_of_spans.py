@@ -117,6 +117,14 @@ def test_gradients_are_all_that_is_exchanged():
         spans.assert_within_lanes(spans.compiled(sweep(**TWO, partition="fsdp"), name), 2)
 
 
+@pytest.mark.parametrize("options", [{}, {"folds": 3}], ids=["parts", "parts of folds"])
+def test_evaluations_exchange_sums_alone(options):
+    """Parts of a split, which each device has whole, are taken without an exchange."""
+    text = spans.compiled(sweep(program(eval_batch_size=8), **TWO, **options), "evaluate")
+    spans.assert_within_lanes(text, 2)
+    assert [(kind, shapes) for kind, shapes, _ in collectives(text)] == [("all-reduce", [(1,)])]
+
+
 def test_the_plan_says_how_lanes_are_split():
     plan = sweep(**TWO, partition="fsdp").plan()
     assert "each lane spans 2 devices, which divide its batches; 2 chunks side by side" in str(plan)
