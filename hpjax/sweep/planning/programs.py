@@ -1,6 +1,7 @@
 """Programs: turns the groups of a plan into what the engine takes: compiled programs, lanes, and the data."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -8,8 +9,10 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from hpjax.core.arrays import Array, Ints
+from hpjax.core.errors import InputError
 from hpjax.core.hparams import Hparams, with_fold
 from hpjax.core.space import Point
+from hpjax.core.user_code import first_line
 from hpjax.engine import sharding
 from hpjax.engine.compile import Compiled, compiling
 from hpjax.engine.device_lanes import DeviceLanes, LaneTable
@@ -146,17 +149,37 @@ def check_groups(spec: SweepSpec, plan: Plan, first: int) -> None:
     Raises:
       InputError, ProgramError: lanes cannot share a program, or not on these devices.
     """
+    if plan.devices[0] % plan.devices_per_lane:
+        return  # what was trained on more devices can be read here, and whoever trains is told
     for group in plan.groups[first:]:
         first = plan.together(group.number)[0] == group.number  # of those that share a program one stands for all
         if not (first and (uncertain := plan.trained(group.number).uncertain)):
             continue
-        programs = GroupPrograms(spec, mesh_of(spec), (None, None))
+        programs, what = GroupPrograms(spec, mesh_of(spec), (None, None)), ", ".join(uncertain)
         h = programs.hparams(plan, group, [plan.points[group.trials[0]]])
         try:
             programs.compile(plan, group.number, h).check()
         except Exception as unnamed:
+            if spec.devices_per_lane > 1 and _traces_on_one_device_a_lane(spec, plan, group, h):
+                said = first_line(unnamed).rstrip(".")
+                allowed = f"must be 1 with {what}, which JAX does not divide among devices ({said})"
+                remedy = f"Write devices_per_lane=1, or a program without {uncertain[0]}."
+                raise InputError("Sweep.devices_per_lane", spec.devices_per_lane, allowed, remedy) from None
             error = _named(unnamed, programs, plan, group, h)
-            raise with_user_lines(error, {}, f"for many lanes at once, with {', '.join(uncertain)}, ") from None
+            raise with_user_lines(error, {}, f"for many lanes at once, with {what}, ") from None
+
+
+def _traces_on_one_device_a_lane(spec: SweepSpec, plan: Plan, group: Group, h: Hparams) -> bool:
+    """Returns whether the programs of a group can be compiled where each lane has one device, as far as tracing shows.
+
+    JAX divides neither calls of functions on the host nor kernels of Pallas for a TPU among devices.
+    """
+    alone = replace(spec, devices_per_lane=1)
+    try:
+        GroupPrograms(alone, mesh_of(alone), (None, None)).compile(plan, group.number, h).check()
+    except Exception:
+        return False
+    return True
 
 
 def _named(error: Exception, programs: GroupPrograms, plan: Plan, group: Group, h: Hparams) -> Exception:

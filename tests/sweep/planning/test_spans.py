@@ -1,0 +1,64 @@
+"""Plans of sweeps whose lanes span several devices."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hpjax as hpx
+from tests.support.spans import DATA, program, sweep
+
+TWO = {"devices": 4, "devices_per_lane": 2}
+
+
+def calling(call, where):
+    """A sweep of a program one of whose functions makes a call with a number of its batch or split."""
+
+    def with_call(name, value):
+        return call(value) if name == where else 0.0
+
+    def step(key, w, batch, h):
+        return w - h.rate * with_call("step", w + batch.x.mean()), {}
+
+    def evaluate(key, w, split, h):
+        return {"loss": w + with_call("evaluate", w + split.x.mean())}
+
+    own = hpx.Program(lambda key, h: jnp.zeros(()), step, evaluate, data=DATA, steps=2)
+    return sweep(own, **TWO)
+
+
+NUMBER = jax.ShapeDtypeStruct((), np.float32)
+CALLS = {
+    "pure_callback": lambda x: jax.pure_callback(np.float32, NUMBER, x, vmap_method="sequential"),
+    "io_callback": lambda x: jax.experimental.io_callback(np.float32, NUMBER, x),
+    "debug_print": lambda x: jax.debug.print("{}", x) or 0.0,
+}
+
+
+@pytest.mark.parametrize("where", ["step", "evaluate"])
+@pytest.mark.parametrize("name", CALLS)
+def test_what_jax_does_not_divide_is_told_before_anything_compiles(name, where):
+    whole = calling(CALLS[name], where)
+    told = rf"devices_per_lane = 2: must be 1 with {name}.* Write devices_per_lane=1, or a program without {name}\."
+    with pytest.raises(hpx.InputError, match=told):
+        whole.plan()
+    assert set(replace(whole, devices_per_lane=1).run(progress=False).statuses) == {"complete"}
+
+
+def test_a_program_that_fails_on_one_device_too_is_told_as_ever():
+    told = "for many lanes at once, with pure_callback, Program.step fails:(?s:.*)vmap_method"
+    with pytest.raises(hpx.ProgramError, match=told):
+        calling(lambda x: jax.pure_callback(np.float32, NUMBER, x), "step").plan()
+
+
+def test_metrics_of_numpy_are_computed_of_the_whole_batch():
+    """On a CPU, where they are no callbacks of JAX's; and on fewer devices they can be read."""
+    median = hpx.metrics.on_host(lambda outputs, y: np.median(outputs[:, 0] - y))
+    own = program(metrics={"median": median}, split_metrics={"all": median}, steps=2, eval_every=2)
+    one, several = sweep(own, devices=1), sweep(own, **TWO)
+    found, expected = several.run(progress=False), one.run(progress=False)
+    for name in expected.metrics:
+        np.testing.assert_allclose(found.curves(name), expected.curves(name), rtol=1e-5)
+    assert [len(points) for points in replace(several, devices=1).models(found).points()] == [1, 1, 1]
