@@ -136,8 +136,8 @@ def one_lane_too_many(group: int) -> RunError:
     """Returns the error for a group of which not even one lane fits."""
     return RunError(
         f"group {group} runs out of memory with one lane at a time. Make its model, its batch_size or its "
-        "eval_batch_size smaller, use fewer trials, or have devices share each lane: devices_per_lane=2, "
-        'partition="fsdp".'
+        "eval_batch_size smaller, use fewer trials, or have more devices share each lane: twice the devices_per_lane, "
+        '1 unless you wrote another, with partition="fsdp".'
     )
 
 

@@ -20,6 +20,7 @@ from hpjax.sweep.planning.arrange import capacity_of
 from hpjax.sweep.planning.grouping import Grouping
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.programs import mesh_of
+from hpjax.sweep.planning.room import check_room, hints_of_room
 from hpjax.sweep.spec import SweepSpec
 
 # Above so many programs a hint names the continuous hyperparameters that are static.
@@ -148,10 +149,14 @@ def advised(spec: SweepSpec, plan: Plan, disturbing: Sequence[str] = ()) -> Plan
       disturbing: the debugging switches of JAX that are on.
 
     Raises:
-      InputError: its devices cannot be divided among lanes, so that it can be read, and cannot train.
+      InputError, ProgramError: its devices cannot be divided among lanes, or a lane is too large for them, so that it
+        can be read, and cannot train.
     """
     mesh_of(spec)
+    memory = capacity_of(spec, plan).memory
+    check_room(spec, plan, memory)
     more = (
+        *hints_of_room(spec, plan, memory),
         *_hints_of_repeats(spec, plan),
         *_hints_of_takeovers(plan),
         *_hints_of_calls(plan),

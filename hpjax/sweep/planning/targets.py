@@ -25,6 +25,7 @@ from hpjax.sweep.planning.footprint import Footprint, Memory
 from hpjax.sweep.planning.plan import Group, Plan
 from hpjax.sweep.planning.planner import plan_first_round
 from hpjax.sweep.planning.programs import GroupPrograms, mesh_of
+from hpjax.sweep.planning.room import has_room, wider_spans
 from hpjax.sweep.planning.width import ACCELERATOR_MOST, balanced
 from hpjax.sweep.spec import SweepSpec, of_group
 
@@ -194,12 +195,11 @@ def _other_error(group: Group, target: Target, said: str) -> Exception:
 
 def _enough_devices(spec: SweepSpec, plan: Plan, group: Group, target: Target) -> int | None:
     """Returns how many devices a lane of a group has to span so that it fits, None if all are too few."""
-    devices = plan.devices[0]
-    for number in range(plan.devices_per_lane + 1, devices + 1):
-        if devices % number == 0 and plan.data_bytes < target.chip.limit:
+    for number in wider_spans(spec, plan):
+        if has_room(plan, group.number, number, target.chip.limit):
             wider = replace(spec, devices_per_lane=number, partition="fsdp", spread="shard_map")
-            programs, placed = GroupPrograms(wider, mesh_of(wider), (None, None)), plan_first_round(wider)
             try:
+                programs, placed = GroupPrograms(wider, mesh_of(wider), (None, None)), plan_first_round(wider)
                 fits = _compiled(wider, programs, placed, placed.groups[group.number], target, 1)
             except (InputError, ProgramError):  # the error that is raised is about one device
                 return None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import hpjax as hpx
+from hpjax.engine import sharding
 from tests.support.spans import DATA, program, sweep
 
 TWO = {"devices": 4, "devices_per_lane": 2}
@@ -62,3 +63,69 @@ def test_metrics_of_numpy_are_computed_of_the_whole_batch():
     for name in expected.metrics:
         np.testing.assert_allclose(found.curves(name), expected.curves(name), rtol=1e-5)
     assert [len(points) for points in replace(several, devices=1).models(found).points()] == [1, 1, 1]
+
+
+LENGTH = 2**13
+WHOLE = 4 * LENGTH  # bytes
+
+
+def large(monkeypatch, memory, length=LENGTH, **options):
+    """A sweep of a program whose state is one array of float32, on devices of so many bytes."""
+    monkeypatch.setattr(sharding, "memory", lambda: memory)
+    own = hpx.Program(
+        lambda key, h: jnp.zeros(length),
+        lambda key, w, batch, h: (w - h.rate * w, {}),
+        lambda key, w, split, h: {"loss": (w**2).sum()},
+        data=options.pop("data", None),
+        steps=2,
+    )
+    return sweep(own, **{"devices": 4, **options})
+
+
+# The state, and as much for gradients, divided by the number, is to fit: 2 * WHOLE / number <= memory.
+TOO_LARGE = {
+    "four": (WHOLE // 2, {}, 'Write devices_per_lane=4, partition="fsdp"; or a smaller model or batch.'),
+    "eight": (WHOLE // 2 - 1, {}, 'Write devices_per_lane=8, partition="fsdp" on 8 devices; or a smaller'),
+    "more than two": (WHOLE // 2 - 1, TWO | {"partition": "fsdp"}, 'Write devices_per_lane=8, partition="fsdp" on 8'),
+    "with data": (WHOLE + 4095, {"data": True}, 'Write devices_per_lane=4, partition="fsdp"; or'),
+    "data alone": (
+        4095,
+        {"data": True},
+        r"Write a smaller model or batch, or give the data batch by batch: hpx\.data\.",
+    ),
+    "what is not split": (
+        2**10,
+        {"length": 2**10},
+        r"takes 4\.0 KiB and the data 0 B\. Write a smaller model or batch\.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_a_lane_that_does_not_fit(name, monkeypatch):
+    memory, options, told = TOO_LARGE[name]
+    if "data" in options:  # of 4 KiB, which each device has whole
+        x = np.zeros(2**9, np.float32)
+        options = options | {"data": hpx.Data(x, x)}
+    whole = large(monkeypatch, memory, **options)
+    for use in (whole.plan, lambda: whole.run(progress=False)):
+        with pytest.raises(hpx.ProgramError, match=f"group 0 does not fit: of each device's .* {told}"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("memory", "options", "number"),
+    [
+        (WHOLE, {}, 2),
+        (2 * WHOLE - 1, {}, 2),
+        (2 * WHOLE, {}, None),
+        (WHOLE, TWO, 2),  # which split nothing yet
+        (WHOLE // 2, TWO | {"partition": "fsdp"}, 4),
+        (WHOLE, TWO | {"partition": "fsdp"}, None),
+    ],
+)
+def test_a_lane_that_likely_does_not_fit(memory, options, number, monkeypatch):
+    found = [hint for hint in large(monkeypatch, memory, **options).plan().hints if "likely does not fit" in hint]
+    assert [f'Write devices_per_lane={number}, partition="fsdp"; or' in hint for hint in found] == [True] * (
+        number is not None
+    )
