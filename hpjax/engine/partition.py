@@ -207,3 +207,22 @@ def device_bytes(specs: Sequence[PartitionSpec], shapes: ProgramShapes, parts: i
     """Returns the bytes that the state of a lane takes on each of the devices that it spans."""
     arrays = zip(unwrap_keys(shapes.state), specs, strict=True)
     return sum(x.size * x.dtype.itemsize // (parts if DATA in spec else 1) for x, spec in arrays)
+
+
+class Exchange(NamedTuple):
+    """The bytes that the devices of a lane exchange in a step, by the sizes of its arrays.
+
+    Attributes:
+      reduced: of gradients, which are summed over the devices.
+      gathered: of parameters that are split, which are gathered to meet examples.
+    """
+
+    reduced: int
+    gathered: int
+
+    @classmethod
+    def of(cls, specs: Sequence[PartitionSpec], shapes: ProgramShapes) -> "Exchange":
+        """Returns what an optimizer of first order needs at least."""
+        arrays = zip(unwrap_keys(shapes.state), specs, shapes.trained, strict=True)
+        own = [(x.size * x.dtype.itemsize, DATA in spec) for x, spec, trained in arrays if trained]
+        return cls(sum(size for size, _ in own), sum(size for size, split in own if split))

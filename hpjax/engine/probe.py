@@ -96,11 +96,14 @@ def _shapes_of(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> tu
     # The leaves of h are the first inputs of the jaxpr, in this order.
     tracers = [path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(h)]
     names = {name for name, v in zip(tracers, traced.jaxpr.invars, strict=False) if id(v) in used}
-    count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
+    count = sum(leaf.size for leaf in parameters)
+    outputs = list(map(id, traced.jaxpr.outvars))
+    trained = set(outputs[len(outputs) - len(parameters) :])
     _, batch, step, evaluation = parts(traced.jaxpr)
     shapes = ProgramShapes(
         state=state,
         names=tree.names(),
+        trained=tuple(own in trained for own in outputs[: len(state)]),
         axes=tuple(named_axes(axes, name) for name in tree.names()),
         keys=generators,
         zeros=zeros(traced.jaxpr)[: len(state)],

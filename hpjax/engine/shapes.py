@@ -36,6 +36,7 @@ class ProgramShapes(NamedTuple):
     Attributes:
       state: ``ShapeDtypeStruct``s of the arrays of the state.
       names: the names along the path to each of these arrays.
+      trained: for each array of the state whether it is one of the parameters.
       axes: for each array of the state the names of its axes, where the model names them; else none.
       keys: for each array of the state that is a typed PRNG key its generator, else None.
       zeros: for each array of the state whether it is all zeros at first.
@@ -61,6 +62,7 @@ class ProgramShapes(NamedTuple):
 
     state: tuple[jax.ShapeDtypeStruct, ...]
     names: tuple[KeyPath, ...]
+    trained: tuple[bool, ...]
     axes: tuple[tuple[Any, ...], ...]
     keys: tuple[Hashable, ...]
     zeros: tuple[bool, ...]

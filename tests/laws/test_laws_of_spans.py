@@ -11,10 +11,11 @@ from jax.sharding import PartitionSpec
 
 import hpjax as hpx
 from hpjax.engine import compile as compiling
+from hpjax.engine.hlo import CompiledText
 from tests.support import spans
 from tests.support.networks import Dense
 from tests.support.processes import started
-from tests.support.spans import DATA, WIDE, Net, assert_same, collectives, program, sweep
+from tests.support.spans import DATA, PARAMETERS, WIDE, Net, assert_same, collectives, program, sweep
 
 FOUR = {"devices": 4, "devices_per_lane": 4}
 TWO = {"devices": 4, "devices_per_lane": 2}
@@ -101,12 +102,14 @@ def test_gradients_are_all_that_is_exchanged():
     """With data parallelism all gradients once a step, and two numbers; of split weights parts of them, once."""
     text = spans.compiled(sweep(**TWO))
     spans.assert_within_lanes(text, 2)
+    assert CompiledText(text).step.exchanged == 4 * PARAMETERS + 4, "and the loss, as plans say it"
     ((kind, shapes, _),) = collectives(text)
     kernels = {(1, 5, WIDE), (1, WIDE, WIDE), (1, WIDE, 3)}
     assert kind == "all-reduce"
     assert {tuple(sorted(shape)) for shape in shapes if len(shape) == 3} == {tuple(sorted(k)) for k in kernels}
     text = spans.compiled(sweep(**TWO, partition="fsdp"))
     spans.assert_within_lanes(text, 2)
+    assert CompiledText(text).step.exchanged == 4 * PARAMETERS + 4 * WIDE**2 + 4
     (gathered,), (reduced,) = (
         [shapes for kind, shapes, _ in collectives(text) if kind == wanted] for wanted in ("all-gather", "all-reduce")
     )
@@ -123,14 +126,6 @@ def test_evaluations_exchange_sums_alone(options):
     text = spans.compiled(sweep(program(eval_batch_size=8), **TWO, **options), "evaluate")
     spans.assert_within_lanes(text, 2)
     assert [(kind, shapes) for kind, shapes, _ in collectives(text)] == [("all-reduce", [(1,)])]
-
-
-def test_the_plan_says_how_lanes_are_split():
-    plan = sweep(**TWO, partition="fsdp").plan()
-    assert "each lane spans 2 devices, which divide its batches; 2 chunks side by side" in str(plan)
-    assert "2 of 12 arrays of a lane's state are split" in str(plan)
-    # Two kernels of 64 × 64 float32, weights and momentum, of which each device has half.
-    assert plan.shapes[0].lane_bytes - plan.lane_bytes(0) == 2 * WIDE * WIDE * 4 / 2
 
 
 class Named(nn.Module):

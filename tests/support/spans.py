@@ -26,6 +26,7 @@ from tests.support.plain import SEED, train_alone
 DATA = make_data("vectors")
 RATES = (1e-3, 1e-2, 3e-2)
 WIDE = 64  # so that a kernel between two layers is large enough to be split
+PARAMETERS = (5 + 1) * WIDE + (WIDE + 1) * WIDE + (WIDE + 1) * 3  # of Net()
 
 
 class Net(nn.Module):

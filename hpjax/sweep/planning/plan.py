@@ -108,6 +108,7 @@ class Plan:
       devices: how many devices there are, and of which kind.
       devices_per_lane: how many of them each lane spans.
       partitions: per group, how each array of its program's state is split over the devices of a lane.
+      gathers: whether weights that are split are gathered to meet examples; else XLA decides what devices exchange.
       points: per trial, its hyperparameters.
       lengths: per trial, how long it takes.
       segment: steps of a device call at most; None goes from evaluation to evaluation.
@@ -138,6 +139,7 @@ class Plan:
     devices: tuple[int, str]
     devices_per_lane: int
     partitions: tuple[tuple[PartitionSpec, ...], ...]
+    gathers: bool
     points: tuple[Point, ...]
     lengths: tuple[TrialLength, ...]
     segment: int | None

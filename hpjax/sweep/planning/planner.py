@@ -137,6 +137,7 @@ def _first(spec: SweepSpec) -> Plan:
         devices=(len(devices), devices[0].device_kind),
         devices_per_lane=spec.devices_per_lane,
         partitions=_partitions(spec, found),
+        gathers=not callable(spec.partition),
         points=found.points,
         lengths=found.lengths,
         segment=spec.segment,

@@ -62,12 +62,12 @@ class GroupPrograms(NamedTuple):
             drawn=self.mesh.devices.flat[0].platform == "cpu" and spec.devices_per_lane == 1,
             folds=spec.folds or 1,
             block=None if spec.stream is None else spec.stream.block,
-            span=self._span(plan.partitions[group]),
+            span=self._span(plan, plan.partitions[group]),
         )
 
-    def _span(self, partition: tuple[PartitionSpec, ...]) -> Span | None:
-        """Returns the devices that each lane spans, None for one; of what a function splits XLA alone decides."""
-        gathers = any(map(any, partition)) and not callable(self.spec.partition)
+    def _span(self, plan: Plan, partition: tuple[PartitionSpec, ...]) -> Span | None:
+        """Returns the devices that each lane spans, None for one."""
+        gathers = plan.gathers and any(map(any, partition))
         return None if self.spec.devices_per_lane == 1 else Span(self.mesh, partition, gathers)
 
     def compile(self, plan: Plan, group: int, h: Hparams) -> Compiled:

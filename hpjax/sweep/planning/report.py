@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from hpjax.core import format as text
 from hpjax.engine.machine import keeps_compiled
+from hpjax.sweep.planning.span_report import span_lines
 from hpjax.sweep.planning.width import Rate
 
 if TYPE_CHECKING:
@@ -78,27 +79,10 @@ def _head(plan: "Plan") -> list[str]:
         *([f"shard {plan.shard}: {len(plan.own):,} of {plan.trials:,} trials{work}"] if plan.shard else []),
         f"objective {plan.objective} · seed {plan.seed} · {plan.randomness} randomness",
         f"{text.count(count, f'{kind} device')}, data {text.size(plan.data_bytes)} a device",
-        *_spans(plan),
+        *span_lines(plan),
         *([f"data {plan.stream}"] if plan.stream else []),
         *([] if plan.target else [_times(plan, measured)]),
     ]
-
-
-def _spans(plan: "Plan") -> list[str]:
-    """Returns the line on the devices that each lane spans, where these are several."""
-    if plan.devices_per_lane == 1:
-        return []
-    found = (
-        f"each lane spans {plan.devices_per_lane} devices, which divide its batches; {plan.spans} chunks side by side"
-    )
-    lines = []
-    for g in plan.groups:
-        split, own = sum(map(bool, plan.partitions[g.number])), text.size(plan.lane_bytes(g.number))
-        arrays, whole = len(plan.partitions[g.number]), text.size(plan.shapes[g.number].lane_bytes)
-        lines.append(f"{split} of {arrays} arrays of a lane's state are split, {own} of {whole} are on each device")
-    which = zip(plan.groups, lines, strict=True)
-    alike = len(set(lines)) == 1
-    return [found, lines[0]] if alike else [found, *(f"group {g.number}: {line}" for g, line in which)]
 
 
 def _times(plan: "Plan", measured: bool) -> str:

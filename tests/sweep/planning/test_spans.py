@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 import hpjax as hpx
 from hpjax.engine import sharding
-from tests.support.spans import DATA, program, sweep
+from tests.support.spans import DATA, PARAMETERS, WIDE, program, sweep
 
 TWO = {"devices": 4, "devices_per_lane": 2}
 
@@ -63,6 +64,61 @@ def test_metrics_of_numpy_are_computed_of_the_whole_batch():
     for name in expected.metrics:
         np.testing.assert_allclose(found.curves(name), expected.curves(name), rtol=1e-5)
     assert [len(points) for points in replace(several, devices=1).models(found).points()] == [1, 1, 1]
+
+
+def lines(plan):
+    """What a plan says of lanes that span devices, without the rest of its head."""
+    told = str(plan).split("\n\n")[0].splitlines()
+    return told[3:-1]
+
+
+KIB = 4 * WIDE**2 / 2**10  # of the kernel between two layers, which is split
+ALL = 4 * PARAMETERS / 2**10
+HEAD = "each lane spans 2 devices, which divide its batches; 2 chunks side by side"
+
+
+def test_plans_say_what_is_split_and_exchanged():
+    plan = sweep(**TWO).plan()
+    assert lines(plan) == [
+        HEAD,
+        f"0 of 12 arrays of a lane's state are split, {2 * ALL:.1f} KiB of {2 * ALL:.1f} KiB are on each device",
+        f"in a step they exchange about {ALL:.1f} KiB a lane, by the sizes of its parameters: {ALL:.1f} KiB of "
+        "gradients (all-reduce)",
+    ]
+    plan = sweep(**TWO, partition="fsdp").plan()
+    assert lines(plan) == [
+        HEAD,
+        f"2 of 12 arrays of a lane's state are split, {2 * ALL - KIB:.1f} KiB of {2 * ALL:.1f} KiB are on each device",
+        "  params/Dense_*/kernel along axis 0: 2 arrays",  # weights and momentum
+        f"in a step they exchange about {ALL + KIB:.1f} KiB a lane, by the sizes of its parameters: {ALL:.1f} KiB of "
+        f"gradients (all-reduce), {KIB:.1f} KiB of split weights (all-gather)",
+    ]
+    assert plan.shapes[0].lane_bytes - plan.lane_bytes(0) == KIB * 2**10
+    rows = sweep(**TWO, partition=lambda path, shape: PartitionSpec("data" if shape[0] == WIDE else None)).plan()
+    assert lines(rows)[2:] == [
+        "  params/Dense_*/bias along axis 0: 4 arrays",
+        "  params/Dense_*/kernel along axis 0: 4 arrays",
+        "what they exchange in a step XLA decides, since a function splits arrays",
+    ]
+
+
+def test_plans_tell_apart_what_groups_split():
+    """Of arrays (8, size), (16, size), ... those of 4,096 numbers or more, along the axis that is longer."""
+    own = hpx.Program(
+        lambda key, h: {name: jnp.zeros((2 ** (i + 3), h.size)) for i, name in enumerate("abcdefghij")},
+        lambda key, w, batch, h: (w, {}),
+        lambda key, w, split, h: {"loss": w["a"].sum()},
+        steps=1,
+    )
+    space = hpx.Space(size=hpx.Choice(2, 2**9))
+    plan = hpx.Sweep(own, space, sampler=hpx.Grid(), **TWO, partition="fsdp").plan()
+    few, many = lines(plan)[1:5], lines(plan)[5:]
+    assert few[0].startswith("group 0: 2 of 10 arrays of a lane's state are split")
+    assert few[1:3] == ["  i along axis 0: 1 array", "  j along axis 0: 1 array"]
+    assert few[3].startswith("group 0: in a step they exchange")
+    assert many[0].startswith("group 1: 10 of 10 arrays of a lane's state are split")
+    assert many[1:-2] == [f"  {name} along axis {int(name <= 'f')}: 1 array" for name in "abcdefgh"]
+    assert many[-2] == "  and 2 others"
 
 
 LENGTH = 2**13
