@@ -96,12 +96,12 @@ class Compiled:
       train, valid: the splits, as arrays or ``ShapeDtypeStruct``s; in place of a train split that is a stream, one
         block of batches.
       mesh: the devices.
-      chunks: chunks a device.
+      chunks: chunks a device, or a group of devices that share each of their lanes.
 
     Attributes:
       mesh: the devices that they run on.
       spread: how lanes are spread over the devices, ``"shard_map"`` or ``"pmap"``.
-      lanes: ``ShapeDtypeStruct``s of the lanes that they carry, (devices, chunks, width, ...).
+      lanes: ``ShapeDtypeStruct``s of the lanes that they carry, (spans, chunks, width, ...).
       specs: how these are split over the devices, a ``PartitionSpec`` each.
       seconds: how long each function took to compile, by name, of those that are compiled.
     """
@@ -263,7 +263,7 @@ class Compiled:
 
 
 def _input_structs(h: Hparams, grid: tuple[int, ...]) -> SegmentInputs:
-    """Returns the shapes of a segment's inputs for a grid of (devices, chunks, width)."""
+    """Returns the shapes of a segment's inputs for a grid of (spans, chunks, width)."""
     integers = jax.ShapeDtypeStruct(grid, jnp.int32)
     return SegmentInputs(
         h=jax.tree.map(lambda x: jax.ShapeDtypeStruct(grid, x.dtype), h),

@@ -15,8 +15,8 @@ class Layout(NamedTuple):
     """The slot of each lane of a group.
 
     Attributes:
-      slots: int32 (devices, chunks, width), the number of the lane in each slot, or ``EMPTY``.
-      live_chunks: int32 (devices,), how many leading chunks of each device hold live lanes.
+      slots: int32 (spans, chunks, width), the number of the lane in each slot, or ``EMPTY``.
+      live_chunks: int32 (spans,), how many leading chunks of each span hold live lanes.
     """
 
     slots: Ints
@@ -31,16 +31,16 @@ class Layout(NamedTuple):
         return where
 
 
-def chunks_needed(rng_group: Ints, width: int, devices: int) -> int:
-    """Returns how many chunks each device needs so that every lane has a slot in a chunk of its RNG group.
+def chunks_needed(rng_group: Ints, width: int, spans: int) -> int:
+    """Returns how many chunks each span needs so that every lane has a slot in a chunk of its RNG group.
 
     Args:
       rng_group: int32 (lanes,), as for ``arrange``.
       width: lanes a chunk.
-      devices: devices that share the lanes.
+      spans: devices that share the lanes, or groups of devices that share each of their lanes.
     """
     counts = np.unique(rng_group, return_counts=True)[1]
-    return ceil_div(int(np.sum(ceil_div(counts, width))), devices)
+    return ceil_div(int(np.sum(ceil_div(counts, width))), spans)
 
 
 def most_trials(chunks: Callable[[int], int], fitting: int | None, trials: int) -> int:
@@ -57,8 +57,8 @@ def most_trials(chunks: Callable[[int], int], fitting: int | None, trials: int) 
     return ceil_div(trials, waves)
 
 
-def arrange(rng_group: Ints, live: Bools, width: int, devices: int, chunks: int) -> Layout:
-    """Returns a layout with live lanes in front, balanced over the devices; the others fill the remaining slots.
+def arrange(rng_group: Ints, live: Bools, width: int, spans: int, chunks: int) -> Layout:
+    """Returns a layout with live lanes in front, balanced over the spans; the others fill the remaining slots.
 
     The live lanes of a chunk are of one RNG group, so that they can share their noise and their batch. Lanes of one
     group keep their order.
@@ -68,20 +68,20 @@ def arrange(rng_group: Ints, live: Bools, width: int, devices: int, chunks: int)
         share their random numbers, all equal where every lane draws its own.
       live: bool (lanes,).
       width: lanes a chunk.
-      devices: devices that share the lanes.
-      chunks: chunks a device; ``chunks_needed`` of all lanes.
+      spans: devices that share the lanes, or groups of devices that share each of their lanes.
+      chunks: chunks a span; ``chunks_needed`` of all lanes.
     """
     front: list[Sequence[int]] = []
     for number in np.unique(rng_group[live]):
         lanes = np.flatnonzero(live & (rng_group == number))
         front += [lanes[at : at + width].tolist() for at in range(0, len(lanes), width)]
-    slots = np.full((devices, chunks, width), EMPTY, np.int32)
-    live_chunks = np.zeros(devices, np.int32)
-    # Dealt out in turn, so that no device has more than one live chunk more than another.
+    slots = np.full((spans, chunks, width), EMPTY, np.int32)
+    live_chunks = np.zeros(spans, np.int32)
+    # Dealt out in turn, so that no span has more than one live chunk more than another.
     for i, members in enumerate(front):
-        device, chunk = i % devices, i // devices
-        slots[device, chunk, : len(members)] = members
-        live_chunks[device] += 1
+        span, chunk = i % spans, i // spans
+        slots[span, chunk, : len(members)] = members
+        live_chunks[span] += 1
     flat = slots.reshape(-1)
     # Ended lanes may stand in any slot, beside live ones too, because their state is kept whatever the chunk computes.
     rest = np.flatnonzero(~live)
@@ -90,12 +90,12 @@ def arrange(rng_group: Ints, live: Bools, width: int, devices: int, chunks: int)
 
 
 def idle_chunks(layout: Layout, live: Bools) -> int:
-    """Returns how many of the chunks that devices compute hold no live lane; ``live`` is bool (lanes,)."""
+    """Returns how many of the chunks that spans compute hold no live lane; ``live`` is bool (lanes,)."""
     filled = (layout.slots != EMPTY) & live[np.where(layout.slots == EMPTY, 0, layout.slots)]
     computed = np.arange(layout.slots.shape[1]) < layout.live_chunks[:, None]
     return int((computed & ~filled.any(axis=2)).sum())
 
 
 def in_slots(lanes: Any) -> Any:
-    """Returns an array (devices, chunks, width, ...) as (slots, ...), also where it has no elements."""
+    """Returns an array (spans, chunks, width, ...) as (slots, ...), also where it has no elements."""
     return lanes.reshape(math.prod(lanes.shape[:3]), *lanes.shape[3:])

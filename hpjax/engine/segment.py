@@ -1,6 +1,9 @@
 """The programs of a group: many lanes start, advance and are evaluated together. Pure functions.
 
 They are three programs, so that training begins before the evaluation is compiled, and compilers work side by side.
+
+A *span* is what computes a chunk: one device, or the devices that share each of its lanes. "A device" here is a span,
+which is one for what runs on it.
 """
 
 from collections.abc import Callable
@@ -21,15 +24,15 @@ from hpjax.engine.sharding import DATA
 
 
 class SegmentInputs(NamedTuple):
-    """The values that differ between the lanes of a group; arrays are (devices, chunks, width) except the last.
+    """The values that differ between the lanes of a group; arrays are (spans, chunks, width) except the last.
 
     Attributes:
       h: the traced hyperparameters; its leaves are the arrays.
-      key: uint32 (devices, chunks, width, 2), the data of the lanes' keys.
+      key: uint32 (spans, chunks, width, 2), the data of the lanes' keys.
       alive: bool, which lanes train; the others keep their state.
       budget: int32, the step at which each lane ends.
       replicate: int32, the replicate of each lane.
-      live_chunks: int32 (devices,), how many leading chunks each device computes.
+      live_chunks: int32 (spans,), how many leading chunks each span computes.
     """
 
     h: Hparams
@@ -41,14 +44,14 @@ class SegmentInputs(NamedTuple):
 
 
 class SegmentOutputs(NamedTuple):
-    """The values that the host reads after a segment; arrays are (devices, chunks, width) except the last.
+    """The values that the host reads after a segment; arrays are (spans, chunks, width) except the last.
 
     Attributes:
       step: int32, steps taken.
       diverged: int32, the step of divergence or ``HEALTHY``.
       evaluation: the metrics and flags of the evaluation; None where the segment ends without one.
       alive: bool, the lanes that continue after it, as far as the device knows: the host may stop more.
-      iterations: int32 (devices,), how many computed chunks had a live lane.
+      iterations: int32 (spans,), how many computed chunks had a live lane.
     """
 
     step: Any

@@ -75,7 +75,7 @@ def planned_for(spec: SweepSpec, plan: Plan, target: Target) -> Plan:
         asked = of_group(spec.width, first)
         if asked is None:
             capacity = capacity_of(spec, plan)
-            share = partial(balanced, lanes=capacity.lanes_together(most_trials(plan, first)), devices=capacity.spans)
+            share = partial(balanced, lanes=capacity.lanes_together(most_trials(plan, first)), spans=capacity.spans)
             fits = widest_that_fits(compiling, share(ACCELERATOR_MOST), target.chip.limit)
             if isinstance(fits, str):
                 raise ProgramError(_at_no_width(spec, plan, plan.groups[first], target, fits))

@@ -75,7 +75,7 @@ def chunks_that_fit(memory: int | None, data_bytes: int, chunk_bytes: int) -> in
     return None if memory is None else max(((memory - data_bytes) // max(chunk_bytes, 1) - 1) // 2, 1)
 
 
-def by_rule(platform: str, lanes: int, devices: int, lane_bytes: int, memory: int | None, near: int = 0) -> int:
+def by_rule(platform: str, lanes: int, spans: int, lane_bytes: int, memory: int | None, near: int = 0) -> int:
     """Returns the width for so many lanes if nothing was measured.
 
     On a CPU about 8 lanes are best for small models. An accelerator takes as many as there are, if their states and
@@ -86,8 +86,8 @@ def by_rule(platform: str, lanes: int, devices: int, lane_bytes: int, memory: in
     Args:
       platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``.
       lanes: how many lanes of a group may be in one chunk; see ``Capacity.lanes_together``.
-      devices: how many devices share them.
-      lane_bytes: bytes of one lane's state.
+      spans: how many devices, or groups of devices that share each of their lanes, share them.
+      lane_bytes: bytes of one lane's state on a device.
       memory: bytes of memory of one device, None where unknown.
       near: bytes of the memory on its chip, 0 where the compiler keeps no arrays there.
     """
@@ -96,19 +96,19 @@ def by_rule(platform: str, lanes: int, devices: int, lane_bytes: int, memory: in
         usual = min(usual, staying)
     if memory is not None:
         usual = max(1, min(usual, memory // (5 * max(lane_bytes, 1))))
-    return balanced(usual, lanes, devices)
+    return balanced(usual, lanes, spans)
 
 
-def balanced(most: int, lanes: int, devices: int) -> int:
+def balanced(most: int, lanes: int, spans: int) -> int:
     """Returns the smallest width that needs no more chunks than ``most``, so that few slots stay empty."""
-    share = ceil_div(lanes, devices)
+    share = ceil_div(lanes, spans)
     return ceil_div(share, ceil_div(share, most))
 
 
-def most(platform: str, lanes: int, devices: int) -> int:
+def most(platform: str, lanes: int, spans: int) -> int:
     """Returns the largest width that is worth a measurement, a power of two."""
     limit = CPU_MOST if platform == "cpu" else ACCELERATOR_MOST
-    return min(limit, 1 << (ceil_div(lanes, devices) - 1).bit_length())
+    return min(limit, 1 << (ceil_div(lanes, spans) - 1).bit_length())
 
 
 def best(rates: Iterable[Rate]) -> Rate:

@@ -67,7 +67,7 @@ def test_lanes_that_stay_on_the_chip():
         tried.append(width)
         return footprint(width, moved=1e6 if width > 256 else 0.0)
 
-    share = partial(balanced, lanes=4096, devices=1)
+    share = partial(balanced, lanes=4096, spans=1)
     assert fastest(compiling, share, footprint(4096, 1e6), V5E).width == 256
     assert tried == [1024, 256], "then nothing moves"
     assert fastest(compiling, share, footprint(4096, 1e6), H100).width == 4096, "a GPU keeps nothing there"
@@ -75,7 +75,7 @@ def test_lanes_that_stay_on_the_chip():
 
 def test_no_slot_stays_empty():
     """900 of 1,000 lanes fit: 500 are computed at once, in as many chunks."""
-    share = partial(balanced, lanes=1000, devices=1)
+    share = partial(balanced, lanes=1000, spans=1)
     found = fastest(lambda width: footprint(width, 0.0), share, footprint(900, 0.0), H100)
     assert found.width == 500
 
