@@ -158,7 +158,8 @@ def _checked(spec: Any, name: str, shape: tuple[int, ...], parts: int) -> Partit
         raise InputError(FIELD, spec, f"must give a PartitionSpec for {name}", remedy)
     axes = [axis for axis, each in enumerate(spec) if each is not None]
     if len(spec) > len(shape) or len(axes) > 1 or any(spec[axis] not in (DATA, (DATA,)) for axis in axes):
-        raise InputError(FIELD, str(spec), f'must name "data" once at most for {name}, of shape {shape}', remedy)
+        allowed = f'must name "data", the only axis there is, once at most for {name}, of shape {shape}'
+        raise InputError(FIELD, str(spec), allowed, remedy)
     if any(shape[axis] % parts for axis in axes):
         allowed = f"must split {name}, of shape {shape}, along an axis that {parts} devices divide"
         raise InputError(FIELD, str(spec), allowed, remedy)

@@ -170,11 +170,12 @@ def test_names_of_axes_split_what_they_name():
     ("options", "told"),
     [
         ({"devices_per_lane": 3}, r"devices_per_lane = 3: must divide 4, the number of devices: 1, 2, 4. Write"),
+        ({"devices_per_lane": 0}, r"devices_per_lane = 0: must be a whole number, 1 or more. Write devices_per_lane=1"),
         (TWO | {"spread": "pmap"}, r"Sweep.spread = 'pmap': has each device .* Write spread=\"shard_map\"."),
         (TWO | {"partition": "zero"}, r"Sweep.partition = 'zero': must be \"fsdp\", a function .* Write"),
         (
             TWO | {"partition": lambda path, shape: PartitionSpec("model")},
-            r"must name \"data\" once at most for params/",
+            r"Sweep.partition = .*'model'.* must name \"data\", the only axis there is, .* for params/.* Write",
         ),
         (
             TWO | {"partition": lambda path, shape: None},

@@ -19,7 +19,7 @@ from hpjax.engine import sharding
 from hpjax.engine.partition import state_specs
 from hpjax.engine.probe import DERIVED
 from hpjax.engine.settings import check_settings
-from hpjax.engine.tracing import Verdict, failure_of, judge
+from hpjax.engine.tracing import Verdict, failure_of, judge, with_user_lines
 from hpjax.samplers import Observation, Sampler
 from hpjax.schedulers import Scheduler
 from hpjax.sweep.planning import cost, value_checks
@@ -190,7 +190,10 @@ def _next(spec: SweepSpec, plan: Plan, history: Sequence[Observation]) -> Plan:
 
 def _partitions(spec: SweepSpec, found: Grouping) -> tuple[tuple[PartitionSpec, ...], ...]:
     """Returns per group how the state of a lane is split over the devices that it spans."""
-    return tuple(state_specs(spec.partition, shapes, spec.devices_per_lane) for shapes in found.shapes)
+    try:
+        return tuple(state_specs(spec.partition, shapes, spec.devices_per_lane) for shapes in found.shapes)
+    except Exception as error:  # whatever the user's function raises
+        raise with_user_lines(error) from None
 
 
 def _rounds(spec: SweepSpec) -> tuple[int, ...]:

@@ -49,6 +49,16 @@ def test_what_jax_does_not_divide_is_told_before_anything_compiles(name, where):
     assert set(replace(whole, devices_per_lane=1).run(progress=False).statuses) == {"complete"}
 
 
+def test_an_error_of_the_function_that_splits_is_told_with_its_line():
+    def halves(path, shape):
+        return PartitionSpec(*[None] * shape[2], "data")
+
+    with pytest.raises(
+        hpx.ProgramError, match=r"Sweep.partition fails:\n  test_spans.py:\d+: .*shape\[2\](?s:.*)IndexError"
+    ):
+        sweep(**TWO, partition=halves).plan()
+
+
 def test_a_program_that_fails_on_one_device_too_is_told_as_ever():
     told = "for many lanes at once, with pure_callback, Program.step fails:(?s:.*)vmap_method"
     with pytest.raises(hpx.ProgramError, match=told):
