@@ -130,7 +130,7 @@ def _first(spec: SweepSpec) -> Plan:
         folds=spec.folds,
         groups=found.groups,
         shapes=found.shapes,
-        verdicts=tuple(_explained(found, read, devices).values()),
+        verdicts=tuple(_explained(found, read, devices, spec.devices_per_lane).values()),
         domains={name: " or ".join(dict.fromkeys(map(str, spec.space.domains(name)))) for name in spec.space.names},
         arrangements=(),
         offloads=False,
@@ -301,7 +301,7 @@ def _check_scheduler(scheduler: Scheduler | None, rounds: Sequence[int], found: 
     scheduler.check_groups([sum(trial >= first for trial in g.trials) for g in found.groups])
 
 
-def _explained(found: Grouping, read: set[str], devices: list[jax.Device]) -> dict[str, Verdict]:
+def _explained(found: Grouping, read: set[str], devices: list[jax.Device], devices_per_lane: int) -> dict[str, Verdict]:
     """Returns the verdicts with what else the plan shows: what tracing costs, and which names are never read."""
     explained = {
         name: verdict if name in read else verdict._replace(reason="the program never reads it")
@@ -311,7 +311,8 @@ def _explained(found: Grouping, read: set[str], devices: list[jax.Device]) -> di
     costly |= {name for name, kind in found.tracer.kinds.items() if isinstance(kind, Selection)}
     for name in sorted(costly & found.traced & read):
         explained[name] = _with_cost(found, name, devices[0].platform)
-    return explained | _with_batches(found, explained, devices)
+    # Where devices share a lane, each microbatch costs an exchange, which is not estimated.
+    return explained | (_with_batches(found, explained, devices) if devices_per_lane == 1 else {})
 
 
 def _with_cost(found: Grouping, name: str, platform: str) -> Verdict:
