@@ -103,6 +103,7 @@ def test_lanes_that_span_devices(tmp_path, devices_per_lane):
     else:  # hosts add up what four devices give in another order
         for each in (found, alone):
             np.testing.assert_allclose(each.curves("valid/loss"), expected.curves("valid/loss"), rtol=1e-5)
+            assert [len(trial.artifacts) for trial in each] == [len(trial.artifacts) for trial in expected]
     assert {each.name for each in (directory / "states/wave-0").iterdir() if each.is_dir()} == {"host-0-0", "host-1-0"}
 
 

@@ -79,6 +79,10 @@ def assert_same(a, b):
     for trial in range(len(a)):
         pairs = zip(a.leaves(trial, 0), b.leaves(trial, 0), strict=True)
         assert all(same_bits(x, y) for (_, x), (_, y) in pairs)
+        found = [{name: [*map(tuple, own)] for name, own in each[trial].artifacts.items()} for each in (a, b)]
+        assert found[0].keys() == found[1].keys()
+        for name, own in found[0].items():
+            assert all(s == t and same_bits(x, y) for (s, x), (t, y) in zip(own, found[1][name], strict=True))
 
 
 def compiled(of, name="advance", spec=None):
@@ -152,8 +156,9 @@ def eight():
 
 def raced(devices_per_lane):
     """A population whose lanes move between devices."""
+    noted = program(artifacts=lambda params: {"kernel": params["Dense_1"]["kernel"]})
     many = {"sampler": hpx.Sobol(), "trials": 6, "scheduler": hpx.PBT(every=4), "partition": "fsdp"}
-    return sweep(devices_per_lane=devices_per_lane, devices=4, **many)
+    return sweep(noted, devices_per_lane=devices_per_lane, devices=4, artifacts="best:1", **many)
 
 
 def streamed(devices_per_lane):

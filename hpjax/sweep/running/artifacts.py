@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from hpjax.core.hparams import Hparams
 from hpjax.engine.artifacts import artifact_function, failure_of
 from hpjax.engine.device_errors import translate_device_error
 from hpjax.engine.device_lanes import DeviceLanes
-from hpjax.engine.distributed import several
+from hpjax.engine.distributed import on_each, several
 from hpjax.engine.shapes import Lane
 from hpjax.results.store.artifacts import Artifacts
 from hpjax.sweep.planning.programs import GroupPrograms
@@ -101,13 +102,19 @@ class ArtifactMaker:
         for each in taken:
             if each.group not in self._failed:
                 with self._guarding(each.group):
-                    found = self._computed(each)
-                    if self._kept.writes:
-                        self._kept.add(each.trial, each.evaluation, each.step, found)
+                    # Hosts that compute together end the artifacts of a group together, too.
+                    keep = partial(self._keep, each)
+                    keep() if self._spec.devices_per_lane == 1 else on_each(keep)
 
     def drop(self, group: int) -> None:
         """Forgets the lanes of a group that were taken and have no artifacts yet."""
         self._taken = [each for each in self._taken if each.group != group]
+
+    def _keep(self, taken: TakenLane) -> None:
+        """Computes the artifacts of a lane, and keeps them where this host writes."""
+        found = self._computed(taken)
+        if self._kept.writes:
+            self._kept.add(taken.trial, taken.evaluation, taken.step, found)
 
     def _computed(self, taken: TakenLane) -> dict[str, Any]:
         """Returns the artifacts of a lane by name, on the host."""
