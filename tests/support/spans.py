@@ -25,6 +25,8 @@ from tests.support.plain import SEED, train_alone
 
 DATA = make_data("vectors")
 RATES = (1e-3, 1e-2, 3e-2)
+FOUR = {"devices": 4, "devices_per_lane": 4}
+TWO = {"devices": 4, "devices_per_lane": 2}
 WIDE = 64  # so that a kernel between two layers is large enough to be split
 PARAMETERS = (5 + 1) * WIDE + (WIDE + 1) * WIDE + (WIDE + 1) * 3  # of Net()
 
@@ -44,11 +46,40 @@ class Net(nn.Module):
         return Dense(3)(nn.tanh(Dense(WIDE)(x)))
 
 
+class Block(nn.Module):
+    """A layer to scan over, whose kernel may have axes with names."""
+
+    width: int
+    names: tuple[str | None, ...] | None
+
+    @nn.compact
+    def __call__(self, x, _=None):
+        normal = nn.initializers.lecun_normal()
+        kernel = normal if self.names is None else nn.with_partitioning(normal, self.names)
+        return nn.tanh(Dense(self.width, use_bias=False, kernel_init=kernel)(x)), None
+
+
+class Deep(nn.Module):
+    """Layers that are one loop, and each of which computes its activations anew in the backward pass."""
+
+    layers: int = 2
+    width: int = WIDE
+    names: tuple[str | None, ...] | None = None
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        axes = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+        block = nn.remat(Block, prevent_cse=False)
+        scanned = nn.scan(block, length=self.layers, metadata_params={nn.PARTITION_NAME: "layers"}, **axes)
+        x, _ = scanned(self.width, self.names)(Dense(self.width, use_bias=False)(x), None)
+        return Dense(3, use_bias=False)(x)
+
+
 def program(model=None, **options):
-    settings = {"batch_size": 16, "steps": 12, "eval_every": 4, "data": DATA, **options}
+    sgd = lambda h: optax.sgd(h.rate, 0.9)
+    settings = {"optimizer": sgd, "batch_size": 16, "steps": 12, "eval_every": 4, "data": DATA, **options}
     return hpx.supervised(
         model=model or Net(),
-        optimizer=lambda h: optax.sgd(h.rate, 0.9),
         loss=optax.softmax_cross_entropy_with_integer_labels,
         **{name: value for name, value in settings.items() if value is not None},
     )
@@ -60,13 +91,18 @@ def sweep(trained=None, **options):
     return hpx.Sweep(trained or program(), space, **{"sampler": points, "width": 1, "seed": SEED, **options})
 
 
-def as_if_alone(model, **options):
-    """How far a sweep's final parameters and losses are from a plain loop's, relative to the largest number."""
+def as_if_alone(model, plain=None, **options):
+    """How far a sweep's final parameters and losses are from a plain loop's, relative to the largest number.
+
+    ``plain`` is the model of the plain loop, where that takes another one.
+    """
     found = sweep(program(model), **options).run(progress=False)
     apart = []
     for rate, trial in zip(RATES, found, strict=True):
-        params, losses = train_alone(DATA, model=model, optimizer=optax.sgd(rate, 0.9))
-        apart.append(difference(trial.restore()["params"], params))
+        params, losses = train_alone(DATA, model=plain or model, optimizer=optax.sgd(rate, 0.9))
+        ours, params = trial.restore()["params"], nn.meta.unbox(params)
+        assert jax.tree.structure(ours) == jax.tree.structure(params)
+        apart.append(difference(ours, params))
         np.testing.assert_allclose(found.curves("valid/loss")[trial.id, 0], losses, rtol=1e-9)
     return max(apart)
 
@@ -85,13 +121,18 @@ def assert_same(a, b):
             assert all(s == t and same_bits(x, y) for (s, x), (t, y) in zip(own, found[1][name], strict=True))
 
 
-def compiled(of, name="advance", spec=None):
-    """The text of a compiled function of a sweep, or of one with other devices, which need not be there."""
+def executable(of, name="advance", spec=None):
+    """A compiled function of a sweep, or of one with other devices, which need not be there."""
     spec = spec or of.spec
     plan = plan_first_round(spec)
     programs = GroupPrograms(spec, mesh_of(spec), (None, None))
     h = programs.hparams(plan, plan.groups[0], plan.points)
-    return programs.compile(plan, 0, h).lower(name).traced.compile().as_text()
+    return programs.compile(plan, 0, h).lower(name).traced.compile()
+
+
+def compiled(of, name="advance", spec=None):
+    """The text of what ``executable`` gives."""
+    return executable(of, name, spec).as_text()
 
 
 def collectives(text):

@@ -1,53 +1,175 @@
-"""Lanes that span several devices, in what a sweep does beside training: waves, artifacts, tests, predictions."""
+"""Sweeps whose lanes span several devices: models whose axes have names, whatever a sweep may have, and bad input."""
 
+from dataclasses import replace
+
+import jax
 import numpy as np
-import optax
 import pytest
+from flax import linen as nn
+from flax import nnx
+from jax.sharding import PartitionSpec
 
 import hpjax as hpx
-from hpjax.engine import sharding
-from tests.support.compare import same_bits
-from tests.support.marks import slow
-from tests.support.spans import DATA, Net, assert_same, program, sweep
+from tests.support.networks import Dense
+from tests.support.plain import FromNnx
+from tests.support.spans import DATA, FOUR, TWO, WIDE, Deep, as_if_alone, program, sweep
 
-SPAN = {"devices": 4, "devices_per_lane": 2, "partition": "fsdp"}
-# Bytes a device, which hold two of six lanes.
-MEMORY = 100_000
+FSDP = TWO | {"partition": "fsdp"}
 
 
-@pytest.fixture(scope="module")
-def result():
-    data = hpx.Data(DATA.train, DATA.valid, DATA.valid)
-
-    def artifacts(params, outputs):
-        return {"kernel": params["Dense_1"]["kernel"], "outputs": outputs}
-
-    return sweep(program(data=data, artifacts=artifacts), **SPAN, artifacts="best:1").run(progress=False)
+def split(of):
+    """The arrays of a lane's state that are split, by the ends of their names, and how."""
+    plan = of.plan()
+    pairs = zip(plan.shapes[0].names, plan.partitions[0], strict=True)
+    return [("/".join(map(str, name[-2:])), tuple(spec)) for name, spec in pairs if spec]
 
 
-def test_artifacts_are_those_of_the_state(result):
-    best = result.best
-    kernel, outputs = (best.artifacts[name][-1][1] for name in ("kernel", "outputs"))
-    assert same_bits(kernel, best.restore()["params"]["Dense_1"]["kernel"])
-    np.testing.assert_allclose(outputs, Net().apply({"params": best.restore()["params"]}, DATA.valid.x), rtol=1e-5)
+# Models, against a plain loop
 
 
-def test_what_is_computed_of_a_trained_lane(result):
-    outputs = Net().apply({"params": result.best.restore()["params"]}, DATA.valid.x)
-    loss = optax.softmax_cross_entropy_with_integer_labels(outputs, DATA.valid.y).mean()
-    np.testing.assert_allclose(result.test()["test/loss"], loss, rtol=1e-5)
-    np.testing.assert_allclose(result.best.predict(DATA.valid.x)[0], outputs, rtol=1e-5, atol=1e-6)
+class Named(nn.Module):
+    """Names of a mesh's axes, and logical ones."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        normal = nn.initializers.lecun_normal()
+        x = nn.tanh(Dense(WIDE, kernel_init=nn.with_partitioning(normal, (None, "data")))(x))
+        x = nn.tanh(Dense(WIDE, kernel_init=nn.with_logical_partitioning(normal, ("embed", "mlp")))(x))
+        x = nn.tanh(Dense(8, kernel_init=nn.with_logical_partitioning(normal, ("embed", "embed")))(x))
+        return Dense(3, kernel_init=nn.with_partitioning(normal, ("model", None)))(x)
 
 
-@pytest.mark.parametrize("scheduler", [hpx.PBT(every=4), slow(hpx.Halving(factor=2, min_steps=4))])
-def test_waves_that_wait_on_the_host_change_no_bit(monkeypatch, scheduler):
-    """Clones take over lanes of other waves, too."""
-    many = {**SPAN, "sampler": hpx.Sobol(), "trials": 6, "scheduler": scheduler}
-    whole = sweep(**many).run(progress=False)
-    monkeypatch.setattr(sharding, "memory", lambda: MEMORY)
-    plan = sweep(**many).plan()
-    assert plan.offloads
-    assert len(plan.arrangements[0].waves) == 3
-    found = sweep(**many).run(progress=False)
-    monkeypatch.undo()
-    assert_same(found, whole)
+class NnxNamed(nnx.Module):
+    def __init__(self, rngs, named=True):
+        normal = nnx.initializers.lecun_normal()
+        first = nnx.with_partitioning(normal, (None, "data")) if named else normal
+        self.first = nnx.Linear(5, WIDE, kernel_init=first, param_dtype=float, rngs=rngs)
+        self.middle = nnx.Linear(WIDE, WIDE, kernel_init=normal, param_dtype=float, rngs=rngs)
+        self.last = nnx.Linear(WIDE, 3, param_dtype=float, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(nnx.tanh(self.middle(nnx.tanh(self.first(x)))))
+
+
+NNX = lambda h, rngs: NnxNamed(rngs)
+COLUMNS = (None, "data")
+MODELS = {
+    "layers that are one loop": (Deep(), FSDP, [("Dense_0/kernel", (None, "data"))]),
+    "the same with names": (Deep(names=COLUMNS), TWO, [("Dense_0/kernel", (None, None, "data"))]),
+    "names": (Named(), TWO, [("Dense_0/kernel", COLUMNS), ("Dense_1/kernel", COLUMNS)]),
+    "names, and split by size": (Named(), FSDP, [("Dense_1/kernel", ("data",))]),
+    "NNX": (NNX, TWO, [("first/kernel", COLUMNS)]),
+    "NNX, split by size": (NNX, FSDP, [("middle/kernel", ("data",))]),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_train_as_alone(name):
+    """Weights are split as expected, momentum like them, and a plain loop finds the same ones, without boxes."""
+    model, options, expected = MODELS[name]
+    # Without a mesh Flax makes no variables with names.
+    plain = FromNnx(lambda rngs: NnxNamed(rngs, named=False)) if model is NNX else None
+    with jax.enable_x64(True), nn.logical_axis_rules([("embed", None), ("mlp", "data")]):
+        assert split(sweep(program(model), **options)) == 2 * expected
+        assert as_if_alone(model, plain, **options) < 1e-9
+
+
+# Whatever a sweep may have, against one device
+
+
+OTHERS = {
+    "a batch that the devices do not divide": (program(batch_size=10), FOUR),
+    "fewer examples than devices": (program(batch_size=3), FOUR),
+    "microbatches": (program(microbatch=8), TWO),
+    "evaluations in parts": (program(eval_batch_size=8), TWO),
+    "folds, several at once": (program(), TWO | {"folds": 3, "width": 3}),
+    "own randomness": (program(), TWO | {"randomness": "independent"}),
+    "an average, and early stopping": (program(average=0.9, early_stopping=hpx.EarlyStopping(patience=1)), TWO),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_one_device_computes(name):
+    trained, options = OTHERS[name]
+    with jax.enable_x64(True):
+        several = sweep(trained, partition="fsdp", **options).run(progress=False)
+        one = sweep(trained, **options | {"devices": 1, "devices_per_lane": 1}).run(progress=False)
+    for metric in one.metrics:
+        np.testing.assert_allclose(several.curves(metric), one.curves(metric), rtol=1e-9)
+
+
+def test_a_stream():
+    def batches():
+        rng = np.random.default_rng(1)
+        while True:
+            chosen = rng.integers(0, 54, 16)
+            yield DATA.train.x[chosen], DATA.train.y[chosen]
+
+    valid = DATA.valid.x, DATA.valid.y
+    trained = program(batch_size=None, data=hpx.data.stream(batches, valid=valid, block=3))
+    one, several = (sweep(trained, **options).run(progress=False) for options in ({"devices": 1}, TWO))
+    np.testing.assert_allclose(several.curves("valid/loss"), one.curves("valid/loss"), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"devices_per_lane": 3}, r"devices_per_lane = 3: must divide 4, the number of devices: 1, 2, 4. Write"),
+        ({"devices_per_lane": 0}, r"devices_per_lane = 0: must be a whole number, 1 or more. Write devices_per_lane=1"),
+        (TWO | {"spread": "pmap"}, r"Sweep.spread = 'pmap': has each device .* Write spread=\"shard_map\"."),
+        (TWO | {"partition": "zero"}, r"Sweep.partition = 'zero': must be \"fsdp\", a function .* Write"),
+        (
+            TWO | {"partition": lambda path, shape: PartitionSpec("model")},
+            r"Sweep.partition = .*'model'.* must name \"data\", the only axis there is, .* for params/.* Write",
+        ),
+        (
+            TWO | {"partition": lambda path, shape: None},
+            r"Sweep.partition = None: must give a PartitionSpec for params/",
+        ),
+        (TWO | {"partition": lambda path, shape: PartitionSpec("data")}, r"must split params/.* that 2 devices divide"),
+    ],
+)
+def test_what_cannot_be_split_is_told(options, told):
+    with pytest.raises(hpx.InputError, match=told):
+        sweep(**{"devices": 4, **options}).plan()
+
+
+def test_lanes_that_would_wait_for_each_other_on_a_cpu_are_told():
+    """A batch that moves by one example is exchanged between neighbours, at which XLA has all devices of a CPU wait."""
+
+    def step(key, w, batch, h):
+        x = jax.numpy.roll(batch[0] + w[None], 1, axis=0)
+        return w - h.rate * jax.grad(lambda w: ((x - w[None]) ** 2).mean())(w), {}
+
+    x = np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32)
+    moving = hpx.Program(
+        lambda key, h: jax.numpy.zeros(8),
+        step,
+        lambda key, w, split, h: {"loss": ((split[0] - w[None]) ** 2).mean()},
+        data=hpx.Data((x,), (x,)),
+        steps=4,
+    )
+    with pytest.raises(hpx.RunError, match=r"moves examples from one device to the next .* Write devices=2, for one"):
+        sweep(moving, **TWO).run(progress=False)
+    one = sweep(moving, devices=1).run(progress=False)
+    several = sweep(moving, **TWO | {"devices": 2}).run(progress=False)
+    np.testing.assert_allclose(several.curves("valid/loss"), one.curves("valid/loss"), rtol=1e-5)
+
+
+def test_what_several_devices_trained_is_used_on_one():
+    data = hpx.data.from_arrays(DATA.train.x, DATA.train.y)
+    whole = sweep(program(data=data), **TWO, partition="fsdp")
+    found = whole.run(progress=False)
+    assert found.test()["test/loss"] >= 0
+    one = replace(whole, devices=1)
+    assert [len(point) for point in one.models(found).points()] == [1, 1, 1]
+    with pytest.raises(hpx.InputError, match="devices_per_lane = 2: must divide 1"):
+        one.plan()
+
+
+def test_another_number_of_devices_a_lane_is_another_sweep(tmp_path):
+    sweep(**TWO).run(tmp_path / "run", progress=False)
+    with pytest.raises(hpx.RunError, match="devices_per_lane: 2 there, 4 here"):
+        sweep(**FOUR).run(tmp_path / "run", progress=False)
+    with pytest.raises(hpx.RunError, match='partition: null there, "fsdp" here'):
+        sweep(**TWO, partition="fsdp").run(tmp_path / "run", progress=False)
