@@ -1,4 +1,4 @@
-"""Lanes that span several devices, in what a sweep does beside training: waves, artifacts, tests, predictions."""
+"""Lanes that span several devices, in what a run does beside training: waves, artifacts, tests, predictions."""
 
 import numpy as np
 import optax
