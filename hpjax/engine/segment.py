@@ -204,7 +204,7 @@ def advance_lanes(
 
             moved: Lane = chunk.vectorize(step, in_axes=(*chunk.axes, 0))(keys, fold, h, lanes)
             # A select over the whole state in each step is dear, so programs whose lanes all end together do without.
-            if config.own_budget:
+            if config.own_budget and config.width > 1:
                 moved = jax.tree.map(partial(_select, t < own.budget), moved, lanes)
             return config.lanes(moved)
 
@@ -212,7 +212,9 @@ def advance_lanes(
         lanes = lax.fori_loop(begin, end, advance, old)
         return counted_steps(lanes, jnp.minimum(end, own.budget)), own.alive.any()
 
-    lanes, counted = _over_chunks(config, advance_chunk, lanes, inputs, jnp.zeros(inputs.alive.shape[:1], bool))
+    blank = jnp.zeros(inputs.alive.shape[:1], bool)
+    # A lane that is alone in its chunk takes no step where it is dead.
+    lanes, counted = _over_chunks(config, advance_chunk, lanes, inputs, blank, keep_dead=config.width > 1)
     step, diverged = jnp.copy(lanes.step), jnp.copy(lanes.diverged)
     iterations = counted.sum(dtype=jnp.int32)
     return lanes, SegmentOutputs(step, diverged, None, inputs.alive & (diverged == HEALTHY), iterations)
@@ -282,28 +284,36 @@ def _over_chunks(
         )
         old, found = carry
         old = config.lanes(old)
-        before = at(old)
+
+        def held(whole: jax.Array) -> jax.Array:
+            return lax.dynamic_slice_in_dim(whole, c, 1, axis=1)
+
+        before = jax.tree.map(lambda whole: lax.squeeze(held(whole), (0, 1)), old)
         after, new = run(before, own)
 
         # Written back at the same place of the carry, so that XLA updates the donated buffers in place: a device holds
         # the state of all lanes once, and the intermediate values of one chunk.
         def written(whole: jax.Array, part: jax.Array) -> Any:
-            return lax.dynamic_update_index_in_dim(whole, part, c, 0)
+            return lax.dynamic_update_slice_in_dim(whole, part, c, axis=1)
 
         def updated(whole: jax.Array, before: jax.Array, after: jax.Array) -> Any:
             if after is before:  # what a function does not change, as an evaluation most of the state, costs nothing
                 return whole
-            if not keep_dead:
-                return written(whole, after)
+            after = after[None, None]
             # Dead lanes' states are read from the place to which they are written, with the axis of chunks: so XLA
             # makes one kernel of reading, selecting and writing. Selecting from ``before`` would take a second slice
             # of each array, and hold it in memory for as long as the function runs.
-            return written(whole, _select(own.alive, after[None], lax.dynamic_slice_in_dim(whole, c, 1), axis=1))
+            return written(whole, _select(own.alive, after, held(whole), axis=2) if keep_dead else after)
 
-        return config.lanes(jax.tree.map(updated, old, before, after)), jax.tree.map(written, found, new)
+        found = jax.tree.map(lambda whole, part: written(whole, part[None, None]), found, new)
+        return config.lanes(jax.tree.map(updated, old, before, after)), found
 
+    # Carried with the first axis of what the device was given, (1, chunks, width, ...): where a chunk has one lane, XLA
+    # would copy all lanes into another layout of the same bytes to take that axis off, and hold them twice.
+    carry: Any = jax.tree.map(lambda x: x[None], (lanes, blank))
     # The trip count is a traced number: fewer live chunks take less time and compile nothing (laws 3 and 4).
-    found: tuple[Lane, Any] = lax.fori_loop(0, inputs.live_chunks, body, (lanes, blank))
+    carry = lax.fori_loop(0, inputs.live_chunks, body, carry)
+    found: tuple[Lane, Any] = jax.tree.map(lambda x: lax.squeeze(x, (0,)), carry)
     return found
 
 
