@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "hpjax"
 # These write in their own way: ``files`` is the way itself, ``picture_file`` draws into memory, and the states of a
 # wave count only once their list, ``tree.json``, is there.
-WRITERS = {"files.py", "picture_file.py", "final_states.py"}
+WRITERS = {"files.py", "picture_file.py", "final_states.py", "array_files.py"}
 
 
 def offences(tree, writes):
