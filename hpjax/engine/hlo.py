@@ -90,6 +90,7 @@ class CompiledText:
         kernels, moved, near, operations = 0.0, 0.0, 0.0, Counter[str]()
         loops = open_loops = conditionals = 0
         exchanges = exchanged = 0.0
+        channels = set[str]()
         for each in self._computations[computation].values():
             if each.free:
                 continue
@@ -113,11 +114,28 @@ class CompiledText:
                 continue
             kernels += 1
             operations[each.opcode] += 1
-            if each.opcode.startswith(COLLECTIVES):
+            for place, collective in self._collectives(computation, each):
+                if collective is not each:
+                    # Compilers for TPUs spread one exchange over several fusions, in all of which it has its channel.
+                    found = re.search(r"channel_id=(\d+)", collective.attributes)
+                    channel = found.group(1) if found else collective.name
+                    if channel in channels:
+                        continue
+                    channels.add(channel)
+                    operations[collective.opcode] += 1
                 exchanges += 1
-                exchanged += self._exchanged(computation, each)
+                exchanged += self._exchanged(place, collective)
         counted = operations, loops, open_loops, conditionals
         return Traffic(kernels, moved, near, 0.0, *counted, exchanges, exchanged)
+
+    def _collectives(self, computation: str, instruction: Instruction) -> Iterator[tuple[str, Instruction]]:
+        """Yields an operation of a computation if it is a collective, and those within a fusion with their own ones."""
+        if instruction.opcode.startswith(COLLECTIVES):
+            yield computation, instruction
+        elif instruction.opcode == "fusion":
+            for name in instruction.calls:
+                for each in self._computations[name].values():
+                    yield from self._collectives(name, each)
 
     def _exchanged(self, computation: str, collective: Instruction) -> float:
         """Returns the bytes of what a collective takes, or of what it gives, whichever is more."""

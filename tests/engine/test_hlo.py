@@ -97,6 +97,23 @@ def test_operations_of_a_step(step):
     assert (step.loops, step.open_loops) == (2, 1), "the one of three turns is known"
     assert step.conditionals == 0
     assert step.collectives == {"all-reduce": 1}
+    assert (step.exchanges, step.exchanged) == (1, 8 * ROWS)
+
+
+def test_an_exchange_that_is_spread_over_fusions():
+    """It begins in one and ends in the next, with the same channel, within loops of three turns and of one."""
+    gathered = """
+%{0} (p0: f32[8,128]) -> f32[16,128] {{
+  %p0 = f32[8,128]{{1,0:T(8,128)}} parameter(0)
+  ROOT %gathered.{0} = f32[16,128]{{1,0:T(8,128)}} all-gather(%p0), channel_id=7, dimensions={{0}}
+}}
+"""
+    line = "  %{0}.1 = f32[16,128]{{1,0:T(8,128)}} fusion(%x), kind=kCustom, calls=%{0}\n"
+    fused = TEXT.replace("  %twice =", line.format("begun") + line.format("ended") + "  %twice =")
+    fused = fused.replace("%inner_body (", gathered.format("begun") + gathered.format("ended") + "\n%inner_body (")
+    found = CompiledText(fused).step
+    assert (found.exchanges, found.exchanged) == (1 + (3 + 1), 8 * ROWS + (3 + 1) * 16 * ROWS)
+    assert found.collectives == {"all-reduce": 1, "all-gather": 2}, "one in each loop"
 
 
 def test_a_loop_that_begins_elsewhere():
