@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from hpjax.core.arrays import ceil_div
 from hpjax.engine.hlo_text import LARGE, NEAR, ArrayType, Instruction, Types, computations
 
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective", "reduce-scatter", "send", "recv")
@@ -158,7 +159,7 @@ class CompiledText:
         """Returns how often a loop turns, None where that is not known."""
         if (known := re.search(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)', loop.attributes)) is not None:
             return int(known.group(1))
-        # Elsewhere a loop of JAX counts up by 1, as long as its counter is less than a number.
+        # Elsewhere a loop counts up, as long as its counter is less than a number.
         found = re.search(r"condition=%?([\w.\-]+)", loop.attributes)
         condition = self._computations[found.group(1)] if found else {}
         for each in condition.values():
@@ -166,8 +167,19 @@ class CompiledText:
                 counter, limit = (condition.get(name) for name in each.operands)
                 end = None if limit is None or limit.opcode != "constant" else limit.number
                 begin = None if counter is None else self._first(computation, loop, counter)
-                return None if end is None or begin is None else end - begin
+                return None if end is None or begin is None else ceil_div(end - begin, self._stride(loop, counter))
         return None
+
+    def _stride(self, loop: Instruction, counter: Instruction) -> int:
+        """Returns by how much the counter of a loop grows in a turn: by 1, or more where the compiler unrolled it."""
+        index = re.search(r"index=(\d+)", counter.attributes)
+        body = self._computations[_body(loop)]
+        (root,) = (each for each in body.values() if each.root)
+        if index is None or root.opcode != "tuple":
+            return 1
+        counted = _behind(body, root.operands[int(index.group(1))])
+        added = [body[name].number for name in counted.operands if name in body] if counted.opcode == "add" else []
+        return next((number for number in added if number), 1)
 
     def _first(self, computation: str, loop: Instruction, counter: Instruction) -> int | None:
         """Returns the number at which the counter of a loop begins, None where that is computed."""

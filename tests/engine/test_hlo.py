@@ -124,6 +124,15 @@ def test_a_loop_that_begins_elsewhere():
     assert computed.step.open_loops == 2
 
 
+def test_a_loop_that_counts_in_twos():
+    """Compilers for TPUs unroll some loops: one that counts to three takes two turns."""
+    end = "  ROOT %o = (s32[]{:T(128)}, f32[8,128]{1,0:T(8,128)}) tuple(%n, %twice)"
+    counting = "  %two = s32[]{:T(128)} constant(2)\n  %next = s32[]{:T(128)} add(%n, %two)\n"
+    twos = CompiledText(TEXT.replace(end, counting + end.replace("%n,", "%next,"))).step
+    assert twos.kernels == 1 + 1 + 1 + 2 * 2 + 2, "two in a turn: the sum of the array, and that of the counter"
+    assert twos.open_loops == 1
+
+
 def test_an_update_that_is_not_in_place():
     """Of an array that is made for it, all is written; and where the update is no result, all of it is read."""
     made = TEXT.replace("dynamic-update-slice(%p0,", "dynamic-update-slice(%fresh,").replace(
