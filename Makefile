@@ -50,8 +50,9 @@ test-versions: $(READY)  ## What depends on the versions of other packages, in a
 
 # The compilers for TPUs and GPUs, in an environment of their own: with libtpu JAX looks for a TPU first.
 AOT := .venv-aot
+# Without the largest model, which takes minutes: JAX_PLATFORMS=cpu .venv-aot/bin/python -m pytest -m slow tests/aot
 test-aot: $(AOT)/.ready  ## What is compiled for TPUs and GPUs that are not there, against what was recorded.
-	JAX_PLATFORMS=cpu $(AOT)/bin/python -m pytest -n auto --dist worksteal tests/aot
+	JAX_PLATFORMS=cpu $(AOT)/bin/python -m pytest -n auto --dist worksteal -m "not slow" tests/aot
 
 $(AOT)/.ready: pyproject.toml constraints.txt
 	test -x $(AOT)/bin/python || $(call interpreter,$(PYTHON)) -m venv $(AOT)

@@ -166,8 +166,9 @@ class CompiledText:
             if each.root and each.opcode == "compare" and "direction=LT" in each.attributes:
                 counter, limit = (condition.get(name) for name in each.operands)
                 end = None if limit is None or limit.opcode != "constant" else limit.number
-                begin = None if counter is None else self._first(computation, loop, counter)
-                return None if end is None or begin is None else ceil_div(end - begin, self._stride(loop, counter))
+                if end is None or counter is None or (begin := self._first(computation, loop, counter)) is None:
+                    return None
+                return ceil_div(end - begin, self._stride(loop, counter))
         return None
 
     def _stride(self, loop: Instruction, counter: Instruction) -> int:
