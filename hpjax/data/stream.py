@@ -61,10 +61,15 @@ class Stream:
         """Returns what ``factory`` gives of a part of each batch."""
         return self.factory(*part) if self.in_parts else self.factory()
 
-    def drawn(self, needed: "Part") -> "Part":
-        """Returns which part of each batch a host draws that needs one: that, or all where there are no parts."""
+    def drawn(self, needed: "Part", devices: int) -> "Part":
+        """Returns which part of each batch a host draws that needs one: that, or all where there are no parts.
+
+        Args:
+          needed: the part.
+          devices: how many devices share each batch, which must divide it.
+        """
         lengths = [np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(self.first)]
-        return needed if self.in_parts and all(n and n % needed.total == 0 for n in lengths) else Part()
+        return needed if self.in_parts and all(n and n % devices == 0 for n in lengths) else Part()
 
     @cached_property
     def first(self) -> Any:

@@ -330,7 +330,7 @@ class DeviceLanes:
         found: Lane = jax.tree.map(lambda x: layout.in_slots(sharding.fetch(x, self._mesh))[at], self._lanes)
         return found
 
-    def restore(self, shards: Sequence[LaneShard], live: Bools) -> None:
+    def restore(self, shards: Sequence[LaneShard], live: Bools, begun: bool) -> None:
         """Gives every lane the state that ``snapshot`` returned.
 
         The layout may differ from that at the time of the snapshot: slots change no bit (law 2).
@@ -338,13 +338,13 @@ class DeviceLanes:
         Args:
           shards: the states, with all that devices of this host get; see ``lane_shards.needs``.
           live: bool (lanes,), ``live`` at the time of the snapshot.
+          begun: whether they had been initialized; the same on all hosts.
 
         Raises:
           RunError: the shards lack something.
         """
-        self.live = live.copy()
+        self.live, self._begun = live.copy(), begun
         self._arrange()
         held = in_slots(shards, self._arrays, self._layout, self._mesh)
         lanes: Lane = jax.tree.unflatten(jax.tree.structure(self._compiled.lanes), list(held))
-        self._begun = any(np.any(part) for part in lanes.step.parts.values())  # type: ignore[attr-defined]
         self._lanes = sharding.put_copies(lanes, self._mesh, self._compiled.specs)

@@ -56,7 +56,7 @@ class Span(NamedTuple):
         return lax.with_sharding_constraint(x, NamedSharding(self._inside, spec))
 
     def lanes(self, lane: Lane) -> Lane:
-        """Returns lanes, leaves (width, ...) or (chunks, width, ...), with their states split."""
+        """Returns lanes, any axes of lanes in front, with their states split."""
         before = (None,) * lane.step.ndim
         arrays = [
             self.constrained(x, PartitionSpec(*before, *spec)) for x, spec in zip(lane.state, self.state, strict=True)

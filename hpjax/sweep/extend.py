@@ -1,5 +1,6 @@
 """Extension: turns a finished run into one that goes on, with more trials or with more steps."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,10 +185,15 @@ def _wave(
         partition, of = plan.partitions[group], plan.devices_per_lane
         state.check(trial, LaneArrays.of_program(plan.shapes[group], partition, of))
         if plan.padding(group) is not None:
-            (lane,), trained = state.lanes, jax.tree.leaves(lane_shapes(plan.trained(group)))
-            whole = [resized(x, (len(trial), *like.shape)) for x, like in zip(lane.arrays, trained, strict=True)]
-            state = state._replace(lanes=(lane._replace(arrays=tuple(whole)),))
+            trained = jax.tree.leaves(lane_shapes(plan.trained(group)))
+            state = state._replace(lanes=tuple(_padded(shard, trained) for shard in state.lanes))
     return state
+
+
+def _padded(shard: LaneShard, trained: Sequence[jax.ShapeDtypeStruct]) -> LaneShard:
+    """Returns lanes with their arrays in the shapes of the padded program that trains them."""
+    pairs = zip(shard.arrays, trained, strict=True)
+    return shard._replace(arrays=tuple(resized(x, (len(x), *like.shape)) for x, like in pairs))
 
 
 def _lanes(shapes: ProgramShapes, ids: Ints, shard: StateShard, step: Ints) -> LaneShard:
@@ -200,6 +206,8 @@ def _lanes(shapes: ProgramShapes, ids: Ints, shard: StateShard, step: Ints) -> L
       step: the calls of ``step`` that each lane of the wave took, int32 (lanes,).
     """
     row = {tuple(id): number for number, id in enumerate(ids.tolist())}
+    if wrong := [id for id in shard.lanes.tolist() if tuple(id) not in row]:
+        raise RunError(f"the final states have a lane {wrong[0]}, which their wave has not. Restore them from a copy.")
     lanes = np.array([row[tuple(id)] for id in shard.lanes.tolist()], np.int32)
     split = next((each for each in shard.splits if each is not None), None)
     part = (0, 1, 1) if split is None else (split.begin, split.end, split.of)

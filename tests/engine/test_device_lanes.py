@@ -32,7 +32,7 @@ def test_empty_slots_are_restored_to_a_state_that_a_lane_has():
     """A loop in a user's step is computed for them, too: with zeros, ``while y < 10: y *= 2`` would never end."""
     lanes, _ = lanes_of(quadratic(), count=3, width=2)
     lanes.advance(5, False)
-    lanes.restore(lanes.snapshot(), lanes.live)
+    lanes.restore(lanes.snapshot(), lanes.live, begun=True)
     slots = np.asarray(lanes._lanes.state[0])
     assert slots.shape == (1, 2, 2, 3)
     np.testing.assert_allclose(slots[0, 0], 1 - 0.8**5, rtol=1e-6)

@@ -122,8 +122,8 @@ class Checkpoints:
 
     def hosts(self, number: int) -> int:
         """Returns how many hosts wrote a checkpoint. Raises an error of any kind where it is damaged."""
-        found = self._meta(number)["hosts"]
-        if type(found) is not int or found < 1:
+        found, most = self._meta(number)["hosts"], 1 + sum(1 for _ in self._folder.glob(f"{HOST}*"))
+        if type(found) is not int or not 1 <= found <= most:
             raise RunError(f"it says that {found!r} hosts wrote it")
         return found
 
@@ -153,6 +153,14 @@ class Checkpoints:
         if wrong or arrays.keys() - meta["digests"].keys():
             raise RunError(f"{', '.join(sorted(wrong)[:9])} is not what was written")
         return arrays | empty
+
+    def forget_after(self, number: int) -> None:
+        """Deletes this host's parts of later checkpoints, which not all hosts wrote: they would count as kept ones."""
+        for later in _numbers(self._of(self._host)):
+            if later > number and self._host == 0:
+                self._manager.delete(later)
+            elif later > number:
+                shutil.rmtree(self._of(self._host) / str(later))
 
     def why_not(self, number: int, error: Exception) -> str:
         """Returns why a checkpoint cannot be used that raised an error, as a sentence without its stop."""

@@ -81,11 +81,16 @@ class States:
         """
         if self._folder is None:
             self._kept[wave] = shards
-        elif alone and len(shards) == 1:
-            self._write(self._folder / f"wave-{wave}", shards[0])
+            return
+        folder = self._folder / f"wave-{wave}"
+        if self._host == 0:  # what an earlier run wrote, with more or fewer hosts, is not read any more
+            for index in (TREE, SHARDS):
+                (folder / index).unlink(missing_ok=True)
+        if alone and len(shards) == 1:
+            self._write(folder, shards[0])
         else:
             for name, shard in zip(_names(self._host, len(shards)), shards, strict=True):
-                self._write(self._folder / f"wave-{wave}" / name, shard)
+                self._write(folder / name, shard)
 
     def complete(self, wave: int, lanes: Array, counts: Sequence[int]) -> None:
         """Records that every host has added its final states of a wave.
@@ -209,7 +214,10 @@ def _joined(parts: Sequence[tuple[Split | None, Array]]) -> Array | None:
         (split.axis, split.of, split.begin) == (first.axis, first.of, at)
         for (split, _), at in zip(known, ends, strict=False)
     )
-    return np.concatenate([array for _, array in known], axis=first.axis) if same and ends[-1] == first.of else None
+    try:
+        return np.concatenate([array for _, array in known], axis=first.axis) if same and ends[-1] == first.of else None
+    except ValueError:  # of shapes that do not fit
+        return None
 
 
 def _text(tree: Sequence[Leaf]) -> str:

@@ -81,13 +81,17 @@ class ArtifactMaker:
         if not self._choice.may_have(steps) or (group in self._failed and not several()):
             return
         score, table = self._spec.objective.aggregate(scores.values[list(steps)]), lanes.table
-        with self._guarding(group):
+
+        def take() -> None:
             for trial in self._choice.of(list(steps), score):
                 at = int(np.flatnonzero((table.trial == trial) & (table.replicate == 0))[0])
                 h: Hparams = jax.tree.map(lambda values, at=at: values[at], table.h)
                 taken = TakenLane(group, trial, number, steps[trial], lanes.copy(at), h)
                 if self._kept.writes or lanes.config.span is not None:  # whose hosts compute together
                     self._taken.append(taken)
+
+        with self._guarding(group):
+            take() if lanes.config.span is None else on_each(take)
         if group not in self._functions:
             self._functions[group] = artifact_function(lanes.config, self._spec.seed)
         if lanes.config.shapes.lapack:

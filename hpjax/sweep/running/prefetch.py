@@ -48,7 +48,7 @@ class BlockPrefetcher:
 
     def __init__(self, stream: Stream, mesh: jax.sharding.Mesh, step: int, steps: int, position: Position) -> None:
         self._stream, self._mesh, self._steps, self._begin = stream, mesh, steps, position
-        self._part = stream.drawn(Part(*part_here(mesh)))
+        self._part = stream.drawn(Part(*part_here(mesh)), mesh.shape.get(sharding.DATA, 1))
         self._x64 = bool(getattr(jax.config, "jax_enable_x64"))  # noqa: B009  mypy does not know it
         self._current: Block | None = None
         self._asked: SimpleQueue[tuple[int, Future[Block]] | None] = SimpleQueue()

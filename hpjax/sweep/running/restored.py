@@ -5,6 +5,7 @@ from itertools import chain, count, product
 
 from hpjax.core.arrays import Ints
 from hpjax.core.errors import RunError
+from hpjax.engine import distributed
 from hpjax.engine.device_lanes import rng_groups
 from hpjax.engine.lane_shards import Assembly, needs
 from hpjax.engine.layout import arrange
@@ -66,6 +67,8 @@ def with_lanes(
 ) -> list[tuple[Group, WaveState, bool]]:
     """Returns restored waves with the lanes that this host's devices will hold, which may be others than it wrote.
 
+    All hosts must call it.
+
     Args:
       context: what the waves share; its plan has the waves.
       waves: group, state and whether it failed, as ``restored`` gives them.
@@ -75,13 +78,25 @@ def with_lanes(
     Raises:
       RunError: the checkpoint is not of this sweep, or lacks lanes.
     """
+    found: list[tuple[Group, WaveState, bool]] = []
+    distributed.on_each(lambda: found.extend(_filled(context, waves, saved, others)))
+    return found
+
+
+def _filled(
+    context: RunContext,
+    waves: list[tuple[Group, WaveState, bool]],
+    saved: RunState,
+    others: Callable[[], Iterable[RunState]],
+) -> list[tuple[Group, WaveState, bool]]:
+    """Does what ``with_lanes`` does, on one host."""
     of_trial = {trial: wave.number for wave in saved.waves for trial in wave.trials}
     lanes = [_lanes(context, group, state) for group, state, _ in waves]
     for part in chain([saved], others()):
         there = {wave.number: wave for wave in part.waves}
         for (group, state, _), (trial, wanted) in zip(waves, lanes, strict=True):
-            if wanted:
-                found = there[of_trial[state.trials[0]]].of(state.trials, state.number)
+            if wanted and (own := there.get(of_trial[state.trials[0]])) is not None:
+                found = own.of(state.trials, state.number)
                 found.check(trial, context.programs.config(context.plan, group.number).arrays)
                 for shard, assembly in product(found.lanes, wanted):
                     assembly.add(shard)

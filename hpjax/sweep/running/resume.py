@@ -117,6 +117,8 @@ def _go_on(record: Record, manifest: Manifest, sizes: RunSizes) -> None:
     for number in reversed(numbers):
         try:
             distributed.on_each(partial(_read, record, sizes, number))
+            if distributed.several():
+                distributed.on_each(partial(checkpoints.forget_after, number))
             break
         except Exception as error:  # whatever a damaged file makes Orbax say
             record.state = None

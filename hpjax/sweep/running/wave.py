@@ -273,7 +273,7 @@ class Wave:
         with failing_alone(number, self._width):
             self._lanes = context.programs.lanes(self._plan, number, compiled, self._table)
             if self._state.lanes:  # those of a checkpoint
-                self._lanes.restore(self._state.lanes, self.live)
+                self._lanes.restore(self._state.lanes, self.live, begun=self._state.step > 0)
         self._state = self._state._replace(lanes=())  # they are on the devices now
 
     def _prepare_following(self, there_is_time: Callable[[], bool] = lambda: True) -> None:
