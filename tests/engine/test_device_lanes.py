@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import hpjax as hpx
+from hpjax.engine import sharding
 from tests.support.compare import same_bits
 from tests.support.lanes import lanes_of
 from tests.support.programs import quadratic
@@ -37,3 +38,15 @@ def test_empty_slots_are_restored_to_a_state_that_a_lane_has():
     assert slots.shape == (1, 2, 2, 3)
     np.testing.assert_allclose(slots[0, 0], 1 - 0.8**5, rtol=1e-6)
     assert same_bits(slots[0, 1, 1], slots[0, 0, 0])
+
+
+def test_a_dead_lane_alone_in_its_chunk_takes_no_step():
+    """Its chunk comes up as long as the host has not read that it is over."""
+    lanes, _ = lanes_of(quadratic(), count=2, width=1)
+    lanes.advance(3, False)
+    alive = sharding.put(np.array([[[False], [True]]]), lanes._mesh, sharding.SPLIT)
+    lanes._inputs = lanes._inputs._replace(alive=alive)
+    assert lanes.advance(6, False).iterations == 1
+    assert np.asarray(lanes._lanes.step).ravel().tolist() == [3, 6]
+    found = np.asarray(lanes._lanes.state[0]).reshape(2, 3)
+    np.testing.assert_allclose(found, [[1 - 0.8**3] * 3, [1 - 0.8**6] * 3], rtol=1e-6)
