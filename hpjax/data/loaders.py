@@ -119,7 +119,7 @@ def stream(
         ``WeightedExamples``; or for a program of your own any pytree of arrays. All batches have the same shapes and
         dtypes. A NaN in a batch is no error. Or ``factory(index, count)``, which gives of each batch only part
         ``index`` of ``count`` equal ones in the order of its examples: where a lane spans several hosts, each draws
-        what its devices need; elsewhere it is called with 0 and 1.
+        what its devices need. It is called with 0 and 1 for the first batch, and where there are no parts to draw.
       valid, test: the other splits, in memory: ``(x, y)``, ``(x, y, weights)``, or a dict of name to such tuples as for
         ``from_arrays``; or any pytree of arrays (examples, ...), as which a triple is read where batches are none.
       name: the name of the data in tables.

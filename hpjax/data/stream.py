@@ -169,9 +169,7 @@ class Pass:
     """
 
     def __init__(self, stream: Stream, position: Position = Position(), part: Part = Part()) -> None:
-        # The state of an iterator over another part is of no use here.
-        own = position.state if position.part == part else None
-        self._stream, self._begin, self._part = stream, Position(position.batch, own, part), part
+        self._stream, self._begin, self._part = stream, position, part
         self._number = 0
         self._iterator: Iterator[Any] | None = None
 
@@ -204,7 +202,7 @@ class Pass:
         """Draws and drops all batches before batch number ``batch``."""
         # A stream cannot go back: where the pass was to begin later than that, it begins with the first batch.
         if self._iterator is None and self._begin.batch > batch:
-            self._begin = Position(part=self._part)
+            self._begin = Position()
         while max(self._number, self._begin.batch) < batch:
             self.draw()
 
@@ -232,9 +230,11 @@ class Pass:
     def _open(self) -> None:
         """Moves a fresh iterator to the position: by ``set_state`` where it has a state, else by drawing batches."""
         self._iterator, begin = self._fresh(), self._begin
-        self._begin = Position(part=self._part)
+        self._begin = Position()
         if begin.state is not None:
             try:
+                if begin.part != self._part:
+                    raise ValueError("it is of another part of each batch")
                 self._iterator.set_state(_unpacked(begin.state))  # type: ignore[attr-defined]
                 self._number = begin.batch
             except Exception as error:

@@ -119,8 +119,14 @@ class Compiled:
         integer = jax.ShapeDtypeStruct((), jnp.int32)
         self.specs = lane_specs(self.lanes, config.span)
         self._per_lane = self.lanes, _input_structs(h, grid)
-        self._shared = {"start": (), "advance": (integer, train), "evaluate": (valid,)}
-        self._block = None if config.block is None else block_specs(train, mesh)
+        whole = sharding.WHOLE
+        batches = whole if config.block is None else block_specs(train, mesh)
+        # What all lanes share, and how it is split over the devices that share a lane.
+        self._shared: dict[str, list[tuple[Any, Any]]] = {
+            "start": [],
+            "advance": [(integer, whole), (train, batches)],
+            "evaluate": [(valid, whole)],
+        }
         self._lowered: dict[str, Lowered] = {}
         self._known: dict[str, Executable] = {}
         self.seconds: dict[str, float] = {}
@@ -156,15 +162,14 @@ class Compiled:
             # Traced for one device and without the mesh, in which types of arrays would name it and those of fresh
             # constants would not: code that compares both, as equinox.nn.State.set does, took them for different.
             own = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self._per_lane)
-            with_constants, constants = hoisted(partial(function, config), *own, *shared)
+            with_constants, constants = hoisted(partial(function, config), *own, *(each for each, _ in shared))
             specs = (split, split, *(whole for _ in shared), whole)
-            given = [
+            given = (
                 sharding.structs(self.lanes, mesh, self.specs),
                 sharding.structs(self._per_lane[1], mesh, split),
-                *sharding.structs((*shared, constants), mesh, whole),
-            ]
-            if name == "advance" and self._block is not None:
-                given[-2] = sharding.structs(shared[-1], mesh, self._block)
+                *(sharding.structs(each, mesh, spec) for each, spec in shared),
+                sharding.structs(constants, mesh, whole),
+            )
             placed = sharding.per_device(with_constants, mesh, specs, (self.specs, split), config.spread)
             return Lowered(placed.lower(*given), constants)
 

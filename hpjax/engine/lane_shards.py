@@ -164,8 +164,8 @@ def shards_of(copies: Iterable[HostCopy], like: LaneArrays, layout: Layout, mesh
     for array, copy in enumerate(copies):
         for (rows, part), arrays in zip(here, found, strict=True):
             lanes = _lanes_in(layout, rows)
-            if like.axes[array] == WHOLE:
-                lanes, part = lanes[: None if part.begin == 0 else 0], Part(0, 1, part.of)
+            if like.axes[array] == WHOLE:  # it is with the first device of each lane
+                lanes, part = (lanes if part.begin == 0 else lanes[:0]), Part(0, 1, part.of)
             values = np.empty((len(lanes), *like.shape(array, part)), copy.dtype)
             for row in rows if len(lanes) else ():
                 slots = layout.slots[row].reshape(-1)

@@ -183,7 +183,11 @@ def _wave(
     )
     if again is not None:
         partition, of = plan.partitions[group], plan.devices_per_lane
-        state.check(trial, LaneArrays.of_program(plan.shapes[group], partition, of))
+        try:
+            state.check(trial, LaneArrays.of_program(plan.shapes[group], partition, of))
+        except RunError as error:
+            why = f"the final states of wave {number} are not of this sweep: {error}"
+            raise RunError(f"{why}. Restore them from a copy.") from None
         if plan.padding(group) is not None:
             trained = jax.tree.leaves(lane_shapes(plan.trained(group)))
             state = state._replace(lanes=tuple(_padded(shard, trained) for shard in state.lanes))

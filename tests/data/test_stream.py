@@ -16,7 +16,7 @@ from flax import linen as nn
 from grain import samplers, transforms
 
 import hpjax as hpx
-from hpjax.data.stream import Pass, Position, Stream
+from hpjax.data.stream import Part, Pass, Position, Stream
 from hpjax.engine import sharding
 from hpjax.sweep.running.prefetch import BlockPrefetcher
 from tests.support.compare import same_bits
@@ -477,7 +477,8 @@ def test_the_plan_shows_the_stream_and_counts_its_blocks():
 
 
 def test_a_slow_source_shows_as_time_waited(capsys):
-    slow = sweep(RATES[:1], program=program(Source(seconds=0.06)), devices=1)
+    # Two of the five blocks may be drawn while programs compile: at least 14 batches are waited for, and at most 24.
+    slow = sweep(RATES[:1], program=program(Source(seconds=0.08)), devices=1)
     events = list(slow.events())
     segments = [event for event in events if event.kind == "segment"]
     waited = sum(event.waited for event in segments)
@@ -653,3 +654,45 @@ def test_other_sweeps_are_as_they_were():
     arrays = dataclasses.replace(PROGRAM, data=hpx.Data({"x": np.ones(4), "number": np.int32(7)}, np.zeros(3)))
     result = sweep(RATES[:1], program=arrays, devices=1).run(progress=False)
     assert set(result[0].restore()["seen"].tolist()) == {7}
+
+
+def test_hosts_draw_parts_of_batches_that_their_devices_divide():
+    def batches(number, total):
+        yield np.zeros((12, 3))[number * 12 // total : (number + 1) * 12 // total]
+
+    assert Stream(batches).drawn(Part(1, 2), devices=4) == Part(1, 2)
+    assert Stream(batches).drawn(Part(1, 2), devices=8) == Part()
+    assert Stream(lambda size=12, seed=0: iter([np.zeros((12, 3))])).drawn(Part(1, 2), devices=4) == Part()
+
+
+def test_the_state_of_an_iterator_over_other_parts_is_told_and_not_used():
+    """As where a run goes on with more hosts: batches are drawn anew, and are those that come next."""
+
+    class Halves:
+        def __init__(self, number, total):
+            self.own, self.next = np.arange(12).reshape(total, -1)[number], 0
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            self.next += 1
+            return self.own + 100 * self.next
+
+        def get_state(self):
+            return self.next
+
+        def set_state(self, state):
+            self.next = state
+
+    whole = Stream(Halves)
+    drawing = Pass(whole, part=Part(0, 2))
+    drawing.draw()
+    drawing.draw()
+    place = Position.unpacked(drawing.position().packed())
+    assert (place.batch, place.part) == (2, Part(0, 2))
+    assert Pass(whole, place, Part(0, 2)).draw().tolist() == [*range(300, 306)]
+    with pytest.warns(
+        UserWarning, match="it is of another part of each batch. 2 batches are drawn and dropped instead"
+    ):
+        assert Pass(whole, place, Part(2, 3)).draw().tolist() == [*range(308, 312)]

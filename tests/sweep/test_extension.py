@@ -154,7 +154,7 @@ def test_an_extension_from_damaged_states_changes_nothing(tmp_path):
     sweep.run(tmp_path, progress=False)
     np.save(tmp_path / "states" / "wave-0" / "0.npy", np.zeros((2, 5), np.float32))
     longer = dataclasses.replace(sweep, program=dataclasses.replace(sweep.program, steps=20))
-    with pytest.raises(hpx.RunError, match=r"lanes/0 is float32 \(2, 5\)"):
+    with pytest.raises(hpx.RunError, match=r"final states of wave 0 .* is float32 \(2, 5\).*Restore them"):
         longer.run(tmp_path, progress=False, extend=True)
     assert len(sweep.run(tmp_path, progress=False)) == 2, "it is what it was"
 

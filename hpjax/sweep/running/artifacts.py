@@ -91,7 +91,7 @@ class ArtifactMaker:
                     self._taken.append(taken)
 
         with self._guarding(group):
-            take() if lanes.config.span is None else on_each(take)
+            on_each(take)
         if group not in self._functions:
             self._functions[group] = artifact_function(lanes.config, self._spec.seed)
         if lanes.config.shapes.lapack:

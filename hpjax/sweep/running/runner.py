@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from itertools import count
+from itertools import chain, count
 
 import numpy as np
 
@@ -193,7 +193,7 @@ class _Run:
         found = restored(context, saved, self._trials_of(self._progress.round))
         waves = [(group.number, state.trials) for group, state, _ in found]
         context.plan = with_waves(self._spec, context.plan, waves)
-        found = with_lanes(context, found, saved, self._record.others)
+        found = with_lanes(context, found, chain([saved], self._record.others()))
         self._set_waves([Wave(context, *each) for each in found])
         with self._store.transaction():
             self._store.move(self._places(self._waves))

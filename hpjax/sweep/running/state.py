@@ -122,16 +122,10 @@ class WaveState(NamedTuple):
         Raises:
           RunError: they are other lanes, or lanes of another program.
         """
-        try:
-            if not np.array_equal(self.trial, trial):
-                raise RunError(f"the lanes of wave {self.number} are not those of its trials")
-            for shard in self.lanes:
-                like.check(shard, len(trial))
-        except RunError as error:
-            raise RunError(
-                f"the checkpoint is not of this sweep: {error}. Delete the newest folder in checkpoints/, and run the "
-                "same command to go on from the one before."
-            ) from None
+        if not np.array_equal(self.trial, trial):
+            raise RunError(f"the lanes of wave {self.number} are not those of its trials")
+        for shard in self.lanes:
+            like.check(shard, len(trial))
 
 
 class RunState(NamedTuple):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import hpjax as hpx
-from hpjax.data.stream import Part, Stream
 from hpjax.results.store.checkpoints import Checkpoints
 from hpjax.results.store.final_states import Split, States, StateShard
 from tests.support.compare import same_bits
@@ -87,12 +86,3 @@ def test_checkpoints_of_which_a_host_has_no_part_are_forgotten(tmp_path):
     assert hosts[0].load(1, 1, lambda shapes: None)["a"].tolist() == [1, 1], "the last of both"
     for each in hosts:
         each.close()
-
-
-def test_hosts_draw_parts_of_batches_that_their_devices_divide():
-    def batches(number, total):
-        yield np.zeros((12, 3))[number * 12 // total : (number + 1) * 12 // total]
-
-    assert Stream(batches).drawn(Part(1, 2), devices=4) == Part(1, 2)
-    assert Stream(batches).drawn(Part(1, 2), devices=8) == Part()
-    assert Stream(lambda size=12, seed=0: iter([np.zeros((12, 3))])).drawn(Part(1, 2), devices=4) == Part()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import hpjax as hpx
 from hpjax.core.recordable import unrecordable
 from hpjax.core.records import jsonable
+from hpjax.results.store.final_states import StateShard
 from hpjax.results.store.rows import Change, Planned, hparams_of
 from hpjax.results.store.run_store import Store
 from hpjax.sweep.identity import manifest
@@ -90,7 +91,7 @@ def write(sweep, plan, directory):
         store.add_changes(Change(t, 0, "complete", 1) for t in range(plan.trials))
         store.finish(1.0)
     leaves = [(path, ids.astype(np.float32)) for path in plan.shapes[0].names]
-    store.states.add(0, np.stack([ids, ids * 0], axis=1), leaves)
+    store.states.add(0, [StateShard(np.stack([ids, ids * 0], axis=1), leaves, [None] * len(leaves))])
     store.close()
     return points
 
