@@ -197,7 +197,7 @@ class Sweep:
         Args:
           directory: where the run is recorded; None keeps all in memory. A directory that holds this very
             sweep, finished, is read and nothing trains; one that was interrupted goes on from its last checkpoint,
-            and ends with the bits of a run that was not. With several hosts the first one alone writes to it.
+            and ends with the bits of a run that was not. Several hosts must all see it.
           progress: whether to show how far it is, on standard error of the first host.
           checkpoint_seconds: between two checkpoints; decisions of a scheduler bring more of them. Where the state is
             so large that they would take more than 3 % of the time there are fewer; 0: one after every segment.

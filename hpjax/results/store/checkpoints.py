@@ -124,7 +124,7 @@ class Checkpoints:
         """Returns how many hosts wrote a checkpoint. Raises an error of any kind where it is damaged."""
         found, most = self._meta(number)["hosts"], 1 + sum(1 for _ in self._folder.glob(f"{HOST}*"))
         if type(found) is not int or not 1 <= found <= most:
-            raise RunError(f"it says that {found!r} hosts wrote it")
+            raise RunError(f"it says that {found!r} hosts wrote it, and there are parts of {most}")
         return found
 
     def _meta(self, number: int) -> Any:

@@ -432,7 +432,7 @@ CRAFTED = [
         lambda a, m: a.update({"waves/0/lanes/0/arrays/0": np.zeros((1, 7))}),
         r"waves/0/lanes/0/arrays/0 is float64 \(1, 7\)",
     ),
-    (lambda a, m: m.update(hosts=2), "host-1"),
+    (lambda a, m: m.update(hosts=2), "it says that 2 hosts wrote it, and there are parts of 1"),
     (lambda a, m: a.update({"waves/0/stream": np.zeros(3, np.uint8)}), "waves/0/stream is nothing that a run"),
     (lambda a, m: a.update({"waves/1/number": np.int64(7)}), "its waves are .*, and must have consecutive numbers"),
     (lambda a, m: a.update({"waves/0/number": np.int64(-1)}), "its waves are .-1"),
