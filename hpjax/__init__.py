@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from hpjax.frontends import testing as testing
     from hpjax.frontends.optuna import as_objective as as_objective
     from hpjax.results import plot as plot
+    from hpjax.results import trackers as trackers
     from hpjax.results.analysis import winners_curse as winners_curse
     from hpjax.results.diagnosis import diagnose as diagnose
     from hpjax.results.merge import merge as merge
@@ -99,6 +100,7 @@ _MODULES = {
     "sklearn": "hpjax.frontends.sklearn",
     "studies": "hpjax.studies",
     "testing": "hpjax.frontends.testing",
+    "trackers": "hpjax.results.trackers",
 }
 _HOME = {
     "hpjax.frontends.optuna": ["as_objective"],

@@ -76,10 +76,13 @@ REQUIREMENTS = {
     "click": "click>=8.2.1",
     "equinox": "equinox>=0.13.2",
     "matplotlib": "matplotlib>=3.10.7",
+    "mlflow": "mlflow>=3",
     "optuna": "optuna>=4.0",
     "pandas": "pandas>=2.2",
     "safetensors": "safetensors>=0.8",
     "scikit-learn": "scikit-learn>=1.6",
+    "tensorboard": "tensorboard>=2.20",
+    "wandb": "wandb>=0.22",
 }
 
 

@@ -4,9 +4,8 @@ It reads arguments, calls the Python interface and prints. hpjax is imported ins
 must not wait for JAX.
 """
 
+import shlex
 import time
-from collections.abc import Callable
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +17,15 @@ except ImportError:
     raise SystemExit(str(missing("the command line", "click"))) from None
 
 from hpjax.core.errors import InputError, RunError
+from hpjax.frontends.options import answer_of, combined, directory_argument, top_option, trial_of
+from hpjax.frontends.reading import export, plot, show
 from hpjax.frontends.resumed_command import as_argv, extended, recorded_run, trusted_file
 from hpjax.frontends.script import EXIT_USER_ERROR, USER_ERRORS, load_sweep
 from hpjax.sweep.shard import Shard
 
 if TYPE_CHECKING:
     from hpjax.results.result import Result
-    from hpjax.results.trial import Trial
-    from hpjax.studies import BatchScalingResult
+    from hpjax.results.trackers import Tracker
     from hpjax.sweep.sweep import Sweep
 
 EXIT_DIFFERS, EXIT_FAILED, EXIT_INTERRUPTED = 1, 3, 130
@@ -58,25 +58,11 @@ def main() -> None:
     """Train hundreds of Flax models with different hyperparameters as one compiled program."""
 
 
-def _answer(result: "Result") -> "BatchScalingResult | None":
-    """Returns the answer of the study that a result belongs to, None if it belongs to none."""
-    if result.manifest.sweep.study is None:
-        return None  # without the import below, which loads JAX and takes a second
-    from hpjax.studies.batch_scaling_result import recorded_answer
-
-    return recorded_answer(result)
-
-
 def _shard(ctx: click.Context, option: click.Parameter, value: str | None) -> Shard | None:
     return None if value is None else Shard.read(value)
 
 
-def _all(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Returns one decorator that adds several options or arguments, in their order."""
-    return lambda command: reduce(lambda done, option: option(done), reversed(options), command)
-
-
-_sweep_options = _all(
+_sweep_options = combined(
     click.argument("file", type=click.Path(path_type=Path)),
     click.option("--trials", type=int, help="How many points to try."),
     click.option("--replicates", type=int, help="Seeds a trial."),
@@ -89,14 +75,19 @@ _sweep_options = _all(
     click.option("--artifacts", metavar="TRIALS", help="Whose artifacts to keep: best:4, all, or ids such as 0,7."),
     click.option("--shard", metavar="I/N", callback=_shard, help="Only this of N parts of the trials: 1/4 … 4/4."),
 )
-_run_options = _all(
+_run_options = combined(
     click.option("--extend", is_flag=True, help="Add trials or steps to a finished run."),
     click.option("--quiet", is_flag=True, help="Show no progress."),
     click.option("--distributed", is_flag=True, help="Run as one of several hosts that share their devices."),
 )
-_directory = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-_top = click.option(
-    "--top", type=click.IntRange(1), default=10, show_default=True, help="How many of the best trials to print."
+_track_options = combined(
+    click.option(
+        "--track",
+        multiple=True,
+        metavar="KIND:WHERE",
+        help="Also log to tensorboard:FOLDER, wandb:PROJECT, mlflow:EXPERIMENT or jsonl:FILE; may be repeated.",
+    ),
+    click.option("--track-runs", metavar="RUNS", help="With --track: which trials become runs: best:20, all or sweep."),
 )
 
 
@@ -115,8 +106,9 @@ def plan(file: Path, measure: bool, target: str | None, count: int | None, **cha
 @click.option(
     "--dir", "directory", type=click.Path(path_type=Path), help="Run directory; by default a new one in runs/."
 )
-@_top
+@top_option
 @click.option("--test", is_flag=True, help="Evaluate the best trial on the test split, once, at the end.")
+@_track_options
 @_run_options
 def run(
     file: Path,
@@ -129,6 +121,7 @@ def run(
 ) -> None:
     """Train the sweep in FILE and print the best trials."""
     begun, quiet = time.perf_counter(), changes.pop("quiet")
+    trackers = _trackers(changes.pop("track"), changes.pop("track_runs"))
     file, here = file.absolute(), Path.cwd()  # before the script runs, which may change the current folder
     if extend and directory is None:
         raise InputError("--extend", True, "needs --dir, the finished run", "Add --dir DIR.")
@@ -151,10 +144,10 @@ def run(
     plan = sweep.plan()
     if is_writer():
         click.echo(f"{plan}\n")
-    result = _train(sweep, directory, progress=not quiet, extend=extend)
+    result = _train(sweep, directory, progress=not quiet, extend=extend, trackers=trackers)
     if not is_writer():
         return
-    click.echo(_answer(result) or result.summary(top))
+    click.echo(answer_of(result) or result.summary(top))
     if test:
         values = ", ".join(f"{name} {value:.4f}" for name, value in result.test().items())
         click.echo(f"trial {result.best.id} on the test split: {values}")
@@ -187,12 +180,23 @@ def _check_test(sweep: "Sweep") -> None:
         )
 
 
-def _train(sweep: "Sweep", directory: Path, progress: bool, extend: bool) -> "Result":
-    """Runs a sweep; where the user interrupts it, says what is recorded and exits."""
+def _trackers(given: tuple[str, ...], runs: str | None) -> "list[Tracker]":
+    """Returns the trackers that ``--track`` names."""
+    if not given:
+        if runs is not None:
+            raise InputError("--track-runs", runs, "needs --track", "Add --track tensorboard:logs.")
+        return []
+    from hpjax.results.trackers.named import named
+
+    return [named(each, runs) for each in given]
+
+
+def _train(sweep: "Sweep", directory: Path, **asked: Any) -> "Result":
+    """Runs a sweep, as asked; where the user interrupts it, says what is recorded and exits."""
     from hpjax.results.store.manifest import MANIFEST
 
     try:
-        return sweep.run(directory, progress=progress, extend=extend)
+        return sweep.run(directory, **asked)
     except KeyboardInterrupt as interrupt:
         there = (directory / MANIFEST).exists()
         message = f"{interrupt or 'interrupted, without a checkpoint.'} What was found so far: hpjax show {directory}"
@@ -201,10 +205,11 @@ def _train(sweep: "Sweep", directory: Path, progress: bool, extend: bool) -> "Re
 
 
 @main.command()
-@_directory
+@directory_argument
 @click.option("--file", type=click.Path(path_type=Path), help="The sweep's file, where it moved.")
 @click.option("--trials", type=int, help="With --extend: how many points to have tried in all.")
 @click.option("--steps", type=int, help="With --extend: optimizer steps of every trial in all.")
+@_track_options
 @_run_options
 def resume(
     directory: Path,
@@ -212,8 +217,7 @@ def resume(
     extend: bool,
     trials: int | None,
     steps: int | None,
-    quiet: bool,
-    distributed: bool,
+    **how: Any,
 ) -> None:
     """Go on with the run in DIR, as it was begun by hpjax run; or extend it."""
     changes = {name: value for name, value in (("trials", trials), ("steps", steps)) if value is not None}
@@ -223,7 +227,11 @@ def resume(
     if file is None:
         file = trusted_file(directory, options["file"])
     command = extended(command, changes, extend or options["extend"])
-    options |= {"file": file, "directory": directory, "quiet": quiet, "distributed": distributed}
+    if options["track"] and not how["track"]:
+        # A run directory is data that anyone may have written, and must not have any file written elsewhere.
+        more = " ".join(f"--track {shlex.quote(each)}" for each in options["track"])
+        click.echo(f"not tracked as before, unless you say so again: {more}", err=True)
+    options |= {"file": file, "directory": directory, **how}
     options |= changes | {"extend": extend or options["extend"]}
     with as_argv(command):
         click.get_current_context().invoke(run, **options)
@@ -232,7 +240,7 @@ def resume(
 @main.command("merge")
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Where to: a new or an empty directory.")
-@_top
+@top_option
 def merge_shards(directories: tuple[Path, ...], out: Path, top: int) -> None:
     """Join the finished shards of a sweep to one run, and print its best trials."""
     from hpjax.core.format import count
@@ -246,96 +254,19 @@ def merge_shards(directories: tuple[Path, ...], out: Path, top: int) -> None:
     click.echo(f"recorded in {out}{more}")
 
 
-def _trial(result: "Result", directory: Path, id: int | None) -> "Trial":
-    """Returns the trial that ``--trial`` names, the best one where it is left out."""
-    if id is None:
-        return result.best
-    try:
-        return result[id]
-    except InputError as error:
-        raise InputError("--trial", id, error.allowed, f"Look up its id: hpjax show {directory}.") from None
-
-
 @main.command()
 @_sweep_options
-@_directory
+@directory_argument
 @click.option("--trial", type=int, help="Its id; by default the best one's.")
 def replay(file: Path, directory: Path, trial: int | None, **changes: int | None) -> None:
     """Train one trial of the run in DIR again, alone; exit code 1 where a bit differs."""
     from hpjax.results.result import load
 
-    chosen = _trial(load(directory), directory, trial)
+    chosen = trial_of(load(directory), directory, trial)
     again = load_sweep(file, **changes).replay(chosen)
     click.echo(str(again))
     raise SystemExit(0 if again.agrees else EXIT_DIFFERS)
 
 
-@main.command()
-@_directory
-@_top
-@click.option("--sort", metavar="METRIC", help="Sort by this metric, the highest first, instead of the objective.")
-@click.option("--lowest", is_flag=True, help="With --sort: the lowest first.")
-def show(directory: Path, top: int, sort: str | None, lowest: bool) -> None:
-    """Print the best trials of a run, finished or still running; of a batch-scaling study its points."""
-    from hpjax.core.objective import maximize, minimize
-    from hpjax.results.result import load
-
-    by, result = None if sort is None else minimize(sort) if lowest else maximize(sort), load(directory)
-    click.echo((by is None and _answer(result)) or result.summary(top, by))
-
-
-@main.command()
-@_directory
-@click.option("--out", type=click.Path(path_type=Path), help="The folder of the pictures; by default DIR.")
-def plot(directory: Path, out: Path | None) -> None:
-    """Draw a run: its curves, the objective against hyperparameters, rungs, lineage, or a batch-scaling study."""
-    from hpjax.results.picture_file import INSTEAD, save
-    from hpjax.results.plot import pictures
-    from hpjax.results.result import load
-    from hpjax.results.store.files import writing_for_user
-
-    result = load(directory)
-    figures, answer = pictures(result), _answer(result)
-    if answer is not None:
-        figures["scaling"] = answer.plot()
-    folder = out or directory
-    with writing_for_user(folder, INSTEAD):
-        folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        save(figure, folder / f"{name}.png")
-        click.echo(str(folder / f"{name}.png"))
-
-
-@main.command()
-@_directory
-@click.option(
-    "--csv", "kind", flag_value="csv", default=True, help="As comma-separated values, a row a trial; the default."
-)
-@click.option("--optuna", "kind", flag_value="optuna", help="As a journal of Optuna, which optuna-dashboard opens.")
-@click.option(
-    "--params", type=click.Path(path_type=Path), help="Parameters of one trial instead, to .safetensors or .msgpack."
-)
-@click.option("--trial", type=int, help="With --params: its id; by default the best one's.")
-@click.option("--name", help="With --optuna: the name of the study, hpjax by default.")
-@click.option("--out", type=click.Path(path_type=Path), help="The file; by default DIR/results.csv or DIR/optuna.log.")
-def export(
-    directory: Path, kind: str, params: Path | None, trial: int | None, name: str | None, out: Path | None
-) -> None:
-    """Write the trials of a run, or the parameters of one, for other tools."""
-    from hpjax.results.result import load
-
-    result = load(directory)
-    if params is not None:
-        _trial(result, directory, trial).export(params)
-        click.echo(str(params))
-        return
-    if trial is not None:
-        raise InputError("--trial", trial, "needs --params, the file to write", "Add --params best.safetensors.")
-    if name is not None and kind != "optuna":
-        raise InputError("--name", name, "needs --optuna, since it names the study", "Add --optuna.")
-    out = out or directory / ("results.csv" if kind == "csv" else "optuna.log")
-    if kind == "csv":
-        result.to_csv(out)
-    else:
-        result.to_optuna(out, name or "hpjax")
-    click.echo(str(out))
+for reading in (show, plot, export):
+    main.add_command(reading)

@@ -4,15 +4,15 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
-from hpjax.core.errors import InputError, RunError
+from hpjax.core.errors import InputError
 from hpjax.core.hashing import digest
 from hpjax.core.objective import Objective, minimize
 from hpjax.core.program import Program
@@ -23,6 +23,7 @@ from hpjax.engine.partition import Rule
 from hpjax.engine.settings import each_undisturbed, switched_on, undisturbed
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import Manifest, StudyRecord, recorded_manifest
+from hpjax.results.trackers import TrackedRun, Tracker
 from hpjax.results.trial import Trial
 from hpjax.samplers import Sampler, Sobol
 from hpjax.schedulers import Scheduler
@@ -32,11 +33,11 @@ from hpjax.sweep.models import TrainedModels
 from hpjax.sweep.planning.advice import advised, hints_of_script, hints_of_switches
 from hpjax.sweep.planning.arrange import rearranged
 from hpjax.sweep.planning.autotune import measured
-from hpjax.sweep.planning.padding import padded_as
 from hpjax.sweep.planning.padding_check import checked
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.planner import plan_first_round
 from hpjax.sweep.planning.targets import asked_target, planned_for
+from hpjax.sweep.recorded import as_recorded
 from hpjax.sweep.replay import Replay, check_result, replay
 from hpjax.sweep.running.events import Event
 from hpjax.sweep.running.preemption import Preempted
@@ -45,6 +46,7 @@ from hpjax.sweep.running.recorder import Record
 from hpjax.sweep.running.resume import open_record
 from hpjax.sweep.running.runner import train
 from hpjax.sweep.running.state import RunSizes
+from hpjax.sweep.running.tracking import Tracking, check_trackers
 from hpjax.sweep.spec import SweepSpec
 
 
@@ -191,6 +193,8 @@ class Sweep:
         progress: bool = True,
         checkpoint_seconds: float = 60.0,
         extend: bool = False,
+        trackers: Sequence[Tracker] = (),
+        on_event: Callable[[Event], object] | None = None,
     ) -> Result:
         """Trains every trial and returns what was found.
 
@@ -203,24 +207,36 @@ class Sweep:
             so large that they would take more than 3 % of the time there are fewer; 0: one after every segment.
           extend: whether the directory may hold a finished run of this sweep with fewer trials, which are then added as
             a round of their own, or with fewer steps, which its trials then take with the bits of a longer run.
+          trackers: what the first host tells of trials and evaluations: ``[hpx.trackers.TensorBoard("logs")]``.
+          on_event: is called on the first host with each event, as ``events`` yields them. It and trackers have threads
+            of their own. What fails of them is told by a warning, and changes nothing else.
 
         Raises:
           InputError, ProgramError, UnknownHyperparameterError: the sweep cannot run.
           RunError: the directory holds another sweep, or cannot be written; or another host was lost.
           Preempted: the process got SIGTERM, and wrote a checkpoint first; it exits with status 143.
         """
+        check_trackers(trackers, on_event)
         run = self._start(directory, checkpoint_seconds, extend)
+        store, about = run.record.store, TrackedRun.of(run.record.directory, run.manifest)
+        told = (trackers, on_event) if is_writer() else ((), None)
         try:
-            with Progress(run.plan, progress and is_writer()) as shown:
+            with (
+                Progress(run.plan, progress and is_writer()) as shown,
+                Tracking(about, store, *told) as tracking,
+            ):
+                for note in tracking.notes():
+                    shown.note(note)
                 for event in run.events:
                     shown.update(event)
+                    tracking.update(event)
         except Preempted as notice:
             if is_writer():
                 print(notice, file=sys.stderr)
             raise
         finally:  # also where something else than an event fails, while a traceback keeps the events alive
-            run.record.store.unlock()
-        return Result(run.record.store, run.manifest, partial(TrainedModels, run.spec, run.plan))
+            store.unlock()
+        return Result(store, run.manifest, partial(TrainedModels, run.spec, run.plan))
 
     def events(
         self, directory: str | Path | None = None, *, checkpoint_seconds: float = 60.0, extend: bool = False
@@ -257,7 +273,7 @@ class Sweep:
             )
         result = trial.result
         with undisturbed():
-            spec, plan = self._as_recorded(result.manifest, extending=False, exactly=True)
+            spec, plan = as_recorded(self.spec, self._traced, result.manifest, exactly=True)
             notes = check_result(spec, plan, result)
             return replay(spec, TrainedModels(spec, plan, result).plan_of(trial.id), trial, notes)
 
@@ -285,7 +301,7 @@ class Sweep:
         if there is None:
             spec, plan = self.spec, checked(self.spec, self._arranged())
         else:
-            spec, plan = self._as_recorded(there, extending)
+            spec, plan = as_recorded(self.spec, self._traced, there, extending)
         plan = advised(spec, plan, disturbing)
         own = manifest(spec, plan, recorded=path is not None)
         same = digest(json.dumps(msgspec.to_builtins(own.sweep)))
@@ -296,42 +312,6 @@ class Sweep:
         record, recorded = open_record(path, own, sizes, seconds)
         events = each_undisturbed(train(spec, plan, record))
         return _Started(spec, plan, record, recorded, iter(()) if record.over else events)
-
-    def _as_recorded(self, there: Manifest, extending: bool, exactly: bool = False) -> tuple[SweepSpec, Plan]:
-        """Returns this sweep at the width of a recorded one and, of one that is extended, with its rounds first.
-
-        Args:
-          there: the manifest.
-          extending: whether more trials are to be added.
-          exactly: whether to take the width that is recorded although this sweep has one of its own.
-
-        Returns:
-          The sweep, and the plan of its first round; those of another sweep where the widths cannot be, which
-          ``open_record`` refuses.
-        """
-
-        def arranged(sweep: Sweep) -> Plan:
-            return rearranged(sweep.spec, padded_as(sweep.spec, sweep._traced, there.sweep.padded))
-
-        sweep, plan = self, arranged(self)
-        width, kernels, rounds = there.sweep.width, there.sweep.kernels, there.sweep.rounds
-        more = plan.trials - sum(rounds)
-        if rounds != plan.rounds and ((there.extended and more == 0) or (extending and more >= 0)):
-            if self.shard is not None:
-                raise RunError("a shard cannot have more trials. Merge all shards, and extend what is merged.")
-            sweep = replace(sweep, rounds=(*rounds, more) if more else rounds)
-            plan = arranged(sweep)
-        changes: dict[str, Any] = {}
-        if len(width) == len(plan.widths):
-            if (exactly or self.width is None) and width != plan.widths:
-                changes["width"] = width
-            if (exactly or self.kernels is None) and kernels != plan.kernels:
-                changes["kernels"] = kernels
-        if changes:
-            sweep = replace(sweep, **changes)
-            plan = arranged(sweep)
-        # One plan from here on: another process may measure widths meanwhile, which must not decide this run's.
-        return sweep.spec, plan
 
     def models(self, result: Result) -> TrainedModels:
         """Returns the trained models of a result of this sweep, also of one that ``hpx.load`` returned.
@@ -345,6 +325,6 @@ class Sweep:
           [['rate'], ['rate'], ['rate'], ['rate']]
         """
         with undisturbed():
-            spec, plan = self._as_recorded(result.manifest, extending=False, exactly=True)
+            spec, plan = as_recorded(self.spec, self._traced, result.manifest, exactly=True)
             check_result(spec, plan, result)
         return TrainedModels(spec, plan, result)

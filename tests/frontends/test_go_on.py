@@ -181,3 +181,24 @@ def test_hosts_with_different_sweeps_are_told(here):
         told
     )
     assert not Path(here / "run").exists()
+
+
+def test_resume_tracks_only_what_it_is_told_again(here, monkeypatch):
+    """A run directory is data: it names no files to write to."""
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    short = ["run", "sweep.py", "--steps", "5", "--trials", "2", "--dir", "run", "--quiet"]
+    assert "--track-runs = 'all': needs --track" in refused(*short, "--track-runs", "all")
+    assert "Did you mean 'jsonl'?" in refused(*short, "--track", "json:first.jsonl")
+    assert "must be the name of a tracker, a colon" in refused(*short, "--track", "jsonl")
+    done = CliRunner().invoke(main, [*short, "--track", "jsonl:first.jsonl"])
+    assert done.exit_code == 0, done.output
+    first = (here / "first.jsonl").read_text()
+    assert first.count('"evaluation"') == 2 * 5
+    (here / "first.jsonl").unlink()
+    done = CliRunner().invoke(main, ["resume", "run", "--quiet"])
+    assert "not tracked as before, unless you say so again: --track jsonl:first.jsonl" in done.stderr
+    assert not (here / "first.jsonl").exists()
+    done = CliRunner().invoke(main, ["resume", "run", "--quiet", "--track", "jsonl:first.jsonl"])
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert (here / "first.jsonl").read_text() == first, "of a run that is finished, too"

@@ -54,8 +54,9 @@ def members(cls):
     return {name for base in own for name, value in vars(base).items() if name[0] != "_" and isinstance(value, kinds)}
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what MLflow imports
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_blocks_run(page, tmp_path, monkeypatch):
+def test_blocks_run(page, tmp_path, monkeypatch, others):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
     smaller, unused, shell = {}, set(), parsed
@@ -88,6 +89,7 @@ def test_blocks_run(page, tmp_path, monkeypatch):
         else:
             assert language in SHOWN or language.startswith("{"), f"what is {language!r}?"
     assert not unused, "what was to be smaller is not there any more"
+    assert all(others.values()) or page.stem != "tracking"
 
 
 def commands(code):
@@ -137,7 +139,7 @@ def executed(words, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def others(monkeypatch):
-    """Ray and submitit's cluster, which are not there, by what is asked of them."""
+    """Ray, submitit's cluster and some trackers, which are not there, by what is asked of them."""
     tune = types.ModuleType("ray.tune")
     tune.reports = []
     tune.loguniform = lambda low, high: (low * high) ** 0.5
@@ -180,9 +182,22 @@ def others(monkeypatch):
             return [types.SimpleNamespace(result=lambda found=job(): found) for job in jobs]
 
     monkeypatch.setattr(submitit, "AutoExecutor", Here)
+    # Of what is tracked by functions each must be told something.
+    aim, comet, trackio = (types.ModuleType(name) for name in ("aim", "comet_ml", "trackio"))
+    told = {module.__name__: [] for module in (aim, comet, trackio)}
+    aim.Run = lambda *, experiment: types.SimpleNamespace(
+        track=lambda value, *, name, step, context: told["aim"].append((value, name, step, context))
+    )
+    comet.start = lambda *, project_name: types.SimpleNamespace(
+        log_metrics=lambda metrics, step: told["comet_ml"].append((metrics, step))
+    )
+    trackio.init, trackio.log = (lambda *, project: None), told["trackio"].append
+    for module in (aim, comet, trackio):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return told
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -140,7 +140,8 @@ class SegmentFinished(_OfGroup):
       live: how many lanes of the wave still run.
       lane_steps: calls of ``step`` that all lanes took in this segment.
       spared: calls of ``step`` that lanes which ended before their budget in this segment will not take.
-      evaluated: the lanes that this evaluation measured, as trial ids and replicates, each int (lanes,).
+      evaluated: the lanes that this evaluation measured, as trial ids, replicates, and the optimizer steps that they
+        took, each int (lanes,).
       metrics: name to values of these lanes, float (lanes,); empty where the segment ended without an evaluation.
       changes: the lanes whose status changed, each a named tuple: ``trial``, ``replicate``, ``status``, ``step``.
       best: id and objective of the best trial so far, or None.
@@ -159,7 +160,7 @@ class SegmentFinished(_OfGroup):
     live: int
     lane_steps: int
     spared: int
-    evaluated: tuple[Any, Any]
+    evaluated: tuple[Any, Any, Any]
     metrics: Mapping[str, Any]
     changes: tuple[Change, ...]
     best: tuple[int, float] | None

@@ -53,6 +53,10 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    def note(self, text: str) -> None:
+        """Shows a line that belongs to no event."""
+        self._keep(text)
+
     def update(self, event: Event) -> None:
         """Takes in one event, and shows it if it is time for a new line."""
         if not self._enabled:

@@ -340,7 +340,7 @@ class Wave:
             live=int(lanes.live.sum()),
             lane_steps=int((result.step - np.minimum(before.step, result.step)).sum()),
             spared=self.spared(outcome.changes),
-            evaluated=(outcome.trials, outcome.replicates),
+            evaluated=(outcome.trials, outcome.replicates, outcome.steps),
             metrics=outcome.metrics,
             changes=tuple(outcome.changes.values()),
             best=context.best,
