@@ -35,7 +35,7 @@ napoleon_use_rtype = False
 # The public modules of hpjax, in the order in which a name that stands in several is looked for.
 MODULES = (
     *("data", "nn", "optim", "samplers", "schedulers", "studies", "losses", "metrics", "plot", "keys"),
-    *("distributed", "testing", "sklearn", "cluster", "trackers"),
+    *("distributed", "testing", "sklearn", "cluster", "trackers", "analysis"),
 )
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hpjax.frontends import submitit as _submitit
     from hpjax.frontends import testing as testing
     from hpjax.frontends.optuna import as_objective as as_objective
+    from hpjax.results import analysis as analysis
     from hpjax.results import plot as plot
     from hpjax.results import trackers as trackers
     from hpjax.results.analysis import winners_curse as winners_curse
@@ -86,6 +87,7 @@ __version__ = "0.1.0"
 # All is imported when first used, so that `hpjax --help` does not wait for JAX. These tables say the same as the
 # imports above, which are for type checkers and editors: a test compares them.
 _MODULES = {
+    "analysis": "hpjax.results.analysis",
     "cluster": "hpjax.frontends.submitit",
     "data": "hpjax.data",
     "distributed": "hpjax.engine.distributed",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpjax.core.errors import missing
-from hpjax.results import analysis
+from hpjax.results import plot_data
 from hpjax.results.table import TrialTable
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def limits_of(values: Any, table: TrialTable, whole: Any = ()) -> tuple[float, f
       whole: values that must be inside as well.
     """
     flip = table.objective.value
-    low, high = sorted(map(flip, analysis.limits(flip(values), flip(np.asarray(whole, float)))))
+    low, high = sorted(map(flip, plot_data.limits(flip(values), flip(np.asarray(whole, float)))))
     return low, high
 
 

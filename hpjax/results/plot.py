@@ -1,4 +1,4 @@
-"""Pictures of a sweep, drawn with matplotlib from the numbers that ``analysis`` computes.
+"""Pictures of a sweep, drawn with matplotlib from the numbers that ``plot_data`` computes.
 
 Each ``draw_*`` function draws into axes that it is given, and returns them:
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from hpjax.core.arrays import ceil_div
 from hpjax.core.errors import InputError, did_you_mean
-from hpjax.results import analysis
+from hpjax.results import plot_data
 from hpjax.results.drawing import (
     BLUE,
     GREY,
@@ -85,7 +85,7 @@ def draw_curves(table: TrialTable, metric: str, ax: "Axes") -> "Axes":
     Raises:
       InputError: there is no such metric.
     """
-    trials, steps, values = analysis.curves(table, metric)
+    trials, steps, values = plot_data.curves(table, metric)
     shown = np.isin(trials, trials[:: table.lane_status.shape[1] * max(1, len(trials) // SHOWN_CURVES)])
     shown &= ~np.isin(trials, table.ranking[:1])
     ax.plot(steps[shown].T, values[shown].T, color=GREY, linewidth=0.6, alpha=0.4)
@@ -102,7 +102,7 @@ def _draw_best(table: TrialTable, trials: Any, steps: Any, values: Any, ax: "Axe
 
     Args:
       table: the trials.
-      trials, steps, values: as ``analysis.Curves`` has them.
+      trials, steps, values: as ``plot_data.Curves`` has them.
       ax: where to draw.
     """
     best = np.flatnonzero(np.isin(trials, table.ranking[:1]))
@@ -116,7 +116,7 @@ def _whole(table: TrialTable, trials: Any, values: Any, shown: Any) -> Any:
 
     Args:
       table: the trials.
-      trials, values: as ``analysis.Curves`` has them.
+      trials, values: as ``plot_data.Curves`` has them.
       shown: bool (lanes,), whose curves are drawn beside the best trial's.
     """
     best = values[np.isin(trials, table.ranking[:1])].ravel()
@@ -140,7 +140,7 @@ def draw_axis(table: TrialTable, name: str, metric: str, ax: "Axes") -> "Axes":
     Raises:
       InputError: there is no such metric.
     """
-    trials, x, y, diverged, categories, scale = analysis.axis(table, name, metric)
+    trials, x, y, diverged, categories, scale = plot_data.axis(table, name, metric)
     x, diverged = placed(x, scale), placed(diverged, scale)
     if categories:
         # Spread out, so that points of one category do not hide each other.
@@ -150,7 +150,7 @@ def draw_axis(table: TrialTable, name: str, metric: str, ax: "Axes") -> "Axes":
     set_limits(ax, y, table, y[best])
     inside = (y >= ax.get_ylim()[0]) & (y <= ax.get_ylim()[1])
     edge = 0.98 if table.objective.direction == "minimize" else 0.02
-    behind = analysis.ended_earlier(table)[trials]
+    behind = plot_data.ended_earlier(table)[trials]
     colors = np.where(behind, GREY, BLUE)
     ax.scatter(x[inside], y[inside], s=10, c=colors[inside], alpha=0.6, linewidths=0)
     name_behind(ax, behind, 4)
@@ -191,13 +191,13 @@ def draw_map(table: TrialTable, across: str, up: str, metric: str, ax: "Axes") -
     Raises:
       InputError: there is no such metric.
     """
-    found = analysis.map_of(table, across, up, metric)
+    found = plot_data.map_of(table, across, up, metric)
     x, y = (placed(values, scale) for values, scale in zip((found.x, found.y), found.scales, strict=True))
     lost = [placed(values, scale) for values, scale in zip(found.diverged.T, found.scales, strict=True)]
     if len(found.z):
         low, high = limits_of(found.z, table)
         shades, beyond = ("cividis_r", "max") if table.objective.direction == "minimize" else ("cividis", "min")
-        behind = analysis.ended_earlier(table)[found.trials]
+        behind = plot_data.ended_earlier(table)[found.trials]
         sizes = np.where(behind, 6, 18)
         dots = ax.scatter(x, y, c=found.z, vmin=low, vmax=high, cmap=shades, s=sizes, linewidths=0)
         figure = ax.get_figure()
@@ -225,8 +225,8 @@ def draw_rungs(table: TrialTable, ax: "Axes") -> "Axes":
       table: the trials, some of which a scheduler stopped.
       ax: where to draw.
     """
-    trials, steps, values = analysis.curves(table, table.objective.metric)
-    found, last = analysis.rungs(table), table.last(table.objective.metric)
+    trials, steps, values = plot_data.curves(table, table.objective.metric)
+    found, last = plot_data.rungs(table), table.last(table.objective.metric)
     ax.set_xscale("log")
     for row in np.flatnonzero(np.isin(trials, table.ranking)):
         trial = trials[row]
@@ -238,7 +238,7 @@ def draw_rungs(table: TrialTable, ax: "Axes") -> "Axes":
     _draw_best(table, trials, steps, values, ax)
     if table.ranking:
         ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
-    ends_at = analysis.reached(table, table.objective.metric)[table.ranking]
+    ends_at = plot_data.reached(table, table.objective.metric)[table.ranking]
     set_limits(ax, ends_at, table, _whole(table, trials, values, np.isin(trials, table.ranking)))
     ends = [*found.steps.tolist(), int(found.ended.max(initial=1))]
     for step, live in zip(ends, found.live, strict=True):
@@ -267,7 +267,7 @@ def draw_lineage(table: TrialTable, ax: "Axes") -> "Axes":
         ax.plot([each.step] * 2, [row[each.source], row[each.trial]], color=BLUE, linewidth=0.5, alpha=0.5)
         ax.plot(each.step, row[each.trial], "o", color=BLUE, markersize=1.5)
     if table.ranking:
-        mine = analysis.ancestry(table, table.ranking[0])
+        mine = plot_data.ancestry(table, table.ranking[0])
         for at, (trial, begin, end) in enumerate(mine):
             ax.plot([begin, end], [row[trial]] * 2, color=RED, linewidth=1.8, label="" if at else "the best's ancestry")
             if at:
@@ -286,7 +286,7 @@ def pictures(table: TrialTable) -> "dict[str, Figure]":
       ImportError: matplotlib is missing.
     """
     found = {"overview": overview(table)}
-    names = sorted(analysis.numbers(table), key=lambda name: name not in ("learning_rate", "weight_decay"))
+    names = sorted(plot_data.numbers(table), key=lambda name: name not in ("learning_rate", "weight_decay"))
     if len(names) > 1:
         found["map"] = _alone(draw_map, table, names[0], names[1], table.objective.metric)
     if (table.statuses == Status.STOPPED).any():

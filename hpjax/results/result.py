@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from hpjax.core.format import count, show
 from hpjax.core.format import metric as number
 from hpjax.core.format import table as text_table
 from hpjax.core.objective import Objective
-from hpjax.results import picture_file, plot
+from hpjax.results import latex, picture_file, plot, reproducibility
 from hpjax.results.diagnosis import UNDEFINED
 from hpjax.results.store.files import write_for_user, writing_for_user
 from hpjax.results.store.manifest import Manifest, read_manifest
@@ -146,6 +146,30 @@ class Result(TrialTable):
             writer.writerow(["" if cell is None or cell != cell else _text(cell) for cell in row])
         with writing_for_user(path, "result.to_csv(FILE), or hpjax export DIR --out FILE"):
             write_for_user(path, content.getvalue().encode("utf-8"))
+
+    def latex(self, columns: Sequence[str] | None = None, top: int = 10, best: str | None = "bold") -> str:
+        """Returns the best trials as a table of LaTeX, which needs the package booktabs.
+
+        Metrics are means over replicates ± their standard deviation, where there are several.
+
+        Args:
+          columns: hyperparameters, metrics, ``"trial"``, ``"status"`` and ``"step"``; by default the hyperparameters
+            that vary and the objective's metric.
+          top: how many trials.
+          best: ``"bold"`` sets the objective's best value in bold type, None does not.
+
+        Raises:
+          InputError: there is no such column, or another argument cannot be used.
+        """
+        return latex.latex(self, columns, top, best)
+
+    def reproducibility(self) -> str:
+        """Returns what a paper's appendix says of the sweep, as Markdown.
+
+        That is the search space and its scales, trials and how they ended, seeds, steps, devices, device-hours,
+        versions, the command, and digests of code and data.
+        """
+        return reproducibility.reproducibility(self, self.manifest, self._store.seconds())
 
     def to_optuna(self, path: str | Path, name: str = "hpjax") -> None:
         """Writes the trials as a study of Optuna into a journal file, which ``optuna-dashboard`` opens.

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 import hpjax as hpx
 from hpjax.frontends.cli import main
-from hpjax.results import analysis
+from hpjax.results import plot_data
 
 DIGITS = Path(__file__).parents[2] / "experiments" / "digits" / "sweep.py"
 
@@ -189,14 +189,14 @@ def test_plot(directory, tmp_path):
 
 def test_the_numbers_behind_the_picture(directory):
     result = hpx.load(directory)
-    curves = analysis.curves(result, "valid/loss")
+    curves = plot_data.curves(result, "valid/loss")
     assert curves.trials.tolist() == result.ranking[::-1]
     assert curves.values.shape == (8, 2)
     assert curves.values[-1, -1] == result.table()["valid/loss"].min()
-    axis = analysis.axis(result, "hidden", "valid/loss")
+    axis = plot_data.axis(result, "hidden", "valid/loss")
     assert axis.categories == ("32", "64", "128")
-    assert analysis.axis(result, "learning_rate", "valid/loss").scale == "log"
-    assert analysis.axis(result, "momentum", "valid/loss").categories == ()
+    assert plot_data.axis(result, "learning_rate", "valid/loss").scale == "log"
+    assert plot_data.axis(result, "momentum", "valid/loss").categories == ()
     assert result.varied == ["learning_rate", "momentum", "weight_decay", "hidden"]
     figure = result.plot("learning_rate")
     assert [panel.get_xlabel() for panel in figure.axes] == ["step", "learning_rate"]

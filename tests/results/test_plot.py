@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 import hpjax as hpx
 from hpjax import plot
-from hpjax.results import analysis
+from hpjax.results import plot_data
 from tests.support.programs import quadratic, rates
 
 SPACE = hpx.Space(rate=hpx.LogUniform(1e-3, 10), size=2, scale=hpx.Uniform(0, 1))
@@ -51,7 +51,7 @@ def test_curves_are_of_all_lanes():
     )
     listed = hpx.Manual([{"rate": 0.3}, {"rate": 0.2}])
     result = hpx.Sweep(program, hpx.Space(rate=hpx.Uniform(0, 1)), sampler=listed, replicates=4).run(progress=False)
-    trials, steps, values = analysis.curves(result, "valid/loss")
+    trials, steps, values = plot_data.curves(result, "valid/loss")
     assert trials.tolist() == [0] * 4 + [1] * 4
     early = np.isclose(values[:4, 0], 0.3)
     assert 0 < early.sum() < 4, "seeds of both kinds"
@@ -63,14 +63,14 @@ def test_curves_are_of_all_lanes():
 
 
 def test_curves_of_what_diverged_are_there_too(race):
-    trials, *_ = analysis.curves(race, "valid/loss")
+    trials, *_ = plot_data.curves(race, "valid/loss")
     assert trials.tolist() == [7, *race.ranking[::-1]]
     ax = plot.draw_curves(race, "valid/loss", panel())
     assert len(ax.get_lines()) == 8
 
 
 def test_rungs(race):
-    found = analysis.rungs(race)
+    found = plot_data.rungs(race)
     assert (found.steps.tolist(), found.live.tolist()) == ([5, 10], [8, 4, 2])
     ax = plot.draw_rungs(race, panel())
     assert [text.get_text().strip() for text in ax.texts] == [str(live) for live in found.live]
@@ -99,7 +99,7 @@ def test_an_axis_shows_the_end_of_training():
     for objective in (hpx.minimize("valid/loss"), hpx.maximize("valid/loss")):
         result = hpx.Sweep(quadratic(20, 5), SPACE, sampler=points, objective=objective).run(progress=False)
         ends = [closed(0.05, 20), closed(1.01, 20)]
-        np.testing.assert_allclose(analysis.axis(result, "rate", "valid/loss").y, ends, rtol=1e-4)
+        np.testing.assert_allclose(plot_data.axis(result, "rate", "valid/loss").y, ends, rtol=1e-4)
         ax = plot.draw_axis(result, "rate", "valid/loss", panel())
         best = result.best
         assert star(ax) == pytest.approx([best.hparams["rate"], result.table()["valid/loss"][best.id]])
@@ -159,11 +159,11 @@ def test_limits_hold_what_is_drawn(overfitted):
 
 def test_only_values_far_from_the_others_are_beyond_the_limits():
     values = np.linspace(1.0, 2.0, 11)
-    assert analysis.limits(values) == pytest.approx((0.95, 2.05))
-    assert analysis.limits(np.append(values, [50.0, np.nan])) == pytest.approx((0.95, 2.05), abs=0.1)
-    assert analysis.limits(np.append(values, 50.0), np.array([0.0, 50.0]))[1] > 50
-    assert analysis.limits(np.array([np.nan])) == (0, 1)
-    assert analysis.limits(np.array([3.0])) == (2.5, 3.5)
+    assert plot_data.limits(values) == pytest.approx((0.95, 2.05))
+    assert plot_data.limits(np.append(values, [50.0, np.nan])) == pytest.approx((0.95, 2.05), abs=0.1)
+    assert plot_data.limits(np.append(values, 50.0), np.array([0.0, 50.0]))[1] > 50
+    assert plot_data.limits(np.array([np.nan])) == (0, 1)
+    assert plot_data.limits(np.array([3.0])) == (2.5, 3.5)
 
 
 def test_a_falling_curve_is_drawn_whole():
@@ -223,7 +223,7 @@ def test_a_map():
     points = [{"rate": rate, "scale": scale} for rate in (0.01, 0.1, 9.0) for scale in (0.2, 0.8)]
     result = hpx.Sweep(quadratic(40, 5), SPACE, sampler=hpx.Manual(points)).run(progress=False)
     assert result.statuses.tolist() == ["complete"] * 4 + ["diverged"] * 2
-    found = analysis.map_of(result, "rate", "scale", "valid/loss")
+    found = plot_data.map_of(result, "rate", "scale", "valid/loss")
     assert found.trials.tolist() == [0, 1, 2, 3]
     assert list(zip(found.x, found.y, strict=True)) == [(0.01, 0.2), (0.01, 0.8), (0.1, 0.2), (0.1, 0.8)]
     np.testing.assert_allclose(found.z, [closed(r, 40) for r in (0.01, 0.01, 0.1, 0.1)], rtol=1e-3)
@@ -244,7 +244,7 @@ def test_the_ancestry_of_a_population():
     result = sweep.run(progress=False)
     assert result.lineage
     for trial in range(len(result)):
-        parts = analysis.ancestry(result, trial)
+        parts = plot_data.ancestry(result, trial)
         assert parts[0][1] == 0
         assert parts[-1][0] == trial
         assert parts[-1][2] == 40

@@ -17,7 +17,7 @@ from flax import linen as nn
 
 import hpjax as hpx
 from hpjax.core.objective import Objective
-from hpjax.results import analysis
+from hpjax.results import plot_data
 from hpjax.sweep.running.progress import Progress
 from tests.support.compare import same_bits
 from tests.support.counting import compilations
@@ -370,7 +370,7 @@ def test_tuples_and_choices_come_back_as_they_were(tmp_path):
     assert len(again.run(progress=False)) == len(result) == 6
     assert result.best.restore().shape == ()
     assert result.table()["units"].tolist().count(None) == 3, "an option, not a missing value"
-    axis = analysis.axis(result, "units", "valid/loss")
+    axis = plot_data.axis(result, "units", "valid/loss")
     assert (sorted(axis.categories), len(axis.trials)) == (["(128,)", "(64, 64)", "None"], 6)
     result.plot()
 

@@ -9,7 +9,7 @@ from hpjax.core.domains import Range
 from hpjax.core.hparams import with_fold
 from hpjax.core.objective import Objective
 from hpjax.core.space import COLUMNS, OF_HPARAMS, OF_LANES, RESERVED
-from hpjax.results import analysis, columns
+from hpjax.results import columns, plot_data
 from hpjax.results.store.rows import OWNERS, STATUS_DTYPE, Status
 from hpjax.results.table import Alternative, CloneRecord, TrialTable
 
@@ -63,10 +63,10 @@ def test_the_last_values_and_the_ranking():
     np.testing.assert_array_equal(table().last("valid/loss"), expected)
     assert table().ranking == [0, 1, 4, 3], "complete ones first, then the one that ran longer"
     assert table().ranked(Objective("train/loss", "maximize")) == [1, 0, 4, 3]
-    np.testing.assert_array_equal(analysis.reached(table(), "valid/loss"), [1.25, 3.75, NAN, 10, 7.5, NAN])
+    np.testing.assert_array_equal(plot_data.reached(table(), "valid/loss"), [1.25, 3.75, NAN, 10, 7.5, NAN])
     worst = table(objective=Objective("valid/loss", "minimize", 1.0))
-    np.testing.assert_array_equal(analysis.reached(worst, "valid/loss"), [1.5, 4.5, NAN, 12, 9, NAN])
-    assert analysis.ended_earlier(table()).tolist() == [False, False, True, True, True, True]
+    np.testing.assert_array_equal(plot_data.reached(worst, "valid/loss"), [1.5, 4.5, NAN, 12, 9, NAN])
+    assert plot_data.ended_earlier(table()).tolist() == [False, False, True, True, True, True]
 
 
 def test_columns():
@@ -150,7 +150,7 @@ def test_descent_follows_the_states():
     taken = table(lineage=lineage)
     first = taken.first_hparams[0]
     assert taken.descent(2) == [(0, 0, first), (1, 5, {"rate": 0.2}), (2, 8, {"rate": 0.3})]
-    assert analysis.ancestry(taken, 2) == [(0, 0, 5), (1, 5, 8), (2, 8, 10)]
+    assert plot_data.ancestry(taken, 2) == [(0, 0, 5), (1, 5, 8), (2, 8, 10)]
     assert taken.descent(0) == [(0, 0, first)]
 
 
