@@ -141,17 +141,19 @@ _HOME_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted({*_HOME_OF, *_MODULES} - {"cluster", "sklearn"})  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(_MODULES[name])
-    if name in _HOME_OF:
-        return getattr(import_module(_HOME_OF[name]), name)
-    from hpjax.core.errors import nearest
+if not TYPE_CHECKING:  # or a name that is misspelled would be right for type checkers
 
-    near = nearest(name, __dir__())
-    known = "Type dir(hpjax) to see all names." if near is None else f"Did you mean {near!r}?"
-    # Python adds a suggestion of its own, which may be another one, unless name and obj are given as None.
-    raise AttributeError(f"module 'hpjax' has no attribute {name!r}. {known}", name=None, obj=None)
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(_MODULES[name])
+        if name in _HOME_OF:
+            return getattr(import_module(_HOME_OF[name]), name)
+        from hpjax.core.errors import nearest
+
+        near = nearest(name, __dir__())
+        known = "Type dir(hpjax) to see all names." if near is None else f"Did you mean {near!r}?"
+        # Python adds a suggestion of its own, which may be another one, unless name and obj are given as None.
+        raise AttributeError(f"module 'hpjax' has no attribute {name!r}. {known}", name=None, obj=None)
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,8 @@ Array = NDArray[Any]
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int32]
+# Nested dicts, lists, tuples and the like of arrays, or an array: Python has no type for these.
+PyTree = Any
 
 
 @overload

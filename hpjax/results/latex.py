@@ -83,14 +83,16 @@ def with_deviation(values: Sequence[float]) -> str:
         return r"\mathrm{nan}"
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     size = max(abs(mean), spread)
-    exponent = math.floor(math.log10(size)) if size > 0 else 0
+    if size == 0:
+        return "0"
+    exponent = math.floor(math.log10(size))
     shift = exponent if not -3 <= exponent < 4 else 0
     mean, spread = mean / 10.0**shift, spread / 10.0**shift
     if spread > 0:
         places = max(DIGITS - 1 - math.floor(math.log10(spread)), 0)
         text = rf"{mean:.{places}f} \pm {spread:.{places}f}"
     else:
-        places = ALONE - 1 - (math.floor(math.log10(abs(mean))) if mean else 0)
+        places = ALONE - 1 - math.floor(math.log10(abs(mean)))
         text = f"{mean:.{max(places, 0)}f}"
     if not shift:
         return text

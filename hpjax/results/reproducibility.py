@@ -55,7 +55,7 @@ def reproducibility(table: TrialTable, manifest: Manifest, seconds: float | None
         f"- Versions: {', '.join(f'{name} {version}' for name, version in manifest.versions.items())}.",
         f"- Begun: {manifest.created}, by `{shlex.join(manifest.command)}`.",
         *(f"- Extended by `{shlex.join(command)}`." for command in manifest.extended_by),
-        *(f"- Shard {each.shard}: {each.created}, {each.devices.count} × {each.devices.kind}." for each in manifest.merged),
+        *(f"- Shard {own.shard}: {own.created}, {own.devices.count} × {own.devices.kind}." for own in manifest.merged),
         *([f"- Digest of the program's code: {sweep.code}."] if sweep.code else []),
         *(f"- Digest of the data's {split} split: {value}." for split, value in (sweep.data or {}).items()),
     ]

@@ -4,17 +4,15 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError, RunError, check_int, missing
 from hpjax.core.format import count, show
-from hpjax.core.format import metric as number
-from hpjax.core.format import table as text_table
 from hpjax.core.objective import Objective
-from hpjax.results import latex, picture_file, plot, reproducibility
+from hpjax.results import latex, picture_file, plot, reproducibility, summary
 from hpjax.results.diagnosis import UNDEFINED
 from hpjax.results.store.files import write_for_user, writing_for_user
 from hpjax.results.store.manifest import Manifest, read_manifest
@@ -24,8 +22,9 @@ from hpjax.results.table import TrialTable
 from hpjax.results.table_reader import read_table
 from hpjax.results.trial import Trial
 
-# A text names so many of the trials that failed for one reason.
-NAMED = 10
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
 
 
 class Models(Protocol):
@@ -98,9 +97,8 @@ class Result(TrialTable):
                 )
             failed = int((self.statuses == Status.FAILED).sum())
             if diverged + failed == here > 0:
-                raise RunError(
-                    f"there is no best trial: {diverged} of {here} diverged, and {failed} failed:{self._reasons()}"
-                )
+                why = summary.reasons(self.failures)
+                raise RunError(f"there is no best trial: {diverged} of {here} diverged, and {failed} failed:{why}")
             raise RunError(
                 f"there is no best trial yet: {diverged} of {here} diverged, none is evaluated. "
                 "Wait for the first evaluation, and load the result again."
@@ -123,7 +121,7 @@ class Result(TrialTable):
         ranking = self.ranking if by is None else self.ranked(by)
         return [Trial(self, trial) for trial in ranking[:k]]
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> "pandas.DataFrame":
         """Returns ``table()`` as a ``pandas.DataFrame``; needs pandas."""
         try:
             import pandas
@@ -194,7 +192,7 @@ class Result(TrialTable):
         about = {"sampler": sweep.sampler, "scheduler": sweep.scheduler, "seed": sweep.seed}
         optuna_export.write(self, path, name, about)
 
-    def plot(self, *names: str, path: str | Path | None = None) -> Any:
+    def plot(self, *names: str, path: str | Path | None = None) -> "Figure":
         """Draws the objective's curves, and the value by which trials rank against each hyperparameter.
 
         Args:
@@ -305,32 +303,7 @@ class Result(TrialTable):
         Raises:
           InputError: as for ``top``.
         """
-        header = ["trial", *self.names, *self.metrics, "status", "step"]
-        rows = [
-            [
-                str(trial.id),
-                *(show(trial.hparams.get(name, "-")) for name in self.names),
-                *(number(value) for value in trial.metrics.values()),
-                trial.status,
-                str(trial.step),
-            ]
-            for trial in self.top(k, by)
-        ]
-        names, counts = np.unique(self.statuses, return_counts=True)
-        ended = ", ".join(f"{many:,} {Status(name).text}" for name, many in zip(names, counts, strict=True))
-        line = f"{count(len(self), 'trial')}: {ended}; best by {by or self.objective}"
-        return f"{text_table(header, rows)}\n{line}{self._reasons()}"
-
-    def _reasons(self) -> str:
-        """Returns why trials failed, a line for each reason; empty where none did."""
-        own: dict[str, list[int]] = {}
-        for trial, reason in self.failures.items():
-            own.setdefault(reason, []).append(trial)
-        return "".join(
-            f"\nfailed: trial{'s' * (len(trials) > 1)} {', '.join(map(str, trials[:NAMED]))}"
-            f"{f' and {len(trials) - NAMED} more' if len(trials) > NAMED else ''}: {reason}"
-            for reason, trials in own.items()
-        )
+        return summary.summary(self, [trial.id for trial in self.top(k, by)], by or self.objective)
 
     def __repr__(self) -> str:
         return self.summary(5)

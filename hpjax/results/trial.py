@@ -1,9 +1,9 @@
 """One trial of a result: its hyperparameters, how it ended, and its final state."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from hpjax.core.arrays import Array
+from hpjax.core.arrays import Array, PyTree
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.format import metric as number
 from hpjax.core.format import show
@@ -13,6 +13,8 @@ from hpjax.results.store.rows import Status
 
 if TYPE_CHECKING:
     from hpjax.results.result import Result
+
+T = TypeVar("T")
 
 
 class Trial:
@@ -94,7 +96,13 @@ class Trial:
                 found.setdefault(name, []).append((step, array))
         return found
 
-    def restore(self, replicate: int = 0, *, like: Any = None) -> Any:
+    @overload
+    def restore(self, replicate: int = 0, *, like: None = None) -> PyTree: ...
+
+    @overload
+    def restore(self, replicate: int = 0, *, like: T) -> T: ...
+
+    def restore(self, replicate: int = 0, *, like: PyTree = None) -> PyTree:
         """Returns the final state of one replicate, as nested dicts of arrays, or an array where the state is one.
 
         A ``supervised`` program has ``s["params"]``, ``s["opt_state"]`` and, where the model has any, ``s["stats"]``.
@@ -157,7 +165,7 @@ class Trial:
         header = {"trial": str(self.id), "replicate": str(replicate)} | hparams
         export.write(path, export.exported(self.restore(replicate), self._is_supervised), header)
 
-    def predict(self, x: Any) -> Any:
+    def predict(self, x: PyTree) -> PyTree:
         """Returns the outputs of the trained models for inputs.
 
         Args:

@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "hpjax"
 # These write in their own way: ``files`` is the way itself, ``picture_file`` draws into memory, and the states of a
 # wave count only once their list, ``tree.json``, is there.
-WRITERS = {"files.py", "picture_file.py", "final_states.py", "array_files.py"}
+# The last two add to logs, whose ends they check when they go on.
+WRITERS = {"files.py", "picture_file.py", "final_states.py", "array_files.py", "jsonl.py", "tensorboard.py"}
 
 
 def offences(tree, writes):

@@ -12,8 +12,8 @@ import pytest
 import hpjax as hpx
 
 PUBLIC_MODULES = {
-    *("cluster", "data", "distributed", "keys", "losses", "metrics", "nn", "optim"),
-    *("plot", "samplers", "schedulers", "sklearn", "studies", "testing"),
+    *("analysis", "cluster", "data", "distributed", "keys", "losses", "metrics", "nn", "optim"),
+    *("plot", "samplers", "schedulers", "sklearn", "studies", "testing", "trackers"),
 }
 
 # What a user's script may hold: one name of each public module, and what a checker must say of it.
@@ -22,7 +22,11 @@ from typing import assert_type
 
 import hpjax as hpx
 import numpy as np
+import pandas
+from matplotlib.figure import Figure
 
+assert_type(hpx.analysis.variances(np.zeros((3, 2))), hpx.analysis.Variances)
+board: hpx.trackers.Tracker = hpx.trackers.TensorBoard("logs", runs="all")
 space = hpx.Space(rate=hpx.LogUniform(1e-4, 1.0))
 data = hpx.data.from_arrays(np.zeros((8, 2)), np.zeros(8))
 assert_type(data, hpx.Data)
@@ -45,7 +49,15 @@ assert_type(hpx.cluster.Job("sweep.py", "runs/a"), hpx.cluster.Job)
 
 def train(program: hpx.Program) -> hpx.Result:
     sweep = hpx.Sweep(program, space, trials=4, sampler=sobol, scheduler=halving, objective=hpx.minimize("valid/loss"))
-    return sweep.run()
+    return sweep.run(trackers=[board], on_event=print)
+
+
+def look(result: hpx.Result) -> None:
+    assert_type(result.to_pandas(), pandas.DataFrame)
+    assert_type(result.plot(), Figure)
+    assert_type(result.latex(), str)
+    state = {"w": np.zeros(3)}
+    assert_type(result.best.restore(like=state), dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]])
 
 
 def watch(sweep: hpx.Sweep, trial: hpx.Trial) -> list[float]:
@@ -119,9 +131,10 @@ def test_checkers_accept_a_users_script(checker, wrong, tmp_path, tmp_path_facto
     if shutil.which(program) is None:
         pytest.skip("pyright is not installed: make leaves it out, for its first run downloads it from npm")
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT + "\nhpx.samplers.Sobl()\n" * wrong)
+    script.write_text(SCRIPT + "\nhpx.samplers.Sobl()\nhpx.Swep\n" * wrong)
     cache = {"MYPY_CACHE_DIR": str(tmp_path_factory.getbasetemp() / "mypy")}
     here = Path(hpx.__file__).parents[1]  # where checkers look for hpjax first
     done = subprocess.run([*command, str(script)], cwd=here, env=os.environ | cache, capture_output=True, text=True)
     assert done.returncode == int(wrong), done.stdout + done.stderr
-    assert ('"Sobl"' in done.stdout) == wrong, done.stdout
+    for name in ('"Sobl"', '"Swep"'):
+        assert (name in done.stdout) == wrong, done.stdout

@@ -48,8 +48,8 @@ def variances(scores: ArrayLike) -> Variances:
       InputError: they are not finite, or of fewer than two trials or replicates.
 
     Example:
-      >>> print(hpx.analysis.variances([[1.0, 1.1], [2.0, 2.1], [3.0, 3.1]]))
-      variance 1 of trials (100%), 0.005 of seeds, 1.23e-32 of both together
+      >>> print(hpx.analysis.variances([[1.0, 1.2], [2.0, 2.1], [3.0, 3.3]]))
+      variance 1.05 of trials (98%), 0.0183 of seeds, 0.005 of both together
     """
     found = as_scores("scores", scores)
     trials, seeds = found.shape

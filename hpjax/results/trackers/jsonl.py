@@ -49,7 +49,7 @@ class JSONL(Tracker):
       >>> path = pathlib.Path(tempfile.mkdtemp()) / "sweep.jsonl"
       >>> tracker = hpx.trackers.JSONL(path)
       >>> result = hpx.Sweep(program, space, trials=2).run(progress=False, trackers=[tracker])
-      >>> [json.loads(line)["type"] for line in path.open()][:4]
+      >>> [json.loads(line)["type"] for line in path.read_text().splitlines()][:4]
       ['run', 'trial', 'trial', 'evaluation']
     """
 

@@ -1,0 +1,52 @@
+"""The best trials as a table of text, and how all of them ended."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hpjax.core.format import count, show
+from hpjax.core.format import metric as number
+from hpjax.core.format import table as text_table
+from hpjax.core.objective import Objective
+from hpjax.results.store.rows import Status
+from hpjax.results.table import TrialTable
+
+# A text names so many of the trials that failed for one reason.
+NAMED = 10
+
+
+def summary(table: TrialTable, trials: Sequence[int], by: Objective) -> str:
+    """Returns trials as a table of text, and below it how many of all ended how.
+
+    Args:
+      table: the trials.
+      trials: the ids of those to show, in their order.
+      by: by what they were ordered.
+    """
+    last = {name: table.last(name).mean(axis=1) for name in table.metrics}
+    rows = [
+        [
+            str(trial),
+            *(show(table.hparams[trial].get(name, "-")) for name in table.names),
+            *(number(float(values[trial])) for values in last.values()),
+            str(table.statuses[trial]),
+            str(int(table.lane_step[trial].min())),
+        ]
+        for trial in trials
+    ]
+    names, counts = np.unique(table.statuses, return_counts=True)
+    ended = ", ".join(f"{many:,} {Status(name).text}" for name, many in zip(names, counts, strict=True))
+    header = ["trial", *table.names, *table.metrics, "status", "step"]
+    return f"{text_table(header, rows)}\n{count(len(table), 'trial')}: {ended}; best by {by}{reasons(table.failures)}"
+
+
+def reasons(failures: Mapping[int, str]) -> str:
+    """Returns why trials failed, by trial, a line for each reason; empty where none did."""
+    own: dict[str, list[int]] = {}
+    for trial, reason in failures.items():
+        own.setdefault(reason, []).append(trial)
+    return "".join(
+        f"\nfailed: trial{'s' * (len(trials) > 1)} {', '.join(map(str, trials[:NAMED]))}"
+        f"{f' and {len(trials) - NAMED} more' if len(trials) > NAMED else ''}: {reason}"
+        for reason, trials in own.items()
+    )
