@@ -4,6 +4,7 @@ A digest covers a function's bytecode, its constants, its defaults, what it clos
 values that it reads, in turn. It covers no file name, line number, docstring or address.
 """
 
+import dataclasses
 import dis
 import hashlib
 import sys
@@ -160,6 +161,10 @@ class _CodeDigest:
     def _object(self, thing: Any) -> None:
         self.add(type(thing))
         own = is_own_class(type(thing))
+        if dataclasses.is_dataclass(thing) and type(thing).__module__.startswith("hpjax."):
+            # Such as a Data, whose repr has no values; not what it computed of itself since.
+            self._all("fields", [getattr(thing, each.name) for each in dataclasses.fields(thing)])
+            return
         for name, value in attributes(thing) if own or callable(thing) else ():
             if own or callable(value):  # the rest of what an installed class holds may be caches and places in files
                 self._all(name, [value])

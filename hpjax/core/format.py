@@ -17,7 +17,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], indent: str = " 
     """
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    right = [all(_numeric(cell) for cell in column[1:]) and len(column) > 1 for column in columns]
+    right = [all(is_numeric(cell) for cell in column[1:]) and len(column) > 1 for column in columns]
     lines = [
         "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True))
         for row in (header, *rows)
@@ -25,12 +25,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], indent: str = " 
     return "\n".join((indent + line).rstrip() for line in lines)
 
 
-def _numeric(cell: str) -> bool:
+def is_numeric(cell: str) -> bool:
+    """Returns whether a cell of a table is a number, or stands for one that is missing."""
     try:
         float(cell.replace(",", ""))
     except ValueError:
         return cell in ("", "-")
     return True
+
+
+def brief(text: str, most: int = 60) -> str:
+    """Returns a text, cut off with dots where it has more than so many characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def count(number: int, noun: str) -> str:

@@ -1,13 +1,14 @@
 """The program: what a trial does, as pure functions. The engine knows nothing else about a trial."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
 
 from hpjax.core.errors import InputError, annotate_errors, check_int
+from hpjax.core.format import brief, show
 from hpjax.core.hparams import Hparams
 from hpjax.core.numeric import check_numbers
 from hpjax.core.recordable import is_name
@@ -44,6 +45,10 @@ class Data:
     valid: Arrays
     test: Arrays = None
     name: str = "data"
+
+    def __repr__(self) -> str:
+        splits = {name: getattr(self, name) for name in ("train", "valid", "test")}
+        return f"Data({', '.join(f'{name}={_sizes(split)}' for name, split in splits.items())}, name={self.name!r})"
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
@@ -113,6 +118,14 @@ class Batches(NamedTuple):
     microbatch: int | None
     fields: Callable[[int | None], Mapping[str, Any]]
     alike: bool = True
+
+
+def _sizes(split: Arrays) -> str:
+    """Returns a split in a few words: the shapes of its arrays, or the type of what is none."""
+    shapes = [getattr(leaf, "shape", None) for leaf in jax.tree.leaves(split)]
+    if not shapes:
+        return "None"
+    return " and ".join(map(str, shapes)) if None not in shapes else type(split).__name__
 
 
 # What to type for an argument that is no function.
@@ -229,6 +242,14 @@ class Program:
             value = getattr(self, name)
             if not callable(value) and not (name == "eval_every" and value is None):
                 object.__setattr__(self, name, check_int(f"Program.{name}", value))
+
+    def __repr__(self) -> str:
+        names = ("init", "step", "evaluate", "data", "steps", "microsteps", "eval_every")
+        plain = {each.name: each.default for each in fields(self)}
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not plain[name]}
+        shown = {name: repr(value) if name == "data" else brief(show(value)) for name, value in given.items()}
+        shown |= {name: brief(show(value)) for name, value in self.describe.items()}
+        return f"Program({', '.join(f'{name}={value}' for name, value in shown.items())})"
 
     @cached_property
     def derived(self) -> dict[Any, Any]:

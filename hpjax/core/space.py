@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hpjax.core import html
 from hpjax.core.choice import Choice, Constant
 from hpjax.core.domains import Domain, Kind, Selection
 from hpjax.core.errors import InputError, did_you_mean
@@ -104,6 +105,11 @@ class Space:
 
     def __repr__(self) -> str:
         return " | ".join(f"Space({', '.join(f'{n}={d}' for n, d in b.items())})" for b in self.branches)
+
+    def _repr_html_(self) -> str:
+        rows = [[name, str(domain), domain.scale] for branch in self.branches for name, domain in branch.items()]
+        note = "" if len(self.branches) == 1 else f"{len(self.branches)} alternatives, one below the other"
+        return html.table(["hyperparameter", "domain", "scale"], rows, note)
 
     def scale(self, name: str) -> str:
         """Returns the scale of an axis for ``name``: ``"linear"``, ``"log"``, ``"reverse log"`` or ``"category"``."""

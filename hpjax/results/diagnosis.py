@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hpjax.core import html
 from hpjax.core.arrays import Floats
 from hpjax.core.errors import InputError
 from hpjax.results.store.rows import LOST, Status
@@ -47,6 +48,9 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         return f"trial {self.trial}: {self.what}. {self.sentence}"
+
+    def _repr_html_(self) -> str:
+        return html.table(["trial", "finding", "what was seen"], [[str(self.trial), self.what, self.sentence]])
 
 
 def diagnose(result: TrialTable) -> list[Finding]:

@@ -35,11 +35,12 @@ def new_figure(columns: int, rows: int) -> "Iterator[tuple[Figure, list[Axes]]]"
     """
     try:
         import matplotlib as mpl
-        from matplotlib.figure import Figure
+
+        from hpjax.results.picture import Picture
     except ImportError:
         raise missing("hpx.plot", "matplotlib") from None
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(3.6 * columns, 2.9 * rows), layout="constrained")
+        figure = Picture(figsize=(3.6 * columns, 2.9 * rows), layout="constrained")
         yield figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 

@@ -12,12 +12,13 @@ from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError, RunError, check_int, missing
 from hpjax.core.format import count, show
 from hpjax.core.objective import Objective
-from hpjax.results import latex, picture_file, plot, reproducibility, summary
+from hpjax.results import latex, picture_file, plot, reproducibility
 from hpjax.results.diagnosis import UNDEFINED
 from hpjax.results.store.files import write_for_user, writing_for_user
 from hpjax.results.store.manifest import Manifest, read_manifest
 from hpjax.results.store.rows import Status
 from hpjax.results.store.run_store import Store
+from hpjax.results.summary import Summary, reasons, summary_of
 from hpjax.results.table import TrialTable
 from hpjax.results.table_reader import read_table
 from hpjax.results.trial import Trial
@@ -97,7 +98,7 @@ class Result(TrialTable):
                 )
             failed = int((self.statuses == Status.FAILED).sum())
             if diverged + failed == here > 0:
-                why = summary.reasons(self.failures)
+                why = reasons(self.failures)
                 raise RunError(f"there is no best trial: {diverged} of {here} diverged, and {failed} failed:{why}")
             raise RunError(
                 f"there is no best trial yet: {diverged} of {here} diverged, none is evaluated. "
@@ -303,10 +304,16 @@ class Result(TrialTable):
         Raises:
           InputError: as for ``top``.
         """
-        return summary.summary(self, [trial.id for trial in self.top(k, by)], by or self.objective)
+        return str(self._summary(k, by))
+
+    def _summary(self, k: int, by: Objective | None = None) -> Summary:
+        return summary_of(self, [trial.id for trial in self.top(k, by)], by or self.objective)
 
     def __repr__(self) -> str:
         return self.summary(5)
+
+    def _repr_html_(self) -> str:
+        return self._summary(10)._repr_html_()
 
 
 def load(directory: str | Path) -> Result:

@@ -1,9 +1,11 @@
 """The best trials as a table of text, and how all of them ended."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from hpjax.core import html
 from hpjax.core.format import count, show
 from hpjax.core.format import metric as number
 from hpjax.core.format import table as text_table
@@ -15,8 +17,28 @@ from hpjax.results.table import TrialTable
 NAMED = 10
 
 
-def summary(table: TrialTable, trials: Sequence[int], by: Objective) -> str:
-    """Returns trials as a table of text, and below it how many of all ended how.
+class Summary(NamedTuple):
+    """Some trials as the cells of a table, and how all of them ended.
+
+    Attributes:
+      header: the titles of the columns.
+      rows: a row for each trial.
+      note: how many trials ended how, and why some failed; several lines.
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+    note: str
+
+    def __str__(self) -> str:
+        return f"{text_table(self.header, self.rows)}\n{self.note}"
+
+    def _repr_html_(self) -> str:
+        return html.table(*self)
+
+
+def summary_of(table: TrialTable, trials: Sequence[int], by: Objective) -> Summary:
+    """Returns trials as a table, and how many of all ended how.
 
     Args:
       table: the trials.
@@ -37,7 +59,7 @@ def summary(table: TrialTable, trials: Sequence[int], by: Objective) -> str:
     names, counts = np.unique(table.statuses, return_counts=True)
     ended = ", ".join(f"{many:,} {Status(name).text}" for name, many in zip(names, counts, strict=True))
     header = ["trial", *table.names, *table.metrics, "status", "step"]
-    return f"{text_table(header, rows)}\n{count(len(table), 'trial')}: {ended}; best by {by}{reasons(table.failures)}"
+    return Summary(header, rows, f"{count(len(table), 'trial')}: {ended}; best by {by}{reasons(table.failures)}")
 
 
 def reasons(failures: Mapping[int, str]) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from hpjax.core import html
 from hpjax.core.arrays import Array, PyTree
 from hpjax.core.errors import InputError, RunError
 from hpjax.core.format import metric as number
@@ -190,3 +191,8 @@ class Trial:
         values = ", ".join(f"{name}={show(value)}" for name, value in self.hparams.items())
         metrics = ", ".join(f"{name} {number(value)}" for name, value in self.metrics.items())
         return f"trial {self.id} ({values}): {metrics}; {self.status} at step {self.step}"
+
+    def _repr_html_(self) -> str:
+        rows = [[name, show(value)] for name, value in self.hparams.items()]
+        rows += [[name, number(value)] for name, value in self.metrics.items()]
+        return html.table([f"trial {self.id}", f"{self.status} at step {self.step}"], rows)

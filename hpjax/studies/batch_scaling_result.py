@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hpjax.core import html
 from hpjax.core.arrays import Array, Floats, Ints
 from hpjax.core.errors import InputError, RunError, check_float, check_int, did_you_mean
 from hpjax.core.format import show
@@ -285,6 +286,9 @@ class BatchScalingResult:
 
     def __str__(self) -> str:
         return report_of(self)
+
+    def _repr_html_(self) -> str:
+        return html.text(report_of(self))
 
     @property
     def goal(self) -> str:

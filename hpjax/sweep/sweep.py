@@ -147,6 +147,12 @@ class Sweep:
         asked = {each.name: getattr(self, each.name) for each in fields(self) if each.init}
         object.__setattr__(self, "spec", SweepSpec(**asked))
 
+    def __repr__(self) -> str:
+        given = {each.name: (getattr(self, each.name), each.default) for each in fields(self) if each.repr}
+        made = {"sampler": Sobol(), "objective": minimize("valid/loss")}
+        shown = [f"{name}={value!r}" for name, (value, plain) in given.items() if value not in (plain, made.get(name))]
+        return f"Sweep({', '.join(shown)})"
+
     @cached_property
     def _traced(self) -> Plan:
         """The plan of the first round, whose widths go by what had been measured when it was made."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jax.sharding import PartitionSpec
 
+from hpjax.core import html
 from hpjax.core.arrays import ceil_div
 from hpjax.core.format import show
 from hpjax.core.program import TrialLength
@@ -334,3 +335,6 @@ class Plan:
 
     def __str__(self) -> str:
         return report(self)
+
+    def _repr_html_(self) -> str:
+        return html.text(report(self))
