@@ -1,10 +1,12 @@
-"""The command line: plan, run, resume, replay, merge, show, plot, export.
+"""The command line: plan, run, resume, replay, merge, and what reads runs.
 
 It reads arguments, calls the Python interface and prints. hpjax is imported inside the commands, because ``--help``
 must not wait for JAX.
 """
 
+import os
 import shlex
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ except ImportError:
 
 from hpjax.core.errors import InputError, RunError
 from hpjax.frontends.options import answer_of, combined, directory_argument, top_option, trial_of
-from hpjax.frontends.reading import export, plot, show
+from hpjax.frontends.reading import export, list_runs, plot, show
 from hpjax.frontends.resumed_command import as_argv, extended, recorded_run, trusted_file
 from hpjax.frontends.script import EXIT_USER_ERROR, USER_ERRORS, load_sweep
 from hpjax.sweep.shard import Shard
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from hpjax.results.trackers import Tracker
     from hpjax.sweep.sweep import Sweep
 
-EXIT_DIFFERS, EXIT_FAILED, EXIT_INTERRUPTED = 1, 3, 130
+# As of a program that is ended by Ctrl-C, and by writing to what nobody reads.
+EXIT_DIFFERS, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_CLOSED = 1, 3, 130, 141
 # The key under which a context holds the command as it was typed.
 TYPED = "hpjax.typed"
 
@@ -46,6 +49,9 @@ class _Commands(click.Group):
         try:
             with recording_command(ctx.meta[TYPED]):
                 return super().invoke(ctx)
+        except BrokenPipeError:  # whoever reads the output has enough, as in hpjax show DIR | head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would say so at its end
+            ctx.exit(EXIT_CLOSED)
         except USER_ERRORS as error:
             notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
             click.echo(f"error: {error}{notes}", err=True)
@@ -268,5 +274,5 @@ def replay(file: Path, directory: Path, trial: int | None, **changes: int | None
     raise SystemExit(0 if again.agrees else EXIT_DIFFERS)
 
 
-for reading in (show, plot, export):
+for reading in (show, list_runs, plot, export):
     main.add_command(reading)

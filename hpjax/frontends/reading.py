@@ -1,11 +1,19 @@
-"""Commands that read a run: show, plot, export."""
+"""Commands that read runs: show, ls, plot, export."""
 
+import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hpjax.core.errors import InputError
 from hpjax.frontends.options import answer_of, directory_argument, top_option, trial_of
+
+if TYPE_CHECKING:
+    from hpjax.results.result import Result
+    from hpjax.results.trial import Trial
 
 
 @click.command()
@@ -13,13 +21,60 @@ from hpjax.frontends.options import answer_of, directory_argument, top_option, t
 @top_option
 @click.option("--sort", metavar="METRIC", help="Sort by this metric, the highest first, instead of the objective.")
 @click.option("--lowest", is_flag=True, help="With --sort: the lowest first.")
-def show(directory: Path, top: int, sort: str | None, lowest: bool) -> None:
+@click.option("--columns", metavar="NAMES", help="Only these columns: trial,learning_rate,valid/loss")
+@click.option("--wide", is_flag=True, help="All columns, where the terminal is too narrow for them.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for scripts.")
+def show(
+    directory: Path, top: int, sort: str | None, lowest: bool, columns: str | None, wide: bool, as_json: bool
+) -> None:
     """Print the best trials of a run, finished or still running; of a batch-scaling study its points."""
     from hpjax.core.objective import maximize, minimize
     from hpjax.results.result import load
 
     by, result = None if sort is None else minimize(sort) if lowest else maximize(sort), load(directory)
-    click.echo((by is None and answer_of(result)) or result.summary(top, by))
+    if as_json:
+        click.echo(json.dumps(as_builtins(result, result.top(top, by)), indent=1))
+    elif by is None and columns is None and (answer := answer_of(result)) is not None:
+        click.echo(str(answer))
+    else:
+        table = result.rows(top, by)
+        chosen = table if columns is None else table.of([name.strip() for name in columns.split(",")])
+        metric = (by or result.objective).metric
+        from hpjax.frontends.printing import print_table
+
+        print_table(chosen, ["trial", metric, *result.varied, "status", "step", *result.metrics], wide or bool(columns))
+
+
+def as_builtins(result: "Result", trials: "Sequence[Trial]") -> dict[str, Any]:
+    """Returns a result as JSON has it; numbers that are not finite are null."""
+    objective, statuses = result.objective, result.statuses.tolist()
+    return {
+        "objective": {"metric": objective.metric, "direction": objective.direction},
+        "trials": len(result),
+        "statuses": {status: statuses.count(status) for status in sorted({*statuses})},
+        "best": [
+            {
+                "trial": trial.id,
+                "hparams": trial.hparams,
+                "metrics": {name: value if math.isfinite(value) else None for name, value in trial.metrics.items()},
+                "status": trial.status,
+                "step": trial.step,
+            }
+            for trial in trials
+        ],
+    }
+
+
+@click.command("ls")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--wide", is_flag=True, help="All columns, where the terminal is too narrow for them.")
+def list_runs(directory: Path, wide: bool) -> None:
+    """List the run directories in DIR and below: how far each is, and its best value."""
+    from hpjax.frontends.printing import print_table
+    from hpjax.results.runs import runs_below
+
+    table = runs_below(directory)
+    print_table(table, ["run", "status", "best"], wide)
 
 
 @click.command()

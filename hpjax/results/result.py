@@ -290,6 +290,11 @@ class Result(TrialTable):
         return self._models_of(self)
 
     @property
+    def finished(self) -> bool:
+        """Whether the run was finished, or its directory merged, when it was loaded."""
+        return self._store.ends() > self.manifest.extended
+
+    @property
     def compile_seconds(self) -> float:
         """Seconds that the run waited for compilations; some more overlapped with training."""
         return sum(self._store.compilations().values())
@@ -304,16 +309,17 @@ class Result(TrialTable):
         Raises:
           InputError: as for ``top``.
         """
-        return str(self._summary(k, by))
+        return str(self.rows(k, by))
 
-    def _summary(self, k: int, by: Objective | None = None) -> Summary:
+    def rows(self, k: int = 10, by: Objective | None = None) -> Summary:
+        """Returns what ``summary`` does as the cells of a table."""
         return summary_of(self, [trial.id for trial in self.top(k, by)], by or self.objective)
 
     def __repr__(self) -> str:
         return self.summary(5)
 
     def _repr_html_(self) -> str:
-        return self._summary(10)._repr_html_()
+        return self.rows()._repr_html_()
 
 
 def load(directory: str | Path) -> Result:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hpjax.core import html
+from hpjax.core.errors import InputError, did_you_mean
 from hpjax.core.format import count, show
 from hpjax.core.format import metric as number
 from hpjax.core.format import table as text_table
@@ -13,6 +14,8 @@ from hpjax.core.objective import Objective
 from hpjax.results.store.rows import Status
 from hpjax.results.table import TrialTable
 
+# What stands before each column of a table.
+GAP = "  "
 # A text names so many of the trials that failed for one reason.
 NAMED = 10
 
@@ -32,6 +35,34 @@ class Summary(NamedTuple):
 
     def __str__(self) -> str:
         return f"{text_table(self.header, self.rows)}\n{self.note}"
+
+    def of(self, columns: Sequence[str]) -> "Summary":
+        """Returns these columns alone, in this order.
+
+        Raises:
+          InputError: there is no such column.
+        """
+        for name in columns:
+            if name not in self.header:
+                raise InputError("columns", name, "must be a column", did_you_mean(name, self.header))
+        at = [self.header.index(name) for name in columns]
+        return Summary([*columns], [[row[i] for i in at] for row in self.rows], self.note)
+
+    def fitting(self, width: int, first: Sequence[str]) -> "Summary":
+        """Returns as many columns as fit, in their order; the note says which are left out.
+
+        Args:
+          width: in characters.
+          first: the names of columns, from the one that is left out last.
+        """
+        sizes = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
+        size, kept = dict(zip(self.header, sizes, strict=True)), set[str]()
+        for name in dict.fromkeys([*first, *self.header]):
+            if len(GAP) * (len(kept) + 1) + sum(size[each] for each in {*kept, name}) <= width:
+                kept.add(name)
+        left = [name for name in self.header if name not in kept]
+        found = self.of([name for name in self.header if name in kept])
+        return found._replace(note=f"{self.note}\nleft out for width: {', '.join(left)}") if left else found
 
     def _repr_html_(self) -> str:
         return html.table(*self)

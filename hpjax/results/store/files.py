@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,14 +96,27 @@ def locked(directory: Path) -> IO[str]:
         raise RunError(
             f"run directory {str(directory)!r} cannot be written: {error}. Choose one where you may write files."
         ) from None
+    for _ in range(2):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.05)  # is_locked may hold it for a moment
+        else:
+            return file
+    file.close()
+    raise RunError(f"another run is writing to {str(directory)!r}. Wait for it, or choose another directory.")
+
+
+def is_locked(directory: Path) -> bool:
+    """Returns whether another process writes to a run directory."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with (directory / LOCK).open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
     except OSError:
-        file.close()
-        raise RunError(
-            f"another run is writing to {str(directory)!r}. Wait for it, or choose another directory."
-        ) from None
-    return file
+        return True
+    return False
 
 
 def guard(directory: Path) -> None:

@@ -12,6 +12,8 @@ from hpjax.sweep.running.events import CompileFinished, CompileStarted, Event, S
 QUIET_SECONDS = 5.0
 # The line tells how long the run waited for the batches of a stream if that is more than this share of the time.
 SLOW = 0.05
+# The width of the bar, and of a line that is not cut.
+BAR, EVERYTHING = 12, 10_000
 
 
 class Progress:
@@ -36,10 +38,15 @@ class Progress:
         self._console = Console(file=sys.stderr, quiet=not enabled)
         self._enabled = enabled
         self._bar = (
-            Bar(BarColumn(bar_width=12), TextColumn("{task.description}"), console=self._console, transient=True)
+            Bar(BarColumn(bar_width=BAR), TextColumn("{task.description}"), console=self._console, transient=True)
             if enabled and self._console.is_terminal
             else None
         )
+
+    @property
+    def _room(self) -> int:
+        """The characters beside the bar; where there is none a line may be of any length."""
+        return EVERYTHING if self._bar is None else self._console.width - BAR - 1
 
     def __enter__(self) -> "Progress":
         if self._bar is not None:
@@ -97,21 +104,34 @@ class Progress:
             self._waited += event.waited
             self._done += event.lane_steps
             self._left = max(self._left - event.lane_steps - event.spared, 0)
-            (self._show if event.live else self._keep)(self._line(event))
+            if event.live:
+                self._show(self.line(event, self._room))
+            else:
+                self._keep(self.line(event, EVERYTHING))
 
     def _nth(self, event: CompileStarted | CompileFinished | SegmentFinished) -> int:
         """Returns the place of an event's group among those that are trained here, from 1."""
         return 1 + event.group - sum(not each.waves for each in self._plan.arrangements[: event.group])
 
-    def _line(self, event: SegmentFinished) -> str:
+    def line(self, event: SegmentFinished, width: int) -> str:
+        """Returns how far a run is, without what is least important where the line would have more characters."""
         rate = self._done / self._training if self._training else 0.0
         to_compile = self._compile * (event.groups - self._compiled)
         left = text.duration(self._left / rate + to_compile) if rate else "?"
-        best = "" if event.best is None else f" · best {text.metric(event.best[1])} (trial {event.best[0]})"
-        at = f"{self._nth(event)}/{event.groups} step {event.step:,}/{event.steps:,}"
-        slow = self._waited > max(SLOW * self._training, 1.0)
-        waited = f" · waited {text.duration(self._waited)} for data" if slow else ""
-        return f"{at} · {event.live:,}/{event.lanes:,} lanes · {rate:,.0f} steps/s · {left} left{waited}{best}"
+        parts = {
+            "step": f"{self._nth(event)}/{event.groups} step {event.step:,}/{event.steps:,}",
+            "lanes": f"{event.live:,}/{event.lanes:,} lanes",
+            "rate": f"{rate:,.0f} steps/s",
+            "left": f"{left} left",
+        }
+        if self._waited > max(SLOW * self._training, 1.0):
+            parts["waited"] = f"waited {text.duration(self._waited)} for data"
+        if event.best is not None:
+            parts["best"] = f"best {text.metric(event.best[1])} (trial {event.best[0]})"
+        for name in ("lanes", "rate", "waited", "left", "step"):
+            if len(" · ".join(parts.values())) > width:
+                parts.pop(name, None)
+        return " · ".join(parts.values())
 
     def _show(self, line: str) -> None:
         """Shows a line that the next one replaces; where lines cannot be replaced, one in ``QUIET_SECONDS``."""
