@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
@@ -9,7 +10,6 @@ from functools import partial
 from types import TracebackType
 
 from hpjax.core.errors import InputError, RunError
-from hpjax.core.format import duration
 from hpjax.results.store.run_store import Store
 from hpjax.results.table import CloneRecord
 from hpjax.results.table_reader import read_table
@@ -61,15 +61,18 @@ class Background:
         if self._error is None:
             self._calls.put(call)
 
-    def close(self, seconds: float) -> None:
-        """Waits until all calls are made, but no longer; warns if they are not by then, or if one raised an error."""
+    def end(self) -> None:
+        """Says that no more calls come."""
         self._calls.put(None)
+
+    def wait(self, seconds: float) -> None:
+        """Waits until all calls are made, but no longer; warns if they are not by then, or if one raised an error."""
         self._thread.join(seconds)
         self._tell()
         if self._thread.is_alive():
             warnings.warn(
-                f"{self._name} is not done after {duration(seconds)}: what it still has to write is lost if the "
-                "process ends before. The run itself is complete without it.",
+                f"{self._name} is not done: what it still has to write is lost if the process ends before. The run is "
+                "complete without it, and to run it again tells the rest: sweep.run(directory, trackers=...).",
                 RuntimeWarning,
                 stacklevel=4,
             )
@@ -162,5 +165,8 @@ class Tracking:
             with nullcontext() if finished else suppress(RunError):  # an error that ended the run is told alone
                 self._tell("end", read_table(self._store, self._run.manifest), finished)
         own = [thread for _, thread in self._trackers] + [each for each in (self._function,) if each is not None]
+        deadline = time.monotonic() + (PATIENCE if finished else HURRY)  # for all of them together
         for thread in own:
-            thread.close(PATIENCE if finished else HURRY)
+            thread.end()
+        for thread in own:
+            thread.wait(max(deadline - time.monotonic(), 0.0))

@@ -276,7 +276,7 @@ def test_a_tracker_that_fails_is_told_once_and_changes_nothing(both, where):
 def test_a_tracker_that_hangs_delays_no_evaluation_and_is_told_of(monkeypatch):
     monkeypatch.setattr(tracking, "PATIENCE", 0.2)
     hanging, seen = Broken("begin", lambda: time.sleep(600)), []
-    with pytest.warns(RuntimeWarning, match="Broken is not done after"):
+    with pytest.warns(RuntimeWarning, match="Broken is not done: what"):
         result = small().run(progress=False, trackers=[hanging], on_event=seen.append)
     assert (result.statuses == ["complete", "complete", "complete", "diverged"]).all()
     assert [event.kind for event in seen].count("segment") == 4
