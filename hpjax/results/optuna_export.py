@@ -60,7 +60,7 @@ def write(table: TrialTable, path: str | Path, name: str, about: Mapping[str, An
 
 def _trials(optuna: Any, table: TrialTable) -> Iterator[Any]:
     """Yields every trial as one of Optuna."""
-    kinds = {each: _distribution(optuna.distributions, table, each) for each in table.names}
+    kinds = distributions_of(optuna, table)
     objective, steps = table.objective, table.curves("step")
     values = objective.value(objective.aggregate(table.last(objective.metric)))
     curves = objective.value(objective.aggregate(np.moveaxis(table.curves(objective.metric), 1, -1)))
@@ -72,7 +72,7 @@ def _trials(optuna: Any, table: TrialTable) -> Iterator[Any]:
         valued = status in (Status.COMPLETE, Status.STOPPED) and np.isfinite(values[trial])
         yield optuna.trial.create_trial(
             state=optuna.trial.TrialState[STATES[Status(status)]],
-            params={each: _parameter(value) for each, value in hparams.items()},
+            params={each: parameter_of(value) for each, value in hparams.items()},
             distributions={each: kinds[each] for each in hparams},
             value=float(values[trial]) if valued else None,
             intermediate_values=curve,
@@ -107,6 +107,11 @@ def _new_study(optuna: Any, table: TrialTable, file: Path, path: str | Path, nam
     return optuna.create_study(storage=storage, study_name=name, direction=table.objective.direction)
 
 
+def distributions_of(optuna: Any, table: TrialTable) -> dict[str, Any]:
+    """Returns the domain of each hyperparameter as Optuna has it, by name."""
+    return {name: _distribution(optuna.distributions, table, name) for name in table.names}
+
+
 def _distribution(kinds: Any, table: TrialTable, name: str) -> Any:
     """Returns the domain of a hyperparameter as it was declared, of all alternatives that have it together.
 
@@ -116,7 +121,7 @@ def _distribution(kinds: Any, table: TrialTable, name: str) -> Any:
     values = [hparams[name] for hparams in [*table.hparams, *table.first_hparams] if name in hparams]
     ranges = [each.ranges[name] for each in table.alternatives if name in each.ranges and name not in each.options]
     if any(name in each.options for each in table.alternatives) or not all(map(_is_number, values)):
-        seen = {show(value): _parameter(value) for value in values}
+        seen = {show(value): parameter_of(value) for value in values}
         listed = [text for each in table.alternatives for text in each.options.get(name, ())]
         plain = all(isinstance(value, str) for value in seen.values())
         options = [seen.get(text, text if plain else _option(text)) for text in listed]
@@ -132,7 +137,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _parameter(value: Any) -> Any:
+def parameter_of(value: Any) -> Any:
     """Returns a hyperparameter as Optuna has it, as text where Optuna has no such values: tuples."""
     return value if isinstance(value, bool | int | float | str | None) else show(value)
 

@@ -13,12 +13,12 @@ from hpjax.core.errors import InputError, RunError, check_int, missing
 from hpjax.core.format import count, show
 from hpjax.core.objective import Objective
 from hpjax.results import latex, picture_file, plot, reproducibility
-from hpjax.results.diagnosis import UNDEFINED
+from hpjax.results.importance import Importance, importance
 from hpjax.results.store.files import write_for_user, writing_for_user
 from hpjax.results.store.manifest import Manifest, read_manifest
 from hpjax.results.store.rows import Status
 from hpjax.results.store.run_store import Store
-from hpjax.results.summary import Summary, reasons, summary_of
+from hpjax.results.summary import Summary, no_best, summary_of
 from hpjax.results.table import TrialTable
 from hpjax.results.table_reader import read_table
 from hpjax.results.trial import Trial
@@ -87,23 +87,7 @@ class Result(TrialTable):
           RunError: every trial diverged or failed, or none was evaluated yet.
         """
         if not self.ranking:
-            lost = self.statuses == Status.DIVERGED
-            diverged, here = int(lost.sum()), int((self.statuses != Status.OTHER_SHARD).sum())
-            if diverged == here > 0:
-                first = int(self.lane_step[lost].min())
-                never = all(np.isnan(self.curves(name)).all() for name in self.metrics)
-                raise RunError(
-                    f"there is no best trial: all {diverged} diverged, the first at step {first}. "
-                    f"Lower the learning rates, or clip the gradients.{f' {UNDEFINED}' if never else ''}"
-                )
-            failed = int((self.statuses == Status.FAILED).sum())
-            if diverged + failed == here > 0:
-                why = reasons(self.failures)
-                raise RunError(f"there is no best trial: {diverged} of {here} diverged, and {failed} failed:{why}")
-            raise RunError(
-                f"there is no best trial yet: {diverged} of {here} diverged, none is evaluated. "
-                "Wait for the first evaluation, and load the result again."
-            )
+            raise no_best(self)
         return Trial(self, self.ranking[0])
 
     def top(self, k: int = 10, by: Objective | None = None) -> list[Trial]:
@@ -145,6 +129,26 @@ class Result(TrialTable):
             writer.writerow(["" if cell is None or cell != cell else _text(cell) for cell in row])
         with writing_for_user(path, "result.to_csv(FILE), or hpjax export DIR --out FILE"):
             write_for_user(path, content.getvalue().encode("utf-8"))
+
+    def importance(
+        self, metric: str | Objective | None = None, method: str = "ped-anova", resamples: int = 50, seed: int = 0
+    ) -> list[Importance]:
+        """Returns how much each hyperparameter matters for a metric, from the most important on; needs Optuna.
+
+        Args:
+          metric: by default that of the objective. For PED-ANOVA another one says which values are best:
+            ``hpx.maximize("valid/accuracy")``.
+          method: ``"ped-anova"``, what tells the best tenth of the trials from all (S. Watanabe et al., IJCAI 2023), or
+            ``"fanova"``, the share of the variance that random forests explain by each alone (F. Hutter et al., ICML
+            2014), which takes longer and needs scikit-learn. In a space of several alternatives shares are taken within
+            each; which alternative a trial is of has a share, too: the variance between their means.
+          resamples: of trials and of their replicates, for the intervals; 0 for none.
+          seed: of the resamples.
+
+        Raises:
+          InputError: there is no such metric or method, or there are too few complete trials.
+        """
+        return importance(self, metric, method, resamples, seed)
 
     def latex(self, columns: Sequence[str] | None = None, top: int = 10, best: str | None = "bold") -> str:
         """Returns the best trials as a table of LaTeX, which needs the package booktabs.

@@ -6,11 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from hpjax.core import html
-from hpjax.core.errors import InputError, did_you_mean
+from hpjax.core.errors import InputError, RunError, did_you_mean
 from hpjax.core.format import count, show
 from hpjax.core.format import metric as number
 from hpjax.core.format import table as text_table
 from hpjax.core.objective import Objective
+from hpjax.results.diagnosis import UNDEFINED
 from hpjax.results.store.rows import Status
 from hpjax.results.table import TrialTable
 
@@ -102,4 +103,25 @@ def reasons(failures: Mapping[int, str]) -> str:
         f"\nfailed: trial{'s' * (len(trials) > 1)} {', '.join(map(str, trials[:NAMED]))}"
         f"{f' and {len(trials) - NAMED} more' if len(trials) > NAMED else ''}: {reason}"
         for reason, trials in own.items()
+    )
+
+
+def no_best(table: TrialTable) -> RunError:
+    """Returns the error that says why there is no best trial."""
+    lost = table.statuses == Status.DIVERGED
+    diverged, here = int(lost.sum()), int((table.statuses != Status.OTHER_SHARD).sum())
+    if diverged == here > 0:
+        first = int(table.lane_step[lost].min())
+        never = all(np.isnan(table.curves(name)).all() for name in table.metrics)
+        return RunError(
+            f"there is no best trial: all {diverged} diverged, the first at step {first}. "
+            f"Lower the learning rates, or clip the gradients.{f' {UNDEFINED}' if never else ''}"
+        )
+    failed = int((table.statuses == Status.FAILED).sum())
+    if diverged + failed == here > 0:
+        why = reasons(table.failures)
+        return RunError(f"there is no best trial: {diverged} of {here} diverged, and {failed} failed:{why}")
+    return RunError(
+        f"there is no best trial yet: {diverged} of {here} diverged, none is evaluated. "
+        "Wait for the first evaluation, and load the result again."
     )
