@@ -32,7 +32,13 @@ def save(figure: "Figure", path: str | Path) -> None:
         raise InputError(
             "plot.path", str(path), f"must end in one of {', '.join(sorted(kinds))}", 'Write path="a.png".'
         )
+    content = content_of(figure, kind)
+    with writing_for_user(path, INSTEAD):
+        write_for_user(path, content)
+
+
+def content_of(figure: "Figure", kind: str) -> bytes:
+    """Returns a figure as the content of a file of such a kind, ``"png"`` say."""
     content = io.BytesIO()
     figure.savefig(content, format=kind, dpi=DPI)
-    with writing_for_user(path, INSTEAD):
-        write_for_user(path, content.getvalue())
+    return content.getvalue()
