@@ -80,7 +80,15 @@ def list_runs(directory: Path, wide: bool) -> None:
 @click.command()
 @directory_argument
 @click.option("--out", type=click.Path(path_type=Path), help="The folder of the pictures; by default DIR.")
-def plot(directory: Path, out: Path | None) -> None:
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["png", "pdf", "svg"]),
+    multiple=True,
+    default=["png"],
+    help="Of the pictures, png by default; may be repeated.",
+)
+def plot(directory: Path, out: Path | None, formats: tuple[str, ...]) -> None:
     """Draw a run: its curves, the objective against hyperparameters, rungs, lineage, or a batch-scaling study."""
     from hpjax.results.picture_file import INSTEAD, save
     from hpjax.results.plot import pictures
@@ -95,8 +103,9 @@ def plot(directory: Path, out: Path | None) -> None:
     with writing_for_user(folder, INSTEAD):
         folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        save(figure, folder / f"{name}.png")
-        click.echo(str(folder / f"{name}.png"))
+        for kind in formats:
+            save(figure, folder / f"{name}.{kind}")
+            click.echo(str(folder / f"{name}.{kind}"))
 
 
 @click.command()

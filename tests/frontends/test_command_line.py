@@ -185,6 +185,11 @@ def test_plot(directory, tmp_path):
         image = Image.open(tmp_path / "a" / f"{name}.png").convert("L")
         assert image.width > 500
         assert np.asarray(image).min() < 60, "something is drawn"
+    done = hpjax("plot", directory, "--out", tmp_path / "b", "--format", "pdf", "--format", "svg")
+    assert sorted(map(Path, done.stdout.split())) == sorted((tmp_path / "b").iterdir())
+    assert (tmp_path / "b" / "overview.pdf").read_bytes().startswith(b"%PDF-")
+    assert "<svg" in (tmp_path / "b" / "overview.svg").read_text()
+    assert "'gif' is not one of" in hpjax("plot", directory, "--format", "gif").stderr
 
 
 def test_the_numbers_behind_the_picture(directory):
