@@ -121,13 +121,15 @@ def state_specs(rule: Rule | str | None, shapes: ProgramShapes, parts: int) -> t
       parts: the number of devices that a lane spans.
 
     Raises:
-      InputError: the function names another axis than ``"data"``, or one that the devices do not divide.
+      InputError: the model or the function names several axes of an array, or one that the devices do not divide; or
+        the function names another axis than ``"data"``.
     """
     arrays = unwrap_keys(shapes.state)
     if parts == 1:
         return (PartitionSpec(),) * len(arrays)
     if rule is None:
-        return tuple(_named(names, x.shape, parts) for names, x in zip(shapes.axes, arrays, strict=True))
+        each = zip(shapes.axes, shapes.names, arrays, strict=True)
+        return tuple(_named(axes, name, x.shape, parts) for axes, name, x in each)
     if isinstance(rule, str):
         return tuple(_largest(x.shape, parts) for x in arrays)
     names = ["/".join(map(str, name)) for name in shapes.names]
@@ -135,12 +137,24 @@ def state_specs(rule: Rule | str | None, shapes: ProgramShapes, parts: int) -> t
     return tuple(_checked(split(n, x.shape), n, x.shape, parts) for n, x in zip(names, arrays, strict=True))
 
 
-def _named(names: Sequence[Any], shape: Sequence[int], parts: int) -> PartitionSpec:
-    """Returns the split of an array along its axis of the name ``"data"``, where it has one that the devices divide."""
-    for axis, (name, length) in enumerate(zip(names, shape, strict=False)):
-        if (name == DATA or (isinstance(name, tuple) and DATA in name)) and length % parts == 0:
-            return PartitionSpec(*(None,) * axis, DATA)
-    return PartitionSpec()
+def _named(names: Sequence[Any], name: Sequence[Any], shape: tuple[int, ...], parts: int) -> PartitionSpec:
+    """Returns the split of an array along its axis of the name ``"data"``, if it has one.
+
+    Raises:
+      InputError: it has several, or the devices do not divide it.
+    """
+    named = [axis for axis, each in enumerate(names) if each == DATA or (isinstance(each, tuple) and DATA in each)]
+    if not named:
+        return PartitionSpec()
+    path = "/".join(map(str, name))
+    if len(named) > 1 or named[0] >= len(shape):
+        allowed = f'must have one axis of the name "data" at most, of its {len(shape)}'
+        raise InputError(f"the model's axes of {path}", tuple(names), allowed, "Name the other axes None.")
+    if shape[named[0]] % parts:
+        allowed = f'must have an axis "data" that {parts} devices divide'
+        remedy = "Write another size, or another devices_per_lane; or give the axis another name."
+        raise InputError(f"the shape of {path}", shape, allowed, remedy)
+    return PartitionSpec(*(None,) * named[0], DATA)
 
 
 def _largest(shape: Sequence[int], parts: int) -> PartitionSpec:
@@ -153,7 +167,9 @@ def _largest(shape: Sequence[int], parts: int) -> PartitionSpec:
 
 def _checked(spec: Any, name: str, shape: tuple[int, ...], parts: int) -> PartitionSpec:
     """Returns the split that a user's function gave of an array, if it can be."""
-    remedy = 'Write jax.sharding.PartitionSpec(None, "data"), or PartitionSpec() to leave it whole.'
+    axes = [axis for axis, length in enumerate(shape) if length and length % parts == 0]
+    could = "PartitionSpec({})".format(", ".join([*("None",) * axes[-1], '"data"'])) if axes else "PartitionSpec()"
+    remedy = f"Return jax.sharding.{could}" + (", or PartitionSpec() to leave it whole." if axes else ": it is whole.")
     if not isinstance(spec, PartitionSpec):
         raise InputError(FIELD, spec, f"must give a PartitionSpec for {name}", remedy)
     axes = [axis for axis, each in enumerate(spec) if each is not None]
@@ -174,20 +190,27 @@ def lane_specs(lanes: Lane, span: Span | None) -> Any:
     return specs._replace(state=tuple(PartitionSpec(*SPLIT, None, None, *each) for each in span.state))
 
 
-def check_exchanges(compiled: Any, mesh: jax.sharding.Mesh) -> None:
-    """Raises ``RunError`` where a compiled program has devices of all lanes wait for each other.
+class WaitsForLanesError(RunError):
+    """A program has devices of all lanes wait for each other, though lanes do not take equally many steps."""
 
-    At a ``collective-permute`` XLA does on a CPU, and lanes do not take equally many steps: none would go on.
-    """
-    if mesh.devices.flat[0].platform != "cpu" or DATA not in mesh.shape or mesh.shape[LANES] == 1:
+
+def may_wait(mesh: jax.sharding.Mesh) -> bool:
+    """Returns whether devices of other lanes may wait for each other: at a ``collective-permute`` XLA does on a CPU."""
+    return mesh.devices.flat[0].platform == "cpu" and DATA in mesh.shape and mesh.shape[LANES] > 1
+
+
+def check_exchanges(compiled: Any, mesh: jax.sharding.Mesh) -> None:
+    """Raises ``WaitsForLanesError`` where a compiled program has devices of all lanes wait for each other."""
+    if not may_wait(mesh):
         return
     # Outside of loops all devices come to it.
     bodies, entry = computations(compiled.as_text())
     within = (each for name, body in bodies.items() if name != entry for each in body.values())
     if any(each.opcode.startswith("collective-permute") for each in within):
-        raise RunError(
+        raise WaitsForLanesError(
             "the program moves examples from one device to the next (collective-permute), at which all devices of a "
-            f"CPU wait, those of other lanes too. Write devices={mesh.shape[DATA]}, for one lane at a time."
+            f"CPU wait, those of other lanes too. Write devices={mesh.shape[DATA]}, for one lane at a time; or have it "
+            "gather examples in another order, x[jax.random.permutation(key, len(x))] in place of x[::-1]."
         )
 
 

@@ -102,3 +102,24 @@ def equations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
 
 def _names(jaxpr: core.Jaxpr) -> Iterator[str]:
     return (equation.primitive.name for equation in equations(jaxpr))
+
+
+def moves_examples(jaxpr: core.Jaxpr) -> bool:
+    """Returns whether something may move what lies along the first axis of an array, as that of examples, along it."""
+    return any(_moves(equation) for equation in equations(jaxpr))
+
+
+def _moves(equation: core.JaxprEqn) -> bool:
+    params, name = equation.params, equation.primitive.name
+    if name == "rev":
+        return 0 in params["dimensions"]
+    if name == "concatenate":
+        return bool(params["dimension"] == 0)
+    if name.startswith("cum"):
+        return bool(params["axis"] == 0)
+    if name in ("slice", "dynamic_slice", "pad", "reduce_window_sum", "reduce_window_max", "reduce_window_min"):
+        given: Any = equation.invars[0].aval
+        made: Any = equation.outvars[0].aval
+        before, after = given.shape, made.shape
+        return bool(before and (before[0] != after[0] or name.startswith("reduce_window")))
+    return False

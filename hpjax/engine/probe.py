@@ -22,7 +22,7 @@ from hpjax.engine.lane import rebuilt_state, reported_metrics, settled
 from hpjax.engine.leaks import leak_of
 from hpjax.engine.lowering import draws, has_windows
 from hpjax.engine.metric_values import scalars
-from hpjax.engine.primitives import coarsest, operations, primitive_names, uncertain, zeros
+from hpjax.engine.primitives import coarsest, moves_examples, operations, primitive_names, uncertain, zeros
 from hpjax.engine.shapes import ProgramShapes, unwrap_keys
 from hpjax.engine.state_tree import StateTree, arrays_of, difference, is_key, is_same, is_weak, numbers_in, split_state
 from hpjax.engine.thin_sums import has_thin_sums
@@ -121,6 +121,7 @@ def _shapes_of(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> tu
         windows=has_windows(traced),
         thin_sums=has_thin_sums(traced),
         uncertain=uncertain(traced),
+        moves=moves_examples(traced.jaxpr),
         step=step.plus(batch, 1 / SHARING),
         evaluation=evaluation,
         constant_bytes=sum(c.size * c.dtype.itemsize for c in large_constants(traced)),

@@ -53,6 +53,7 @@ class ProgramShapes(NamedTuple):
       checks: pairs of a traced hyperparameter's name and a condition on its values, from the code that uses it.
       step, evaluation: how much these compute.
       uncertain: what in it may fail for many lanes on several devices, by name; the plan then has to try.
+      moves: whether it may move examples within a batch; the plan of lanes that span devices has to try.
       constant_bytes: bytes of the large arrays that it closes over, which all lanes share.
       remarks: what code noticed while it was traced, for the hints of the plan.
       operations: a digest of its operations; programs with equal ones may differ in sizes and constants only.
@@ -78,6 +79,7 @@ class ProgramShapes(NamedTuple):
     windows: bool
     thin_sums: bool
     uncertain: tuple[str, ...]
+    moves: bool
     step: Work
     evaluation: Work
     constant_bytes: int

@@ -66,7 +66,8 @@ def mesh(devices: Sequence[jax.Device], devices_per_lane: int = 1) -> jax.shardi
         divisors = [n for n in range(1, len(devices) + 1) if len(devices) % n == 0]
         allowed = f"must divide {len(devices)}, the number of devices: {', '.join(map(str, divisors))}"
         nearest = min(divisors, key=lambda n: abs(n - devices_per_lane))
-        remedy = f"Write devices_per_lane={nearest}, or another number of devices."
+        fitting = len(devices) - len(devices) % devices_per_lane
+        remedy = f"Write devices_per_lane={nearest}" + (f", or devices={fitting}." if fitting else ".")
         raise InputError("Sweep.devices_per_lane", devices_per_lane, allowed, remedy)
     grid = np.array(devices).reshape(-1, devices_per_lane)
     return jax.sharding.Mesh(grid, (LANES, DATA), axis_types=(AxisType.Auto, AxisType.Auto))

@@ -78,6 +78,7 @@ _sweep_options = combined(
     click.option("--width", type=int, help="Lanes that one device computes at once."),
     click.option("--devices", type=int, help="Local devices to use; all by default."),
     click.option("--devices-per-lane", type=int, help="Devices that share each lane; 1 by default."),
+    click.option("--partition", type=click.Choice(["fsdp"]), help="Split large arrays of the state among them."),
     click.option("--artifacts", metavar="TRIALS", help="Whose artifacts to keep: best:4, all, or ids such as 0,7."),
     click.option("--shard", metavar="I/N", callback=_shard, help="Only this of N parts of the trials: 1/4 … 4/4."),
 )

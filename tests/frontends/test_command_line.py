@@ -96,6 +96,13 @@ sweep = hpx.Sweep(program, hpx.Space(rate=hpx.LogUniform(0.01, 0.5)), trials=8)
 """
 
 
+def test_lanes_span_devices(tmp_path):
+    (tmp_path / "sweep.py").write_text(ARTIFACTS, encoding="utf-8")
+    asked = ["plan", tmp_path / "sweep.py", "--devices", 4, "--devices-per-lane", 2, "--partition", "fsdp"]
+    assert "a mesh of 2 × 2 devices, lanes × data" in hpjax(*asked).stdout
+    assert "'zero' is not 'fsdp'" in hpjax(*asked[:-1], "zero").stderr
+
+
 def test_artifacts_are_chosen(tmp_path):
     (tmp_path / "sweep.py").write_text(ARTIFACTS, encoding="utf-8")
     done = hpjax("run", tmp_path / "sweep.py", "--dir", tmp_path / "run", "--artifacts", "6,2", "--quiet")

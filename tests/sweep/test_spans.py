@@ -114,24 +114,97 @@ def test_a_stream():
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"devices_per_lane": 3}, r"devices_per_lane = 3: must divide 4, the number of devices: 1, 2, 4. Write"),
+        (
+            {"devices_per_lane": 3},
+            r"must divide 4, .*: 1, 2, 4. Write devices_per_lane=2, or devices=3.",
+        ),
         ({"devices_per_lane": 0}, r"devices_per_lane = 0: must be a whole number, 1 or more. Write devices_per_lane=1"),
         (TWO | {"spread": "pmap"}, r"Sweep.spread = 'pmap': has each device .* Write spread=\"shard_map\"."),
         (TWO | {"partition": "zero"}, r"Sweep.partition = 'zero': must be \"fsdp\", a function .* Write"),
         (
             TWO | {"partition": lambda path, shape: PartitionSpec("model")},
-            r"Sweep.partition = .*'model'.* must name \"data\", the only axis there is, .* for params/.* Write",
+            r"Sweep.partition = .*'model'.* must name \"data\", the only axis there is, .* for params/.* Return",
         ),
         (
             TWO | {"partition": lambda path, shape: None},
             r"Sweep.partition = None: must give a PartitionSpec for params/",
         ),
-        (TWO | {"partition": lambda path, shape: PartitionSpec("data")}, r"must split params/.* that 2 devices divide"),
+        (
+            TWO | {"partition": lambda path, shape: PartitionSpec("data")},
+            r"must split params/.*, along an axis that 2 devices divide. Return .*PartitionSpec\(",
+        ),
     ],
 )
 def test_what_cannot_be_split_is_told(options, told):
     with pytest.raises(hpx.InputError, match=told):
         sweep(**{"devices": 4, **options}).plan()
+
+
+class Odd(nn.Module):
+    """A layer whose kernel has names on axes, of which "data" is on one that two devices do not divide, or on two."""
+
+    names: tuple
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        normal = nn.initializers.lecun_normal()
+        return Dense(3, kernel_init=nn.with_partitioning(normal, self.names))(nn.Dense(8)(x))
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ((None, "data"), r"the shape of params/.*/kernel = .8, 3.: must have an axis .data. that 2 devices divide"),
+        (("data", "data"), r"the model's axes of params/.*/kernel = .*: must have one axis of the name .data. at most"),
+    ],
+)
+def test_names_that_cannot_be_followed_are_told(names, told):
+    with pytest.raises(hpx.InputError, match=told):
+        sweep(program(Odd(names)), **TWO).plan()
+    assert sweep(program(Odd(names)), devices=1).plan().trials == 3, "they have no effect on one device a lane"
+
+
+def mixed(key, batch, h, order):
+    """Half of each example and half of another one, in an order of a batch's."""
+    other = order(key, batch.x)
+    return batch._replace(x=0.5 * (batch.x + other))
+
+
+def test_examples_in_another_order():
+    """Reversed they move from device to device, which the plan refuses; in a random order they are gathered."""
+    reverse = program(augment=lambda key, batch, h: mixed(key, batch, h, lambda key, x: x[::-1]))
+    with pytest.raises(hpx.InputError, match=r"Sweep.devices = 4: must be 2.*; or have it gather examples in another"):
+        sweep(reverse, **TWO).plan()
+    shuffle = lambda key, x: x[jax.random.permutation(key, len(x))]
+    random = program(augment=lambda key, batch, h: mixed(key, batch, h, shuffle))
+    with jax.enable_x64(True):
+        one, several = (sweep(random, **options).run(progress=False) for options in ({"devices": 1}, TWO))
+        np.testing.assert_allclose(several.curves("valid/loss"), one.curves("valid/loss"), rtol=1e-9)
+
+
+def test_an_interrupted_run_goes_on_with_as_many_devices_a_lane_alone(tmp_path):
+    events = sweep(**FSDP).events(tmp_path, checkpoint_seconds=0)
+    next(event for event in events if event.kind == "segment")
+    events.close()
+    with pytest.raises(hpx.RunError, match='devices_per_lane: 2 there, 1 here\n  partition: "fsdp" there, null here'):
+        sweep(devices=2).run(tmp_path, progress=False)
+    with pytest.raises(hpx.RunError, match="devices_per_lane: 2 there, 4 here"):
+        sweep(**FOUR, partition="fsdp").run(tmp_path, progress=False)
+    resumed = sweep(**FSDP).run(tmp_path, progress=False)
+    whole = sweep(**FSDP).run(progress=False)
+    np.testing.assert_array_equal(resumed.curves("valid/loss"), whole.curves("valid/loss"))
+
+
+def test_exported_parameters_have_plain_names(tmp_path):
+    from safetensors.numpy import load_file
+
+    with nn.logical_axis_rules([("embed", None), ("mlp", "data")]):
+        result = sweep(program(Named()), **TWO).run(progress=False)
+    result.best.export(tmp_path / "best.safetensors")
+    arrays = load_file(tmp_path / "best.safetensors")
+    layers = [f"params.Dense_{i}.{name}" for i in range(4) for name in ("bias", "kernel")]
+    assert sorted(arrays) == layers
+    assert arrays["params.Dense_1.kernel"].shape == (WIDE, WIDE)
 
 
 def test_lanes_that_would_wait_for_each_other_on_a_cpu_are_told():
@@ -149,8 +222,9 @@ def test_lanes_that_would_wait_for_each_other_on_a_cpu_are_told():
         data=hpx.Data((x,), (x,)),
         steps=4,
     )
-    with pytest.raises(hpx.RunError, match=r"moves examples from one device to the next .* Write devices=2, for one"):
-        sweep(moving, **TWO).run(progress=False)
+    refused = r"Sweep.devices = 4: must be 2.*moves examples from one device to the next .* Write devices=2, for one"
+    with pytest.raises(hpx.InputError, match=refused):
+        sweep(moving, **TWO).plan()
     one = sweep(moving, devices=1).run(progress=False)
     several = sweep(moving, **TWO | {"devices": 2}).run(progress=False)
     np.testing.assert_allclose(several.curves("valid/loss"), one.curves("valid/loss"), rtol=1e-5)

@@ -19,9 +19,16 @@ CHOOSING = ("space", "trials", "rounds", "sampler", "seed")
 
 def differences(there: Any, here: Any) -> list[str]:
     """Returns what differs between two records or JSON values, a line each: ``trials: 256 there, 128 here``."""
-    lines = list(_differences(msgspec.to_builtins(there), msgspec.to_builtins(here), ""))
+    lines = list(_differences(_whole(there), _whole(here), ""))
     hidden = FOLLOWING + (("points",) if any(line.startswith(CHOOSING) for line in lines) else ())
     return [line for line in lines if not line.startswith(hidden)] or lines
+
+
+def _whole(record: Any) -> Any:
+    """Returns a record as JSON has it, with fields of their default values, which files leave out."""
+    if not isinstance(record, msgspec.Struct):
+        return record
+    return {name: msgspec.to_builtins(getattr(record, name)) for name in record.__struct_fields__}
 
 
 def _differences(there: Any, here: Any, at: str) -> Iterator[str]:

@@ -17,7 +17,7 @@ from hpjax.engine import sharding
 from hpjax.engine.compile import Compiled, compiling
 from hpjax.engine.device_lanes import DeviceLanes, LaneTable
 from hpjax.engine.padding.program import padded_hparams
-from hpjax.engine.partition import Span, block_specs
+from hpjax.engine.partition import Span, WaitsForLanesError, block_specs, may_wait
 from hpjax.engine.probe import annotated
 from hpjax.engine.segment import SegmentConfig
 from hpjax.engine.takeover import renewal
@@ -153,10 +153,16 @@ def check_groups(spec: SweepSpec, plan: Plan, first: int) -> None:
         return  # what was trained on more devices can be read here, and whoever trains is told
     for group in plan.groups[first:]:
         first = plan.together(group.number)[0] == group.number  # of those that share a program one stands for all
-        if not (first and (uncertain := plan.trained(group.number).uncertain)):
+        shapes, mesh = plan.trained(group.number), mesh_of(spec)
+        uncertain, waits = shapes.uncertain, shapes.moves and may_wait(mesh)
+        if not (first and (uncertain or waits)):
             continue
-        programs, what = GroupPrograms(spec, mesh_of(spec), (None, None)), ", ".join(uncertain)
+        programs, what = GroupPrograms(spec, mesh, (None, None)), ", ".join(uncertain)
         h = programs.hparams(plan, group, [plan.points[group.trials[0]]])
+        if waits:
+            _check_waiting(programs.compile(plan, group.number, h), spec)
+        if not uncertain:
+            continue
         try:
             programs.compile(plan, group.number, h).check()
         except Exception as unnamed:
@@ -167,6 +173,23 @@ def check_groups(spec: SweepSpec, plan: Plan, first: int) -> None:
                 raise InputError("Sweep.devices_per_lane", spec.devices_per_lane, allowed, remedy) from None
             error = _named(unnamed, programs, plan, group, h)
             raise with_user_lines(error, {}, f"for many lanes at once, with {what}, ") from None
+
+
+def _check_waiting(compiled: Compiled, spec: SweepSpec) -> None:
+    """Compiles the programs of a group, and raises where lanes on a CPU would wait for each other.
+
+    Raises:
+      InputError: they would.
+    """
+    try:
+        for executable in (compiled.start, compiled.advance, compiled.evaluate):
+            executable.future.result()
+    except WaitsForLanesError as error:
+        why, _, remedy = str(error).partition(". ")
+        allowed = f"must be {spec.devices_per_lane}, as many as a lane spans: {why}"
+        raise InputError("Sweep.devices", len(sharding.devices(spec.devices)), allowed, remedy) from None
+    except Exception:
+        return  # what else there is to say of it, others say
 
 
 def _traces_on_one_device_a_lane(spec: SweepSpec, plan: Plan, group: Group, h: Hparams) -> bool:

@@ -18,9 +18,8 @@ def span_lines(plan: "Plan") -> list[str]:
     """Returns the lines on the devices that each lane spans, where these are several."""
     if plan.devices_per_lane == 1:
         return []
-    found = (
-        f"each lane spans {plan.devices_per_lane} devices, which divide its batches; {plan.spans} chunks side by side"
-    )
+    mesh = f"{plan.spans} × {plan.devices_per_lane} devices"
+    found = f"each lane spans {plan.devices_per_lane} devices, which divide its batches: a mesh of {mesh}, lanes × data"
     lines = [(g.number, [*_split(plan, g.number), *_exchanged(plan, g.number)]) for g in plan.groups]
     if all(own == lines[0][1] for _, own in lines):
         return [found, *lines[0][1]]
@@ -60,7 +59,7 @@ def _exchanged(plan: "Plan", group: int) -> list[str]:
     """Returns the line on what the devices of a lane exchange in a step, for plans that compile nothing."""
     if plan.target is not None:
         return []
-    if not plan.gathers:
+    if not plan.gathers and any(plan.partitions[group]):
         return ["what they exchange in a step XLA decides, since a function splits arrays"]
     reduced, gathered = Exchange.of(plan.partitions[group], plan.shapes[group])
     weights = f", {text.size(gathered)} of split weights (all-gather)" if gathered else ""

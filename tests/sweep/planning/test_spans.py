@@ -84,7 +84,7 @@ def lines(plan):
 
 KIB = 4 * WIDE**2 / 2**10  # of the kernel between two layers, which is split
 ALL = 4 * PARAMETERS / 2**10
-HEAD = "each lane spans 2 devices, which divide its batches; 2 chunks side by side"
+HEAD = "each lane spans 2 devices, which divide its batches: a mesh of 2 × 2 devices, lanes × data"
 
 
 def test_plans_say_what_is_split_and_exchanged():
@@ -110,6 +110,8 @@ def test_plans_say_what_is_split_and_exchanged():
         "  params/Dense_*/kernel along axis 0: 4 arrays",
         "what they exchange in a step XLA decides, since a function splits arrays",
     ]
+    nothing = sweep(**TWO, partition=lambda path, shape: PartitionSpec()).plan()
+    assert lines(nothing) == lines(sweep(**TWO).plan()), "gradients alone"
 
 
 def test_plans_tell_apart_what_groups_split():
