@@ -39,7 +39,7 @@ def draw(console: "Console", table: Summary) -> None:
     for at, name in enumerate(table.header):
         numbers = bool(table.rows) and all(is_numeric(row[at]) for row in table.rows)
         drawn.add_column(Text(name), justify="right" if numbers else "left", no_wrap=True)
-    for number, row in enumerate(table.rows):
-        drawn.add_row(*map(Text, row), style="green" if number == 0 else None)
+    for row in table.rows:
+        drawn.add_row(*map(Text, row))
     console.print(drawn, crop=False, overflow="ignore", no_wrap=True)
     console.print(Text(table.note), soft_wrap=True)

@@ -36,10 +36,10 @@ class JSONL(Tracker):
     """Writes what happens to a file, a JSON object a line, in the order in which it does.
 
     Each has ``"run"``, the id of the run, and ``"type"``, by which it has: ``"run"`` what the manifest says;
-    ``"trial"`` a trial and its hyperparameters, again where a scheduler changed them; ``"evaluation"`` trial,
-    replicate, optimizer step and metrics of a lane; ``"clone"`` a trial that went on from the state of another;
-    ``"status"`` how each lane ended; and ``"summary"`` the best trial. What is not finite is null. No line is written
-    twice, also where a run is resumed; several runs may share a file. ``JSONL.SCHEMA`` is the JSON Schema of a line.
+    ``"trial"`` a trial and its hyperparameters; ``"evaluation"`` trial, replicate, optimizer step and metrics of a
+    lane; ``"clone"`` a trial that went on from the state of another, and with which hyperparameters; ``"status"`` how
+    each lane ended; and ``"summary"`` the best trial. What is not finite is null. No line is written twice, also where
+    a run is resumed; several runs may share a file. ``JSONL.SCHEMA`` is the JSON Schema of a line.
 
     Args:
       path: the file, to which lines are added.
