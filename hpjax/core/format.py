@@ -17,7 +17,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], indent: str = " 
     """
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    right = [all(is_numeric(cell) for cell in column[1:]) and len(column) > 1 for column in columns]
+    right = numeric_columns(header, rows)
     lines = [
         "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True))
         for row in (header, *rows)
@@ -25,7 +25,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], indent: str = " 
     return "\n".join((indent + line).rstrip() for line in lines)
 
 
-def is_numeric(cell: str) -> bool:
+def numeric_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[bool]:
+    """Returns which columns of a table, of those in its header, hold numbers alone; none of a table without rows."""
+    return [bool(rows) and all(_numeric(row[at]) for row in rows) for at in range(len(header))]
+
+
+def _numeric(cell: str) -> bool:
     """Returns whether a cell of a table is a number, or stands for one that is missing."""
     try:
         float(cell.replace(",", ""))

@@ -1,12 +1,12 @@
 """HTML of tables and texts, as notebooks show objects. All that is shown stays text, whatever characters it has."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 
-from hpjax.core.format import is_numeric
+from hpjax.core.format import numeric_columns
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> str:
     """Returns a table, with columns of numbers to the right, and a line of text below it.
 
     Args:
@@ -14,11 +14,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") 
       rows: the cells, row by row, as many in each as the header has.
       note: the line; several lines are shown as several.
     """
-    cells = [list(row) for row in rows]
-    columns = zip(*cells, strict=True) if cells else ([] for _ in header)
-    sides = ["right" if all(map(is_numeric, column)) else "left" for column in columns]
+    sides = ["right" if numeric else "left" for numeric in numeric_columns(header, rows)]
     head = _row("th", header, sides)
-    body = "".join(_row("td", row, sides) for row in cells)
+    body = "".join(_row("td", row, sides) for row in rows)
     below = f"<p>{escape(note).replace(chr(10), '<br>')}</p>" if note else ""
     return f"<div><table><thead>{head}</thead><tbody>{body}</tbody></table>{below}</div>"
 

@@ -1,7 +1,8 @@
 """Records: hyperparameters as JSON has them, in which options that print alike are told apart by their positions."""
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hpjax.core.format import show
@@ -50,6 +51,11 @@ class OptionRecords:
     def option(self, record: Any) -> Any:
         """Returns the option that a record stands for; the record itself where it stands for none, being a number."""
         return self._by_text.get(json.dumps(record), record) if self._options else record
+
+
+def finite_or_none(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Returns metrics with None for what is not finite, which JSON lacks."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def in_json(value: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpjax.core.format import is_numeric
+from hpjax.core.format import numeric_columns
 from hpjax.results.summary import Summary
 
 if TYPE_CHECKING:
@@ -36,9 +36,8 @@ def draw(console: "Console", table: Summary) -> None:
     from rich.text import Text
 
     drawn = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2), header_style="bold")
-    for at, name in enumerate(table.header):
-        numbers = bool(table.rows) and all(is_numeric(row[at]) for row in table.rows)
-        drawn.add_column(Text(name), justify="right" if numbers else "left", no_wrap=True)
+    for name, numeric in zip(table.header, numeric_columns(table.header, table.rows), strict=True):
+        drawn.add_column(Text(name), justify="right" if numeric else "left", no_wrap=True)
     for row in table.rows:
         drawn.add_row(*map(Text, row))
     console.print(drawn, crop=False, overflow="ignore", no_wrap=True)

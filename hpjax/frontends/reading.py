@@ -1,7 +1,6 @@
 """Commands that read runs: show, ls, plot, export."""
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +46,8 @@ def show(
 
 def as_builtins(result: "Result", trials: "Sequence[Trial]") -> dict[str, Any]:
     """Returns a result as JSON has it; numbers that are not finite are null."""
+    from hpjax.core.records import finite_or_none
+
     objective, statuses = result.objective, result.statuses.tolist()
     return {
         "objective": {"metric": objective.metric, "direction": objective.direction},
@@ -56,7 +57,7 @@ def as_builtins(result: "Result", trials: "Sequence[Trial]") -> dict[str, Any]:
             {
                 "trial": trial.id,
                 "hparams": trial.hparams,
-                "metrics": {name: value if math.isfinite(value) else None for name, value in trial.metrics.items()},
+                "metrics": finite_or_none(trial.metrics),
                 "status": trial.status,
                 "step": trial.step,
             }

@@ -94,8 +94,8 @@ class _Shares:
         self._points = [{n: parameter_of(value) for n, value in table.first_hparams[t].items()} for t in kept]
         # A constant has no share, and Optuna no use for it.
         self._kinds = {name: kind for name, kind in kinds.items() if name in table.varied}
-        branches = [each.names for each in table.alternatives]
-        self._branch = np.array([_branch(branches, point) for point in self._points])
+        held = ((each.holds(table.first_hparams[t]) for each in table.alternatives) for t in kept)
+        self._branch = np.array([next((at for at, holds in enumerate(each) if holds), 0) for each in held])
 
     def of(self, rows: Array, scores: Floats) -> dict[str, float]:
         """Returns name to share for the trials in some rows, with their scores, (rows,)."""
@@ -132,8 +132,3 @@ class _Shares:
             else evaluators.PedAnovaImportanceEvaluator()
         )
         return dict(evaluators.get_param_importances(study, evaluator=evaluator))
-
-
-def _branch(branches: Sequence[frozenset[str]], point: Mapping[str, Any]) -> int:
-    """Returns the number of the first alternative with the names of a point."""
-    return next((at for at, names in enumerate(branches) if names == point.keys()), 0)

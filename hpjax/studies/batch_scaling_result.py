@@ -13,13 +13,14 @@ from hpjax.core.arrays import Array, Floats, Ints
 from hpjax.core.errors import InputError, RunError, check_float, check_int, did_you_mean
 from hpjax.core.format import show
 from hpjax.results import picture_file
+from hpjax.results.analysis import steps_to_target
 from hpjax.results.columns import column, labels_of
 from hpjax.results.result import Result, load
 from hpjax.studies import plot
 from hpjax.studies.doubts import doubts_of
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps, slopes
 from hpjax.studies.report import report_of
-from hpjax.studies.to_target import bootstrap_of_minimum, edges_of, steps_to_target
+from hpjax.studies.to_target import bootstrap_of_minimum, edges_of
 
 # What the manifest calls such a study.
 KIND = "batch scaling"
@@ -119,7 +120,7 @@ class BatchScalingResult:
             target.
         """
         _check_reading(result, target, complete, name)
-        steps = steps_to_target(result, target)
+        steps = steps_to_target(result, target)[:, 0]
         sizes = np.array([hparams[name] for hparams in result.hparams])
         batch_sizes = tuple(sorted({int(size) for size in sizes}))
         counts, points, trial_steps = [], [], []

@@ -1,4 +1,4 @@
-"""Steps to a target: of each trial, and how uncertain their minimum is."""
+"""How uncertain the fewest steps to a target are, and which hyperparameters are at an edge of their domain."""
 
 from collections.abc import Sequence
 
@@ -9,26 +9,6 @@ from hpjax.results.result import Result
 
 # The share of a domain, on its own scale, that counts as an edge.
 EDGE = 0.05
-
-
-def steps_to_target(result: Result, target: float) -> Floats:
-    """Returns the step of each trial's first evaluation that is strictly better than the target.
-
-    Args:
-      result: a result with one replicate a trial.
-      target: a value of the objective's metric.
-
-    Returns:
-      Float (trials,), infinite for a trial that has no such evaluation.
-    """
-    values = result.curves(result.objective.metric)[:, 0]
-    # Compared in the type of the values, as lanes do: so a lane ends at the very evaluation that is found here.
-    better = result.objective.scores(values) < result.objective.scores(np.array(target, values.dtype))
-    steps = result.curves("step")[:, 0]
-    if better.shape[1] == 0:
-        return np.full(len(result), np.inf)
-    first = np.take_along_axis(steps, better.argmax(axis=1)[:, None], axis=1)[:, 0]
-    return np.where(better.any(axis=1), first, np.inf)
 
 
 def bootstrap_of_minimum(values: Sequence[float] | Floats, level: float = 0.95) -> tuple[float, float]:

@@ -13,23 +13,24 @@ from hpjax.results.table import TrialTable
 
 
 def steps_to_target(table: TrialTable, target: float, metric: str | None = None) -> Array:
-    """Returns the optimizer step of the first evaluation at which each lane reached a target.
+    """Returns the optimizer step of the first evaluation at which each lane was strictly better than a target.
 
     Args:
       table: the result of a sweep.
-      target: what the metric must reach: at most this if the objective minimizes, at least this if it maximizes.
-      metric: the name of the metric; by default that of the objective.
+      target: a value of the metric.
+      metric: the name of the metric, of which lower or higher values are better as of the objective's; by default that.
 
     Returns:
-      float (trials, replicates); infinite where it never did.
+      Float (trials, replicates); infinite where a lane has no such evaluation.
 
     Raises:
       InputError: the target is no number, or there is no such metric.
     """
-    target = check_float("target", target, -np.inf)
+    target, scores = check_float("target", target, -np.inf), table.objective.scores
     values, steps = table.curves(metric or table.objective.metric), table.curves("step")
-    there = values <= target if table.objective.direction == "minimize" else values >= target
-    found: Array = np.where(there, steps, np.inf).min(axis=-1, initial=np.inf)
+    # Compared in the type of the values, as lanes do: so a lane ends at the very evaluation that is found here.
+    better = scores(values) < scores(np.array(target, values.dtype))
+    found: Array = np.where(better, steps, np.inf).min(axis=-1, initial=np.inf)
     return found
 
 

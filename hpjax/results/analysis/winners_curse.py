@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from hpjax.core.errors import InputError
+from hpjax.results.analysis.variance import variances
 from hpjax.results.store.rows import Status
 from hpjax.results.table import TrialTable
 
@@ -44,9 +45,7 @@ def winners_curse(result: TrialTable, draws: int = 10_000) -> float:
         allowed = "must be 3 or more that are complete"
         raise InputError("trials", trials, allowed, "Write hpx.Sweep(..., trials=16), or train without a scheduler.")
     means = scores.mean(axis=1)
-    # Two-way analysis of variance: the residuals without the effect of the trial and that of the replicate.
-    left = scores - means[:, None] - scores.mean(axis=0) + means.mean()
-    noise = float((left**2).sum() / ((trials - 1) * (replicates - 1)) / replicates)
+    noise = variances(scores).residual / replicates
     truth = np.sort(means)
     half = truth[: max(trials // 2, 2)]
     spread = max(float(half.var(ddof=1)) - noise, 0.0)

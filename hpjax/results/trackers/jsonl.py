@@ -1,7 +1,6 @@
 """JSON Lines: one file with a line for whatever happens, for scripts and for tools of one's own."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,6 +9,7 @@ import msgspec
 import numpy as np
 
 from hpjax.core.errors import RunError
+from hpjax.core.records import finite_or_none
 from hpjax.results.store.rows import Status
 from hpjax.results.table import CloneRecord, TrialTable
 from hpjax.results.trackers.base import Evaluation, TrackedRun, Tracker
@@ -121,7 +121,7 @@ class JSONL(Tracker):
         about: dict[str, Any] = {"trials": len(table), "best": best, "hparams": {}, "metrics": {}}
         if best is not None:
             last = {name: float(table.last(name)[best].mean()) for name in table.metrics}
-            about |= {"hparams": table.hparams[best], "metrics": _finite(last)}
+            about |= {"hparams": table.hparams[best], "metrics": finite_or_none(last)}
         self._write([self._line("summary", **about)])
 
     def _evaluated(self, evaluation: Evaluation) -> Iterator[str]:
@@ -131,7 +131,7 @@ class JSONL(Tracker):
         for at, (trial, replicate, step) in enumerate(lanes):
             if step > self._last.get((trial, replicate), -1):
                 self._last[trial, replicate] = step
-                metrics = _finite({name: values[at] for name, values in columns.items()})
+                metrics = finite_or_none({name: values[at] for name, values in columns.items()})
                 yield self._line("evaluation", trial=trial, replicate=replicate, step=step, metrics=metrics)
 
     def _line(self, kind: str, **content: Any) -> str:
@@ -168,8 +168,3 @@ class JSONL(Tracker):
                 else:
                     self._written.add(line.decode())
             file.truncate(whole)
-
-
-def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Returns metrics with None for what is not finite, which JSON lacks."""
-    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

@@ -1,6 +1,6 @@
 """The curves of trials as trackers write them: rows of an optimizer step, and name to value of one evaluation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -44,12 +44,8 @@ def by_trial(
         row: dict[str, float] = {}
         for name, values in columns.items():
             if len(own) == replicates:
-                row[name] = _mean([values[lane] for lane in own])
+                row[name] = sum(values[lane] for lane in own) / replicates
             if replicates > 1:
                 row |= {f"{name}/replicate {seeds[lane]}": values[lane] for lane in own}
         found[owner] = (int(max(steps[lane] for lane in own)), row)
     return found
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -151,9 +151,10 @@ def check_groups(spec: SweepSpec, plan: Plan, first: int) -> None:
     """
     if plan.devices[0] % plan.devices_per_lane:
         return  # what was trained on more devices can be read here, and whoever trains is told
+    mesh = mesh_of(spec)
     for group in plan.groups[first:]:
         first = plan.together(group.number)[0] == group.number  # of those that share a program one stands for all
-        shapes, mesh = plan.trained(group.number), mesh_of(spec)
+        shapes = plan.trained(group.number)
         uncertain, waits = shapes.uncertain, shapes.moves and may_wait(mesh)
         if not (first and (uncertain or waits)):
             continue
