@@ -27,6 +27,7 @@ from hpjax.core.program import Arrays, Program
 from hpjax.core.threefry import lowered_for
 from hpjax.engine import sharding
 from hpjax.engine.constants import hoisted
+from hpjax.engine.exchanges import Exchanges, exchanges_of
 from hpjax.engine.lowering import lowering
 from hpjax.engine.machine import keep_compiled
 from hpjax.engine.moves import copier, mover
@@ -104,6 +105,8 @@ class Compiled:
       lanes: ``ShapeDtypeStruct``s of the lanes that they carry, (spans, chunks, width, ...).
       specs: how these are split over the devices, a ``PartitionSpec`` each.
       seconds: how long each function took to compile, by name, of those that are compiled.
+      exchanges: what the devices of a chunk of lanes exchange in a step, once ``advance`` is compiled; None where each
+        lane has one device, and where JAX writes compiled programs in an unknown way.
     """
 
     def __init__(
@@ -130,6 +133,7 @@ class Compiled:
         self._lowered: dict[str, Lowered] = {}
         self._known: dict[str, Executable] = {}
         self.seconds: dict[str, float] = {}
+        self.exchanges: Exchanges | None = None
 
     def check(self) -> None:
         """Traces the functions as they are compiled for the devices; kept, so that ``prepare`` need not do it again.
@@ -205,6 +209,8 @@ class Compiled:
         compiled = traced.compile()
         self.seconds[name] = time.perf_counter() - begun
         check_exchanges(compiled, self.mesh)
+        if name == "advance":
+            self.exchanges = exchanges_of(compiled, self.mesh)
         return compiled
 
     def wait(self) -> "Compiled":

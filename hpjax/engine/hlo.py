@@ -13,6 +13,8 @@ from hpjax.core.arrays import ceil_div
 from hpjax.engine.hlo_text import LARGE, NEAR, ArrayType, Instruction, Types, computations
 
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective", "reduce-scatter", "send", "recv")
+# To what the last axes of an array are padded.
+_TILE = re.compile(r"T\([\d,]+\)")
 # Operations that read as much of their first operand as they give, and not all of it.
 SLICES = frozenset({"dynamic-slice", "slice", "gather"})
 # Operations of a fusion that hand on their operand as it is.
@@ -72,7 +74,10 @@ class CompiledText:
         """
         for chunks in self._loops(self._entry):
             for steps in self._loops(_body(chunks)):
-                padded, bare = (each.traffic(_body(steps)) for each in (self, self._without_padding()))
+                padded = self.traffic(_body(steps))
+                if _TILE.search(self._text) is None:
+                    return padded
+                bare = CompiledText(_TILE.sub("", self._text)).traffic(_body(steps))  # as if layouts had no tiles
                 padding = padded.bytes + padded.near_bytes - bare.bytes - bare.near_bytes
                 return replace(padded, padding=padding)
         raise ValueError("the program has no loop over steps within one over chunks")
@@ -81,10 +86,6 @@ class CompiledText:
     def whole(self) -> Traffic:
         """What the whole program runs, with loops of which the turns are not known counted once."""
         return self.traffic(self._entry)
-
-    def _without_padding(self) -> "CompiledText":
-        """Returns the same program as if its layouts had no tiles."""
-        return CompiledText(re.sub(r"T\([\d,]+\)", "", self._text))
 
     def traffic(self, computation: str) -> Traffic:
         """Returns what a computation runs, its padding not counted apart."""

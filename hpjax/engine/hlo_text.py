@@ -6,6 +6,7 @@ https://openxla.org/xla/tiled_layout for its layouts.
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
@@ -98,6 +99,7 @@ def computations(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
 _ARRAY = re.compile(r"([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\](?:\{([\d,]*)(?::([^}]*))?\})?")
 
 
+@lru_cache(2**12)  # the operations of a program give arrays of few types
 def types_of(text: str) -> tuple[ArrayType, ...]:
     """Returns the types of the arrays in the text of a type."""
     found = []
@@ -150,8 +152,8 @@ def _split_type(text: str) -> tuple[str, str]:
 def _parenthesized(text: str) -> tuple[str, str]:
     """Returns what stands between the parenthesis with which a text begins and its partner, and the rest."""
     depth = 0
-    for place, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
+    for found in re.finditer(r"[()]", text):
+        depth += 1 if found.group() == "(" else -1
         if depth == 0:
-            return text[1:place], text[place + 1 :]
+            return text[1 : found.start()], text[found.end() :]
     return text[1:], ""

@@ -100,7 +100,11 @@ _track_options = combined(
 
 @main.command()
 @_sweep_options
-@click.option("--measure", is_flag=True, help="Measure first how many lanes are best at once, and remember it.")
+@click.option(
+    "--measure",
+    is_flag=True,
+    help="Measure first how many lanes are best at once, and remember it; count what the devices of a lane exchange.",
+)
 @click.option("--target", help="Compile for devices that are not there: v5e:2x4, h100, ...")
 @click.option("--count", type=int, help="With --target: how many of these devices.")
 def plan(file: Path, measure: bool, target: str | None, count: int | None, **changes: Any) -> None:

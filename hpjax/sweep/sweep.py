@@ -33,6 +33,7 @@ from hpjax.sweep.models import TrainedModels
 from hpjax.sweep.planning.advice import advised, hints_of_script, hints_of_switches
 from hpjax.sweep.planning.arrange import rearranged
 from hpjax.sweep.planning.autotune import measured
+from hpjax.sweep.planning.counted import with_exchanges
 from hpjax.sweep.planning.padding_check import checked
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.planner import plan_first_round
@@ -167,7 +168,8 @@ class Sweep:
         Args:
           measure: whether to measure first how many lanes are best at once, for 5 seconds or 5 % of the run. A run that
             is expected to take long does so while it trains. What is found is remembered for all runs of such a
-            program on this machine, and printed with the plan.
+            program on this machine, and printed with the plan. Where lanes span several devices, programs are compiled
+            as they will train, and the plan says how many times these exchange arrays in a step, and their bytes.
           target: devices that are not there, in place of ``devices``, for which the programs are compiled here: a slice
             of TPUs, ``"v5e:2x4"``, or a GPU, ``"h100"``. The plan has the widest width that fits and the fastest,
             memory, bytes and floating-point operations of a step, and the time that it takes at best. It needs the
@@ -185,7 +187,7 @@ class Sweep:
                 plan = plan_first_round(spec)
                 check_recordable(spec, plan)
                 return planned_for(spec, plan, asked)
-            plan = measured(self.spec, self._traced) if measure else self._arranged()
+            plan = with_exchanges(self.spec, measured(self.spec, self._traced)) if measure else self._arranged()
             return advised(self.spec, plan, disturbing)
 
     def _arranged(self) -> Plan:

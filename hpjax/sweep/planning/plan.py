@@ -13,6 +13,7 @@ from hpjax.core.format import show
 from hpjax.core.program import TrialLength
 from hpjax.core.records import jsonable
 from hpjax.core.space import Point
+from hpjax.engine.exchanges import Exchanges
 from hpjax.engine.padding.program import PaddedProgram
 from hpjax.engine.partition import device_bytes
 from hpjax.engine.shapes import ProgramShapes
@@ -123,6 +124,8 @@ class Plan:
       takeovers: per group, what its trials do with the state of another one when they go on from it.
       paddings: the groups that share padded programs.
       pace: how many times as long as estimated things take here.
+      exchanges: per group, what the devices of a lane exchange by its compiled program, None where that is not known;
+        empty where nothing was compiled.
       target: the devices that are not there and for which this is planned, None for those that are.
       footprints: what each program takes of the devices of the target, in the order of ``programs``.
       widest: how many lanes of each program a device of the target has room for at once.
@@ -155,6 +158,7 @@ class Plan:
     takeovers: tuple[Takeover, ...] = ()
     paddings: tuple[Padding, ...] = ()
     pace: Pace = field(default_factory=Pace)
+    exchanges: tuple[Exchanges | None, ...] = ()
     target: Target | None = None
     footprints: tuple[Footprint, ...] = ()
     widest: tuple[int, ...] = ()

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hpjax.core import format as text
+from hpjax.engine.exchanges import Exchanges
 from hpjax.engine.machine import keeps_compiled
-from hpjax.sweep.planning.span_report import span_lines
+from hpjax.sweep.planning.span_report import exchanged, span_lines
 from hpjax.sweep.planning.width import Rate
 
 if TYPE_CHECKING:
@@ -186,9 +187,8 @@ def _exchanges(plan: "Plan") -> list[str]:
     for each in plan.footprints:
         parameters = 4 * plan.shapes[each.group].parameters
         lines.append(
-            f"group {each.group}: in a step the devices of a chunk of lanes exchange arrays "
-            f"{text.count(round(each.step.exchanges), 'time')}, {text.size(each.step.exchanged)} in all, for "
-            f"{text.size(parameters)} of parameters a lane in float32"
+            f"group {each.group}: {exchanged(Exchanges.of(each.step))}, for {text.size(parameters)} of parameters a "
+            "lane in float32"
         )
     return lines
 

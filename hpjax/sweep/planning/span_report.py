@@ -4,6 +4,7 @@ import re
 from typing import TYPE_CHECKING
 
 from hpjax.core import format as text
+from hpjax.engine.exchanges import Exchanges
 from hpjax.engine.partition import Exchange
 from hpjax.engine.state_tree import KeyPath
 
@@ -25,6 +26,14 @@ def span_lines(plan: "Plan") -> list[str]:
         return [found, *lines[0][1]]
     told = ((line if line.startswith(" ") else f"group {number}: {line}") for number, own in lines for line in own)
     return [found, *told]
+
+
+def exchanged(found: Exchanges) -> str:
+    """Returns what the devices of a chunk of lanes exchange by a compiled program, as a clause."""
+    return (
+        f"in a step the devices of a chunk of lanes exchange arrays {text.count(found.times, 'time')}, "
+        f"{text.size(found.bytes)} in all"
+    )
 
 
 def _split(plan: "Plan", group: int) -> list[str]:
@@ -56,14 +65,18 @@ def _pattern(path: KeyPath) -> str:
 
 
 def _exchanged(plan: "Plan", group: int) -> list[str]:
-    """Returns the line on what the devices of a lane exchange in a step, for plans that compile nothing."""
+    """Returns the line on what the devices of a lane exchange in a step, for plans for devices that are there."""
     if plan.target is not None:
         return []
+    counted = plan.exchanges[group] if plan.exchanges else None
+    if counted is not None:
+        return [exchanged(counted)]
+    remedy = "" if plan.exchanges else "; plan(measure=True) compiles and counts"
     if not plan.gathers and any(plan.partitions[group]):
-        return ["what they exchange in a step XLA decides, since a function splits arrays"]
+        return [f"what they exchange in a step XLA decides, since a function splits arrays{remedy}"]
     reduced, gathered = Exchange.of(plan.partitions[group], plan.shapes[group])
     weights = f", {text.size(gathered)} of split weights (all-gather)" if gathered else ""
     return [
         f"in a step they exchange about {text.size(reduced + gathered)} a lane, by the sizes of its parameters: "
-        f"{text.size(reduced)} of gradients (all-reduce){weights}"
+        f"{text.size(reduced)} of gradients (all-reduce){weights}{remedy}"
     ]

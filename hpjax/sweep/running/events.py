@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
+from hpjax.engine.exchanges import Exchanges
 from hpjax.results.store.rows import Change
 from hpjax.sweep.planning.width import Rate
 
@@ -118,10 +119,13 @@ class CompileFinished(_OfGroup):
       round: the number of the round.
       lanes: how many lanes the wave has.
       seconds: how long the run waited for the program, s.
+      exchanges: what the devices of a chunk of lanes exchange in a step, a named tuple: ``times``, and ``bytes`` in
+        all; None where each lane has one device, or JAX writes compiled programs in an unknown way.
     """
 
     kind: Literal["compiled"] = field(default="compiled", init=False)
     seconds: float
+    exchanges: Exchanges | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from types import TracebackType
 from hpjax.core import format as text
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.report import speeds
+from hpjax.sweep.planning.span_report import exchanged
 from hpjax.sweep.running.events import CompileFinished, CompileStarted, Event, SegmentFinished
 
 QUIET_SECONDS = 5.0
@@ -98,7 +99,8 @@ class Progress:
         elif event.kind == "compiled":
             self._compile = event.seconds
             self._compiled = max(self._compiled, self._nth(event))
-            self._keep(f"{group}: compiled in {text.duration(event.seconds)}")
+            told = "" if event.exchanges is None else f"; {exchanged(event.exchanges)}"
+            self._keep(f"{group}: compiled in {text.duration(event.seconds)}{told}")
         else:
             self._training += event.seconds
             self._waited += event.waited

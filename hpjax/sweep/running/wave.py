@@ -269,7 +269,7 @@ class Wave:
             with context.store.transaction():
                 context.store.add_compilation(number, seconds)
             context.timing.compiled(self._plan, number, seconds, compiled.seconds.get("advance", 0.0))
-            yield CompileFinished(seconds=seconds, **self.shared)
+            yield CompileFinished(seconds=seconds, exchanges=compiled.exchanges, **self.shared)
         with failing_alone(number, self._width):
             self._lanes = context.programs.lanes(self._plan, number, compiled, self._table)
             if self._state.lanes:  # those of a checkpoint

@@ -93,7 +93,7 @@ def test_plans_say_what_is_split_and_exchanged():
         HEAD,
         f"0 of 12 arrays of a lane's state are split, {2 * ALL:.1f} KiB of {2 * ALL:.1f} KiB are on each device",
         f"in a step they exchange about {ALL:.1f} KiB a lane, by the sizes of its parameters: {ALL:.1f} KiB of "
-        "gradients (all-reduce)",
+        "gradients (all-reduce); plan(measure=True) compiles and counts",
     ]
     plan = sweep(**TWO, partition="fsdp").plan()
     assert lines(plan) == [
@@ -101,14 +101,15 @@ def test_plans_say_what_is_split_and_exchanged():
         f"2 of 12 arrays of a lane's state are split, {2 * ALL - KIB:.1f} KiB of {2 * ALL:.1f} KiB are on each device",
         "  params/Dense_*/kernel along axis 0: 2 arrays",  # weights and momentum
         f"in a step they exchange about {ALL + KIB:.1f} KiB a lane, by the sizes of its parameters: {ALL:.1f} KiB of "
-        f"gradients (all-reduce), {KIB:.1f} KiB of split weights (all-gather)",
+        f"gradients (all-reduce), {KIB:.1f} KiB of split weights (all-gather); plan(measure=True) compiles and counts",
     ]
     assert plan.shapes[0].lane_bytes - plan.lane_bytes(0) == KIB * 2**10
     rows = sweep(**TWO, partition=lambda path, shape: PartitionSpec("data" if shape[0] == WIDE else None)).plan()
     assert lines(rows)[2:] == [
         "  params/Dense_*/bias along axis 0: 4 arrays",
         "  params/Dense_*/kernel along axis 0: 4 arrays",
-        "what they exchange in a step XLA decides, since a function splits arrays",
+        "what they exchange in a step XLA decides, since a function splits arrays; plan(measure=True) compiles and "
+        "counts",
     ]
     nothing = sweep(**TWO, partition=lambda path, shape: PartitionSpec()).plan()
     assert lines(nothing) == lines(sweep(**TWO).plan()), "gradients alone"
