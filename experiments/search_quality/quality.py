@@ -18,6 +18,7 @@ import optuna
 from sweep import sweep as digits
 
 import hpjax as hpx
+from hpjax import plot
 
 BATCH = 32
 UNIT = {size: hpx.Space(**{f"x{i}": hpx.Uniform(0, 1) for i in range(size)}) for size in (2, 6, 10)}
@@ -97,6 +98,27 @@ def seconds_to_propose():
     return time.perf_counter() - begun
 
 
+def draw(found, path):
+    """Draws the medians over seeds, of problem to sampler to (seeds, rounds), a panel a problem."""
+    styles = dict(zip(SAMPLERS, ((plot.RED, "o-"), (plot.BLUE, "s--"), (plot.GREY, "^:")), strict=True))
+    with plt.rc_context(plot.STYLE):
+        figure, panels = plt.subplots(2, 3, figsize=(6.8, 3.8), layout="constrained")
+        panels = panels.ravel()
+        for panel, (problem, curves) in zip(panels, found.items(), strict=False):
+            for name, values in curves.items():
+                color, line = styles[name]
+                trials = BATCH * np.arange(1, values.shape[1] + 1)
+                panel.plot(trials, np.median(values, axis=0), line, color=color, markersize=3, label=name)
+            above = " above the minimum" if problem in FUNCTIONS else ""
+            panel.set(title=problem, xlabel="trials", yscale="log", ylabel=f"best so far{above}")
+            plot.set_log_ticks(panel.yaxis)
+        for panel in panels[len(found) :]:
+            panel.set_axis_off()
+        panels[-1].legend(*panels[0].get_legend_handles_labels(), loc="center", title="median of the seeds")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=200)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
@@ -112,10 +134,10 @@ def main():
         mnist1d = cnn.sweep_on(arguments.data / "mnist1d.npz")
         problems["MNIST-1D CNN"] = lambda make, seed: of_training(mnist1d, make, seed)
     print(f"Bayes proposes 256 points at 1,000 observations in {seconds_to_propose():.1f} s")
-    figure, axes = plt.subplots(1, len(problems), figsize=(4 * len(problems), 3), layout="constrained")
+    found = {}
     print(f"{'problem':12}  {'sampler':8}     median end  {'quartiles':21}  seconds a seed")
-    for axis, (problem, run) in zip(axes, problems.items(), strict=True):
-        curves = {}
+    for problem, run in problems.items():
+        curves = found[problem] = {}
         for name, make in SAMPLERS.items():
             begun = time.perf_counter()
             curves[name] = np.array([run(make, seed) for seed in range(arguments.seeds)])
@@ -123,14 +145,9 @@ def main():
             ends = curves[name][:, -1]
             low, middle, high = np.quantile(ends, (0.25, 0.5, 0.75))
             print(f"{problem:12}  {name:8}  {middle:13.4g}  {low:9.4g} … {high:<9.4g}  {seconds:7.1f}", flush=True)
-            axis.plot(BATCH * np.arange(1, curves[name].shape[1] + 1), np.median(curves[name], axis=0), label=name)
         wins = (curves["Bayes"][:, -1] < curves["TPE"][:, -1]).sum()
         print(f"{problem:12}  Bayes ends below TPE in {wins} of {arguments.seeds} seeds")
-        axis.set(title=problem, xlabel="trials", yscale="log")
-    axes[0].set_ylabel("median of the best so far")
-    axes[0].legend()
-    arguments.picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(arguments.picture)
+    draw(found, arguments.picture)
     print(f"{arguments.picture}")
 
 

@@ -12,6 +12,7 @@ from hpjax.frontends.options import answer_of, directory_argument, top_option, t
 
 if TYPE_CHECKING:
     from hpjax.results.result import Result
+    from hpjax.results.style import Width
     from hpjax.results.trial import Trial
 
 
@@ -89,17 +90,23 @@ def list_runs(directory: Path, wide: bool) -> None:
     default=["png"],
     help="Of the pictures, png by default; may be repeated.",
 )
-def plot(directory: Path, out: Path | None, formats: tuple[str, ...]) -> None:
-    """Draw a run: its curves, the objective against hyperparameters, rungs, lineage, or a batch-scaling study."""
+@click.option(
+    "--width",
+    type=click.Choice(["single", "double"]),
+    default="double",
+    help="Of the pictures, in columns of a paper: 3.3 or 6.8 inches; double by default.",
+)
+def plot(directory: Path, out: Path | None, formats: tuple[str, ...], width: "Width") -> None:
+    """Draw a run: its curves, its objective against hyperparameters and cost, a race, a population, or a study."""
     from hpjax.results.picture_file import INSTEAD, save
     from hpjax.results.plot import pictures
     from hpjax.results.result import load
     from hpjax.results.store.files import writing_for_user
 
     result = load(directory)
-    figures, answer = pictures(result), answer_of(result)
+    figures, answer = pictures(result, width), answer_of(result)
     if answer is not None:
-        figures["scaling"] = answer.plot()
+        figures["scaling"] = answer.plot(width=width)
     folder = out or directory
     with writing_for_user(folder, INSTEAD):
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,9 @@ from hpjax.results.store.files import write_for_user, writing_for_user
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DPI = 150
+# Dots per inch: journals ask for 300.
+DPI = 300
+NOTEBOOK_DPI = 150
 # What to type where a picture cannot be written.
 INSTEAD = 'plot(path="FOLDER/a.png"), or hpjax plot DIR --out FOLDER'
 
@@ -37,8 +39,8 @@ def save(figure: "Figure", path: str | Path) -> None:
         write_for_user(path, content)
 
 
-def content_of(figure: "Figure", kind: str) -> bytes:
-    """Returns a figure as the content of a file of such a kind, ``"png"`` say."""
+def content_of(figure: "Figure", kind: str, dpi: int | None = None) -> bytes:
+    """Returns a figure as the content of a file of such a kind, ``"png"`` say; with ``DPI`` dots per inch if None."""
     content = io.BytesIO()
-    figure.savefig(content, format=kind, dpi=DPI)
+    figure.savefig(content, format=kind, dpi=dpi or DPI)
     return content.getvalue()

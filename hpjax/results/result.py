@@ -18,6 +18,7 @@ from hpjax.results.store.files import write_for_user, writing_for_user
 from hpjax.results.store.manifest import Manifest, read_manifest
 from hpjax.results.store.rows import Status
 from hpjax.results.store.run_store import Store
+from hpjax.results.style import Width
 from hpjax.results.summary import Summary, no_best, summary_of
 from hpjax.results.table import TrialTable
 from hpjax.results.table_reader import read_table
@@ -197,21 +198,19 @@ class Result(TrialTable):
         about = {"sampler": sweep.sampler, "scheduler": sweep.scheduler, "seed": sweep.seed}
         optuna_export.write(self, path, name, about)
 
-    def plot(self, *names: str, path: str | Path | None = None) -> "Figure":
-        """Draws the objective's curves, and the value by which trials rank against each hyperparameter.
+    def plot(self, *names: str, path: str | Path | None = None, width: Width = "double") -> "Figure":
+        """Draws the objective's curves, and the value by which trials rank against each hyperparameter, by matplotlib.
 
         Args:
           *names: hyperparameters; by default all that vary.
           path: where to save the picture; by default nowhere.
-
-        Returns:
-          The figure of matplotlib, which this needs.
+          width: ``"single"``, 3.3 inches, or ``"double"``, 6.8 inches, columns of a paper.
 
         Raises:
-          InputError: there is no such hyperparameter, or no such format of pictures.
+          InputError: there is no such hyperparameter or width, or no such format of pictures.
           RunError: the picture cannot be written.
         """
-        figure = plot.overview(self, names or None)
+        figure = plot.overview(self, names or None, width)
         if path is not None:
             picture_file.save(figure, path)
         return figure

@@ -16,6 +16,7 @@ from hpjax.results import picture_file
 from hpjax.results.analysis import steps_to_target
 from hpjax.results.columns import column, labels_of
 from hpjax.results.result import Result, load
+from hpjax.results.style import Width
 from hpjax.studies import plot
 from hpjax.studies.doubts import doubts_of
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps, slopes
@@ -266,21 +267,22 @@ class BatchScalingResult:
         found |= {name: np.array(cells) for name, cells in columns.items()}
         return found | {labels[name]: column(name, best) for name in self.other_names}
 
-    def plot(self, path: str | Path | None = None) -> Any:
+    def plot(self, path: str | Path | None = None, width: Width = "double") -> Any:
         """Draws steps against batch size, and the best learning rate if there is one; see ``hpx.studies.plot``.
 
         Args:
           path: where to save the picture, if anywhere.
+          width: that of the figure: ``"single"``, 3.3 inches, or ``"double"``, 6.8 inches, columns of a paper.
 
         Returns:
           The ``matplotlib`` figure.
 
         Raises:
           ImportError: matplotlib is missing; the message says how to install it.
-          InputError: matplotlib knows no such format of pictures.
+          InputError: there is no such width, or matplotlib knows no such format of pictures.
           RunError: the picture cannot be written.
         """
-        figure = plot.scaling(self)
+        figure = plot.scaling(self, width=width)
         if path is not None:
             picture_file.save(figure, path)
         return figure

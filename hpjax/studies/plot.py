@@ -7,7 +7,8 @@ import numpy as np
 
 from hpjax.core.arrays import ceil_div
 from hpjax.core.format import metric
-from hpjax.results.drawing import BLUE, DOTS, GREY, ORANGE, RED, literal, new_figure
+from hpjax.results.drawing import add_legend, literal, new_figure
+from hpjax.results.style import BLUE, DOTS, GREY, ORANGE, RED, Width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,22 +19,30 @@ if TYPE_CHECKING:
 __all__ = ["draw_rates", "draw_scaling", "scaling"]
 
 
-def scaling(answer: "BatchScalingResult", learning_rate: str = "learning_rate", momentum: str = "momentum") -> "Figure":
+def scaling(
+    answer: "BatchScalingResult",
+    learning_rate: str = "learning_rate",
+    momentum: str = "momentum",
+    width: Width = "double",
+) -> "Figure":
     """Draws against the batch size: steps to the target, the best learning rate, and the best effective one.
 
     Args:
       answer: the answer of a batch-scaling study.
       learning_rate, momentum: the names of these hyperparameters; the panel of one that the sweep lacks is left out.
+      width: that of the figure: ``"single"``, 3.3 inches, or ``"double"``, 6.8 inches, columns of a paper.
 
     Returns:
       A figure with a panel for each.
 
     Raises:
       ImportError: matplotlib is missing; the message says how to install it.
+      InputError: there is no such width.
     """
     names = answer.result.names
     momenta = [None, *([momentum] if momentum in names else [])] if learning_rate in names else []
-    with new_figure(1 + len(momenta), 1) as (figure, panels):
+    count = 1 + len(momenta)
+    with new_figure(count, count if width == "double" else 1, width) as (figure, panels):
         draw_scaling(answer, panels[0])
         for each, panel in zip(momenta, panels[1:], strict=True):
             draw_rates(answer, panel, learning_rate, each)
@@ -76,12 +85,11 @@ def draw_scaling(answer: "BatchScalingResult", ax: "Axes") -> "Axes":
         ax.axvline(fit.critical_batch_size, color=RED, linewidth=0.8, linestyle=":")
         where, across = (fit.critical_batch_size, 0.99), ("data", "axes fraction")
         label = f" critical {metric(fit.critical_batch_size)}"
-        ax.annotate(label, where, xycoords=across, color=RED, fontsize=8, va="top", annotation_clip=True)
+        ax.annotate(label, where, xycoords=across, color=RED, fontsize=7, va="top", annotation_clip=True)
     if answer.missing:
         upper: dict[str, Any] = {"color": ORANGE, "transform": ax.get_xaxis_transform(), "label": "not reached"}
         ax.plot(answer.missing, np.full(len(answer.missing), 0.93), "x", **upper)
-    if ax.get_legend_handles_labels()[1]:
-        ax.legend(frameon=False, fontsize=8, loc="lower left")
+    add_legend(ax)
     return ax
 
 
@@ -113,8 +121,7 @@ def draw_rates(
     ax.plot(sizes, rates, "o", color=BLUE, markersize=4)
     if edges.any():
         ax.plot(sizes[edges], rates[edges], "o", color="none", markeredgecolor=RED, markersize=9, label="at an edge")
-    if ax.get_legend_handles_labels()[1]:
-        ax.legend(frameon=False, fontsize=8)
+    add_legend(ax)
     return ax
 
 

@@ -187,15 +187,19 @@ def test_replay(directory, tmp_path):
 
 def test_plot(directory, tmp_path):
     assert hpjax("plot", directory, "--out", tmp_path / "a").exit_code == 0
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["map.png", "overview.png"]
-    for name in ("map", "overview"):
+    written = sorted(path.stem for path in (tmp_path / "a").iterdir())
+    assert written == ["contour", "cost", "importance", "map", "overview", "parallel", "quantiles"]
+    for name in written:
         image = Image.open(tmp_path / "a" / f"{name}.png").convert("L")
-        assert image.width > 500
+        assert image.width == 6.8 * 300
         assert np.asarray(image).min() < 60, "something is drawn"
     done = hpjax("plot", directory, "--out", tmp_path / "b", "--format", "pdf", "--format", "svg")
     assert sorted(map(Path, done.stdout.split())) == sorted((tmp_path / "b").iterdir())
     assert (tmp_path / "b" / "overview.pdf").read_bytes().startswith(b"%PDF-")
     assert "<svg" in (tmp_path / "b" / "overview.svg").read_text()
+    assert hpjax("plot", directory, "--out", tmp_path / "c", "--width", "single").exit_code == 0
+    assert Image.open(tmp_path / "c" / "map.png").width == 3.3 * 300
+    assert "'triple' is not one of" in hpjax("plot", directory, "--width", "triple").stderr
     assert "'gif' is not one of" in hpjax("plot", directory, "--format", "gif").stderr
 
 

@@ -59,7 +59,7 @@ def test_curves_are_of_all_lanes():
     np.testing.assert_array_equal(np.isnan(steps[:, 1]), np.tile(early, 2))
     lines = plot.draw_curves(result, "valid/loss", panel()).get_lines()
     assert [line.get_color() for line in lines] == [plot.GREY] * 4 + [plot.RED] * 4
-    assert lines[4].get_label() == "trial 1, the best"
+    assert lines[4].get_label() == "trial 1, best at the end"
 
 
 def test_curves_of_what_diverged_are_there_too(race):
@@ -138,7 +138,10 @@ def test_the_star_stands_where_the_table_says(overfitted):
     assert grey == stopped.tolist()
     assert star(ax)[1] == pytest.approx(table["valid/loss"][~stopped].min()), "the lowest of those that rank first"
     assert star(ax)[1] > table["valid/loss"][stopped].min(), "a stopped trial ended lower, and is grey"
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == [f"{stopped.sum()} ended earlier"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        f"{stopped.sum()} ended earlier",
+        "trial 7, best at the end",
+    ]
     across = plot.draw_map(overfitted, "rate", "scale", "valid/loss", panel())
     np.testing.assert_allclose(across.collections[0].get_array(), table["valid/loss"])
     assert star(across) == pytest.approx([0.64, 7 / 8])
@@ -204,7 +207,7 @@ def test_replicates_combine_as_the_objective_says():
     ax = plot.draw_axis(result, "rate", "valid/loss", panel())
     np.testing.assert_allclose(heights(ax)[0], [0.6, 1.0], rtol=1e-6)
     assert star(ax) == pytest.approx([0.4, 0.6])
-    assert ax.get_ylabel() == "valid/loss, quantile 1"
+    assert ax.get_ylabel() == "final valid/loss, quantile 1"
 
 
 def test_what_matters_by_its_distance_to_1_is_drawn_by_it():
@@ -231,7 +234,7 @@ def test_a_map():
     assert found.scales == ("log", "linear")
     ax = plot.draw_map(result, "rate", "scale", "valid/loss", panel())
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale()) == ("rate", "scale", "log")
-    assert sorted(plot.pictures(result)) == ["map", "overview"]
+    assert list(plot.pictures(result)) == ["overview", "quantiles", "cost", "parallel", "map", "contour"]
 
 
 def test_the_ancestry_of_a_population():
@@ -252,5 +255,5 @@ def test_the_ancestry_of_a_population():
             assert end == begin
             assert any(t.trial == taker and t.source == source and t.step == begin for t in result.lineage)
     ax = plot.draw_lineage(result, panel())
-    assert ax.get_ylabel() == "trials, by rank"
-    assert {"overview", "lineage"} <= plot.pictures(result).keys()
+    assert ax.get_ylabel() == "rank at the end"
+    assert {"overview", "lineage", "schedules"} <= plot.pictures(result).keys()

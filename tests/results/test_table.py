@@ -161,7 +161,7 @@ def test_what_reads_a_table_needs_no_more(tmp_path):
 
     found = [(finding.trial, finding.what) for finding in hpx.diagnose(table())]
     assert (2, "diverged") in found
-    assert sorted(plot.pictures(table())) == ["overview", "rungs"]
+    assert sorted(plot.pictures(table())) == ["cost", "overview", "parallel", "quantiles", "rungs"]
     optuna_export.write(table(), tmp_path / "a.log", "by hand")
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "a.log")))
     trials = optuna.load_study(study_name="by hand", storage=storage).trials

@@ -718,8 +718,10 @@ def test_show(runs, tmp_path_factory, counted, cases):
 def test_plot(runs, tmp_path_factory, monkeypatch, counted):
     # At full size drawing would be all of the time.
     from hpjax import plot
+    from hpjax.results import picture_file
 
     monkeypatch.setitem(plot.STYLE, "figure.dpi", 20)
+    monkeypatch.setattr(picture_file, "DPI", 20)
     commanded(runs, tmp_path_factory, counted, 10 * CASES, BOTH, "plot")
 
 
