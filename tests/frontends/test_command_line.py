@@ -198,7 +198,8 @@ def test_plot(directory, tmp_path):
     assert (tmp_path / "b" / "overview.pdf").read_bytes().startswith(b"%PDF-")
     assert "<svg" in (tmp_path / "b" / "overview.svg").read_text()
     assert hpjax("plot", directory, "--out", tmp_path / "c", "--width", "single").exit_code == 0
-    assert Image.open(tmp_path / "c" / "map.png").width == 3.3 * 300
+    with Image.open(tmp_path / "c" / "map.png") as image:
+        assert image.width == 3.3 * 300
     assert "'triple' is not one of" in hpjax("plot", directory, "--width", "triple").stderr
     assert "'gif' is not one of" in hpjax("plot", directory, "--format", "gif").stderr
 
