@@ -8,11 +8,12 @@ READY := $(VENV)/.ready
 NEWEST ?= python3.13
 RUN := runs/digits-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: sweep test test-all test-aot test-newest test-lowest test-versions soak lint type check smoke dist quality bench bench-accelerator docs format clean
+.PHONY: sweep test test-all test-aot test-newest test-lowest test-versions soak lint type check screenshots smoke dist quality bench bench-accelerator docs format clean
 
-sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a run directory and a picture.
+sweep: $(READY)  ## The main job: 256 trials on digits; prints the best, saves a run directory, a picture and a report.
 	$(BIN)/hpjax run experiments/digits/sweep.py --dir $(RUN) --test
 	$(BIN)/hpjax plot $(RUN)
+	$(BIN)/hpjax report $(RUN)
 
 # Nearly all that tests do is compile, which these settings halve. XLA aborts at a flag that it does not know, as at the
 # first one since jaxlib 0.12: each is tried, and left out where it aborts.
@@ -62,7 +63,7 @@ $(AOT)/.ready: pyproject.toml constraints.txt
 
 soak: $(READY)  ## Kills runs again and again, compares what they end with, and damages run directories.
 	HPJAX_KILLS=7 $(BIN)/python -m pytest -k killed_run tests/sweep/running/test_resume.py
-	HPJAX_DAMAGES=10 $(BIN)/python -m pytest -k "show or plot or export or restore or resume" tests/results/store/test_untrusted.py
+	HPJAX_DAMAGES=10 $(BIN)/python -m pytest -k "show or plot or report or export or restore or resume" tests/results/store/test_untrusted.py
 
 lint: $(READY)  ## Style, format, and which room imports which.
 	$(BIN)/ruff check .
@@ -71,6 +72,9 @@ lint: $(READY)  ## Style, format, and which room imports which.
 
 type: $(READY)  ## Types, strict on hpjax/.
 	$(BIN)/mypy
+
+screenshots: $(READY)  ## The pictures of docs/report.md: reports, looked at in Chromium.
+	HPJAX_SCREENSHOTS=docs $(BIN)/python -m pytest tests/results/report/test_screenshots.py
 
 smoke: $(READY)  ## Every experiment, small.
 	@set -e; for file in $$(grep -L -e '--smoke' $$(grep -l '^sweep = hpx.Sweep' experiments/axes/*.py experiments/*/sweep.py)); do \

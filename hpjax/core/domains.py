@@ -36,6 +36,21 @@ class Range(NamedTuple):
     high: float
     scale: str
 
+    def place(self, value: float) -> float:
+        """Returns where a value is between the ends, on the scale: 0 at the low end, 1 at the high one.
+
+        Example:
+          >>> Range(1e-4, 1.0, "log").place(0.01)
+          0.5
+        """
+        low, high, own = (self._on_scale(each) for each in (self.low, self.high, value))
+        return (own - low) / (high - low) if low < high else 0.5
+
+    def _on_scale(self, value: float) -> float:
+        if self.scale == "reverse log":
+            return -math.log1p(-value)
+        return math.log(value) if self.scale == "log" else value
+
 
 Kind = type | Selection | None
 

@@ -79,6 +79,7 @@ REQUIREMENTS = {
     "mlflow": "mlflow>=3",
     "optuna": "optuna>=4.0",
     "pandas": "pandas>=2.2",
+    "plotly": "plotly>=6",
     "safetensors": "safetensors>=0.8",
     "scikit-learn": "scikit-learn>=1.6",
     "tensorboard": "tensorboard>=2.20",

@@ -20,7 +20,7 @@ except ImportError:
 
 from hpjax.core.errors import InputError, RunError
 from hpjax.frontends.options import answer_of, combined, directory_argument, top_option, trial_of
-from hpjax.frontends.reading import export, list_runs, plot, show
+from hpjax.frontends.reading import export, list_runs, plot, report, show
 from hpjax.frontends.resumed_command import as_argv, extended, recorded_run, trusted_file
 from hpjax.frontends.script import EXIT_USER_ERROR, USER_ERRORS, load_sweep
 from hpjax.sweep.shard import Shard
@@ -279,5 +279,5 @@ def replay(file: Path, directory: Path, trial: int | None, **changes: int | None
     raise SystemExit(0 if again.agrees else EXIT_DIFFERS)
 
 
-for reading in (show, list_runs, plot, export):
+for reading in (show, report, list_runs, plot, export):
     main.add_command(reading)

@@ -1,4 +1,4 @@
-"""Commands that read runs: show, ls, plot, export."""
+"""Commands that read runs: show, report, ls, plot, export."""
 
 import json
 from collections.abc import Sequence
@@ -65,6 +65,46 @@ def as_builtins(result: "Result", trials: "Sequence[Trial]") -> dict[str, Any]:
             for trial in trials
         ],
     }
+
+
+@click.command()
+@directory_argument
+@click.option("--out", type=click.Path(path_type=Path), help="The file; by default DIR/report.html.")
+@click.option("--live", is_flag=True, help="Serve it on this machine while the run goes on, until Ctrl-C.")
+@click.option("--port", type=click.IntRange(1, 65535), help="With --live: the port; by default any that is free.")
+def report(directory: Path, out: Path | None, live: bool, port: int | None) -> None:
+    """Write a page that shows a run: its trials, curves, hyperparameters, and what to doubt; opens in any browser."""
+    from hpjax.results.result import load
+
+    if live:
+        if out is not None:
+            raise InputError("--out", str(out), "is for a file, and --live serves none", "Leave one of them out.")
+        serve(directory, port or 0)
+        return
+    if port is not None:
+        raise InputError("--port", port, "needs --live", "Add --live.")
+    out = out or directory / "report.html"
+    load(directory).report(out)
+    click.echo(str(out))
+
+
+def serve(directory: Path, port: int) -> None:
+    """Serves the report of a run until Ctrl-C."""
+    from hpjax.results.report.server import ReportServer
+    from hpjax.results.result import load
+
+    load(directory).report().html()  # so that what keeps it from being shown is said here
+    try:
+        server = ReportServer(lambda: load(directory).report(), port)
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError("--port", port, f"must be free: {why}", "Leave it out for any that is.") from None
+    with server:
+        try:
+            click.echo(f"{server.address}\nfor you alone; ends with Ctrl-C")
+            server.serve_forever()
+        except KeyboardInterrupt:
+            click.echo("ended", err=True)
 
 
 @click.command("ls")

@@ -52,7 +52,9 @@ def importance(
     if not table.varied or len(kept) < FEWEST:
         allowed = f"must have {FEWEST} or more complete trials, and a hyperparameter that varies"
         raise InputError("importance", f"{len(kept)} complete trials", allowed, "Write hpx.Sweep(..., trials=64).")
-    scores = by.scores(table.last(metric)[kept])  # (trials, replicates), lower is better
+    scores = by.scores(table.last(metric)[kept].astype(float))  # (trials, replicates), lower is better
+    # Shares do not depend on the unit, and in this one the square of no score overflows.
+    scores = np.ldexp(scores, -int(np.frexp(np.abs(scores).max())[1]))
     shares = _Shares(optuna, table, kept, method)
     value = shares.of(np.arange(len(kept)), scores.mean(axis=1))
     rng, drawn = np.random.default_rng(seed), []

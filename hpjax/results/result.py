@@ -1,25 +1,22 @@
 """Results: what a sweep found, read from its store. Needs no model code."""
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError, RunError, check_int, missing
-from hpjax.core.format import count, show
+from hpjax.core.format import count
 from hpjax.core.objective import Objective
-from hpjax.results import latex, picture_file, plot, reproducibility
+from hpjax.results import csv_file, latex, picture_file, plot, reproducibility
 from hpjax.results.importance import Importance, importance
-from hpjax.results.store.files import write_for_user, writing_for_user
+from hpjax.results.report.content import content_of
+from hpjax.results.report.page import Report
 from hpjax.results.store.manifest import Manifest, read_manifest
 from hpjax.results.store.rows import Status
 from hpjax.results.store.run_store import Store
 from hpjax.results.style import Width
-from hpjax.results.summary import Summary, no_best, summary_of
+from hpjax.results.summary import Summary, no_best, no_state, summary_of
 from hpjax.results.table import TrialTable
 from hpjax.results.table_reader import read_table
 from hpjax.results.trial import Trial
@@ -123,13 +120,7 @@ class Result(TrialTable):
         Raises:
           RunError: it cannot be written.
         """
-        table, content = self.table(), io.StringIO()
-        writer = csv.writer(content)
-        writer.writerow(table)
-        for row in zip(*table.values(), strict=True):
-            writer.writerow(["" if cell is None or cell != cell else _text(cell) for cell in row])
-        with writing_for_user(path, "result.to_csv(FILE), or hpjax export DIR --out FILE"):
-            write_for_user(path, content.getvalue().encode("utf-8"))
+        csv_file.write(self.table(), path)
 
     def importance(
         self, metric: str | Objective | None = None, method: str = "ped-anova", resamples: int = 50, seed: int = 0
@@ -215,29 +206,31 @@ class Result(TrialTable):
             picture_file.save(figure, path)
         return figure
 
+    def report(self, path: str | Path | None = None) -> Report:
+        """Returns the report of the run: a page of HTML that opens in any browser, without a network.
+
+        Args:
+          path: where to save it, such as ``"report.html"``; by default nowhere.
+
+        Raises:
+          RunError: it cannot be written.
+          ImportError: plotly is not installed, where it is saved.
+        """
+        directory, seconds = self._store.directory, self._store.seconds() if self.finished else None
+        title = "sweep" if directory is None else directory.name
+        made = Report(content_of(self, self.manifest, title, seconds))
+        if path is not None:
+            made.save(path)
+        return made
+
     def leaves(self, trial: int, replicate: int = 0) -> list[tuple[tuple[str | int, ...], Array]]:
         """Returns path and array of every leaf of one lane's final state.
 
         Raises:
           RunError: the trial is still running or failed, another shard has it, or its files are missing or damaged.
         """
-        status = self.lane_status[trial, replicate]
-        if status == Status.OTHER_SHARD:
-            shards = ", ".join(self.manifest.sweep.shard or "?")
-            raise RunError(
-                f"trial {trial} is in another shard: this run is shard {shards} of its sweep. "
-                "Load the run directory of the trial's own shard, or join all: hpjax merge DIR... --out WHOLE."
-            )
-        if status == Status.RUNNING:
-            raise RunError(
-                f"trial {trial} is still running, or was interrupted: it has no final state. "
-                "Finish the run: sweep.run(directory)."
-            )
-        if status == Status.FAILED:
-            raise RunError(
-                f"trial {trial} failed, and has no final state: {self.failures[trial]}. Where the cause is not "
-                "in the program itself, the same command tries it again: sweep.run(directory)."
-            )
+        if self.lane_status[trial, replicate] in (Status.OTHER_SHARD, Status.RUNNING, Status.FAILED):
+            raise no_state(self, trial, replicate, self.manifest.sweep.shard)
         return self._store.state_of(int(self.waves[trial]), trial, replicate)
 
     def shared_leaves(self) -> list[tuple[tuple[str | int, ...], Array]]:
@@ -343,7 +336,3 @@ def load(directory: str | Path) -> Result:
     """
     manifest = read_manifest(Path(directory))  # an error names the directory as the user does
     return Result(Store.open(Path(directory).absolute()), manifest)
-
-
-def _text(cell: Any) -> str:
-    return show(cell.item() if isinstance(cell, np.generic) else cell)

@@ -125,3 +125,28 @@ def no_best(table: TrialTable) -> RunError:
         f"there is no best trial yet: {diverged} of {here} diverged, none is evaluated. "
         "Wait for the first evaluation, and load the result again."
     )
+
+
+def no_state(table: TrialTable, trial: int, replicate: int, shard: Sequence[str] | None) -> RunError:
+    """Returns the error that a lane has no final state, and why.
+
+    Args:
+      table: the trials.
+      trial, replicate: the lane.
+      shard: which shards of its sweep the run is of.
+    """
+    status = table.lane_status[trial, replicate]
+    if status == Status.OTHER_SHARD:
+        return RunError(
+            f"trial {trial} is in another shard: this run is shard {', '.join(shard or '?')} of its sweep. "
+            "Load the run directory of the trial's own shard, or join all: hpjax merge DIR... --out WHOLE."
+        )
+    if status == Status.RUNNING:
+        return RunError(
+            f"trial {trial} is still running, or was interrupted: it has no final state. "
+            "Finish the run: sweep.run(directory)."
+        )
+    return RunError(
+        f"trial {trial} failed, and has no final state: {table.failures[trial]}. Where the cause is not "
+        "in the program itself, the same command tries it again: sweep.run(directory)."
+    )

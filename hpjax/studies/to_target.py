@@ -44,17 +44,10 @@ def edges_of(result: Result, trial: int, without: str) -> dict[str, str]:
       ``"lowest"`` or ``"highest"`` for each.
     """
     found = {}
-    for name, (low, high, scale) in result.ranges(trial).items():
+    for name, within in result.ranges(trial).items():
         if name == without:
             continue
-        margin = 0.0 if scale == "category" else EDGE
-        first, last, own = _on_scale(scale, np.array([low, high, float(result.hparams[trial][name])]))
-        place = (own - first) / (last - first)
+        margin, place = 0.0 if within.scale == "category" else EDGE, within.place(float(result.hparams[trial][name]))
         if not margin < place < 1 - margin:
             found[name] = "lowest" if place < 0.5 else "highest"
     return found
-
-
-def _on_scale(scale: str, values: Floats) -> Floats:
-    """Returns values on the scale on which their domain is uniform."""
-    return np.log(values) if scale == "log" else -np.log1p(-values) if scale == "reverse log" else values

@@ -298,7 +298,7 @@ def test_every_kind_of_event_is_documented():
         assert all(f"\n  {field.name}: " in told for field in dataclasses.fields(event)), event
 
 
-@pytest.mark.parametrize("extra", ["cli", "plot", "optuna", "safetensors"])
+@pytest.mark.parametrize("extra", ["cli", "plot", "report", "optuna", "safetensors"])
 def test_the_extras_that_commands_need_are_named_before_any_command(extra):
     assert extra in PROJECT["optional-dependencies"]
     text = (ROOT / "docs" / "command-line.md").read_text().partition("```sh")[0]

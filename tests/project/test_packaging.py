@@ -40,7 +40,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
     with zipfile.ZipFile(built / f"{NAME}-py3-none-any.whl") as wheel:
         names = set(wheel.namelist())
         metadata = message_from_bytes(wheel.read(f"{NAME}.dist-info/METADATA"))
-    package = {str(path.relative_to(ROOT)) for path in (ROOT / "hpjax").rglob("*.py")} | {"hpjax/py.typed"}
+    files = (path for path in (ROOT / "hpjax").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    package = {str(path.relative_to(ROOT)) for path in files}
+    assert "hpjax/results/report/page.html" in package
     about = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
     assert names == package | {f"{NAME}.dist-info/{name}" for name in about}
     assert (metadata["Name"], metadata["Version"]) == ("hpjax", hpx.__version__)

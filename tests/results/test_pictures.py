@@ -449,3 +449,23 @@ def test_whatever_a_sweep_ended_with_is_drawn(curves, state):
         ax = panel()
         assert draw(mine, "valid/loss", ax) is ax
     assert plot.draw_cost(mine, panel()).get_ylabel() == "best valid/loss so far"
+
+
+def test_an_isolation_plot_shows_the_best_of_each_value():
+    """Of two optimizers with three trials of one and two of the other, in values worked out by hand."""
+    optimizers = ["sgd", "sgd", "sgd", "adam", "adam"]
+    table = table_of(
+        [[1.0], [2.0], [6.0], [3.0], [4.0]],
+        [{"optimizer": each, "rate": rate} for each, rate in zip(optimizers, (0.1, 0.2, 0.3, 0.1, 0.2), strict=True)],
+        {"optimizer": "category", "rate": "log"},
+    )
+    ax = hpx.plot.draw_isolation(table, "optimizer", panel())
+    expected, best = (dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in ax.lines)
+    names = [label.get_text() for label in ax.get_xticklabels()]
+    assert {names[int(x)]: y for x, y in best.items()} == {"sgd": 1.0, "adam": 3.0}
+    # Of two of the three: the lower of 1 and 2, of 1 and 6, of 2 and 6.
+    assert {names[int(x)]: y for x, y in expected.items()} == {"sgd": pytest.approx((1 + 1 + 2) / 3), "adam": 3.0}
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["trials", "expected of 2", "best of each"]
+    held = hpx.plot.draw_isolation(table, "rate", panel(), fixed={"optimizer": "adam"})
+    assert len(held.collections[0].get_offsets()) == 2
+    assert held.get_xscale() == "log"

@@ -10,6 +10,7 @@ Each ``draw_*`` function draws into axes that it is given, and returns them:
 
 from hpjax.results.plot.curves import draw_cost, draw_curves, draw_quantiles, draw_rungs
 from hpjax.results.plot.figures import overview, pictures
+from hpjax.results.plot.isolation import draw_isolation
 from hpjax.results.plot.points import draw_axis, draw_contour, draw_map
 from hpjax.results.plot.population import draw_lineage, draw_schedules
 from hpjax.results.plot.shares import draw_importance, draw_parallel
@@ -25,6 +26,7 @@ __all__ = [
     "draw_cost",
     "draw_curves",
     "draw_importance",
+    "draw_isolation",
     "draw_lineage",
     "draw_map",
     "draw_parallel",

@@ -65,7 +65,9 @@ def draw_parallel(table: TrialTable, metric: str, ax: "Axes", names: Sequence[st
 
         colors = ScalarMappable(**colors_of(ends[worst], table, metric))
         for trial, color in zip(worst[:-1], colors.to_rgba(ends[worst]), strict=False):
-            ax.plot(columns, found.places[trial], color=color, linewidth=0.8, alpha=0.8)
+            # A trial of an alternative with one hyperparameter is no line.
+            marker = "o" if np.isfinite(found.places[trial]).sum() == 1 else ""
+            ax.plot(columns, found.places[trial], color=color, linewidth=0.8, alpha=0.8, marker=marker, markersize=2)
         best = found.places[worst[-1]]
         ax.plot(columns, best, "o-", color=RED, markersize=3, linewidth=2, label=best_label(table))
         add_colorbar(colors, ax, table, metric)

@@ -1,4 +1,4 @@
-"""Progress: shows how far a sweep is on standard error, as a live line on a terminal, as plain lines elsewhere."""
+"""Progress: how far a sweep is, in a line that is replaced on a terminal and in a notebook, in lines elsewhere."""
 
 import sys
 import time
@@ -9,12 +9,13 @@ from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.report import speeds
 from hpjax.sweep.planning.span_report import exchanged
 from hpjax.sweep.running.events import CompileFinished, CompileStarted, Event, SegmentFinished
+from hpjax.sweep.running.line import NotebookLine, TerminalLine, line_on
 
 QUIET_SECONDS = 5.0
 # The line tells how long the run waited for the batches of a stream if that is more than this share of the time.
 SLOW = 0.05
-# The width of the bar, and of a line that is not cut.
-BAR, EVERYTHING = 12, 10_000
+# The width of a line that is not cut.
+EVERYTHING = 10_000
 
 
 class Progress:
@@ -26,9 +27,7 @@ class Progress:
     """
 
     def __init__(self, plan: Plan, enabled: bool) -> None:
-        from rich.console import Console  # imported here, since it takes a sixth of a second
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as Bar
+        from rich.console import Console  # imported here, since it takes a while
 
         self._plan = plan
         self._left = plan.lane_steps
@@ -38,28 +37,23 @@ class Progress:
         self._printed = time.monotonic()
         self._console = Console(file=sys.stderr, quiet=not enabled)
         self._enabled = enabled
-        self._bar = (
-            Bar(BarColumn(bar_width=BAR), TextColumn("{task.description}"), console=self._console, transient=True)
-            if enabled and self._console.is_terminal
-            else None
-        )
+        self._line: TerminalLine | NotebookLine | None = None
 
     @property
     def _room(self) -> int:
-        """The characters beside the bar; where there is none a line may be of any length."""
-        return EVERYTHING if self._bar is None else self._console.width - BAR - 1
+        """The characters beside the bar; where lines are not cut they may be of any length."""
+        return EVERYTHING if self._line is None or self._line.room is None else self._line.room
 
     def __enter__(self) -> "Progress":
-        if self._bar is not None:
-            self._bar.start()
-            self._task = self._bar.add_task("", total=self._left)
+        if self._enabled:
+            self._line = line_on(self._console)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._line is not None:
+            self._line.close()
 
     def note(self, text: str) -> None:
         """Shows a line that belongs to no event."""
@@ -137,8 +131,8 @@ class Progress:
 
     def _show(self, line: str) -> None:
         """Shows a line that the next one replaces; where lines cannot be replaced, one in ``QUIET_SECONDS``."""
-        if self._bar is not None:
-            self._bar.update(self._task, description=line, completed=self._done, total=self._done + self._left)
+        if self._line is not None:
+            self._line.show(line, self._done, self._done + self._left)
         elif time.monotonic() - self._printed > QUIET_SECONDS:
             self._keep(line)
 

@@ -642,7 +642,9 @@ class Damage:
     @staticmethod
     def extra(world, draw):
         name = draw(
-            st.sampled_from(["x", "overview.png", "results.csv", "states/x", "checkpoints/x", "checkpoints/30/x"])
+            st.sampled_from(
+                ["x", "overview.png", "report.html", "results.csv", "states/x", "checkpoints/x", "checkpoints/30/x"]
+            )
         )
         with contextlib.suppress(OSError):
             path = world.run / name
@@ -723,6 +725,11 @@ def test_plot(runs, tmp_path_factory, monkeypatch, counted):
     monkeypatch.setitem(plot.STYLE, "figure.dpi", 20)
     monkeypatch.setattr(picture_file, "DPI", 20)
     commanded(runs, tmp_path_factory, counted, 10 * CASES, BOTH, "plot")
+
+
+@few_and(20)
+def test_report(runs, tmp_path_factory, counted, cases):
+    commanded(runs, tmp_path_factory, counted, cases, BOTH, "report")
 
 
 @few_and(100)
