@@ -93,13 +93,13 @@ def serve(directory: Path, port: int) -> None:
     from hpjax.results.report.server import ReportServer
     from hpjax.results.result import load
 
-    load(directory).report().html()  # so that what keeps it from being shown is said here
     try:
         server = ReportServer(lambda: load(directory).report(), port)
     except OSError as error:
         why = error.strerror or error
         raise InputError("--port", port, f"must be free: {why}", "Leave it out for any that is.") from None
     with server:
+        server.read().html()  # so that what keeps it from being shown is said here; the first page shows what was read
         try:
             click.echo(f"{server.address}\nfor you alone; ends with Ctrl-C")
             server.serve_forever()

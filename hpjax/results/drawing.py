@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpjax.core.arrays import ceil_div
-from hpjax.core.errors import InputError, missing
+from hpjax.core.errors import InputError, did_you_mean, missing
 from hpjax.results import plot_data
 from hpjax.results.style import GREY, STYLE, WIDTHS, Width
 from hpjax.results.table import TrialTable
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 # Inches: panels are no lower, and no higher.
 LOWEST, HIGHEST = 1.75, 3.2
+
+
+def check_names(table: TrialTable, names: Sequence[str]) -> None:
+    """Raises ``InputError`` unless all names are those of hyperparameters."""
+    for name in names:
+        if name not in table.names:
+            raise InputError("plot", name, "must be a hyperparameter", did_you_mean(name, table.names))
 
 
 @contextmanager
@@ -200,12 +207,8 @@ def share_legend(figure: "Figure", panels: "Sequence[Axes]") -> None:
 
 
 def metric_label(table: TrialTable, metric: str) -> str:
-    """Returns the label of an axis of a metric at the end of training.
-
-    It says how replicates combine unless by their mean.
-    """
-    quantile = table.objective.quantile if metric == table.objective.metric else None
-    return literal(f"final {metric}" if quantile is None else f"final {metric}, quantile {quantile:g}")
+    """Returns the label of an axis of a metric at the end of training."""
+    return literal(plot_data.final_label(table, metric))
 
 
 def best_label(table: TrialTable) -> str:

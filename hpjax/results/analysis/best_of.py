@@ -82,9 +82,14 @@ def _without_each(scores: Array) -> Array:
     return found
 
 
-def _weights(many: int) -> Array:
-    """Returns C(i − 1, n − 1) / C(N, n), float (N, N), of n and then of i."""
-    n, i = np.arange(1, many + 1)[:, None], np.arange(1, many + 1)[None, :]
+def expected_of(scores: Array, trials: int) -> float:
+    """Returns the expected highest of n of N ≥ n scores, of which none is NaN, as ``expected_best`` has it."""
+    return float(_weights(len(scores), np.array([trials]))[0] @ np.sort(scores))
+
+
+def _weights(many: int, trials: Array | None = None) -> Array:
+    """Returns C(i − 1, n − 1) / C(N, n), float (budgets, N), of n and then of i; by default of n from 1 to N."""
+    n, i = (np.arange(1, many + 1) if trials is None else trials)[:, None], np.arange(1, many + 1)[None, :]
     with np.errstate(invalid="ignore"):
         log = (gammaln(i) - gammaln(n) - gammaln(np.maximum(i - n, 0) + 1)) - (
             gammaln(many + 1) - gammaln(n + 1) - gammaln(many - n + 1)

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from hpjax.core.domains import Range
 from hpjax.core.errors import InputError, check_int, did_you_mean
 from hpjax.core.format import show
-from hpjax.results.analysis.best_of import expected_best
+from hpjax.results import plot_data
+from hpjax.results.analysis.best_of import expected_of
 from hpjax.results.table import TrialTable
 
 
@@ -76,27 +75,18 @@ def isolate(table: TrialTable, name: str, fixed: Mapping[str, Any] | None = None
         allowed = f"must be values that trials with {name} have which did not diverge"
         raise InputError("isolate.fixed", fixed, allowed, "See result.table().")
     groups = _groups(table, name, kept, buckets)
-    reached = table.objective.value(table.objective.aggregate(table.last(table.objective.metric)))
-    fewest = min(map(len, groups))
+    reached = plot_data.reached(table, table.objective.metric)
+    fewest, sign = min(map(len, groups)), 1 if table.objective.direction == "maximize" else -1
     return [
         Isolated(
             table.hparams[group[0]][name],
             len(group),
             group[0],
             float(reached[group[0]]),
-            _expected(reached[group], fewest, table.objective.direction),
+            sign * expected_of(sign * reached[group], fewest),
         )
         for group in groups
     ]
-
-
-def _expected(values: Any, trials: int, direction: str) -> float:
-    """Returns the expected best of some of the trials with these values, from the best on."""
-    if trials == len(values):
-        return float(values[0])
-    if len(values) == 2:  # one of two
-        return float(np.mean(values))
-    return float(expected_best(values, direction).expected[trials - 1])
 
 
 def _groups(table: TrialTable, name: str, kept: list[int], buckets: int) -> list[list[int]]:

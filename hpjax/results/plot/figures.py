@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpjax.results import plot_data
-from hpjax.results.drawing import new_figure, share_legend
+from hpjax.results.drawing import check_names, new_figure, share_legend
 from hpjax.results.plot.curves import draw_cost, draw_curves, draw_quantiles, draw_rungs
 from hpjax.results.plot.points import draw_axis, draw_contour, draw_map
 from hpjax.results.plot.population import draw_lineage, draw_schedules
-from hpjax.results.plot.shares import check_names, draw_importance, draw_parallel
+from hpjax.results.plot.shares import draw_importance, draw_parallel
 from hpjax.results.store.rows import Status
 from hpjax.results.style import Width
 from hpjax.results.table import TrialTable

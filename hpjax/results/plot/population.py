@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpjax.core.errors import InputError, did_you_mean
 from hpjax.results import plot_data
-from hpjax.results.drawing import add_legend, placed, set_categories, set_scale, set_steps
+from hpjax.results.drawing import add_legend, check_names, placed, set_categories, set_scale, set_steps
 from hpjax.results.style import BLUE, GREY, RED
 from hpjax.results.table import TrialTable
 
@@ -86,8 +85,7 @@ def draw_schedules(table: TrialTable, name: str, ax: "Axes") -> "Axes":
       >>> ax.get_ylabel(), ax.get_yscale()
       ('rate', 'log')
     """
-    if name not in table.names:
-        raise InputError("plot", name, "must be a hyperparameter", did_you_mean(name, table.names))
+    check_names(table, [name])
     found, scale = plot_data.schedules(table, name), table.scales[name]
     label = "trials"
     for steps, values in found.trials:

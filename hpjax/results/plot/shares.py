@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpjax.core.errors import InputError, did_you_mean
 from hpjax.core.objective import Objective
 from hpjax.results import plot_data
-from hpjax.results.drawing import add_colorbar, add_legend, best_label, colors_of, literal, name_on
+from hpjax.results.drawing import add_colorbar, add_legend, best_label, check_names, colors_of, literal, name_on
 from hpjax.results.importance import importance
 from hpjax.results.store.rows import Status
 from hpjax.results.style import BLUE, ORANGE, RED
@@ -16,13 +15,6 @@ from hpjax.results.table import TrialTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-def check_names(table: TrialTable, names: Sequence[str]) -> None:
-    """Raises ``InputError`` unless all names are those of hyperparameters."""
-    for name in names:
-        if name not in table.names:
-            raise InputError("plot", name, "must be a hyperparameter", did_you_mean(name, table.names))
 
 
 def draw_parallel(table: TrialTable, metric: str, ax: "Axes", names: Sequence[str] | None = None) -> "Axes":

@@ -1,7 +1,7 @@
 """The numbers that pictures of a sweep show; ``plot`` draws them."""
 
 from hpjax.results.plot_data.curves import Curves, Quantiles, curves, quantiles
-from hpjax.results.plot_data.ends import ended_earlier, limits, reached, spans_decades
+from hpjax.results.plot_data.ends import ended_earlier, final_label, limits, reached, spans_decades
 from hpjax.results.plot_data.history import (
     Cost,
     Rungs,
@@ -43,6 +43,7 @@ __all__ = [
     "cost",
     "curves",
     "ended_earlier",
+    "final_label",
     "limits",
     "map_of",
     "numbers",

@@ -27,6 +27,12 @@ def reached(table: TrialTable, metric: str) -> Array:
     return ranked_by
 
 
+def final_label(table: TrialTable, metric: str) -> str:
+    """Returns what values at the end of training are called, with how replicates combine unless by their mean."""
+    quantile = table.objective.quantile if metric == table.objective.metric else None
+    return f"final {metric}" if quantile is None else f"final {metric}, quantile {quantile:g}"
+
+
 def ended_earlier(table: TrialTable) -> Array:
     """Returns which trials ended before those that rank first: bool (trials,).
 

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any
 
 import msgspec
 import numpy as np
 
 from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError
-from hpjax.core.format import count, show
+from hpjax.core.format import count
 from hpjax.results import plot_data
 from hpjax.results.diagnosis import diagnose
 from hpjax.results.doubts import doubts
@@ -96,6 +95,7 @@ class Content(msgspec.Struct):
       findings: trial, what, and a sentence.
       doubts: sentences.
       left_out: what the page does not draw, None where it has all.
+      panels, arrows: how many small charts and arrows it draws at most.
     """
 
     title: str
@@ -123,6 +123,8 @@ class Content(msgspec.Struct):
     findings: list[tuple[int, str, str]]
     doubts: list[str]
     left_out: str | None
+    panels: int = PANELS
+    arrows: int = ARROWS
 
 
 def content_of(result: TrialTable, manifest: Manifest, title: str, seconds: float | None) -> Content:
@@ -138,14 +140,14 @@ def content_of(result: TrialTable, manifest: Manifest, title: str, seconds: floa
     rows = sorted(range(len(result)), key=lambda trial: ranked.get(trial, len(ranked) + trial))[:ROWS]
     lanes, thinned = _lanes(result, rows)
     left = [f"{len(rows):,} of {len(result):,} trials are in the table"] * (len(rows) < len(result))
-    rungs, quantile = plot_data.rungs(result), result.objective.quantile
+    rungs = plot_data.rungs(result)
     return Content(
         title=title,
         subtitle=f"{count(len(result), 'trial')} by {result.objective}, begun {manifest.created}",
         finished=seconds is not None,
         metric=result.objective.metric,
         direction=result.objective.direction,
-        label=f"final {result.objective.metric}" + ("" if quantile is None else f", quantile {quantile:g}"),
+        label=plot_data.final_label(result, result.objective.metric),
         asked=_asked(result, manifest),
         plan="\n".join(manifest.plan),
         reproducibility=reproducibility(result, manifest, seconds),
@@ -181,14 +183,10 @@ def _hyperparameter(result: TrialTable, manifest: Manifest, name: str, rows: Seq
     """Returns a hyperparameter of the trials in some rows."""
     spaces = manifest.sweep.space.values()
     domains = [domain for alternative in spaces for each, domain in alternative.items() if each == name]
-    domain, scale = " | ".join(dict.fromkeys(domains)), result.scales[name]
-    held: list[tuple[bool, Any]] = [(name in result.hparams[trial], result.hparams[trial].get(name)) for trial in rows]
-    if scale != "category":
-        return Hyperparameter(name, domain, scale, [], [value if has else None for has, value in held])
-    present = [value for has, value in held if has]
-    numeric = all(isinstance(value, int | float) for value in present)
-    options = list(dict.fromkeys(map(show, sorted(present) if numeric else present)))
-    return Hyperparameter(name, domain, scale, options, [options.index(show(v)) if has else None for has, v in held])
+    hparams = [result.hparams[trial] for trial in rows]
+    how = plot_data.coding(result, name, hparams)
+    values = [None if math.isnan(value) else value for value in how.column(name, hparams).tolist()]
+    return Hyperparameter(name, " | ".join(dict.fromkeys(domains)), result.scales[name], list(how.categories), values)
 
 
 def _asked(result: TrialTable, manifest: Manifest) -> list[str]:

@@ -59,7 +59,7 @@ const objectiveAxis = (list, label) => {
   return { title: { text: `${title}, without the farthest` }, range: sign > 0 ? ends : ends.reverse(), ...type };
 };
 const about = (row) => [`trial ${content.trials[row]}`,
-  ...content.hyperparameters.filter((h) => h.values[row] !== null).slice(0, 12).map((h) => `${plain(h.name)} ${plain(text(h, h.values[row]))}`),
+  ...content.hyperparameters.filter((h) => h.values[row] !== null).slice(0, content.panels).map((h) => `${plain(h.name)} ${plain(text(h, h.values[row]))}`),
   `${plain(content.label)} ${number(values()[row])}`, content.statuses[row]].join("<br>");
 
 function head() {
@@ -202,7 +202,7 @@ function curves() {
 }
 
 function slices() {
-  const shown = varied().slice(0, 12), found = values();
+  const shown = varied().slice(0, content.panels), found = values();
   const across = innerWidth < 600 ? 1 : Math.min(3, shown.length), down = Math.ceil(shown.length / across);
   const more = { height: 260 * down + 40, grid: { rows: down, columns: across, pattern: "independent", xgap: 0.24, ygap: 0.28 }, margin: { l: 60, r: 15, t: 15, b: 50 } };
   const traces = shown.map((h, at) => {
@@ -320,7 +320,7 @@ function lineage() {
   for (const trial of trials) { lines.x.push(0, last, null); lines.y.push(trial, trial, null); }
   const own = { x: [], y: [] };
   for (const [trial, begin, end] of content.ancestry) { own.x.push(begin, end); own.y.push(trial, trial); }
-  const arrows = content.lineage.slice(0, 400).map((c) => ({ x: c.step, y: c.trial, ax: c.step, ay: c.source, xref: "x", yref: "y", axref: "x", ayref: "y",
+  const arrows = content.lineage.slice(0, content.arrows).map((c) => ({ x: c.step, y: c.trial, ax: c.step, ay: c.source, xref: "x", yref: "y", axref: "x", ayref: "y",
     showarrow: true, arrowhead: 3, arrowsize: 1, arrowwidth: 1.2, arrowcolor: ORANGE, text: "" }));
   for (const c of content.lineage) { copies.x.push(c.step); copies.y.push(c.trial); copies.text.push(`trial ${c.trial} goes on from trial ${c.source} at step ${c.step}`); }
   draw("chart-lineage", [
@@ -334,7 +334,7 @@ function lineage() {
 // The hyperparameters of the best members of a population over their training, the best one's in front.
 const scheduled = (s, h) => Object.hasOwn(s.values, h.name) ? s.values[h.name] : [];
 function schedules() {
-  const moved = content.hyperparameters.filter((h) => content.schedules.some((s) => new Set(scheduled(s, h)).size > 1)).slice(0, 12);
+  const moved = content.hyperparameters.filter((h) => content.schedules.some((s) => new Set(scheduled(s, h)).size > 1)).slice(0, content.panels);
   if (!show("chart-schedules", moved.length)) return;
   const across = innerWidth < 600 ? 1 : Math.min(3, moved.length), down = Math.ceil(moved.length / across);
   const more = { height: 240 * down + 40, grid: { rows: down, columns: across, pattern: "independent", xgap: 0.26, ygap: 0.3 } }, traces = [];
@@ -370,7 +370,7 @@ const watcher = new IntersectionObserver((entries) => {
 }, { rootMargin: "300px" });
 for (const id of Object.keys(charts)) watcher.observe($(id));
 addEventListener("beforeprint", () => { if (window.Plotly) for (const id of stale) charts[id](); stale.clear(); });
-function words() {
+function texts() {
   for (const id of Object.keys(charts)) { show(id, there[id]()); stale.add(id); }
   show("curves", content.lanes.some((lane) => lane.steps.length));
   lists(); table(); head();
@@ -379,7 +379,7 @@ function pictures() {
   if (!window.Plotly) return;
   curves(); refresh();
 }
-function all() { words(); pictures(); }
+function all() { texts(); pictures(); }
 $("filter").oninput = () => { rows = LONG; table(); };
 $("more").onclick = () => { rows += 10 * LONG; table(); };
 for (const id of ["brushed", "from", "to"]) $(id).oninput = curves;
@@ -387,8 +387,8 @@ for (const id of ["across", "up"]) $(id).oninput = () => window.Plotly && contou
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
 let wide = innerWidth;
 addEventListener("resize", () => { if (Math.abs(innerWidth - wide) > 40) { wide = innerWidth; stale.add("slices").add("parallel"); refresh(); } });
-words();
-// The library that draws takes a second or two to read: words are there before.
+texts();
+// The library that draws takes a second or two to read: texts are there before.
 requestAnimationFrame(() => setTimeout(() => {
   const library = element("script");
   library.src = URL.createObjectURL(new Blob([$("plotly").textContent], { type: "text/javascript" }));

@@ -57,16 +57,16 @@ class ReportServer(ThreadingHTTPServer):
         return next((made for own, made in known.items() if secrets.compare_digest(own, path)), None)
 
     def _page(self) -> str:
-        return self._read().html(f"/{self._token}/content.json")
+        return self.read().html(f"/{self._token}/content.json")
 
     def _fresh(self) -> str:
         """Returns what the page shows now, or why it cannot be read, which the page then says."""
         try:
-            return self._read().json()
+            return self.read().json()
         except RunError as error:  # the run is just writing it, or it is damaged
             return json.dumps({"error": str(error)})
 
-    def _read(self) -> Report:
+    def read(self) -> Report:
         """Returns the report, read again where it is stale."""
         with self._lock:
             begun = time.monotonic()

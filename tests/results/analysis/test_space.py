@@ -95,4 +95,6 @@ def test_alternatives_of_other_ranges_share_their_buckets():
     rates = np.array([hparams["rate"] for hparams in result.hparams])
     counts, _ = np.histogram(rates, np.linspace(-0.1, 0.5, 5))
     assert [each.trials for each in found] == [many for many in counts if many]
-    assert hpx.analysis.boundaries(result) == [] or len({result.ranges(t)["rate"] for t in result.ranking[:5]}) == 1
+    assert len({result.ranges(trial)["rate"] for trial in result.ranking}) == 2
+    assert hpx.analysis.boundaries(result, trials=40) == [], "of two ranges there is no one place"
+    assert [each.name for each in hpx.analysis.boundaries(result)] == ["rate"], "the best five are of one"

@@ -140,7 +140,13 @@ def test_a_telephone_shows_all_without_scrolling_sideways(chrome, ran):
     shown.scroll_to_end()
     assert shown.page.evaluate("document.documentElement.scrollWidth") == 390
     shown.page.set_viewport_size({"width": 1200, "height": 900})
-    shown.page.wait_for_timeout(300)
+    shown.scroll_to_end()  # charts are drawn anew once they are looked at
+    shown.page.wait_for_function("document.querySelector('#chart-parallel .main-svg').clientWidth > 1000")
+    for chart in ("curves", "slices", "parallel", "contour", "importance"):
+        if shown.page.locator(f"#chart-{chart}").is_visible():
+            box = shown.page.locator(f"#chart-{chart} .main-svg").first.bounding_box()
+            assert box["x"] >= 0, chart
+            assert 1000 < box["width"] <= 1200, chart
     assert shown.errors == []
 
 

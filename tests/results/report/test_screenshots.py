@@ -41,7 +41,7 @@ def pages(tmp_path_factory):
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_pictures_show_something(name, chrome, pages):
-    """No part is cut off at the side, and each section has as many colours as a picture has."""
+    """No part is cut off at the side, and in each chart something is drawn."""
     which, width, dark, first, last = PICTURES[name]
     shown = browser.opened(chrome, (pages / f"{which}.html").as_uri(), width=width, dark=dark)
     shown.scroll_to_end()
@@ -52,9 +52,12 @@ def test_pictures_show_something(name, chrome, pages):
     taken = shown.page.screenshot(full_page=True, clip=clip)
     if FOLDER:
         Image.open(io.BytesIO(taken)).quantize(256).save(Path(FOLDER) / f"{name}.png", optimize=True)
+    for chart in shown.page.locator(f"{first} .chart, {last} .chart").all():
+        if chart.is_visible():
+            drawn = np.asarray(Image.open(io.BytesIO(chart.screenshot())).convert("RGB"))
+            assert (drawn != drawn[0, 0]).any(axis=2).mean() > 0.01, "something is drawn"
     picture = np.asarray(Image.open(io.BytesIO(taken)).convert("RGB"))
     assert picture.shape[1] == width
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
     margin = picture[:, -3:]
     assert (margin == margin[0, 0]).all(), "nothing reaches the edge"
     assert shown.errors == []
