@@ -19,6 +19,7 @@ from sweep import sweep as digits
 
 import hpjax as hpx
 from hpjax import plot
+from hpjax.results.ticks import set_log_ticks
 
 BATCH = 32
 UNIT = {size: hpx.Space(**{f"x{i}": hpx.Uniform(0, 1) for i in range(size)}) for size in (2, 6, 10)}
@@ -109,11 +110,14 @@ def draw(found, path):
                 color, line = styles[name]
                 trials = BATCH * np.arange(1, values.shape[1] + 1)
                 panel.plot(trials, np.median(values, axis=0), line, color=color, markersize=3, label=name)
-            label = "regret of the best so far" if problem in FUNCTIONS else "best loss so far"
+            label = "regret" if problem in FUNCTIONS else "loss"
             panel.set(title=problem, xlabel="trials", yscale="log", ylabel=label)
+            set_log_ticks(panel.yaxis)
         for panel in panels[len(found) :]:
             panel.set_axis_off()
-        panels[-1].legend(*panels[0].get_legend_handles_labels(), loc="center", title="median of the seeds")
+        panels[-1].legend(
+            *panels[0].get_legend_handles_labels(), loc="center", title="best so far, median of the seeds"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=200)
 

@@ -1,6 +1,10 @@
 """Picture files: saves a figure of matplotlib, whole or not at all."""
 
 import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +17,8 @@ if TYPE_CHECKING:
 # Dots per inch: journals ask for 300.
 DPI = 300
 NOTEBOOK_DPI = 150
+# Matplotlib's warning of a letter.
+MISSING = re.compile(r"Glyph (\d+) \(.*missing from font")
 # What to type where a picture cannot be written.
 INSTEAD = 'plot(path="FOLDER/a.png"), or hpjax plot DIR --out FOLDER'
 
@@ -42,5 +48,25 @@ def save(figure: "Figure", path: str | Path) -> None:
 def content_of(figure: "Figure", kind: str, dpi: int | None = None) -> bytes:
     """Returns a figure as the content of a file of such a kind, ``"png"`` say; with ``DPI`` dots per inch if None."""
     content = io.BytesIO()
-    figure.savefig(content, format=kind, dpi=dpi or DPI)
+    with one_warning_of_letters():
+        figure.savefig(content, format=kind, dpi=dpi or DPI)
     return content.getvalue()
+
+
+@contextmanager
+def one_warning_of_letters() -> Iterator[None]:
+    """Warns once of all letters that the font lacks, where matplotlib warns of each, several times."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    lacking = dict.fromkeys(found[1] for each in caught if (found := MISSING.match(str(each.message))))
+    for each in caught:
+        if not MISSING.match(str(each.message)):
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    if lacking:
+        letters = "".join(chr(int(code)) for code in lacking)
+        warnings.warn(
+            f"the font has no letters {letters!r}, which are boxes in the picture. Write "
+            'matplotlib.rcParams["font.family"] = [...] with a font that has them.',
+            stacklevel=3,
+        )

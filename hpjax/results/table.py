@@ -76,7 +76,8 @@ class TrialTable:
       lane_status: ``<U11`` (trials, replicates), plain strings, each equal to a ``Status``.
       lane_step: int64 (trials, replicates), the optimizer step at which each lane's status last changed; for a
         running lane that of its last evaluation.
-      recorded: metric, or ``"step"``, to its values: (trials, replicates, evaluations), floats padded with NaN.
+      recorded: metric, ``"step"`` or ``"seconds"`` to its values: (trials, replicates, evaluations), floats padded
+        with NaN.
       tested: trial to its metrics on the test split, for the trials that were evaluated on it.
       failures: trial to the reason for which its group failed, for the trials that did.
     """
@@ -121,7 +122,9 @@ class TrialTable:
     def curves(self, metric: str) -> Array:
         """Returns a metric over all evaluations: (trials, replicates, evaluations), padded with NaN.
 
-        ``curves("step")`` gives the optimizer step of each evaluation. Evaluations count within a trial, from 0.
+        ``curves("step")`` gives the optimizer step of each evaluation, ``curves("seconds")`` when it was recorded:
+        seconds since the run began, without those in which it was interrupted; of a merged sweep those of each shard.
+        Evaluations count within a trial, from 0.
 
         Raises:
           InputError: the sweep has no such metric.

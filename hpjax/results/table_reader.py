@@ -12,7 +12,7 @@ from hpjax.core.format import size
 from hpjax.core.objective import Objective
 from hpjax.engine.machine import host_memory
 from hpjax.results.store.manifest import Manifest, SweepRecord
-from hpjax.results.store.rows import STATUS_DTYPE, Change, Status
+from hpjax.results.store.rows import SECONDS, STATUS_DTYPE, Change, Status
 from hpjax.results.store.run_store import Store
 from hpjax.results.table import Alternative, CloneRecord, TrialTable
 
@@ -92,7 +92,7 @@ def _lanes(rows: Iterable[Change], shape: tuple[int, int]) -> tuple[Array, Array
 def _curves(
     segments: Mapping[tuple[int, int], Mapping[str, Array]], metrics: Sequence[str], shape: tuple[int, ...]
 ) -> dict[str, Array]:
-    """Returns each metric, and ``"step"``, as one array (trials, replicates, evaluations), padded with NaN.
+    """Returns each metric, ``"step"`` and ``"seconds"`` as an array (trials, replicates, evaluations), padded with NaN.
 
     Args:
       segments: (wave, evaluation) to the arrays of the lanes that were evaluated, each (lanes,).
@@ -103,7 +103,7 @@ def _curves(
       RunError: the arrays do not fit into memory.
     """
     evaluations = max((segment + 1 for _, segment in segments), default=0)
-    names = ("step", *metrics)
+    names = ("step", SECONDS, *metrics)
     # A few rows of a damaged database must not make this host allocate more than it has.
     needed = 8 * len(names) * shape[0] * shape[1] * evaluations
     if needed > host_memory():
@@ -114,7 +114,7 @@ def _curves(
         where = (arrays["trial"], arrays["replicate"], segment)
         for name in arrays.keys() - {"trial", "replicate"}:
             values = arrays[name]
-            if name != "step" and curves[name].dtype != values.dtype:
+            if name in metrics and curves[name].dtype != values.dtype:
                 curves[name] = curves[name].astype(values.dtype)
             curves[name][where] = values
     return curves

@@ -49,7 +49,7 @@ def table_of(curves, hparams=None, scales=None, **changes):
         "widths": numbers + 2,
         "lane_status": np.full((trials, 1), "complete", STATUS_DTYPE),
         "lane_step": np.full((trials, 1), 10 * evaluations),
-        "recorded": {"step": step[:, None], "valid/loss": curves[:, None]},
+        "recorded": {"step": step[:, None], "seconds": step[:, None] / 4, "valid/loss": curves[:, None]},
         "tested": {},
     }
     return TrialTable(**(values | changes))
@@ -108,13 +108,30 @@ def test_what_the_best_value_cost():
     rounds = np.array([0, 0, 1, 1], np.int32)
     mine = table_of(curves, lane_status=state, lane_step=ended, rounds=rounds)
     found = plot_data.cost(mine)
-    assert found.lane_steps.tolist() == [20, 35, 55, 65]
+    assert found.spent.tolist() == [20, 35, 55, 65]
     assert found.values.tolist() == [8, 4, 3, 3]
     assert found.rounds.tolist() == [0, 35]
     ax = plot.draw_cost(mine, panel())
     assert ax.get_lines()[0].get_xydata().tolist() == [[20, 8], [35, 4], [55, 3], [65, 3]]
     assert mine.ranking[0] == 0, "ranks by 4 at its end, though trial 3 once had 3"
     assert ax.get_ylabel() == "best valid/loss so far"
+
+
+def test_how_long_the_best_value_took():
+    """Two rounds of two trials, whose evaluations were recorded at other times; one trial diverged."""
+    curves = [[9, 4], [8, NAN], [7, 6], [3, 5]]
+    seconds = np.array([[2.5, 6.0], [3.0, NAN], [8.0, 9.5], [7.0, 9.5]])[:, None]
+    state = statuses("complete", "diverged", "complete", "complete")
+    mine = table_of(curves, lane_status=state, rounds=np.array([0, 0, 1, 1], np.int32))
+    mine.recorded["seconds"][:] = seconds
+    found = plot_data.cost(mine, "seconds")
+    assert found.spent.tolist() == [2.5, 3, 6, 7, 8, 9.5]
+    assert found.values.tolist() == [9, 8, 4, 3, 3, 3]
+    assert found.rounds.tolist() == [0, 6]
+    ax = plot.draw_cost(mine, panel(), "seconds")
+    assert (ax.get_xlabel(), ax.get_xlim()[0]) == ("seconds of the run", 0)
+    with pytest.raises(hpx.InputError, match="must be one of steps, seconds"):
+        plot.draw_cost(mine, panel(), "hours")
 
 
 @pytest.fixture(scope="module")
@@ -451,6 +468,13 @@ def test_whatever_a_sweep_ended_with_is_drawn(curves, state):
     assert plot.draw_cost(mine, panel()).get_ylabel() == "best valid/loss so far"
 
 
+def test_letters_that_a_font_lacks_are_told_of_once():
+    mine = table_of([[1.0], [2.0]], [{"学習率": 0.1}, {"学習率": 0.2}])
+    with pytest.warns(UserWarning, match="the font has no letters") as caught:
+        content_of(plot.overview(mine), "png")
+    assert [str(each.message).split(",")[0] for each in caught] == ["the font has no letters '学習率'"]
+
+
 def test_an_isolation_plot_shows_the_best_of_each_value():
     """Of two optimizers with three trials of one and two of the other, in values worked out by hand."""
     optimizers = ["sgd", "sgd", "sgd", "adam", "adam"]
@@ -460,12 +484,16 @@ def test_an_isolation_plot_shows_the_best_of_each_value():
         {"optimizer": "category", "rate": "log"},
     )
     ax = hpx.plot.draw_isolation(table, "optimizer", panel())
-    expected, best = (dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in ax.lines)
+    best, expected = (dict(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in ax.lines)
     names = [label.get_text() for label in ax.get_xticklabels()]
     assert {names[int(x)]: y for x, y in best.items()} == {"sgd": 1.0, "adam": 3.0}
     # Of two of the three: the lower of 1 and 2, of 1 and 6, of 2 and 6.
     assert {names[int(x)]: y for x, y in expected.items()} == {"sgd": pytest.approx((1 + 1 + 2) / 3), "adam": 3.0}
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["trials", "expected of 2", "best of each"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "trials",
+        "best of each",
+        "expected best of equally many",
+    ]
     held = hpx.plot.draw_isolation(table, "rate", panel(), fixed={"optimizer": "adam"})
     assert len(held.collections[0].get_offsets()) == 2
     assert held.get_xscale() == "log"

@@ -234,7 +234,7 @@ def test_a_map():
     assert found.scales == ("log", "linear")
     ax = plot.draw_map(result, "rate", "scale", "valid/loss", panel())
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale()) == ("rate", "scale", "log")
-    assert list(plot.pictures(result)) == ["overview", "quantiles", "cost", "parallel", "map", "contour"]
+    assert list(plot.pictures(result)) == ["overview", "quantiles", "cost", "isolation", "parallel", "map", "contour"]
 
 
 def test_the_ancestry_of_a_population():

@@ -52,6 +52,14 @@ def result(directory):
     return hpx.load(directory)
 
 
+def test_when_evaluations_were_recorded(directory, result):
+    """Four lanes side by side, at the same time as each other; later evaluations later, all within the run."""
+    seconds = result.curves("seconds")
+    assert np.isnan(seconds).tolist() == np.isnan(result.curves("step")).tolist()
+    assert 0 < np.nanmin(seconds) <= np.nanmax(seconds) <= hpx.load(directory)._store.seconds() + 1e-3
+    assert all((np.diff(lane[np.isfinite(lane)]) > 0).all() for lane in seconds.reshape(-1, seconds.shape[-1]))
+
+
 def test_what_cannot_be_written_says_what_to_type(tmp_path):
     result = hpx.Sweep(quadratic(2, 1), RATES, trials=2).run(progress=False)
     nowhere = tmp_path / "nowhere" / "a.png"
@@ -153,7 +161,7 @@ def test_the_directory(directory):
     with sqlite3.connect(directory / "results.sqlite") as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         rows = database.execute("SELECT wave, segment, metric FROM curves ORDER BY 1, 2, 3").fetchall()
-    names = ["replicate", "step", "train/loss", "trial", "valid/loss"]
+    names = ["replicate", "seconds", "step", "train/loss", "trial", "valid/loss"]
     assert rows == [(0, segment, name) for segment in (0, 1) for name in names], "one row a (segment, group, metric)"
     database.close()
 

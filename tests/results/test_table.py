@@ -41,7 +41,7 @@ def table(**changes):
         "widths": numbers * 0 + 2,
         "lane_status": np.array([*status, ["other_shard"] * 2], STATUS_DTYPE),
         "lane_step": np.array([[10, 10], [10, 10], [7, 10], [5, 5], [10, 10], [0, 0]]),
-        "recorded": {"step": step, "valid/loss": loss, "train/loss": loss - 0.5},
+        "recorded": {"step": step, "seconds": step / 4, "valid/loss": loss, "train/loss": loss - 0.5},
         "tested": {1: {"test/loss": 0.25}},
     }
     return TrialTable(**(values | changes))
@@ -161,7 +161,7 @@ def test_what_reads_a_table_needs_no_more(tmp_path):
 
     found = [(finding.trial, finding.what) for finding in hpx.diagnose(table())]
     assert (2, "diverged") in found
-    assert sorted(plot.pictures(table())) == ["cost", "overview", "parallel", "quantiles", "rungs"]
+    assert sorted(plot.pictures(table())) == ["cost", "isolation", "overview", "parallel", "quantiles", "rungs"]
     optuna_export.write(table(), tmp_path / "a.log", "by hand")
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(tmp_path / "a.log")))
     trials = optuna.load_study(study_name="by hand", storage=storage).trials

@@ -60,6 +60,11 @@ def isolate(table: TrialTable, name: str, fixed: Mapping[str, Any] | None = None
     if not isinstance(fixed, Mapping | None):
         raise InputError("isolate.fixed", fixed, "must be name to value", 'Write fixed={"optimizer": "adam"}.')
     fixed = dict(fixed or {})
+    for each, value in fixed.items():
+        if not isinstance(value, bool | int | float | str | tuple | None):
+            raise InputError(
+                f"isolate.fixed[{each!r}]", value, "must be a value as result.table() has it", "Write that."
+            )
     buckets = check_int("buckets", buckets, least=1)
     for each in (name, *fixed):
         if each not in table.names:

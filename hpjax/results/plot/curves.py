@@ -1,9 +1,10 @@
 """Draws curves over the steps of training: of all lanes, as bands, of a race, and the best value over what it cost."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from hpjax.core.errors import InputError
 from hpjax.results import plot_data
 from hpjax.results.drawing import (
     add_legend,
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # About so many trials' curves are drawn: with more, a picture takes long and shows no more.
 SHOWN_CURVES = 300
+# What quality is drawn against, and the label of its axis.
+SPENT = {"steps": "optimizer steps of all lanes", "seconds": "seconds of the run"}
 # Of the width of a logarithmic axis: rungs that are closer share one label.
 CLOSE = 0.09
 
@@ -178,19 +181,24 @@ def _apart(steps: list[int], distance: float) -> list[int]:
     return kept[::-1]
 
 
-def draw_cost(table: TrialTable, ax: "Axes") -> "Axes":
-    """Draws quality against cost: the best value so far over the optimizer steps of all lanes together.
+def draw_cost(table: TrialTable, ax: "Axes", against: Literal["steps", "seconds"] = "steps") -> "Axes":
+    """Draws quality against cost: the best value so far over the optimizer steps of all lanes together, or over time.
 
-    The trials of a round count as if they trained side by side. A value is the best of all evaluations up to there, so
+    Where steps count, the trials of a round do so as if they trained side by side; seconds are those of the run, with
+    compilation and without interruptions. A value is the best of all evaluations up to there, so
     that the last may be better than that of the trial that ranks first, which ranks by its value at the end. Dotted
     lines are where rounds begin.
 
     Args:
       table: the trials; a result is one.
       ax: where to draw.
+      against: ``"steps"`` or ``"seconds"``.
 
     Returns:
       ``ax``.
+
+    Raises:
+      InputError: ``against`` is neither.
 
     Example:
       >>> from matplotlib.figure import Figure
@@ -199,12 +207,15 @@ def draw_cost(table: TrialTable, ax: "Axes") -> "Axes":
       >>> ax.get_xlabel(), ax.get_ylabel()
       ('optimizer steps of all lanes', 'best valid/loss so far')
     """
-    spent, values, rounds = plot_data.cost(table)
+    if against not in SPENT:
+        raise InputError("draw_cost.against", against, f"must be one of {', '.join(SPENT)}", 'Write against="seconds".')
+    spent, values, rounds = plot_data.cost(table, against)
     set_limits(ax, values, table, table.objective.metric, values)
     ax.plot(spent, values, "o-", drawstyle="steps-post", color=BLUE, linewidth=1.4, markersize=2.5)
     for begin in rounds[1:]:
         ax.axvline(begin, color=GREY, linewidth=0.6, linestyle=":", label="" if begin > rounds[1] else "a round begins")
     set_steps(ax)
-    ax.set(xlabel="optimizer steps of all lanes", ylabel=literal(f"best {table.objective.metric} so far"))
+    ax.set_xlim(left=0)
+    ax.set(xlabel=SPENT[against], ylabel=literal(f"best {table.objective.metric} so far"))
     add_legend(ax)
     return ax

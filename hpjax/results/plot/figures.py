@@ -8,6 +8,7 @@ import numpy as np
 from hpjax.results import plot_data
 from hpjax.results.drawing import check_names, new_figure, share_legend
 from hpjax.results.plot.curves import draw_cost, draw_curves, draw_quantiles, draw_rungs
+from hpjax.results.plot.isolation import draw_isolation
 from hpjax.results.plot.points import draw_axis, draw_contour, draw_map
 from hpjax.results.plot.population import draw_lineage, draw_schedules
 from hpjax.results.plot.shares import draw_importance, draw_parallel
@@ -49,9 +50,7 @@ def overview(table: TrialTable, names: Sequence[str] | None = None, width: Width
         draw_curves(table, metric, panels[0])
         for name, panel in zip(chosen, panels[1:], strict=True):
             draw_axis(table, name, metric, panel)
-        for panel in panels[2:]:
-            if panel.get_subplotspec().colspan.start > 0:  # type: ignore[union-attr]
-                panel.set_ylabel("")  # its left neighbour has the same
+        _label_first_column(panels[2:])
         share_legend(figure, panels)
     return figure
 
@@ -59,10 +58,10 @@ def overview(table: TrialTable, names: Sequence[str] | None = None, width: Width
 def pictures(table: TrialTable, width: Width = "double") -> "dict[str, Figure]":
     """Returns all figures that apply to a sweep, by name.
 
-    These are ``overview``; ``quantiles`` and ``cost`` where there are several trials, ``parallel`` where several
-    hyperparameters vary, ``importance`` with so many trials that it can be told, and Optuna; ``map`` and ``contour`` of
-    learning rate and weight decay where the sweep has them, else of the first two numbers that vary; ``rungs`` of a
-    race, ``lineage`` and ``schedules`` of a population.
+    These are ``overview``; ``quantiles``, ``cost`` and ``isolation`` where there are several trials, ``parallel`` where
+    several hyperparameters vary, ``importance`` with so many trials that it can be told, and Optuna; ``map`` and
+    ``contour`` of learning rate and weight decay where the sweep has them, else of the first two numbers that vary;
+    ``rungs`` of a race, ``lineage`` and ``schedules`` of a population.
 
     Args:
       table: the trials; a result is one.
@@ -77,7 +76,9 @@ def pictures(table: TrialTable, width: Width = "double") -> "dict[str, Figure]":
     several = len(table.ranking) > 1
     if several:
         found["quantiles"] = _alone(width, draw_quantiles, table, metric)
-        found["cost"] = _alone(width, draw_cost, table)
+        found["cost"] = _cost(table, width)
+    if several and varied and all(any(name in table.hparams[trial] for trial in table.ranking) for name in varied):
+        found["isolation"] = _isolation(table, width)
     if several and len(varied) > 1:
         axes = varied[: MOST_AXES[width]]
         found["parallel"] = _alone(width, lambda ax: draw_parallel(table, metric, ax, axes))
@@ -95,6 +96,34 @@ def pictures(table: TrialTable, width: Width = "double") -> "dict[str, Figure]":
         found["lineage"] = _alone(width, draw_lineage, table)
         found["schedules"] = _schedules(table, width)
     return found
+
+
+def _cost(table: TrialTable, width: Width) -> "Figure":
+    """Returns the figure of quality against steps, and against seconds."""
+    with new_figure(2, 2 if width == "double" else 1, width) as (figure, panels):
+        draw_cost(table, panels[0], "steps")
+        draw_cost(table, panels[1], "seconds")
+        share_legend(figure, panels)
+    return figure
+
+
+def _isolation(table: TrialTable, width: Width) -> "Figure":
+    """Returns a figure of what each hyperparameter that varies does once the others are as good as they get."""
+    names = table.varied
+    most = 3 if width == "double" and len(names) != 4 else 2  # four panels in a square
+    with new_figure(len(names), min(len(names), most), width) as (figure, panels):
+        for name, panel in zip(names, panels, strict=True):
+            draw_isolation(table, name, panel)
+        _label_first_column(panels)
+        share_legend(figure, panels)
+    return figure
+
+
+def _label_first_column(panels: "Sequence[Axes]") -> None:
+    """Leaves the label of the vertical axis, the same in all panels, to those of the first column."""
+    for panel in panels:
+        if panel.get_subplotspec().colspan.start > 0:  # type: ignore[union-attr]
+            panel.set_ylabel("")
 
 
 def _importance(table: TrialTable, width: Width) -> "Figure | None":

@@ -50,8 +50,9 @@ def draw_isolation(
     best = [at[each.best] for each in found]
     set_limits(ax, y[kept], table, metric, np.append(reached, expected))
     ax.scatter(placed(x, scale)[kept], y[kept], s=8, color=GREY, alpha=0.5, linewidths=0, label="trials")
-    ax.plot(best, expected, "s", color=BLUE, markersize=4, label=f"expected of {min(each.trials for each in found)}")
-    ax.plot(best, reached, "-" if not categories else "", marker="o", color=RED, markersize=4, label="best of each")
+    line = "none" if categories else "-"
+    ax.plot(best, reached, linestyle=line, marker="o", color=RED, markersize=3, linewidth=1.2, label="best of each")
+    ax.plot(best, expected, "s", color=BLUE, markersize=6, fillstyle="none", label="expected best of equally many")
     set_scale(ax, "x", name, scale)
     add_legend(ax)
     ax.set_ylabel(metric_label(table, metric))

@@ -1,13 +1,13 @@
 """What happened during a sweep: rungs of races, ancestry and schedules of populations, and what quality costs."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from hpjax.core.arrays import Array
 from hpjax.results.plot_data.curves import by_trial
 from hpjax.results.plot_data.points import coding
-from hpjax.results.store.rows import LOST, Status
+from hpjax.results.store.rows import LOST, SECONDS, Status
 from hpjax.results.table import TrialTable
 
 
@@ -95,22 +95,38 @@ class Cost(NamedTuple):
     """The best value so far over what was paid for it.
 
     Attributes:
-      lane_steps: int (evaluations,), ascending, optimizer steps that all lanes together had taken.
+      spent: (evaluations,), ascending: optimizer steps that all lanes together had taken, or seconds of the run.
       values: float (evaluations,), the best value of the objective that any trial had had at an evaluation by then.
-      rounds: int (rounds,), the lane-steps at which each round began.
+      rounds: (rounds,), what was spent when each round began.
     """
 
-    lane_steps: Array
+    spent: Array
     values: Array
     rounds: Array
 
 
-def cost(table: TrialTable) -> Cost:
-    """Returns the best value so far over optimizer steps of all lanes.
+def cost(table: TrialTable, against: Literal["steps", "seconds"] = "steps") -> Cost:
+    """Returns the best value so far over optimizer steps of all lanes, or over seconds of the run.
 
-    Trials of a round are counted as if they trained side by side, and rounds one after the other: at step s of a round
-    each of its lanes has taken s steps, or as many as it took at all.
+    Where steps count, trials of a round do so as if they trained side by side, and rounds one after the other: at step
+    s of a round each of its lanes has taken s steps, or as many as it took at all. Seconds are those at which the
+    evaluations were recorded: with compilation, and without interruptions.
     """
+    return _in_seconds(table) if against == "seconds" else _in_steps(table)
+
+
+def _in_seconds(table: TrialTable) -> Cost:
+    _, scores = by_trial(table, table.objective.metric)
+    at = table.curves(SECONDS).max(axis=1, initial=0.0)  # NaN where a replicate was not evaluated
+    begins = [float(np.nanmax(at[table.rounds < number], initial=0.0)) for number in np.unique(table.rounds)]
+    counted = np.isfinite(at) & np.isfinite(scores)
+    order = np.argsort(at[counted], kind="stable")
+    best = np.minimum.accumulate(scores[counted][order])
+    times, many = np.unique(at[counted], return_counts=True)
+    return Cost(times, table.objective.value(best[np.cumsum(many) - 1]), np.array(begins))
+
+
+def _in_steps(table: TrialTable) -> Cost:
     steps, scores = by_trial(table, table.objective.metric)
     paid, best = 0, np.inf
     spent, values, rounds = [], [], []

@@ -1,8 +1,9 @@
 """What a report shows of a run, as the page's script reads it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,6 +12,7 @@ from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError
 from hpjax.core.format import count
 from hpjax.results import plot_data
+from hpjax.results.analysis.isolation import isolate
 from hpjax.results.diagnosis import diagnose
 from hpjax.results.doubts import doubts
 from hpjax.results.importance import importance
@@ -36,7 +38,9 @@ Number = float | None
 class Hyperparameter(msgspec.Struct):
     """A hyperparameter: its values, a row each, as numbers; of a choice as indices into its options.
 
-    A value is None where the trial does not have the hyperparameter.
+    A value is None where the trial does not have the hyperparameter. ``isolated`` has the value of the best trial of
+    each option or part of the range, what it reached, and the best to expect of as many trials as the fewest have;
+    nothing where that is one trial.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Hyperparameter(msgspec.Struct):
     scale: str
     options: list[str]
     values: list[Number]
+    isolated: list[tuple[Number, Number, Number]]
 
 
 class Lane(msgspec.Struct):
@@ -183,10 +188,28 @@ def _hyperparameter(result: TrialTable, manifest: Manifest, name: str, rows: Seq
     """Returns a hyperparameter of the trials in some rows."""
     spaces = manifest.sweep.space.values()
     domains = [domain for alternative in spaces for each, domain in alternative.items() if each == name]
-    hparams = [result.hparams[trial] for trial in rows]
-    how = plot_data.coding(result, name, hparams)
-    values = [None if math.isnan(value) else value for value in how.column(name, hparams).tolist()]
-    return Hyperparameter(name, " | ".join(dict.fromkeys(domains)), result.scales[name], list(how.categories), values)
+    how = plot_data.coding(result, name, result.hparams)
+    values = how.column(name, [result.hparams[trial] for trial in rows]).tolist()
+    return Hyperparameter(
+        name,
+        " | ".join(dict.fromkeys(domains)),
+        result.scales[name],
+        list(how.categories),
+        [None if math.isnan(value) else value for value in values],
+        _isolated(result, name, how.number) if name in result.varied[:PANELS] else [],
+    )
+
+
+def _isolated(result: TrialTable, name: str, number: Callable[[Any], float]) -> list[tuple[Number, Number, Number]]:
+    """Returns what trials with each value of a hyperparameter reached, values as numbers."""
+    try:
+        found = isolate(result, name)
+    except InputError:  # no trial with a final value has it
+        return []
+    reached, expected = (
+        _numbers(np.array(each)) for each in zip(*((e.reached, e.expected) for e in found), strict=True)
+    )
+    return list(zip([number(each.value) for each in found], reached, expected, strict=True)) if len(found) > 1 else []
 
 
 def _asked(result: TrialTable, manifest: Manifest) -> list[str]:

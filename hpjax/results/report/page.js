@@ -106,7 +106,7 @@ function columns() {
 }
 
 function table() {
-  const made = columns(), header = element("tr"), focused = document.activeElement?.dataset?.column;
+  const made = columns(), header = element("tr"), { column: focused, trial: at } = document.activeElement?.dataset ?? {};
   for (const column of made) {
     const cell = element("th", undefined, column.words ? "text" : ""), button = element("button", column.name);
     button.type = "button";
@@ -141,11 +141,16 @@ function table() {
   $("trials").tBodies[0].replaceChildren(...order.slice(0, rows).map((row) => {
     const line = element("tr");
     line.append(...made.map((column) => element("td", column.text(row), column.words ? "text" : "")));
+    line.dataset.trial = content.trials[row];
+    line.tabIndex = 0;
     line.onclick = () => { picked = picked === content.trials[row] ? null : content.trials[row]; table(); curves(); };
+    line.onkeydown = (event) => { if (event.key === "Enter") line.onclick(); };
+    line.setAttribute("aria-selected", picked === content.trials[row]);
     line.classList.toggle("picked", picked === content.trials[row]);
     line.classList.toggle("best", content.best && row === 0);
     return line;
   }));
+  if (at !== undefined) $("trials").tBodies[0].querySelector(`[data-trial="${at}"]`)?.focus();
   $("shown").textContent = `${Math.min(rows, order.length)} of ${order.length}`;
   $("more").hidden = rows >= order.length;
 }
@@ -205,13 +210,18 @@ function slices() {
   const shown = varied().slice(0, content.panels), found = values();
   const across = innerWidth < 600 ? 1 : Math.min(3, shown.length), down = Math.ceil(shown.length / across);
   const more = { height: 260 * down + 40, grid: { rows: down, columns: across, pattern: "independent", xgap: 0.24, ygap: 0.28 }, margin: { l: 60, r: 15, t: 15, b: 50 } };
-  const traces = shown.map((h, at) => {
+  const traces = shown.flatMap((h, at) => {
     const n = at ? at + 1 : "", line = dark() ? "#38404a" : "#e3e7ec";
     more[`xaxis${n}`] = { gridcolor: line, zeroline: false, automargin: true, ...axisOf(h) };
     more[`yaxis${n}`] = { gridcolor: line, zeroline: false, automargin: true, ...objectiveAxis(found, content.label) };
     const x = h.options.length ? h.values.map((v, i) => v === null ? null : v + (((i * 0.618) % 1) - 0.5) * 0.4) : h.values.map((v) => placed(h, v));
-    return { x, y: found, xaxis: `x${n}`, yaxis: `y${n}`, mode: "markers", type: found.length > 1000 ? "scattergl" : "scatter", text: found.map((_, row) => about(row)),
-      hovertemplate: "%{text}<extra></extra>", marker: { size: found.map((_, row) => isBest(row) ? 10 : 5), opacity: 0.7, color: found.map((_, row) => isBest(row) ? ORANGE : content.behind[row] ? GREY : BLUE) } };
+    const best = h.isolated.map(([v]) => placed(h, v)), own = { x: best, xaxis: `x${n}`, yaxis: `y${n}`, type: "scatter" };
+    return [{ x, y: found, xaxis: `x${n}`, yaxis: `y${n}`, mode: "markers", type: found.length > 1000 ? "scattergl" : "scatter", text: found.map((_, row) => about(row)),
+      hovertemplate: "%{text}<extra></extra>", marker: { size: found.map((_, row) => isBest(row) ? 10 : 5), opacity: 0.7, color: found.map((_, row) => isBest(row) ? ORANGE : content.behind[row] ? GREY : BLUE) } },
+      { ...own, y: h.isolated.map(([, reached]) => reached), mode: h.options.length ? "markers" : "lines", line: { color: ORANGE, width: 2 },
+        marker: { color: ORANGE, size: 8 }, hovertemplate: "best of these %{y:.4g}<extra></extra>" },
+      { ...own, y: h.isolated.map(([, , expected]) => expected), mode: "markers", marker: { symbol: "square-open", color: dark() ? "#e8eaee" : "#1c1f24", size: 8 },
+        hovertemplate: "expected best %{y:.4g}<extra></extra>" }];
   });
   const { xaxis, yaxis, ...rest } = more;
   Plotly.react($("chart-slices"), traces, { ...layout(rest), xaxis, yaxis }, config);

@@ -18,7 +18,8 @@ class RunReader:
     """The reader of a run's database.
 
     Each row of ``curves`` holds the values of all lanes of a wave for one metric and evaluation, as one array; the
-    arrays ``trial``, ``replicate`` and ``step`` of the same evaluation say which lane and step each value is of.
+    arrays ``trial``, ``replicate``, ``step`` and ``seconds`` of the same evaluation say which lane and step each value
+    is of, and when it was recorded.
 
     Attributes:
       directory: the run's; None where the database is in memory.

@@ -45,6 +45,8 @@ STATUS_DTYPE = "<U11"
 DTYPES = ("<i4", "<f4", "<f8")
 # These arrays of an evaluation say which lane and step the values of the others are of.
 OWNERS = ("trial", "replicate", "step")
+# This array says when an evaluation was recorded, in seconds of the run without interruptions.
+SECONDS = "seconds"
 
 # This number stands for the wave of trials that another shard trains.
 NO_WAVE = -1
@@ -84,14 +86,14 @@ def check_arrays(where: str, arrays: Mapping[str, Array], metrics: Collection[st
 
     Args:
       where: the database, for the error.
-      arrays: metric to values, (live lanes,); ``trial``, ``replicate`` and ``step`` are among them.
+      arrays: metric to values, (live lanes,); ``trial``, ``replicate``, ``step`` and ``seconds`` are among them.
       metrics: the names of the run's metrics.
       shape: trials and replicates.
 
     Raises:
       RunError: one is not.
     """
-    unknown = arrays.keys() - {*OWNERS, *metrics}
+    unknown = arrays.keys() - {*OWNERS, SECONDS, *metrics}
     if unknown:
         raise RunError(f"{where}: values of {sorted(unknown)}, which is no metric of the run. {DAMAGED}")
     for name, most in zip(OWNERS, (*shape, 2**31), strict=True):

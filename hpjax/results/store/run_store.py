@@ -239,7 +239,7 @@ class Store(RunRewriter):
         Args:
           wave: the number of the wave.
           segment: the number of the evaluation within the wave.
-          arrays: metric to values, (live lanes,); ``trial``, ``replicate`` and ``step`` are among them.
+          arrays: metric to values, (live lanes,); ``trial``, ``replicate``, ``step`` and ``seconds`` are among them.
         """
         self._db.executemany(
             "INSERT INTO curves VALUES (?, ?, ?, ?, ?)",

@@ -1,5 +1,6 @@
 """The context of a run: what all of its waves share."""
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ class RunContext:
       timing: how long it takes beside the estimates.
       streams: closes the prefetchers that draw from the data stream, at the end of the run.
       may_run_ahead: returns whether a segment may be dispatched before the one before it is read.
+      begun: when the run began, by ``time.perf_counter``; of one that was resumed, as if it had not been interrupted.
     """
 
     spec: SweepSpec
@@ -47,6 +49,7 @@ class RunContext:
     compiled: set[int] = field(default_factory=set)
     streams: ExitStack = field(default_factory=ExitStack)
     may_run_ahead: Callable[[], bool] = lambda: False
+    begun: float = field(default_factory=time.perf_counter)
 
     @classmethod
     def of(cls, spec: SweepSpec, plan: Plan, store: Store) -> "RunContext":
@@ -55,6 +58,11 @@ class RunContext:
         scores = Scores.none(plan.trials, plan.replicates, racing=spec.scheduler is not None)
         programs = GroupPrograms.of(spec)
         return cls(spec, plan, store, programs, scores, ArtifactMaker(programs, store.artifacts), Timing(plan.devices))
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took so far, without interruptions."""
+        return time.perf_counter() - self.begun
 
     @property
     def best(self) -> tuple[int, float] | None:

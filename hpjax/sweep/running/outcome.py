@@ -8,7 +8,7 @@ from hpjax.core.arrays import Array, Bools, Ints, ceil_div
 from hpjax.core.objective import Objective
 from hpjax.engine.device_lanes import LaneTable, SegmentResult
 from hpjax.engine.lane import HEALTHY
-from hpjax.results.store.rows import Change, Status
+from hpjax.results.store.rows import SECONDS, Change, Status
 from hpjax.sweep.running.scores import Scores
 from hpjax.sweep.running.state import WaveState
 
@@ -89,10 +89,14 @@ class Outcome(NamedTuple):
             evaluated=evaluated,
         )
 
-    @property
-    def curves(self) -> dict[str, Array]:
-        """What the database keeps of the evaluation: name to values of the healthy lanes, each (healthy,)."""
-        return {"trial": self.trials, "replicate": self.replicates, "step": self.steps} | self.metrics
+    def curves(self, seconds: float) -> dict[str, Array]:
+        """Returns what the database keeps of the evaluation: name to values of the healthy lanes, each (healthy,).
+
+        Args:
+          seconds: how long the run took so far.
+        """
+        owners = {"trial": self.trials, "replicate": self.replicates, "step": self.steps}
+        return owners | {SECONDS: np.full(self.trials.shape, seconds, np.float32)} | self.metrics
 
     def scored(self, scores: Scores, objective: Objective) -> Scores:
         """Returns the scores of all trials after the segment."""

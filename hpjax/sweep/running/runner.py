@@ -1,6 +1,5 @@
 """The runner: trains every round to its end, wave by wave or as a race, and goes on where a run was interrupted."""
 
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import chain, count
@@ -72,11 +71,10 @@ class _Run:
         self._tuner = Tuner(self._context.programs, plan, enabled=record.state is None)
         self._notices = Notices(record, self._tuner)
         self._context.may_run_ahead = self._notices.may_run_ahead
-        self._begun = time.perf_counter()
         self._progress = RunProgress()
         self._saved, record.state = record.state, None
         if self._saved is not None:
-            self._begun -= self._saved.seconds
+            self._context.begun -= self._saved.seconds
             self._progress, self._context.scores = self._saved.progress, self._saved.scores
         self._waves: list[Wave] = []
 
@@ -120,7 +118,7 @@ class _Run:
                         leave(notice, record.directory)
                 # What a later round brings was chosen by what the first found at its width.
                 self._tuner.close()
-        record.finish(time.perf_counter() - self._begun, self._state if self._tried_again else None)
+        record.finish(self._context.seconds, self._state if self._tried_again else None)
 
     def _count(self, event: Event) -> None:
         """Adds what an event tells to the progress of the run."""
@@ -269,7 +267,7 @@ class _Run:
         All that the run did may be lost, unless the group has not begun.
         """
         begun = any(wave.computed for wave in self._waves_anew(found.group.number))
-        lost = time.perf_counter() - self._begun if begun else 0.0
+        lost = self._context.seconds if begun else 0.0
         return lost < LOST * found.saved
 
     def _fail(self, group: int, reason: str) -> GroupFailed:
@@ -344,7 +342,7 @@ class _Run:
             status=status,
             lane_step=lane_step,
             clones=len(self._store.clones()),
-            seconds=time.perf_counter() - self._begun,
+            seconds=self._context.seconds,
             widths=np.array([each.width for each in plan.arrangements], np.int64),
             waves=tuple(wave.state() for wave in self._waves),
         )

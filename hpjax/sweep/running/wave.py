@@ -329,7 +329,7 @@ class Wave:
         # One transaction: whoever reads the database sees the values and the statuses of the same segment.
         with context.store.transaction():
             if outcome.evaluated:
-                context.store.add_curves(self.number, before.evaluations, outcome.curves)
+                context.store.add_curves(self.number, before.evaluations, outcome.curves(context.seconds))
             context.store.add_changes(outcome.changes.values())
         if outcome.evaluated:
             context.artifacts.take(self.group.number, lanes, outcome, context.scores, before.evaluations)

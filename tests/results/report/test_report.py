@@ -116,16 +116,26 @@ def test_curves_are_those_of_the_result_and_a_brush_fades_the_rest(shown, ran):
     last = result.ranking[-1]
     shown.page.locator("#trials tbody tr").last.click()
     assert set(traces(shown, "curves")[2]["text"]) == {f"trial {last}", ""}, "who is clicked is in front"
+    shown.page.keyboard.press("Shift+Tab")
+    shown.page.keyboard.press("Enter")
+    assert set(traces(shown, "curves")[2]["text"]) == {f"trial {result.ranking[-2]}", ""}, "by keyboard, too"
+    assert shown.page.locator("#trials [aria-selected=true]").count() == 1
 
 
 def test_charts_are_drawn_when_they_are_looked_at(shown, ran):
     _, result = ran
     assert shown.page.evaluate("document.getElementById('chart-parallel').data === undefined")
     shown.scroll_to_end()
-    slices = traces(shown, "slices")
-    assert len(slices) == 2
+    rates, best, expected, kinds, best_kinds, _ = traces(shown, "slices")
     order = result.ranking
-    np.testing.assert_allclose(slices[0]["x"], [result.hparams[t]["rate"] for t in order], rtol=1e-5)
+    np.testing.assert_allclose(rates["x"], [result.hparams[t]["rate"] for t in order], rtol=1e-5)
+    found = hpx.analysis.isolate(result, "rate")
+    np.testing.assert_allclose(best["x"], [each.value for each in found], rtol=1e-5)
+    np.testing.assert_allclose(best["y"], [each.reached for each in found], rtol=1e-5)
+    np.testing.assert_allclose(expected["y"], [each.expected for each in found], rtol=1e-5)
+    for option, reached in enumerate(best_kinds["y"]):
+        own = [y for x, y in zip(kinds["x"], kinds["y"], strict=True) if round(x) == option]
+        assert reached == pytest.approx(min(own), rel=1e-5)
     parallel = traces(shown, "parallel")[0]["dimensions"]
     assert [d["label"] for d in parallel] == ["rate", "kind", "final valid/loss"]
     assert EVIL in shown.page.locator("#chart-parallel .axis text").all_text_contents(), "as text"
@@ -311,7 +321,7 @@ def test_final_values_are_those_by_which_trials_rank(chrome, tmp_path):
             {None: "None", 1.0: "1"}[result.hparams[trial]["clip"]],
         )
     shown.scroll_to_end()
-    drawn = traces(shown, "slices")
+    drawn = traces(shown, "slices")[::3]  # after each are two of the isolation
     np.testing.assert_allclose(drawn[0]["y"], worst[result.ranking], rtol=1e-5)
     assert len(drawn) == 3, "None is an option"
     kind, labels = axis(shown, "slices", "xaxis")
@@ -362,6 +372,21 @@ def test_a_large_run_is_thinned_and_says_so(ran, monkeypatch):
     assert [lane.trial for lane in thin.content.lanes] == result.ranking[:5]
     assert thin.content.lanes[0].steps == [2, 8, 14, 20], "the last one, too"
     assert len(thin.html()) < len(whole.html()) < 15e6
+
+
+@pytest.mark.slow
+def test_ten_thousand_trials_are_thinned_and_open(chrome, tmp_path, counted):
+    sweep = quick(program=quadratic(20, 5), space=hpx.Space(rate=hpx.LogUniform(0.001, 0.5)), trials=10_000)
+    result = sweep.run(progress=False)
+    result.report(tmp_path / "page.html")
+    assert (tmp_path / "page.html").stat().st_size < 15e6
+    shown = browser.opened(chrome, (tmp_path / "page.html").as_uri())
+    assert "5,000 of 10,000 trials are in the table" in shown.texts("#subtitle")[0]
+    assert [int(row[0]) for row in rows(shown)] == result.ranking[:12]
+    shown.page.wait_for_function(DRAWN)
+    shown.scroll_to_end()
+    assert shown.errors == []
+    counted(f"10,000 trials: {(tmp_path / 'page.html').stat().st_size / 1e6:.1f} MB")
 
 
 def test_best_values_at_the_end_of_a_range_are_doubted():

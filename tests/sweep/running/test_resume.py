@@ -42,6 +42,8 @@ def test_an_abandoned_run_goes_on(name, tmp_path):
         check(directory, name)
         assert rest[0] == "resumed"
         assert len(rest) - 1 < events, "it went on, and did not begin anew"
+        seconds = hpx.load(directory).curves("seconds")
+        assert (np.diff(seconds)[np.isfinite(np.diff(seconds))] >= 0).all(), "and so did the clock"
 
 
 @pytest.mark.slow
