@@ -34,7 +34,7 @@ napoleon_use_rtype = False
 
 # The public modules of hpjax, in the order in which a name that stands in several is looked for.
 MODULES = (
-    *("data", "nn", "optim", "samplers", "schedulers", "studies", "losses", "metrics", "plot", "keys"),
+    *("data", "nn", "optim", "samplers", "schedulers", "studies", "losses", "mup", "metrics", "plot", "keys"),
     *("distributed", "testing", "sklearn", "cluster", "trackers", "analysis"),
 )
 

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from hpjax.schedulers import MedianStop as MedianStop
     from hpjax.schedulers import Race as Race
     from hpjax.schedulers import Scheduler as Scheduler
+    from hpjax.studies import mup as mup
     from hpjax.sweep.models import TrainedModels as TrainedModels
     from hpjax.sweep.planning.plan import Plan as Plan
     from hpjax.sweep.replay import Replay as Replay
@@ -94,6 +95,7 @@ _MODULES = {
     "keys": "hpjax.core.keys",
     "losses": "hpjax.training.losses",
     "metrics": "hpjax.training.metrics",
+    "mup": "hpjax.studies.mup",
     "nn": "hpjax.nn",
     "optim": "hpjax.optim",
     "plot": "hpjax.results.plot",

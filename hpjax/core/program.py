@@ -183,6 +183,8 @@ class Program:
         default, the whole state, is not checked, since a state may hold infinities on purpose.
       predict: ``predict(state, x, h) -> outputs``: the outputs of a trained state for inputs (examples, ...);
         None where predictions have no meaning. It is compiled and called after the sweep.
+      activations: ``activations(state, x, h) -> {layer: array}``: what each layer gives for inputs (examples, ...), for
+        ``hpx.mup.coordinate_check``; None where it is not known.
       artifacts: ``artifacts(key, state, split, h) -> {name: array}``: what a run keeps of chosen trials at
         evaluations beside their metrics, such as samples, for ``trial.artifacts``. ``Sweep(artifacts=...)`` chooses the
         trials. The state is that after the evaluation, and ``split`` is ``data.valid``. It is compiled and called apart
@@ -219,6 +221,7 @@ class Program:
     validate: Callable[[Sequence[tuple[Hparams, TrialLength]]], None] = field(default=_accept, kw_only=True)
     parameters: Callable[[State], Any] = field(default=_whole_state, kw_only=True)
     predict: Callable[[State, Any, Hparams], Any] | None = field(default=None, kw_only=True)
+    activations: Callable[[State, Any, Hparams], Mapping[str, Any]] | None = field(default=None, kw_only=True)
     artifacts: Callable[[jax.Array, State, Arrays, Hparams], Mapping[str, Any]] | None = field(
         default=None, kw_only=True
     )
@@ -228,7 +231,10 @@ class Program:
 
     def __post_init__(self) -> None:
         needed = ("init", "step", "evaluate", "batch", "react", "finish", "validate", "parameters")
-        for name in (*needed, *(name for name in ("test", "predict", "artifacts") if getattr(self, name) is not None)):
+        for name in (
+            *needed,
+            *(name for name in ("test", "predict", "activations", "artifacts") if getattr(self, name) is not None),
+        ):
             if not callable(getattr(self, name)):
                 raise InputError(f"Program.{name}", getattr(self, name), "must be a function", _SIGNATURES[name])
         if self.data is not None and not isinstance(self.data, Data):

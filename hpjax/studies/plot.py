@@ -7,7 +7,7 @@ import numpy as np
 
 from hpjax.core.arrays import ceil_div
 from hpjax.core.format import metric
-from hpjax.results.drawing import add_legend, literal, new_figure
+from hpjax.results.drawing import add_legend, literal, new_figure, set_log, share_legend
 from hpjax.results.style import BLUE, DOTS, GREY, ORANGE, RED, Width
 
 if TYPE_CHECKING:
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from hpjax.studies.batch_scaling_result import BatchScalingResult
+    from hpjax.studies.coordinate_check import CoordinateCheck
 
-__all__ = ["draw_rates", "draw_scaling", "scaling"]
+__all__ = ["coordinates", "draw_rates", "draw_scaling", "scaling"]
 
 
 def scaling(
@@ -123,6 +124,31 @@ def draw_rates(
         ax.plot(sizes[edges], rates[edges], "o", color="none", markeredgecolor=RED, markersize=9, label="at an edge")
     add_legend(ax)
     return ax
+
+
+def coordinates(check: "CoordinateCheck", width: Width = "double") -> "Figure":
+    """Draws the size of activations, and that of their updates, against the width of a model, a line a layer.
+
+    Args:
+      check: what ``hpx.mup.coordinate_check`` returned.
+      width: that of the figure: ``"single"``, 3.3 inches, or ``"double"``, 6.8 inches, columns of a paper.
+
+    Raises:
+      ImportError: matplotlib is missing; the message says how to install it.
+      InputError: there is no such width.
+    """
+    with new_figure(2, 2 if width == "double" else 1, width) as (figure, panels):
+        from matplotlib import colormaps
+
+        colors = colormaps["cividis"](np.linspace(0, 0.9, len(check.layers)))  # from the first layer to the last
+        for panel, values, label in zip(panels, (check.sizes, check.updates), ("size", "update"), strict=True):
+            for layer, own, color in zip(check.layers, values, colors, strict=True):
+                panel.plot(check.widths, own, "o-", markersize=3, linewidth=1.2, color=color, label=literal(layer))
+            panel.set(xlabel="width", ylabel=f"{label} of activations (RMS)")
+            for which in ("x", "y"):
+                set_log(panel, which)
+        share_legend(figure, panels)
+    return figure
 
 
 def _logarithmic(ax: "Axes", batch_sizes: Sequence[int]) -> None:

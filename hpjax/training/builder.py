@@ -22,6 +22,7 @@ from hpjax.training.initial import Initial
 from hpjax.training.length import steps_of
 from hpjax.training.measures import Measures, PerExample
 from hpjax.training.model import network
+from hpjax.training.mup import MuP, Scaling
 from hpjax.training.network import example_input
 from hpjax.training.optimizer import OPTIMIZERS, as_transformation
 from hpjax.training.settings import number, setting
@@ -57,6 +58,7 @@ def supervised(
     init_from: Any = None,
     frozen: str | Collection[str] | Callable[[str], bool] | None = None,
     compute_dtype: Any = "float32",
+    mup: MuP | Callable[[Hparams], MuP | None] | None = None,
     penalty: Callable[[Any, Hparams], Any] | None = None,
     augment: Callable[[jax.Array, AnyExamples, Hparams], AnyExamples] | None = None,
     average: float | Callable[[Hparams], float] | None = None,
@@ -124,6 +126,8 @@ def supervised(
       compute_dtype: ``"bfloat16"`` computes the model and its gradient in half of the bytes: in each call it casts
         parameters and inputs to it, and outputs to float32. Parameters, the optimizer's state, batch statistics, losses
         and metrics stay as they are. A layer that sets a dtype of its own keeps it.
+      mup: an ``hpx.mup.MuP``: initial weights and learning rates of the maximal update parametrization, with which
+        what is tuned at one width holds at others.
       penalty: ``penalty(params, h)``, a scalar that is added to the loss and reported as ``train/penalty``:
         ``lambda params, h: h.l1 * hpx.losses.l1(params)``. ``train/loss`` does not include it.
       augment: ``augment(key, batch, h) -> batch``, applied to each training batch, an ``Examples``: noise, crops,
@@ -181,14 +185,20 @@ def supervised(
     check_weights(data, weights, ignore_label, monitor)
     initial = None if init_from is None and frozen is None else Initial.of(init_from, frozen)
     net = computing_in(network(model), setting("compute_dtype", compute_dtype, is_compute_dtype))
+    # Of what evaluations bring: the inputs of training batches may be those of the model only when augmented.
+    example = example_input(next(iter(named_sets(data.valid).values())).x)
+    scaling = Scaling(net, example, setting("mup", mup, lambda v: v is None or isinstance(v, MuP)))
+    if mup is not None and net.layers is None:
+        allowed = "needs a model of Linen or NNX, whose kernels have their inputs before their outputs"
+        raise InputError("supervised.mup", "MuP", allowed, "Write the model in one of these, or remove mup.")
+    net = scaling.network()
     train = first_batch_of(data.train)
     examples = examples_in(train)
     if batch_size is not None and not callable(batch_size):
         check_batch_size(batch_size, examples)
     training = Training(
         net=net if initial is None else initial.network(net),
-        # Of what evaluations bring: the inputs of training batches may be those of the model only when augmented.
-        example=example_input(next(iter(named_sets(data.valid).values())).x),
+        example=example,
         examples=examples,
         weighted=train.weights is not None,
         measures=Measures(
@@ -200,6 +210,7 @@ def supervised(
         ),
         valid_sets=tuple(named_sets(data.valid)),
         optimizer=_transformation(setting("optimizer", optimizer, lambda v: isinstance(v, OPTIMIZERS))),
+        rates=scaling.rates,
         batch_size=None if batch_size is None else number("batch_size", batch_size),
         eval_batch_size=check_int("supervised.eval_batch_size", eval_batch_size),
         penalty=penalty,
@@ -312,6 +323,7 @@ def _program(
         eval_every=eval_every,
         parameters=lambda state: state.params,
         predict=training.predict,
+        activations=None if training.net.layers is None else training.activations,
         describe=describe,
         **fields(training.microbatch),
         **finish,

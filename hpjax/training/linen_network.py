@@ -28,6 +28,8 @@ from hpjax.training.network import Network, Outputs, Params, Stats
 
 Build = Callable[[Hparams], linen.Module]
 
+# The collection of what layers give.
+INTERMEDIATES = "intermediates"
 # The stream of random numbers that is for training alone.
 DROPOUT = "dropout"
 
@@ -67,7 +69,14 @@ def linen_network(build: Build) -> Network:
         after = {name: unboxed(updated[name]) if name in updated else value for name, value in stats.items()}
         return Outputs(outputs, after, {name: value for name, value in updated.items() if name not in stats})
 
-    return Network(init, apply)
+    def layers(key: jax.Array, params: Params, stats: Stats, x: Any, h: Hparams) -> Any:
+        call, variables = _Call(build(h), train=False), {"params": params, **stats}
+        options = {"mutable": [INTERMEDIATES], "capture_intermediates": True}
+        return _drawing(streams, key, lambda r: call(call.module.apply, key, (variables, x), rngs=r, **options), {})[1][
+            INTERMEDIATES
+        ]
+
+    return Network(init, apply, layers=layers)
 
 
 def unboxed(variables: Mapping[str, Any]) -> Any:

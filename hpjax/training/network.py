@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.tree_util import SequenceKey
 
 from hpjax.core.errors import InputError
 from hpjax.core.hparams import Hparams
@@ -37,11 +38,14 @@ class Network(NamedTuple):
       init: ``init(key, x, h) -> (params, stats)``; ``x`` is a batch (1, ...), of which only shape and dtype matter.
       whole: ``whole(params) -> params``: with the frozen parameters among them, which ``init`` leaves out.
       apply: ``apply(key, params, stats, x, h, train) -> Outputs``; all that the model draws derives from the key.
+      layers: ``layers(key, params, stats, x, h)`` returns what each layer gives in an evaluation, nested dicts with one
+        entry for each call; None for models whose layers are not known.
     """
 
     init: Callable[[jax.Array, Any, Hparams], tuple[Params, Stats]]
     apply: Callable[[jax.Array, Params, Stats, Any, Hparams, bool], Outputs]
     whole: Callable[[Params], Params] = lambda params: params
+    layers: Callable[[jax.Array, Params, Stats, Any, Hparams], Any] | None = None
 
     def forward(self, key: jax.Array, params: Params, stats: Stats, x: Any, h: Hparams, train: bool) -> Outputs:
         """Returns what ``apply`` does, computed with the kernels that the plan chose for the lanes."""
@@ -105,6 +109,23 @@ def _parts(stats: Stats) -> dict[KeyPath, Static | str]:
         names_of(path): part if isinstance(part, Static) else "None" if part is None else "an array"
         for path, part in leaves
     }
+
+
+def named_layers(found: Any) -> dict[str, jax.Array]:
+    """Returns what layers give by their paths, and what the model gives as ``"output"``.
+
+    Args:
+      found: what ``Network.layers`` returns. Of a layer that is called, or gives, several arrays, those after the first
+        have their numbers in the path.
+    """
+    named = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found):
+        numbers = [str(entry.idx) for entry in path if isinstance(entry, SequenceKey) and entry.idx > 0]
+        names = [
+            str(name) for entry, name in zip(path, names_of(path), strict=True) if not isinstance(entry, SequenceKey)
+        ]
+        named["/".join([*(name for name in names if name != "__call__"), *numbers]) or "output"] = leaf
+    return named
 
 
 def example_input(x: Any) -> Any:

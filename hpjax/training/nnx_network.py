@@ -31,12 +31,16 @@ def nnx_network(build: Callable[[Hparams, Any], Any]) -> Network:
         name_axes(_axis_names(built))
         return _parts(built)
 
-    def apply(key: jax.Array, params: Params, stats: Stats, x: Any, h: Hparams, train: bool) -> Outputs:
+    def trained(key: jax.Array, params: Params, stats: Stats, h: Hparams) -> Any:
         # Built at every call, since traced hyperparameters may be attributes of the module. Its fresh parameters are
         # overwritten here, so that XLA drops their initialization.
         built = module(key, h)
         nnx.update(built, params)
         nnx.update(built, stats)
+        return built
+
+    def apply(key: jax.Array, params: Params, stats: Stats, x: Any, h: Hparams, train: bool) -> Outputs:
+        built = trained(key, params, stats, h)
         if train:
             built.train()
         else:
@@ -65,7 +69,17 @@ def nnx_network(build: Callable[[Hparams, Any], Any]) -> Network:
                 remark(f"{told}. {SAYS_WHETHER_IT_TRAINS}")
         return Outputs(outputs, *_stats_and_sown(built, stats))
 
-    return Network(init, apply)
+    def layers(key: jax.Array, params: Params, stats: Stats, x: Any, h: Hparams) -> Any:
+        built = trained(key, params, stats, h)
+        built.eval()
+        call = type(built).__call__
+        arguments = {**train_arguments(call, False), **key_arguments(call, key)}
+        with nnx.use_eager_sharding(False):  # type: ignore[no-untyped-call]
+            capture: Any = nnx.capture
+            captured = capture(built, nnx.Intermediate, method_outputs=nnx.Intermediate)
+            return nnx.to_pure_dict(captured(*inputs_of(call, x), **arguments)[1])
+
+    return Network(init, apply, layers=layers)
 
 
 def _axis_names(built: Any) -> AxisNames:

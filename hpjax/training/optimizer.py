@@ -11,6 +11,7 @@ from optax import contrib
 
 from hpjax.core.arrays import at_least_float32
 from hpjax.core.errors import InputError
+from hpjax.engine.state_tree import KeyPath, names_of
 from hpjax.optim.closures import functions_in
 from hpjax.training.static import unwrap_static, wrap_static
 
@@ -33,6 +34,8 @@ REFUSED = (
         "Write optax.snapshot(name, measure), or monitor=[...] of hpx.supervised.",
     ),
 )
+# The path of each parameter to a multiplier of its learning rate.
+Rates = Mapping[KeyPath, Any] | None
 # How the arguments of an update function of Optax go on after the updates.
 SIGNATURE = ["state", "params"]
 
@@ -58,18 +61,23 @@ def as_transformation(optimizer: Any) -> Any:
     return optimizer
 
 
-def begin(optimizer: optax.GradientTransformation, params: Any, decay: Any) -> Optimized:
+def begin(optimizer: optax.GradientTransformation, params: Any, decay: Any, rates: Rates = None) -> Optimized:
     """Returns the parameters, the optimizer's state, and what evaluations use, before the first step.
 
     Args:
       optimizer: any gradient transformation.
       params: the parameters.
       decay: decay of a moving average of the parameters, float (); None for no such average.
+      rates: as for ``updated``.
 
     Raises:
       InputError: the optimizer needs what a supervised program does not give it.
     """
-    begun = _begun(optimizer, params)
+    if rates is not None and _looks_ahead(optimizer):
+        remedy = "Remove mup, or optax.lookahead."
+        raise InputError("supervised.mup", "optax.lookahead", "cannot be combined with this optimizer", remedy)
+    begun = _begun(optimizer, _divided(params, rates))
+    begun = begun._replace(params=params, average=_multiplied(begun.average, rates))
     begun = begun._replace(opt_state=wrap_static(begun.opt_state))
     if decay is not None and begun.average is not None:
         allowed = "cannot be combined with this optimizer, which has parameters of its own to be evaluated at"
@@ -89,7 +97,12 @@ def _begun(optimizer: optax.GradientTransformation, params: Any) -> Optimized:
 
 
 def updated(
-    optimizer: optax.GradientTransformation, before: Optimized, gradients: Any, extra: Mapping[str, Any], decay: Any
+    optimizer: optax.GradientTransformation,
+    before: Optimized,
+    gradients: Any,
+    extra: Mapping[str, Any],
+    decay: Any,
+    rates: Rates = None,
 ) -> tuple[Optimized, Any]:
     """Makes a step.
 
@@ -99,6 +112,8 @@ def updated(
       gradients: a pytree like the parameters.
       extra: Optax's extra arguments by name; the optimizer is given those that it takes.
       decay: as for ``begin``.
+      rates: path of each parameter to a multiplier of its learning rate; None for none. The optimizer gets parameters
+        that are divided by it, so that the rate of weight decay stays as it is.
 
     Returns:
       What it changes, and the updates, a pytree like the parameters.
@@ -110,14 +125,32 @@ def updated(
         updates, opt_state = _outermost(update, gradients, opt_state, pair, **_taken(update, extra))
         pair = optax.apply_updates(pair, updates)
         return Optimized(pair.fast, _typed(wrap_static(opt_state), before.opt_state), pair.slow), updates.fast
-    updates, opt_state = _call(update, (gradients, opt_state, params), _taken(update, extra))
-    opt_state = _typed(wrap_static(opt_state), before.opt_state)
+    updates, opt_state = _call(update, (gradients, opt_state, _divided(params, rates)), _taken(update, extra))
+    opt_state, updates = _typed(wrap_static(opt_state), before.opt_state), _multiplied(updates, rates)
     params = optax.apply_updates(params, updates)
     if decay is None:
-        return Optimized(params, opt_state, _typed(_evaluated(opt_state, params), average)), updates
+        evaluated = _multiplied(_evaluated(opt_state, _divided(params, rates)), rates)
+        return Optimized(params, opt_state, _typed(evaluated, average)), updates
     wide = jax.tree.map(at_least_float32, params)
     average = jax.tree.map(lambda a, p: (decay * a + (1 - decay) * p).astype(a.dtype), average, wide)
     return Optimized(params, opt_state, average), updates
+
+
+def _multiplied(tree: Any, rates: Rates) -> Any:
+    """Returns a pytree like the parameters, each array times the rate of its path."""
+    if rates is None or tree is None:
+        return tree
+
+    def multiplied(path: Any, x: Any) -> Any:
+        rate = rates[names_of(path)]
+        # Untouched, not multiplied by 1: XLA might fuse, and so round, in another way.
+        return x if isinstance(rate, float) and rate == 1 else (x * rate).astype(x.dtype)
+
+    return jax.tree_util.tree_map_with_path(multiplied, tree)
+
+
+def _divided(tree: Any, rates: Rates) -> Any:
+    return _multiplied(tree, rates and {name: 1 / rate for name, rate in rates.items()})
 
 
 def of_loss(loss: Callable[[Any], jax.Array], value: jax.Array, gradients: Any) -> dict[str, Any]:
@@ -150,16 +183,16 @@ def of_loss(loss: Callable[[Any], jax.Array], value: jax.Array, gradients: Any) 
     }
 
 
-def cannot_evaluate(microbatch: int) -> Callable[[Any], jax.Array]:
-    """Returns the loss of a batch that is seen in parts, which raises ``InputError`` if an optimizer calls it."""
+def cannot_evaluate(argument: str, value: Any) -> Callable[[Any], jax.Array]:
+    """Returns a loss that raises ``InputError`` if an optimizer calls it, for an argument of ``supervised``."""
 
     def loss(params: Any) -> jax.Array:
         raise InputError(
-            "supervised.microbatch",
-            microbatch,
+            f"supervised.{argument}",
+            value,
             "cannot be combined with this optimizer, which computes the loss of the whole batch again, as line "
             "searches, Sophia and an opaque SAM do",
-            f"Remove microbatch={microbatch}, or choose another optimizer.",
+            f"Remove {argument}={value}, or choose another optimizer.",
         )
 
     return loss

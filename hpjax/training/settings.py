@@ -13,6 +13,7 @@ _ALLOWED = {
     "split_metrics": "must be a dict of name to function, or a function of h that returns one",
     "optimizer": "must be an Optax gradient transformation, or a function of h that returns one",
     "early_stopping": "must be an hpx.EarlyStopping, or a function of h that returns one",
+    "mup": "must be an hpx.mup.MuP, None, or a function of h that returns one of these",
     "compute_dtype": 'must be "float32" or "bfloat16", or a function of h that returns one',
 }
 _EXAMPLES = {
@@ -21,6 +22,7 @@ _EXAMPLES = {
     "split_metrics": '{"auc": hpx.metrics.auc}',
     "optimizer": "lambda h: optax.sgd(h.learning_rate)",
     "early_stopping": "hpx.EarlyStopping(patience=3)",
+    "mup": 'hpx.mup.MuP({"width": 64})',
     "compute_dtype": '"bfloat16"',
 }
 

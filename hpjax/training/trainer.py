@@ -26,7 +26,7 @@ from hpjax.training.early_stopping import EarlyStopping
 from hpjax.training.evaluation import in_set, measure_split
 from hpjax.training.measures import Measures, Values, joined, penalty_of
 from hpjax.training.monitors import MONITORS, OF_PARTS, gradient_noise, square
-from hpjax.training.network import Network, Outputs
+from hpjax.training.network import Network, Outputs, named_layers
 from hpjax.training.optimizer import Optimized, begin, cannot_evaluate, of_loss, typed_as, updated
 from hpjax.training.state import LastEvaluation, TrainingState
 from hpjax.training.train_metrics import Drawn, held_on, none_held, shares_if
@@ -50,6 +50,7 @@ class Training:
       measures: the loss and the metrics.
       valid_sets: the names of the validation sets, ``""`` for a single one.
       monitors: the names of what is monitored.
+      rates: path of each parameter to a multiplier of its learning rate, a function of ``h``; of None for none.
       optimizer, batch_size, eval_batch_size, penalty, augment, average, stopping, microbatch, train_metrics_every: the
         arguments of ``supervised``, as functions of ``h`` where they may depend on it; None where they are not asked
         for.
@@ -62,6 +63,7 @@ class Training:
     measures: Measures
     valid_sets: tuple[str, ...]
     optimizer: OfH
+    rates: OfH
     batch_size: OfH | None
     eval_batch_size: int
     penalty: Callable[[Any, Hparams], Any] | None
@@ -81,7 +83,7 @@ class Training:
             # Flax draws batch statistics in float32, and ``apply`` may return them in the wider dtype of the inputs.
             settled = jax.eval_shape(lambda: self.net.apply(key, params, stats, example, h, True).stats)
             stats = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), stats, settled)
-        _, opt_state, average = begin(self._optimizer(h), params, self._decay(h))
+        _, opt_state, average = begin(self._optimizer(h), params, self._decay(h), self.rates(h))
         state = TrainingState(params, stats, opt_state, average)
         if looks_at_metrics(state.opt_state):
             metrics = {f"valid/{name}": jnp.full((), jnp.inf, real) for name in self._valid_names(h)}
@@ -174,7 +176,10 @@ class Training:
             of_metrics = self.measures.of_metrics()
             shares |= shares_if(measured, lambda: shares_of(of_metrics, state.params, found))
         if state.accumulated is None:
-            extra = of_loss(lambda params: objective(params)[0], total, gradients)
+            whole = (
+                cannot_evaluate("mup", "MuP(...)") if self.rates(h) is not None else lambda params: objective(params)[0]
+            )
+            extra = of_loss(whole, total, gradients)
             after, seen = self._updated(key, after, gradients, extra, h)
             means = {name: share.total for name, share in shares.items()}
         else:
@@ -215,7 +220,7 @@ class Training:
         full = sums.parts == microsteps
         gradients, loss = mean_of(sums, gradients)
         # Computed at every call, since lanes under ``vmap`` share one program, and kept where the batch is full.
-        extra = of_loss(cannot_evaluate(self.microbatch), loss, gradients)
+        extra = of_loss(cannot_evaluate("microbatch", self.microbatch), loss, gradients)
         updated, seen = self._updated(key, state, gradients, extra, h)
         kept: TrainingState = jax.tree.map(lambda new, old: jnp.where(full, new, old), updated, state)
         if sums.squares is not None:
@@ -239,7 +244,7 @@ class Training:
         last = {} if state.last is None else state.last._asdict()
         extra = {**extra, "key": jax.random.fold_in(key, NOISE), **last}
         before = Optimized(state.params, state.opt_state, state.average)
-        after, updates = updated(self.optimizer(h), before, gradients, extra, self._decay(h))
+        after, updates = updated(self.optimizer(h), before, gradients, extra, self._decay(h), self.rates(h))
         seen: Values = {}
         for name in self.monitors:
             if name in MONITORS:
@@ -279,6 +284,12 @@ class Training:
     def predict(self, state: TrainingState, x: Any, h: Hparams) -> Any:
         """Returns the model's outputs for inputs (examples, ...), as in an evaluation."""
         return self.net.apply(jax.random.key(0), *state.evaluated, x, h, False).outputs
+
+    def activations(self, state: TrainingState, x: Any, h: Hparams) -> dict[str, jax.Array]:
+        """Returns what each layer gives for inputs (examples, ...), by its path, and the model as ``"output"``."""
+        assert self.net.layers is not None
+        params, stats = state.evaluated
+        return named_layers(self.net.layers(jax.random.key(0), self.net.whole(params), stats, x, h))
 
     def react(self, state: TrainingState, metrics: Metrics, h: Hparams) -> tuple[TrainingState, Any]:
         """Shows an evaluation to optimizer and early stopping; returns the new state and whether the trial is done."""

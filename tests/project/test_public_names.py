@@ -12,8 +12,8 @@ import pytest
 import hpjax as hpx
 
 PUBLIC_MODULES = {
-    *("analysis", "cluster", "data", "distributed", "keys", "losses", "metrics", "nn", "optim"),
-    *("plot", "samplers", "schedulers", "sklearn", "studies", "testing", "trackers"),
+    *("analysis", "cluster", "data", "distributed", "keys", "losses", "metrics", "mup", "nn"),
+    *("optim", "plot", "samplers", "schedulers", "sklearn", "studies", "testing", "trackers"),
 }
 
 # What a user's script may hold: one name of each public module, and what a checker must say of it.
@@ -34,6 +34,7 @@ hpx.distributed.initialize
 hpx.keys.purpose_key(hpx.keys.lane_key(seed=0, replicate=0), "init")
 hpx.losses.cross_entropy(smoothing=0.1)
 hpx.metrics.accuracy
+hpx.mup.MuP({"width": 64})
 hpx.nn.Dense(8)
 hpx.optim.sgd(0.1, 0.9)
 hpx.plot.overview

@@ -155,6 +155,7 @@ def _made(
         batch=batch,
         test=None,
         predict=None,
+        activations=None,
         artifacts=None,
         batches=None,
         **changed,
