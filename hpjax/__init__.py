@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from hpjax.results.result import load as load
     from hpjax.results.trial import Trial as Trial
     from hpjax.samplers import Bayes as Bayes
+    from hpjax.samplers import CoordinateDescent as CoordinateDescent
     from hpjax.samplers import Grid as Grid
     from hpjax.samplers import Manual as Manual
     from hpjax.samplers import Observation as Observation
@@ -126,7 +127,18 @@ _HOME = {
     "hpjax.sweep.running.preemption": ["Preempted"],
     "hpjax.core.program": ["Data", "Program"],
     "hpjax.results.result": ["Result", "load"],
-    "hpjax.samplers": ["Bayes", "Grid", "Manual", "Observation", "Optuna", "Random", "Refine", "Sampler", "Sobol"],
+    "hpjax.samplers": [
+        "Bayes",
+        "CoordinateDescent",
+        "Grid",
+        "Manual",
+        "Observation",
+        "Optuna",
+        "Random",
+        "Refine",
+        "Sampler",
+        "Sobol",
+    ],
     "hpjax.schedulers": ["PBT", "Clone", "EarlyStop", "Halving", "Hyperband", "MedianStop", "Race", "Scheduler"],
     "hpjax.core.choice": ["Choice"],
     "hpjax.core.intervals": ["Int", "LogInt", "LogUniform", "ReverseLogUniform", "Uniform"],

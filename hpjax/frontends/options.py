@@ -12,7 +12,7 @@ from hpjax.core.errors import InputError
 if TYPE_CHECKING:
     from hpjax.results.result import Result
     from hpjax.results.trial import Trial
-    from hpjax.studies import BatchScalingResult
+    from hpjax.studies.recorded import Answer
 
 
 def combined(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -26,11 +26,11 @@ top_option = click.option(
 )
 
 
-def answer_of(result: "Result") -> "BatchScalingResult | None":
+def answer_of(result: "Result") -> "Answer | None":
     """Returns the answer of the study that a result belongs to, None if it belongs to none."""
     if result.manifest.sweep.study is None:
         return None  # without the import below, which loads JAX and takes a second
-    from hpjax.studies.batch_scaling_result import recorded_answer
+    from hpjax.studies.recorded import recorded_answer
 
     return recorded_answer(result)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def show(
     directory: Path, top: int, sort: str | None, lowest: bool, columns: str | None, wide: bool, as_json: bool
 ) -> None:
-    """Print the best trials of a run, finished or still running; of a batch-scaling study its points."""
+    """Print the best trials of a run, finished or still running; of a study its answer."""
     from hpjax.core.objective import maximize, minimize
     from hpjax.results.result import load
 
@@ -146,7 +146,9 @@ def plot(directory: Path, out: Path | None, formats: tuple[str, ...], width: "Wi
     result = load(directory)
     figures, answer = pictures(result, width), answer_of(result)
     if answer is not None:
-        figures["scaling"] = answer.plot(width=width)
+        from hpjax.studies.recorded import PICTURES
+
+        figures[PICTURES[type(answer)]] = answer.plot(width=width)
     folder = out or directory
     with writing_for_user(folder, INSTEAD):
         folder.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,12 @@ Example:
   [0.0, 0.05, 0.1, 0.05, 0.0]
 """
 
+from hpjax.optim.interpolated_schedules import (
+    cosine_onecycle_schedule,
+    linear_onecycle_schedule,
+    piecewise_linear_schedule,
+    spline_schedule,
+)
 from hpjax.optim.schedules import (
     constant_schedule,
     cosine_decay_schedule,
@@ -28,11 +34,12 @@ from hpjax.optim.schedules import (
 )
 from hpjax.optim.transforms import add_noise, half_life, reduce_on_plateau, sgd
 from hpjax.optim.warmup_schedules import (
-    cosine_onecycle_schedule,
     inverse_sqrt_schedule,
-    linear_onecycle_schedule,
+    two_point_linear_schedule,
+    two_point_spline_schedule,
     warmup_constant_schedule,
     warmup_cosine_decay_schedule,
+    warmup_rex_decay_schedule,
     warmup_stable_decay_schedule,
 )
 
@@ -48,10 +55,15 @@ __all__ = [
     "linear_onecycle_schedule",
     "linear_schedule",
     "piecewise_constant_schedule",
+    "piecewise_linear_schedule",
     "polynomial_schedule",
     "reduce_on_plateau",
     "sgd",
+    "spline_schedule",
+    "two_point_linear_schedule",
+    "two_point_spline_schedule",
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
+    "warmup_rex_decay_schedule",
     "warmup_stable_decay_schedule",
 ]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from hpjax.core.bounds import check_bounds
 from hpjax.core.errors import InputError
+from hpjax.optim.interpolated_schedules import Points, piecewise_linear_schedule, spline_schedule
 from hpjax.optim.schedules import Number, Schedule, as_float, linear_schedule
 
 
@@ -143,110 +144,159 @@ def warmup_stable_decay_schedule(
     return schedule
 
 
-def _onecycle(init_value: Number, knots: list[tuple[Any, Any]], curve: Callable[[Any], Any]) -> Schedule:
-    """Returns a schedule that goes from knot to knot, and stays at the last one.
+def warmup_rex_decay_schedule(
+    init_value: Number,
+    peak_value: Number,
+    warmup_steps: Number,
+    decay_steps: Number,
+    end_value: Number = 0.0,
+    beta: Number = 0.5,
+) -> Schedule:
+    """Returns a schedule that rises to ``peak_value`` in a straight line and falls to ``end_value`` as a hyperbola.
+
+    At the share z of the fall the value is (1 − z) / (1 − z + β z) of the way down from the peak. β = 1/2 is REX: J.
+    Chen, C. Wolfe and A. Kyrillidis, "REX: Revisiting Budgeted Training with an Improved Schedule", MLSys 2022, arXiv
+    2107.04197. β = 1 is a straight line, and a larger one falls early. Any β is the generalized REX of H. Naganuma et
+    al., "What do near-optimal learning rate schedules look like?", 2026, arXiv 2603.10301.
 
     Args:
       init_value: the value at step 0.
-      knots: (step, value) pairs, in the order of their steps.
-      curve: maps [0, 1] to [0, 1]: the way from one value to the next.
+      peak_value: the value at step ``warmup_steps``.
+      warmup_steps: steps of the rise, 0 or more.
+      decay_steps: steps of rise and fall together, more than ``warmup_steps``.
+      end_value: the value from step ``decay_steps`` on.
+      beta: β, 0 or more; with 0 the peak stays up to ``decay_steps``.
+
+    Raises:
+      InputError: ``warmup_steps`` is negative, not less than ``decay_steps``, or more than the steps of a trial; or
+        ``beta`` is negative.
+
+    Example:
+      >>> schedule = warmup_rex_decay_schedule(0.0, 1.0, warmup_steps=10, decay_steps=30)
+      >>> [round(float(schedule(step)), 3) for step in (5, 10, 20, 30)]
+      [0.5, 1.0, 0.667, 0.0]
     """
+    _warmup("warmup_rex_decay_schedule", warmup_steps, decay_steps)
+    check_bounds("warmup_rex_decay_schedule.beta", beta, 0)
 
     def schedule(count: Any) -> Any:
         t = as_float(count)
-        begin, value = jnp.zeros_like(t), jnp.asarray(init_value, t.dtype)
-        result = value
-        for end, target in knots:
-            done = jnp.clip((t - begin) / jnp.maximum(end - begin, 1), 0, 1)
-            result = jnp.where(t >= begin, value + (target - value) * curve(done), result)
-            begin, value = jnp.asarray(end, t.dtype), target
-        return jnp.where(t >= begin, value, result)
+        rising = _rising(t, init_value, peak_value, warmup_steps)
+        done = jnp.clip((t - warmup_steps) / (decay_steps - warmup_steps), 0, 1)
+        # With β = 0 the quotient would be 0 / 0 at the end.
+        share = (1 - done) / jnp.where(done < 1, 1 - done + beta * done, 1)
+        return jnp.where(t < warmup_steps, rising, end_value + (peak_value - end_value) * share)
 
     return schedule
 
 
-def _step_at(share: Number, steps: Number) -> Any:
-    """Returns ``share * steps`` rounded down, as Optax does it."""
-    traced = isinstance(share, jax.Array) or isinstance(steps, jax.Array)
-    return jnp.floor(share * steps) if traced else int(share * steps)
-
-
-def cosine_onecycle_schedule(
-    transition_steps: Number,
+def two_point_linear_schedule(
+    init_value: Number,
     peak_value: Number,
-    pct_start: Number = 0.3,
-    div_factor: Number = 25.0,
-    final_div_factor: Number = 1e4,
+    warmup_steps: Number,
+    decay_steps: Number,
+    first: tuple[Number, Number],
+    second: tuple[Number, Number],
+    end_value: Number = 0.0,
 ) -> Schedule:
-    """Returns a schedule that rises to ``peak_value`` and falls far below its first value, each as half a cosine.
+    """Returns a schedule that rises to ``peak_value`` and falls over two points to ``end_value``, in straight lines.
 
-    L. Smith and N. Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates", 2018.
-
-    Optax computes the step of the peak, ``pct_start * transition_steps``, in float64. Where one of the two is traced,
-    it is computed in float32, so that rounding may move the peak by one step.
+    All four numbers of the points are shares of what is left before them, so that whatever they are, the schedule does
+    not rise after its peak. This is the two-point linear family of H. Naganuma et al., "What do near-optimal learning
+    rate schedules look like?", 2026, arXiv 2603.10301.
 
     Args:
-      transition_steps: steps of rise and fall together, 1 or more.
-      peak_value: the highest value.
-      pct_start: the share of the steps that the rise takes, in [0, 1].
-      div_factor: the first value is ``peak_value / div_factor``.
-      final_div_factor: the last value is the first one divided by it.
+      init_value: the value at step 0.
+      peak_value: the value at step ``warmup_steps``.
+      warmup_steps: steps of the rise, 0 or more.
+      decay_steps: steps of rise and fall together, more than ``warmup_steps``.
+      first: (x, y), each in [0, 1]: the first point comes after x of the steps of the fall, at y of the height of the
+        peak over ``end_value``.
+      second: (x, y), each in [0, 1]: the second comes after x of the steps from the first to ``decay_steps``, at y of
+        the height of the first.
+      end_value: the value from step ``decay_steps`` on.
 
     Raises:
-      InputError: ``transition_steps`` is below 1, or ``pct_start`` lies outside [0, 1].
+      InputError: ``warmup_steps`` is negative, not less than ``decay_steps``, or more than the steps of a trial; or a
+        share lies outside [0, 1].
 
     Example:
-      >>> schedule = cosine_onecycle_schedule(100, 1.0)
-      >>> [round(float(schedule(step)), 3) for step in (0, 30, 65)]
-      [0.04, 1.0, 0.5]
+      >>> schedule = two_point_linear_schedule(0.0, 1.0, 10, 110, first=(0.2, 0.8), second=(0.5, 0.25))
+      >>> [round(float(schedule(step)), 3) for step in (5, 10, 20, 30, 70, 110)]
+      [0.5, 1.0, 0.9, 0.8, 0.2, 0.0]
     """
-    check_bounds("cosine_onecycle_schedule.transition_steps", transition_steps, 1)
-    check_bounds("cosine_onecycle_schedule.pct_start", pct_start, 0, 1)
-    first = peak_value / div_factor
-    knots = [(_step_at(pct_start, transition_steps), peak_value), (transition_steps, first / final_div_factor)]
-    return _onecycle(first, knots, lambda done: 0.5 - 0.5 * jnp.cos(jnp.pi * done))
+    points = _two_points("two_point_linear_schedule", peak_value, warmup_steps, decay_steps, first, second, end_value)
+    return _after_rise(init_value, warmup_steps, points, piecewise_linear_schedule)
 
 
-def linear_onecycle_schedule(
-    transition_steps: Number,
+def two_point_spline_schedule(
+    init_value: Number,
     peak_value: Number,
-    pct_start: Number = 0.3,
-    pct_final: Number = 0.85,
-    div_factor: Number = 25.0,
-    final_div_factor: Number = 1e4,
+    warmup_steps: Number,
+    decay_steps: Number,
+    first: tuple[Number, Number],
+    second: tuple[Number, Number],
+    end_value: Number = 0.0,
 ) -> Schedule:
-    """Returns a schedule of straight lines: up to ``peak_value``, back to the first value, and far below it.
+    """Returns a schedule that rises to ``peak_value`` in a straight line and falls over two points as a smooth curve.
 
-    L. Smith and N. Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates", 2018.
-
-    As in ``cosine_onecycle_schedule``, rounding may move a knot by one step where its share or the steps are traced.
+    The curve is that of ``spline_schedule``, through the points of ``two_point_linear_schedule``: it never rises. This
+    is the two-point spline family of H. Naganuma et al., "What do near-optimal learning rate schedules look like?",
+    2026, arXiv 2603.10301.
 
     Args:
-      transition_steps: steps of all three lines together, 1 or more.
-      peak_value: the highest value.
-      pct_start: the share of the steps after which the peak is reached, in [0, 1].
-      pct_final: the share of the steps after which the first value is reached again, in [0, 1].
-      div_factor: the first value is ``peak_value / div_factor``.
-      final_div_factor: the last value is the first one divided by it.
+      init_value: the value at step 0.
+      peak_value: the value at step ``warmup_steps``.
+      warmup_steps: steps of the rise, 0 or more.
+      decay_steps: steps of rise and fall together, more than ``warmup_steps``.
+      first, second: the points, as for ``two_point_linear_schedule``.
+      end_value: the value from step ``decay_steps`` on.
 
     Raises:
-      InputError: ``transition_steps`` is below 1, or a share lies outside [0, 1].
+      InputError: ``warmup_steps`` is negative, not less than ``decay_steps``, or more than the steps of a trial; or a
+        share lies outside [0, 1].
 
     Example:
-      >>> schedule = linear_onecycle_schedule(100, 1.0)
-      >>> [round(float(schedule(step)), 3) for step in (0, 30, 85)]
-      [0.04, 1.0, 0.04]
+      >>> schedule = two_point_spline_schedule(0.0, 1.0, 10, 110, first=(0.2, 0.8), second=(0.5, 0.25))
+      >>> [round(float(schedule(step)), 3) for step in (5, 10, 20, 30, 70, 110)]
+      [0.5, 1.0, 0.909, 0.8, 0.2, 0.0]
     """
-    check_bounds("linear_onecycle_schedule.transition_steps", transition_steps, 1)
-    check_bounds("linear_onecycle_schedule.pct_start", pct_start, 0, 1)
-    check_bounds("linear_onecycle_schedule.pct_final", pct_final, 0, 1)
-    first = peak_value / div_factor
-    knots = [
-        (_step_at(pct_start, transition_steps), peak_value),
-        (_step_at(pct_final, transition_steps), first),
-        (transition_steps, first / final_div_factor),
-    ]
-    return _onecycle(first, knots, lambda done: done)
+    points = _two_points("two_point_spline_schedule", peak_value, warmup_steps, decay_steps, first, second, end_value)
+    return _after_rise(init_value, warmup_steps, points, spline_schedule)
+
+
+def _two_points(
+    schedule: str,
+    peak_value: Number,
+    warmup_steps: Number,
+    decay_steps: Number,
+    first: tuple[Number, Number],
+    second: tuple[Number, Number],
+    end_value: Number,
+) -> Points:
+    """Returns the peak, the two points, and the end, each with its step and its value; raises as the schedules do."""
+    _warmup(schedule, warmup_steps, decay_steps)
+    step, value = warmup_steps, peak_value
+    points = [(step, value)]
+    for name, (x, y) in (("first", first), ("second", second)):
+        check_bounds(f"{schedule}.{name}[0]", x, 0, 1)
+        check_bounds(f"{schedule}.{name}[1]", y, 0, 1)
+        step, value = step + x * (decay_steps - step), end_value + y * (value - end_value)
+        points.append((step, value))
+    return [*points, (decay_steps, end_value)]
+
+
+def _after_rise(
+    init_value: Number, warmup_steps: Number, points: Points, falling: Callable[[Points], Schedule]
+) -> Schedule:
+    """Returns a schedule that rises in a straight line to the first of some points, and then goes through them."""
+    fall, peak_value = falling(points), points[0][1]
+
+    def schedule(count: Any) -> Any:
+        t = as_float(count)
+        return jnp.where(t < warmup_steps, _rising(t, init_value, peak_value, warmup_steps), fall(t))
+
+    return schedule
 
 
 def _warmup(schedule: str, warmup_steps: Number, end: Number, equal: bool = False) -> None:

@@ -8,6 +8,7 @@ Example:
 
 from hpjax.samplers.base import Observation, Sampler
 from hpjax.samplers.bayes import Bayes
+from hpjax.samplers.coordinate_descent import CoordinateDescent
 from hpjax.samplers.grid import Grid
 from hpjax.samplers.manual import Manual
 from hpjax.samplers.optuna import Optuna
@@ -15,4 +16,15 @@ from hpjax.samplers.random import Random
 from hpjax.samplers.refine import Refine
 from hpjax.samplers.sobol import Sobol
 
-__all__ = ["Bayes", "Grid", "Manual", "Observation", "Optuna", "Random", "Refine", "Sampler", "Sobol"]
+__all__ = [
+    "Bayes",
+    "CoordinateDescent",
+    "Grid",
+    "Manual",
+    "Observation",
+    "Optuna",
+    "Random",
+    "Refine",
+    "Sampler",
+    "Sobol",
+]

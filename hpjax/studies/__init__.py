@@ -2,7 +2,7 @@
 
 A study is a question with an answer. ``BatchScaling`` is a question: a frozen dataclass of what is asked, with
 ``plan()``, ``run(directory)`` and ``read(result)``. Its answer is a ``BatchScalingResult``: points, fits, ``table()``,
-``plot()``, ``doubts``, and ``str`` for a report.
+``plot()``, ``doubts``, and ``str`` for a report. ``Schedules`` is another, whose answer is a ``SchedulesResult``.
 
 A new study is made of the same four parts.
 
@@ -12,9 +12,9 @@ A new study is made of the same four parts.
   can read the answer from a directory.
 - ``plot`` draws the answer from its numbers, and computes none.
 
-``SearchPerBatchSize`` gives each value of what varies a search of its own. ``fit_steps`` and ``fit_rates`` fit curves
-to numbers of your own. ``noise_scale`` and ``noise_scale_of`` estimate the gradient noise scale. ``NoisyQuadratic`` is
-a model in which all of this is known in closed form.
+``SearchPerBatchSize`` and ``SearchPerAlternative`` give each value of what varies a search of its own. ``fit_steps``
+and ``fit_rates`` fit curves to numbers of your own. ``noise_scale`` and ``noise_scale_of`` estimate the gradient noise
+scale. ``NoisyQuadratic`` is a model in which all of this is known in closed form.
 """
 
 from hpjax.results.store.manifest import StudyRecord
@@ -24,15 +24,23 @@ from hpjax.studies.batch_scaling_result import BatchScalingResult, ScalingPoint,
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps
 from hpjax.studies.gradient_noise import NoiseScale, noise_scale, noise_scale_of
 from hpjax.studies.quadratic import NoisyQuadratic
-from hpjax.studies.search import SearchPerBatchSize
+from hpjax.studies.schedule_families import ScheduleFamily, schedule_families
+from hpjax.studies.schedules import Schedules
+from hpjax.studies.schedules_result import FamilyPoint, SchedulesResult
+from hpjax.studies.search import SearchPerAlternative, SearchPerBatchSize
 
 __all__ = [
     "BatchScaling",
     "BatchScalingResult",
+    "FamilyPoint",
     "NoiseScale",
     "NoisyQuadratic",
     "RateFit",
     "ScalingPoint",
+    "ScheduleFamily",
+    "Schedules",
+    "SchedulesResult",
+    "SearchPerAlternative",
     "SearchPerBatchSize",
     "StepsFit",
     "StudyRecord",
@@ -42,4 +50,5 @@ __all__ = [
     "noise_scale",
     "noise_scale_of",
     "plot",
+    "schedule_families",
 ]

@@ -317,7 +317,7 @@ def recorded_answer(result: Result) -> BatchScalingResult | None:
       RunError: the manifest has a record of the study that cannot be read.
     """
     record = result.manifest.sweep.study
-    if record is None or record.kind != KIND:
+    if record is None or record.kind != KIND or record.target is None:
         return None
     return BatchScalingResult.read(result, record.target, complete=record.complete, name=record.over)
 
@@ -330,7 +330,7 @@ def _check_reading(result: Result, target: float, complete: int | None, name: st
         check_int(f"{field}.complete", complete)
     record = result.manifest.sweep.study
     score = result.objective.value  # turns a value into a score as well, since one is the other or its negative
-    if record is not None and score(target) < score(record.target):
+    if record is not None and record.target is not None and score(target) < score(record.target):
         allowed = f"is harder than the target at which the trials ended, {show(record.target)}"
         raise InputError(f"{field}.target", target, allowed, f"Run BatchScaling(..., target={show(target)}).")
     if name not in result.names:

@@ -1,12 +1,14 @@
-"""Schedules against Optax's, step by step, with every number traced; and what Optax has not, against closed forms."""
+"""Schedules against Optax's, step by step, with every number traced; what Optax has not, against NumPy and SciPy."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy.interpolate import PchipInterpolator
 
 import hpjax as hpx
+from hpjax.core.bounds import collecting
 
 LENGTH = 120
 COUNTS = np.arange(LENGTH + 11)
@@ -83,6 +85,134 @@ def test_inverse_square_root_is_that_of_attention_is_all_you_need():
     t, warmup = np.maximum(COUNTS, 1e-9), 16
     expected = 0.5 * np.sqrt(warmup) * np.minimum(t**-0.5, t * warmup**-1.5)
     np.testing.assert_allclose(over(hpx.optim.inverse_sqrt_schedule(0.5, warmup)), expected, atol=1e-6)
+
+
+def traced_over(make, numbers):
+    """The schedule that ``make`` makes of a list of numbers, all of which are traced."""
+    return jax.jit(lambda numbers: jax.vmap(make(numbers))(COUNTS))(numbers)
+
+
+def rising(values, warmup, init=0.1, peak=0.5):
+    """Values of a fall, with those of a straight line before the end of the rise."""
+    return np.where(warmup > COUNTS, init + (peak - init) * COUNTS / max(warmup, 1), values)
+
+
+@pytest.mark.parametrize("warmup", [0, 16])
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0, 7.0])
+def test_rex_is_the_hyperbola_of_its_papers(warmup, beta):
+    """Of Naganuma et al. with β; with β = 1/2 equation 1 of Chen et al., (1 − z) / (1/2 + (1 − z)/2)."""
+    z = np.clip((COUNTS - warmup) / (100 - warmup), 0, 1)
+    with np.errstate(invalid="ignore"):
+        share = np.where(z < 1, (1 - z) / (1 - (1 - beta) * z), 0)
+    if beta == 0.5:
+        np.testing.assert_allclose(share, (1 - z) / (0.5 + (1 - z) / 2))
+    expected = rising(0.02 + 0.48 * share, warmup)
+    make = hpx.optim.warmup_rex_decay_schedule
+    np.testing.assert_allclose(over(make(0.1, 0.5, warmup, 100, 0.02, beta)), expected, atol=1e-6)
+    traced = traced_over(lambda n: make(*n), [0.1, 0.5, warmup, 100, 0.02, beta])
+    np.testing.assert_allclose(traced, expected, atol=1e-6)
+
+
+def test_straight_lines_through_points_are_those_of_numpy_and_optax():
+    points = [(5, 0.1), (30, 0.5), (31, 0.2), (64.5, 0.3), (100, 0.0)]
+    expected = np.interp(COUNTS, *np.transpose(points))
+    np.testing.assert_allclose(over(hpx.optim.piecewise_linear_schedule(points)), expected, atol=1e-6)
+    traced = traced_over(hpx.optim.piecewise_linear_schedule, points)
+    np.testing.assert_allclose(traced, expected, atol=1e-6)
+    theirs = optax.piecewise_interpolate_schedule("linear", 0.2, {40: 2.0, 100: 0.25})
+    ours = hpx.optim.piecewise_linear_schedule([(0, 0.2), (40, 0.4), (100, 0.1)])
+    np.testing.assert_allclose(over(ours), over(theirs), atol=1e-6)
+
+
+@pytest.mark.parametrize("many", [2, 3, 4, 6])
+def test_splines_are_scipy_s(many):
+    """At the first and the last step, at all between, and beyond; through points that rise, fall, turn and stay."""
+    rng = np.random.default_rng(many)
+    run = jax.jit(lambda points: jax.vmap(hpx.optim.spline_schedule(points))(COUNTS))
+    for values in (rng.uniform(0, 1, many), np.sort(rng.uniform(0, 1, many))[::-1], np.repeat([0.3, 0.7], many)[:many]):
+        steps = np.sort(rng.choice(LENGTH, many, replace=False))
+        expected = PchipInterpolator(steps, values)(np.clip(COUNTS, steps[0], steps[-1]))
+        points = list(zip(steps.tolist(), values.tolist(), strict=True))
+        np.testing.assert_allclose(run(points), expected, atol=1e-6)
+    np.testing.assert_allclose(over(hpx.optim.spline_schedule(points)), expected, atol=1e-6)
+
+
+SHARES = [(0.3, 0.7, 0.25, 0.1), (0.0, 1.0, 0.0, 0.4), (1.0, 0.2, 1.0, 1.0), (0.5, 0.0, 0.5, 0.5)]
+
+
+@pytest.mark.parametrize("shares", SHARES)
+@pytest.mark.parametrize(
+    ("name", "through"), [("two_point_linear_schedule", np.interp), ("two_point_spline_schedule", None)]
+)
+def test_two_points_are_shares_of_what_is_left(name, through, shares):
+    """Of the warmup family's paper: x₁ = x₀ + Δ₁ (1 − x₀), x₂ = x₁ + Δ₂ (1 − x₁), y₂ = Δy₂ y₁, whose end is 0."""
+    x1, y1, x2, y2 = shares
+    steps = [20, 20 + x1 * 80, 0, 100]
+    steps[2] = steps[1] + x2 * (100 - steps[1])
+    values = np.array([0.5, 0.5 * y1, 0.5 * y1 * y2, 0.0])
+    # Of points at one step the last one counts, on the right of the jump.
+    last = [i for i in range(4) if i == 3 or steps[i] < steps[i + 1]]
+    at, place = np.array(steps)[last], values[last]
+    first = [i for i in range(4) if i == 0 or steps[i] > steps[i - 1]]
+    if through is None and last == first:
+        expected = PchipInterpolator(at, place)(np.clip(COUNTS, 20, 100))
+    elif through is None:
+        expected = None
+    else:
+        expected = np.where(COUNTS >= 100, 0, np.interp(COUNTS, steps, values))
+    make = getattr(hpx.optim, name)
+    concrete = over(make(0.1, 0.5, 20, 100, (x1, y1), (x2, y2)))
+    traced = traced_over(lambda n: make(n[0], n[1], n[2], n[3], n[4:6], n[6:8]), [0.1, 0.5, 20, 100, *shares])
+    np.testing.assert_allclose(traced, concrete, atol=1e-6)
+    assert (np.diff(concrete[20:]) <= 1e-7).all()
+    assert concrete.min() >= 0
+    assert concrete.max() <= 0.5
+    assert (concrete[100:] == 0).all()
+    if expected is not None:
+        np.testing.assert_allclose(concrete, rising(expected, 20), atol=1e-6)
+
+
+def test_a_spline_never_leaves_the_values_of_its_points():
+    """In float32, at a million steps, where rounding would make a learning rate negative."""
+    schedule = hpx.optim.spline_schedule([(0, 3e-4), (300_000, 2.9e-4), (900_000, 1e-7), (1_000_000, 0.0)])
+    values = np.asarray(jax.vmap(schedule)(np.arange(0, 1_000_100, 7)))
+    assert values.min() == 0
+    assert values.max() <= np.float32(3e-4)
+    assert (np.diff(values) <= 1e-10).all()
+
+
+def test_points_at_one_step_jump_to_the_second():
+    for make in (hpx.optim.piecewise_linear_schedule, hpx.optim.spline_schedule):
+        schedule = make([(0, 1.0), (10, 1.0), (10, 0.5), (20, 0.5)])
+        assert [float(schedule(step)) for step in (0, 9, 10, 15, 20, 25)] == [1.0, 1.0, 0.5, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("name", ["piecewise_linear_schedule", "spline_schedule"])
+def test_points_out_of_order_are_refused(name):
+    make = getattr(hpx.optim, name)
+    with pytest.raises(hpx.InputError, match=rf"{name}.steps_from_point_2_to_3 = -10: must be 0 or more"):
+        make([(0, 1.0), (30, 0.5), (20, 0.0)])
+    with pytest.raises(hpx.InputError, match=rf"{name}.points = \[\(0, 1.0\)\]: must be two or more pairs"):
+        make([(0, 1.0)])
+    with collecting() as found:
+        jax.eval_shape(lambda step: make([(0, 1.0), (step, 0.5)])(3), 1.0)
+    assert [(each.field, each.low) for each in found] == [(f"{name}.steps_from_point_1_to_2", 0)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"first": (1.2, 0.5)}, r"first\[0\] = 1.2: must lie between 0 and 1"),
+        ({"second": (0.2, -0.5)}, r"second\[1\] = -0.5: must lie between 0 and 1"),
+        ({"warmup_steps": 100}, "warmup_steps = 100: must be less than 100"),
+    ],
+)
+def test_two_points_outside_of_what_is_left_are_refused(change, message):
+    numbers = {"init_value": 0.0, "peak_value": 1.0, "warmup_steps": 5, "decay_steps": 100}
+    numbers |= {"first": (0.5, 0.5), "second": (0.5, 0.5)}
+    for name in ("two_point_linear_schedule", "two_point_spline_schedule"):
+        with pytest.raises(hpx.InputError, match=f"{name}.{message}"):
+            getattr(hpx.optim, name)(**numbers | change)
 
 
 def test_half_life_forgets_half():

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalW
 
 @pytest.mark.parametrize(
     "sampler",
-    [hpx.Sobol(), hpx.Random(), hpx.Refine(), slow(hpx.Bayes(initial=6))],
+    [hpx.Sobol(), hpx.Random(), hpx.Refine(), hpx.CoordinateDescent(), slow(hpx.Bayes(initial=6))],
     ids=repr,
 )
 def test_samplers(sampler):
@@ -183,6 +183,51 @@ def test_refine_halves_the_box_around_the_best():
     assert {"a", "c"} <= set(kinds)
 
 
+def test_coordinate_descent_changes_one_hyperparameter_of_the_best():
+    """Windows by hand: of width 1/4 after two rounds, moved where they would leave the domain."""
+    space = hpx.Space(
+        rate=hpx.LogUniform(1e-4, 1.0), drop=hpx.Uniform(0, 1), act=hpx.Choice("a", "b", "c"), fixed=7
+    ) | hpx.Space(other=hpx.Uniform(0, 1))
+    best = {"rate": 1e-2, "drop": 0.95, "act": "b", "fixed": 7}
+    history = [
+        Observation(point, (0.0 if point is best else 1.0,), 1, number)
+        for number, point in ((0, best), (1, best | {"act": "a"}), (1, {"other": 0.5}))
+    ]
+    points = hpx.CoordinateDescent(shrink=0.5).ask(space, history, 12, seed=0)
+    changed = [[name for name in best if point.get(name) != best[name]] for point in points]
+    moved = {name: [p[name] for p, names in zip(points, changed, strict=True) if names == [name]] for name in best}
+    np.testing.assert_allclose(sorted(moved["drop"]), 0.75 + 0.25 * np.array([0.125, 0.375, 0.625, 0.875]), atol=1e-4)
+    np.testing.assert_allclose(
+        np.log10(sorted(moved["rate"])) / 4 + 1, 0.375 + 0.25 * np.array([0.125, 0.375, 0.625, 0.875]), atol=1e-4
+    )
+    assert moved["act"] == ["c"], "a was tried, and b is the best"
+    assert moved["fixed"] == []
+    assert len({str(point) for point in points}) == 12, "the rest are other points of the whole space"
+
+
+def test_coordinate_descent_tries_both_sides_where_a_round_has_one_point_each():
+    space = hpx.Space(x=hpx.Uniform(0, 1), y=hpx.Uniform(0, 1))
+    history = [Observation({"x": 0.5, "y": 0.5}, (0.0,), 1)]
+    first = hpx.CoordinateDescent().ask(space, history, 2, seed=0)
+    assert first == [{"x": 0.375, "y": 0.5}, {"x": 0.5, "y": 0.375}]
+    history += [Observation(point, (1.0,), 1, round=1) for point in first]
+    assert hpx.CoordinateDescent().ask(space, history, 2, seed=0) == [{"x": 0.5625, "y": 0.5}, {"x": 0.5, "y": 0.5625}]
+
+
+def test_coordinate_descent_finds_a_minimum_that_chance_does_not():
+    space = hpx.Space(x=hpx.Uniform(0, 1), y=hpx.Uniform(0, 1), z=hpx.Uniform(0, 1))
+    target = np.array([0.8, 0.1, 0.35])
+    best = {}
+    for sampler in (hpx.CoordinateDescent(), hpx.Sobol()):
+        history = []
+        for number in range(7):
+            points = sampler.ask(space, history, 18, seed=0)
+            scores = [float(np.sum((np.array([p["x"], p["y"], p["z"]]) - target) ** 2)) for p in points]
+            history += [Observation(p, (score,), 1, number) for p, score in zip(points, scores, strict=True)]
+        best[type(sampler)] = min(seen.score for seen in history)
+    assert best[hpx.CoordinateDescent] < 0.1 * best[hpx.Sobol]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -199,6 +244,7 @@ def test_refine_halves_the_box_around_the_best():
         (lambda: hpx.Choice(["a", "b"]), r"must be hashable.*Write Choice\('a', 'b'\)"),
         (lambda: testing.check_sampler(hpx.Sobol), r"check_sampler.sampler = .*: must be a Sampler"),
         (lambda: hpx.Refine(1.0), r"Refine.shrink = 1.0: must lie between 0 and 1"),
+        (lambda: hpx.CoordinateDescent(0.0), r"CoordinateDescent.shrink = 0.0: must lie between 0 and 1"),
         (lambda: hpx.Refine(math.nan), r"Refine.shrink = nan: must lie between 0 and 1"),
     ],
 )

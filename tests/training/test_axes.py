@@ -16,6 +16,7 @@ import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
+from scipy.interpolate import PchipInterpolator
 from sklearn.model_selection import KFold
 
 import hpjax as hpx
@@ -193,6 +194,28 @@ def schedule(name, **values):
 def in_float64(schedule):
     """Optax counts in int32, which a division turns into float32."""
     return optax.sgd(lambda count: schedule(jnp.asarray(count, REAL)))
+
+
+def rex_alone(t, h):
+    """Equation by equation: a line up, then (1 − z) / (1 − (1 − β) z)."""
+    z = (t - h["warmup"]) / (STEPS - h["warmup"])
+    return h["rate"] * jnp.where(t < h["warmup"], t / h["warmup"], (1 - z) / (1 - (1 - h["beta"]) * z))
+
+
+def two_points(h):
+    """A spline through two points, each of which is a share of what is left before it."""
+    first, second = (h.x1, h.y1), (h.x2, h.y2)
+    return optax.sgd(hpx.optim.two_point_spline_schedule(0.0, h.rate, h.warmup, STEPS, first, second))
+
+
+def two_points_alone(h):
+    """SciPy's spline, at every step."""
+    first = h["warmup"] + h["x1"] * (STEPS - h["warmup"])
+    steps = [h["warmup"], first, first + h["x2"] * (STEPS - first), STEPS]
+    values = np.array([1, h["y1"], h["y1"] * h["y2"], 0]) * h["rate"]
+    t = np.arange(STEPS)
+    curve = np.where(t < h["warmup"], h["rate"] * t / h["warmup"], PchipInterpolator(steps, values)(t))
+    return optax.sgd(lambda count: jnp.asarray(curve)[count])
 
 
 def labels_of(params):
@@ -448,6 +471,21 @@ ROWS = {
                 [h.warmup, h.begin],
             )
         ),
+    ),
+    "schedule: rex": optimizers(
+        points(rate=[0.3, 0.1], warmup=[3, 5], beta=[0.5, 2.0]),
+        lambda h: optax.sgd(hpx.optim.warmup_rex_decay_schedule(0.0, h.rate, h.warmup, STEPS, beta=h.beta)),
+        lambda h: in_float64(lambda t: rex_alone(t, h)),
+    ),
+    "schedule: straight lines through points": optimizers(
+        points(rate=[0.3, 0.1], at=[3, 7], by=[0.5, 2.0]),
+        lambda h: optax.sgd(hpx.optim.piecewise_linear_schedule([(0, h.rate), (h.at, h.rate * h.by), (12, 0.0)])),
+        lambda h: in_float64(optax.piecewise_interpolate_schedule("linear", h.rate, {h.at: h.by, 12: 0.0})),
+    ),
+    "schedule: two points and a spline": optimizers(
+        points(rate=[0.3, 0.1], warmup=[2, 3], x1=[0.2, 0.5], y1=[0.7, 0.9], x2=[0.4, 0.1], y2=[0.3, 0.5]),
+        two_points,
+        two_points_alone,
     ),
     "schedule: restarts": optimizers(
         points(rate=[0.3, 0.1], cycles=[1, 3]),

@@ -55,20 +55,22 @@ class Devices(Struct, frozen=True, forbid_unknown_fields=True):
     kind: str
 
 
-class StudyRecord(Struct, frozen=True, forbid_unknown_fields=True):
+class StudyRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The study that a sweep answers.
 
     Attributes:
       kind: which study, such as ``"batch scaling"``.
-      target: the value of the objective's metric that a trial must pass.
+      target: the value of the objective's metric that a trial must pass, None where there is none.
       over: the hyperparameter that the study varies.
       complete: how many complete trials of each value of ``over`` count; None for all.
+      baseline: the value of ``over`` that the others are compared with, None where there is none.
     """
 
     kind: str
-    target: Finite
+    target: Finite | None
     over: Name
     complete: Positive | None
+    baseline: Name | None = None
 
 
 class SweepRecord(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

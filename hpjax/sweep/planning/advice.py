@@ -45,8 +45,11 @@ def hints(
       unseen: the fields whose numbers could not be checked.
     """
     groups, shapes, verdicts = found.groups, found.shapes, found.verdicts
-    for field in sorted(unseen):
-        yield f"{field} is computed inside a loop or a jitted function, where its numbers cannot be checked beforehand."
+    if unseen:
+        first, *others = sorted(unseen)
+        more = f" and {count(len(others), 'other')}" if others else ""
+        what = f"{first}{more} {'are' if others else 'is'} computed inside a loop or a jitted function"
+        yield f"{what}, where numbers cannot be checked beforehand."
     yield from dict.fromkeys(sentence for given in shapes for sentence in given.remarks)
     for name in verdicts.keys() - read:
         yield f"the program never reads {name}: all its values give the same result."

@@ -1,0 +1,20 @@
+"""The answer of whichever study a result belongs to."""
+
+from hpjax.results.result import Result
+from hpjax.studies import batch_scaling_result, schedules_result
+from hpjax.studies.batch_scaling_result import BatchScalingResult
+from hpjax.studies.schedules_result import SchedulesResult
+
+Answer = BatchScalingResult | SchedulesResult
+
+# What ``hpjax plot`` calls the picture of each.
+PICTURES: dict[type[Answer], str] = {BatchScalingResult: "scaling", SchedulesResult: "gains"}
+
+
+def recorded_answer(result: Result) -> Answer | None:
+    """Returns the answer of the study that a result belongs to, None if it belongs to none.
+
+    Raises:
+      RunError: the manifest has a record of the study that cannot be read.
+    """
+    return batch_scaling_result.recorded_answer(result) or schedules_result.recorded_answer(result)

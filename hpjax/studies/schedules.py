@@ -1,0 +1,227 @@
+"""The question of a study of schedules: how much does the best shape of each family gain over a baseline?"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hpjax.core.choice import Constant
+from hpjax.core.domains import Domain
+from hpjax.core.errors import InputError, check_int, did_you_mean
+from hpjax.core.objective import Objective, minimize
+from hpjax.core.program import Program
+from hpjax.core.space import Space
+from hpjax.results.result import Result
+from hpjax.results.store.manifest import StudyRecord
+from hpjax.samplers import Sampler, Sobol
+from hpjax.studies.schedule_families import ScheduleFamily
+from hpjax.studies.schedules_result import KIND, SchedulesResult, choosing_of
+from hpjax.studies.search import SearchPerAlternative
+from hpjax.sweep.planning.plan import Plan
+from hpjax.sweep.sweep import Sweep
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """The question of how much the best shape of each family of schedules gains over a baseline, at the same budget.
+
+    Each family has a search of its own, of ``trials`` points over its shape and all other hyperparameters, the peak
+    learning rate among them. Of each the best trial is that with the least median over the first half of the seeds. It
+    is compared with the baseline's best, seed by seed, on the other half, which had no part in the choice. So a family
+    that was searched luckily on some seeds gains nothing by that.
+
+    The protocol follows H. Naganuma, A. Agarwala, P. Kasimbeg and G. Dahl, "What do near-optimal learning rate
+    schedules look like?", 2026, arXiv 2603.10301: the median over seeds decides, and seeds that did not decide judge.
+
+    All families train in one sweep, as one program: each lane computes the schedules of all, and keeps its own.
+
+    Args:
+      program: reads ``h.schedule``, as ``optimizer=lambda h: optax.sgd(lambda t: h.learning_rate * h.schedule(t, h))``
+        does. All trials take equally many steps.
+      space: the other hyperparameters, at least the peak learning rate.
+      families: such as ``hpx.studies.schedule_families(steps)``, or a list of ``ScheduleFamily``.
+      baseline: the name of the family that the others are compared with.
+      trials: trials of each family.
+      rounds: in how many parts the sampler is asked for them, for samplers that learn; see ``Sweep``.
+      replicates: seeds of each trial, 4 or more. Half of them choose, and the others judge.
+      objective: its metric is compared; ``hpx.minimize("valid/loss")`` by default. Without a quantile.
+      name: the hyperparameter that is the schedule.
+      sampler: proposes the points of each family; ``hpx.Sobol()`` by default.
+      seed: decides every random number of the study.
+      width: lanes that one device computes at once; see ``Sweep``.
+      devices: how many devices to use, all by default.
+
+    Raises:
+      InputError: an argument cannot be used.
+
+    Example:
+      >>> program = hpx.supervised(
+      ...     model=nn.Dense(10), data=hpx.data.digits(), batch_size=64, steps=50,
+      ...     optimizer=lambda h: optax.sgd(lambda t: h.learning_rate * h.schedule(t, h)),
+      ...     loss=optax.softmax_cross_entropy_with_integer_labels)
+      >>> space = hpx.Space(learning_rate=hpx.LogUniform(1e-2, 10))
+      >>> families = hpx.studies.schedule_families(50, "cosine", "rex")
+      >>> study = Schedules(program, space, families, trials=4, replicates=6)
+      >>> len(study.plan().groups), study.plan().trials
+      (1, 8)
+      >>> answer = study.run(progress=False)
+      >>> [point.family for point in answer.points]
+      ['cosine', 'rex']
+    """
+
+    program: Program
+    space: Space
+    families: Mapping[str, ScheduleFamily] | Iterable[ScheduleFamily]
+    _: KW_ONLY
+    baseline: str = "cosine"
+    trials: int = 64
+    rounds: int = 1
+    replicates: int = 20
+    objective: Objective = field(default_factory=lambda: minimize("valid/loss"))
+    name: str = "schedule"
+    sampler: Sampler = field(default_factory=Sobol)
+    seed: int = 0
+    width: int | tuple[int, ...] | None = None
+    devices: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind, write in (
+            ("program", Program, "program=hpx.supervised(...)"),
+            ("space", Space, "space=hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1))"),
+            ("objective", Objective, 'objective=hpx.minimize("valid/loss")'),
+            ("sampler", Sampler, "sampler=hpx.Sobol()"),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise InputError(f"Schedules.{name}", value, f"must be of type {kind.__name__}", f"Write {write}.")
+        object.__setattr__(self, "families", _checked(self.families, self.baseline))
+        check_int("Schedules.trials", self.trials)
+        check_int("Schedules.rounds", self.rounds)
+        check_int("Schedules.replicates", self.replicates, least=4)
+        if self.objective.quantile is not None:
+            allowed = "must be without a quantile, since the median over the first half of the seeds chooses"
+            remedy = f'Write objective=hpx.{self.objective.direction}("{self.objective.metric}").'
+            raise InputError("Schedules.objective", str(self.objective), allowed, remedy)
+        if self.sampler.size(self.space) is not None:
+            allowed = "must propose any number of points, since each family gets equally many"
+            raise InputError("Schedules.sampler", type(self.sampler).__name__, allowed, "Write sampler=hpx.Sobol().")
+        shapes = dict.fromkeys(name for family in self._families for name in family.space.names)
+        for name in (self.name, *shapes):
+            if name in self.space.names:
+                allowed = "is the schedule itself" if name == self.name else "is a hyperparameter of a family"
+                remedy = f"Give {name} another name in the space and in the program, or leave it out."
+                raise InputError("Schedules.space", name, allowed, remedy)
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """The sweep that finds the answer, for all else that a sweep can do, such as ``replay`` and the command line.
+
+        A file for ``hpjax run`` has the line ``sweep = hpx.studies.Schedules(...).sweep``. ``study.read(result)`` reads
+        the result.
+
+        Raises:
+          InputError, ProgramError, UnknownHyperparameterError: the program cannot run, or does not read the schedule.
+        """
+        sweep = Sweep(
+            self.program,
+            self.space & _alternatives(self.name, self._families),
+            trials=self.trials * len(self._families),
+            rounds=self.rounds,
+            replicates=self.replicates,
+            sampler=SearchPerAlternative(self.sampler, choosing_of(self.replicates)),
+            objective=self.objective,
+            seed=self.seed,
+            width=self.width,
+            devices=self.devices,
+            study=self.as_record(),
+        )
+        if not any(self.name in shapes.reads for shapes in sweep.plan().shapes):
+            allowed = "is never read by the program, so that all families would train the same"
+            remedy = f"Write optimizer=lambda h: optax.sgd(lambda t: h.learning_rate * h.{self.name}(t, h))."
+            raise InputError("Schedules.program", self.name, allowed, remedy)
+        return sweep
+
+    def plan(self) -> Plan:
+        """Returns what the study will do: groups, widths, devices, memory, time; nothing compiles.
+
+        Raises:
+          InputError, ProgramError, UnknownHyperparameterError: as ``sweep`` does.
+        """
+        return self.sweep.plan()
+
+    def run(self, directory: str | Path | None = None, *, progress: bool = True) -> SchedulesResult:
+        """Trains every trial, and returns the answer.
+
+        Args:
+          directory: where the run is recorded; None keeps all in memory. An interrupted run of this study continues
+            from its last checkpoint; a finished one is read, and nothing trains.
+          progress: whether to show progress on standard error.
+
+        Raises:
+          InputError, ProgramError, UnknownHyperparameterError: as ``sweep`` does.
+          RunError: the directory holds something else, or cannot be written.
+        """
+        return self.read(self.sweep.run(directory, progress=progress))
+
+    def read(self, result: Result) -> SchedulesResult:
+        """Returns the answer that a result gives, of a sweep that this study made.
+
+        Args:
+          result: the result of ``study.sweep.run()`` or ``hpx.load(directory)``.
+
+        Raises:
+          InputError: the result is of another kind.
+        """
+        return SchedulesResult.read(result, self.baseline, name=self.name)
+
+    def as_record(self) -> StudyRecord:
+        """Returns what the manifest says of the study."""
+        return StudyRecord(KIND, None, self.name, None, self.baseline)
+
+    @property
+    def _families(self) -> tuple[ScheduleFamily, ...]:
+        return tuple(self.families.values() if isinstance(self.families, Mapping) else self.families)
+
+
+def _checked(families: Any, baseline: str) -> tuple[ScheduleFamily, ...]:
+    """Returns the families; raises unless there are two or more of distinct names, the baseline among them."""
+    field, remedy = "Schedules.families", "Write families=hpx.studies.schedule_families(steps)."
+    listed = families.values() if isinstance(families, Mapping) else families
+    if not isinstance(listed, Iterable) or isinstance(listed, str):
+        raise InputError(field, families, "must be a dict or a list of families", remedy)
+    found = tuple(listed)
+    for family in found:
+        if not isinstance(family, ScheduleFamily):
+            raise InputError(field, family, "must be of type ScheduleFamily", remedy)
+        if not family.name.isidentifier():
+            raise InputError(field, family.name, "must be a function with a name", "Write it with def.")
+        if len(family.space.branches) > 1:
+            raise InputError(field, family.name, "must have one space, without |", "Make a family of each alternative.")
+    names = [family.name for family in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(field, name, "is the name of two families", "Name their functions differently.")
+    if baseline not in names:
+        raise InputError("Schedules.baseline", baseline, "must be one of the families", did_you_mean(baseline, names))
+    if len(found) < 2:
+        raise InputError(field, names, "must be two or more, to compare them", remedy)
+    return found
+
+
+def _alternatives(name: str, families: tuple[ScheduleFamily, ...]) -> Space:
+    """Returns the union of the families' spaces, in which the hyperparameters of the other families are constants.
+
+    So all trials have the same names, and share one program.
+    """
+    constants: dict[str, Any] = {}
+    for family in families:
+        domains: Mapping[str, Domain] = family.space.branches[0]
+        constants = {each: domain.baseline for each, domain in domains.items()} | constants
+    first, *others = (
+        Space(**{name: Constant(family.shape, select=True)}, **(constants | dict(family.space.branches[0])))
+        for family in families
+    )
+    for other in others:
+        first = first | other
+    return first
