@@ -2,13 +2,15 @@
 
 from hpjax.core.program import Data
 from hpjax.data.batches import batch_indices, pool
-from hpjax.data.examples import Examples, WeightedExamples
+from hpjax.data.examples import Examples, WeightedExamples, take
 from hpjax.data.loaders import digits, from_arrays, from_idx, from_npz, stream
+from hpjax.data.windows import Windows, tokens
 
 __all__ = [
     "Data",
     "Examples",
     "WeightedExamples",
+    "Windows",
     "batch_indices",
     "digits",
     "from_arrays",
@@ -16,4 +18,6 @@ __all__ = [
     "from_npz",
     "pool",
     "stream",
+    "take",
+    "tokens",
 ]

@@ -10,8 +10,9 @@ from jax import lax
 
 from hpjax.core.errors import InputError
 from hpjax.core.program import Data
-from hpjax.data.examples import examples_in
+from hpjax.data.examples import examples_in, take
 from hpjax.data.shuffle import round_keys, shuffled
+from hpjax.data.windows import Windows
 
 
 def pool(data: Data) -> Any:
@@ -28,7 +29,8 @@ def pool(data: Data) -> Any:
       A pytree like ``data.train``, of arrays (train + valid examples, ...).
 
     Raises:
-      InputError: ``data.valid`` is another pytree than ``data.train``, for example of several validation sets.
+      InputError: ``data.valid`` is another pytree than ``data.train``, for example of several validation sets; or the
+        splits are windows of tokens.
 
     Example:
       >>> pool(hpx.data.digits()).x.shape
@@ -41,7 +43,10 @@ def pool(data: Data) -> Any:
 
 
 def check_poolable(data: Data) -> None:
-    """Raises ``InputError`` if ``data.valid`` is several sets, or another pytree than ``data.train``."""
+    """Raises ``InputError`` if splits are windows, or ``data.valid`` is several sets or unlike ``data.train``."""
+    if any(isinstance(split, Windows) for split in (data.train, data.valid)):
+        allowed = "must be examples to be cut into folds: in windows of one text each fold is beside the others"
+        raise InputError("data", data.name, allowed, "Leave folds out, or give other texts: valid={name: array}.")
     if jax.tree.structure(data.train) != jax.tree.structure(data.valid):  # type: ignore[operator]
         found = list(data.valid) if isinstance(data.valid, Mapping) else type(data.valid).__name__
         allowed = f"must be one set like data.train, {type(data.train).__name__}: folds are cut from both together"
@@ -91,7 +96,7 @@ def drawn(key: jax.Array, first: jax.Array, count: int, train: Any, fold: tuple[
         index = examples_at(key, first, count, everything - out.size)
         # Indices skip the fold, which is the lane's validation split.
         index = jnp.where(index < jnp.uint32(out.start), index, index + jnp.uint32(out.size))
-    return jax.tree.map(lambda a: jnp.asarray(a)[index], train)
+    return take(train, index)
 
 
 def batch_indices(key: jax.Array, step: int | jax.Array, examples: int, batch_size: int) -> jax.Array:

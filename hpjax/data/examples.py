@@ -9,6 +9,7 @@ import numpy as np
 
 from hpjax.core.arrays import Array
 from hpjax.core.errors import InputError
+from hpjax.data.windows import Windows
 
 
 class Examples(NamedTuple):
@@ -54,8 +55,42 @@ AnyExamples = Examples | WeightedExamples
 
 
 def examples_in(split: Any) -> int:
-    """Returns the number of examples in a split, a pytree of arrays (examples, ...)."""
-    return int(jax.tree.leaves(split)[0].shape[0])
+    """Returns the number of examples in a split, a pytree of arrays (examples, ...) or windows of tokens."""
+    return len(split) if isinstance(split, Windows) else int(jax.tree.leaves(split)[0].shape[0])
+
+
+def take(split: Any, index: Any) -> Any:
+    """Returns some examples of a split.
+
+    Args:
+      split: a pytree of arrays (examples, ...), or ``Windows``.
+      index: numbers of examples, integers (indices,), each below their number.
+
+    Returns:
+      A pytree like ``split``, of arrays (indices, ...); of windows ``Examples`` of int32 (indices, length).
+
+    Example:
+      >>> windows = hpx.data.tokens(np.arange(100), 4).train
+      >>> take(windows, np.array([2, 0])).x.tolist()
+      [[8, 9, 10, 11], [0, 1, 2, 3]]
+    """
+    if isinstance(split, Windows):
+        return Examples(*split.take(index))
+    return jax.tree.map(lambda a: jnp.asarray(a)[index], split)
+
+
+def take_all(split: Any) -> Any:
+    """Returns all examples of a split on the device, as ``take`` does of some."""
+    if isinstance(split, Windows):
+        return take(split, jnp.arange(len(split)))
+    return jax.tree.map(jnp.asarray, split)
+
+
+def first_inputs(split: Any) -> Any:
+    """Returns the inputs of the first example of a set on the host, (1, ...), in the dtype that batches have."""
+    if isinstance(split, Windows):
+        return split.x[:1].astype(np.int32)
+    return jax.tree.map(lambda a: a[:1], split.x)
 
 
 def named_sets(split: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from hpjax.core.program import Metrics, Program, State
 from hpjax.core.space import Space
 from hpjax.data.examples import AnyExamples, examples_in
 from hpjax.data.stream import Stream
+from hpjax.data.windows import Windows
 from hpjax.engine.distributed import on_writer
 from hpjax.engine.partition import Rule
 from hpjax.results.result import Result
@@ -254,7 +255,7 @@ def _checked_sizes(batch_sizes: Any, program: Program) -> tuple[int, ...]:
         raise InputError(field, batch_sizes, "must not be empty", remedy)
     train = program.splits[0]
     # Of arrays that are no Examples only the program knows how many examples they hold.
-    if isinstance(train, AnyExamples) and sizes[-1] > examples_in(train):
+    if isinstance(train, AnyExamples | Windows) and sizes[-1] > examples_in(train):
         allowed = f"must be at most {examples_in(train):,}, the examples of the training split"
         raise InputError(
             field, sizes[-1], allowed, f"Leave {sizes[-1]} out, or train on {sizes[-1]:,} examples or more."

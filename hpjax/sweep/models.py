@@ -15,6 +15,7 @@ from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.core.program import Program
 from hpjax.core.space import Point
 from hpjax.data.examples import AnyExamples, named_sets
+from hpjax.data.windows import Windows
 from hpjax.engine import sharding
 from hpjax.engine.distributed import several
 from hpjax.engine.lane import rebuilt_state
@@ -194,7 +195,7 @@ class Predictor:
             )
         self._states, self._h, predict = states, h, annotate_errors("Program.predict", program.predict)
         valid = next(iter(named_sets(program.splits[1]).values()), None)
-        self._example = valid.x if isinstance(valid, AnyExamples) else None
+        self._example = valid.x if isinstance(valid, AnyExamples | Windows) else None
 
         def outputs(arrays: Sequence[Any], x: Any, h: Hparams) -> Any:
             rows = len(jax.tree.leaves(x)[0])

@@ -12,7 +12,7 @@ from hpjax.core.errors import InputError, check_int
 from hpjax.core.hparams import Hparams
 from hpjax.core.objective import Objective
 from hpjax.core.program import Batches, Data, Program
-from hpjax.data.examples import AnyExamples, examples_in, named_sets
+from hpjax.data.examples import AnyExamples, examples_in, first_inputs, named_sets
 from hpjax.data.stream import Stream, first_batch_of
 from hpjax.training.arguments import Context, is_of_h, taken
 from hpjax.training.artifacts import supervised_artifacts
@@ -186,7 +186,7 @@ def supervised(
     initial = None if init_from is None and frozen is None else Initial.of(init_from, frozen)
     net = computing_in(network(model), setting("compute_dtype", compute_dtype, is_compute_dtype))
     # Of what evaluations bring: the inputs of training batches may be those of the model only when augmented.
-    example = example_input(next(iter(named_sets(data.valid).values())).x)
+    example = example_input(first_inputs(next(iter(named_sets(data.valid).values()))))
     scaling = Scaling(net, example, setting("mup", mup, lambda v: v is None or isinstance(v, MuP)))
     if mup is not None and net.layers is None:
         allowed = "needs a model of Linen or NNX, whose kernels have their inputs before their outputs"

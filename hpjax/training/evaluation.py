@@ -10,7 +10,7 @@ from jax import lax
 from hpjax.core.arrays import ceil_div
 from hpjax.core.hparams import Hparams
 from hpjax.data.batches import Fold
-from hpjax.data.examples import AnyExamples, examples_in
+from hpjax.data.examples import AnyExamples, examples_in, take, take_all
 from hpjax.engine.partition import divided
 from hpjax.training.arguments import Context
 from hpjax.training.host_metric import evaluating_in_parts
@@ -41,7 +41,7 @@ def measure_split(
 
     def part(i: jax.Array) -> tuple[dict[str, Weighted], Any]:
         index = i * size + jnp.arange(size)
-        rows = divided(jax.tree.map(jnp.asarray, split) if size == everything else _rows(split, fold, index))
+        rows = divided(take_all(split) if size == everything else _rows(split, fold, index))
         outputs, _, sown = forward(rows.x, i if parts > 1 else None)
         own = context._replace(x=rows.x, sown=sown, key=lambda: jax.random.fold_in(context.key(), i))
         with evaluating_in_parts(parts > 1):
@@ -131,7 +131,7 @@ def in_set(name: str, metric: str) -> str:
 def _rows(split: AnyExamples, fold: Fold, index: jax.Array) -> AnyExamples:
     """Returns examples of a fold by their number in it; numbers beyond its end stand for its last example."""
     inside = fold.start + jnp.minimum(index, fold.size - 1)
-    rows: AnyExamples = jax.tree.map(lambda a: jnp.asarray(a)[inside], split)
+    rows: AnyExamples = take(split, inside)
     return rows
 
 

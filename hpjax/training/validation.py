@@ -12,6 +12,7 @@ from hpjax.core.format import show
 from hpjax.core.program import Data
 from hpjax.data.examples import AnyExamples, named_sets, tidy_examples
 from hpjax.data.stream import Stream, first_batch_of
+from hpjax.data.windows import Windows
 from hpjax.training.arguments import Context, taken
 from hpjax.training.measures import check_metrics
 from hpjax.training.model import required_arguments
@@ -21,7 +22,7 @@ from hpjax.training.weighting import TAKES
 
 def check_kind(data: Any) -> None:
     """Raises ``InputError`` unless ``data`` is ``Data`` of examples."""
-    if isinstance(data, Data) and isinstance(first_batch_of(data.train), AnyExamples):
+    if isinstance(data, Data) and isinstance(first_batch_of(data.train), AnyExamples | Windows):
         return
     found = f"Data of {type(first_batch_of(data.train)).__name__}" if isinstance(data, Data) else show(data)
     allowed = "must be Data of Examples"
@@ -114,7 +115,7 @@ def checked_data(data: Data, augmented: bool) -> Data:
     return Data(train, valid, test, name=data.name)
 
 
-def _checked_split(field: str, split: Any, like: tuple[str, AnyExamples] | None) -> Any:
+def _checked_split(field: str, split: Any, like: tuple[str, Any] | None) -> Any:
     """Returns a split of one set, or of several in a dict, with every set checked; all must have the same shapes."""
     if not isinstance(split, Mapping):
         return _checked_set(field, split, like)
@@ -129,12 +130,12 @@ def _checked_split(field: str, split: Any, like: tuple[str, AnyExamples] | None)
     return found
 
 
-def _checked_set(field: str, examples: Any, like: tuple[str, AnyExamples] | None) -> AnyExamples:
+def _checked_set(field: str, examples: Any, like: tuple[str, Any] | None) -> AnyExamples | Windows:
     """Returns examples with dtypes that JAX takes; their shapes must be those of ``like``, if that is given by name."""
-    if not isinstance(examples, AnyExamples):
+    if not isinstance(examples, AnyExamples | Windows):
         allowed = "must be Examples(x, y)"
         raise InputError(field, type(examples).__name__, allowed, "Write hpx.data.Examples(x, y).")
-    checked = tidy_examples(field, *examples)
+    checked = examples if isinstance(examples, Windows) else tidy_examples(field, *examples)
     if like is None:
         return checked
     other, given = like
@@ -179,5 +180,7 @@ def label_range(data: Data, ignored: int | None = None) -> tuple[int, int] | Non
 def _targets(data: Data) -> list[Any] | None:
     """Returns the targets of each set, or None unless all are arrays of integers."""
     splits = [first_batch_of(data.train), *(s for s in (data.valid, data.test) if s is not None)]
-    ys = [examples.y for split in splits for examples in named_sets(split).values()]
+    sets = [examples for split in splits for examples in named_sets(split).values()]
+    # The targets of windows repeat where these overlap: each is looked at once, in the text.
+    ys = [each.tokens[1:] if isinstance(each, Windows) else each.y for each in sets]
     return ys if all(isinstance(y, np.ndarray) and np.issubdtype(y.dtype, np.integer) for y in ys) else None

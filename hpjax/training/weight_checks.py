@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from hpjax.core.errors import InputError
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Data
-from hpjax.data.examples import AnyExamples, examples_in, named_sets
+from hpjax.data.examples import AnyExamples, examples_in, named_sets, take
 from hpjax.data.stream import Stream, first_batch_of
 from hpjax.training.weighting import Weighting
 
@@ -34,8 +33,9 @@ def check_weighting(weighting: Weighting, data: Data, augmented: bool, at_once: 
         return
     for field, examples, whole in _sets(data, augmented):
         some = False
-        for begin in range(0, examples_in(examples), at_once):
-            part = jax.tree.map(lambda a, b=begin: jnp.asarray(a[b : b + at_once]), examples)
+        count = examples_in(examples)
+        for begin in range(0, count, at_once):
+            part = take(examples, jnp.arange(begin, min(begin + at_once, count)))
             try:
                 own = np.asarray(weighting.own(part, Hparams({})))
                 weights = weighting.weights(part, Hparams({})).together(examples_in(part))
