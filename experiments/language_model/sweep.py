@@ -14,17 +14,15 @@ TOKENS, STEPS = 64, 400
 
 
 def characters():
-    """The manual that comes with Python, in sequences of characters, and of each the one that follows."""
+    """The manual that comes with Python as numbers, int32 (characters,), and of how many characters."""
     text = "\n".join(topics[name] for name in sorted(topics))
     known = sorted(set(text))
-    index = np.searchsorted(known, list(text)).astype(np.int32)
-    count = (len(index) - 1) // TOKENS
-    x, y = (index[at : at + count * TOKENS].reshape(count, TOKENS) for at in (0, 1))
-    return x, y, len(known)
+    return np.searchsorted(known, list(text)).astype(np.int32), len(known)
 
 
-x, y, vocabulary = characters()
-data = hpx.data.from_arrays(x[:-256], y[:-256], valid=(x[-256:], y[-256:]), name="Python's manual")
+text, vocabulary = characters()
+end = (len(text) - 1) // TOKENS * TOKENS - 256 * TOKENS  # the last 256 windows are the validation split
+data = hpx.data.tokens(text[: end + 1], TOKENS, valid=text[end:], name="Python's manual")
 model = Transformer(layers=4, width=64, tokens=TOKENS, vocabulary=vocabulary)
 sweep = hpx.Sweep(
     program(model, data, batch_size=16, steps=STEPS, eval_every=50), space(STEPS), trials=4, partition="fsdp"
