@@ -92,10 +92,10 @@ def supervised(
         that takes one positional argument, or whose first one is named ``h``, is a function of ``h`` that returns the
         loss; ``loss(outputs, y, h)`` is a loss.
       data: three splits of ``Examples``, or of ``WeightedExamples``, whose weights count in the means of losses and
-        metrics as those of ``weights`` do; or data of ``hpx.data.stream``, whose batches are pairs (x, y) or triples
-        (x, y, weights). Losses and metrics get the plain ``y``. Of several validation sets, a dict of name to
-        ``Examples``, each is measured: ``valid/<set>/loss``; there is no ``valid/loss`` then, and the sweep's objective
-        names one of them. Test sets likewise.
+        metrics as those of ``weights`` do; of windows of a text, by ``hpx.data.tokens``; or data of
+        ``hpx.data.stream``, whose batches are pairs (x, y) or triples (x, y, weights). Losses and metrics get the plain
+        ``y``. Of several validation sets, a dict of name to ``Examples``, each is measured: ``valid/<set>/loss``; there
+        is no ``valid/loss`` then, and the sweep's objective names one of them. Test sets likewise.
       batch_size: examples of an optimizer step, at most those of the training split. Each size needs a program of its
         own, unless ``microbatch`` is given. Leave both out with a stream, which has its own batch size.
       steps: optimizer steps of a trial; or give ``epochs``.
