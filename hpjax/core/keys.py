@@ -20,9 +20,9 @@ from hpjax.core.threefry import fast, hashed, plain
 __all__ = ["lane_key", "purpose_key", "step_key"]
 
 # The numbers are part of the format: changing one changes the bits of every recorded run.
-PURPOSES = {"init": 0, "batch": 1, "step": 2, "evaluate": 3, "artifacts": 4}
+PURPOSES = {"init": 0, "batch": 1, "step": 2, "evaluate": 3, "artifacts": 4, "inspect": 5}
 
-Purpose = Literal["init", "batch", "step", "evaluate", "artifacts"]
+Purpose = Literal["init", "batch", "step", "evaluate", "artifacts", "inspect"]
 Int = int | jax.Array
 
 
@@ -71,7 +71,7 @@ def purpose_key(lane: jax.Array, purpose: Purpose) -> jax.Array:
       lane: the key of the lane, shape ().
       purpose: ``"init"`` for initial parameters, ``"batch"`` for the order of the examples, ``"step"`` for what a
         training step draws (dropout, augmentation, noise), ``"evaluate"`` for evaluations, ``"artifacts"`` for the
-        artifacts of an evaluation.
+        artifacts of an evaluation, ``"inspect"`` for what it reports of the training split.
 
     Returns:
       A typed threefry key, shape ().

@@ -55,8 +55,13 @@ class Data:
             raise InputError("Data.name", self.name, "must be printable text, for tables", 'Write name="digits".')
         for name in ("train", "valid", "test"):
             for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(self, name)):
-                if not hasattr(leaf, "factory"):  # a stream, which checks its batches as they come
+                if not _is_stream(leaf):  # which checks its batches as they come
                     check_numbers(f"Data.{name}{jax.tree_util.keystr(path)}", leaf)
+
+
+def _is_stream(split: Any) -> bool:
+    """Returns whether a split is a stream, which this room knows by its one function."""
+    return hasattr(split, "factory")
 
 
 def whole_split(key: jax.Array, step: jax.Array, train: Arrays, h: Hparams) -> Batch:
@@ -139,6 +144,7 @@ _SIGNATURES = {
     "validate": "Write validate=lambda trials: None.",
     "parameters": "Write parameters=lambda state: state.params.",
     "test": "Write test=lambda key, state, split, h: metrics.",
+    "inspect": "Write inspect=lambda key, state, train, h: metrics.",
     "predict": "Write predict=lambda state, x, h: outputs.",
     "artifacts": 'Write artifacts=lambda key, state, split, h: {"samples": array}.',
 }
@@ -165,6 +171,9 @@ class Program:
         at every step. ``train`` is the training split, or with a stream the batch of the step. By default the batch
         is ``train``.
       test: ``test(key, state, split, h) -> metrics`` for ``result.test()``; by default ``evaluate``.
+      inspect: ``inspect(key, state, train, h) -> metrics``: what an evaluation reports of the training split beside the
+        means over steps, as ``train/<name>``: a dict of scalars, of other names than those of ``step``. The split may
+        not be a stream. By default nothing.
       react: ``react(state, metrics, h) -> (state, done)``: called after each evaluation with all reported metrics by
         their full names, ``valid/loss``. It may change the state; where ``done``, bool (), is true, the trial is
         complete.
@@ -213,6 +222,7 @@ class Program:
     data: Data | None = None
     batch: Callable[[jax.Array, jax.Array, Arrays, Hparams], Batch] = whole_split
     test: Callable[[jax.Array, State, Arrays, Hparams], Metrics] | None = field(default=None, kw_only=True)
+    inspect: Callable[[jax.Array, State, Arrays, Hparams], Metrics] | None = field(default=None, kw_only=True)
     react: Callable[[State, Metrics, Hparams], tuple[State, Any]] = field(default=_no_reaction, kw_only=True)
     finish: Callable[[State, Hparams], State] = field(default=_last_state, kw_only=True)
     steps: int | Callable[[Hparams], int] = field(kw_only=True)
@@ -233,7 +243,11 @@ class Program:
         needed = ("init", "step", "evaluate", "batch", "react", "finish", "validate", "parameters")
         for name in (
             *needed,
-            *(name for name in ("test", "predict", "activations", "artifacts") if getattr(self, name) is not None),
+            *(
+                each
+                for each in ("test", "inspect", "predict", "activations", "artifacts")
+                if getattr(self, each) is not None
+            ),
         ):
             if not callable(getattr(self, name)):
                 raise InputError(f"Program.{name}", getattr(self, name), "must be a function", _SIGNATURES[name])
@@ -243,6 +257,11 @@ class Program:
                 type(self.data).__name__,
                 "must be an hpx.Data or None",
                 "Wrap it: hpx.Data(train, valid, test), or hpx.data.from_arrays(x, y).",
+            )
+        if self.inspect is not None and self.data is not None and _is_stream(self.data.train):
+            allowed = "cannot be given with a stream, of which there is no split to look at"
+            raise InputError(
+                "Program.inspect", self.inspect, allowed, "Remove inspect, or give the train split as arrays."
             )
         for name in ("steps", "microsteps", "eval_every"):
             value = getattr(self, name)
@@ -281,6 +300,10 @@ class Program:
     def splits(self) -> tuple[Arrays, Arrays]:
         """The train and valid splits; both are None where there is no data."""
         return (None, None) if self.data is None else (self.data.train, self.data.valid)
+
+    def evaluated(self, train: Arrays, valid: Arrays) -> tuple[Arrays, Arrays]:
+        """Returns the train and valid splits as an evaluation gets them: the first only where ``inspect`` is given."""
+        return None if self.inspect is None else train, valid
 
     def with_microbatch(self, microbatch: int | None) -> "Program | None":
         """Returns this program with its batches taken in parts of ``microbatch`` examples, None for whole batches.

@@ -128,7 +128,7 @@ class Compiled:
         self._shared: dict[str, list[tuple[Any, Any]]] = {
             "start": [],
             "advance": [(integer, whole), (train, batches)],
-            "evaluate": [(valid, whole)],
+            "evaluate": [(config.program.evaluated(train, valid), whole)],
         }
         self._lowered: dict[str, Lowered] = {}
         self._known: dict[str, Executable] = {}

@@ -170,7 +170,7 @@ class DeviceLanes:
         else:
             self._sync_live()
             inputs = self._inputs
-        train, valid = self._splits
+        train, splits = self._splits[0], self._config.program.evaluated(*self._splits)
         # The lanes are donated: the old ones' memory is that of the new ones.
         if not self._begun:
             self._lanes, _ = self._compiled.start(self._lanes, inputs)
@@ -181,7 +181,7 @@ class DeviceLanes:
             if self._compiled.prepare("evaluate"):
                 meanwhile(lambda: not self._compiled.evaluate.future.done())
             # Of all lanes that began the segment, those that diverged in it too: what they measure tells of it.
-            self._lanes, (evaluation, diverged, alive) = self._compiled.evaluate(self._lanes, inputs, valid)
+            self._lanes, (evaluation, diverged, alive) = self._compiled.evaluate(self._lanes, inputs, splits)
             outputs = outputs._replace(evaluation=evaluation, diverged=diverged, alive=alive)
         self._in_flight.append(outputs)
 

@@ -1,6 +1,6 @@
 """One lane: the life of one replicate of one trial, as pure functions that ``vmap`` widens."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hpjax.core.hparams import Hparams
-from hpjax.core.keys import purpose_key, step_key
+from hpjax.core.keys import Purpose, purpose_key, step_key
 from hpjax.core.program import Arrays, Metrics, Program, State
 from hpjax.engine.lowering import lowered
 from hpjax.engine.partition import divided, gathered
@@ -126,27 +126,39 @@ def evaluate_lane(
     key: jax.Array,
     lane: Lane,
     budget: jax.Array,
-    valid: Arrays,
+    splits: tuple[Arrays, Arrays],
     h: Hparams,
 ) -> tuple[Lane, Evaluation]:
     """Returns the lane after the program's reaction to an evaluation, its averages begun anew, and the evaluation.
 
+    Of ``splits``, those of training and validation, the first is not looked at unless the program has ``inspect``.
     The program's ``finish`` is applied to a lane that is done, or that has reached ``budget``, int32 ().
     """
     tree = _state_tree(program, shapes, key, h)
     state = tree.fill(wrap_keys(lane.state, shapes))
 
-    def look(key: jax.Array, arrays: Any, valid: Arrays, h: Hparams) -> Metrics:
-        return program.evaluate(key, tree.fill(arrays), valid, h)
+    def measured(
+        function: Callable[..., Metrics], purpose: Purpose, split: Arrays, names: Iterable[str]
+    ) -> dict[str, jax.Array]:
+        def look(key: jax.Array, arrays: Any, split: Arrays, h: Hparams) -> Metrics:
+            return function(key, tree.fill(arrays), split, h)
 
-    own_key = step_key(purpose_key(key, "evaluate"), lane.step)
-    metrics = gathered(lowered(look), valid)(own_key, wrap_keys(lane.state, shapes), valid, h)
-    values = {name: jnp.asarray(metrics[name]).astype(float_type()) for name in shapes.valid}
+        own_key = step_key(purpose_key(key, purpose), lane.step)
+        metrics = gathered(lowered(look), split)(own_key, wrap_keys(lane.state, shapes), split, h)
+        return {name: jnp.asarray(metrics[name]).astype(float_type()) for name in names}
+
+    train, valid = splits
+    values = measured(program.evaluate, "evaluate", valid, shapes.valid)
+    inspected = {} if program.inspect is None else measured(program.inspect, "inspect", train, shapes.inspected)
     # A lane that took no step since the last evaluation has 0 / 1, not 0 / 0: NaN means divergence.
     means = {name: total / jnp.maximum(lane.counted, 1).astype(total.dtype) for name, total in lane.totals.items()}
-    metrics_seen = reported_metrics(means, values)
+    metrics_seen = reported_metrics(means | inspected, values)
     # Parameters are looked at here and not in each step, where that would read all of them once more.
-    checked = [*values.values(), *(_inexact(program.parameters(state)) if program.names_parameters else ())]
+    checked = [
+        *values.values(),
+        *inspected.values(),
+        *(_inexact(program.parameters(state)) if program.names_parameters else ()),
+    ]
     state, done = program.react(state, metrics_seen, h)
     after, done = arrays_of(state), jnp.asarray(done)
     if program.finishes:
@@ -167,7 +179,7 @@ def evaluate_lane(
 
 
 def reported_metrics(train: Metrics, valid: Metrics) -> dict[str, jax.Array]:
-    """Returns the metrics of steps and of an evaluation under the names by which they are reported."""
+    """Returns the metrics of training and of validation under the names by which they are reported."""
     return {**{f"train/{name}": v for name, v in train.items()}, **{f"valid/{name}": v for name, v in valid.items()}}
 
 

@@ -98,7 +98,7 @@ def divides_examples(function: Function) -> Function:
     return function
 
 
-def divided_for(function: Callable[..., Any], split: Any) -> Any:
+def divided_for(function: Callable[..., Any] | None, split: Any) -> Any:
     """Returns a split as a function takes it: whole where the function divides what it takes of it, else divided."""
     return split if getattr(function, "divides_examples", False) else divided(split)
 

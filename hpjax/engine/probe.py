@@ -85,12 +85,12 @@ def _shapes_of(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> tu
             # something to check, and computes the values of all trials.
             if isinstance(check.value, jax.core.Tracer):
                 checks.extend((name, check._replace(value=None)) for name in mine or [DERIVED])
-        return life.state, life.train, life.valid, arrays_of(parameters_of(life.tree.fill(life.state)))
+        return life.state, life.train, life.inspected, life.valid, arrays_of(parameters_of(life.tree.fill(life.state)))
 
     with collecting_axis_names() as axes:
         traced, found = jax.make_jaxpr(watched, return_shape=True)(h, train, valid)
     _check_constants(traced.consts)
-    state, train_metrics, valid_metrics, parameters = found
+    state, train_metrics, inspected, valid_metrics, parameters = found
     tree, generators = structure[-1]
     used = {id(v) for equation in traced.jaxpr.eqns for v in equation.invars} | {id(v) for v in traced.jaxpr.outvars}
     # The leaves of h are the first inputs of the jaxpr, in this order.
@@ -109,6 +109,7 @@ def _shapes_of(program: Program, h: Hparams, train: Arrays, valid: Arrays) -> tu
         zeros=zeros(traced.jaxpr)[: len(state)],
         tree=tree if tree.plain or is_same(tree, _tree_of_another_trace(program, h)) else None,
         train=tuple(sorted(train_metrics)),
+        inspected=tuple(sorted(inspected)),
         valid=tuple(sorted(valid_metrics)),
         parameters=count,
         # A traced hyperparameter counts as read where an operation uses it, a static one where the user's code asks for
@@ -146,7 +147,8 @@ def _check_constants(constants: Sequence[Any]) -> None:
 
 def annotated(program: Program) -> Program:
     """Returns a program whose errors name the function that raised them: ``Program.step``."""
-    names = ["init", "batch", "step", "evaluate", "react", *(["finish"] if program.finishes else [])]
+    own = {"finish": program.finishes, "inspect": program.inspect is not None}
+    names = ["init", "batch", "step", "evaluate", "react", *(name for name, given in own.items() if given)]
     named: dict[str, Any] = {name: annotate_errors(f"Program.{name}", getattr(program, name)) for name in names}
     return replace(program, **named)
 
@@ -157,7 +159,7 @@ class Lifecycle(NamedTuple):
     Attributes:
       state: the arrays of the first state.
       tree: the structure of the state.
-      train, valid: the metrics of a step and of an evaluation, ().
+      train, inspected, valid: the metrics of a step, and of an evaluation those of ``inspect`` and ``evaluate``, ().
       done: whether ``react`` calls the trial complete, bool ().
       finished: the arrays of the state that ``finish`` returns.
     """
@@ -165,6 +167,7 @@ class Lifecycle(NamedTuple):
     state: tuple[jax.Array, ...]
     tree: StateTree
     train: Metrics
+    inspected: Metrics
     valid: Metrics
     done: Any
     finished: tuple[jax.Array, ...]
@@ -210,11 +213,14 @@ def trace_lifecycle(program: Program, h: Hparams, train: Arrays, valid: Arrays) 
     state = tree.fill(moved)
     train_metrics = scalars("step", metrics)
     valid_metrics = scalars("evaluate", program.evaluate(key, state, valid, h))
-    reaction = program.react(state, reported_metrics(train_metrics, valid_metrics), h)
+    inspected = {} if program.inspect is None else scalars("inspect", program.inspect(key, state, train, h))
+    for name in inspected.keys() & train_metrics.keys():
+        raise ProgramError(f"Program.inspect and Program.step both give {name!r}, as train/{name}. Rename one.")
+    reaction = program.react(state, reported_metrics(train_metrics | inspected, valid_metrics), h)
     reacted, done = _reacted((tree, moved), reaction)
     finished, structure = split_state(program.finish(tree.fill(reacted), h))
     _same_type("finish", (tree, moved), (structure, finished))
-    return Lifecycle(first, tree, train_metrics, valid_metrics, done, finished)
+    return Lifecycle(first, tree, train_metrics, inspected, valid_metrics, done, finished)
 
 
 def trace_test(program: Program, shapes: ProgramShapes, h: Hparams, split: Arrays) -> None:

@@ -221,7 +221,7 @@ def advance_lanes(
 
 
 def evaluate_lanes(
-    config: SegmentConfig, lanes: Lane, inputs: SegmentInputs, valid: Arrays
+    config: SegmentConfig, lanes: Lane, inputs: SegmentInputs, splits: tuple[Arrays, Arrays]
 ) -> tuple[Lane, tuple[Evaluation, jax.Array, jax.Array]]:
     """Evaluates the live lanes of one device, and has the program react to it, in place.
 
@@ -229,19 +229,20 @@ def evaluate_lanes(
       config: what the program was compiled for.
       lanes: the device's lanes; leaves are (chunks, width, ...).
       inputs: (chunks, width), and ``live_chunks``, ().
-      valid: the valid split, whole on the device.
+      splits: the train and valid splits, whole on the device; None in place of a train split that nothing looks at.
 
     Returns:
       The lanes; and of them the evaluation, and ``diverged`` and ``alive`` after it, as in ``SegmentOutputs``.
     """
-    valid = divided_for(config.program.evaluate, valid)
+    train, valid = splits
+    splits = divided_for(config.program.inspect, train), divided_for(config.program.evaluate, valid)
 
     def evaluate_chunk(old: Lane, own: SegmentInputs) -> tuple[Lane, Evaluation]:
         chunk = _Chunk.of(config, own)
 
         def look(key: jax.Array, fold: jax.Array, h: Hparams, lane: Lane, budget: jax.Array) -> tuple[Lane, Evaluation]:
             h = chunk.hparams(fold, h)
-            return evaluate_lane(config.program, config.shapes, key, lane, budget, valid, h)
+            return evaluate_lane(config.program, config.shapes, key, lane, budget, splits, h)
 
         evaluated: tuple[Lane, Evaluation] = chunk.vectorize(look, in_axes=(*chunk.axes, 0, 0))(
             *chunk.identity, old, own.budget

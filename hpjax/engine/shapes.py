@@ -42,7 +42,7 @@ class ProgramShapes(NamedTuple):
       zeros: for each array of the state whether it is all zeros at first.
       tree: the structure of the state without its arrays; None where ``init`` must make it anew in each trace, because
         functions in it may close over the values of hyperparameters.
-      train, valid: the names of the metrics that ``step`` and ``evaluate`` return, sorted.
+      train, inspected, valid: the names of the metrics that ``step``, ``inspect`` and ``evaluate`` return, sorted.
       parameters: how many numbers the parameters are.
       reads: the hyperparameters that the program uses.
       lapack: whether it decomposes matrices, which LAPACK does on a CPU.
@@ -69,6 +69,7 @@ class ProgramShapes(NamedTuple):
     zeros: tuple[bool, ...]
     tree: StateTree | None
     train: tuple[str, ...]
+    inspected: tuple[str, ...]
     valid: tuple[str, ...]
     parameters: int
     reads: frozenset[str]
@@ -91,7 +92,7 @@ class ProgramShapes(NamedTuple):
     @property
     def metrics(self) -> tuple[str, ...]:
         """The names under which the metrics are reported."""
-        return (*(f"train/{name}" for name in self.train), *(f"valid/{name}" for name in self.valid))
+        return (*(f"train/{name}" for name in self.train + self.inspected), *(f"valid/{name}" for name in self.valid))
 
     @property
     def compile_seconds(self) -> float:

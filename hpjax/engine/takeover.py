@@ -74,7 +74,7 @@ def _after(
         totals = {name: jnp.zeros((), float_type()) for name in shapes.train}
         lane = Lane(arrays, totals, zero, zero, jnp.full_like(zero, HEALTHY))
         lane = advance_lane(program, shapes, StepKeys.of(key), zero, lane, train, h)
-        lane, evaluation = evaluate_lane(program, shapes, key, lane, zero, valid, h)
+        lane, evaluation = evaluate_lane(program, shapes, key, lane, zero, (train, valid), h)
         return lane.state, lane.diverged, evaluation
 
     return flows(step, unwrap_keys(shapes.state), key, h, train, valid)

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hpjax.core.arrays import Floats
-from hpjax.core.errors import InputError, check_float, check_int
+from hpjax.core.errors import InputError, check_float, check_int, did_you_mean
 from hpjax.results.table import TrialTable
 
-SIGNAL, TRACE, WHOLE = (f"train/gradient_noise/{name}" for name in ("signal", "trace", "batches"))
+NOISE = "train/gradient_noise"
 
 
 class NoiseScale(NamedTuple):
@@ -38,20 +38,22 @@ class NoiseScale(NamedTuple):
         return found
 
 
-def noise_scale(result: TrialTable, window: int = 1) -> NoiseScale:
+def noise_scale(result: TrialTable, window: int = 1, layer: str | None = None) -> NoiseScale:
     """Returns the gradient noise scale of every replicate over time, from the microbatches that a sweep accumulated.
 
     Args:
       result: the result of a program of ``hpx.supervised(microbatch=m, monitor=["gradient_noise"], ...)``.
       window: how many evaluations, up to the present one, ‖G‖² and tr Σ are averaged over. Each is averaged for itself,
         since their ratio at single steps is far too noisy, and the mean of that ratio is biased.
+      layer: the layer whose gradients are meant, ``"layers_0"``; None for all parameters, whose ‖G‖² and tr Σ are the
+        sums over layers.
 
     Returns:
       Float arrays (trials, replicates, evaluations), padded with NaN. Each evaluation has the average over the steps
       since the one before; NaN if no batch was completed in between.
 
     Raises:
-      InputError: the result has no gradient noise.
+      InputError: the result has no gradient noise, or not of such a layer.
 
     Example:
       >>> program = hpx.supervised(
@@ -63,11 +65,18 @@ def noise_scale(result: TrialTable, window: int = 1) -> NoiseScale:
       (1, 1, 2)
     """
     window = check_int("noise_scale.window", window)
-    if SIGNAL not in result.metrics:
+    if f"{NOISE}/signal" not in result.metrics:
         allowed = "must have train/gradient_noise"
         remedy = 'Write hpx.supervised(..., microbatch=8, monitor=["gradient_noise"]).'
         raise InputError("noise_scale.result", ", ".join(result.metrics), allowed, remedy)
-    signal, trace, batches = (_sums(result.curves(name), window) for name in (SIGNAL, TRACE, WHOLE))
+    by_layer = [name.removeprefix(f"{NOISE}/") for name in result.metrics if name.startswith(f"{NOISE}/")]
+    layers = [name.removesuffix("/signal") for name in by_layer if name.endswith("/signal")]
+    if layer is not None and layer not in layers:
+        remedy = did_you_mean(str(layer), layers)
+        raise InputError("noise_scale.layer", layer, "must be a layer whose noise the program reports", remedy)
+    of = NOISE if layer is None else f"{NOISE}/{layer}"
+    names = f"{of}/signal", f"{of}/trace", f"{NOISE}/batches"
+    signal, trace, batches = (_sums(result.curves(name), window) for name in names)
     with np.errstate(invalid="ignore"):
         return NoiseScale(*(np.where(batches > 0, sums / batches, np.nan) for sums in (signal, trace)))
 

@@ -171,7 +171,7 @@ def _life(program: Program) -> Callable[[Hparams, Any, Any], Any]:
 
     def life(h: Hparams, train: Any, valid: Any) -> Any:
         found = trace_lifecycle(program, h, train, valid)
-        return found.train, found.valid, found.done, found.finished
+        return found.train, found.inspected, found.valid, found.done, found.finished
 
     return life
 

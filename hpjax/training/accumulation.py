@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from hpjax.core.arrays import at_least_float32
 from hpjax.training.measures import Values
-from hpjax.training.monitors import square
+from hpjax.training.monitors import squares
 from hpjax.training.state import Accumulated
 from hpjax.training.weighting import Weighted, ratio
 
@@ -65,18 +65,19 @@ def penalty_weight(weight: jax.Array, sums: Accumulated | None, microsteps: Any)
     return jnp.where(none, 1, weight)
 
 
-def nothing_yet(params: Any, squares: bool, weighted: Iterable[str]) -> Accumulated:
+def nothing_yet(params: Any, noise: bool, weighted: Iterable[str]) -> Accumulated:
     """Returns the sums before the first microbatch of a batch.
 
     Args:
       params: the parameters.
-      squares: whether the gradients' squared norms are added up.
+      noise: whether the gradients' squared norms are added up.
       weighted: the names of loss and metrics where examples have weights; none where they count alike.
     """
     zero = jnp.zeros((), jnp.result_type(float))
     gradients = jax.tree.map(lambda p: jnp.zeros_like(at_least_float32(p)), params)
     sums = {name: Weighted(zero, zero) for name in weighted}
-    return Accumulated(gradients, zero, jnp.zeros((), jnp.int32), zero if squares else None, sums)
+    norms = dict.fromkeys(jax.eval_shape(squares, gradients), zero) if noise else None
+    return Accumulated(gradients, zero, jnp.zeros((), jnp.int32), norms, sums)
 
 
 def added(sums: Accumulated, gradients: Any, loss: jax.Array, shares: dict[str, Weighted]) -> Accumulated:
@@ -88,10 +89,10 @@ def added(sums: Accumulated, gradients: Any, loss: jax.Array, shares: dict[str, 
       loss: the microbatch's share of the loss, penalty included, float ().
       shares: what ``share`` gave for loss and metrics.
     """
-    squares = None if sums.squares is None else (sums.squares + square(gradients)).astype(sums.squares.dtype)
+    norms = None if sums.squares is None else jax.tree.map(_plus, sums.squares, squares(gradients))
     weighted = {name: jax.tree.map(_plus, old, shares[name]) for name, old in sums.weighted.items()}
     gradients = jax.tree.map(jnp.add, sums.gradients, gradients)
-    return Accumulated(gradients, _plus(sums.loss, loss), sums.parts + 1, squares, weighted)
+    return Accumulated(gradients, _plus(sums.loss, loss), sums.parts + 1, norms, weighted)
 
 
 def _plus(sum_: jax.Array, value: jax.Array) -> jax.Array:

@@ -14,14 +14,17 @@ from hpjax.core.objective import Objective
 from hpjax.core.program import Batches, Data, Program
 from hpjax.data.examples import AnyExamples, examples_in, first_inputs, named_sets
 from hpjax.data.stream import Stream, first_batch_of
+from hpjax.engine.partition import divides_examples
 from hpjax.training.arguments import Context, is_of_h, taken
 from hpjax.training.artifacts import supervised_artifacts
 from hpjax.training.compute_dtype import computing_in, is_compute_dtype
+from hpjax.training.curvature import curvature
 from hpjax.training.early_stopping import EarlyStopping, keeping
 from hpjax.training.initial import Initial
 from hpjax.training.length import steps_of
 from hpjax.training.measures import Measures, PerExample
 from hpjax.training.model import network
+from hpjax.training.monitors import CURVATURE
 from hpjax.training.mup import MuP, Scaling
 from hpjax.training.network import example_input
 from hpjax.training.optimizer import OPTIMIZERS, as_transformation
@@ -148,8 +151,11 @@ def supervised(
       monitor: what else to report, averaged since the last evaluation. For each layer, as
         ``train/<monitor>/<layer>``: ``"gradient_norm"``, ``"update_ratio"`` (the norm of the update over that of the
         weights) and ``"dead_units"`` (the share of units with gradient 0). Over all layers: ``"sparsity"`` (the share
-        of weights below 1e-3), and with ``microbatch`` ``"gradient_noise"``. ``hpx.diagnose`` reads those of
-        layers, ``hpx.studies.noise_scale`` the gradient noise.
+        of weights below 1e-3). With ``microbatch`` ``"gradient_noise"``, of all and of each layer. ``hpx.diagnose``
+        reads those of layers, ``hpx.studies.noise_scale`` the gradient noise. And at evaluations ``"sharpness"`` and
+        ``"trace"``, the largest eigenvalue and the trace of the Hessian of the training loss, penalty included, at
+        ``params``: by 20 and 16 products with vectors, over at most 2,048 training examples, in parts of
+        ``eval_batch_size``, without augmentation, and with the model as in an evaluation.
       train_metrics_every: steps from one training batch whose ``metrics`` are computed to the next, in between the last
         values stand: ``train/<metric>`` is their mean over all steps. None computes none. The loss is always there.
       eval_batch_size: examples that one lane evaluates at once; results are exact for any. A loss that compares the
@@ -314,6 +320,8 @@ def _program(
         }
 
     finish: dict[str, Any] = {} if training.stopping is None else {"finish": training.finish}
+    if not CURVATURE.isdisjoint(training.monitors):
+        finish["inspect"] = divides_examples(partial(curvature, training))
     return Program(
         evaluate=training.evaluate,
         data=data,

@@ -87,7 +87,12 @@ def square(tree: Any) -> jax.Array:
     return sum((jnp.sum(squared(at_least_float32(a))) for a in jax.tree.leaves(tree)), start=jnp.zeros(()))
 
 
-def gradient_noise(full: jax.Array, parts: jax.Array, size: Any, microbatch: int) -> Values:
+def squares(tree: Any) -> Values:
+    """Returns the squared Euclidean norm of each layer's arrays, float (), float32 at least."""
+    return {layer: square(arrays) for layer, arrays in _by_layer(tree).items()}
+
+
+def gradient_noise(full: Values, parts: Values, size: Any, microbatch: int) -> Values:
     """Returns unbiased estimates of the squared gradient |G|² and of its noise tr Σ, from one batch in microbatches.
 
     The expected squared norm of a mean over B examples is |G|² + tr Σ / B, so that the norms at two sizes, of the batch
@@ -96,22 +101,30 @@ def gradient_noise(full: jax.Array, parts: jax.Array, size: Any, microbatch: int
     split, and |G|² refers to the distribution that the split is a sample of.
 
     Args:
-      full: the squared norm of the batch's mean gradient, float ().
-      parts: the sum over the microbatches of the squared norm of what each adds to that mean, float ().
+      full: the squared norm of each layer's part of the batch's mean gradient, float () by layer.
+      parts: the sum over the microbatches of the squared norm of what each adds to that mean, likewise.
       size: examples of the batch, more than ``microbatch``; a number, or int32 () where it is traced.
       microbatch: examples of a microbatch; the last one may have fewer.
 
     Returns:
-      ``gradient_noise/signal``, |G|², which may be negative; ``gradient_noise/trace``, tr Σ; and
+      ``gradient_noise/signal``, |G|², which may be negative, and ``gradient_noise/trace``, tr Σ, of all parameters;
+      ``gradient_noise/<layer>/signal`` and ``gradient_noise/<layer>/trace``, which add up to these; and
       ``gradient_noise/batches``, which is 1: its mean over calls is the share of calls that completed a batch.
     """
     before = ceil_div(size, microbatch) - 1
     part = microbatch / size
     # The sum of the squared shares that the microbatches have in the batch, the last one taking what remains.
     concentration = before * part**2 + (1 - before * part) ** 2
-    signal = (full - parts) / (1 - concentration)
-    found = {"signal": signal, "trace": size * (full - signal), "batches": jnp.ones_like(signal)}
-    return {f"gradient_noise/{name}": value for name, value in found.items()}
+
+    def estimates(where: str, full: jax.Array, parts: jax.Array) -> Values:
+        signal = (full - parts) / (1 - concentration)
+        return {f"{where}/signal": signal, f"{where}/trace": size * (full - signal)}
+
+    zero = jnp.zeros(())
+    found = estimates("gradient_noise", sum(full.values(), start=zero), sum(parts.values(), start=zero))
+    for layer, own in full.items():
+        found |= estimates(f"gradient_noise/{layer}", own, parts[layer])
+    return {**found, "gradient_noise/batches": jnp.ones_like(found["gradient_noise/signal"])}
 
 
 MONITORS: dict[str, Callable[[Any, Any, Any], Values]] = {
@@ -119,3 +132,6 @@ MONITORS: dict[str, Callable[[Any, Any, Any], Values]] = {
 }
 # The monitor that compares the microbatches of a step; those above look at the whole batch.
 OF_PARTS = gradient_noise.__name__
+# Those that look at the training split, at evaluations: see ``curvature``.
+CURVATURE = frozenset({"sharpness", "trace"})
+KNOWN = (*MONITORS, OF_PARTS, *sorted(CURVATURE))

@@ -28,7 +28,8 @@ class Accumulated(NamedTuple):
       gradients: a pytree like the parameters, float32 at least.
       loss: float ().
       parts: number of microbatches, int32 ().
-      squares: the sum of their gradients' squared norms, float (); None unless the gradient noise is monitored.
+      squares: the sum of their gradients' squared norms, float () by layer; None unless the gradient noise is
+        monitored.
       weighted: with weights, the sums of loss and metrics by name, float (), of which gradients and loss are sums, too.
         Empty where examples count alike: gradients and loss are then shares of the mean.
     """
@@ -36,7 +37,7 @@ class Accumulated(NamedTuple):
     gradients: Any
     loss: jax.Array
     parts: jax.Array
-    squares: jax.Array | None
+    squares: Values | None
     weighted: dict[str, Weighted]
 
 

@@ -25,7 +25,7 @@ from hpjax.training.drawing import examples_of
 from hpjax.training.early_stopping import EarlyStopping
 from hpjax.training.evaluation import in_set, measure_split
 from hpjax.training.measures import Measures, Values, joined, penalty_of
-from hpjax.training.monitors import MONITORS, OF_PARTS, gradient_noise, square
+from hpjax.training.monitors import MONITORS, OF_PARTS, gradient_noise, squares
 from hpjax.training.network import Network, Outputs, named_layers
 from hpjax.training.optimizer import Optimized, begin, cannot_evaluate, of_loss, typed_as, updated
 from hpjax.training.state import LastEvaluation, TrainingState
@@ -224,7 +224,7 @@ class Training:
         updated, seen = self._updated(key, state, gradients, extra, h)
         kept: TrainingState = jax.tree.map(lambda new, old: jnp.where(full, new, old), updated, state)
         if sums.squares is not None:
-            seen |= gradient_noise(square(sums.gradients), sums.squares, self.batch_size(h), self.microbatch)
+            seen |= gradient_noise(squares(sums.gradients), sums.squares, self.batch_size(h), self.microbatch)
         means = {name: value * microsteps for name, value in emitted(sums, shares, full).items()}
         seen = {name: jnp.where(full, value, 0) * microsteps for name, value in seen.items()}
         return kept._replace(accumulated=emptied(sums, full)), means, seen

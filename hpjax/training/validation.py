@@ -16,7 +16,7 @@ from hpjax.data.windows import Windows
 from hpjax.training.arguments import Context, taken
 from hpjax.training.measures import check_metrics
 from hpjax.training.model import required_arguments
-from hpjax.training.monitors import MONITORS, OF_PARTS
+from hpjax.training.monitors import CURVATURE, KNOWN, OF_PARTS
 from hpjax.training.weighting import TAKES
 
 
@@ -39,9 +39,12 @@ def check_batches(data: Data, batch_size: Any, microbatch: Any, monitor: Any) ->
     if batch_size is None and not streamed:
         raise InputError("supervised.batch_size", None, "must be given", "Write batch_size=64.")
     for name in monitor:
-        if name not in (*MONITORS, OF_PARTS) or isinstance(monitor, str):
-            known = did_you_mean(str(name), (*MONITORS, OF_PARTS))
+        if name not in KNOWN or isinstance(monitor, str):
+            known = did_you_mean(str(name), KNOWN)
             raise InputError("supervised.monitor", monitor, "must be a list of monitors", known)
+        if name in CURVATURE and streamed:
+            allowed = "needs a training split, and a stream has none"
+            raise InputError("supervised.monitor", name, allowed, "Remove it, or give data of hpx.data.from_arrays.")
     if OF_PARTS in monitor and microbatch is None:
         allowed = "needs microbatches, whose gradients it compares"
         raise InputError("supervised.monitor", OF_PARTS, allowed, "Write microbatch=16, less than each batch size.")

@@ -248,6 +248,18 @@ def test_the_noise_of_microbatches_is_that_of_exact_gradients():
         assert found.signal[trial, 0, last] == pytest.approx(signal, rel=0.1), size
         assert found.trace[trial, 0, last] == pytest.approx(trace, rel=0.03), size
         assert found.simple[trial, 0, last] == pytest.approx(trace / signal, rel=0.1), size
+        layers = [noise_scale(result, window=100, layer=layer) for layer in ("bias", "kernel")]
+        own = each[:, :3], each[:, 3:]  # leaves in the order of their names
+        for layer, gradients in zip(layers, own, strict=True):
+            own_trace = gradients.var(axis=0, ddof=1).sum()
+            assert layer.trace[trial, 0, last] == pytest.approx(own_trace, rel=0.15), size
+            own_signal = np.square(gradients.mean(axis=0)).sum() - own_trace / n
+            assert layer.signal[trial, 0, last] == pytest.approx(own_signal, abs=0.1 * float(signal)), size
+        for name in ("signal", "trace"):
+            added = sum(getattr(layer, name)[trial, 0, last] for layer in layers)
+            assert added == pytest.approx(getattr(found, name)[trial, 0, last], rel=1e-4)
+    with pytest.raises(hpx.InputError, match=r"noise_scale.layer = 'kernels': .* Did you mean 'kernel'"):
+        noise_scale(result, layer="kernels")
 
 
 @pytest.mark.slow

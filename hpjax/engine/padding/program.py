@@ -12,7 +12,7 @@ from hpjax.core.arrays import Array
 from hpjax.core.hparams import Hparams, unread
 from hpjax.core.keys import lane_key
 from hpjax.core.program import Arrays, Program
-from hpjax.engine.lane import reported_metrics, settled
+from hpjax.engine.lane import settled
 from hpjax.engine.metric_values import scalars
 from hpjax.engine.padding.rules import rule_of
 from hpjax.engine.padding.values import Fill, NotPaddableError, Padded, filled
@@ -99,13 +99,14 @@ def _made(
 ) -> PaddedProgram:
     """Returns what ``padded_program`` does, made anew."""
     first, trees = shapes[0], [each.tree for each in shapes if each.tree is not None]
-    if any((each.names, each.train, each.valid) != (first.names, first.train, first.valid) for each in shapes):
+    names = [(each.names, each.train, each.inspected, each.valid) for each in shapes]
+    if any(each != names[0] for each in names):
         raise NotPaddableError("their states or metrics have different names")
     if len(trees) < len(shapes):
         raise NotPaddableError("functions in their states may depend on hyperparameters")
     key, step = jax.eval_shape(lane_key, 0, 0), jax.ShapeDtypeStruct((), jnp.int32)
     number: Any = jax.ShapeDtypeStruct((), float_type())
-    seen = reported_metrics(dict.fromkeys(first.train, number), dict.fromkeys(first.valid, number))
+    seen = dict.fromkeys(first.metrics, number)
     states, every = [each.state for each in shapes], range(len(shapes))
     types = [leaf.dtype for leaf in first.state]
 
@@ -120,8 +121,9 @@ def _made(
 
         return advance
 
-    def evaluating(tree: StateTree) -> Callable[..., Any]:
-        return lambda key, arrays, valid, h: scalars("evaluate", program.evaluate(key, tree.fill(arrays), valid, h))
+    def looking(where: str) -> Callable[[StateTree], Callable[..., Any]]:
+        look = getattr(program, where)
+        return lambda tree: lambda key, arrays, split, h: scalars(where, look(key, tree.fill(arrays), split, h))
 
     def reacting(tree: StateTree) -> Callable[..., Any]:
         def react(arrays: Any, metrics: Any, h: Hparams) -> Any:
@@ -138,8 +140,11 @@ def _made(
         raise NotPaddableError("their batches have different sizes")
     start = _Joint([init] * len(shapes), [(key, h) for h in hparams])
     advance = _Joint(list(map(stepping, trees)), [(key, states[i], batch.shapes[i], hparams[i]) for i in every])
-    look = _Joint(list(map(evaluating, trees)), [(key, states[i], valid, hparams[i]) for i in every])
+    look = _Joint(list(map(looking("evaluate"), trees)), [(key, states[i], valid, hparams[i]) for i in every])
     changed: dict[str, Any] = {}
+    if program.inspect is not None:
+        given = [(key, states[i], train, hparams[i]) for i in every]
+        changed["inspect"] = _Joint(list(map(looking("inspect"), trees)), given)
     if program.reacts:
         react = _Joint(list(map(reacting, trees)), [(states[i], seen, hparams[i]) for i in every])
         changed["react"] = react

@@ -101,21 +101,21 @@ def _of_own(programs: GroupPrograms, plan: Plan, group: Group, off: float) -> li
     point = plan.points[trial]
     h = lane_hparams(kinds_of(spec.space), point, point.keys() - group.static.keys())
     h = h if spec.folds is None else with_fold(h, np.int32(0), spec.folds)
-    train, valid = programs.splits
+    train, _ = programs.splits
     batches = train if spec.stream is None else jax.tree.map(lambda x: x[0], programs.sample_block())
 
     @jitted
-    def stepped(h: Hparams, batches: Any, valid: Any, off: Any) -> Step:
+    def stepped(h: Hparams, batches: Any, splits: Any, off: Any) -> Step:
         key, program = lane_key(spec.seed, 0, trial if spec.independent else None), spec.program
         first = start_lane(program, shapes, key, h)
         first = first._replace(state=tuple(_shifted(x, off) for x in first.state))
         lane = advance_lane(program, shapes, StepKeys.of(key), jnp.int32(0), first, batches, h)
         lane = counted_steps(lane, jnp.int32(1))
         # Its last step, so that what the program does at the end is compared, too.
-        last, evaluation = evaluate_lane(program, shapes, key, lane, jnp.int32(1), valid, h)
+        last, evaluation = evaluate_lane(program, shapes, key, lane, jnp.int32(1), splits, h)
         return Step(evaluation.metrics, first.state, last.state)
 
-    on_one = jax.tree.map(lambda x: x.addressable_data(0), (batches, valid))
+    on_one = jax.tree.map(lambda x: x.addressable_data(0), (batches, programs.splits))
     return [jax.device_get(stepped(h, *on_one, share * off)) for share in SHARES]
 
 
