@@ -109,18 +109,14 @@ def main():
         print(f"  {rate:13.4f} {2 / rate:10.2f}{found}")
     ended = np.isfinite(share[:, -1])
     edge = ended & (np.nan_to_num(share).max(axis=1) >= EDGE)
-    print(
-        f"\n{(ended & ~edge).sum()} rates have not come to the edge, {edge.sum()} have, {(~ended).sum()} diverged",
-        end="",
-    )
-    print(f" within {result.lane_step[result.statuses == 'diverged'].max()} steps" if not ended.all() else "")
+    print(f"\n{(ended & ~edge).sum()} rates have not come to the edge, {edge.sum()} have, {(~ended).sum()} diverged")
+    if not ended.all():
+        print(f"the last of these at step {result.lane_step[result.statuses == 'diverged'].max()}")
     if edge.any():
         low, middle, high = np.quantile(share[edge, -1], (0, 0.5, 1))
-        print(
-            f"sharpness × rate / 2 of those at the edge: at the end from {low:.3f} to {high:.3f}, median {middle:.3f}"
-        )
-        falls = f"their loss fell from {fell(loss[edge]):.0%} of evaluations to the next"
-        print(f"  and {np.nanmax(share[edge]):.3f} at most; {falls}")
+        print(f"at the edge: sharpness × rate / 2 from {low:.3f} to {high:.3f} at the end, median {middle:.3f};")
+        print(f"at most {np.nanmax(share[edge]):.3f} at any evaluation")
+        print(f"the loss fell from one evaluation to the next in {fell(loss[edge]):.0%} of cases")
     steps = np.nanmax(result.curves("step"), axis=(0, 1))
     draw(rates, steps, sharpness, given.out / "edge_of_stability.png")
     print(given.out / "edge_of_stability.png")

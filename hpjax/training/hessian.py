@@ -65,7 +65,8 @@ def largest_eigenvalue(product: Product, like: Any, key: jax.Array) -> jax.Array
         vector, before, beside = carry
         image = product(vector)
         diagonal = _dot(vector, image)
-        rest = jax.tree.map(lambda w, v, b: w - diagonal * v - beside * b, image, vector, before)
+        # Numbers are float64 under ``jax_enable_x64``, and vectors as wide as the parameters.
+        rest = jax.tree.map(lambda w, v, b: (w - diagonal * v - beside * b).astype(v.dtype), image, vector, before)
         norm = jnp.sqrt(_dot(rest, rest))
         # Where nothing is left, the vectors so far span all that the Hessian makes of the first one.
         after = _scaled(rest, jnp.where(norm > 0, 1 / jnp.where(norm > 0, norm, 1), 0))

@@ -99,6 +99,14 @@ def test_an_mlp_has_the_eigenvalues_of_its_whole_hessian():
         assert trial.metrics["train/trace"] == pytest.approx(whole.sum(), abs=4 * np.sqrt(2 / 16 * (whole**2).sum()))
 
 
+@pytest.mark.parametrize(("param_dtype", "wide"), [("bfloat16", False), ("float32", True), ("float64", True)])
+def test_parameters_may_be_narrower_or_wider_than_numbers(param_dtype, wide):
+    with jax.enable_x64(wide):
+        _, found = trained(X, Y, nn.Dense(1, use_bias=False, param_dtype=jnp.dtype(param_dtype)), squared)
+    largest = 2 * np.linalg.eigvalsh(X.T.astype(float) @ X / len(X))[-1]
+    assert found[0].metrics["train/sharpness"] == pytest.approx(largest, rel=1e-5)
+
+
 class Complex(nn.Module):
     @nn.compact
     def __call__(self, x):
