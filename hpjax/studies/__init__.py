@@ -2,7 +2,8 @@
 
 A study is a question with an answer. ``BatchScaling`` is a question: a frozen dataclass of what is asked, with
 ``plan()``, ``run(directory)`` and ``read(result)``. Its answer is a ``BatchScalingResult``: points, fits, ``table()``,
-``plot()``, ``doubts``, and ``str`` for a report. ``Schedules`` is another, whose answer is a ``SchedulesResult``.
+``plot()``, ``doubts``, and ``str`` for a report. ``Schedules`` and ``Transfer`` are others, whose answers are a
+``SchedulesResult`` and a ``TransferResult``.
 
 A new study is made of the same four parts.
 
@@ -28,10 +29,13 @@ from hpjax.studies.schedule_families import ScheduleFamily, schedule_families
 from hpjax.studies.schedules import Schedules
 from hpjax.studies.schedules_result import FamilyPoint, SchedulesResult
 from hpjax.studies.search import SearchPerAlternative, SearchPerBatchSize
+from hpjax.studies.transfer import Transfer
+from hpjax.studies.transfer_result import Drift, TransferPoint, TransferResult
 
 __all__ = [
     "BatchScaling",
     "BatchScalingResult",
+    "Drift",
     "FamilyPoint",
     "NoiseScale",
     "NoisyQuadratic",
@@ -44,6 +48,9 @@ __all__ = [
     "SearchPerBatchSize",
     "StepsFit",
     "StudyRecord",
+    "Transfer",
+    "TransferPoint",
+    "TransferResult",
     "TrialCounts",
     "fit_rates",
     "fit_steps",

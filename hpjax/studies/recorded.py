@@ -1,14 +1,19 @@
 """The answer of whichever study a result belongs to."""
 
 from hpjax.results.result import Result
-from hpjax.studies import batch_scaling_result, schedules_result
+from hpjax.studies import batch_scaling_result, schedules_result, transfer_result
 from hpjax.studies.batch_scaling_result import BatchScalingResult
 from hpjax.studies.schedules_result import SchedulesResult
+from hpjax.studies.transfer_result import TransferResult
 
-Answer = BatchScalingResult | SchedulesResult
+Answer = BatchScalingResult | SchedulesResult | TransferResult
 
 # What ``hpjax plot`` calls the picture of each.
-PICTURES: dict[type[Answer], str] = {BatchScalingResult: "scaling", SchedulesResult: "gains"}
+PICTURES: dict[type[Answer], str] = {
+    BatchScalingResult: "scaling",
+    SchedulesResult: "gains",
+    TransferResult: "transfer",
+}
 
 
 def recorded_answer(result: Result) -> Answer | None:
@@ -17,4 +22,8 @@ def recorded_answer(result: Result) -> Answer | None:
     Raises:
       RunError: the manifest has a record of the study that cannot be read.
     """
-    return batch_scaling_result.recorded_answer(result) or schedules_result.recorded_answer(result)
+    return (
+        batch_scaling_result.recorded_answer(result)
+        or schedules_result.recorded_answer(result)
+        or transfer_result.recorded_answer(result)
+    )

@@ -188,7 +188,7 @@ def test_replay(directory, tmp_path):
 def test_plot(directory, tmp_path):
     assert hpjax("plot", directory, "--out", tmp_path / "a").exit_code == 0
     written = sorted(path.stem for path in (tmp_path / "a").iterdir())
-    assert written == ["contour", "cost", "importance", "map", "overview", "parallel", "quantiles"]
+    assert written == ["contour", "cost", "importance", "isolation", "map", "overview", "parallel", "quantiles"]
     for name in written:
         image = Image.open(tmp_path / "a" / f"{name}.png").convert("L")
         assert image.width == 6.8 * 300
