@@ -172,8 +172,8 @@ class Program:
         is ``train``.
       test: ``test(key, state, split, h) -> metrics`` for ``result.test()``; by default ``evaluate``.
       inspect: ``inspect(key, state, train, h) -> metrics``: what an evaluation reports of the training split beside the
-        means over steps, as ``train/<name>``: a dict of scalars, of other names than those of ``step``. The split may
-        not be a stream. By default nothing.
+        means over steps, as ``train/<name>``: a dict of scalars, of other names than those of ``step``. One that is NaN
+        or infinite ends no lane. The split may not be a stream. By default nothing.
       react: ``react(state, metrics, h) -> (state, done)``: called after each evaluation with all reported metrics by
         their full names, ``valid/loss``. It may change the state; where ``done``, bool (), is true, the trial is
         complete.

@@ -156,7 +156,6 @@ def evaluate_lane(
     # Parameters are looked at here and not in each step, where that would read all of them once more.
     checked = [
         *values.values(),
-        *inspected.values(),
         *(_inexact(program.parameters(state)) if program.names_parameters else ()),
     ]
     state, done = program.react(state, metrics_seen, h)

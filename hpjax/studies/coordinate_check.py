@@ -1,6 +1,7 @@
 """The coordinate check: how the size of activations, and of their updates, depends on the width of a model."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +13,8 @@ from hpjax.core.errors import InputError, check_int, did_you_mean
 from hpjax.core.hparams import Hparams
 from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.core.program import Program
-from hpjax.data.examples import AnyExamples, named_sets
-from hpjax.data.stream import Stream
+from hpjax.data.examples import AnyExamples, examples_in, named_sets, take
+from hpjax.data.windows import Windows
 from hpjax.results import picture_file
 from hpjax.studies import plot
 
@@ -28,7 +29,7 @@ class CoordinateCheck(NamedTuple):
 
     Attributes:
       widths: ascending.
-      layers: the paths of the layers, and at last ``"output"``, what the model gives.
+      layers: the paths of the layers, sorted, and at last ``"output"``, what the model gives.
       sizes: float (layers, widths), the root mean square of what a layer gives after the last step, over examples,
         units and seeds.
       updates: float (layers, widths), that of its change since before the first step.
@@ -109,7 +110,7 @@ def coordinate_check(
       hparams: name to value of its other hyperparameters.
       width: the hyperparameter that is the width.
       widths: its values, two at least; the more they differ the better.
-      steps: optimizer steps, or with ``microbatch`` parts of them.
+      steps: optimizer steps.
       seeds: over so many the squares of activations are averaged.
 
     Raises:
@@ -120,16 +121,16 @@ def coordinate_check(
       ...     model=lambda h: nn.Sequential([nn.Dense(h.width), nn.relu, nn.Dense(h.width), nn.relu, nn.Dense(10)]),
       ...     optimizer=lambda h: optax.adam(h.learning_rate), mup=lambda h: hpx.mup.MuP({"width": 64}, enabled=h.mup),
       ...     loss=optax.softmax_cross_entropy_with_integer_labels, data=hpx.data.digits(), batch_size=64, steps=10)
-      >>> wide = [64, 128, 256, 512]
+      >>> wide = [64, 128, 256]
       >>> flat = coordinate_check(program, {"learning_rate": 0.01, "mup": True}, widths=wide)
       >>> growing = coordinate_check(program, {"learning_rate": 0.01, "mup": False}, widths=wide)
-      >>> abs(flat.slopes["layers_2"]) < 0.1, growing.slopes["layers_2"] > 0.5
+      >>> abs(flat.slopes["layers_2"]) < 0.1, growing.slopes["layers_2"] > 0.3
       (True, True)
     """
-    widths = _checked(program, hparams, width, list(widths))
+    widths = _checked(program, hparams, width, widths)
     steps, seeds = check_int("coordinate_check.steps", steps), check_int("coordinate_check.seeds", seeds)
     found = [_measured(program, Hparams({**hparams, width: each}), steps, seeds) for each in widths]
-    layers = tuple(sorted(found[0], key=lambda layer: (layer == OUTPUT, layer)))
+    layers = tuple(sorted(found[0], key=_place))
     for each, size in zip(found, widths, strict=True):
         if each.keys() != found[0].keys():
             allowed = f"must have the layers that it has at {widths[0]}; at {size} it has {', '.join(each)}"
@@ -144,17 +145,20 @@ def _checked(program: Program, hparams: Mapping[str, Any], width: str, widths: S
         allowed = "must be one of hpx.supervised whose model is of Linen or NNX, so that its layers are known"
         remedy = "Write hpx.Program(..., activations=lambda state, x, h: {layer: array})."
         raise InputError("coordinate_check.program", type(program).__name__, allowed, remedy)
-    if isinstance(program.splits[0], Stream) or not isinstance(program.splits[0], AnyExamples):
+    if not isinstance(program.splits[0], AnyExamples | Windows):
         allowed = "must have a training split of examples, of which batches are drawn"
         raise InputError("coordinate_check.program", "data", allowed, "Write data=hpx.data.from_arrays(x, y).")
     if width in hparams:
         raise InputError(
             "coordinate_check.hparams", width, "must not be among them", f"Write widths=[{hparams[width]}, …]."
         )
+    remedy = "Write widths=[64, 128, 256, 512]."
+    if isinstance(widths, str) or not isinstance(widths, Iterable):
+        raise InputError("coordinate_check.widths", widths, "must be a list of whole numbers", remedy)
+    widths = list(widths)
     found = tuple(sorted({check_int("coordinate_check.widths", each) for each in widths}))
     if len(found) < 2:
-        remedy = "Write widths=[64, 128, 256, 512]."
-        raise InputError("coordinate_check.widths", list(widths), "must be two at least", remedy)
+        raise InputError("coordinate_check.widths", widths, "must be two at least", remedy)
     shapes = [
         jax.eval_shape(lambda size=size: program.init(jax.random.key(0), Hparams({**hparams, width: size})))
         for size in found
@@ -166,6 +170,12 @@ def _checked(program: Program, hparams: Mapping[str, Any], width: str, widths: S
     return found
 
 
+def _place(layer: str) -> Any:
+    """Returns what layers are sorted by: their names, with numbers by their values, and what the model gives last."""
+    parts = [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in re.split(r"(\d+)", layer)]
+    return layer == OUTPUT, parts
+
+
 def _leaf_shapes(tree: Any) -> list[tuple[int, ...]]:
     return [leaf.shape for leaf in jax.tree.leaves(tree)]
 
@@ -173,8 +183,10 @@ def _leaf_shapes(tree: Any) -> list[tuple[int, ...]]:
 def _measured(program: Program, h: Hparams, steps: int, seeds: int) -> dict[str, tuple[float, float]]:
     """Returns the size of what each layer gives, and of its change, over the seeds."""
     train, valid = program.splits
-    x = jax.tree.map(lambda a: jnp.asarray(a[:EXAMPLES]), next(iter(named_sets(valid).values())).x)
+    looked_at = next(iter(named_sets(valid).values()))
+    x = take(looked_at, jnp.arange(min(EXAMPLES, examples_in(looked_at)))).x
     train = jax.tree.map(jnp.asarray, train)
+    calls = steps * program.length(h).microsteps
 
     def of_seed(key: jax.Array) -> Any:
         state = program.init(purpose_key(key, "init"), h)
@@ -184,7 +196,7 @@ def _measured(program: Program, h: Hparams, steps: int, seeds: int) -> dict[str,
             batch = program.batch(purpose_key(key, "batch"), number, train, h)
             return program.step(step_key(purpose_key(key, "step"), number), state, batch, h)[0], None
 
-        state, _ = jax.lax.scan(step, state, jnp.arange(steps))
+        state, _ = jax.lax.scan(step, state, jnp.arange(calls))
         after = program.activations(state, x, h)  # type: ignore[misc]
         return {layer: (_square(after[layer]), _square(after[layer] - before[layer])) for layer in after}
 

@@ -183,7 +183,7 @@ def coordinates(check: "CoordinateCheck", width: Width = "double") -> "Figure":
     with new_figure(2, 2 if width == "double" else 1, width) as (figure, panels):
         from matplotlib import colormaps
 
-        colors = colormaps["cividis"](np.linspace(0, 0.9, len(check.layers)))  # from the first layer to the last
+        colors = colormaps["cividis"](np.linspace(0, 0.9, len(check.layers)))
         for panel, values, label in zip(panels, (check.sizes, check.updates), ("size", "update"), strict=True):
             for layer, own, color in zip(check.layers, values, colors, strict=True):
                 panel.plot(check.widths, own, "o-", markersize=3, linewidth=1.2, color=color, label=literal(layer))

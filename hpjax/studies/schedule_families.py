@@ -1,11 +1,12 @@
 """Families of learning-rate schedules: a function of the step and of hyperparameters, and a space of these."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 
+from hpjax.core.domains import Domain
 from hpjax.core.errors import InputError, check_int, did_you_mean
 from hpjax.core.hparams import Hparams
 from hpjax.core.intervals import LogUniform, Uniform
@@ -15,6 +16,7 @@ from hpjax.optim import (
     spline_schedule,
     two_point_linear_schedule,
     two_point_spline_schedule,
+    warmup_constant_schedule,
     warmup_cosine_decay_schedule,
     warmup_rex_decay_schedule,
     warmup_stable_decay_schedule,
@@ -29,7 +31,11 @@ class ScheduleFamily:
     Attributes:
       shape: ``shape(count, h)``, the learning rate at an optimizer step as a share of its peak, float (). ``count`` is
         the number of the step, int32 () from 0. Its ``__name__`` is the name of the family.
-      space: the hyperparameters that ``shape`` reads.
+      space: the hyperparameters that ``shape`` reads, without ``|``; None for none.
+      steps: optimizer steps of the trials that the schedules are for; None for any.
+
+    Raises:
+      InputError: ``shape`` is no function with a name, or ``space`` no such space.
 
     Example:
       >>> family = schedule_families(100)["rex"]
@@ -38,7 +44,21 @@ class ScheduleFamily:
     """
 
     shape: Callable[[Any, Hparams], Any]
-    space: Space
+    space: Space | None = None
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if not getattr(self.shape, "__name__", "").isidentifier():
+            allowed = "must be a function with a name, that of the family"
+            raise InputError("ScheduleFamily.shape", self.shape, allowed, "Write it with def.")
+        if self.space is not None and (not isinstance(self.space, Space) or len(self.space.branches) > 1):
+            remedy = "Write hpx.Space(warmup=hpx.Uniform(0, 0.5)), and a family for each alternative."
+            raise InputError("ScheduleFamily.space", self.space, "must be one hpx.Space, without |", remedy)
+
+    @property
+    def domains(self) -> Mapping[str, Domain]:
+        """The hyperparameters of the family by name."""
+        return {} if self.space is None else self.space.branches[0]
 
     @property
     def name(self) -> str:
@@ -109,18 +129,19 @@ def _families(steps: int) -> list[ScheduleFamily]:
         return piecewise_linear_schedule(points(h))(count)
 
     def spline(count: Any, h: Hparams) -> Any:
-        return spline_schedule(points(h))(count)
+        from_peak = spline_schedule(points(h)[1:])(count)
+        return jnp.where(count < rise(h), warmup_constant_schedule(0.0, 1.0, rise(h))(count), from_peak)
 
     warmup, share = {"warmup": Uniform(0.0, 0.5)}, Uniform(0.0, 1.0)
     two_points = Space(**warmup, x1=share, y1=share, x2=share, y2=share)
     levels = Space(**warmup, y1=share, y2=share, y3=share)
     return [
-        ScheduleFamily(cosine, Space(**warmup)),
-        ScheduleFamily(generalized_cosine, Space(**warmup, exponent=LogUniform(0.25, 4.0))),
-        ScheduleFamily(rex, Space(**warmup, beta=LogUniform(1 / 16, 16.0))),
-        ScheduleFamily(warmup_stable_decay, Space(**warmup, stable=share)),
-        ScheduleFamily(two_point_linear, two_points),
-        ScheduleFamily(two_point_spline, two_points),
-        ScheduleFamily(piecewise_linear, levels),
-        ScheduleFamily(spline, levels),
+        ScheduleFamily(cosine, Space(**warmup), steps),
+        ScheduleFamily(generalized_cosine, Space(**warmup, exponent=LogUniform(0.25, 4.0)), steps),
+        ScheduleFamily(rex, Space(**warmup, beta=LogUniform(1 / 16, 16.0)), steps),
+        ScheduleFamily(warmup_stable_decay, Space(**warmup, stable=share), steps),
+        ScheduleFamily(two_point_linear, two_points, steps),
+        ScheduleFamily(two_point_spline, two_points, steps),
+        ScheduleFamily(piecewise_linear, levels, steps),
+        ScheduleFamily(spline, levels, steps),
     ]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hpjax.core.choice import Constant
-from hpjax.core.domains import Domain
 from hpjax.core.errors import InputError, check_int, did_you_mean
+from hpjax.core.hparams import Hparams
 from hpjax.core.objective import Objective, minimize
 from hpjax.core.program import Program
 from hpjax.core.space import Space
@@ -106,7 +106,7 @@ class Schedules:
         if self.sampler.size(self.space) is not None:
             allowed = "must propose any number of points, since each family gets equally many"
             raise InputError("Schedules.sampler", type(self.sampler).__name__, allowed, "Write sampler=hpx.Sobol().")
-        shapes = dict.fromkeys(name for family in self._families for name in family.space.names)
+        shapes = dict.fromkeys(name for family in self._families for name in family.domains)
         for name in (self.name, *shapes):
             if name in self.space.names:
                 allowed = "is the schedule itself" if name == self.name else "is a hyperparameter of a family"
@@ -140,6 +140,15 @@ class Schedules:
             allowed = "is never read by the program, so that all families would train the same"
             remedy = f"Write optimizer=lambda h: optax.sgd(lambda t: h.learning_rate * h.{self.name}(t, h))."
             raise InputError("Schedules.program", self.name, allowed, remedy)
+        lengths = {self.program.length(Hparams(point)).steps for point in sweep.plan().points}
+        if len(lengths) > 1:
+            allowed = "must be the same for all trials, which are compared at one budget"
+            raise InputError("Schedules.program", f"steps {sorted(lengths)}", allowed, f"Write steps={max(lengths)}.")
+        for family in self._families:
+            if family.steps is not None and {family.steps} != lengths:
+                allowed = f"is for trials of {family.steps} steps, and they take {max(lengths)}"
+                remedy = f"Write hpx.studies.schedule_families({max(lengths)})."
+                raise InputError("Schedules.families", family.name, allowed, remedy)
         return sweep
 
     def plan(self) -> Plan:
@@ -194,11 +203,11 @@ def _checked(families: Any, baseline: str) -> tuple[ScheduleFamily, ...]:
     for family in found:
         if not isinstance(family, ScheduleFamily):
             raise InputError(field, family, "must be of type ScheduleFamily", remedy)
-        if not family.name.isidentifier():
-            raise InputError(field, family.name, "must be a function with a name", "Write it with def.")
-        if len(family.space.branches) > 1:
-            raise InputError(field, family.name, "must have one space, without |", "Make a family of each alternative.")
     names = [family.name for family in found]
+    if isinstance(families, Mapping) and list(families) != names:
+        wrong = next(str(key) for key, name in zip(families, names, strict=True) if key != name)
+        allowed = f"must be the name of the family's function; there are {', '.join(names)}"
+        raise InputError(field, wrong, allowed, "Give a list of families, or rename the function.")
     for name in names:
         if names.count(name) > 1:
             raise InputError(field, name, "is the name of two families", "Name their functions differently.")
@@ -216,10 +225,9 @@ def _alternatives(name: str, families: tuple[ScheduleFamily, ...]) -> Space:
     """
     constants: dict[str, Any] = {}
     for family in families:
-        domains: Mapping[str, Domain] = family.space.branches[0]
-        constants = {each: domain.baseline for each, domain in domains.items()} | constants
+        constants = {each: domain.baseline for each, domain in family.domains.items()} | constants
     first, *others = (
-        Space(**{name: Constant(family.shape, select=True)}, **(constants | dict(family.space.branches[0])))
+        Space(**{name: Constant(family.shape, select=True)}, **(constants | dict(family.domains)))
         for family in families
     )
     for other in others:

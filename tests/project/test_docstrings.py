@@ -51,7 +51,7 @@ def test_what_users_call_has_an_example():
         *("CompileFinished", "CompileStarted", "Decision", "Event", "GroupFailed", "Resumed"),
         *("WidthHalved", "WidthMeasured"),
         *("load", "maximize", "minimize"),
-        *("analysis", "data", "distributed", "losses", "metrics", "nn", "studies", "testing", "trackers"),
+        *("analysis", "data", "distributed", "losses", "metrics", "mup", "nn", "studies", "testing", "trackers"),
         *("Preempted", "ProgramError", "RunError", "UnknownHyperparameterError"),
     }
 

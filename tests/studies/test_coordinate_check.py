@@ -83,6 +83,25 @@ def test_models_of_nnx_have_layers_too():
     np.testing.assert_array_equal(found.sizes[at("last")], found.sizes[at("output")])
 
 
+def test_optimizer_steps_count_whatever_the_microbatch():
+    whole, parts = (check(program=program(microbatch=m), widths=(8, 16), steps=2, seeds=1) for m in (None, 16))
+    np.testing.assert_allclose(parts.updates, whole.updates, rtol=1e-3)
+
+
+def test_models_of_tokens_are_looked_at_too():
+    data = hpx.data.tokens(np.arange(300, dtype=np.uint8) % 7, length=5)
+    tokens = lambda h: nn.Sequential([nn.Embed(7, h.width), nn.Dense(7)])
+    found = check(program=program(model=tokens, data=data, batch_size=4), widths=(8, 16), steps=1, seeds=1)
+    assert found.layers == ("layers_0", "layers_1", "output")
+    assert (found.updates > 0).all()
+
+
+def test_layers_are_in_the_order_of_their_numbers():
+    deep = lambda h: nn.Sequential([nn.Dense(h.width) for _ in range(11)] + [nn.Dense(10)])
+    found = check(program=program(model=deep), widths=(2, 4), steps=1, seeds=1)
+    assert found.layers == (*(f"layers_{i}" for i in range(12)), "output")
+
+
 def test_slopes_are_those_of_a_line_and_a_picture_has_a_line_a_layer(tmp_path):
     widths = (2, 4, 8)
     values = np.array([[1.0, 2.0, 4.0], [3.0, 3.0, 3.0], [0.0, 0.0, 0.0]])
@@ -101,6 +120,7 @@ def test_slopes_are_those_of_a_line_and_a_picture_has_a_line_a_layer(tmp_path):
 @pytest.mark.parametrize(
     ("make", "told"),
     [
+        (lambda: check(widths=64), "coordinate_check.widths = 64: must be a list of whole numbers"),
         (lambda: check(widths=(64, 64)), r"coordinate_check.widths = \[64, 64\]: must be two at least"),
         (
             lambda: check(program=program(model=nn.Dense(10), mup=None)),

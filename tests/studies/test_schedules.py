@@ -34,6 +34,14 @@ CURVATURES = np.array([0.2, 1.0, 3.0])
 SPACE = hpx.Space(rate=hpx.LogUniform(0.02, 2.0))
 
 
+def constant(count, h):
+    """The peak at every step."""
+    return jnp.ones(jnp.shape(count))
+
+
+CONSTANT, REX = ScheduleFamily(constant), schedule_families(STEPS)["rex"]
+
+
 def noisy_descent(limit=np.inf):
     """Gradient descent on a quadratic with noisy gradients; rates above a limit diverge on some seeds."""
 
@@ -73,9 +81,9 @@ def shape_alone(name, h, steps):
         "two_point_linear": lambda: np.interp(t, at, to),
         "two_point_spline": lambda: PchipInterpolator(at, to)(np.maximum(t, warmup)),
         "piecewise_linear": lambda: np.interp(t, quarters, levels),
-        "spline": lambda: PchipInterpolator(quarters, levels)(t),
+        "spline": lambda: PchipInterpolator(quarters[1:], levels[1:])(np.maximum(t, warmup)),
     }[name]()
-    return fall if name in ("piecewise_linear", "spline") else np.where(t < warmup, rise, fall)
+    return fall if name == "piecewise_linear" else np.where(t < warmup, rise, fall)
 
 
 @pytest.mark.parametrize("name", schedule_families(40))
@@ -120,7 +128,7 @@ def losses_alone(hparams, replicates):
 
 def study_of(program=None, **changes):
     settings = {"trials": 6, "replicates": REPLICATES, "seed": SEED, "width": 6, "devices": 1}
-    families = schedule_families(STEPS, *NAMES)
+    families = changes.pop("families", schedule_families(STEPS, *NAMES))
     return Schedules(program or noisy_descent(), SPACE, families, **(settings | changes))
 
 
@@ -296,10 +304,10 @@ def test_each_alternative_has_a_search_of_its_own_that_learns_from_the_seeds_tha
         ({"program": 3}, r"Schedules.program = 3: must be of type Program"),
         ({"families": []}, r"Schedules.baseline = 'cosine': must be one of the families"),
         ({"families": "cosine"}, r"Schedules.families = 'cosine': must be a dict or a list"),
+        ({"families": {"mine": CONSTANT, "rex": REX}}, "'mine': must be the name of the family's function"),
         ({"families": [3]}, r"Schedules.families = 3: must be of type ScheduleFamily"),
         ({"families": schedule_families(9, "cosine")}, r"Schedules.families = .'cosine'.: must be two or more"),
         ({"families": [*schedule_families(9).values()] * 2}, r"'cosine': is the name of two families"),
-        ({"families": [ScheduleFamily(lambda t, h: 1.0, SPACE)]}, "<lambda>': must be a function with a name"),
         ({"baseline": "cosin"}, r"Schedules.baseline = 'cosin': must be one of the families. Did you mean"),
         ({"replicates": 3}, r"Schedules.replicates = 3"),
         ({"trials": 0}, r"Schedules.trials = 0"),
@@ -328,6 +336,37 @@ def test_a_program_without_the_schedule_is_refused():
         schedule_families(10, "rexx")
     with pytest.raises(hpx.InputError, match=r"schedule_families.steps = 1"):
         schedule_families(1)
+
+
+def test_trials_of_different_lengths_are_refused():
+    longer = dataclasses.replace(noisy_descent(), steps=lambda h: 2 * STEPS)
+    with pytest.raises(hpx.InputError, match=r"'cosine': is for trials of 20 steps, and they take 40. Write .*\(40\)"):
+        study_of(longer).plan()
+    uneven = dataclasses.replace(noisy_descent(), steps=lambda h: STEPS if h.rate < 0.2 else 5)
+    with pytest.raises(hpx.InputError, match=r"steps \[5, 20\]': must be the same for all trials"):
+        study_of(uneven).plan()
+
+
+def test_a_family_may_have_no_hyperparameters():
+    study = study_of(noisy_descent(), families=[CONSTANT, REX], baseline="constant")
+    answer = study.run(progress=False)
+    assert [point.family for point in answer.points] == ["constant", "rex"]
+    assert set(answer.points[0].hparams) == {"rate"}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ScheduleFamily(functools.partial(lambda t, h: 1.0)), "ScheduleFamily.shape"),
+        (lambda: ScheduleFamily(lambda t, h: 1.0), "must be a function with a name"),
+        (lambda: ScheduleFamily("cosine"), "ScheduleFamily.shape = 'cosine'"),
+        (lambda: ScheduleFamily(constant, {"w": 1}), "ScheduleFamily.space = {'w': 1}: must be one hpx.Space"),
+        (lambda: ScheduleFamily(constant, SPACE | hpx.Space(w=1.0)), "must be one hpx.Space, without"),
+    ],
+)
+def test_what_is_no_family_is_told(make, message):
+    with pytest.raises(hpx.InputError, match=message):
+        make()
 
 
 def test_results_of_other_sweeps_are_refused(answer):

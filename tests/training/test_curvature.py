@@ -29,8 +29,7 @@ def trained(x, y, model, loss, space=None, folds=None, **changes):
         optimizer=lambda h: optax.sgd(h.rate),
         loss=loss,
         data=hpx.data.from_arrays(x, y, valid=(x[:8], y[:8]), test=None),
-        monitor=["sharpness", "trace"],
-        **{"batch_size": 8, "steps": 2} | changes,
+        **{"batch_size": 8, "steps": 2, "monitor": ["sharpness", "trace"]} | changes,
     )
     space = hpx.Space(rate=0.0) if space is None else space
     return program, hpx.Sweep(program, space, trials=1 if "rate" not in space.names else 2, folds=folds).run(
@@ -181,3 +180,15 @@ def test_windows_of_tokens_have_the_curvature_of_copied_ones():
         return [found.last(f"train/{name}")[0, 0] for name in ("sharpness", "trace")]
 
     assert measured(data) == pytest.approx(measured(copied), rel=1e-6)
+
+
+def test_curvature_changes_no_bit_and_ends_no_trial():
+    """A penalty of |w|^1.5 has a gradient at 0, where biases begin, and no second derivative."""
+    rough = lambda params, h: 1e-6 * sum(jnp.sum(jnp.abs(a) ** 1.5) for a in jax.tree.leaves(params))
+    found = []
+    for monitor in ([], ["sharpness", "trace"]):
+        _, result = trained(X, Y, nn.Dense(1), squared, penalty=rough, monitor=monitor, eval_every=1)
+        assert list(result.statuses) == ["complete"]
+        found.append(result)
+    np.testing.assert_array_equal(*(each.curves("valid/loss") for each in found))
+    assert np.isnan(found[1].curves("train/sharpness")[:, 0, 0]).all()

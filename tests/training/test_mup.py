@@ -87,8 +87,15 @@ def test_a_folded_multiplier_is_table_3():
 
 def test_attention_and_embeddings_of_other_shapes():
     """Heads that get wider and more, convolutions, layers of a scan, and low-rank adapters."""
-    small = {"query": {"kernel": (8, 2, 4)}, "out": {"kernel": (2, 4, 8)}, "conv": (3, 3, 8, 8), "stem": (3, 3, 1, 8)}
+    small = {
+        "other": {"key": {"kernel": (5, 2, 4)}},
+        "query": {"kernel": (8, 2, 4)},
+        "out": {"kernel": (2, 4, 8)},
+        "conv": (3, 3, 8, 8),
+        "stem": (3, 3, 1, 8),
+    }
     wide = {
+        "other": {"key": {"kernel": (5, 8, 4)}},
         "query": {"kernel": (32, 4, 8)},
         "out": {"kernel": (4, 8, 32)},
         "conv": (3, 3, 32, 32),
@@ -104,7 +111,7 @@ def test_attention_and_embeddings_of_other_shapes():
     kinds = {name: each.kind for name, each in found.items()}
     assert kinds == {
         **dict.fromkeys(("query/kernel", "out/kernel", "conv", "scanned/kernel"), "hidden"),
-        **dict.fromkeys(("stem", "scanned/bias", "up"), "input"),
+        **dict.fromkeys(("stem", "scanned/bias", "up", "other/key/kernel"), "input"),
         "down": "output",
     }
     assert {found[name].rate for name, kind in kinds.items() if kind == "hidden"} == {0.25}
@@ -168,8 +175,9 @@ def test_initial_values_are_the_drawn_ones_times_what_the_table_says():
     [
         (nn.initializers.normal(0.3), {0: 0, 2: -0.5, 4: -1}),
         (nn.initializers.he_uniform(), {0: 0, 2: -0.5, 4: -1}),
-        (nn.initializers.glorot_normal(), {2: -0.5}),  # of the others, with one fixed side, no power of the width
-        (nn.initializers.orthogonal(), {2: -0.5}),
+        # With one fixed side these are no powers of the width.
+        (nn.initializers.glorot_normal(), {0: 0, 2: -0.5, 4: -1}),
+        (nn.initializers.orthogonal(), {0: 0, 2: -0.5, 4: -1}),
     ],
     ids=["normal", "he_uniform", "glorot_normal", "orthogonal"],
 )
@@ -180,7 +188,7 @@ def test_whatever_drew_them_initial_deviations_go_with_the_power_of_the_width_th
 
     def deviations(width):
         params = trained(program(MUP, model=model), Hparams({"learning_rate": 0.1, "width": width}), 0)[0].params
-        return {at: float(jnp.std(params[f"layers_{at}"]["kernel"])) for at in powers}
+        return {at: float(jnp.sqrt(jnp.mean(params[f"layers_{at}"]["kernel"] ** 2))) for at in powers}
 
     base, wide = deviations(BASE), deviations(32 * BASE)
     for at, power in powers.items():
@@ -305,6 +313,46 @@ def test_models_of_nnx_have_the_same_numbers():
     assert {name: scaling[name, "kernel"] for name in LAYERS} == {"layers_0": 1, "layers_2": 1 / M, "layers_4": 1 / M}
 
 
+def test_a_narrow_last_layer_is_known_as_well_as_wide_ones():
+    """A head of one output, whose few numbers tell little of the initializer: many are drawn."""
+    model = lambda h: nn.Sequential([nn.Dense(h.width), nn.relu, nn.Dense(1)])
+    own, plain = (
+        program(
+            mup,
+            model=model,
+            data=hpx.data.from_arrays(np.ones((40, 3), np.float32), np.ones((40, 1), np.float32)),
+            loss=lambda outputs, y: (outputs - y)[:, 0] ** 2,
+            batch_size=8,
+        )
+        for mup in (hpx.mup.MuP({"width": 4}), None)
+    )
+    for width in (8, 16, 64):
+        h = Hparams({"learning_rate": 0.1, "width": width})
+        mine, drawn = (trained(each, h, 0)[0].params["layers_2"]["kernel"] for each in (own, plain))
+        np.testing.assert_allclose(
+            mine, drawn / np.sqrt(width / 4), rtol=1e-6, err_msg="LeCun's, as a power of the width"
+        )
+
+
+def test_microbatches_averages_and_bfloat16_train_as_without():
+    """Whole batches and parts of them are the same; an average is that of the parameters themselves."""
+    whole, parts = (trained(program(MUP, microbatch=m), H, 4 * n)[1].params for m, n in ((None, 1), (8, 4)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), whole, parts)
+    start, end = trained(program(MUP, average=0.5), H, 1)
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, start.params, end.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), end.average, mean)
+    narrow = trained(program(MUP, compute_dtype="bfloat16"), H, 1)[1].params
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.05), narrow, end.params)
+
+
+def test_given_parameters_stay_and_frozen_ones_have_no_rate():
+    plain = trained(program(None), H, 0)[0].params
+    start, end = trained(program(MUP, init_from={"params": plain}, frozen="layers_0/*"), H, 2)
+    assert jax.tree.leaves(start.params["layers_0"]) == []
+    np.testing.assert_array_equal(start.params["layers_4"]["kernel"], plain["layers_4"]["kernel"])
+    assert (end.params["layers_2"]["kernel"] != start.params["layers_2"]["kernel"]).any()
+
+
 def test_attention_divides_by_the_width_of_a_head():
     query, key, value = jax.random.normal(jax.random.key(0), (3, 2, 5, 4, 32))
     found = hpx.mup.attention(8)(query, key, value)
@@ -332,6 +380,7 @@ def ran(mup, space=None, **changes):
     [
         (lambda: hpx.mup.MuP({}), "MuP.base = {}: must be hyperparameter to its value"),
         (lambda: hpx.mup.MuP({"width": 0}), "= 0: must be a whole number, 1 or more"),
+        (lambda: hpx.mup.MuP({"width": 8}, enabled="yes"), "MuP.enabled = 'yes': must be True or False"),
         (lambda: hpx.mup.MuP({"width": 8}, "lion"), "MuP.rule = 'lion': must be one of adam, sgd"),
         (lambda: ran(hpx.mup.MuP({"depth": 8})), "MuP.base = 'depth': must be a hyperparameter of the space"),
         (

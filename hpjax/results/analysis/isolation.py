@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from hpjax.core.domains import Range
 from hpjax.core.errors import InputError, check_int, did_you_mean
 from hpjax.core.format import show
+from hpjax.core.scalars import as_python
 from hpjax.results import plot_data
 from hpjax.results.analysis.best_of import expected_of
 from hpjax.results.table import TrialTable
@@ -59,7 +60,7 @@ def isolate(table: TrialTable, name: str, fixed: Mapping[str, Any] | None = None
     """
     if not isinstance(fixed, Mapping | None):
         raise InputError("isolate.fixed", fixed, "must be name to value", 'Write fixed={"optimizer": "adam"}.')
-    fixed = dict(fixed or {})
+    fixed = {each: as_python(value) for each, value in (fixed or {}).items()}
     for each, value in fixed.items():
         if not isinstance(value, bool | int | float | str | tuple | None):
             raise InputError(
