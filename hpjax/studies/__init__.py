@@ -13,9 +13,9 @@ A new study is made of the same four parts.
   can read the answer from a directory.
 - ``plot`` draws the answer from its numbers, and computes none.
 
-``SearchPerBatchSize`` and ``SearchPerAlternative`` give each value of what varies a search of its own. ``fit_steps``
-and ``fit_rates`` fit curves to numbers of your own. ``noise_scale`` and ``noise_scale_of`` estimate the gradient noise
-scale. ``NoisyQuadratic`` is a model in which all of this is known in closed form.
+``SearchPerBatchSize`` and ``SearchPerAlternative`` give each value of what varies a search of its own. ``fit_steps``,
+``fit_rates`` and ``fit_power_law`` fit curves to numbers of your own. ``noise_scale`` and ``noise_scale_of`` estimate
+the gradient noise scale. ``NoisyQuadratic`` is a model in which all of this is known in closed form.
 """
 
 from hpjax.results.store.manifest import StudyRecord
@@ -24,6 +24,7 @@ from hpjax.studies.batch_scaling import BatchScaling
 from hpjax.studies.batch_scaling_result import BatchScalingResult, ScalingPoint, TrialCounts
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps
 from hpjax.studies.gradient_noise import NoiseScale, noise_scale, noise_scale_of
+from hpjax.studies.power_law import PowerLaw, fit_power_law
 from hpjax.studies.quadratic import NoisyQuadratic
 from hpjax.studies.schedule_families import ScheduleFamily, schedule_families
 from hpjax.studies.schedules import Schedules
@@ -39,6 +40,7 @@ __all__ = [
     "FamilyPoint",
     "NoiseScale",
     "NoisyQuadratic",
+    "PowerLaw",
     "RateFit",
     "ScalingPoint",
     "ScheduleFamily",
@@ -52,6 +54,7 @@ __all__ = [
     "TransferPoint",
     "TransferResult",
     "TrialCounts",
+    "fit_power_law",
     "fit_rates",
     "fit_steps",
     "noise_scale",
