@@ -2,8 +2,8 @@
 
 A study is a question with an answer. ``BatchScaling`` is a question: a frozen dataclass of what is asked, with
 ``plan()``, ``run(directory)`` and ``read(result)``. Its answer is a ``BatchScalingResult``: points, fits, ``table()``,
-``plot()``, ``doubts``, and ``str`` for a report. ``Schedules`` and ``Transfer`` are others, whose answers are a
-``SchedulesResult`` and a ``TransferResult``.
+``plot()``, ``doubts``, and ``str`` for a report. ``Schedules``, ``Transfer`` and ``Optimizers`` are others, whose
+answers are a ``SchedulesResult``, a ``TransferResult`` and an ``OptimizersResult``.
 
 A new study is made of the same four parts.
 
@@ -24,6 +24,8 @@ from hpjax.studies.batch_scaling import BatchScaling
 from hpjax.studies.batch_scaling_result import BatchScalingResult, ScalingPoint, TrialCounts
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps
 from hpjax.studies.gradient_noise import NoiseScale, noise_scale, noise_scale_of
+from hpjax.studies.optimizers import Optimizers
+from hpjax.studies.optimizers_result import OptimizerPoint, OptimizersResult, optimizer_scores
 from hpjax.studies.power_law import PowerLaw, fit_power_law
 from hpjax.studies.quadratic import NoisyQuadratic
 from hpjax.studies.schedule_families import ScheduleFamily, schedule_families
@@ -40,6 +42,9 @@ __all__ = [
     "FamilyPoint",
     "NoiseScale",
     "NoisyQuadratic",
+    "OptimizerPoint",
+    "Optimizers",
+    "OptimizersResult",
     "PowerLaw",
     "RateFit",
     "ScalingPoint",
@@ -59,6 +64,7 @@ __all__ = [
     "fit_steps",
     "noise_scale",
     "noise_scale_of",
+    "optimizer_scores",
     "plot",
     "schedule_families",
 ]

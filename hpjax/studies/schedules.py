@@ -15,8 +15,9 @@ from hpjax.core.space import Space
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import StudyRecord
 from hpjax.samplers import Sampler, Sobol
+from hpjax.studies.chosen import choosing_of
 from hpjax.studies.schedule_families import ScheduleFamily
-from hpjax.studies.schedules_result import KIND, SchedulesResult, choosing_of
+from hpjax.studies.schedules_result import KIND, SchedulesResult
 from hpjax.studies.search import SearchPerAlternative
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.sweep import Sweep

@@ -9,28 +9,20 @@ import numpy as np
 
 from hpjax.core import html
 from hpjax.core.arrays import Array, Floats
-from hpjax.core.domains import Range
 from hpjax.core.errors import InputError, RunError, did_you_mean
 from hpjax.results import picture_file
-from hpjax.results.analysis import Comparison, Estimate, probability_of_outperforming
-from hpjax.results.analysis.intervals import bootstrap
+from hpjax.results.analysis import Comparison, Estimate
 from hpjax.results.columns import column, labels_of, varied
 from hpjax.results.result import Result, load
 from hpjax.results.store.rows import Status
 from hpjax.results.style import Width
 from hpjax.studies import plot
+from hpjax.studies.chosen import choosing_of, compared, goes_on, medians_of
 from hpjax.studies.schedules_report import doubts_of, report_of
 from hpjax.studies.to_target import edges_of
 
 # What the manifest calls such a study.
 KIND = "schedules"
-
-CONFIDENCE, RESAMPLES = 0.95, 2000
-
-
-def choosing_of(replicates: int) -> int:
-    """Returns how many replicates choose the best trial of each family, the first ones; the others judge it."""
-    return replicates // 2
 
 
 class FamilyPoint(NamedTuple):
@@ -125,7 +117,7 @@ class SchedulesResult:
             allowed = "must be one of the families"
             raise InputError(f"{field}.baseline", baseline, allowed, did_you_mean(baseline, families))
         scores, choosing = result.objective.scores(result.last(result.objective.metric)), choosing_of(replicates)
-        medians, judging = _medians(result, scores[:, :choosing]), scores[:, choosing:]
+        medians, judging = medians_of(result, scores[:, :choosing]), scores[:, choosing:]
         # Of each family the trials from best to worst, of equals the first one first.
         ranked = {family: np.flatnonzero(own == family) for family in families}
         ranked = {family: trials[np.argsort(medians[trials], kind="stable")] for family, trials in ranked.items()}
@@ -222,17 +214,6 @@ def recorded_answer(result: Result) -> SchedulesResult | None:
     return SchedulesResult.read(result, record.baseline, name=record.over)
 
 
-def _medians(result: Result, scores: Floats) -> Floats:
-    """Returns the median of each trial's scores over the seeds that choose, infinite unless all are complete.
-
-    Args:
-      result: the result of the study.
-      scores: (trials, seeds that choose), lower is better.
-    """
-    complete = (result.lane_status[:, : scores.shape[1]] == Status.COMPLETE).all(axis=1)
-    return np.where(complete & np.isfinite(scores).all(axis=1), np.median(scores, axis=1), np.inf)
-
-
 def _point(result: Result, name: str, ranked: Array, medians: Floats, scores: Floats, base: Floats) -> FamilyPoint:
     """Returns the point of a family.
 
@@ -247,34 +228,14 @@ def _point(result: Result, name: str, ranked: Array, medians: Floats, scores: Fl
     trial = int(ranked[0])
     hparams = _own_hparams(result, ranked, trial, name)
     found = edges_of(result, trial, name).items()
-    edges = {each: which for each, which in found if each in hparams and _goes_on(result.ranges(trial)[each], which)}
+    edges = {each: which for each, which in found if each in hparams and goes_on(result.ranges(trial)[each], which)}
     finite = scores[np.isfinite(scores)]
     value = result.objective.value(float(np.median(finite))) if len(finite) else np.nan
     both = np.isfinite(scores) & np.isfinite(base)
-    gain, better = _compared(scores[both], base[both])
+    gain, better = compared(scores[both], base[both])
     lead = float(medians[ranked[1]] - medians[trial]) if len(ranked) > 1 else np.inf
     family = str(result.hparams[trial][name])
     return FamilyPoint(family, trial, hparams, edges, value, gain, better, int(both.sum()), lead)
-
-
-def _goes_on(domain: Range, which: str) -> bool:
-    """Returns whether there may be values beyond an end of a domain: not below 0, nor above 1 where 0 is the other."""
-    return bool(domain.low != 0) if which == "lowest" else (domain.low, domain.high) != (0, 1)
-
-
-def _compared(scores: Floats, base: Floats) -> tuple[Estimate, Comparison]:
-    """Returns the median of the paired gains over ``base``, and how probable a gain is, each with its interval."""
-    if len(scores) < 2:
-        return Estimate(np.nan, np.nan, np.nan), Comparison(np.nan, np.nan, np.nan, np.nan)
-    gains = base - scores
-
-    def median(drawn: Array) -> Array:
-        found: Array = np.median(drawn, axis=(1, 2))
-        return found
-
-    low, high = bootstrap(median, gains[:, None], confidence=CONFIDENCE, resamples=RESAMPLES, seed=0)
-    gain = Estimate(float(np.median(gains)), float(low), float(high))
-    return gain, probability_of_outperforming(-scores, -base, confidence=CONFIDENCE, resamples=RESAMPLES)
 
 
 def _own_hparams(result: Result, own: Array, trial: int, name: str) -> dict[str, Any]:

@@ -1,0 +1,284 @@
+"""The answer of a comparison of optimizers: the best trial of each, steps to the target, and what to doubt."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hpjax.core import html
+from hpjax.core.arrays import Array, Floats
+from hpjax.core.errors import InputError, RunError, did_you_mean
+from hpjax.results import picture_file
+from hpjax.results.analysis import Comparison, Estimate, median_of_studies, profile_scores, steps_to_target
+from hpjax.results.result import Result, load
+from hpjax.results.store.rows import SECONDS, Status
+from hpjax.results.style import Width
+from hpjax.studies import plot
+from hpjax.studies.chosen import choosing_of, compared, goes_on, medians_of
+from hpjax.studies.optimizers_report import doubts_of, report_of
+from hpjax.studies.to_target import edges_of
+
+# What the manifest calls such a study, and the hyperparameter that is the optimizer.
+KIND, NAME = "optimizers", "optimizer"
+# Tuning studies, as AlgoPerf has them: their number, of as many trials each as there are for that, and at most so many.
+STUDIES, MOST_TRIALS = 5, 5
+
+
+class OptimizerPoint(NamedTuple):
+    """What an optimizer reached.
+
+    Attributes:
+      optimizer: its name.
+      trial: the id of its best trial, by the median over the seeds that choose; None where no trial is complete on
+        them.
+      hparams: the hyperparameters of that trial, without the optimizer.
+      edges: which of them lie at an edge of their domains, each with ``"lowest"`` or ``"highest"``.
+      value: the median of the objective's metric over the seeds that judge.
+      gain: the median, over the seeds that judge, of how much better the best optimizer is on the same seed, with the
+        95 % interval of a bootstrap over seeds; 0 of the best one itself.
+      beaten: how probable it is that the best optimizer is better on one seed.
+      steps: optimizer steps to the target of the fastest trial of a tuning study, the median over five studies, with
+        the interval in which it is in 95 % of draws of these; infinite where it is not reached. A trial reaches it if
+        half of its seeds do. NaN without a target.
+      step_seconds: seconds of a lane's step, evaluations included, while others train beside it: of this run, on its
+        machine. NaN where trials were evaluated once.
+      diverged: how many trials diverged on some seed.
+    """
+
+    optimizer: str
+    trial: int | None
+    hparams: Mapping[str, Any]
+    edges: Mapping[str, str]
+    value: float
+    gain: Estimate
+    beaten: Comparison
+    steps: Estimate
+    step_seconds: float
+    diverged: int
+
+    @property
+    def seconds(self) -> float:
+        """Seconds to the target: its steps, each at what a step of a lane takes."""
+        return self.steps.value * self.step_seconds
+
+
+# Compared by identity, since arrays are not equal as a whole.
+@dataclass(frozen=True, eq=False)
+class OptimizersResult:
+    """The answer of a comparison of optimizers; ``print`` it. See ``Optimizers``, the question.
+
+    ``Optimizers.run`` gives it, ``read`` makes it from the result of such a sweep, and ``load`` from its directory.
+
+    Attributes:
+      result: the result of the sweep.
+      target: the value of the objective's metric to which steps are counted; None for none.
+      points: of the optimizers, from the best to the worst by the median over the seeds that choose.
+      choosing: how many seeds choose.
+      studies: how many tuning studies steps are the median of, and how many trials each has.
+
+    Example:
+      >>> program = hpx.supervised(
+      ...     model=nn.Dense(10), data=hpx.data.digits(), batch_size=64, steps=40, eval_every=10,
+      ...     optimizer=lambda h: h.optimizer(h), loss=optax.softmax_cross_entropy_with_integer_labels)
+      >>> rates = hpx.Space(rate=hpx.LogUniform(1e-3, 1))
+      >>> study = hpx.studies.Optimizers(
+      ...     program, {"sgd": (lambda h: optax.sgd(h.rate), rates), "lion": (lambda h: optax.lion(h.rate), rates)},
+      ...     trials=5, replicates=4, target=1.0)
+      >>> answer = study.run(progress=False)
+      >>> answer.choosing, answer.studies
+      (2, (5, 1))
+    """
+
+    result: Result
+    target: float | None
+    points: tuple[OptimizerPoint, ...]
+    choosing: int
+    studies: tuple[int, int]
+
+    @classmethod
+    def read(cls, result: Result, target: float | None = None) -> "OptimizersResult":
+        """Returns the answer that a result gives.
+
+        Args:
+          result: of a sweep with 4 replicates or more in which ``optimizer`` is a choice.
+          target: a value of the objective's metric; None asks for no steps to it.
+
+        Raises:
+          InputError: the result has no optimizers, or too few replicates.
+        """
+        field = "OptimizersResult.read"
+        if NAME not in result.names:
+            raise InputError(f"{field}.result", NAME, "must be a hyperparameter", did_you_mean(NAME, result.names))
+        replicates = result.lane_status.shape[1]
+        if replicates < 4:
+            allowed = "must have 4 or more, two that choose and two that judge"
+            raise InputError(f"{field}.result", f"{replicates} replicates", allowed, "Write replicates=10.")
+        names = np.array([str(hparams[NAME]) for hparams in result.hparams])
+        scores, choosing = result.objective.scores(result.last(result.objective.metric)), choosing_of(replicates)
+        medians, judging = medians_of(result, scores[:, :choosing]), scores[:, choosing:]
+        own = {name: np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())}
+        best = {name: int(trials[np.argmin(medians[trials])]) for name, trials in own.items()}
+        order = sorted(own, key=lambda name: medians[best[name]])
+        fewest = min(map(len, own.values()))
+        studies = (min(STUDIES, fewest), max(min(fewest // STUDIES, MOST_TRIALS), 1))
+        times = None if target is None else np.median(steps_to_target(result, target), axis=1)
+        points = tuple(
+            _point(
+                result,
+                name,
+                best[name] if np.isfinite(medians[best[name]]) else None,
+                own[name],
+                (judging[best[name]], judging[best[order[0]]]),
+                Estimate(np.nan, np.nan, np.nan) if times is None else median_of_studies(times[own[name]], *studies),
+            )
+            for name in order
+        )
+        return cls(result, target, points, choosing, studies)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "OptimizersResult":
+        """Returns the answer of the study that a run directory holds, finished or still running, without its program.
+
+        Raises:
+          RunError: it is no run directory, or its run belongs to no comparison of optimizers.
+        """
+        answer = recorded_answer(load(directory))
+        if answer is None:
+            raise RunError(
+                f"{str(directory)!r} was not run as a comparison of optimizers. If it has a hyperparameter optimizer: "
+                "hpx.studies.OptimizersResult.read(hpx.load(directory), target=0.1)."
+            )
+        return answer
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What to doubt of the answer, in sentences."""
+        return doubts_of(self)
+
+    def table(self) -> dict[str, Array]:
+        """Returns columns with a row for each optimizer; the trial is −1 where there is none."""
+        return {
+            "optimizer": np.array([point.optimizer for point in self.points]),
+            "trial": np.array([-1 if point.trial is None else point.trial for point in self.points]),
+            "value": np.array([point.value for point in self.points]),
+            "gain": np.array([point.gain.value for point in self.points]),
+            "beaten": np.array([point.beaten.value for point in self.points]),
+            "steps": np.array([point.steps.value for point in self.points]),
+            "seconds": np.array([point.seconds for point in self.points]),
+            "step_seconds": np.array([point.step_seconds for point in self.points]),
+            "diverged": np.array([point.diverged for point in self.points]),
+        }
+
+    def plot(self, path: str | Path | None = None, width: Width = "double") -> Any:
+        """Draws the best trial of each optimizer over the steps, and steps to the target; see ``hpx.studies.plot``.
+
+        Args:
+          path: where to save the picture, if anywhere.
+          width: that of the figure: ``"single"``, 3.3 inches, or ``"double"``, 6.8 inches, columns of a paper.
+
+        Returns:
+          The ``matplotlib`` figure.
+
+        Raises:
+          ImportError: matplotlib is missing; the message says how to install it.
+          InputError: there is no such width, or matplotlib knows no such format of pictures.
+          RunError: the picture cannot be written.
+        """
+        figure = plot.optimizers(self, width)
+        if path is not None:
+            picture_file.save(figure, path)
+        return figure
+
+    def __str__(self) -> str:
+        return report_of(self)
+
+    def _repr_html_(self) -> str:
+        return html.text(report_of(self))
+
+
+def optimizer_scores(answers: Mapping[str, OptimizersResult], worst: float = 4.0) -> dict[str, float]:
+    """Returns the score of each optimizer over several tasks, by its steps to their targets, as AlgoPerf scores them.
+
+    It is the area under the performance profile; see ``hpx.analysis.profile_scores``.
+
+    Args:
+      answers: task to its answer, each with a target and the same optimizers.
+      worst: up to so many times the steps of the fastest.
+
+    Returns:
+      Optimizer to score, from 0 to 1, the best one first.
+
+    Raises:
+      InputError: an answer has no target or other optimizers, or no optimizer reaches a target.
+
+    Example:
+      >>> rates = hpx.Space(rate=hpx.LogUniform(1e-3, 1))
+      >>> pair = {"sgd": (lambda h: optax.sgd(h.rate), rates), "adam": (lambda h: optax.adam(h.rate), rates)}
+      >>> program = hpx.supervised(
+      ...     model=nn.Dense(10), data=hpx.data.digits(), batch_size=64, steps=40, eval_every=5,
+      ...     optimizer=lambda h: h.optimizer(h), loss=optax.softmax_cross_entropy_with_integer_labels)
+      >>> answer = hpx.studies.Optimizers(program, pair, trials=5, replicates=4, target=1.5).run(progress=False)
+      >>> sorted(hpx.studies.optimizer_scores({"digits": answer}))
+      ['adam', 'sgd']
+    """
+    names = [point.optimizer for point in next(iter(answers.values())).points] if answers else []
+    times = []
+    for task, answer in answers.items():
+        steps = {point.optimizer: point.steps.value for point in answer.points}
+        if answer.target is None or steps.keys() != set(names):
+            allowed = f"must have a target, and the optimizers {', '.join(sorted(names))}"
+            raise InputError(f"optimizer_scores.answers[{task!r}]", sorted(steps), allowed, "Write target=0.1.")
+        times.append([steps[name] for name in names])
+    scores = dict(zip(names, profile_scores(np.array(times).T, worst).tolist(), strict=True))
+    return dict(sorted(scores.items(), key=lambda item: -item[1]))
+
+
+def recorded_answer(result: Result) -> OptimizersResult | None:
+    """Returns the answer of the study that a result belongs to, None if it belongs to no comparison of optimizers."""
+    record = result.manifest.sweep.study
+    return OptimizersResult.read(result, record.target) if record is not None and record.kind == KIND else None
+
+
+def _point(
+    result: Result, name: str, trial: int | None, own: Array, judged: tuple[Floats, Floats], steps: Estimate
+) -> OptimizerPoint:
+    """Returns the point of an optimizer.
+
+    Args:
+      result: the result of the study.
+      name: the optimizer.
+      trial: its best trial, None where it has none.
+      own: all of its trials.
+      judged: on the seeds that judge, the scores of its best trial, and those of the best one of all; lower is better,
+        and NaN where a trial diverged.
+      steps: of tuning studies to the target.
+    """
+    diverged = int((result.lane_status[own] == Status.DIVERGED).any(axis=1).sum())
+    shared = (steps, _step_seconds(result, own), diverged)
+    if trial is None:
+        nothing = Estimate(np.nan, np.nan, np.nan)
+        return OptimizerPoint(name, None, {}, {}, np.nan, nothing, Comparison(*[np.nan] * 4), *shared)
+    mine, best = judged
+    both = np.isfinite(mine) & np.isfinite(best)
+    gain, beaten = compared(best[both], mine[both])
+    finite = mine[np.isfinite(mine)]
+    value = result.objective.value(float(np.median(finite))) if len(finite) else np.nan
+    hparams = {each: value for each, value in result.hparams[trial].items() if each != NAME}
+    ranges = result.ranges(trial)
+    edges = {each: which for each, which in edges_of(result, trial, NAME).items() if goes_on(ranges[each], which)}
+    return OptimizerPoint(name, trial, hparams, edges, value, gain, beaten, *shared)
+
+
+def _step_seconds(result: Result, own: Array) -> float:
+    """Returns the seconds of a lane's step: those between evaluations of a wave, over the steps of its lanes."""
+    spent = taken = 0.0
+    for wave in np.unique(result.waves[own]):
+        trials = own[result.waves[own] == wave]
+        seconds, steps = result.curves(SECONDS)[trials], result.curves("step")[trials]
+        if np.isfinite(seconds).any():
+            spent += float(np.nanmax(seconds) - np.nanmin(seconds))
+            some = np.isfinite(steps).any(axis=2)
+            taken += float((np.nanmax(steps[some], axis=1) - np.nanmin(steps[some], axis=1)).sum())
+    return spent / taken if taken else np.nan

@@ -1,0 +1,20 @@
+"""Figures of studies, drawn from the numbers of their answers."""
+
+from hpjax.studies.plot.gains import draw_gains, gains
+from hpjax.studies.plot.optimizers import draw_optimizers, draw_steps, optimizers
+from hpjax.studies.plot.scaling import draw_rates, draw_scaling, scaling
+from hpjax.studies.plot.widths import coordinates, draw_transfer, transfer
+
+__all__ = [
+    "coordinates",
+    "draw_gains",
+    "draw_optimizers",
+    "draw_rates",
+    "draw_scaling",
+    "draw_steps",
+    "draw_transfer",
+    "gains",
+    "optimizers",
+    "scaling",
+    "transfer",
+]

@@ -1,0 +1,90 @@
+"""Draws a comparison of optimizers: over the steps, and to a target."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hpjax.results.drawing import add_legend, limits_of, literal, new_figure, set_log
+from hpjax.results.style import DOTS, GREY, Width
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from hpjax.studies.optimizers_result import OptimizersResult
+
+
+def optimizers(answer: "OptimizersResult", width: Width = "double") -> "Figure":
+    """Draws the best trial of each optimizer over the steps, and with a target the steps to it; see ``draw_steps``.
+
+    Args:
+      answer: the answer of a comparison of optimizers.
+      width: that of the figure: ``"single"``, 3.3 inches, or ``"double"``, 6.8 inches, columns of a paper.
+
+    Raises:
+      ImportError: matplotlib is missing; the message says how to install it.
+      InputError: there is no such width.
+    """
+    panels_shown = 1 if answer.target is None else 2
+    with new_figure(panels_shown, panels_shown if width == "double" else 1, width) as (figure, panels):
+        draw_optimizers(answer, panels[0])
+        if answer.target is not None:
+            draw_steps(answer, panels[1])
+    return figure
+
+
+def draw_optimizers(answer: "OptimizersResult", ax: "Axes") -> "Axes":
+    """Draws the best trial of each optimizer over the steps: its median over the seeds that judge.
+
+    Args:
+      answer: the answer of a comparison of optimizers.
+      ax: where to draw.
+
+    Returns:
+      ``ax``.
+    """
+    from matplotlib import colormaps
+
+    result, points = answer.result, [point for point in answer.points if point.trial is not None]
+    name = result.objective.metric
+    shown = []
+    for point, color in zip(points, colormaps["cividis"](np.linspace(0, 0.9, len(points))), strict=True):
+        values = result.curves(name)[point.trial, answer.choosing :]
+        steps = result.curves("step")[point.trial, answer.choosing :]
+        there = np.isfinite(values).all(axis=0)
+        median = np.median(values[:, there], axis=0)
+        ax.plot(steps[0, there], median, "-", color=color, linewidth=1.2, label=literal(point.optimizer))
+        shown.append(median)
+    found = np.concatenate(shown) if shown else np.array([])
+    low, high, logarithmic = limits_of(found, result, name, [point.value for point in points])
+    if logarithmic:
+        set_log(ax, "y")
+    ax.set_ylim(low, high)
+    if answer.target is not None:
+        ax.axhline(answer.target, color=GREY, linewidth=0.8, linestyle=":", label="target")
+    ax.set(xlabel="step", ylabel=literal(name))
+    add_legend(ax)
+    return ax
+
+
+def draw_steps(answer: "OptimizersResult", ax: "Axes") -> "Axes":
+    """Draws a dot for the steps of each optimizer to the target, the fewest on top, and a bar for their interval.
+
+    Args:
+      answer: the answer of a comparison of optimizers.
+      ax: where to draw.
+
+    Returns:
+      ``ax``.
+    """
+    points = sorted((p for p in answer.points if np.isfinite(p.steps.value)), key=lambda p: -p.steps.value)
+    value, low, high = (np.array([p.steps[i] for p in points]) for i in range(3))
+    if points:
+        # As lists: of arrays with one element Matplotlib asks NumPy for a number, of which NumPy before 2.4 warns.
+        above = np.where(np.isfinite(high), high - value, 0)
+        ax.errorbar(value, np.arange(len(points)), xerr=[(value - low).tolist(), above.tolist()], **DOTS)
+    ax.set_yticks(range(len(points)), [literal(point.optimizer) for point in points])
+    ax.set_ylim(-0.6, max(len(points), 1) - 0.4)
+    ax.set_xlim(left=0)
+    ax.set_xlabel("steps to the target")
+    return ax
