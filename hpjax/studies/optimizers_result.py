@@ -230,6 +230,10 @@ def optimizer_scores(answers: Mapping[str, OptimizersResult], worst: float = 4.0
         if answer.target is None or steps.keys() != set(names):
             allowed = f"must have a target, and the optimizers {', '.join(sorted(names))}"
             raise InputError(f"optimizer_scores.answers[{task!r}]", sorted(steps), allowed, "Write target=0.1.")
+        if not np.isfinite(list(steps.values())).any():
+            allowed = "must be a target that an optimizer reaches"
+            remedy = f"Read an easier one: study.read(answers[{task!r}].result, target=0.3)."
+            raise InputError(f"optimizer_scores.answers[{task!r}].target", answer.target, allowed, remedy)
         times.append([steps[name] for name in names])
     scores = dict(zip(names, profile_scores(np.array(times).T, worst).tolist(), strict=True))
     return dict(sorted(scores.items(), key=lambda item: -item[1]))

@@ -172,6 +172,10 @@ def test_scores_over_tasks_are_areas_under_profiles(answer):
     assert both["adam"] == pytest.approx(wanted)
     with pytest.raises(hpx.InputError, match=r"optimizer_scores.answers\['x'\]"):
         optimizer_scores({"x": dataclasses.replace(answer, target=None)})
+    with pytest.raises(
+        hpx.InputError, match=r"answers\['x'\].target = 0.0: must be a target that an optimizer reaches"
+    ):
+        optimizer_scores({"x": study().read(answer.result, target=0.0)})
 
 
 def test_the_command_line_reads_and_draws_it(directory, tmp_path):
