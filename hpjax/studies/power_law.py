@@ -18,8 +18,8 @@ class PowerLaw(NamedTuple):
       error: the root mean square error of the fit to log y.
 
     Example:
-      >>> from hpjax.analysis import Estimate
-      >>> law = PowerLaw(Estimate(2.0, 1.8, 2.2), Estimate(0.5, 0.45, 0.55), error=0.0)
+      >>> estimate = hpx.analysis.Estimate
+      >>> law = PowerLaw(estimate(2.0, 1.8, 2.2), estimate(0.5, 0.45, 0.55), error=0.0)
       >>> law(np.array([1.0, 4.0, 100.0])).tolist()
       [2.0, 4.0, 20.0]
     """
