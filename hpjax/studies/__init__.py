@@ -5,7 +5,7 @@ A study is a question with an answer. ``BatchScaling`` is a question: a frozen d
 ``plot()``, ``doubts``, and ``str`` for a report. ``Schedules``, ``Transfer`` and ``Optimizers`` are others, whose
 answers are a ``SchedulesResult``, a ``TransferResult`` and an ``OptimizersResult``.
 
-A new study is made of the same four parts.
+A new study derives from ``Study``, and its answer from ``StudyResult``.
 
 - The question makes one ``Sweep``, its property ``sweep``. Whatever can be asked of a sweep is asked of that one.
 - The answer is read from a ``Result`` alone, by a classmethod ``read``, so that it needs no program.
@@ -32,6 +32,7 @@ from hpjax.studies.schedule_families import ScheduleFamily, schedule_families
 from hpjax.studies.schedules import Schedules
 from hpjax.studies.schedules_result import FamilyPoint, SchedulesResult
 from hpjax.studies.search import SearchPerAlternative, SearchPerBatchSize
+from hpjax.studies.study import Study, StudyResult
 from hpjax.studies.transfer import Transfer
 from hpjax.studies.transfer_result import Drift, TransferPoint, TransferResult
 
@@ -54,7 +55,9 @@ __all__ = [
     "SearchPerAlternative",
     "SearchPerBatchSize",
     "StepsFit",
+    "Study",
     "StudyRecord",
+    "StudyResult",
     "Transfer",
     "TransferPoint",
     "TransferResult",

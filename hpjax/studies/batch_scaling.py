@@ -28,8 +28,8 @@ from hpjax.results.store.manifest import StudyRecord, recorded_manifest
 from hpjax.samplers import Sampler, Sobol
 from hpjax.studies.batch_scaling_result import KIND, BatchScalingResult
 from hpjax.studies.search import SearchPerBatchSize
+from hpjax.studies.study import Study
 from hpjax.sweep.planning.pace import Pace
-from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.planning.width import Measured
 from hpjax.sweep.sweep import Sweep
 
@@ -38,7 +38,7 @@ TRIALS = 64
 
 
 @dataclass(frozen=True)
-class BatchScaling:
+class BatchScaling(Study[BatchScalingResult]):
     """The question of how many steps each batch size needs to reach a target, at its best other hyperparameters.
 
     The protocol is that of C. Shallue et al., "Measuring the Effects of Data Parallelism on Neural Network Training",
@@ -174,14 +174,6 @@ class BatchScaling:
             allowed = "is never read by the program, so that all batch sizes would train the same"
             raise InputError("BatchScaling.program", self.name, allowed, f"Write batch_size=lambda h: h.{self.name}.")
         return _faster(sweep, sizes)
-
-    def plan(self) -> Plan:
-        """Returns what the study will do: groups, widths, devices, memory, time; nothing compiles.
-
-        Raises:
-          InputError, ProgramError, UnknownHyperparameterError: as ``sweep`` does.
-        """
-        return self.sweep.plan()
 
     def run(self, directory: str | Path | None = None, *, progress: bool = True) -> BatchScalingResult:
         """Trains every trial, and returns the answer.

@@ -4,15 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hpjax.core import html
 from hpjax.core.arrays import Array, Floats, Ints
 from hpjax.core.errors import InputError, RunError, check_float, check_int, did_you_mean
 from hpjax.core.format import show
-from hpjax.results import picture_file
 from hpjax.results.analysis import steps_to_target
 from hpjax.results.columns import column, labels_of
 from hpjax.results.result import Result, load
@@ -21,7 +19,11 @@ from hpjax.studies import plot
 from hpjax.studies.doubts import doubts_of
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps, slopes
 from hpjax.studies.report import report_of
+from hpjax.studies.study import StudyResult
 from hpjax.studies.to_target import bootstrap_of_minimum, edges_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # What the manifest calls such a study.
 KIND = "batch scaling"
@@ -68,7 +70,7 @@ class ScalingPoint(NamedTuple):
 
 # Compared by identity, since arrays are not equal as a whole.
 @dataclass(frozen=True, eq=False)
-class BatchScalingResult:
+class BatchScalingResult(StudyResult):
     """The answer of a batch-scaling study; ``print`` it. See ``BatchScaling``, the question.
 
     ``BatchScaling.run`` gives it, ``read`` makes it from any result of a sweep over batch sizes, and ``load`` from the
@@ -267,31 +269,13 @@ class BatchScalingResult:
         found |= {name: np.array(cells) for name, cells in columns.items()}
         return found | {labels[name]: column(name, best) for name in self.other_names}
 
-    def plot(self, path: str | Path | None = None, width: Width = "double") -> Any:
-        """Draws steps against batch size, and the best learning rate if there is one; see ``hpx.studies.plot``.
-
-        Args:
-          path: where to save the picture, if anywhere.
-          width: that of the figure: ``"single"``, 3.3 inches, or ``"double"``, 6.8 inches, columns of a paper.
-
-        Returns:
-          The ``matplotlib`` figure.
-
-        Raises:
-          ImportError: matplotlib is missing; the message says how to install it.
-          InputError: there is no such width, or matplotlib knows no such format of pictures.
-          RunError: the picture cannot be written.
-        """
-        figure = plot.scaling(self, width=width)
-        if path is not None:
-            picture_file.save(figure, path)
-        return figure
-
-    def __str__(self) -> str:
+    def report(self) -> str:
+        """Returns the answer as text, with what to doubt of it."""
         return report_of(self)
 
-    def _repr_html_(self) -> str:
-        return html.text(report_of(self))
+    def figure(self, width: Width) -> "Figure":
+        """Returns the answer as a figure; see ``hpx.studies.plot.scaling``."""
+        return plot.scaling(self, width=width)
 
     @property
     def goal(self) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property, wraps
-from pathlib import Path
 from typing import Any
 
 from hpjax.core.choice import Constant
@@ -18,12 +17,12 @@ from hpjax.samplers import Sampler, Sobol
 from hpjax.studies.chosen import choosing_of
 from hpjax.studies.optimizers_result import KIND, NAME, OptimizersResult
 from hpjax.studies.search import SearchPerAlternative
-from hpjax.sweep.planning.plan import Plan
+from hpjax.studies.study import Study
 from hpjax.sweep.sweep import Sweep
 
 
 @dataclass(frozen=True)
-class Optimizers:
+class Optimizers(Study[OptimizersResult]):
     """The question of which optimizer trains best, and which is first at a target, if each is tuned as much.
 
     Each optimizer has a space and a search of its own, of equally many trials. Its best trial is that with the least
@@ -139,28 +138,6 @@ class Optimizers:
             allowed = "must be the same for all trials, which are compared at one budget"
             raise InputError("Optimizers.program", f"steps {sorted(lengths)}", allowed, f"Write steps={max(lengths)}.")
         return sweep
-
-    def plan(self) -> Plan:
-        """Returns what the study will do: groups, widths, devices, memory, time; nothing compiles.
-
-        Raises:
-          InputError, ProgramError, UnknownHyperparameterError: as ``sweep`` does.
-        """
-        return self.sweep.plan()
-
-    def run(self, directory: str | Path | None = None, *, progress: bool = True) -> OptimizersResult:
-        """Trains every trial, and returns the answer.
-
-        Args:
-          directory: where the run is recorded; None keeps all in memory. An interrupted run of this study continues
-            from its last checkpoint; a finished one is read, and nothing trains.
-          progress: whether to show progress on standard error.
-
-        Raises:
-          InputError, ProgramError, UnknownHyperparameterError: as ``sweep`` does.
-          RunError: the directory holds something else, or cannot be written.
-        """
-        return self.read(self.sweep.run(directory, progress=progress))
 
     def read(self, result: Result, target: float | None = None) -> OptimizersResult:
         """Returns the answer that a result gives, of a sweep that this study made.

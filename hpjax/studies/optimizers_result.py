@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hpjax.core import html
 from hpjax.core.arrays import Array, Floats
 from hpjax.core.errors import InputError, RunError, did_you_mean
-from hpjax.results import picture_file
 from hpjax.results.analysis import Comparison, Estimate, median_of_studies, profile_scores, steps_to_target
 from hpjax.results.result import Result, load
 from hpjax.results.store.rows import SECONDS, Status
@@ -18,7 +16,11 @@ from hpjax.results.style import Width
 from hpjax.studies import plot
 from hpjax.studies.chosen import choosing_of, compared, goes_on, medians_of
 from hpjax.studies.optimizers_report import doubts_of, report_of
+from hpjax.studies.study import StudyResult
 from hpjax.studies.to_target import edges_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # What the manifest calls such a study, and the hyperparameter that is the optimizer.
 KIND, NAME = "optimizers", "optimizer"
@@ -66,7 +68,7 @@ class OptimizerPoint(NamedTuple):
 
 # Compared by identity, since arrays are not equal as a whole.
 @dataclass(frozen=True, eq=False)
-class OptimizersResult:
+class OptimizersResult(StudyResult):
     """The answer of a comparison of optimizers; ``print`` it. See ``Optimizers``, the question.
 
     ``Optimizers.run`` gives it, ``read`` makes it from the result of such a sweep, and ``load`` from its directory.
@@ -171,31 +173,13 @@ class OptimizersResult:
             "diverged": np.array([point.diverged for point in self.points]),
         }
 
-    def plot(self, path: str | Path | None = None, width: Width = "double") -> Any:
-        """Draws the best trial of each optimizer over the steps, and steps to the target; see ``hpx.studies.plot``.
-
-        Args:
-          path: where to save the picture, if anywhere.
-          width: that of the figure: ``"single"``, 3.3 inches, or ``"double"``, 6.8 inches, columns of a paper.
-
-        Returns:
-          The ``matplotlib`` figure.
-
-        Raises:
-          ImportError: matplotlib is missing; the message says how to install it.
-          InputError: there is no such width, or matplotlib knows no such format of pictures.
-          RunError: the picture cannot be written.
-        """
-        figure = plot.optimizers(self, width)
-        if path is not None:
-            picture_file.save(figure, path)
-        return figure
-
-    def __str__(self) -> str:
+    def report(self) -> str:
+        """Returns the answer as text, with what to doubt of it."""
         return report_of(self)
 
-    def _repr_html_(self) -> str:
-        return html.text(report_of(self))
+    def figure(self, width: Width) -> "Figure":
+        """Returns the answer as a figure; see ``hpx.studies.plot.optimizers``."""
+        return plot.optimizers(self, width)
 
 
 def optimizer_scores(answers: Mapping[str, OptimizersResult], worst: float = 4.0) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from hpjax.core.choice import Constant
@@ -19,12 +18,12 @@ from hpjax.studies.chosen import choosing_of
 from hpjax.studies.schedule_families import ScheduleFamily
 from hpjax.studies.schedules_result import KIND, SchedulesResult
 from hpjax.studies.search import SearchPerAlternative
-from hpjax.sweep.planning.plan import Plan
+from hpjax.studies.study import Study
 from hpjax.sweep.sweep import Sweep
 
 
 @dataclass(frozen=True)
-class Schedules:
+class Schedules(Study[SchedulesResult]):
     """The question of how much the best shape of each family of schedules gains over a baseline, at the same budget.
 
     Each family has a search of its own, of ``trials`` points over its shape and all other hyperparameters, the peak
@@ -151,28 +150,6 @@ class Schedules:
                 remedy = f"Write hpx.studies.schedule_families({max(lengths)})."
                 raise InputError("Schedules.families", family.name, allowed, remedy)
         return sweep
-
-    def plan(self) -> Plan:
-        """Returns what the study will do: groups, widths, devices, memory, time; nothing compiles.
-
-        Raises:
-          InputError, ProgramError, UnknownHyperparameterError: as ``sweep`` does.
-        """
-        return self.sweep.plan()
-
-    def run(self, directory: str | Path | None = None, *, progress: bool = True) -> SchedulesResult:
-        """Trains every trial, and returns the answer.
-
-        Args:
-          directory: where the run is recorded; None keeps all in memory. An interrupted run of this study continues
-            from its last checkpoint; a finished one is read, and nothing trains.
-          progress: whether to show progress on standard error.
-
-        Raises:
-          InputError, ProgramError, UnknownHyperparameterError: as ``sweep`` does.
-          RunError: the directory holds something else, or cannot be written.
-        """
-        return self.read(self.sweep.run(directory, progress=progress))
 
     def read(self, result: Result) -> SchedulesResult:
         """Returns the answer that a result gives, of a sweep that this study made.

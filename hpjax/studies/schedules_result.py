@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hpjax.core import html
 from hpjax.core.arrays import Array, Floats
 from hpjax.core.errors import InputError, RunError, did_you_mean
-from hpjax.results import picture_file
 from hpjax.results.analysis import Comparison, Estimate
 from hpjax.results.columns import column, labels_of, varied
 from hpjax.results.result import Result, load
@@ -19,7 +17,11 @@ from hpjax.results.style import Width
 from hpjax.studies import plot
 from hpjax.studies.chosen import choosing_of, compared, goes_on, medians_of
 from hpjax.studies.schedules_report import doubts_of, report_of
+from hpjax.studies.study import StudyResult
 from hpjax.studies.to_target import edges_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # What the manifest calls such a study.
 KIND = "schedules"
@@ -56,7 +58,7 @@ class FamilyPoint(NamedTuple):
 
 # Compared by identity, since arrays are not equal as a whole.
 @dataclass(frozen=True, eq=False)
-class SchedulesResult:
+class SchedulesResult(StudyResult):
     """The answer of a study of schedules; ``print`` it. See ``Schedules``, the question.
 
     ``Schedules.run`` gives it, ``read`` makes it from the result of a study, and ``load`` from its directory. A family
@@ -179,31 +181,13 @@ class SchedulesResult:
         found = {labels[self.name]: np.array([point.family for point in self.points])} | columns
         return found | {labels[name]: column(name, hparams) for name in names}
 
-    def plot(self, path: str | Path | None = None, width: Width = "single") -> Any:
-        """Draws the gain of each family over the baseline, with its interval.
-
-        Args:
-          path: where to save the picture, if anywhere.
-          width: that of the figure: ``"single"``, 3.3 inches, or ``"double"``, 6.8 inches, columns of a paper.
-
-        Returns:
-          The ``matplotlib`` figure.
-
-        Raises:
-          ImportError: matplotlib is missing; the message says how to install it.
-          InputError: there is no such width, or matplotlib knows no such format of pictures.
-          RunError: the picture cannot be written.
-        """
-        figure = plot.gains(self, width)
-        if path is not None:
-            picture_file.save(figure, path)
-        return figure
-
-    def __str__(self) -> str:
+    def report(self) -> str:
+        """Returns the answer as text, with what to doubt of it."""
         return report_of(self)
 
-    def _repr_html_(self) -> str:
-        return html.text(report_of(self))
+    def figure(self, width: Width) -> "Figure":
+        """Returns the answer as a figure; see ``hpx.studies.plot.gains``."""
+        return plot.gains(self, width)
 
 
 def recorded_answer(result: Result) -> SchedulesResult | None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from hpjax.core.choice import Choice
@@ -14,13 +13,13 @@ from hpjax.core.space import Space
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import StudyRecord
 from hpjax.samplers import Grid
+from hpjax.studies.study import Study
 from hpjax.studies.transfer_result import DEPTH, KIND, MUP, RATE, WIDTH, TransferResult
-from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.sweep import Sweep
 
 
 @dataclass(frozen=True)
-class Transfer:
+class Transfer(Study[TransferResult]):
     """The question of how far the best learning rate moves as a model gets wider, or deeper.
 
     Loss against learning rate at each width, every rate with the same seeds: G. Yang et al., "Tensor Programs V", 2022,
@@ -130,28 +129,6 @@ class Transfer:
             devices=self.devices,
             study=self.as_record(),
         )
-
-    def plan(self) -> Plan:
-        """Returns what the study will do: groups, widths, devices, memory, time; nothing compiles.
-
-        Raises:
-          InputError, ProgramError, UnknownHyperparameterError: as ``sweep`` does.
-        """
-        return self.sweep.plan()
-
-    def run(self, directory: str | Path | None = None, *, progress: bool = True) -> TransferResult:
-        """Trains every trial, and returns the answer.
-
-        Args:
-          directory: where the run is recorded; None keeps all in memory. An interrupted run of this study continues
-            from its last checkpoint; a finished one is read, and nothing trains.
-          progress: whether to show progress on standard error.
-
-        Raises:
-          InputError, ProgramError, UnknownHyperparameterError: as ``sweep`` does.
-          RunError: the directory holds something else, or cannot be written.
-        """
-        return self.read(self.sweep.run(directory, progress=progress))
 
     def read(self, result: Result) -> TransferResult:
         """Returns the answer that a result gives, of a sweep that this study made.

@@ -3,20 +3,22 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hpjax.core import html
 from hpjax.core.arrays import Array, Floats
 from hpjax.core.errors import InputError, RunError, did_you_mean
-from hpjax.results import picture_file
 from hpjax.results.analysis import Estimate
 from hpjax.results.result import Result, load
 from hpjax.results.store.rows import LOST
 from hpjax.results.style import Width
 from hpjax.studies import plot
+from hpjax.studies.study import StudyResult
 from hpjax.studies.transfer_report import doubts_of, report_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # What the manifest calls such a study, and the hyperparameters that it reads.
 KIND = "transfer"
@@ -67,7 +69,7 @@ class Drift(NamedTuple):
 
 # Compared by identity, since arrays are not equal as a whole.
 @dataclass(frozen=True, eq=False)
-class TransferResult:
+class TransferResult(StudyResult):
     """The answer of a transfer study; ``print`` it. See ``Transfer``, the question.
 
     ``Transfer.run`` gives it, ``read`` makes it from the result of any such sweep, and ``load`` from its directory.
@@ -167,31 +169,13 @@ class TransferResult:
         }
         return {name: np.array(values) for name, values in columns.items()}
 
-    def plot(self, path: str | Path | None = None, width: Width = "double") -> Any:
-        """Draws the metric against the learning rate, a line a width, with μP and without; see ``hpx.studies.plot``.
-
-        Args:
-          path: where to save the picture, if anywhere.
-          width: that of the figure: ``"single"``, 3.3 inches, or ``"double"``, 6.8 inches, columns of a paper.
-
-        Returns:
-          The ``matplotlib`` figure.
-
-        Raises:
-          ImportError: matplotlib is missing; the message says how to install it.
-          InputError: there is no such width, or matplotlib knows no such format of pictures.
-          RunError: the picture cannot be written.
-        """
-        figure = plot.transfer(self, width)
-        if path is not None:
-            picture_file.save(figure, path)
-        return figure
-
-    def __str__(self) -> str:
+    def report(self) -> str:
+        """Returns the answer as text, with what to doubt of it."""
         return report_of(self)
 
-    def _repr_html_(self) -> str:
-        return html.text(report_of(self))
+    def figure(self, width: Width) -> "Figure":
+        """Returns the answer as a figure; see ``hpx.studies.plot.transfer``."""
+        return plot.transfer(self, width)
 
 
 def recorded_answer(result: Result) -> TransferResult | None:
