@@ -39,8 +39,8 @@ def test_updates_are_flat_under_mup_and_grow_under_the_standard_parametrization(
     found, standard = (check(rule, mup, widths=(64, 128, 256, 512)) for mup in (True, False))
     assert found.layers == ("layers_0", "layers_2", "layers_4", "output")
     assert all(abs(slope) < 0.1 for slope in found.slopes.values()), str(found)
-    # With a last layer of zeros the first step changes it alone: logits by rate × width × h². In SGD's sum over examples
-    # classes cancel what they share, so that a random part of the order of √width still counts beside the rest.
+    # With a last layer of zeros the first step changes it alone: logits by rate × width × h². In the sum of SGD over
+    # examples classes cancel what they share, so that a random part of the order of √width counts beside the rest.
     low, high = {"adam": (0.85, 1.15), "sgd": (0.5, 1.0)}[rule]
     assert low < standard.slopes["output"] < high, str(standard)
     # The hidden layer follows it, by 1 in the limit of wide ones; its input, of 64 pixels, does not grow.
