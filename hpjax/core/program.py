@@ -241,14 +241,8 @@ class Program:
 
     def __post_init__(self) -> None:
         needed = ("init", "step", "evaluate", "batch", "react", "finish", "validate", "parameters")
-        for name in (
-            *needed,
-            *(
-                each
-                for each in ("test", "inspect", "predict", "activations", "artifacts")
-                if getattr(self, each) is not None
-            ),
-        ):
+        optional = ("test", "inspect", "predict", "activations", "artifacts")
+        for name in (*needed, *(name for name in optional if getattr(self, name) is not None)):
             if not callable(getattr(self, name)):
                 raise InputError(f"Program.{name}", getattr(self, name), "must be a function", _SIGNATURES[name])
         if self.data is not None and not isinstance(self.data, Data):

@@ -154,10 +154,7 @@ def evaluate_lane(
     means = {name: total / jnp.maximum(lane.counted, 1).astype(total.dtype) for name, total in lane.totals.items()}
     metrics_seen = reported_metrics(means | inspected, values)
     # Parameters are looked at here and not in each step, where that would read all of them once more.
-    checked = [
-        *values.values(),
-        *(_inexact(program.parameters(state)) if program.names_parameters else ()),
-    ]
+    checked = [*values.values(), *(_inexact(program.parameters(state)) if program.names_parameters else ())]
     state, done = program.react(state, metrics_seen, h)
     after, done = arrays_of(state), jnp.asarray(done)
     if program.finishes:

@@ -48,13 +48,13 @@ def save(figure: "Figure", path: str | Path) -> None:
 def content_of(figure: "Figure", kind: str, dpi: int | None = None) -> bytes:
     """Returns a figure as the content of a file of such a kind, ``"png"`` say; with ``DPI`` dots per inch if None."""
     content = io.BytesIO()
-    with one_warning_of_letters():
+    with _one_warning_of_letters():
         figure.savefig(content, format=kind, dpi=dpi or DPI)
     return content.getvalue()
 
 
 @contextmanager
-def one_warning_of_letters() -> Iterator[None]:
+def _one_warning_of_letters() -> Iterator[None]:
     """Warns once of all letters that the font lacks, where matplotlib warns of each, several times."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

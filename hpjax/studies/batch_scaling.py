@@ -28,7 +28,7 @@ from hpjax.results.store.manifest import StudyRecord, recorded_manifest
 from hpjax.samplers import Sampler, Sobol
 from hpjax.studies.batch_scaling_result import KIND, BatchScalingResult
 from hpjax.studies.search import SearchPerBatchSize
-from hpjax.studies.study import Study
+from hpjax.studies.study import Study, check_kinds, names_read
 from hpjax.sweep.planning.pace import Pace
 from hpjax.sweep.planning.width import Measured
 from hpjax.sweep.sweep import Sweep
@@ -109,16 +109,7 @@ class BatchScaling(Study[BatchScalingResult]):
     partition: Rule | Literal["fsdp"] | None = None
 
     def __post_init__(self) -> None:
-        for name, kind, write in (
-            ("program", Program, "program=hpx.supervised(...)"),
-            ("space", Space, "space=hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1))"),
-            ("objective", Objective, 'objective=hpx.minimize("valid/loss")'),
-            ("sampler", Sampler, "sampler=hpx.Sobol()"),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, kind):
-                allowed = f"must be of type {kind.__name__}"
-                raise InputError(f"BatchScaling.{name}", value, allowed, f"Write {write}.")
+        check_kinds(self, "program", "space", "objective", "sampler")
         if self.program.finishes:
             allowed = "must be without early_stopping or another finish, since a trial ends at the target"
             remedy = "Leave early_stopping out of hpx.supervised(...)."
@@ -170,7 +161,7 @@ class BatchScaling(Study[BatchScalingResult]):
             partition=self.partition,
             study=self.as_record(),
         )
-        if not any(self.name in shapes.reads for shapes in sweep.plan().shapes):
+        if self.name not in names_read(sweep):
             allowed = "is never read by the program, so that all batch sizes would train the same"
             raise InputError("BatchScaling.program", self.name, allowed, f"Write batch_size=lambda h: h.{self.name}.")
         return _faster(sweep, sizes)

@@ -1,15 +1,41 @@
 """Trials that some seeds choose and others judge, so that the luck of the choice is no part of the judgement."""
 
+from typing import Any
+
 import numpy as np
 
 from hpjax.core.arrays import Array, Floats
 from hpjax.core.domains import Range
+from hpjax.core.errors import InputError, check_int
+from hpjax.core.hparams import Hparams
+from hpjax.core.objective import Objective
 from hpjax.results.analysis import Comparison, Estimate, probability_of_outperforming
 from hpjax.results.analysis.intervals import bootstrap
 from hpjax.results.result import Result
 from hpjax.results.store.rows import Status
+from hpjax.sweep.sweep import Sweep
 
 CONFIDENCE, RESAMPLES = 0.95, 2000
+
+
+def check_search(study: str, trials: Any, rounds: Any, replicates: Any, objective: Objective) -> None:
+    """Raises ``InputError`` unless some seeds can choose, and others judge, by an objective without a quantile."""
+    check_int(f"{study}.trials", trials)
+    check_int(f"{study}.rounds", rounds)
+    check_int(f"{study}.replicates", replicates, least=4)
+    if objective.quantile is not None:
+        allowed = "must be without a quantile, since the median over the first half of the seeds chooses"
+        remedy = f'Write objective=hpx.{objective.direction}("{objective.metric}").'
+        raise InputError(f"{study}.objective", str(objective), allowed, remedy)
+
+
+def common_steps(field: str, sweep: Sweep) -> int:
+    """Returns the optimizer steps of the trials; raises ``InputError`` unless all take equally many."""
+    lengths = {sweep.program.length(Hparams(point)).steps for point in sweep.plan().points}
+    if len(lengths) > 1:
+        allowed = "must be the same for all trials, which are compared at one budget"
+        raise InputError(field, f"steps {sorted(lengths)}", allowed, f"Write steps={max(lengths)}.")
+    return lengths.pop()
 
 
 def choosing_of(replicates: int) -> int:

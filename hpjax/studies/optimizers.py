@@ -6,7 +6,7 @@ from functools import cached_property, wraps
 from typing import Any
 
 from hpjax.core.choice import Constant
-from hpjax.core.errors import InputError, check_float, check_int
+from hpjax.core.errors import InputError, check_float
 from hpjax.core.hparams import Hparams
 from hpjax.core.objective import Objective, minimize
 from hpjax.core.program import Program
@@ -14,10 +14,10 @@ from hpjax.core.space import Space
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import StudyRecord
 from hpjax.samplers import Sampler, Sobol
-from hpjax.studies.chosen import choosing_of
+from hpjax.studies.chosen import check_search, choosing_of, common_steps
 from hpjax.studies.optimizers_result import KIND, NAME, OptimizersResult
 from hpjax.studies.search import SearchPerAlternative
-from hpjax.studies.study import Study
+from hpjax.studies.study import Study, check_kinds, names_read
 from hpjax.sweep.sweep import Sweep
 
 
@@ -81,25 +81,12 @@ class Optimizers(Study[OptimizersResult]):
     devices: int | None = None
 
     def __post_init__(self) -> None:
-        for name, kind, write in (
-            ("program", Program, "program=hpx.supervised(...)"),
-            ("objective", Objective, 'objective=hpx.minimize("valid/loss")'),
-            ("sampler", Sampler, "sampler=hpx.Sobol()"),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, kind):
-                raise InputError(f"Optimizers.{name}", value, f"must be of type {kind.__name__}", f"Write {write}.")
+        check_kinds(self, "program", "objective", "sampler")
         _check_optimizers(self.optimizers)
-        check_int("Optimizers.trials", self.trials)
-        check_int("Optimizers.rounds", self.rounds)
-        check_int("Optimizers.replicates", self.replicates, least=4)
+        check_search("Optimizers", self.trials, self.rounds, self.replicates, self.objective)
         if self.target is not None:
             target = check_float("Optimizers.target", self.target, float("-inf"), remedy="Write target=0.1.")
             object.__setattr__(self, "target", target)
-        if self.objective.quantile is not None:
-            allowed = "must be without a quantile, since the median over the first half of the seeds chooses"
-            remedy = f'Write objective=hpx.{self.objective.direction}("{self.objective.metric}").'
-            raise InputError("Optimizers.objective", str(self.objective), allowed, remedy)
 
     @cached_property
     def sweep(self) -> Sweep:
@@ -130,13 +117,10 @@ class Optimizers(Study[OptimizersResult]):
             devices=self.devices,
             study=self.as_record(),
         )
-        if not any(NAME in shapes.reads for shapes in sweep.plan().shapes):
+        if NAME not in names_read(sweep):
             allowed = "is never read by the program, so that all would train the same"
             raise InputError("Optimizers.program", NAME, allowed, "Write optimizer=lambda h: h.optimizer(h).")
-        lengths = {self.program.length(Hparams(point)).steps for point in sweep.plan().points}
-        if len(lengths) > 1:
-            allowed = "must be the same for all trials, which are compared at one budget"
-            raise InputError("Optimizers.program", f"steps {sorted(lengths)}", allowed, f"Write steps={max(lengths)}.")
+        common_steps("Optimizers.program", sweep)
         return sweep
 
     def read(self, result: Result, target: float | None = None) -> OptimizersResult:

@@ -6,19 +6,18 @@ from functools import cached_property
 from typing import Any
 
 from hpjax.core.choice import Constant
-from hpjax.core.errors import InputError, check_int, did_you_mean
-from hpjax.core.hparams import Hparams
+from hpjax.core.errors import InputError, did_you_mean
 from hpjax.core.objective import Objective, minimize
 from hpjax.core.program import Program
 from hpjax.core.space import Space
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import StudyRecord
 from hpjax.samplers import Sampler, Sobol
-from hpjax.studies.chosen import choosing_of
+from hpjax.studies.chosen import check_search, choosing_of, common_steps
 from hpjax.studies.schedule_families import ScheduleFamily
 from hpjax.studies.schedules_result import KIND, SchedulesResult
 from hpjax.studies.search import SearchPerAlternative
-from hpjax.studies.study import Study
+from hpjax.studies.study import Study, check_kinds, names_read
 from hpjax.sweep.sweep import Sweep
 
 
@@ -86,23 +85,9 @@ class Schedules(Study[SchedulesResult]):
     devices: int | None = None
 
     def __post_init__(self) -> None:
-        for name, kind, write in (
-            ("program", Program, "program=hpx.supervised(...)"),
-            ("space", Space, "space=hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1))"),
-            ("objective", Objective, 'objective=hpx.minimize("valid/loss")'),
-            ("sampler", Sampler, "sampler=hpx.Sobol()"),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, kind):
-                raise InputError(f"Schedules.{name}", value, f"must be of type {kind.__name__}", f"Write {write}.")
+        check_kinds(self, "program", "space", "objective", "sampler")
         object.__setattr__(self, "families", _checked(self.families, self.baseline))
-        check_int("Schedules.trials", self.trials)
-        check_int("Schedules.rounds", self.rounds)
-        check_int("Schedules.replicates", self.replicates, least=4)
-        if self.objective.quantile is not None:
-            allowed = "must be without a quantile, since the median over the first half of the seeds chooses"
-            remedy = f'Write objective=hpx.{self.objective.direction}("{self.objective.metric}").'
-            raise InputError("Schedules.objective", str(self.objective), allowed, remedy)
+        check_search("Schedules", self.trials, self.rounds, self.replicates, self.objective)
         if self.sampler.size(self.space) is not None:
             allowed = "must propose any number of points, since each family gets equally many"
             raise InputError("Schedules.sampler", type(self.sampler).__name__, allowed, "Write sampler=hpx.Sobol().")
@@ -136,18 +121,15 @@ class Schedules(Study[SchedulesResult]):
             devices=self.devices,
             study=self.as_record(),
         )
-        if not any(self.name in shapes.reads for shapes in sweep.plan().shapes):
+        if self.name not in names_read(sweep):
             allowed = "is never read by the program, so that all families would train the same"
             remedy = f"Write optimizer=lambda h: optax.sgd(lambda t: h.learning_rate * h.{self.name}(t, h))."
             raise InputError("Schedules.program", self.name, allowed, remedy)
-        lengths = {self.program.length(Hparams(point)).steps for point in sweep.plan().points}
-        if len(lengths) > 1:
-            allowed = "must be the same for all trials, which are compared at one budget"
-            raise InputError("Schedules.program", f"steps {sorted(lengths)}", allowed, f"Write steps={max(lengths)}.")
+        steps = common_steps("Schedules.program", sweep)
         for family in self._families:
-            if family.steps is not None and {family.steps} != lengths:
-                allowed = f"is for trials of {family.steps} steps, and they take {max(lengths)}"
-                remedy = f"Write hpx.studies.schedule_families({max(lengths)})."
+            if family.steps not in (None, steps):
+                allowed = f"is for trials of {family.steps} steps, and they take {steps}"
+                remedy = f"Write hpx.studies.schedule_families({steps})."
                 raise InputError("Schedules.families", family.name, allowed, remedy)
         return sweep
 

@@ -5,13 +5,26 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from hpjax.core import html
+from hpjax.core.errors import InputError
+from hpjax.core.objective import Objective
+from hpjax.core.program import Program
+from hpjax.core.space import Space
 from hpjax.results import picture_file
 from hpjax.results.result import Result
 from hpjax.results.style import Width
+from hpjax.samplers import Sampler
 from hpjax.sweep.planning.plan import Plan
 from hpjax.sweep.sweep import Sweep
 
 Answer = TypeVar("Answer")
+
+# What arguments of studies are, and what to type.
+KINDS: dict[str, tuple[type, str]] = {
+    "program": (Program, "program=hpx.supervised(...)"),
+    "space": (Space, "space=hpx.Space(learning_rate=hpx.LogUniform(1e-3, 1))"),
+    "objective": (Objective, 'objective=hpx.minimize("valid/loss")'),
+    "sampler": (Sampler, "sampler=hpx.Sobol()"),
+}
 
 
 class Study(ABC, Generic[Answer]):
@@ -64,6 +77,20 @@ class Study(ABC, Generic[Answer]):
           RunError: the directory holds something else, or cannot be written.
         """
         return self.read(self.sweep.run(directory, progress=progress))
+
+
+def check_kinds(study: Study[Any], *names: str) -> None:
+    """Raises ``InputError`` unless arguments of a study, each one of ``KINDS``, are of their types."""
+    for name in names:
+        value, (kind, write) = getattr(study, name), KINDS[name]
+        if not isinstance(value, kind):
+            allowed = f"must be of type {kind.__name__}"
+            raise InputError(f"{type(study).__name__}.{name}", value, allowed, f"Write {write}.")
+
+
+def names_read(sweep: Sweep) -> set[str]:
+    """Returns the hyperparameters that the program of a sweep reads."""
+    return {name for shapes in sweep.plan().shapes for name in shapes.reads}
 
 
 class StudyResult(ABC):

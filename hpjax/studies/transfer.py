@@ -13,7 +13,7 @@ from hpjax.core.space import Space
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import StudyRecord
 from hpjax.samplers import Grid
-from hpjax.studies.study import Study
+from hpjax.studies.study import Study, check_kinds, names_read
 from hpjax.studies.transfer_result import DEPTH, KIND, MUP, RATE, WIDTH, TransferResult
 from hpjax.sweep.sweep import Sweep
 
@@ -71,14 +71,7 @@ class Transfer(Study[TransferResult]):
     devices: int | None = None
 
     def __post_init__(self) -> None:
-        for name, kind, write in (
-            ("program", Program, "program=hpx.supervised(...)"),
-            ("space", Space, "space=hpx.Space(learning_rate=hpx.LogUniform(1e-4, 1e-1, num=13))"),
-            ("objective", Objective, 'objective=hpx.minimize("valid/loss")'),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, kind):
-                raise InputError(f"Transfer.{name}", value, f"must be of type {kind.__name__}", f"Write {write}.")
+        check_kinds(self, "program", "space", "objective")
         for name in ("widths", "depths"):
             object.__setattr__(self, name, _sizes(name, getattr(self, name)))
         if not self.widths or len(self.widths) + len(self.depths) < 2:
@@ -111,7 +104,7 @@ class Transfer(Study[TransferResult]):
         if self.depths:
             sizes[DEPTH] = Choice(*self.depths)
         sweep = self._sweep(sizes | {MUP: Choice(True, False)})
-        if MUP not in _read(sweep):
+        if MUP not in names_read(sweep):
             sweep = self._sweep(sizes)
         for name in sizes:
             _check_changes(sweep, name)
@@ -153,14 +146,9 @@ def _sizes(name: str, sizes: Any) -> tuple[int, ...]:
     return tuple(sorted({check_int(f"Transfer.{name}", size) for size in sizes}))
 
 
-def _read(sweep: Sweep) -> set[str]:
-    """Returns which hyperparameters the program reads."""
-    return {name for shapes in sweep.plan().shapes for name in shapes.reads}
-
-
 def _check_changes(sweep: Sweep, name: str) -> None:
     """Raises unless a size decides on the shapes of arrays, so that each of its values has a program of its own."""
-    if name in _read(sweep) and not next(v for v in sweep.plan().verdicts if v.name == name).traced:
+    if name in names_read(sweep) and not next(v for v in sweep.plan().verdicts if v.name == name).traced:
         return
     allowed = f"must change the shape of an array, and h.{name} changes none"
     remedy = f"Write model=lambda h: MLP(h.{name}) in hpx.supervised(...)."

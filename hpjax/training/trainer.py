@@ -176,10 +176,7 @@ class Training:
             of_metrics = self.measures.of_metrics()
             shares |= shares_if(measured, lambda: shares_of(of_metrics, state.params, found))
         if state.accumulated is None:
-            whole = (
-                cannot_evaluate("mup", "MuP(...)") if self.rates(h) is not None else lambda params: objective(params)[0]
-            )
-            extra = of_loss(whole, total, gradients)
+            extra = of_loss(lambda params: objective(params)[0], total, gradients)
             after, seen = self._updated(key, after, gradients, extra, h)
             means = {name: share.total for name, share in shares.items()}
         else:
@@ -241,10 +238,13 @@ class Training:
           extra: what the optimizer may take of the loss.
           h: the hyperparameters.
         """
+        rates = self.rates(h)
+        if rates is not None:  # the optimizer's parameters are not those of the loss
+            extra = of_loss(cannot_evaluate("mup", "MuP(...)"), extra["value"], extra["grad"])
         last = {} if state.last is None else state.last._asdict()
         extra = {**extra, "key": jax.random.fold_in(key, NOISE), **last}
         before = Optimized(state.params, state.opt_state, state.average)
-        after, updates = updated(self.optimizer(h), before, gradients, extra, self._decay(h), self.rates(h))
+        after, updates = updated(self.optimizer(h), before, gradients, extra, self._decay(h), rates)
         seen: Values = {}
         for name in self.monitors:
             if name in MONITORS:

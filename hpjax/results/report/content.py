@@ -145,7 +145,7 @@ def content_of(result: TrialTable, manifest: Manifest, title: str, seconds: floa
     rows = sorted(range(len(result)), key=lambda trial: ranked.get(trial, len(ranked) + trial))[:ROWS]
     lanes, thinned = _lanes(result, rows)
     left = [f"{len(rows):,} of {len(result):,} trials are in the table"] * (len(rows) < len(result))
-    rungs = plot_data.rungs(result)
+    rungs, varied = plot_data.rungs(result), result.varied[:PANELS]
     return Content(
         title=title,
         subtitle=f"{count(len(result), 'trial')} by {result.objective}, begun {manifest.created}",
@@ -162,7 +162,7 @@ def content_of(result: TrialTable, manifest: Manifest, title: str, seconds: floa
         statuses=[str(status) for status in result.statuses[rows]],
         steps=result.lane_step.min(axis=1)[rows].tolist(),
         metrics={each: _numbers(plot_data.reached(result, each)[rows]) for each in result.metrics},
-        hyperparameters=[_hyperparameter(result, manifest, each, rows) for each in result.names],
+        hyperparameters=[_hyperparameter(result, manifest, each, rows, each in varied) for each in result.names],
         lanes=lanes,
         importance=_importance(result, RESAMPLES if seconds is not None and len(result) <= RESAMPLED_TRIALS else 0),
         rungs=(rungs.steps.tolist(), rungs.live.tolist()) if rungs.steps.size else ([], []),
@@ -184,8 +184,10 @@ def _numbers(values: Array) -> list[Number]:
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values.tolist()]
 
 
-def _hyperparameter(result: TrialTable, manifest: Manifest, name: str, rows: Sequence[int]) -> Hyperparameter:
-    """Returns a hyperparameter of the trials in some rows."""
+def _hyperparameter(
+    result: TrialTable, manifest: Manifest, name: str, rows: Sequence[int], drawn: bool
+) -> Hyperparameter:
+    """Returns a hyperparameter of the trials in some rows, isolated if it has a small chart."""
     spaces = manifest.sweep.space.values()
     domains = [domain for alternative in spaces for each, domain in alternative.items() if each == name]
     how = plot_data.coding(result, name, result.hparams)
@@ -196,7 +198,7 @@ def _hyperparameter(result: TrialTable, manifest: Manifest, name: str, rows: Seq
         result.scales[name],
         list(how.categories),
         [None if math.isnan(value) else value for value in values],
-        _isolated(result, name, how.number) if name in result.varied[:PANELS] else [],
+        _isolated(result, name, how.number) if drawn else [],
     )
 
 

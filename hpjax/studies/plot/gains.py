@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpjax.results.drawing import literal, new_figure
-from hpjax.results.style import DOTS, GREY, Width
+from hpjax.results.style import GREY, Width
+from hpjax.studies.plot.dots import draw_dots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,14 +43,7 @@ def draw_gains(answer: "SchedulesResult", ax: "Axes") -> "Axes":
     """
     points = [p for p in answer.points if p.family != answer.baseline and np.isfinite(p.gain.value)]
     points.sort(key=lambda point: point.gain.value)
-    values = np.array([point.gain.value for point in points])
-    below = values - np.array([point.gain.low for point in points])
-    above = np.array([point.gain.high for point in points]) - values
     ax.axvline(0, color=GREY, linewidth=1, linestyle="--")
-    if points:
-        # As lists: of arrays with one element Matplotlib asks NumPy for a number, of which NumPy before 2.4 warns.
-        ax.errorbar(values, np.arange(len(points)), xerr=[below.tolist(), above.tolist()], **DOTS)
-    ax.set_yticks(range(len(points)), [literal(point.family) for point in points])
-    ax.set_ylim(-0.6, max(len(points), 1) - 0.4)
+    draw_dots(ax, [point.family for point in points], [point.gain for point in points])
     ax.set_xlabel(literal(f"gain in {answer.result.objective.metric} over {answer.baseline}"))
     return ax

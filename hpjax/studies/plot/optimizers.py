@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hpjax.results.drawing import add_legend, limits_of, literal, new_figure, set_log
-from hpjax.results.style import DOTS, GREY, Width
+from hpjax.results.style import GREY, Width
+from hpjax.studies.plot.dots import draw_dots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,13 +79,7 @@ def draw_steps(answer: "OptimizersResult", ax: "Axes") -> "Axes":
       ``ax``.
     """
     points = sorted((p for p in answer.points if np.isfinite(p.steps.value)), key=lambda p: -p.steps.value)
-    value, low, high = (np.array([p.steps[i] for p in points]) for i in range(3))
-    if points:
-        # As lists: of arrays with one element Matplotlib asks NumPy for a number, of which NumPy before 2.4 warns.
-        above = np.where(np.isfinite(high), high - value, 0)
-        ax.errorbar(value, np.arange(len(points)), xerr=[(value - low).tolist(), above.tolist()], **DOTS)
-    ax.set_yticks(range(len(points)), [literal(point.optimizer) for point in points])
-    ax.set_ylim(-0.6, max(len(points), 1) - 0.4)
+    draw_dots(ax, [point.optimizer for point in points], [point.steps for point in points])
     ax.set_xlim(left=0)
     ax.set_xlabel("steps to the target")
     return ax

@@ -48,6 +48,14 @@ def test_numbers_of_many_values_come_in_buckets_even_on_their_scale(result):
     assert all(each.expected == each.reached for each in found)
 
 
+def test_what_is_fixed_may_be_of_a_table(result):
+    """Whose values are those of NumPy."""
+    first, many = np.str_(result.hparams[0]["kind"]), result.table()["many"][0]
+    own = hpx.analysis.isolate(result, "rate", fixed={"kind": first})
+    assert own == hpx.analysis.isolate(result, "rate", fixed={"kind": str(first)})
+    assert [each.best for each in hpx.analysis.isolate(result, "rate", fixed={"many": many})] == [0]
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -55,6 +63,7 @@ def test_numbers_of_many_values_come_in_buckets_even_on_their_scale(result):
         ({"fixed": {"rat": 1}}, "Did you mean 'rate'"),
         ({"fixed": {"rate": 1}}, "must not be the scientific"),
         ({"fixed": {"kind": "d"}}, "must be values that trials with rate have"),
+        ({"fixed": {"kind": np.array(["a", "b"])}}, r"isolate.fixed\['kind'\] = .*: must be a value as result.table"),
         ({"buckets": 0}, "buckets"),
     ],
 )
