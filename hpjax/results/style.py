@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 # From Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, RED, GREY = "#0072B2", "#E69F00", "#D55E00", "#9A9A9A"
+# For what has no order, such as optimizers; without its yellow, which is pale in lines.
+PALETTE = (BLUE, ORANGE, "#009E73", RED, "#CC79A7", "#56B4E9", "#000000")
 DOTS: dict[str, Any] = {"fmt": "o", "color": BLUE, "markersize": 4, "linewidth": 1, "capsize": 2}
 
 Width = Literal["single", "double"]

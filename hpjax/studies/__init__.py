@@ -25,7 +25,8 @@ from hpjax.studies.batch_scaling_result import BatchScalingResult, ScalingPoint,
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps
 from hpjax.studies.gradient_noise import NoiseScale, noise_scale, noise_scale_of
 from hpjax.studies.optimizers import Optimizers
-from hpjax.studies.optimizers_result import OptimizerPoint, OptimizersResult, optimizer_scores
+from hpjax.studies.optimizers_result import OptimizerPoint, OptimizersResult
+from hpjax.studies.optimizers_tasks import OptimizerScores, optimizer_scores
 from hpjax.studies.power_law import PowerLaw, fit_power_law
 from hpjax.studies.quadratic import NoisyQuadratic
 from hpjax.studies.schedule_families import ScheduleFamily, schedule_families
@@ -44,6 +45,7 @@ __all__ = [
     "NoiseScale",
     "NoisyQuadratic",
     "OptimizerPoint",
+    "OptimizerScores",
     "Optimizers",
     "OptimizersResult",
     "PowerLaw",

@@ -9,7 +9,7 @@ import numpy as np
 
 from hpjax.core.arrays import Array, Floats
 from hpjax.core.errors import InputError, RunError, did_you_mean
-from hpjax.results.analysis import Comparison, Estimate, median_of_studies, profile_scores, steps_to_target
+from hpjax.results.analysis import Comparison, Estimate, median_of_studies, steps_to_target
 from hpjax.results.result import Result, load
 from hpjax.results.store.rows import SECONDS, Status
 from hpjax.results.style import Width
@@ -117,15 +117,14 @@ class OptimizersResult(StudyResult):
         if replicates < 4:
             allowed = "must have 4 or more, two that choose and two that judge"
             raise InputError(f"{field}.result", f"{replicates} replicates", allowed, "Write replicates=10.")
-        names = np.array([str(hparams[NAME]) for hparams in result.hparams])
         scores, choosing = result.objective.scores(result.last(result.objective.metric)), choosing_of(replicates)
         medians, judging = medians_of(result, scores[:, :choosing]), scores[:, choosing:]
-        own = {name: np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())}
+        own = _trials_of(result)
         best = {name: int(trials[np.argmin(medians[trials])]) for name, trials in own.items()}
         order = sorted(own, key=lambda name: medians[best[name]])
         fewest = min(map(len, own.values()))
         studies = (min(STUDIES, fewest), max(min(fewest // STUDIES, MOST_TRIALS), 1))
-        times = None if target is None else np.median(steps_to_target(result, target), axis=1)
+        times = None if target is None else _times_of(result, target)
         points = tuple(
             _point(
                 result,
@@ -133,7 +132,7 @@ class OptimizersResult(StudyResult):
                 best[name] if np.isfinite(medians[best[name]]) else None,
                 own[name],
                 (judging[best[name]], judging[best[order[0]]]),
-                Estimate(np.nan, np.nan, np.nan) if times is None else median_of_studies(times[own[name]], *studies),
+                Estimate(np.nan, np.nan, np.nan) if times is None else median_of_studies(times[name], *studies),
             )
             for name in order
         )
@@ -153,6 +152,16 @@ class OptimizersResult(StudyResult):
                 "hpx.studies.OptimizersResult.read(hpx.load(directory), target=0.1)."
             )
         return answer
+
+    def times(self) -> dict[str, Array]:
+        """Returns the steps to the target of all trials of each optimizer, the median over all seeds of a trial.
+
+        Float (trials,), in the order of their ids; infinite where half of the seeds do not reach it, and NaN without a
+        target.
+        """
+        if self.target is None:
+            return {name: np.full(len(trials), np.nan) for name, trials in _trials_of(self.result).items()}
+        return _times_of(self.result, self.target)
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -182,51 +191,22 @@ class OptimizersResult(StudyResult):
         return plot.optimizers(self, width)
 
 
-def optimizer_scores(answers: Mapping[str, OptimizersResult], worst: float = 4.0) -> dict[str, float]:
-    """Returns the score of each optimizer over several tasks, by its steps to their targets, as AlgoPerf scores them.
-
-    It is the area under the performance profile; see ``hpx.analysis.profile_scores``.
-
-    Args:
-      answers: task to its answer, each with a target and the same optimizers.
-      worst: up to so many times the steps of the fastest.
-
-    Returns:
-      Optimizer to score, from 0 to 1, the best one first.
-
-    Raises:
-      InputError: an answer has no target or other optimizers, or no optimizer reaches a target.
-
-    Example:
-      >>> rates = hpx.Space(rate=hpx.LogUniform(1e-3, 1))
-      >>> pair = {"sgd": (lambda h: optax.sgd(h.rate), rates), "adam": (lambda h: optax.adam(h.rate), rates)}
-      >>> program = hpx.supervised(
-      ...     model=nn.Dense(10), data=hpx.data.digits(), batch_size=64, steps=40, eval_every=5,
-      ...     optimizer=lambda h: h.optimizer(h), loss=optax.softmax_cross_entropy_with_integer_labels)
-      >>> answer = hpx.studies.Optimizers(program, pair, trials=5, replicates=4, target=1.5).run(progress=False)
-      >>> sorted(hpx.studies.optimizer_scores({"digits": answer}))
-      ['adam', 'sgd']
-    """
-    names = [point.optimizer for point in next(iter(answers.values())).points] if answers else []
-    times = []
-    for task, answer in answers.items():
-        steps = {point.optimizer: point.steps.value for point in answer.points}
-        if answer.target is None or steps.keys() != set(names):
-            allowed = f"must have a target, and the optimizers {', '.join(sorted(names))}"
-            raise InputError(f"optimizer_scores.answers[{task!r}]", sorted(steps), allowed, "Write target=0.1.")
-        if not np.isfinite(list(steps.values())).any():
-            allowed = "must be a target that an optimizer reaches"
-            remedy = f"Read an easier one: study.read(answers[{task!r}].result, target=0.3)."
-            raise InputError(f"optimizer_scores.answers[{task!r}].target", answer.target, allowed, remedy)
-        times.append([steps[name] for name in names])
-    scores = dict(zip(names, profile_scores(np.array(times).T, worst).tolist(), strict=True))
-    return dict(sorted(scores.items(), key=lambda item: -item[1]))
-
-
 def recorded_answer(result: Result) -> OptimizersResult | None:
     """Returns the answer of the study that a result belongs to, None if it belongs to no comparison of optimizers."""
     record = result.manifest.sweep.study
     return OptimizersResult.read(result, record.target) if record is not None and record.kind == KIND else None
+
+
+def _trials_of(result: Result) -> dict[str, Array]:
+    """Returns the ids of the trials of each optimizer."""
+    names = np.array([str(hparams[NAME]) for hparams in result.hparams])
+    return {name: np.flatnonzero(names == name) for name in dict.fromkeys(names.tolist())}
+
+
+def _times_of(result: Result, target: float) -> dict[str, Array]:
+    """Returns the steps of the trials of each optimizer to a target, infinite where half of the seeds fail."""
+    times = np.median(steps_to_target(result, target), axis=1)
+    return {name: times[trials] for name, trials in _trials_of(result).items()}
 
 
 def _point(

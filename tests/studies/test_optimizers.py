@@ -14,7 +14,7 @@ import hpjax as hpx
 from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.frontends.cli import main
 from hpjax.studies import Optimizers, OptimizersResult, optimizer_scores
-from hpjax.studies.plot import draw_optimizers, draw_steps
+from hpjax.studies.plot import draw_optimizers, draw_profiles, draw_scores, draw_steps
 
 STEPS, REPLICATES, TRIALS, TARGET = 20, 6, 5, 0.5
 CURVATURES = np.array([0.2, 1.0, 3.0])
@@ -154,28 +154,96 @@ def test_edges_and_divergence_are_told():
         assert any("wild:" in each and "trials diverged" in each for each in found.doubts)
 
 
+def with_steps(answer, **steps):
+    points = tuple(p._replace(steps=hpx.analysis.Estimate(*[steps[p.optimizer]] * 3)) for p in answer.points)
+    return dataclasses.replace(answer, points=points)
+
+
 def test_scores_over_tasks_are_areas_under_profiles(answer):
     """Of two tasks on which the optimizers take (a, b) and (a, 2a) steps."""
-    sgd, adam = sorted(answer.points, key=lambda point: point.optimizer)[::-1]
-    other = dataclasses.replace(
-        answer,
-        points=(
-            sgd._replace(steps=sgd.steps._replace(value=4.0)),
-            adam._replace(steps=adam.steps._replace(value=8.0)),
-        ),
-    )
-    found = optimizer_scores({"one": other})
-    assert found == {"sgd": 1.0, "adam": pytest.approx((4 - 2) / 3)}
+    steps = {point.optimizer: point.steps.value for point in answer.points}
+    other = with_steps(answer, sgd=4.0, adam=8.0)
+    found = optimizer_scores({"one": other}).scores
+    assert {name: score.value for name, score in found.items()} == {"sgd": 1.0, "adam": pytest.approx((4 - 2) / 3)}
     both = optimizer_scores({"one": other, "two": answer})
-    ratio = adam.steps.value / sgd.steps.value
-    wanted = np.mean([2 / 3, np.clip(4 - max(ratio, 1), 0, None) / 3])
-    assert both["adam"] == pytest.approx(wanted)
-    with pytest.raises(hpx.InputError, match=r"optimizer_scores.answers\['x'\]"):
-        optimizer_scores({"x": dataclasses.replace(answer, target=None)})
-    with pytest.raises(
-        hpx.InputError, match=r"answers\['x'\].target = 0.0: must be a target that an optimizer reaches"
-    ):
-        optimizer_scores({"x": study().read(answer.result, target=0.0)})
+    ratio = steps["adam"] / min(steps.values())
+    wanted = np.mean([2 / 3, np.clip(4 - ratio, 0, None) / 3])
+    assert both.scores["adam"].value == pytest.approx(wanted)
+    assert both.ratios["adam"] == (2.0, pytest.approx(ratio))
+    lost = optimizer_scores({"one": other, "two": with_steps(answer, sgd=np.inf, adam=6.0)})
+    assert lost.scores["sgd"].value == 0.5
+    assert [line.split()[-1] for line in str(lost).splitlines() if "sgd" in line] == ["-"]
+    columns = lost.table()
+    assert columns.keys() == {"optimizer", "value", "low", "high", "one", "two"}
+    assert list(columns["two"]) == [lost.ratios[name][1] for name in columns["optimizer"]]
+
+
+def test_intervals_of_scores_are_those_of_draws_of_studies(answer):
+    """Of five studies of one trial each: on one draw all five trials of each, so that all draws agree."""
+    found = optimizer_scores({"one": answer})
+    for score in found.scores.values():
+        assert score.low == score.high == score.value
+    # Studies of one of the five trials each: the score by every trial of one optimizer beside every one of the other.
+    lone = dataclasses.replace(answer, studies=(1, 1))
+    times = lone.times()
+    pairs = [(a, b) for a in times["sgd"] for b in times["adam"]]
+    areas = [max(4 - a / min(a, b), 0) / 3 if np.isfinite(a) else 0 for a, b in pairs]
+    score = optimizer_scores({"one": lone}).scores["sgd"]
+    assert len(set(areas)) > 2
+    assert score.low == pytest.approx(np.quantile(areas, 0.025, method="nearest"))
+    assert score.high == pytest.approx(np.quantile(areas, 0.975, method="nearest"))
+
+
+def test_times_are_medians_over_the_seeds_of_each_trial(answer):
+    curves, steps = answer.result.curves("valid/loss"), answer.result.curves("step")
+    first = np.where(curves < TARGET, steps, np.inf).min(axis=-1)
+    names = np.array([h["optimizer"] for h in answer.result.hparams])
+    for name, times in answer.times().items():
+        np.testing.assert_array_equal(times, np.median(first[names == name], axis=1))
+    assert all(np.isnan(times).all() for times in OptimizersResult.read(answer.result).times().values())
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda answer: {}, "optimizer_scores.answers = {}: must have a task or more"),
+        (lambda answer: {"x": dataclasses.replace(answer, target=None)}, r"optimizer_scores.answers\['x'\]"),
+        (
+            lambda answer: {"x": study().read(answer.result, target=0.0)},
+            r"answers\['x'\].target = 0.0: must be a target that an optimizer reaches",
+        ),
+    ],
+)
+def test_tasks_that_give_no_scores_are_told(answer, make, told):
+    with pytest.raises(hpx.InputError, match=told):
+        optimizer_scores(make(answer))
+
+
+def test_the_picture_of_scores_has_profiles_scores_and_steps(answer):
+    scores = optimizer_scores({"one": with_steps(answer, sgd=4.0, adam=8.0), "two": answer})
+    ax = draw_profiles(scores, Figure().subplots())
+    by_name = {line.get_label(): line for line in ax.lines}
+    for name, line in by_name.items():
+        ratios = np.array(scores.ratios[name])
+        for place, share in zip(*line.get_data(), strict=True):
+            assert share == np.mean(ratios <= place)
+    assert by_name["adam"].get_color() != by_name["sgd"].get_color()
+    dots = draw_scores(scores, Figure().subplots()).lines[0]
+    assert list(dots.get_xdata()) == sorted(score.value for score in scores.scores.values())
+    figure = scores.plot()
+    titles = [ax.get_xlabel() for ax in figure.axes]
+    assert titles[2:] == ["one: steps to the target", "two: steps to the target"]
+
+
+def test_optimizers_that_do_not_reach_the_target_are_named(answer):
+    steps = draw_steps(with_steps(answer, sgd=4.0, adam=np.inf), Figure().subplots())
+    assert [label.get_text() for label in steps.get_yticklabels()] == ["adam", "sgd"]
+    assert [(text.get_text(), text.xy[1]) for text in steps.texts] == [("not reached", 0)]
+    open_ended = with_steps(answer, sgd=4.0, adam=5.0)
+    first = open_ended.points[0]
+    never = first._replace(steps=first.steps._replace(low=1.0, high=np.inf))
+    shown = draw_steps(dataclasses.replace(open_ended, points=(never, open_ended.points[1])), Figure().subplots())
+    assert [text.get_text() for text in shown.texts] == [""], "an arrow"
 
 
 def test_the_command_line_reads_and_draws_it(directory, tmp_path):
@@ -194,8 +262,7 @@ def test_the_picture_has_the_medians_of_the_judges_and_the_steps(answer):
         np.testing.assert_allclose(line.get_ydata(), np.median(own, axis=0))
     steps = draw_steps(answer, Figure().subplots())
     names = [label.get_text() for label in steps.get_yticklabels()]
-    finite = [p for p in answer.points if np.isfinite(p.steps.value)]
-    assert names == [p.optimizer for p in sorted(finite, key=lambda p: -p.steps.value)]
+    assert names == [p.optimizer for p in sorted(answer.points, key=lambda p: -p.steps.value)]
     assert len(answer.plot().axes) == 2
     assert list(answer.table()["optimizer"]) == [point.optimizer for point in answer.points]
 

@@ -57,19 +57,38 @@ def median_of_studies(
       >>> hpx.analysis.median_of_studies([5.0, 3.0, 4.0, 1.0, 2.0, 6.0], studies=3, trials=2, seed=1).value
       2.0
     """
+    medians = np.sort(draws_of_studies(times, studies, trials, draws, seed))
+    tail = (1 - check_float("confidence", confidence, 0.0, 1.0)) / 2
+    # Without interpolation, in which infinite times would make NaN.
+    low, value, high = np.quantile(medians, [tail, 0.5, 1 - tail], method="inverted_cdf")
+    return Estimate(float(value), float(low), float(high))
+
+
+def draws_of_studies(times: ArrayLike, studies: int, trials: int, draws: int = 2000, seed: int = 0) -> Array:
+    """Returns the median over some studies of the time of the fastest of their trials, in each of many draws.
+
+    Args:
+      times: to the target, of all trials, (all trials,); infinite where a trial never reached it.
+      studies: how many studies there are.
+      trials: how many trials each has.
+      draws: how many draws of all studies.
+      seed: of the draws.
+
+    Returns:
+      float (draws,).
+
+    Raises:
+      InputError: there are fewer trials than the studies need together, or a time is NaN or not positive.
+    """
     found = np.asarray(times, float)
     studies, trials = check_int("studies", studies), check_int("trials", trials)
     if found.ndim != 1 or len(found) < studies * trials or not (found > 0).all():
         allowed = f"must be {studies * trials} or more positive times, infinite where the target was not reached"
         raise InputError("times", f"an array {found.shape}", allowed, "Write studies=3, trials=5 for fewer.")
     draws, rng = check_int("draws", draws), np.random.default_rng(seed)
-    confidence = check_float("confidence", confidence, 0.0, 1.0)
     drawn = np.array([rng.permutation(found)[: studies * trials] for _ in range(draws)])
-    medians = np.sort(np.median(drawn.reshape(draws, studies, trials).min(axis=2), axis=1))
-    tail = (1 - confidence) / 2
-    # Without interpolation, in which infinite times would make NaN.
-    low, value, high = np.quantile(medians, [tail, 0.5, 1 - tail], method="inverted_cdf")
-    return Estimate(float(value), float(low), float(high))
+    medians: Array = np.median(drawn.reshape(draws, studies, trials).min(axis=2), axis=1)
+    return medians
 
 
 def profile_scores(times: ArrayLike, worst: float = 4.0) -> Array:
@@ -98,6 +117,20 @@ def profile_scores(times: ArrayLike, worst: float = 4.0) -> Array:
     if found.ndim != 2 or not (found > 0).all() or not np.isfinite(found.min(axis=0, initial=np.inf)).all():
         allowed = "must be positive, (methods, workloads), with a method that reached the target on each workload"
         raise InputError("times", f"an array {found.shape}", allowed, "Leave out workloads that nobody trained.")
-    ratios = found / found.min(axis=0)
-    scores: Array = (np.clip(worst - ratios, 0, None) / (worst - 1)).mean(axis=1)
+    return areas_of(found, worst)
+
+
+def areas_of(times: Array, worst: float) -> Array:
+    """Returns the scores of ``profile_scores``; a workload whose target nobody reached counts 0 for all.
+
+    Args:
+      times: (..., methods, workloads), positive.
+      worst: τ at most.
+
+    Returns:
+      float (..., methods).
+    """
+    fastest = times.min(axis=-2, keepdims=True)
+    ratios = np.divide(times, fastest, out=np.full(times.shape, np.inf), where=np.isfinite(times))
+    scores: Array = (np.clip(worst - ratios, 0, None) / (worst - 1)).mean(axis=-1)
     return scores

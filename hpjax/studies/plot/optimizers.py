@@ -1,11 +1,13 @@
 """Draws a comparison of optimizers: over the steps, and to a target."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpjax.results.analysis import Estimate
 from hpjax.results.drawing import add_legend, limits_of, literal, new_figure, set_log
-from hpjax.results.style import GREY, Width
+from hpjax.results.style import GREY, PALETTE, Width
 from hpjax.studies.plot.dots import draw_dots
 
 if TYPE_CHECKING:
@@ -44,16 +46,15 @@ def draw_optimizers(answer: "OptimizersResult", ax: "Axes") -> "Axes":
     Returns:
       ``ax``.
     """
-    from matplotlib import colormaps
-
     result, points = answer.result, [point for point in answer.points if point.trial is not None]
     name = result.objective.metric
-    shown = []
-    for point, color in zip(points, colormaps["cividis"](np.linspace(0, 0.9, len(points))), strict=True):
+    colors, shown = hues([point.optimizer for point in answer.points]), []
+    for point in points:
         values = result.curves(name)[point.trial, answer.choosing :]
         steps = result.curves("step")[point.trial, answer.choosing :]
         there = np.isfinite(values).all(axis=0)
         median = np.median(values[:, there], axis=0)
+        color = colors[point.optimizer]
         ax.plot(steps[0, there], median, "-", color=color, linewidth=1.2, label=literal(point.optimizer))
         shown.append(median)
     found = np.concatenate(shown) if shown else np.array([])
@@ -71,6 +72,8 @@ def draw_optimizers(answer: "OptimizersResult", ax: "Axes") -> "Axes":
 def draw_steps(answer: "OptimizersResult", ax: "Axes") -> "Axes":
     """Draws a dot for the steps of each optimizer to the target, the fewest on top, and a bar for their interval.
 
+    An optimizer that does not reach it has no dot, but a word.
+
     Args:
       answer: the answer of a comparison of optimizers.
       ax: where to draw.
@@ -78,8 +81,23 @@ def draw_steps(answer: "OptimizersResult", ax: "Axes") -> "Axes":
     Returns:
       ``ax``.
     """
-    points = sorted((p for p in answer.points if np.isfinite(p.steps.value)), key=lambda p: -p.steps.value)
-    draw_dots(ax, [point.optimizer for point in points], [point.steps for point in points])
+    points = sorted(answer.points, key=lambda point: -point.steps.value)
+    reached = [bool(np.isfinite(point.steps.value)) for point in points]
+    nothing = Estimate(np.nan, np.nan, np.nan)
+    estimates = [point.steps if there else nothing for point, there in zip(points, reached, strict=True)]
+    draw_dots(ax, [point.optimizer for point in points], estimates)
+    for place in np.flatnonzero(~np.array(reached)):
+        where: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points", "xytext": (4, 0)}
+        ax.annotate("not reached", (0, place), **where, va="center", fontsize=7, color=GREY)
     ax.set_xlim(left=0)
     ax.set_xlabel("steps to the target")
     return ax
+
+
+def hues(names: Sequence[str]) -> dict[str, Any]:
+    """Returns a colour for each optimizer, the same ones in all pictures of the same optimizers."""
+    from matplotlib import colormaps
+
+    many = len(names) > len(PALETTE)
+    colors = colormaps["cividis"](np.linspace(0, 0.9, len(names))) if many else PALETTE
+    return dict(zip(sorted(names), colors, strict=False))
