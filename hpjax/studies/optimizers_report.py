@@ -26,7 +26,7 @@ def report_of(answer: "OptimizersResult") -> str:
             f"; steps to {objective.metric} {show(answer.target)}: the median of {studies} tuning studies of "
             f"{count(trials, 'trial')}"
         )
-        header += ["steps to target", "95 %", "seconds"]
+        header += ["steps to target", "95 %", "seconds", "reached by"]
     rows = [_row(answer, point) for point in answer.points]
     return "\n".join([head, table([*header, "hyperparameters"], rows), *answer.doubts])
 
@@ -45,10 +45,10 @@ def _row(answer: "OptimizersResult", point: "OptimizerPoint") -> list[str]:
     )
     steps = []
     if answer.target is not None:
-        steps = ["-", "-", "-"]
+        steps = ["-", "-", "-", f"{point.reached} of {len(answer.times()[point.optimizer])}"]
         if np.isfinite(point.steps.value):
             ends = " to ".join("∞" if np.isinf(end) else f"{end:,.0f}" for end in point.steps[1:])
-            steps = [f"{point.steps.value:,.0f}", ends, metric(point.seconds)]
+            steps[:3] = [f"{point.steps.value:,.0f}", ends, metric(point.seconds)]
     return [point.optimizer, metric(point.value), *behind, *steps, hparams]
 
 

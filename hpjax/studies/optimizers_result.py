@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # What the manifest calls such a study, and the hyperparameter that is the optimizer.
 KIND, NAME = "optimizers", "optimizer"
+NOTHING = Estimate(np.nan, np.nan, np.nan)
 # Tuning studies, as AlgoPerf has them: their number, of as many trials each as there are for that, and at most so many.
 STUDIES, MOST_TRIALS = 5, 5
 
@@ -43,7 +44,8 @@ class OptimizerPoint(NamedTuple):
       beaten: how probable it is that the best optimizer is better on one seed.
       steps: optimizer steps to the target of the fastest trial of a tuning study, the median over five studies, with
         the interval in which it is in 95 % of draws of these; infinite where it is not reached. A trial reaches it if
-        half of its seeds do. NaN without a target.
+        more than half of its seeds do. NaN without a target.
+      reached: how many trials reach the target; 0 without one.
       step_seconds: seconds of a lane's step, evaluations included, while others train beside it: of this run, on its
         machine. NaN where trials were evaluated once.
       diverged: how many trials diverged on some seed.
@@ -57,6 +59,7 @@ class OptimizerPoint(NamedTuple):
     gain: Estimate
     beaten: Comparison
     steps: Estimate
+    reached: int
     step_seconds: float
     diverged: int
 
@@ -132,7 +135,7 @@ class OptimizersResult(StudyResult):
                 best[name] if np.isfinite(medians[best[name]]) else None,
                 own[name],
                 (judging[best[name]], judging[best[order[0]]]),
-                Estimate(np.nan, np.nan, np.nan) if times is None else median_of_studies(times[name], *studies),
+                (NOTHING, 0) if times is None else _reached(times[name], studies),
             )
             for name in order
         )
@@ -156,7 +159,7 @@ class OptimizersResult(StudyResult):
     def times(self) -> dict[str, Array]:
         """Returns the steps to the target of all trials of each optimizer, the median over all seeds of a trial.
 
-        Float (trials,), in the order of their ids; infinite where half of the seeds do not reach it, and NaN without a
+        Float (trials,), in the order of their ids; infinite unless more than half do reach it, and NaN without a
         target.
         """
         if self.target is None:
@@ -177,6 +180,7 @@ class OptimizersResult(StudyResult):
             "gain": np.array([point.gain.value for point in self.points]),
             "beaten": np.array([point.beaten.value for point in self.points]),
             "steps": np.array([point.steps.value for point in self.points]),
+            "reached": np.array([point.reached for point in self.points]),
             "seconds": np.array([point.seconds for point in self.points]),
             "step_seconds": np.array([point.step_seconds for point in self.points]),
             "diverged": np.array([point.diverged for point in self.points]),
@@ -209,8 +213,13 @@ def _times_of(result: Result, target: float) -> dict[str, Array]:
     return {name: times[trials] for name, trials in _trials_of(result).items()}
 
 
+def _reached(times: Array, studies: tuple[int, int]) -> tuple[Estimate, int]:
+    """Returns the steps to the target of tuning studies, and how many of the trials reach it."""
+    return median_of_studies(times, *studies), int(np.isfinite(times).sum())
+
+
 def _point(
-    result: Result, name: str, trial: int | None, own: Array, judged: tuple[Floats, Floats], steps: Estimate
+    result: Result, name: str, trial: int | None, own: Array, judged: tuple[Floats, Floats], steps: tuple[Estimate, int]
 ) -> OptimizerPoint:
     """Returns the point of an optimizer.
 
@@ -221,13 +230,12 @@ def _point(
       own: all of its trials.
       judged: on the seeds that judge, the scores of its best trial, and those of the best one of all; lower is better,
         and NaN where a trial diverged.
-      steps: of tuning studies to the target.
+      steps: of tuning studies to the target, and how many trials reach it.
     """
     diverged = int((result.lane_status[own] == Status.DIVERGED).any(axis=1).sum())
-    shared = (steps, _step_seconds(result, own), diverged)
+    shared = (*steps, _step_seconds(result, own), diverged)
     if trial is None:
-        nothing = Estimate(np.nan, np.nan, np.nan)
-        return OptimizerPoint(name, None, {}, {}, np.nan, nothing, Comparison(*[np.nan] * 4), *shared)
+        return OptimizerPoint(name, None, {}, {}, np.nan, NOTHING, Comparison(*[np.nan] * 4), *shared)
     mine, best = judged
     both = np.isfinite(mine) & np.isfinite(best)
     gain, beaten = compared(best[both], mine[both])

@@ -114,6 +114,8 @@ def test_steps_to_the_target_are_those_of_tuning_studies(answer):
     for point in answer.points:
         wanted = np.median(np.median(first[names == point.optimizer], axis=1))
         assert point.steps.value == wanted
+        assert point.reached == np.sum((first[names == point.optimizer] < np.inf).mean(axis=1) > 0.5)
+        assert f"  {point.reached} of {TRIALS}  " in str(answer)
         assert point.seconds == pytest.approx(wanted * point.step_seconds)
         assert 0 < point.step_seconds < 1
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from hpjax.results.analysis import Estimate
 from hpjax.results.drawing import add_legend, limits_of, literal, new_figure, set_log
-from hpjax.results.style import GREY, PALETTE, Width
+from hpjax.results.style import DOTS, GREY, PALETTE, Width
 from hpjax.studies.plot.dots import draw_dots
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from hpjax.studies.optimizers_result import OptimizersResult
+
+ARROW = {"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0, "color": DOTS["color"], "linewidth": DOTS["linewidth"]}
 
 
 def optimizers(answer: "OptimizersResult", width: Width = "double") -> "Figure":
@@ -72,7 +74,8 @@ def draw_optimizers(answer: "OptimizersResult", ax: "Axes") -> "Axes":
 def draw_steps(answer: "OptimizersResult", ax: "Axes") -> "Axes":
     """Draws a dot for the steps of each optimizer to the target, the fewest on top, and a bar for their interval.
 
-    An optimizer that does not reach it has no dot, but a word.
+    The bar is an arrow where its upper end is infinite. An optimizer that does not reach the target has no dot, but a
+    word.
 
     Args:
       answer: the answer of a comparison of optimizers.
@@ -82,14 +85,20 @@ def draw_steps(answer: "OptimizersResult", ax: "Axes") -> "Axes":
       ``ax``.
     """
     points = sorted(answer.points, key=lambda point: -point.steps.value)
-    reached = [bool(np.isfinite(point.steps.value)) for point in points]
-    nothing = Estimate(np.nan, np.nan, np.nan)
-    estimates = [point.steps if there else nothing for point, there in zip(points, reached, strict=True)]
-    draw_dots(ax, [point.optimizer for point in points], estimates)
-    for place in np.flatnonzero(~np.array(reached)):
-        where: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points", "xytext": (4, 0)}
-        ax.annotate("not reached", (0, place), **where, va="center", fontsize=7, color=GREY)
+    steps, nothing = [point.steps for point in points], Estimate(np.nan, np.nan, np.nan)
+    draw_dots(ax, [point.optimizer for point in points], [each if each.value < np.inf else nothing for each in steps])
     ax.set_xlim(left=0)
+    ends = [end for each in steps for end in each if np.isfinite(end)]
+    if any(each.value < np.inf == each.high for each in steps):
+        # The rightmost dot has place for its arrow, too.
+        ax.set_xlim(right=1.1 * max(ends))
+    across: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "annotation_clip": False}
+    for place, each in enumerate(steps):
+        if each.value == np.inf:
+            beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+            ax.annotate("not reached", (0, place), **across, **beside, fontsize=7, color=GREY)
+        elif each.high == np.inf:
+            ax.annotate("", (1, place), (each.value, place), **across, textcoords="data", arrowprops=ARROW)
     ax.set_xlabel("steps to the target")
     return ax
 
