@@ -7,8 +7,9 @@ can be traced.
 Besides gradients and parameters, ``supervised`` passes to an optimizer's ``update``, as Optax's extra arguments:
 ``value``, the loss of the batch, penalty included, float (); ``grad``, its gradients, a pytree like the parameters;
 ``value_fn`` and ``obj_fn``, functions of parameters that give this loss; ``grad_fn``, a function of parameters and a
-number that gives its gradients; ``key``, a random key of this step, shape (); and for ``reduce_on_plateau``
-``metrics``, those of the last evaluation by their full names, and ``evaluations``, the number of evaluations so far.
+number that gives its gradients; ``key``, a random key of this step, shape (); ``batch_size``, its examples, a
+number or int32 (), None with a stream; and for ``reduce_on_plateau`` ``metrics``, those of the last evaluation by
+their full names, and ``evaluations``, the number of evaluations so far.
 An ``update`` without ``**extra_args`` gets those that it names.
 
 Example:
@@ -32,7 +33,7 @@ from hpjax.optim.schedules import (
     piecewise_constant_schedule,
     polynomial_schedule,
 )
-from hpjax.optim.transforms import add_noise, half_life, reduce_on_plateau, sgd
+from hpjax.optim.transforms import add_noise, half_life, reduce_on_plateau, scale_by_batch_size, sgd
 from hpjax.optim.warmup_schedules import (
     inverse_sqrt_schedule,
     two_point_linear_schedule,
@@ -58,6 +59,7 @@ __all__ = [
     "piecewise_linear_schedule",
     "polynomial_schedule",
     "reduce_on_plateau",
+    "scale_by_batch_size",
     "sgd",
     "spline_schedule",
     "two_point_linear_schedule",

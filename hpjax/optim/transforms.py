@@ -183,6 +183,40 @@ def add_noise(eta: Number, gamma: Number = 0.55) -> optax.GradientTransformation
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def scale_by_batch_size(reference: Number, power: Number = 0.5) -> optax.GradientTransformationExtraArgs:
+    """Returns a transformation that multiplies updates by ``(batch_size / reference) ** power``.
+
+    The batch size is that of the step, also where it changes while a lane trains. The square root is the rule for Adam
+    and its kin (S. Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", 2022, arXiv
+    2205.10287), 1 that for SGD (P. Goyal et al., "Accurate, Large Minibatch SGD", 2017, arXiv 1706.02677). Chain it
+    after the optimizer.
+
+    Args:
+      reference: the batch size at which updates are as they are, 1 or more.
+      power: the exponent.
+
+    Raises:
+      InputError: ``reference`` is below 1, or batches come from a stream, of whose size nothing is known.
+
+    Example:
+      >>> optimizer = optax.chain(optax.adam(1e-3), scale_by_batch_size(32))
+      >>> update, _ = optimizer.update(jnp.array(2.0), optimizer.init(jnp.array(0.0)), batch_size=128)
+      >>> round(float(update), 6)
+      -0.002
+    """
+    check_bounds("scale_by_batch_size.reference", reference, 1)
+
+    def update(updates: Any, state: Any, params: Any = None, *, batch_size: Any, **_: Any) -> tuple[Any, Any]:
+        if batch_size is None:
+            allowed = "needs batches of a known size, and those of a stream have none"
+            remedy = "Remove it, or give data of hpx.data.from_arrays."
+            raise InputError("supervised.optimizer", "scale_by_batch_size", allowed, remedy)
+        scale = (jnp.asarray(batch_size, jnp.result_type(float)) / reference) ** power
+        return jax.tree.map(lambda u: u * scale.astype(u.dtype), updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
 def half_life(examples: Number, batch_size: Number) -> Any:
     """Returns the decay of a moving average that forgets half within so many examples: ½ ** (batch_size / examples).
 

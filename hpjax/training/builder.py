@@ -17,10 +17,11 @@ from hpjax.data.stream import Stream, first_batch_of
 from hpjax.engine.partition import divides_examples
 from hpjax.training.arguments import Context, is_of_h, taken
 from hpjax.training.artifacts import supervised_artifacts
+from hpjax.training.batching import Batching
 from hpjax.training.compute_dtype import computing_in, is_compute_dtype
-from hpjax.training.curvature import curvature
 from hpjax.training.early_stopping import EarlyStopping, keeping
 from hpjax.training.initial import Initial
+from hpjax.training.inspection import inspect
 from hpjax.training.length import steps_of
 from hpjax.training.measures import Measures, PerExample
 from hpjax.training.model import network
@@ -29,6 +30,7 @@ from hpjax.training.mup import MuP, Scaling
 from hpjax.training.network import example_input
 from hpjax.training.optimizer import OPTIMIZERS, as_transformation
 from hpjax.training.settings import number, setting
+from hpjax.training.start import start_of
 from hpjax.training.trainer import Training
 from hpjax.training.trial_checks import check_trials
 from hpjax.training.validation import (
@@ -60,6 +62,7 @@ def supervised(
     ignore_label: int | None = None,
     init_from: Any = None,
     frozen: str | Collection[str] | Callable[[str], bool] | None = None,
+    start_from: Any = None,
     compute_dtype: Any = "float32",
     mup: MuP | Callable[[Hparams], MuP | None] | None = None,
     penalty: Callable[[Any, Hparams], Any] | None = None,
@@ -100,7 +103,10 @@ def supervised(
         ``y``. Of several validation sets, a dict of name to ``Examples``, each is measured: ``valid/<set>/loss``; there
         is no ``valid/loss`` then, and the sweep's objective names one of them. Test sets likewise.
       batch_size: examples of an optimizer step, at most those of the training split. Each size needs a program of its
-        own, unless ``microbatch`` is given. Leave both out with a stream, which has its own batch size.
+        own, unless ``microbatch`` is given. Leave both out with a stream, which has its own batch size. With
+        ``microbatch`` a function of ``h`` may give a function of the examples seen, int32 (), a ramp:
+        ``lambda h: optax.linear_schedule(16, h.last, 4096)``, in whole microbatches, which ``steps`` then counts;
+        evaluations report ``train/optimizer_steps`` and ``train/batch_size``. A last, incomplete batch makes no step.
       steps: optimizer steps of a trial; or give ``epochs``.
       epochs: passes over the training split, above 0: ⌈epochs × training examples / batch size⌉ steps.
       eval_every: steps between evaluations on the whole validation split; None evaluates at the end only. With
@@ -126,6 +132,10 @@ def supervised(
       frozen: which parameters of ``init_from`` do not train: patterns of their names, ``"encoder/*"``, or a function of
         the name. They are held once for all lanes, whose states are without them: many adapters over one base model.
         ``restore()``, ``export()``, and losses that take ``params`` have them.
+      start_from: the state of a trial to go on from, of the same model and optimizer: a trial, what its ``restore()``
+        gave, or a function of ``h`` that gives such nested dicts. Lanes begin with its parameters, batch statistics,
+        average, and state of the optimizer, so that schedules go on where it was; steps and batches begin anew. Many
+        lanes branch from one state so, or from several: ``lambda h: jax.tree.map(lambda x: x[h.start], stacked)``.
       compute_dtype: ``"bfloat16"`` computes the model and its gradient in half of the bytes: in each call it casts
         parameters and inputs to it, and outputs to float32. Parameters, the optimizer's state, batch statistics, losses
         and metrics stay as they are. A layer that sets a dtype of its own keeps it.
@@ -217,13 +227,17 @@ def supervised(
         valid_sets=tuple(named_sets(data.valid)),
         optimizer=_transformation(setting("optimizer", optimizer, lambda v: isinstance(v, OPTIMIZERS))),
         rates=scaling.rates,
-        batch_size=None if batch_size is None else number("batch_size", batch_size),
+        start=start_of(start_from),
+        frozen=() if initial is None else tuple(initial.frozen),
+        batching=Batching(
+            None if batch_size is None else number("batch_size", batch_size),
+            None if microbatch is None else check_int("supervised.microbatch", microbatch, most=examples),
+        ),
         eval_batch_size=check_int("supervised.eval_batch_size", eval_batch_size),
         penalty=penalty,
         augment=augment,
         average=None if average is None else number("average", average),
         stopping=_stopping(early_stopping, keep),
-        microbatch=None if microbatch is None else check_int("supervised.microbatch", microbatch, most=examples),
         monitors=tuple(monitor),
         train_metrics_every=train_metrics_every
         if train_metrics_every is None
@@ -234,15 +248,15 @@ def supervised(
         "kind": "supervised",
         "data": data.name,
         "examples": [0 if split is None else _size_of(split) for split in (data.train, data.valid, data.test)],
-        "batch_size": examples
-        if batch_size is None
-        else "a function of h"
-        if callable(batch_size)
-        else int(batch_size),
+        "batch_size": "a function of h" if callable(batch_size) else int(batch_size or examples),
     }
     # Noise that is drawn for each microbatch is other noise than that of a whole batch.
     alike = augment is None and not _draws(loss)
-    program = _program(training, data, steps_of(steps, epochs, batch_size, data), eval_every, alike, describe)
+    program = _program(
+        training, data, steps_of(steps, epochs, batch_size, microbatch, data), eval_every, alike, describe
+    )
+    if (callable(batch_size) and microbatch is not None) or not CURVATURE.isdisjoint(monitor):  # a ramp, at some h
+        program = replace(program, inspect=divides_examples(partial(inspect, training)))
     if artifacts is not None:
         program = replace(program, artifacts=supervised_artifacts(training.net, artifacts, training.eval_batch_size))
     return program if initial is None else replace(program, shared=initial.tree())
@@ -307,21 +321,19 @@ def _program(
 
     @cache  # equal objects are the same, as Batches promises
     def fields(microbatch: int | None) -> dict[str, Any]:
-        own, batches = replace(training, microbatch=microbatch), None
-        if own.batch_size is not None:
-            batches = Batches(own.batch_size, microbatch, fields, alike=alike)
+        own, batches = replace(training, batching=training.batching._replace(microbatch=microbatch)), None
+        if own.batching.batch_size is not None:
+            batches = Batches(own.batching.size, microbatch, fields, alike=alike)
         return {
             "init": own.init,
             "step": own.step,
             "batch": own.batch,
-            "microsteps": 1 if microbatch is None else own.microsteps,
+            "microsteps": 1 if microbatch is None else own.batching.microsteps,
             "validate": partial(validate, own),
             "batches": batches,
         }
 
     finish: dict[str, Any] = {} if training.stopping is None else {"finish": training.finish}
-    if not CURVATURE.isdisjoint(training.monitors):
-        finish["inspect"] = divides_examples(partial(curvature, training))
     return Program(
         evaluate=training.evaluate,
         data=data,
@@ -333,6 +345,6 @@ def _program(
         predict=training.predict,
         activations=None if training.net.layers is None else training.activations,
         describe=describe,
-        **fields(training.microbatch),
+        **fields(training.batching.microbatch),
         **finish,
     )

@@ -20,6 +20,9 @@ from hpjax.training.network import Network, Outputs, Params, Stats
 Arrays = dict[KeyPath, Any]
 Frozen = str | Collection[str] | Callable[[str], bool] | None
 
+# What to do with an array of ``init_from`` that has another shape.
+OMIT = "Leave it out."
+
 
 class Initial(NamedTuple):
     """Given variables of a model, by the names along their paths.
@@ -93,13 +96,13 @@ class Initial(NamedTuple):
             def begun(path: Any, value: Any) -> Any:
                 name = _dotted(names_of(path))
                 if name in fixed:
-                    _check_shape(names_of(path), fixed[name], value)
+                    _check_shape(_field(names_of(path)), fixed[name], np.shape(value), OMIT)
                     return None
-                return _like(names_of(path), given[name], value) if name in given else value
+                return like_own(_field(names_of(path)), given[name], value, OMIT) if name in given else value
 
             def kept(path: Any, value: Any) -> Any:
                 name = _dotted(names_of(path))
-                return _like(names_of(path), beside[name], value) if name in beside else value
+                return like_own(_field(names_of(path)), beside[name], value, OMIT) if name in beside else value
 
             return jax.tree_util.tree_map_with_path(begun, params), jax.tree_util.tree_map_with_path(kept, stats)
 
@@ -138,7 +141,7 @@ def _variables(given: Any) -> dict[str, Arrays]:
 
 
 # The parts of a restored state that are no variables of its model.
-_OF_TRAINING = ("params", "opt_state", "average", "stopping", "last", "accumulated", "held")
+_OF_TRAINING = ("params", "opt_state", "average", "stopping", "last", "accumulated", "filled", "held")
 # The fields of a training state that have such variables, and the average of the parameters.
 _OF_STATES = ("params", "batch_stats", "stats", "average")
 
@@ -236,24 +239,36 @@ def _check_names(own: Mapping[str, KeyPath], given: Collection[KeyPath]) -> None
             raise InputError("supervised.init_from", "/".join(map(str, name)), "is no parameter of the model", known)
 
 
-def _check_shape(name: KeyPath, given: Any, own: Any) -> None:
-    if np.shape(given) != np.shape(own):
-        allowed = f"must have the shape that the model gives it, {np.shape(own)}"
-        raise InputError(
-            f"supervised.init_from[{'/'.join(map(str, name))!r}]", np.shape(given), allowed, "Leave it out."
-        )
+def _field(name: KeyPath) -> str:
+    return f"supervised.init_from[{'/'.join(map(str, name))!r}]"
 
 
-def _like(name: KeyPath, given: Any, own: Any) -> jax.Array:
-    """Returns a given array with the dtype of the model's own, which may be a Python number; keys from their data."""
+def _check_shape(field: str, given: Any, shape: tuple[int, ...], remedy: str) -> None:
+    if np.shape(given) != shape:
+        allowed = f"must have the shape that the program gives it, {shape}"
+        raise InputError(field, np.shape(given), allowed, remedy)
+
+
+def like_own(field: str, given: Any, own: Any, remedy: str) -> jax.Array:
+    """Returns a given array with the dtype of the program's own, which may be a Python number; keys from their data.
+
+    Args:
+      field: what was given, for errors.
+      given: an array, of keys perhaps their raw data.
+      own: what the program begins with.
+      remedy: what to do where shapes differ.
+
+    Raises:
+      InputError: the shapes differ.
+    """
     dtype = jnp.result_type(own)
     if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        _check_shape(name, given, own)
+        _check_shape(field, given, np.shape(own), remedy)
         return jnp.asarray(given, dtype)
     if not jnp.issubdtype(jnp.result_type(given), jax.dtypes.prng_key):
-        _check_shape(name, given, jax.random.key_data(own))
+        _check_shape(field, given, np.shape(jax.random.key_data(own)), remedy)
         given = jax.random.wrap_key_data(jnp.asarray(given), impl=jax.random.key_impl(own))
-    _check_shape(name, given, own)
+    _check_shape(field, given, np.shape(own), remedy)
     return jnp.asarray(given)
 
 

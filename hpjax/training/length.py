@@ -12,14 +12,14 @@ from hpjax.data.stream import Stream
 from hpjax.training.settings import number
 
 
-def steps_of(steps: Any, epochs: Any, batch_size: Any, data: Data) -> Any:
+def steps_of(steps: Any, epochs: Any, batch_size: Any, microbatch: int | None, data: Data) -> Any:
     """Returns ``steps``, a constant or a function of ``h``; of epochs as a function of ``h``.
 
-    So many epochs are ⌈epochs × training examples / batch size⌉ steps. With folds the training examples are those
-    outside of the smallest fold.
+    So many epochs are ⌈epochs × training examples / batch size⌉ steps; where the batch size changes while a lane
+    trains, steps are microbatches. With folds the training examples are those outside of the smallest fold.
 
     Args:
-      steps, epochs, batch_size: as given to ``supervised``.
+      steps, epochs, batch_size, microbatch: as given to ``supervised``.
       data: the checked splits.
 
     Raises:
@@ -43,7 +43,8 @@ def steps_of(steps: Any, epochs: Any, batch_size: Any, data: Data) -> Any:
             pooled = train + examples_in(data.valid)
             examples = pooled - pooled // h.folds
         # Rounded, so that 0.3 epochs of 100 examples in batches of 10 are 3 steps and not 4.
-        exact = _check(epochs_of(h)) * examples / int(size_of(h))
+        size = size_of(h)
+        exact = _check(epochs_of(h)) * examples / int((microbatch or 1) if callable(size) else size)
         return math.ceil(round(exact, 6))
 
     return steps_of_h

@@ -4,7 +4,7 @@ A monitor takes ``params``, their ``gradients`` and the optimizer's ``updates``,
 returns a dict of metrics, each float (). A layer is named by the path of the module that has its arrays.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -135,3 +135,12 @@ OF_PARTS = gradient_noise.__name__
 # Those that look at the training split, at evaluations: see ``curvature``.
 CURVATURE = frozenset({"sharpness", "trace"})
 KNOWN = (*MONITORS, OF_PARTS, *sorted(CURVATURE))
+
+
+def monitored(monitors: Collection[str], params: Any, gradients: Any, updates: Any) -> Values:
+    """Returns what those of some monitors report that look at a whole batch: pytrees like the parameters."""
+    found: Values = {}
+    for name in monitors:
+        if name in MONITORS:
+            found |= MONITORS[name](params, gradients, updates)
+    return found

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import SequenceKey
 
@@ -132,3 +133,13 @@ def example_input(x: Any) -> Any:
     """Returns one example of zeros, (1, ...), with the shapes and dtypes of ``x``, to initialize a model with."""
     # Of NumPy until it is used: an array of JAX would start its devices, which the user may still want to set up.
     return jax.tree.map(lambda a: np.zeros((1, *a.shape[1:]), a.dtype), x)
+
+
+def begun(net: Network, key: jax.Array, x: Any, h: Hparams) -> tuple[Params, Stats]:
+    """Returns the parameters and the other variables that a model begins with, in the dtypes that training keeps."""
+    params, stats = net.init(key, x, h)
+    if jax.tree.leaves(stats):
+        # Flax draws batch statistics in float32, and ``apply`` may return them in the wider dtype of the inputs.
+        settled = jax.eval_shape(lambda: net.apply(key, params, stats, x, h, True).stats)
+        stats = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), stats, settled)
+    return params, stats

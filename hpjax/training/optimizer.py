@@ -169,6 +169,7 @@ def of_loss(loss: Callable[[Any], jax.Array], value: jax.Array, gradients: Any) 
         obj_fn: Any = None,
         grad_fn: Any = None,
         key: Any = None,
+        batch_size: Any = None,
         metrics: Any = None,
         evaluations: Any = None,
     ) -> jax.Array:

@@ -6,6 +6,7 @@ import jax
 
 from hpjax.training.early_stopping import StoppingState
 from hpjax.training.measures import Values
+from hpjax.training.ramp import Filled
 from hpjax.training.weighting import Weighted
 
 
@@ -65,6 +66,7 @@ class TrainingState(NamedTuple):
       stopping: the state of early stopping.
       last: the last evaluation.
       accumulated: the sums over microbatches.
+      filled: the batches so far, where their size changes.
       held: the metrics of training batches, where not every batch is measured.
     """
 
@@ -75,6 +77,7 @@ class TrainingState(NamedTuple):
     stopping: StoppingState | None = None
     last: LastEvaluation | None = None
     accumulated: Accumulated | None = None
+    filled: Filled | None = None
     held: Held | None = None
 
     @property

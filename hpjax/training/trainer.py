@@ -1,6 +1,6 @@
 """Training: what a lane of a supervised program does, as pure functions of its state."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hpjax.core.arrays import ceil_div
 from hpjax.core.bounds import check_bounds
 from hpjax.core.hparams import Hparams
 from hpjax.core.program import Metrics
@@ -16,18 +15,22 @@ from hpjax.core.remarks import is_planned
 from hpjax.core.threefry import fast, plain
 from hpjax.data.examples import AnyExamples, named_sets
 from hpjax.engine.partition import divides_examples
+from hpjax.engine.state_tree import KeyPath
 from hpjax.optim.decay_bounds import check_decays
 from hpjax.optim.transforms import looks_at_metrics
 from hpjax.training.accumulation import added, emitted, emptied, mean_of, nothing_yet, penalty_weight, share
 from hpjax.training.arguments import Context
 from hpjax.training.augmentation import augmented
+from hpjax.training.batching import Batching
 from hpjax.training.drawing import examples_of
 from hpjax.training.early_stopping import EarlyStopping
 from hpjax.training.evaluation import in_set, measure_split
 from hpjax.training.measures import Measures, Values, joined, penalty_of
-from hpjax.training.monitors import MONITORS, OF_PARTS, gradient_noise, squares
-from hpjax.training.network import Network, Outputs, named_layers
+from hpjax.training.monitors import OF_PARTS, gradient_noise, monitored, squares
+from hpjax.training.network import Network, Outputs, begun, named_layers
 from hpjax.training.optimizer import Optimized, begin, cannot_evaluate, of_loss, typed_as, updated
+from hpjax.training.ramp import filled_with, none_filled
+from hpjax.training.start import started
 from hpjax.training.state import LastEvaluation, TrainingState
 from hpjax.training.train_metrics import Drawn, held_on, none_held, shares_if
 from hpjax.training.weighting import Weighted
@@ -51,9 +54,11 @@ class Training:
       valid_sets: the names of the validation sets, ``""`` for a single one.
       monitors: the names of what is monitored.
       rates: path of each parameter to a multiplier of its learning rate, a function of ``h``; of None for none.
-      optimizer, batch_size, eval_batch_size, penalty, augment, average, stopping, microbatch, train_metrics_every: the
-        arguments of ``supervised``, as functions of ``h`` where they may depend on it; None where they are not asked
-        for.
+      start: the trained state that lanes go on from, a function of ``h``; None for none.
+      frozen: the names of parameters that the state does not have.
+      batching: how batches are taken.
+      optimizer, eval_batch_size, penalty, augment, average, stopping, train_metrics_every: the arguments of
+        ``supervised``, as functions of ``h`` where they may depend on it; None where they are not asked for.
     """
 
     net: Network
@@ -64,13 +69,14 @@ class Training:
     valid_sets: tuple[str, ...]
     optimizer: OfH
     rates: OfH
-    batch_size: OfH | None
+    start: OfH | None
+    frozen: Collection[KeyPath]
     eval_batch_size: int
     penalty: Callable[[Any, Hparams], Any] | None
     augment: Callable[[jax.Array, AnyExamples, Hparams], AnyExamples] | None
     average: OfH | None
     stopping: OfH | None
-    microbatch: int | None
+    batching: Batching
     monitors: tuple[str, ...]
     train_metrics_every: int | None
 
@@ -78,31 +84,25 @@ class Training:
         """Returns the state before the first step."""
         key, real = fast(key), jnp.result_type(float)
         example = jax.tree.map(jnp.asarray, self.example)
-        params, stats = self.net.init(key, example, h)
-        if jax.tree.leaves(stats):
-            # Flax draws batch statistics in float32, and ``apply`` may return them in the wider dtype of the inputs.
-            settled = jax.eval_shape(lambda: self.net.apply(key, params, stats, example, h, True).stats)
-            stats = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), stats, settled)
+        params, stats = begun(self.net, key, example, h)
         _, opt_state, average = begin(self._optimizer(h), params, self._decay(h), self.rates(h))
         state = TrainingState(params, stats, opt_state, average)
+        if self.start is not None:
+            state = started(state, self.start(h), self.frozen)
         if looks_at_metrics(state.opt_state):
             metrics = {f"valid/{name}": jnp.full((), jnp.inf, real) for name in self._valid_names(h)}
             state = state._replace(last=LastEvaluation(metrics, jnp.zeros((), jnp.int32)))
         if self.stopping is not None:
             state = state._replace(stopping=self._stopping(h).init(state.evaluated))
-        if self.microbatch is not None:
+        if self.batching.microbatch is not None:
             measured = self.measures if self.train_metrics_every is not None else self.measures.of_loss()
             weighted = [] if measured.weighting.equal(self.weighted) else measured.train_names(h)
             state = state._replace(accumulated=nothing_yet(params, OF_PARTS in self.monitors, weighted))
+            if self.batching.changes(h):
+                state = state._replace(filled=none_filled())
         if self.train_metrics_every is not None and self.train_metrics_every > 1:
             state = state._replace(held=none_held(self.measures.metrics(h)))
         return state
-
-    def microsteps(self, h: Hparams) -> Any:
-        """Returns the number of microbatches in a batch, int32 () where the batch size is traced."""
-        return (
-            1 if self.microbatch is None or self.batch_size is None else ceil_div(self.batch_size(h), self.microbatch)
-        )
 
     def batch(self, key: jax.Array, call: jax.Array, train: AnyExamples, h: Hparams) -> AnyExamples | Drawn:
         """Returns the examples of one call of ``step``, and where not all batches are measured whether this one is.
@@ -114,11 +114,11 @@ class Training:
           h: the hyperparameters.
         """
         examples, every = train, self.train_metrics_every
-        if self.batch_size is not None:
-            examples = examples_of(fast(key), call, train, h, self.batch_size(h), self.microbatch)
+        if self.batching.batch_size is not None:
+            examples = examples_of(fast(key), call, train, h, self.batching.size(h), self.batching.microbatch)
         if every is None or every == 1:
             return examples
-        return Drawn(examples, call // self.microsteps(h) % every == 0)
+        return Drawn(examples, call // self.batching.microsteps(h) % every == 0)
 
     def step(
         self, key: jax.Array, state: TrainingState, batch: AnyExamples | Drawn, h: Hparams
@@ -139,7 +139,7 @@ class Training:
             batch, measured = batch
         if self.augment is not None:
             batch = augmented(self.augment, plain(jax.random.fold_in(key, AUGMENT)), batch, h)
-        microsteps = self.microsteps(h)
+        size, microsteps = self.batching.present(state.filled, h)
 
         def forward(params: Any, x: Any) -> Outputs:
             return self.net.forward(key, params, state.stats, x, h, True)
@@ -151,8 +151,9 @@ class Training:
             if is_planned():
                 measures.check_broadcast(lambda x: forward(params, x), batch, context, raw)
             values = measures.weigh(raw, batch, h)
-            size = None if self.batch_size is None else self.batch_size(h)
-            return {name: share(each, state.accumulated, size, self.microbatch) for name, each in values.items()}
+            return {
+                name: share(each, state.accumulated, size, self.batching.microbatch) for name, each in values.items()
+            }
 
         def objective(params: Any) -> tuple[jax.Array, Any]:
             found = forward(params, batch.x)
@@ -211,19 +212,21 @@ class Training:
           of a batch is the value of the batch.
         """
         assert state.accumulated is not None
-        assert self.batch_size is not None
-        assert self.microbatch is not None
-        sums, microsteps = added(state.accumulated, gradients, loss, shares), self.microsteps(h)
+        assert self.batching.microbatch is not None
+        sums = added(state.accumulated, gradients, loss, shares)
+        size, microsteps = self.batching.present(state.filled, h)
         full = sums.parts == microsteps
         gradients, loss = mean_of(sums, gradients)
         # Computed at every call, since lanes under ``vmap`` share one program, and kept where the batch is full.
-        extra = of_loss(cannot_evaluate("microbatch", self.microbatch), loss, gradients)
+        extra = of_loss(cannot_evaluate("microbatch", self.batching.microbatch), loss, gradients)
         updated, seen = self._updated(key, state, gradients, extra, h)
         kept: TrainingState = jax.tree.map(lambda new, old: jnp.where(full, new, old), updated, state)
         if sums.squares is not None:
-            seen |= gradient_noise(squares(sums.gradients), sums.squares, self.batch_size(h), self.microbatch)
+            seen |= gradient_noise(squares(sums.gradients), sums.squares, size, self.batching.microbatch)
         means = {name: value * microsteps for name, value in emitted(sums, shares, full).items()}
         seen = {name: jnp.where(full, value, 0) * microsteps for name, value in seen.items()}
+        if state.filled is not None:
+            kept = kept._replace(filled=filled_with(state.filled, microsteps, full))
         return kept._replace(accumulated=emptied(sums, full)), means, seen
 
     def _updated(
@@ -241,15 +244,15 @@ class Training:
         rates = self.rates(h)
         if rates is not None:  # the optimizer's parameters are not those of the loss
             extra = of_loss(cannot_evaluate("mup", "MuP(...)"), extra["value"], extra["grad"])
-        last = {} if state.last is None else state.last._asdict()
-        extra = {**extra, "key": jax.random.fold_in(key, NOISE), **last}
+        extra = {
+            **extra,
+            "key": jax.random.fold_in(key, NOISE),
+            "batch_size": self.batching.present(state.filled, h)[0],
+        }
+        extra |= {} if state.last is None else state.last._asdict()
         before = Optimized(state.params, state.opt_state, state.average)
         after, updates = updated(self.optimizer(h), before, gradients, extra, self._decay(h), rates)
-        seen: Values = {}
-        for name in self.monitors:
-            if name in MONITORS:
-                seen |= MONITORS[name](state.params, gradients, updates)
-        return state._replace(**after._asdict()), seen
+        return state._replace(**after._asdict()), monitored(self.monitors, state.params, gradients, updates)
 
     @divides_examples
     def evaluate(self, key: jax.Array, state: TrainingState, split: Any, h: Hparams) -> Metrics:
@@ -292,7 +295,7 @@ class Training:
         return named_layers(self.net.layers(jax.random.key(0), self.net.whole(params), stats, x, h))
 
     def react(self, state: TrainingState, metrics: Metrics, h: Hparams) -> tuple[TrainingState, Any]:
-        """Shows an evaluation to optimizer and early stopping; returns the new state and whether the trial is done."""
+        """Shows an evaluation to optimizer and early stopping; returns the state and whether the trial is done."""
         if state.last is not None:
             seen = {name: metrics[name] for name in state.last.metrics}
             state = state._replace(last=LastEvaluation(seen, state.last.evaluations + 1))

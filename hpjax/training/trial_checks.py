@@ -16,6 +16,7 @@ from hpjax.core.program import Data, TrialLength
 from hpjax.data.batches import check_poolable
 from hpjax.data.examples import examples_in
 from hpjax.training.monitors import OF_PARTS
+from hpjax.training.ramp import check_ramp
 from hpjax.training.trainer import Training
 from hpjax.training.validation import check_batch_size
 
@@ -90,8 +91,8 @@ def _check_each(training: Training, trials: Sequence[tuple[Hparams, TrialLength]
 
 def check_trials(training: Training, data: Data, trials: Sequence[tuple[Hparams, TrialLength]]) -> None:
     """Raises unless a training can run with the hyperparameters of these trials."""
-    if training.batch_size is not None:
-        _validate_sizes(training, data, trials, training.batch_size)
+    if training.batching.batch_size is not None:
+        _validate_sizes(training, data, trials, training.batching.batch_size)
     check_settings(training, trials)
 
 
@@ -103,20 +104,31 @@ def _validate_sizes(
 ) -> None:
     """Raises unless the data has as many examples as each batch, and the microbatch fits the batches."""
     folds = next((h.folds for h, _ in trials if "folds" in h), None)
-    most = training.examples
+    most, microbatch = training.examples, training.batching.microbatch
     if folds is not None:
         check_poolable(data)
         pooled = training.examples + examples_in(data.valid)
         most = pooled - ceil_div(pooled, folds)
+    least = 2 if OF_PARTS in training.monitors else 1
+    changing = [(batch_size(h), length.steps) for h, length in trials if callable(batch_size(h))]
+    for ramp, calls in changing:
+        check_ramp(ramp, calls, microbatch, most, least)
+    if changing and training.train_metrics_every not in (1, None):
+        remedy = "Write train_metrics_every=1, or None."
+        allowed = "cannot count batches whose size changes"
+        raise InputError("supervised.train_metrics_every", training.train_metrics_every, allowed, remedy)
+    trials = [(h, length) for h, length in trials if not callable(batch_size(h))]
+    if not trials:
+        return
     sizes = {check_batch_size(batch_size(h), most) for h, _ in trials}
-    if training.microbatch is not None and all(size % training.microbatch for size in sizes):
+    if microbatch is not None and all(size % microbatch for size in sizes):
         raise InputError(
             "supervised.microbatch",
-            training.microbatch,
+            microbatch,
             f"divides no batch size; there are {', '.join(map(str, sorted(sizes)))}",
             f"Write microbatch={math.gcd(*sizes)}.",
         )
-    if OF_PARTS in training.monitors and training.microbatch is not None and min(sizes) <= training.microbatch:
+    if OF_PARTS in training.monitors and microbatch is not None and min(sizes) <= microbatch:
         allowed = f"cannot tell noise from gradient where a batch, of {min(sizes)} examples, is one microbatch"
         raise InputError("supervised.monitor", OF_PARTS, allowed, f"Write microbatch={max(min(sizes) // 2, 1)}.")
     for h, length in trials:

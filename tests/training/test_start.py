@@ -1,0 +1,139 @@
+"""Going on from the state of a trained trial, against plain Optax loops that train without a break."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+import hpjax as hpx
+from hpjax import InputError
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(8, 3)).astype("float32"), RNG.normal(size=8).astype("float32")
+DATA = hpx.data.from_arrays(X, Y, valid=(X, Y), test=(X, Y))
+RATES = (0.1, 0.02)
+
+
+def schedule(h):
+    return optax.linear_schedule(h.rate, 0.0, 40)
+
+
+def program(steps, **settings):
+    settings = {"optimizer": lambda h: optax.adam(schedule(h))} | settings
+    return hpx.supervised(
+        model=nn.Sequential([nn.Dense(1), lambda z: z[:, 0]]),
+        loss=hpx.metrics.squared_error,
+        data=DATA,
+        batch_size=8,
+        steps=steps,
+        **settings,
+    )
+
+
+def run(own, **settings):
+    space = hpx.Space(rate=hpx.Choice(*RATES))
+    return hpx.Sweep(own, space, sampler=hpx.Grid(), **settings).run(progress=False)
+
+
+@pytest.fixture(scope="module")
+def first():
+    return run(program(5))
+
+
+def plain(params, steps, make, rate=None):
+    """Parameters after steps of all examples with Adam and the same schedule, without a break."""
+    optimizer, state = make(rate), None
+    for _ in range(steps):
+        state = optimizer.init(params) if state is None else state
+        slopes = jax.grad(lambda p: jnp.mean((X @ p["kernel"][:, 0] + p["bias"][0] - Y) ** 2))(params)
+        updates, state = optimizer.update(slopes, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def initial():
+    model = nn.Sequential([nn.Dense(1), lambda z: z[:, 0]])
+    key = hpx.keys.purpose_key(hpx.keys.lane_key(0, 0), "init")
+    own = program(1).init(key, type("h", (), {"rate": 0.1})())
+    assert jax.tree.structure(own.params) == jax.tree.structure(model.init(key, X)["params"])
+    return own.params["layers_0"]
+
+
+def close(state, params):
+    for name, value in params.items():
+        np.testing.assert_allclose(state["params"]["layers_0"][name], value, rtol=2e-5, atol=1e-6)
+
+
+def test_a_schedule_goes_on_where_it_was(first):
+    """Five steps and seven more are twelve of a plain loop, whose schedule and moments know no break."""
+    for i, rate in enumerate(RATES):
+        result = run(program(7, start_from=first[i]))
+        wanted = plain(initial(), 12, lambda rate: optax.adam(optax.linear_schedule(rate, 0.0, 40)), rate)
+        close(result[i].restore(), wanted)
+        assert result[i].step == 7
+
+
+def test_lanes_branch_from_several_states_in_one_program(first):
+    stacked = jax.tree.map(lambda *states: np.stack(states), *(first[i].restore() for i in range(2)))
+    own = program(7, start_from=lambda h: jax.tree.map(lambda x: jnp.asarray(x)[h.start], stacked))
+    space = hpx.Space(start=hpx.Choice(0, 1), rate=hpx.Choice(*RATES))
+    sweep = hpx.Sweep(own, space, sampler=hpx.Grid())
+    assert len(sweep.plan().groups) == 1
+    result = sweep.run(progress=False)
+    (starts, rates), trials = result.grid("start", "rate")
+    for start in starts:
+        at = rates.index(RATES[start])
+        wanted = plain(initial(), 12, lambda rate: optax.adam(optax.linear_schedule(rate, 0.0, 40)), RATES[start])
+        close(result[int(trials[start, at])].restore(), wanted)
+
+
+def test_hyperparameters_in_the_state_are_those_of_the_lane():
+    """``inject_hyperparams`` holds the rate in its state: a branch trains at its own, not at that of the checkpoint."""
+    make = optax.inject_hyperparams(optax.sgd)
+    settings = {"optimizer": lambda h: make(learning_rate=h.rate)}
+    first = run(program(5, **settings))
+    result = run(program(3, start_from=first[0], **settings))
+    half = first[0].restore()["params"]["layers_0"]
+    for i, rate in enumerate(RATES):
+        close(result[i].restore(), plain(half, 3, optax.sgd, rate))
+
+
+def test_an_average_begins_at_the_parameters_or_goes_on(first):
+    begun = run(program(1, start_from=first[0], average=1.0))[0].restore()["average"]["layers_0"]
+    for name, value in first[0].restore()["params"]["layers_0"].items():
+        np.testing.assert_array_equal(begun[name], value)
+    averaged = run(program(5, average=0.5))[0]
+    goes_on = run(program(1, start_from=averaged, average=1.0))[0].restore()["average"]["layers_0"]
+    for name, value in averaged.restore()["average"]["layers_0"].items():
+        np.testing.assert_array_equal(goes_on[name], value)
+
+
+def test_early_stopping_keeps_what_it_starts_from(first):
+    """A rate of 0 changes nothing, so that the best parameters are the ones of the start."""
+    settings = {"optimizer": lambda h: optax.adam(optax.linear_schedule(h.rate * 0, 0.0, 40)), "keep": "best"}
+    kept = run(program(2, start_from=first[0], **settings))[0].restore()
+    close(kept, first[0].restore()["params"]["layers_0"])
+
+
+def test_a_state_of_another_model_or_optimizer_is_refused(first):
+    state = first[0].restore()
+    wide = state | {"params": {"layers_0": {"kernel": np.zeros((4, 1)), "bias": np.zeros(1)}}}
+    with pytest.raises(InputError, match=r"start_from\['params/layers_0/kernel'\].*\(4, 1\).*\(3, 1\)"):
+        hpx.Sweep(program(3, start_from=wide), hpx.Space(rate=0.1), trials=1).plan()
+    momentum = program(3, start_from=first[0], optimizer=lambda h: optax.sgd(h.rate, momentum=0.9))
+    with pytest.raises(InputError, match=r"opt_state/0/count.*is no array of the program's state"):
+        hpx.Sweep(momentum, hpx.Space(rate=0.1), trials=1).plan()
+    less = state | {"params": {"layers_0": {"kernel": np.zeros((3, 1))}}}
+    with pytest.raises(InputError, match=r"params/layers_0/bias.*is missing"):
+        hpx.Sweep(program(3, start_from=less), hpx.Space(rate=0.1), trials=1).plan()
+    more = state | {"params": state["params"] | {"head": np.zeros(3)}}
+    with pytest.raises(InputError, match=r"params/head.*is no array of the program's state"):
+        hpx.Sweep(program(3, start_from=more), hpx.Space(rate=0.1), trials=1).plan()
+
+
+@pytest.mark.parametrize("given", [{"params": {}}, "runs/a", 3])
+def test_what_is_no_state_is_refused(given):
+    with pytest.raises(InputError, match=r"start_from.*must be a trial"):
+        program(3, start_from=given)
