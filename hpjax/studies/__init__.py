@@ -2,8 +2,8 @@
 
 A study is a question with an answer. ``BatchScaling`` is a question: a frozen dataclass of what is asked, with
 ``plan()``, ``run(directory)`` and ``read(result)``. Its answer is a ``BatchScalingResult``: points, fits, ``table()``,
-``plot()``, ``doubts``, and ``str`` for a report. ``Schedules``, ``Transfer`` and ``Optimizers`` are others, whose
-answers are a ``SchedulesResult``, a ``TransferResult`` and an ``OptimizersResult``.
+``plot()``, ``doubts``, and ``str`` for a report. ``Branches``, ``Schedules``, ``Transfer`` and ``Optimizers`` are
+others, whose answers are a ``BranchesResult``, a ``SchedulesResult``, a ``TransferResult`` and an ``OptimizersResult``.
 
 A new study derives from ``Study``, and its answer from ``StudyResult``.
 
@@ -22,6 +22,8 @@ from hpjax.results.store.manifest import StudyRecord
 from hpjax.studies import plot
 from hpjax.studies.batch_scaling import BatchScaling
 from hpjax.studies.batch_scaling_result import BatchScalingResult, ScalingPoint, TrialCounts
+from hpjax.studies.branches import Branches
+from hpjax.studies.branches_result import BranchesResult, BranchPoint
 from hpjax.studies.fits import RateFit, StepsFit, fit_rates, fit_steps
 from hpjax.studies.gradient_noise import NoiseScale, noise_scale, noise_scale_of
 from hpjax.studies.optimizers import Optimizers
@@ -40,6 +42,9 @@ from hpjax.studies.transfer_result import Drift, TransferPoint, TransferResult
 __all__ = [
     "BatchScaling",
     "BatchScalingResult",
+    "BranchPoint",
+    "Branches",
+    "BranchesResult",
     "Drift",
     "FamilyPoint",
     "NoiseScale",

@@ -1,6 +1,6 @@
 """The question of a batch-scaling study: how many steps does each batch size need to reach a target?"""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,15 +18,15 @@ from hpjax.core.keys import lane_key, purpose_key, step_key
 from hpjax.core.objective import Objective, minimize
 from hpjax.core.program import Metrics, Program, State
 from hpjax.core.space import Space
-from hpjax.data.examples import AnyExamples, examples_in
+from hpjax.data.examples import examples_in
 from hpjax.data.stream import Stream
-from hpjax.data.windows import Windows
 from hpjax.engine.distributed import on_writer
 from hpjax.engine.partition import Rule
 from hpjax.results.result import Result
 from hpjax.results.store.manifest import StudyRecord, recorded_manifest
 from hpjax.samplers import Sampler, Sobol
 from hpjax.studies.batch_scaling_result import KIND, BatchScalingResult
+from hpjax.studies.batch_sizes import checked_batch_sizes
 from hpjax.studies.search import SearchPerBatchSize
 from hpjax.studies.study import Study, check_kinds, names_read
 from hpjax.sweep.planning.pace import Pace
@@ -114,7 +114,7 @@ class BatchScaling(Study[BatchScalingResult]):
             allowed = "must be without early_stopping or another finish, since a trial ends at the target"
             remedy = "Leave early_stopping out of hpx.supervised(...)."
             raise InputError("BatchScaling.program", "finish", allowed, remedy)
-        object.__setattr__(self, "batch_sizes", _checked_sizes(self.batch_sizes, self.program))
+        object.__setattr__(self, "batch_sizes", checked_batch_sizes("BatchScaling", self.batch_sizes, self.program))
         target = check_float("BatchScaling.target", self.target, -np.inf, remedy="Write target=0.1.")
         object.__setattr__(self, "target", target)
         if self.complete is not None:
@@ -226,24 +226,6 @@ class BatchScaling(Study[BatchScalingResult]):
         if callable(steps):
             return lambda h: steps(int(h[name]))
         return self.program.steps if steps is None else steps
-
-
-def _checked_sizes(batch_sizes: Any, program: Program) -> tuple[int, ...]:
-    """Returns the batch sizes, ascending and each once; raises unless the training split holds them."""
-    field, remedy = "BatchScaling.batch_sizes", "Write batch_sizes=[16, 64, 256]."
-    if not isinstance(batch_sizes, Iterable) or isinstance(batch_sizes, str):
-        raise InputError(field, batch_sizes, "must be a list", remedy)
-    sizes = sorted({check_int(field, size) for size in batch_sizes})
-    if not sizes:
-        raise InputError(field, batch_sizes, "must not be empty", remedy)
-    train = program.splits[0]
-    # Of arrays that are no Examples only the program knows how many examples they hold.
-    if isinstance(train, AnyExamples | Windows) and sizes[-1] > examples_in(train):
-        allowed = f"must be at most {examples_in(train):,}, the examples of the training split"
-        raise InputError(
-            field, sizes[-1], allowed, f"Leave {sizes[-1]} out, or train on {sizes[-1]:,} examples or more."
-        )
-    return tuple(sizes)
 
 
 def _until(program: Program, objective: Objective, target: float) -> Callable[[State, Metrics, Hparams], Any]:

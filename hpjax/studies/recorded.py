@@ -1,17 +1,19 @@
 """The answer of whichever study a result belongs to."""
 
 from hpjax.results.result import Result
-from hpjax.studies import batch_scaling_result, optimizers_result, schedules_result, transfer_result
+from hpjax.studies import batch_scaling_result, branches_result, optimizers_result, schedules_result, transfer_result
 from hpjax.studies.batch_scaling_result import BatchScalingResult
+from hpjax.studies.branches_result import BranchesResult
 from hpjax.studies.optimizers_result import OptimizersResult
 from hpjax.studies.schedules_result import SchedulesResult
 from hpjax.studies.transfer_result import TransferResult
 
-Answer = BatchScalingResult | OptimizersResult | SchedulesResult | TransferResult
+Answer = BatchScalingResult | BranchesResult | OptimizersResult | SchedulesResult | TransferResult
 
 # What ``hpjax plot`` calls the picture of each.
 PICTURES: dict[type[Answer], str] = {
     BatchScalingResult: "scaling",
+    BranchesResult: "branches",
     OptimizersResult: "optimizers",
     SchedulesResult: "gains",
     TransferResult: "transfer",
@@ -26,6 +28,7 @@ def recorded_answer(result: Result) -> Answer | None:
     """
     return (
         batch_scaling_result.recorded_answer(result)
+        or branches_result.recorded_answer(result)
         or optimizers_result.recorded_answer(result)
         or schedules_result.recorded_answer(result)
         or transfer_result.recorded_answer(result)

@@ -1,0 +1,214 @@
+"""The question of a study of branches: how large may a batch be, at points of a training, before it costs examples?"""
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hpjax.core.arrays import ceil_div
+from hpjax.core.choice import Choice
+from hpjax.core.errors import InputError, check_float, check_int
+from hpjax.core.hparams import Hparams
+from hpjax.core.objective import Objective, minimize
+from hpjax.core.program import Program, State
+from hpjax.core.space import Space
+from hpjax.engine.state_tree import names_of
+from hpjax.results.result import Result
+from hpjax.results.store.manifest import StudyRecord
+from hpjax.results.trial import Trial
+from hpjax.samplers import Manual
+from hpjax.studies.batch_sizes import checked_batch_sizes
+from hpjax.studies.branches_result import KIND, RATE, SEED, SIZE, START, BranchesResult
+from hpjax.studies.study import Study, check_kinds, names_read
+from hpjax.sweep.sweep import Sweep
+from hpjax.training.start import started
+
+
+@dataclass(frozen=True)
+class Branches(Study[BranchesResult]):
+    """The question of how large a batch may be, at points of a training, before it costs more examples.
+
+    From each of several states of one training, branches go on with batches of every size, the learning rate scaled
+    with a power of it, for equally many examples. The critical batch size of a state is the largest that loses no more
+    than a tolerance against the smallest one. So W. Merrill et al., "Critical Batch Size Revisited", 2025, arXiv
+    2505.23971, measure it while it grows, without a model of the noise and without training to a target.
+
+    All states, seeds and batch sizes are lanes of one program.
+
+    Args:
+      program: reads ``h.batch_size`` and ``h.learning_rate``, and takes microbatches, or can take them; without early
+        stopping or ``keep="best"``. A schedule of the learning rate goes on where the state left it: a constant rate,
+        after a warmup, asks about the batch size alone.
+      starts: trials of one result, that trained the same for more and more steps at one batch size, each of its
+        replicates a seed: ``hpx.Space(learning_rate=3e-3, batch_size=8, steps=hpx.Choice(100, 400, 1600))`` with
+        ``steps=lambda h: h.steps``.
+      batch_sizes: whole numbers, in examples. The smallest is what the others are compared with.
+      examples: that each branch trains on, at least the largest batch size. A branch takes so many steps that it has
+        seen as many or more.
+      tolerance: by how much the metric may be worse.
+      power: of the batch size, relative to that of the starts, with which the learning rate grows: 0.5, the rule for
+        Adam and its kin, or 1 for SGD.
+      objective: its metric is compared at the end of a branch; ``hpx.minimize("valid/loss")`` by default.
+      seed: decides the batches of the branches. It is not that of the starts, whose first batches they would see again.
+      width: lanes that one device computes at once; see ``Sweep``.
+      devices: how many devices to use, all by default.
+
+    Raises:
+      InputError: an argument cannot be used.
+
+    Example:
+      >>> program = hpx.supervised(
+      ...     model=nn.Dense(10), optimizer=lambda h: optax.adam(h.learning_rate), data=hpx.data.digits(),
+      ...     loss=optax.softmax_cross_entropy_with_integer_labels, batch_size=lambda h: h.batch_size,
+      ...     steps=lambda h: h.steps)
+      >>> space = hpx.Space(learning_rate=1e-2, batch_size=8, steps=hpx.Choice(10, 40))
+      >>> base = hpx.Sweep(program, space, sampler=hpx.Grid(), replicates=3).run(progress=False)
+      >>> study = Branches(program, [base[0], base[1]], [8, 32, 128], examples=256, tolerance=0.05)
+      >>> len(study.plan().groups), study.plan().trials
+      (1, 18)
+      >>> [point.examples for point in study.run(progress=False).points]
+      [80, 320]
+    """
+
+    program: Program
+    starts: Sequence[Trial]
+    batch_sizes: Sequence[int]
+    _: KW_ONLY
+    examples: int
+    tolerance: float
+    power: float = 0.5
+    objective: Objective = field(default_factory=lambda: minimize("valid/loss"))
+    seed: int = 1
+    width: int | tuple[int, ...] | None = None
+    devices: int | None = None
+
+    def __post_init__(self) -> None:
+        check_kinds(self, "program", "objective")
+        if self.program.finishes:
+            allowed = "must be without early_stopping, keep or another finish, since branches are compared at their end"
+            raise InputError("Branches.program", "finish", allowed, "Leave early_stopping and keep out.")
+        if self.program.batches is None:
+            allowed = (
+                "must take its batches from arrays, as hpx.supervised(batch_size=lambda h: h.batch_size, ...) does"
+            )
+            raise InputError("Branches.program", "its batches", allowed, "Write it with hpx.supervised.")
+        object.__setattr__(self, "starts", _checked_starts(self.starts))
+        sizes = checked_batch_sizes("Branches", self.batch_sizes, self.program, least=2)
+        object.__setattr__(self, "batch_sizes", sizes)
+        check_int("Branches.examples", self.examples, least=self.batch_sizes[-1])
+        object.__setattr__(self, "tolerance", check_float("Branches.tolerance", self.tolerance, 0.0))
+        object.__setattr__(self, "power", check_float("Branches.power", self.power, -np.inf))
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """The sweep that finds the answer, for all else that a sweep can do, such as ``replay`` and the command line.
+
+        Raises:
+          InputError, ProgramError, UnknownHyperparameterError: the program cannot run, does not read the batch size, or
+            has a state of other shapes than the starts.
+        """
+        points = self._points()
+        space = Space(**{name: Choice(*dict.fromkeys(point[name] for point in points)) for name in points[0]})
+        sweep = Sweep(
+            self._branching(),
+            space,
+            sampler=Manual(points),
+            objective=self.objective,
+            seed=self.seed,
+            width=self.width,
+            devices=self.devices,
+            study=self.as_record(),
+        )
+        for name in (SIZE, RATE):
+            if name not in names_read(sweep):
+                allowed = "is never read by the program, so that branches would not differ as they should"
+                raise InputError("Branches.program", name, allowed, f"Read h.{name} in hpx.supervised(...).")
+        return sweep
+
+    def read(self, result: Result) -> BranchesResult:
+        """Returns the answer that a result gives, of a sweep that this study made.
+
+        Args:
+          result: the result of ``study.sweep.run()`` or ``hpx.load(directory)``.
+
+        Raises:
+          InputError: the result is of another kind.
+        """
+        return BranchesResult.read(result, self.tolerance)
+
+    def as_record(self) -> StudyRecord:
+        """Returns what the manifest says of the study."""
+        return StudyRecord(KIND, self.tolerance, SIZE, None)
+
+    def _points(self) -> list[dict[str, Any]]:
+        """Returns the hyperparameters of each branch."""
+        first = self.starts[0].hparams
+        kept = {name: value for name, value in first.items() if name in self._same}
+        return [
+            kept
+            | {
+                START: trial.step * first[SIZE],
+                SEED: replicate,
+                SIZE: size,
+                RATE: first[RATE] * (size / first[SIZE]) ** self.power,
+            }
+            for trial in self.starts
+            for replicate in range(self._replicates)
+            for size in self.batch_sizes
+        ]
+
+    @property
+    def _replicates(self) -> int:
+        return int(self.starts[0].result.lane_status.shape[1])
+
+    @property
+    def _same(self) -> set[str]:
+        """The hyperparameters that are the same in all starts; the others said how long these trained."""
+        first = self.starts[0].hparams
+        return {name for name in first if all(trial.hparams.get(name) == first[name] for trial in self.starts)}
+
+    def _branching(self) -> Program:
+        """Returns the program, in microbatches, whose lanes begin with the state of a start and see ``examples``."""
+        program = self.program
+        if program.batches is not None and program.batches.microbatch is None and len(self.batch_sizes) > 1:
+            program = program.with_microbatch(int(np.gcd.reduce(self.batch_sizes))) or program
+        begin, seen = program.init, np.array([trial.step * trial.hparams[SIZE] for trial in self.starts])
+        states = [trial.restore(replicate) for trial in self.starts for replicate in range(self._replicates)]
+        stacked, many = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states), self._replicates
+        frozen = [names_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(program.shared.get("params", {}))]
+
+        def init(key: jax.Array, h: Hparams) -> State:
+            at = jnp.argmax(jnp.asarray(seen) == h[START]) * many + h[SEED]
+            return started(begin(key, h), jax.tree.map(lambda x: x[at], stacked), frozen)
+
+        return replace(program, init=init, steps=lambda h: ceil_div(self.examples, int(h[SIZE])), eval_every=None)
+
+
+def _checked_starts(starts: Any) -> tuple[Trial, ...]:
+    """Returns the trials by the steps that they took; raises unless they are of one training."""
+    field = "Branches.starts"
+    remedy = "Write starts=[result[0], result[1]], of hpx.Space(..., steps=hpx.Choice(100, 400))."
+    if not isinstance(starts, Sequence) or not starts or not all(isinstance(trial, Trial) for trial in starts):
+        raise InputError(field, starts, "must be a list of trials of a result", remedy)
+    found = tuple(sorted(starts, key=lambda trial: trial.step))
+    if any(trial.result is not found[0].result for trial in found):
+        allowed = "must be of one result, whose replicates are seeds"
+        raise InputError(field, "trials of several results", allowed, remedy)
+    for trial in found:
+        if trial.status != "complete":
+            raise InputError(field, f"trial {trial.id}, {trial.status}", "must be complete", "Leave it out.")
+        for name in (SIZE, RATE):
+            if name not in trial.hparams:
+                remedy = f"Write hpx.Space({name}=…) in the sweep that trains the starts."
+                raise InputError(field, ", ".join(trial.hparams), f"must have {name}", remedy)
+            if trial.hparams[name] != found[0].hparams[name]:
+                given = f"{name} {trial.hparams[name]} and {found[0].hparams[name]}"
+                raise InputError(field, given, "must have trained the same", "Leave out the trials of another.")
+    steps = [trial.step for trial in found]
+    if len(set(steps)) < len(steps):
+        raise InputError(field, f"steps {steps}", "must have trained for different numbers of steps", remedy)
+    return found
