@@ -92,9 +92,7 @@ class Branches(Study[BranchesResult]):
             allowed = "must be without early_stopping, keep or another finish, since branches are compared at their end"
             raise InputError("Branches.program", "finish", allowed, "Leave early_stopping and keep out.")
         if self.program.batches is None:
-            allowed = (
-                "must take its batches from arrays, as hpx.supervised(batch_size=lambda h: h.batch_size, ...) does"
-            )
+            allowed = "must take batches of arrays, as hpx.supervised(batch_size=lambda h: h.batch_size, ...) does"
             raise InputError("Branches.program", "its batches", allowed, "Write it with hpx.supervised.")
         object.__setattr__(self, "starts", _checked_starts(self.starts))
         sizes = checked_batch_sizes("Branches", self.batch_sizes, self.program, least=2)

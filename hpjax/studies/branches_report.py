@@ -45,8 +45,8 @@ def doubts_of(answer: "BranchesResult") -> tuple[str, ...]:
 def _lost(answer: "BranchesResult") -> Iterator[str]:
     for point in answer.points:
         if not np.isfinite(point.excess).all():
-            lost = ~np.isfinite(point.excess).all(axis=1)
-            sizes = [size for size, is_lost in zip(answer.batch_sizes, lost, strict=True) if is_lost]
+            lost = np.flatnonzero(~np.isfinite(point.excess).all(axis=1))
+            sizes = [answer.batch_sizes[i] for i in lost]
             yield (
                 f"after {point.examples:,} examples branches diverged with batches of "
                 f"{', '.join(map(str, sizes))}: they count as worse than any tolerance."

@@ -200,7 +200,7 @@ def critical_sizes(sizes: Floats, excess: Floats, tolerance: float) -> Floats:
     first = np.where(over.any(axis=0), over.argmax(axis=0), len(sizes) - 1)
     last, columns = first - 1, np.arange(excess.shape[1])
     low, high = excess[last, columns], excess[first, columns]
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         share = (tolerance - low) / (high - low)
     share = np.where(np.isfinite(share), share, 0.0)  # of a branch that diverged
     found: Floats = np.where(

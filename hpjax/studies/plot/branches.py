@@ -48,10 +48,13 @@ def draw_branches(answer: "BranchesResult", ax: "Axes") -> "Axes":
     for point, color in zip(answer.points, colors, strict=True):
         means = point.excess.mean(axis=1)
         means = np.where(np.isfinite(means), means, np.nan)
-        ax.plot(answer.batch_sizes, means, "o-", color=color, markersize=3, linewidth=1.2, label=f"{point.examples:,}")
+        ax.plot(
+            answer.batch_sizes, means, "o-", color=color, markersize=3, linewidth=1.2, label=f"after {point.examples:,}"
+        )
         highest = max(highest, float(np.nanmax(means)))
     ax.axhline(answer.tolerance, color=GREY, linestyle="--", linewidth=1)
     set_log(ax, "x")
+    ax.set_xticks(answer.batch_sizes, list(map(str, answer.batch_sizes)))
     # What lies far above the tolerance says nothing more.
     ax.set_ylim(top=min(highest * 1.1, 10 * answer.tolerance) if highest > answer.tolerance else None)
     ax.set(xlabel="batch size", ylabel=literal(f"{answer.result.objective.metric}, excess"))
