@@ -14,7 +14,7 @@ from hpjax.core.choice import Choice
 from hpjax.core.errors import InputError, check_float, check_int
 from hpjax.core.hparams import Hparams
 from hpjax.core.objective import Objective, minimize
-from hpjax.core.program import Program, State
+from hpjax.core.program import Program, State, TrialLength
 from hpjax.core.space import Space
 from hpjax.engine.state_tree import names_of
 from hpjax.results.result import Result
@@ -183,7 +183,17 @@ class Branches(Study[BranchesResult]):
             at = jnp.argmax(jnp.asarray(seen) == h[START]) * many + h[SEED]
             return started(begin(key, h), jax.tree.map(lambda x: x[at], stacked), frozen)
 
-        return replace(program, init=init, steps=lambda h: ceil_div(self.examples, int(h[SIZE])), eval_every=None)
+        def validate(trials: Sequence[tuple[Hparams, TrialLength]]) -> None:
+            # Of schedules that go on: their warmup was in the steps before.
+            before = [int(h[START]) // self.starts[0].hparams[SIZE] for h, _ in trials]
+            program.validate(
+                [(h, own._replace(steps=own.steps + more)) for (h, own), more in zip(trials, before, strict=True)]
+            )
+
+        def steps(h: Hparams) -> int:
+            return ceil_div(self.examples, int(h[SIZE]))
+
+        return replace(program, init=init, validate=validate, steps=steps, eval_every=None)
 
 
 def _checked_starts(starts: Any) -> tuple[Trial, ...]:

@@ -45,7 +45,7 @@ def check_settings(training: Training, trials: Sequence[tuple[Hparams, TrialLeng
             continue
         for h, length in group:
             for name, check in checks:
-                check.of(check.value if name is None else unread(h)[name], length.steps)
+                check.of(check.value if name is None else unread(h)[name], _steps(training, length))
 
 
 def _traced_checks(training: Training, h: Mapping[str, Any]) -> list[tuple[str | None, Check]] | None:
@@ -86,7 +86,12 @@ def _check_each(training: Training, trials: Sequence[tuple[Hparams, TrialLength]
             training.check(h)
         for check in checks:
             if isinstance(check.value, int | float):
-                check.of(check.value, length.steps)
+                check.of(check.value, _steps(training, length))
+
+
+def _steps(training: Training, length: TrialLength) -> int | None:
+    """Returns the optimizer steps of a trial, None where its schedule has had unknown ones before."""
+    return length.steps if training.start is None else None
 
 
 def check_trials(training: Training, data: Data, trials: Sequence[tuple[Hparams, TrialLength]]) -> None:

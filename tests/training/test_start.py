@@ -117,6 +117,14 @@ def test_early_stopping_keeps_what_it_starts_from(first):
     close(kept, first[0].restore()["params"]["layers_0"])
 
 
+def test_a_warmup_that_is_over_may_be_longer_than_the_branch(first):
+    settings = {"optimizer": lambda h: optax.adam(hpx.optim.warmup_constant_schedule(0.0, h.rate, 4))}
+    state = run(program(5, **settings))[0]
+    branch = run(program(2, start_from=state, **settings))
+    wanted = plain(initial(), 7, lambda rate: optax.adam(optax.warmup_constant_schedule(0.0, rate, 4)), RATES[0])
+    close(branch[0].restore(), wanted)
+
+
 def test_a_state_of_another_model_or_optimizer_is_refused(first):
     state = first[0].restore()
     wide = state | {"params": {"layers_0": {"kernel": np.zeros((4, 1)), "bias": np.zeros(1)}}}
