@@ -45,7 +45,7 @@ class Scale(NamedTuple):
     steps: tuple[int, ...] = (100, 400, 1600)
     sizes: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
     branch: int = 2048
-    targets: tuple[float, ...] = (2.6, 2.7, 2.8)
+    targets: tuple[float, ...] = (2.3, 2.5, 2.7)
     trials: int = 6
     most: int = 16_384
     seeds: int = 3
@@ -101,12 +101,12 @@ def branches_of(width, scale, base, folder):
     return study.run(folder / "branches")
 
 
-def to_target(width, scale, folder, name="target", **settings):
+def to_target(width, scale, folder, name="target", rates=(1e-3, 4e-2), **settings):
     """Steps to a loss at the best learning rate of each batch size."""
     program = program_of(width, scale, steps=1, eval_every=256 // BATCH, **settings)
     study = hpx.studies.BatchScaling(
         program,
-        hpx.Space(learning_rate=hpx.LogUniform(1e-3, 4e-2)),
+        hpx.Space(learning_rate=hpx.LogUniform(*rates)),
         scale.sizes,
         target=scale.targets[0],
         trials=scale.trials,
@@ -137,13 +137,13 @@ def decayed(width, scale, base, folder):
     return base.last("valid/loss"), after
 
 
-RAMPS = ("batches of 8 throughout", "along the law", "the last size throughout")
+RAMPS = ("batches of 8 throughout", "half the critical size", "the critical size", "the last of these throughout")
 
 
 def ramps_of(width, scale, law, folder):
     """Training with the critical batch size of the moment, beside constant ones: losses (ramps, seeds) and steps."""
     last = float(np.clip(law(scale.steps[-1] * BATCH), 2 * BATCH, scale.sizes[-1]))
-    grows = (law.coefficient.value, law.exponent.value)
+    size, exponent = law.coefficient.value, law.exponent.value
 
     def ramp(h):
         return lambda seen: jnp.clip(h.coefficient * jnp.maximum(seen, 1) ** h.exponent, BATCH, last)
@@ -158,10 +158,8 @@ def ramps_of(width, scale, law, folder):
             optax.adam(optax.warmup_constant_schedule(0.0, RATE, scale.warmup)), hpx.optim.scale_by_batch_size(BATCH)
         ),
     )
-    lanes = [
-        {"coefficient": coefficient, "exponent": exponent, "last": end}
-        for coefficient, exponent, end in ((1.0, 0.0, BATCH), (*grows, last), (last, 0.0, last))
-    ]
+    ramps = ((1.0, 0.0, float(BATCH)), (size / 2, exponent, last), (size, exponent, last), (last, 0.0, last))
+    lanes = [{"coefficient": a, "exponent": b, "last": end} for a, b, end in ramps]
     space = hpx.Space(**{name: hpx.Choice(*dict.fromkeys(lane[name] for lane in lanes)) for name in lanes[0]})
     sweep = hpx.Sweep(program, space, sampler=hpx.Manual(lanes), replicates=scale.seeds)
     result = sweep.run(folder / "ramps")
@@ -178,28 +176,33 @@ def interval(values):
 
 def draw(answers, noises, targets, path):
     """Draws critical batch sizes against windows seen, by branches and by noise, and steps to the target."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-    figure = Figure(figsize=(6.8, 2.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    colors = colormaps["cividis"](np.linspace(0, 0.85, len(answers)))
-    for (width, answer), color in zip(answers.items(), colors, strict=True):
-        seen = [point.examples for point in answer.points]
-        value, low, high = (np.array([point.critical[i] for point in answer.points]) for i in range(3))
-        high = np.minimum(high, answer.batch_sizes[-1])
-        left.errorbar(seen, value, [value - low, high - value], fmt="o-", ms=3, lw=1.2, capsize=2, color=color)
-        left.plot(seen, noises[width], "--", lw=1, color=color)
-        points = targets[width][0].points
-        sizes, steps = ([getattr(point, name) for point in points] for name in ("batch_size", "steps"))
-        right.plot(sizes, steps, "o-", ms=3, lw=1.2, color=color, label=f"width {width}")
-    left.set(xscale="log", yscale="log", xlabel="windows seen", ylabel="critical batch size")
-    left.set_title("branches (solid), noise scale (dashed)", fontsize=8)
-    right.set(
-        xscale="log", yscale="log", xlabel="batch size", ylabel=f"steps to {next(iter(targets.values()))[0].goal}"
-    )
-    right.legend(frameon=False, fontsize=7)
-    figure.savefig(path, dpi=150)
+    with plt.rc_context(hpx.plot.STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(6.8, 2.8), layout="constrained")
+        colors = plt.get_cmap("cividis")(np.linspace(0, 0.9, len(answers)))
+        for (width, answer), color in zip(answers.items(), colors, strict=True):
+            seen = [point.examples for point in answer.points]
+            value, low, high = (np.array([point.critical[i] for point in answer.points]) for i in range(3))
+            high = np.minimum(high, answer.batch_sizes[-1])
+            bars = {"ms": 3, "lw": 1.2, "capsize": 2, "color": color}
+            left.errorbar(seen, value, [value - low, high - value], fmt="o-", **bars)
+            left.plot(seen, noises[width], "--", lw=1, color=color)
+            points = targets[width][0].points
+            sizes, steps = ([getattr(point, name) for point in points] for name in ("batch_size", "steps"))
+            right.plot(sizes, steps, "o-", ms=3, lw=1.2, color=color, label=f"width {width}")
+        left.set(xlabel="windows seen", ylabel="critical batch size")
+        left.set_title("by branches (solid) and by noise (dashed)", fontsize=8)
+        right.set(xlabel="batch size", ylabel=f"steps to {next(iter(targets.values()))[0].goal}")
+        right.legend(frameon=False, fontsize=7)
+        for axis in (left.xaxis, left.yaxis, right.xaxis, right.yaxis):
+            axis.axes.set(xscale="log", yscale="log")
+        for axis in (left.xaxis, left.yaxis, right.xaxis, right.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+            axis.set_minor_formatter(NullFormatter())
+        figure.savefig(path, dpi=150)
 
 
 def main():
@@ -235,7 +238,7 @@ def main():
     if not given.smoke:  # a program more
         free = optax.contrib.schedule_free_adamw
         changes = {"optimizer": lambda h: free(h.learning_rate, scale.warmup, weight_decay=0.0), "average": None}
-        found = to_target(middle, scale, folder, "schedule-free", **changes)
+        found = to_target(middle, scale, folder, "schedule-free", (3e-3, 0.3), **changes)
         print(f"\nwidth {middle}, schedule-free AdamW\n{found[0]}")
     losses, steps = ramps_of(middle, scale, answers[middle].law, folder)
     print(f"\nwidth {middle}, as many windows by ramps: steps, loss, less that of the first")
