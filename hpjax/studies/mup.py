@@ -10,6 +10,7 @@ arXiv 2203.03466.
 
 from hpjax.studies.coordinate_check import CoordinateCheck, coordinate_check
 from hpjax.training.mup import MuP, attention, residual
+from hpjax.training.mup_adam import adamw
 from hpjax.training.mup_table import Multiplier, multipliers
 
-__all__ = ["CoordinateCheck", "MuP", "Multiplier", "attention", "coordinate_check", "multipliers", "residual"]
+__all__ = ["CoordinateCheck", "MuP", "Multiplier", "adamw", "attention", "coordinate_check", "multipliers", "residual"]

@@ -226,7 +226,7 @@ def supervised(
         ),
         valid_sets=tuple(named_sets(data.valid)),
         optimizer=_transformation(setting("optimizer", optimizer, lambda v: isinstance(v, OPTIMIZERS))),
-        rates=scaling.rates,
+        scaling=scaling,
         start=start_of(start_from),
         frozen=() if initial is None else tuple(initial.frozen),
         batching=Batching(

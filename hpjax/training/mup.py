@@ -20,6 +20,7 @@ from hpjax.core.errors import InputError, check_int, did_you_mean
 from hpjax.core.hparams import Hparams, unread
 from hpjax.core.threefry import fast
 from hpjax.engine.state_tree import KeyPath, names_of
+from hpjax.training.mup_adam import SCALES, reads_scales
 from hpjax.training.mup_table import Multiplier, Rule, Shapes, axes_of, check_rule, multiplier_of, ratio_of, shapes_of
 from hpjax.training.network import Network, Params, Stats
 
@@ -43,9 +44,9 @@ class MuP:
 
     Decoupled weight decay stays what it is at the base width, and so does coupled one under ``"sgd"``: the optimizer
     sees each parameter divided by its multiplier of the rate. Coupled decay, and a ``penalty``, under ``"adam"`` have
-    no counterpart at other widths. Adam's epsilon is not scaled. What μP changes in the model itself is written there:
-    ``hpx.mup.attention`` where the width of a head grows, ``hpx.mup.residual`` where the depth does, and logits times
-    ``base_width / width`` where the embedding is the last layer, too.
+    no counterpart at other widths. Adam's epsilon stays as it is, but that of ``hpx.mup.adamw``. What μP changes in the
+    model itself is written there: ``hpx.mup.attention`` where the width of a head grows, ``hpx.mup.residual`` where the
+    depth does, and logits times ``base_width / width`` where the embedding is the last layer, too.
 
     Args:
       base: hyperparameter to its value in the base model, of those that decide on the width. Other hyperparameters of
@@ -110,6 +111,16 @@ class Scaling(NamedTuple):
         if mup is None:
             return None
         return {name: _if(mup.enabled, each.multiplier.own_rate) for name, each in self._scaled(mup, h).items()}
+
+    def extra(self, optimizer: Any, h: Hparams) -> dict[str, Any]:
+        """Returns what ``mup.adamw`` takes beside gradients, if it is in an optimizer, as extra arguments of Optax.
+
+        It is the size of each parameter's gradient as a multiple of that in the base model, by the path.
+        """
+        mup = self.of(h)
+        if mup is None or not reads_scales(optimizer):
+            return {}
+        return {SCALES: {name: _if(mup.enabled, each.gradient) for name, each in self._scaled(mup, h).items()}}
 
     def _init(self, key: jax.Array, x: Any, h: Hparams) -> tuple[Params, Stats]:
         params, stats = self.net.init(key, x, h)
@@ -177,6 +188,11 @@ class _Scaled(NamedTuple):
     multiplier: Multiplier
     ratio: float
 
+    @property
+    def gradient(self) -> float:
+        """The size of its gradient: 1/m, but of the last layer, whose weights hold 1/m themselves, and its bias."""
+        return 1 / self.ratio if self.multiplier.kind in ("input", "hidden") else 1.0
+
 
 def _with(h: Hparams, mup: MuP, times: int) -> Hparams:
     """Returns the hyperparameters of the base model, or of one so many times as wide."""
@@ -201,7 +217,7 @@ def residual(depth: int, base_depth: int) -> float:
     """Returns by what to multiply each branch of a residual network, so that what was tuned holds at other depths.
 
     This is CompleteP, α = 1 (N. Dey et al., "Don't be lazy: CompleteP enables compute-efficient deep transformers",
-    2025, arXiv 2505.01618). Learning rates do not depend on the depth then; its scaling of Adam's epsilon is left out.
+    2025, arXiv 2505.01618). Learning rates do not depend on the depth then. ``adamw`` scales its epsilon.
 
     Args:
       depth: residual blocks of the model, 1 or more.

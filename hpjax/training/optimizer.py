@@ -13,6 +13,7 @@ from hpjax.core.arrays import at_least_float32
 from hpjax.core.errors import InputError
 from hpjax.engine.state_tree import KeyPath, names_of
 from hpjax.optim.closures import functions_in
+from hpjax.training.mup_adam import SCALES
 from hpjax.training.static import unwrap_static, wrap_static
 
 # What an optimizer of ``supervised`` may be.
@@ -235,7 +236,15 @@ def _taken(update: Callable[..., Any], extra: Mapping[str, Any]) -> dict[str, An
         takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         if not takes_all and (function is update or (len(parameters) > 3 and list(parameters)[1:3] == SIGNATURE)):
             names &= set(parameters)
-    return {name: extra[name] for name in extra if name in names}
+    return _without(set(extra) - names, extra)
+
+
+def _without(names: set[Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the extra arguments without some. Raises ``InputError`` if without these ``mup.adamw`` would be wrong."""
+    if SCALES in names:
+        allowed = "cannot be inside of a transformation that hands no extra arguments on, as contrib.sam"
+        raise InputError("supervised.optimizer", "hpx.mup.adamw", allowed, "Write optax.adamw there.")
+    return {name: value for name, value in extra.items() if name not in names}
 
 
 def _call(update: Callable[..., Any], arguments: tuple[Any, ...], extra: Mapping[str, Any]) -> Any:
@@ -256,7 +265,7 @@ def _call(update: Callable[..., Any], arguments: tuple[Any, ...], extra: Mapping
         if error.name not in optax.LookaheadParams._fields:
             raise
         raise _not_outermost(error) from error
-    return _call(update, arguments, {name: value for name, value in extra.items() if name != refused})
+    return _call(update, arguments, _without({refused}, extra))
 
 
 def _states(opt_state: Any, kinds: Any) -> list[Any]:

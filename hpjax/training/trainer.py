@@ -27,6 +27,7 @@ from hpjax.training.early_stopping import EarlyStopping
 from hpjax.training.evaluation import in_set, measure_split
 from hpjax.training.measures import Measures, Values, joined, penalty_of
 from hpjax.training.monitors import OF_PARTS, gradient_noise, monitored, squares
+from hpjax.training.mup import Scaling
 from hpjax.training.network import Network, Outputs, begun, named_layers
 from hpjax.training.optimizer import Optimized, begin, cannot_evaluate, of_loss, typed_as, updated
 from hpjax.training.ramp import filled_with, none_filled
@@ -53,7 +54,7 @@ class Training:
       measures: the loss and the metrics.
       valid_sets: the names of the validation sets, ``""`` for a single one.
       monitors: the names of what is monitored.
-      rates: path of each parameter to a multiplier of its learning rate, a function of ``h``; of None for none.
+      scaling: the parametrization, which has multipliers of learning rates and sizes of gradients.
       start: the trained state that lanes go on from, a function of ``h``; None for none.
       frozen: the names of parameters that the state does not have.
       batching: how batches are taken.
@@ -68,7 +69,7 @@ class Training:
     measures: Measures
     valid_sets: tuple[str, ...]
     optimizer: OfH
-    rates: OfH
+    scaling: Scaling
     start: OfH | None
     frozen: Collection[KeyPath]
     eval_batch_size: int
@@ -85,7 +86,7 @@ class Training:
         key, real = fast(key), jnp.result_type(float)
         example = jax.tree.map(jnp.asarray, self.example)
         params, stats = begun(self.net, key, example, h)
-        _, opt_state, average = begin(self._optimizer(h), params, self._decay(h), self.rates(h))
+        _, opt_state, average = begin(self._optimizer(h), params, self._decay(h), self.scaling.rates(h))
         state = TrainingState(params, stats, opt_state, average)
         if self.start is not None:
             state = started(state, self.start(h), self.frozen)
@@ -241,17 +242,14 @@ class Training:
           extra: what the optimizer may take of the loss.
           h: the hyperparameters.
         """
-        rates = self.rates(h)
+        optimizer, rates = self.optimizer(h), self.scaling.rates(h)
         if rates is not None:  # the optimizer's parameters are not those of the loss
             extra = of_loss(cannot_evaluate("mup", "MuP(...)"), extra["value"], extra["grad"])
-        extra = {
-            **extra,
-            "key": jax.random.fold_in(key, NOISE),
-            "batch_size": self.batching.present(state.filled, h)[0],
-        }
+        size = self.batching.present(state.filled, h)[0]
+        extra = {**extra, **self.scaling.extra(optimizer, h), "key": jax.random.fold_in(key, NOISE), "batch_size": size}
         extra |= {} if state.last is None else state.last._asdict()
         before = Optimized(state.params, state.opt_state, state.average)
-        after, updates = updated(self.optimizer(h), before, gradients, extra, self._decay(h), rates)
+        after, updates = updated(optimizer, before, gradients, extra, self._decay(h), rates)
         return state._replace(**after._asdict()), monitored(self.monitors, state.params, gradients, updates)
 
     @divides_examples

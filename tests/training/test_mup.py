@@ -309,7 +309,7 @@ def test_models_of_nnx_have_the_same_numbers():
     own, plain = (program(mup, model=lambda h, rngs: Net(h.width, rngs)) for mup in (MUP, None))
     start, (drawn, _) = trained(own, H)[0].params, trained(plain, H)
     np.testing.assert_array_equal(start["layers_4"]["kernel"], drawn.params["layers_4"]["kernel"] / 2)
-    scaling = own.init.__self__.rates(H)
+    scaling = own.init.__self__.scaling.rates(H)
     assert {name: scaling[name, "kernel"] for name in LAYERS} == {"layers_0": 1, "layers_2": 1 / M, "layers_4": 1 / M}
 
 
