@@ -99,6 +99,7 @@ def _with_own_epsilon(
             # Untouched, not divided by 1, so that it is Optax's to the bit.
             return gradient if isinstance(scale, float) and scale == 1 else (gradient / scale).astype(gradient.dtype)
 
-        return adam.update(jax.tree_util.tree_map_with_path(divided, gradients), state, params)
+        updated: tuple[Any, Any] = adam.update(jax.tree_util.tree_map_with_path(divided, gradients), state, params)
+        return updated
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -113,6 +113,14 @@ def test_depths_drift_at_each_width():
     assert len(found.plot().axes) == 3
 
 
+def test_depths_of_one_width_are_lines_of_one_panel():
+    found = study(parabolas(with_mup=False, with_depth=True), widths=(8,), depths=(1, 2, 4)).run(progress=False)
+    (panel,) = found.plot().axes
+    lines = [line for line in panel.lines if str(line.get_label()).startswith("depth")]
+    assert [line.get_label() for line in lines] == ["depth 1", "depth 2", "depth 4"]
+    np.testing.assert_allclose(lines[1].get_ydata(), found.points[1].curve.mean(axis=1))
+
+
 def test_rates_that_diverge_are_never_best_and_ends_are_told():
     found = study(parabolas(drift=3.0, lost_above=2.0**-1), widths=(8, 16, 32)).run(progress=False)
     standard = found.points[3:]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 def transfer(answer: "TransferResult", width: Width = "double") -> "Figure":
     """Draws the metric against the learning rate, a panel for each parametrization and depth; see ``draw_transfer``.
 
+    Of one width, a panel has all depths.
+
     Args:
       answer: the answer of a transfer study.
       width: that of the figure: ``"single"``, 3.3 inches, or ``"double"``, 6.8 inches, columns of a paper.
@@ -26,39 +28,45 @@ def transfer(answer: "TransferResult", width: Width = "double") -> "Figure":
       ImportError: matplotlib is missing; the message says how to install it.
       InputError: there is no such width.
     """
-    kinds = list(dict.fromkeys((point.parametrization, point.depth) for point in answer.points))
+    one_width = len({point.width for point in answer.points}) == 1
+    kinds = list(dict.fromkeys((point.parametrization, None if one_width else point.depth) for point in answer.points))
     with new_figure(len(kinds), min(len(kinds), 2 if width == "double" else 1), width) as (figure, panels):
         for (parametrization, depth), panel in zip(kinds, panels, strict=True):
             draw_transfer(answer, panel, parametrization, depth)
         low, high = (f(panel.get_ylim()[at] for panel in panels) for at, f in enumerate((min, max)))
+        logarithmic = any(panel.get_yscale() == "log" for panel in panels)
         for panel in panels:
+            if logarithmic:
+                set_log(panel, "y")
             panel.set_ylim(low, high)
         share_legend(figure, panels)
     return figure
 
 
 def draw_transfer(answer: "TransferResult", ax: "Axes", parametrization: str = "", depth: int | None = None) -> "Axes":
-    """Draws the mean over seeds of the metric against the learning rate, a line a width, darker where it is narrower.
+    """Draws the mean over seeds of the metric against the learning rate, a line a model, darker where it is smaller.
 
     Dots are best rates with their intervals.
 
     Args:
       answer: the answer of a transfer study.
       ax: where to draw.
-      parametrization, depth: of the points to draw.
+      parametrization, depth: of the points to draw; None for all depths.
 
     Returns:
       ``ax``.
     """
     from matplotlib import colormaps
 
-    points = [each for each in answer.points if (each.parametrization, each.depth) == (parametrization, depth)]
+    points = [each for each in answer.points if each.parametrization == parametrization and depth in (None, each.depth)]
+    varied = [name for name in ("width", "depth") if len({getattr(point, name) for point in points}) > 1] or ["width"]
     colors = colormaps["cividis"](np.linspace(0, 0.9, len(points)))
     shown = []
     for point, color in zip(points, colors, strict=True):
         means = point.curve.mean(axis=1)
         means = np.where(np.isfinite(means), means, np.nan)
-        ax.plot(answer.rates, means, "-", color=color, linewidth=1.2, label=f"width {point.width}")
+        label = ", ".join(f"{name} {getattr(point, name)}" for name in varied)
+        ax.plot(answer.rates, means, "-", color=color, linewidth=1.2, label=label)
         if np.isfinite(point.rate.value):
             ends = [[point.rate.value - point.rate.low], [point.rate.high - point.rate.value]]
             ax.errorbar([point.rate.value], [point.loss], xerr=ends, **{**DOTS, "color": color})
