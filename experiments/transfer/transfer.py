@@ -1,6 +1,6 @@
 """Does the best learning rate of a wide model stay that of a narrow one? With μP, and without.
 
-python experiments/transfer/transfer.py [--data FOLDER] [--out FOLDER] [--smoke]
+python experiments/transfer/transfer.py [--steps 40] [--data FOLDER] [--out FOLDER] [--smoke]
 
 The folder holds mnist1d.npz; without it the digits of scikit-learn are learned.
 """
@@ -29,22 +29,30 @@ class MLP(nn.Module):
         return nn.Dense(10, kernel_init=nn.initializers.zeros)(x)
 
 
-def study_of(data, widths=WIDTHS, steps=400, rates=13, replicates=5):
-    program = hpx.supervised(
-        model=lambda h: MLP(h.width),
-        optimizer=lambda h: optax.adam(h.learning_rate),
+def adam(h):
+    return optax.adam(h.learning_rate)
+
+
+def program_of(data, model=MLP, optimizer=adam, batch_size=1000, steps=40):
+    return hpx.supervised(
+        model=lambda h: model(h.width),
+        optimizer=optimizer,
         mup=lambda h: hpx.mup.MuP({"width": BASE}, enabled=h.mup),
         loss=optax.softmax_cross_entropy_with_integer_labels,
         data=data,
-        batch_size=100,
+        batch_size=batch_size,
         steps=steps,
     )
-    space = hpx.Space(learning_rate=hpx.LogUniform(2**-12, 2**-3, num=rates))
+
+
+def study_of(program, widths=WIDTHS, rates=hpx.LogUniform(2**-10, 2**-2, num=13), replicates=5):
+    space = hpx.Space(learning_rate=rates)
     return hpx.studies.Transfer(program, space, widths, replicates=replicates)
 
 
-def training_split(data):
+def training_data(folder):
     """Data that is evaluated on all training examples: on others the loss tells how far each width overfits, too."""
+    data = hpx.data.digits() if folder is None else hpx.data.from_npz(folder / "mnist1d.npz")
     return hpx.Data(data.train, data.train, name=data.name)
 
 
@@ -52,11 +60,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of mnist1d.npz")
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"))
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--smoke", action="store_true", help="two widths, few steps")
     given = parser.parse_args()
-    data = hpx.data.digits() if given.data is None else hpx.data.from_npz(given.data / "mnist1d.npz")
-    data = training_split(data)
-    study = study_of(data, (32, 64), steps=20, rates=5, replicates=3) if given.smoke else study_of(data)
+    data = training_data(given.data)
+    if given.smoke:
+        rates = hpx.LogUniform(2**-10, 2**-2, num=5)
+        study = study_of(program_of(data, batch_size=100, steps=20), (32, 64), rates, replicates=3)
+    else:
+        study = study_of(program_of(data, steps=given.steps))
     answer = study.run(given.out / data.name)
     print(answer)
     answer.plot(given.out / f"{data.name}.png")
