@@ -34,13 +34,17 @@ from hpjax.optim.schedules import (
     polynomial_schedule,
 )
 from hpjax.optim.transforms import add_noise, half_life, reduce_on_plateau, scale_by_batch_size, sgd
-from hpjax.optim.warmup_schedules import (
-    inverse_sqrt_schedule,
+from hpjax.optim.two_point_schedules import (
+    smooth_nonmonotonic_schedule,
     two_point_linear_schedule,
     two_point_spline_schedule,
+)
+from hpjax.optim.warmup_schedules import (
+    inverse_sqrt_schedule,
     warmup_constant_schedule,
     warmup_cosine_decay_schedule,
     warmup_rex_decay_schedule,
+    warmup_sqrt_decay_schedule,
     warmup_stable_decay_schedule,
 )
 
@@ -61,11 +65,13 @@ __all__ = [
     "reduce_on_plateau",
     "scale_by_batch_size",
     "sgd",
+    "smooth_nonmonotonic_schedule",
     "spline_schedule",
     "two_point_linear_schedule",
     "two_point_spline_schedule",
     "warmup_constant_schedule",
     "warmup_cosine_decay_schedule",
     "warmup_rex_decay_schedule",
+    "warmup_sqrt_decay_schedule",
     "warmup_stable_decay_schedule",
 ]

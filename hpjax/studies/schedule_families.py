@@ -13,12 +13,14 @@ from hpjax.core.intervals import LogUniform, Uniform
 from hpjax.core.space import Space
 from hpjax.optim import (
     piecewise_linear_schedule,
+    smooth_nonmonotonic_schedule,
     spline_schedule,
     two_point_linear_schedule,
     two_point_spline_schedule,
     warmup_constant_schedule,
     warmup_cosine_decay_schedule,
     warmup_rex_decay_schedule,
+    warmup_sqrt_decay_schedule,
     warmup_stable_decay_schedule,
 )
 
@@ -67,12 +69,17 @@ class ScheduleFamily:
 
 
 def schedule_families(steps: int, *names: str) -> dict[str, ScheduleFamily]:
-    """Returns families of schedules by name, all of which rise in a straight line in the first ``warmup`` of the steps.
+    """Returns families of schedules by name, of which all but one rise in a straight line in ``warmup`` of the steps.
 
-    ``"cosine"`` falls as half a cosine and ``"generalized_cosine"`` as a power of it, ``"rex"`` as a hyperbola,
-    ``"warmup_stable_decay"`` in a straight line after a time at the peak. ``"two_point_linear"`` and
-    ``"two_point_spline"`` fall over two points anywhere. ``"piecewise_linear"`` and ``"spline"`` go through points at a
-    quarter, a half and three quarters of the way from the peak to the end, and may rise again. All end at 0.
+    Then ``"cosine"`` falls as half a cosine, ``"generalized_cosine"`` as a power of it, ``"sqrt"`` as a power of
+    √(1 − z²), z being the share of the fall, ``"rex"`` as a hyperbola, and ``"warmup_stable_decay"`` in a straight line
+    after a time at the peak. ``"two_point_linear"`` and ``"two_point_spline"`` fall over two points anywhere.
+    ``"piecewise_linear"`` and ``"spline"`` go through points at a quarter, a half and three quarters of the way from
+    the peak to the end, and may rise again. All these end at 0; ``"cosine_y_end"`` and ``"two_point_spline_y_end"`` end
+    at a share ``y_end`` of the peak or of the second point, and ``"constant"`` stays at the peak.
+
+    ``"smooth_nonmonotonic"`` has no warmup: it is a smooth curve from any value to any, over a peak and two points
+    anywhere.
 
     The families of H. Naganuma et al., "What do near-optimal learning rate schedules look like?", 2026, arXiv
     2603.10301, are among them. The functions are those of ``hpx.optim``, with a peak of 1.
@@ -100,11 +107,23 @@ def _families(steps: int) -> list[ScheduleFamily]:
     def rise(h: Hparams) -> Any:
         return h.warmup * steps
 
+    def risen(count: Any, h: Hparams, fall: list[tuple[Any, Any]]) -> Any:
+        return jnp.where(count < rise(h), constant(count, h), spline_schedule(fall)(count))
+
+    def constant(count: Any, h: Hparams) -> Any:
+        return warmup_constant_schedule(0.0, 1.0, rise(h))(count)
+
     def cosine(count: Any, h: Hparams) -> Any:
         return warmup_cosine_decay_schedule(0.0, 1.0, rise(h), steps)(count)
 
+    def cosine_y_end(count: Any, h: Hparams) -> Any:
+        return warmup_cosine_decay_schedule(0.0, 1.0, rise(h), steps, end_value=h.y_end)(count)
+
     def generalized_cosine(count: Any, h: Hparams) -> Any:
         return warmup_cosine_decay_schedule(0.0, 1.0, rise(h), steps, exponent=h.exponent)(count)
+
+    def sqrt(count: Any, h: Hparams) -> Any:
+        return warmup_sqrt_decay_schedule(0.0, 1.0, rise(h), steps, exponent=h.exponent)(count)
 
     def rex(count: Any, h: Hparams) -> Any:
         return warmup_rex_decay_schedule(0.0, 1.0, rise(h), steps, beta=h.beta)(count)
@@ -120,6 +139,16 @@ def _families(steps: int) -> list[ScheduleFamily]:
     def two_point_spline(count: Any, h: Hparams) -> Any:
         return two_point_spline_schedule(0.0, 1.0, rise(h), steps, (h.x1, h.y1), (h.x2, h.y2))(count)
 
+    def two_point_spline_y_end(count: Any, h: Hparams) -> Any:
+        first = rise(h) + h.x1 * (steps - rise(h))
+        second = first + h.x2 * (steps - first)
+        values = (h.y1, h.y1 * h.y2, h.y1 * h.y2 * h.y_end)
+        return risen(count, h, [(rise(h), 1.0), *zip((first, second, steps), values, strict=True)])
+
+    def smooth_nonmonotonic(count: Any, h: Hparams) -> Any:
+        first, second = (h.x1, h.y1), (h.x2, h.y2)
+        return smooth_nonmonotonic_schedule(h.y_start, 1.0, steps, h.x_peak, first, second, h.y_end)(count)
+
     def points(h: Hparams) -> list[tuple[Any, Any]]:
         fall = steps - rise(h)
         between = [(rise(h) + share * fall, y) for share, y in ((0.25, h.y1), (0.5, h.y2), (0.75, h.y3))]
@@ -129,19 +158,25 @@ def _families(steps: int) -> list[ScheduleFamily]:
         return piecewise_linear_schedule(points(h))(count)
 
     def spline(count: Any, h: Hparams) -> Any:
-        from_peak = spline_schedule(points(h)[1:])(count)
-        return jnp.where(count < rise(h), warmup_constant_schedule(0.0, 1.0, rise(h))(count), from_peak)
+        return risen(count, h, points(h)[1:])
 
     warmup, share = {"warmup": Uniform(0.0, 0.5)}, Uniform(0.0, 1.0)
-    two_points = Space(**warmup, x1=share, y1=share, x2=share, y2=share)
+    two_points = {"x1": share, "y1": share, "x2": share, "y2": share}
+    power = Space(**warmup, exponent=LogUniform(0.25, 4.0))
     levels = Space(**warmup, y1=share, y2=share, y3=share)
-    return [
-        ScheduleFamily(cosine, Space(**warmup), steps),
-        ScheduleFamily(generalized_cosine, Space(**warmup, exponent=LogUniform(0.25, 4.0)), steps),
-        ScheduleFamily(rex, Space(**warmup, beta=LogUniform(1 / 16, 16.0)), steps),
-        ScheduleFamily(warmup_stable_decay, Space(**warmup, stable=share), steps),
-        ScheduleFamily(two_point_linear, two_points, steps),
-        ScheduleFamily(two_point_spline, two_points, steps),
-        ScheduleFamily(piecewise_linear, levels, steps),
-        ScheduleFamily(spline, levels, steps),
-    ]
+    spaces = {
+        cosine: Space(**warmup),
+        constant: Space(**warmup),
+        cosine_y_end: Space(**warmup, y_end=share),
+        generalized_cosine: power,
+        sqrt: power,
+        rex: Space(**warmup, beta=LogUniform(1 / 16, 16.0)),
+        warmup_stable_decay: Space(**warmup, stable=share),
+        two_point_linear: Space(**warmup, **two_points),
+        two_point_spline: Space(**warmup, **two_points),
+        two_point_spline_y_end: Space(**warmup, **two_points, y_end=share),
+        piecewise_linear: levels,
+        spline: levels,
+        smooth_nonmonotonic: Space(x_peak=share, y_start=share, y_end=share, **two_points),
+    }
+    return [ScheduleFamily(shape, space, steps) for shape, space in spaces.items()]

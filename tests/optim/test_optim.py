@@ -113,6 +113,22 @@ def test_rex_is_the_hyperbola_of_its_papers(warmup, beta):
     np.testing.assert_allclose(traced, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("warmup", [0, 16])
+@pytest.mark.parametrize(
+    ("exponent", "share"), [(0.0, (1, 1)), (0.5, (0.8**0.5, 0.6**0.5)), (1, (0.8, 0.6)), (2, (0.64, 0.36))]
+)
+def test_square_root_decay_is_the_ellipse_of_its_paper(warmup, exponent, share):
+    """√(1 − z²)ᵅ, which for z = 0.6 and 0.8 is 0.8ᵅ and 0.6ᵅ."""
+    z = np.clip((COUNTS - warmup) / (100 - warmup), 0, 1)
+    expected = rising(0.02 + 0.48 * np.sqrt(1 - z**2) ** exponent, warmup)
+    make = hpx.optim.warmup_sqrt_decay_schedule
+    np.testing.assert_allclose(over(make(0.1, 0.5, warmup, 100, 0.02, exponent)), expected, atol=1e-6)
+    traced = traced_over(lambda n: make(*n), [0.1, 0.5, warmup, 100, 0.02, exponent])
+    np.testing.assert_allclose(traced, expected, atol=1e-6)
+    schedule = make(0.0, 1.0, warmup, warmup + 100, exponent=exponent)
+    np.testing.assert_allclose([float(schedule(warmup + step)) for step in (60, 80)], share, atol=1e-6)
+
+
 def test_straight_lines_through_points_are_those_of_numpy_and_optax():
     points = [(5, 0.1), (30, 0.5), (31, 0.2), (64.5, 0.3), (100, 0.0)]
     expected = np.interp(COUNTS, *np.transpose(points))
@@ -172,6 +188,29 @@ def test_two_points_are_shares_of_what_is_left(name, through, shares):
         np.testing.assert_allclose(concrete, rising(expected, 20), atol=1e-6)
 
 
+@pytest.mark.parametrize("peak_at", [0.05, 0.45, 0.8])
+def test_a_smooth_non_monotonic_schedule_is_scipy_s_spline_through_sorted_points(peak_at):
+    """With the peak before, between and after the points at 0.2 and 0.2 + 0.5 (1 − 0.2) = 0.6."""
+    points = [(0, 0.1), (20, 0.3 * 0.5), (60, 0.9 * 0.5), (100 * peak_at, 0.5), (100, 0.2)]
+    expected = PchipInterpolator(*np.transpose(sorted(points)))(np.minimum(COUNTS, 100))
+    make = hpx.optim.smooth_nonmonotonic_schedule
+    concrete = over(make(0.1, 0.5, 100, peak_at, (0.2, 0.3), (0.5, 0.9), 0.2))
+    np.testing.assert_allclose(concrete, expected, atol=1e-6)
+    numbers = [0.1, 0.5, 100, peak_at, 0.2, 0.3, 0.5, 0.9, 0.2]
+    traced = traced_over(lambda n: make(*n[:4], n[4:6], n[6:8], n[8]), numbers)
+    np.testing.assert_allclose(traced, expected, atol=1e-6)
+
+
+def test_of_several_points_at_one_step_of_a_smooth_schedule_the_last_holds():
+    """Start, first, second, peak, end, in this order."""
+    make = hpx.optim.smooth_nonmonotonic_schedule
+    at_start = make(0.1, 1.0, 100, 0.5, (0.0, 0.2), (0.0, 0.3))
+    assert [round(float(at_start(step)), 6) for step in (0, 50, 100)] == [0.3, 1.0, 0.0]
+    at_peak = make(0.1, 1.0, 100, 0.5, (0.5, 0.2), (0.0, 0.3))
+    assert [round(float(at_peak(step)), 6) for step in (0, 50, 100)] == [0.1, 1.0, 0.0]
+    assert float(at_peak(49)) < 0.21
+
+
 def test_a_spline_never_leaves_the_values_of_its_points():
     """In float32, at a million steps, where rounding would make a learning rate negative."""
     schedule = hpx.optim.spline_schedule([(0, 3e-4), (300_000, 2.9e-4), (900_000, 1e-7), (1_000_000, 0.0)])
@@ -213,6 +252,27 @@ def test_two_points_outside_of_what_is_left_are_refused(change, message):
     for name in ("two_point_linear_schedule", "two_point_spline_schedule"):
         with pytest.raises(hpx.InputError, match=f"{name}.{message}"):
             getattr(hpx.optim, name)(**numbers | change)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("warmup_sqrt_decay_schedule", {"exponent": -1.0}, "exponent = -1.0: must be 0 or more"),
+        ("warmup_sqrt_decay_schedule", {"warmup_steps": 100}, "warmup_steps = 100: must be less than 100"),
+        ("smooth_nonmonotonic_schedule", {"peak_at": 1.5}, "peak_at = 1.5: must lie between 0 and 1"),
+        ("smooth_nonmonotonic_schedule", {"first": (-0.5, 0.5)}, r"first\[0\] = -0.5: must lie between 0 and 1"),
+        ("smooth_nonmonotonic_schedule", {"second": (0.5, 2.0)}, r"second\[1\] = 2.0: must lie between 0 and 1"),
+        ("smooth_nonmonotonic_schedule", {"transition_steps": 0}, "transition_steps = 0: must be 1 or more"),
+    ],
+)
+def test_numbers_that_make_no_schedule_are_refused(name, change, message):
+    numbers = {"init_value": 0.0, "peak_value": 1.0}
+    if name == "warmup_sqrt_decay_schedule":
+        numbers |= {"warmup_steps": 5, "decay_steps": 100}
+    else:
+        numbers |= {"transition_steps": 100, "peak_at": 0.5, "first": (0.5, 0.5), "second": (0.5, 0.5)}
+    with pytest.raises(hpx.InputError, match=f"{name}.{message}"):
+        getattr(hpx.optim, name)(**numbers | change)
 
 
 def test_half_life_forgets_half():

@@ -63,7 +63,7 @@ def noisy_descent(limit=np.inf):
 
 def shape_alone(name, h, steps):
     """The shape at every step, by NumPy and SciPy."""
-    t, warmup = np.arange(steps), h["warmup"] * steps
+    t, warmup = np.arange(steps), h.get("warmup", 0.0) * steps
     z = np.clip((t - warmup) / (steps - warmup), 0, 1)
     rise = np.divide(t, warmup, where=warmup > 0, out=np.zeros(steps))
     cosine = (1 + np.cos(np.pi * z)) / 2
@@ -71,19 +71,28 @@ def shape_alone(name, h, steps):
     first = warmup + two[0] * (steps - warmup)
     at = [warmup, first, first + two[2] * (steps - first), steps]
     to = [1.0, two[1], two[1] * two[3], 0.0]
+    to_end = [*to[:3], to[2] * h.get("y_end", 0.0)]
+    knots = [0, two[0] * steps, (two[0] + two[2] * (1 - two[0])) * steps, h.get("x_peak", 0.5) * steps, steps]
+    order = np.argsort(knots)
+    heights = np.array([h.get("y_start", 0.0), two[1], two[3], 1.0, h.get("y_end", 0.0)])
     quarters = [0, *(warmup + (steps - warmup) * np.array([0, 0.25, 0.5, 0.75, 1]))]
     levels = [0.0, 1.0, *(h.get(name, 0.0) for name in ("y1", "y2", "y3")), 0.0]
     fall = {
         "cosine": lambda: cosine,
+        "constant": lambda: np.ones(steps),
+        "cosine_y_end": lambda: h["y_end"] + (1 - h["y_end"]) * cosine,
+        "sqrt": lambda: np.sqrt(1 - z**2) ** h["exponent"],
         "generalized_cosine": lambda: cosine ** h["exponent"],
         "rex": lambda: (1 - z) / (1 - z + h["beta"] * z),
         "warmup_stable_decay": lambda: np.minimum(1, (1 - z) / (1 - h["stable"])),
         "two_point_linear": lambda: np.interp(t, at, to),
         "two_point_spline": lambda: PchipInterpolator(at, to)(np.maximum(t, warmup)),
+        "two_point_spline_y_end": lambda: PchipInterpolator(at, to_end)(np.maximum(t, warmup)),
+        "smooth_nonmonotonic": lambda: PchipInterpolator(np.array(knots)[order], heights[order])(t),
         "piecewise_linear": lambda: np.interp(t, quarters, levels),
         "spline": lambda: PchipInterpolator(quarters[1:], levels[1:])(np.maximum(t, warmup)),
     }[name]()
-    return fall if name == "piecewise_linear" else np.where(t < warmup, rise, fall)
+    return fall if name in ("piecewise_linear", "smooth_nonmonotonic") else np.where(t < warmup, rise, fall)
 
 
 @pytest.mark.parametrize("name", schedule_families(40))

@@ -202,6 +202,12 @@ def rex_alone(t, h):
     return h["rate"] * jnp.where(t < h["warmup"], t / h["warmup"], (1 - z) / (1 - (1 - h["beta"]) * z))
 
 
+def sqrt_alone(t, h):
+    """The ellipse, and a power of it."""
+    z = (t - h["warmup"]) / (STEPS - h["warmup"])
+    return h["rate"] * jnp.where(t < h["warmup"], t / h["warmup"], (1 - z**2) ** (h["exponent"] / 2))
+
+
 def two_points(h):
     """A spline through two points, each of which is a share of what is left before it."""
     first, second = (h.x1, h.y1), (h.x2, h.y2)
@@ -215,6 +221,21 @@ def two_points_alone(h):
     values = np.array([1, h["y1"], h["y1"] * h["y2"], 0]) * h["rate"]
     t = np.arange(STEPS)
     curve = np.where(t < h["warmup"], h["rate"] * t / h["warmup"], PchipInterpolator(steps, values)(t))
+    return optax.sgd(lambda count: jnp.asarray(curve)[count])
+
+
+def over_a_peak(h):
+    """A smooth curve over a peak and two points, in any order."""
+    points = (h.x1, h.y1), (h.x2, h.y2)
+    return optax.sgd(hpx.optim.smooth_nonmonotonic_schedule(h.y_start, h.rate, STEPS, h.x_peak, *points))
+
+
+def over_a_peak_alone(h):
+    """SciPy's spline through the points in the order of their steps."""
+    second = h["x1"] + h["x2"] * (1 - h["x1"])
+    points = [(0, h["y_start"]), (h["x1"], h["rate"] * h["y1"]), (second, h["rate"] * h["y2"])]
+    steps, values = np.transpose(sorted([*points, (h["x_peak"], h["rate"]), (1, 0)]))
+    curve = PchipInterpolator(steps * STEPS, values)(np.arange(STEPS))
     return optax.sgd(lambda count: jnp.asarray(curve)[count])
 
 
@@ -486,6 +507,21 @@ ROWS = {
         points(rate=[0.3, 0.1], warmup=[2, 3], x1=[0.2, 0.5], y1=[0.7, 0.9], x2=[0.4, 0.1], y2=[0.3, 0.5]),
         two_points,
         two_points_alone,
+    ),
+    "schedule: a smooth curve over a peak": optimizers(
+        points(
+            rate=[0.3, 0.1], x_peak=[0.1, 0.5], x1=[0.2, 0.7], y1=[0.7, 0.9], x2=[0.4, 0.2], y2=[0.3, 0.5],
+            y_start=[0.0, 0.02],
+        ),
+        over_a_peak,
+        over_a_peak_alone,
+    ),
+    "schedule: a square root": optimizers(
+        points(rate=[0.3, 0.1], warmup=[3, 5], exponent=[0.5, 2.0]),
+        lambda h: optax.sgd(
+            hpx.optim.warmup_sqrt_decay_schedule(0.0, h.rate, h.warmup, STEPS, exponent=h.exponent)
+        ),
+        lambda h: in_float64(lambda t: sqrt_alone(t, h)),
     ),
     "schedule: restarts": optimizers(
         points(rate=[0.3, 0.1], cycles=[1, 3]),
