@@ -1,11 +1,14 @@
 """Families of learning-rate schedules: a function of the step and of hyperparameters, and a space of these."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
+from hpjax.core.arrays import Floats
 from hpjax.core.domains import Domain
 from hpjax.core.errors import InputError, check_int, did_you_mean
 from hpjax.core.hparams import Hparams
@@ -67,8 +70,27 @@ class ScheduleFamily:
         """The name of the family, that of the function."""
         return self.shape.__name__
 
+    def values(self, hparams: Mapping[str, Any]) -> Floats:
+        """Returns the learning rate at every step as a share of its peak, float (steps,), as for a plot.
 
-def schedule_families(steps: int, *names: str) -> dict[str, ScheduleFamily]:
+        Args:
+          hparams: a value for each name in the space, such as ``point.hparams`` of a study's answer.
+
+        Raises:
+          InputError: the family is for trials of any length.
+          UnknownHyperparameterError: ``shape`` reads what is not there.
+
+        Example:
+          >>> schedule_families(4, "rex")["rex"].values({"warmup": 0.5, "beta": 1.0})
+          array([0. , 0.5, 1. , 0.5], dtype=float32)
+        """
+        if self.steps is None:
+            remedy = "Write ScheduleFamily(shape, space, steps=400)."
+            raise InputError("ScheduleFamily.steps", None, "must be a number to have a value at every step", remedy)
+        return np.asarray(jax.vmap(lambda count: self.shape(count, Hparams(hparams)))(jnp.arange(self.steps)))
+
+
+def schedule_families(steps: int, *names: str, **domains: Any) -> dict[str, ScheduleFamily]:
     """Returns families of schedules by name, of which all but one rise in a straight line in ``warmup`` of the steps.
 
     Then ``"cosine"`` falls as half a cosine, ``"generalized_cosine"`` as a power of it, ``"sqrt"`` as a power of
@@ -87,20 +109,34 @@ def schedule_families(steps: int, *names: str) -> dict[str, ScheduleFamily]:
     Args:
       steps: optimizer steps of a trial.
       *names: which families, in this order; all by default.
+      **domains: other domains of their hyperparameters, or numbers, each in all families that have its name.
 
     Raises:
-      InputError: there is no such family, or ``steps`` is no whole number of 2 or more.
+      InputError: there is no such family, none of them has such a hyperparameter, or ``steps`` is no whole number of 2
+        or more.
 
     Example:
-      >>> list(schedule_families(300, "cosine", "rex"))
-      ['cosine', 'rex']
+      >>> families = schedule_families(300, "cosine", "rex", warmup=hpx.Uniform(0.0, 0.2))
+      >>> list(families), families["rex"].domains["warmup"].high
+      (['cosine', 'rex'], 0.2)
     """
     check_int("schedule_families.steps", steps, least=2)
     families = {family.name: family for family in _families(steps)}
     for name in names:
         if name not in families:
             raise InputError("schedule_families.names", name, "is no family", did_you_mean(name, families))
-    return {name: families[name] for name in names or families}
+    chosen = [families[name] for name in names or families]
+    there = dict.fromkeys(name for family in chosen for name in family.domains)
+    for name in domains:
+        if name not in there:
+            allowed = "is a hyperparameter of none of the families"
+            raise InputError("schedule_families.domains", name, allowed, did_you_mean(name, there))
+    return {
+        family.name: replace(
+            family, space=Space(**{name: domains.get(name, own) for name, own in family.domains.items()})
+        )
+        for family in chosen
+    }
 
 
 def _families(steps: int) -> list[ScheduleFamily]:

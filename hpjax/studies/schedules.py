@@ -185,7 +185,7 @@ def _alternatives(name: str, families: tuple[ScheduleFamily, ...]) -> Space:
     """
     constants: dict[str, Any] = {}
     for family in families:
-        constants = {each: domain.baseline for each, domain in family.domains.items()} | constants
+        constants |= {each: domain.baseline for each, domain in family.domains.items() if each not in constants}
     first, *others = (
         Space(**{name: Constant(family.shape, select=True)}, **(constants | dict(family.domains)))
         for family in families

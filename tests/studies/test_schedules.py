@@ -378,6 +378,28 @@ def test_what_is_no_family_is_told(make, message):
         make()
 
 
+def test_domains_of_the_families_can_be_others():
+    narrow = hpx.Uniform(0.0, 0.2)
+    families = schedule_families(STEPS, "cosine", "rex", "smooth_nonmonotonic", warmup=narrow, beta=0.5)
+    assert [family.domains.get("warmup") for family in families.values()] == [narrow, narrow, None]
+    assert families["rex"].domains["beta"] == hpx.Space(beta=0.5).branches[0]["beta"]
+    assert families["smooth_nonmonotonic"].domains == schedule_families(STEPS)["smooth_nonmonotonic"].domains
+    with pytest.raises(
+        hpx.InputError, match=r"schedule_families.domains = 'bta': is a hyperparameter of none .* Did you"
+    ):
+        schedule_families(STEPS, "rex", bta=0.5)
+    with pytest.raises(hpx.InputError, match=r"schedule_families.domains = 'x1'"):
+        schedule_families(STEPS, "rex", x1=0.5)
+
+
+def test_a_family_has_its_values_at_every_step():
+    rex = schedule_families(8)["rex"].values({"warmup": 0.25, "beta": 0.5, "rate": 0.1})
+    z = np.arange(6) / 6
+    np.testing.assert_allclose(rex, [0.0, 0.5, *((1 - z) / (1 - z / 2))], atol=1e-6)
+    with pytest.raises(hpx.InputError, match=r"ScheduleFamily.steps = None: must be a number"):
+        CONSTANT.values({})
+
+
 def test_results_of_other_sweeps_are_refused(answer):
     with pytest.raises(hpx.InputError, match=r"SchedulesResult.read.name = 'scheduel': must be a hyperparameter"):
         SchedulesResult.read(answer.result, name="scheduel")
