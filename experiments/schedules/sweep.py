@@ -52,7 +52,7 @@ def training_split(data):
 
 
 def draw(answer, families, path):
-    """The gains, and of each family the best schedule; below it those of the next four trials of the search."""
+    """The gains, and of each family the best schedule of the search with the next four, in the order of the gains."""
     import matplotlib.pyplot as plt
 
     from hpjax import plot
@@ -62,17 +62,21 @@ def draw(answer, families, path):
     with plt.rc_context(plot.STYLE):
         figure = plt.figure(figsize=(10.2, 4.4), layout="constrained")
         left, right = figure.subfigures(1, 2, width_ratios=[4, 6])
-        hpx.studies.plot.draw_gains(answer, left.subplots())
+        dots = hpx.studies.plot.draw_gains(answer, left.subplots())
+        dots.locator_params(axis="x", nbins=5)
         axes = right.subplots(4, columns, sharex=True, sharey=True).ravel()
         for ax, point in zip(axes, points, strict=False):
-            trials = best_trials(answer, point.family)
-            for rank, trial in reversed(list(enumerate(trials[:5]))):
+            for rank, trial in reversed(list(enumerate(best_trials(answer, point.family)[:5]))):
                 hparams = answer.result.hparams[trial]
                 rates = hparams["learning_rate"] * families[point.family].values(hparams)
                 ax.plot(rates, color=plot.GREY if rank else plot.BLUE, linewidth=0.6 if rank else 1.5)
             ax.set_title(point.family, fontsize=7)
         for ax in axes[len(points) :]:
             ax.set_axis_off()
+        for ax in axes[max(len(points) - columns, 0) : len(points)]:
+            ax.tick_params(labelbottom=True)
+        shown = axes[0].get_lines()[-1], axes[0].get_lines()[0]
+        right.legend(shown, ["best trial of the search", "the next four"], loc="outside upper center", ncols=2)
         right.supylabel("learning rate", fontsize=8)
         right.supxlabel("step", fontsize=8)
         figure.savefig(path, dpi=150)
