@@ -15,7 +15,7 @@ from flax import linen as nn
 
 import hpjax as hpx
 
-STEPS, TRIALS, ROUNDS, SEEDS = 400, 64, 8, 12
+STEPS, TRIALS, ROUNDS, SEEDS = 400, 48, 6, 12
 
 
 def families_of(steps, *names):
