@@ -80,7 +80,7 @@ def base_of(width, scale, folder):
         steps=lambda h: h.steps,
         microbatch=PART,
         monitor=["gradient_noise"],
-        eval_every=scale.steps[0] * BATCH // PART,
+        eval_every=max(scale.steps[0] // 4, 1) * BATCH // PART,  # the noise of so many steps before each place
     )
     space = hpx.Space(learning_rate=RATE, batch_size=BATCH, steps=hpx.Choice(*scale.steps))
     return hpx.Sweep(program, space, sampler=hpx.Grid(), replicates=scale.seeds).run(folder / "base")

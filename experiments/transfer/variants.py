@@ -27,13 +27,13 @@ class Other(nn.Module):
     layers: int = 2
     activation: str = "relu"
     norm: bool = False
-    init: str = "lecun_normal"
+    weights: str = "lecun_normal"
     zeros: bool = True
 
     @nn.compact
     def __call__(self, x):
         for _ in range(self.layers):
-            x = nn.Dense(self.width, kernel_init=getattr(nn.initializers, self.init)())(x)
+            x = nn.Dense(self.width, kernel_init=getattr(nn.initializers, self.weights)())(x)
             x = getattr(nn, self.activation)(nn.LayerNorm()(x) if self.norm else x)
         return nn.Dense(10, kernel_init=nn.initializers.zeros if self.zeros else nn.initializers.lecun_normal())(x)
 
@@ -56,7 +56,7 @@ VARIANTS = {
     "layer_norm": (100, 400, partial(Other, norm=True), adam),
     "tanh": (100, 400, partial(Other, activation="tanh"), adam),
     "three_layers": (100, 400, partial(Other, layers=3), adam),
-    "he": (100, 400, partial(Other, init="he_normal"), adam),
+    "he": (100, 400, partial(Other, weights="he_normal"), adam),
     "random_last_layer": (100, 400, partial(Other, zeros=False), adam),
     "up_and_down": (100, 400, MLP, up_and_down),
     "b1_0": (100, 400, MLP, lambda h: optax.adam(h.learning_rate, b1=0.0)),

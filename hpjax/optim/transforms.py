@@ -206,10 +206,10 @@ def scale_by_batch_size(reference: Number, power: Number = 0.5) -> optax.Gradien
     """
     check_bounds("scale_by_batch_size.reference", reference, 1)
 
-    def update(updates: Any, state: Any, params: Any = None, *, batch_size: Any, **_: Any) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None, *, batch_size: Any = None, **_: Any) -> tuple[Any, Any]:
         if batch_size is None:
-            allowed = "needs batches of a known size, and those of a stream have none"
-            remedy = "Remove it, or give data of hpx.data.from_arrays."
+            allowed = "needs the batch size, which a stream has not, and lookahead and sam do not hand on"
+            remedy = "Write it outside of that optimizer, or give data of hpx.data.from_arrays."
             raise InputError("supervised.optimizer", "scale_by_batch_size", allowed, remedy)
         scale = (jnp.asarray(batch_size, jnp.result_type(float)) / reference) ** power
         return jax.tree.map(lambda u: u * scale.astype(u.dtype), updates), state

@@ -1,6 +1,6 @@
 """The question of a study of branches: how large may a batch be, at points of a training, before it costs examples?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -11,10 +11,10 @@ import numpy as np
 
 from hpjax.core.arrays import ceil_div
 from hpjax.core.choice import Choice
-from hpjax.core.errors import InputError, check_float, check_int
+from hpjax.core.errors import InputError, UnknownHyperparameterError, check_float, check_int
 from hpjax.core.hparams import Hparams
 from hpjax.core.objective import Objective, minimize
-from hpjax.core.program import Program, State, TrialLength
+from hpjax.core.program import Metrics, Program, State, TrialLength
 from hpjax.core.space import Space
 from hpjax.engine.state_tree import names_of
 from hpjax.results.result import Result
@@ -26,6 +26,7 @@ from hpjax.studies.branches_result import KIND, RATE, SEED, SIZE, START, Branche
 from hpjax.studies.study import Study, check_kinds, names_read
 from hpjax.sweep.sweep import Sweep
 from hpjax.training.start import started
+from hpjax.training.state import TrainingState
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Branches(Study[BranchesResult]):
       power: of the batch size, relative to that of the starts, with which the learning rate grows: 0.5, the rule for
         Adam and its kin, or 1 for SGD.
       objective: its metric is compared at the end of a branch; ``hpx.minimize("valid/loss")`` by default.
-      seed: decides the batches of the branches. It is not that of the starts, whose first batches they would see again.
+      seed: decides the batches of the branches, others for each start and each of its seeds, and the same for all batch
+        sizes. By default one more than that of the starts, whose first batches they would else see again.
       width: lanes that one device computes at once; see ``Sweep``.
       devices: how many devices to use, all by default.
 
@@ -82,7 +84,7 @@ class Branches(Study[BranchesResult]):
     tolerance: float
     power: float = 0.5
     objective: Objective = field(default_factory=lambda: minimize("valid/loss"))
-    seed: int = 1
+    seed: int | None = None
     width: int | tuple[int, ...] | None = None
     devices: int | None = None
 
@@ -99,6 +101,11 @@ class Branches(Study[BranchesResult]):
         object.__setattr__(self, "batch_sizes", sizes)
         check_int("Branches.examples", self.examples, least=self.batch_sizes[-1])
         object.__setattr__(self, "tolerance", check_float("Branches.tolerance", self.tolerance, 0.0))
+        before = self.starts[0].result.manifest.sweep.seed
+        if self.seed == before:
+            allowed = "is that of the starts, whose first batches the branches would see again"
+            raise InputError("Branches.seed", self.seed, allowed, f"Write seed={before + 1}.")
+        object.__setattr__(self, "seed", before + 1 if self.seed is None else self.seed)
         object.__setattr__(self, "power", check_float("Branches.power", self.power, -np.inf))
 
     @cached_property
@@ -116,13 +123,22 @@ class Branches(Study[BranchesResult]):
             space,
             sampler=Manual(points),
             objective=self.objective,
-            seed=self.seed,
+            seed=0 if self.seed is None else self.seed,  # it has one by now
             width=self.width,
             devices=self.devices,
             study=self.as_record(),
         )
+        try:
+            read = names_read(sweep)
+        except UnknownHyperparameterError as error:
+            for name in _differing(self.starts):
+                if f"h.{name}" in str(error):
+                    allowed = "says how long the starts train, and more than steps reads it, as a schedule that ends"
+                    remedy = "Train with a constant rate after a warmup: branches go on behind the end."
+                    raise InputError("Branches.program", name, allowed, remedy) from None
+            raise
         for name in (SIZE, RATE):
-            if name not in names_read(sweep):
+            if name not in read:
                 allowed = "is never read by the program, so that branches would not differ as they should"
                 raise InputError("Branches.program", name, allowed, f"Read h.{name} in hpx.supervised(...).")
         return sweep
@@ -144,8 +160,8 @@ class Branches(Study[BranchesResult]):
 
     def _points(self) -> list[dict[str, Any]]:
         """Returns the hyperparameters of each branch."""
-        first = self.starts[0].hparams
-        kept = {name: value for name, value in first.items() if name in self._same}
+        first, length = self.starts[0].hparams, _differing(self.starts)
+        kept = {name: value for name, value in first.items() if name not in length}
         return [
             kept
             | {
@@ -163,25 +179,34 @@ class Branches(Study[BranchesResult]):
     def _replicates(self) -> int:
         return int(self.starts[0].result.lane_status.shape[1])
 
-    @property
-    def _same(self) -> set[str]:
-        """The hyperparameters that are the same in all starts; the others said how long these trained."""
-        first = self.starts[0].hparams
-        return {name for name in first if all(trial.hparams.get(name) == first[name] for trial in self.starts)}
-
     def _branching(self) -> Program:
         """Returns the program, in microbatches, whose lanes begin with the state of a start and see ``examples``."""
-        program = self.program
-        if program.batches is not None and program.batches.microbatch is None and len(self.batch_sizes) > 1:
-            program = program.with_microbatch(int(np.gcd.reduce(self.batch_sizes))) or program
-        begin, seen = program.init, np.array([trial.step * trial.hparams[SIZE] for trial in self.starts])
         states = [trial.restore(replicate) for trial in self.starts for replicate in range(self._replicates)]
+        _check_states(states)
+        program = _in_microbatches(self.program, self.batch_sizes, states[0])
         stacked, many = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states), self._replicates
-        frozen = [names_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(program.shared.get("params", {}))]
+        seen = np.array([trial.step * trial.hparams[SIZE] for trial in self.starts])
+        shared = jax.tree_util.tree_leaves_with_path(program.shared.get("params", {}))
+        frozen = {names_of(path): array for path, array in shared}
+
+        def number(h: Hparams) -> Any:
+            return jnp.argmax(jnp.asarray(seen) == h[START]) * many + h[SEED]
 
         def init(key: jax.Array, h: Hparams) -> State:
-            at = jnp.argmax(jnp.asarray(seen) == h[START]) * many + h[SEED]
-            return started(begin(key, h), jax.tree.map(lambda x: x[at], stacked), frozen)
+            state = program.init(key, h)
+            if not isinstance(state, TrainingState) or state.filled is not None:
+                allowed = "must be of hpx.supervised, with batches whose size stays as it is"
+                raise InputError("Branches.program", "its state", allowed, "Write batch_size=lambda h: h.batch_size.")
+            given = jax.tree.map(lambda x: x[number(h)], stacked)
+            return started(state, given, frozen, "Branches.starts")
+
+        # Of one start and seed all branches see the same batches, and of others others: the luck of the order of the
+        # examples is a part of the interval, and cancels between batch sizes.
+        def batch(key: jax.Array, call: jax.Array, train: Any, h: Hparams) -> Any:
+            return program.batch(jax.random.fold_in(key, number(h)), call, train, h)
+
+        def step(key: jax.Array, state: State, batch: Any, h: Hparams) -> tuple[State, Metrics]:
+            return program.step(jax.random.fold_in(key, number(h)), state, batch, h)
 
         def validate(trials: Sequence[tuple[Hparams, TrialLength]]) -> None:
             # Of schedules that go on: their warmup was in the steps before.
@@ -193,7 +218,25 @@ class Branches(Study[BranchesResult]):
         def steps(h: Hparams) -> int:
             return ceil_div(self.examples, int(h[SIZE]))
 
-        return replace(program, init=init, validate=validate, steps=steps, eval_every=None)
+        return replace(program, init=init, batch=batch, step=step, validate=validate, steps=steps, eval_every=None)
+
+
+def _in_microbatches(program: Program, batch_sizes: Sequence[int], state: Mapping[str, Any]) -> Program:
+    """Returns a program with its batches in microbatches, where these train the same, so that all sizes share it."""
+    batches = program.batches
+    if batches is None or batches.microbatch is not None or not batches.alike or state.get("stats"):
+        return program  # batch statistics would be those of microbatches
+    return program.with_microbatch(int(np.gcd.reduce(batch_sizes))) or program
+
+
+def _check_states(states: Sequence[Mapping[str, Any]]) -> None:
+    """Raises unless the states are those at the end of trainings, in batches whose size stayed as it was."""
+    for state in states:
+        for part, what in (("stopping", "kept its best parameters"), ("filled", "trained with a ramp of batch sizes")):
+            if part in state:
+                allowed = "must have its last state, after batches of one size"
+                remedy = "Train the starts without keep, early_stopping and ramps."
+                raise InputError("Branches.starts", f"a trial that {what}", allowed, remedy)
 
 
 def _checked_starts(starts: Any) -> tuple[Trial, ...]:
@@ -208,15 +251,29 @@ def _checked_starts(starts: Any) -> tuple[Trial, ...]:
         raise InputError(field, "trials of several results", allowed, remedy)
     for trial in found:
         if trial.status != "complete":
-            raise InputError(field, f"trial {trial.id}, {trial.status}", "must be complete", "Leave it out.")
+            advice = "Leave it out, or train the starts at a lower rate, or with another seed."
+            raise InputError(field, f"trial {trial.id}, {trial.status}", "must be complete with each seed", advice)
         for name in (SIZE, RATE):
             if name not in trial.hparams:
                 remedy = f"Write hpx.Space({name}=…) in the sweep that trains the starts."
                 raise InputError(field, ", ".join(trial.hparams), f"must have {name}", remedy)
-            if trial.hparams[name] != found[0].hparams[name]:
-                given = f"{name} {trial.hparams[name]} and {found[0].hparams[name]}"
-                raise InputError(field, given, "must have trained the same", "Leave out the trials of another.")
+        lane_steps = trial.result.lane_step[trial.id]
+        if len(set(lane_steps.tolist())) > 1:
+            allowed = "must have taken as many steps with each seed"
+            raise InputError(
+                field, f"steps {lane_steps.tolist()} of trial {trial.id}", allowed, "Train without stopping."
+            )
+    differing = sorted(_differing(found))
+    if len(differing) > 1:
+        allowed = "must differ in one hyperparameter, which says how long they train, and train the same"
+        raise InputError(field, ", ".join(differing), allowed, "Leave out the trials of another training.")
     steps = [trial.step for trial in found]
     if len(set(steps)) < len(steps):
         raise InputError(field, f"steps {steps}", "must have trained for different numbers of steps", remedy)
     return found
+
+
+def _differing(trials: Sequence[Trial]) -> set[str]:
+    """Returns the hyperparameters in which trials differ."""
+    first = trials[0].hparams
+    return {name for name in first if any(trial.hparams.get(name) != first[name] for trial in trials)}

@@ -29,20 +29,25 @@ def report_of(answer: "BranchesResult") -> str:
     ]
     lines = [table(header, rows)]
     lines.append(
-        f"columns of batch sizes: {metric} less that with batches of {answer.batch_sizes[0]}; "
-        f"a batch is critical where it passes {show(answer.tolerance)}"
+        f"columns of batch sizes: by how much {metric} is worse than with batches of {answer.batch_sizes[0]}; "
+        f"a batch size is critical where that passes {show(answer.tolerance)}"
     )
-    if len(answer.points) >= 3:
+    if answer.has_law:
         lines.append(f"critical batch size = {answer.law}, with the examples seen as x")
     return "\n".join([*lines, *answer.doubts])
 
 
 def doubts_of(answer: "BranchesResult") -> tuple[str, ...]:
     """Returns what to doubt of an answer, the gravest first."""
-    return (*_lost(answer), *_at_edges(answer), *_few_seeds(answer))
+    return (*_lost(answer), *_at_edges(answer), *_censored(answer), *_few_seeds(answer))
 
 
 def _lost(answer: "BranchesResult") -> Iterator[str]:
+    if answer.lost:
+        yield (
+            f"seeds {', '.join(map(str, answer.lost))} are left out: branches with batches of {answer.batch_sizes[0]} "
+            "diverged, with which the others are compared. Give lower learning rates."
+        )
     for point in answer.points:
         if not np.isfinite(point.excess).all():
             lost = np.flatnonzero(~np.isfinite(point.excess).all(axis=1))
@@ -62,6 +67,16 @@ def _at_edges(answer: "BranchesResult") -> Iterator[str]:
                 f"after {point.examples:,} examples the second batch size lost more than the tolerance already, "
                 "so that the critical one may be smaller than found. Give smaller ones."
             )
+
+
+def _censored(answer: "BranchesResult") -> Iterator[str]:
+    ends = [point.examples for point in answer.points if point.edge is not None]
+    if ends and answer.has_law:
+        places = ", ".join(f"{end:,}" for end in ends)
+        yield (
+            f"the law takes the batch sizes after {places} examples as found, near an end of those that were tried: "
+            "the true ones may have another power."
+        )
 
 
 def _few_seeds(answer: "BranchesResult") -> Iterator[str]:

@@ -60,6 +60,7 @@ class BranchesResult(StudyResult):
       tolerance: by how much the metric might be worse.
       batch_sizes: ascending.
       points: by the examples that the training had seen, ascending.
+      lost: the seeds of which a branch with the smallest batch diverged, which are left out.
 
     Example:
       >>> space = hpx.Space(
@@ -77,6 +78,7 @@ class BranchesResult(StudyResult):
     tolerance: float
     batch_sizes: tuple[int, ...]
     points: tuple[BranchPoint, ...]
+    lost: tuple[int, ...] = ()
 
     @classmethod
     def read(cls, result: Result, tolerance: float) -> "BranchesResult":
@@ -100,14 +102,20 @@ class BranchesResult(StudyResult):
             raise InputError(f"{field}.result", f"batch sizes {sizes}", "must be two or more", remedy)
         scores = result.objective.scores(result.last(result.objective.metric))[:, 0]
         scores = np.where(np.isin(result.lane_status[:, 0], LOST) | ~np.isfinite(scores), np.inf, scores)
-        # The same seeds are drawn of all starts, since a seed is one training.
-        drawn = np.random.default_rng(0).integers(0, len(seeds), (RESAMPLES, len(seeds)))
+        # A seed is one training: where nothing is left to compare its branches with, it is left out of all starts.
+        kept = np.isfinite(scores[trials[:, :, 0]]).all(axis=0)
+        if not kept.any():
+            allowed = "must have a seed of which no branch with the smallest batch diverged"
+            raise InputError(f"{field}.result", f"{len(seeds)} seeds", allowed, "Give lower learning rates.")
+        trials = trials[:, kept]
+        # The same seeds are drawn of all starts.
+        drawn = np.random.default_rng(0).integers(0, kept.sum(), (RESAMPLES, kept.sum()))
         points = []
         for start, own in zip(starts, trials, strict=True):
-            with np.errstate(invalid="ignore"):  # of a seed of which all branches diverged
-                excess = (scores[own] - scores[own[:, :1]]).T  # (sizes, seeds)
+            excess = (scores[own] - scores[own[:, :1]]).T  # (sizes, seeds)
             points.append(_point(int(start), np.array(sizes, float), excess, drawn, tolerance))
-        return cls(result, tolerance, tuple(int(size) for size in sizes), tuple(points))
+        lost = tuple(int(seeds[at]) for at in np.flatnonzero(~kept))
+        return cls(result, tolerance, tuple(int(size) for size in sizes), tuple(points), lost)
 
     @classmethod
     def load(cls, directory: str | Path) -> "BranchesResult":
@@ -128,10 +136,18 @@ class BranchesResult(StudyResult):
     def law(self) -> PowerLaw:
         """The critical batch size as a power of the examples seen, by ``fit_power_law`` with the values of each seed.
 
+        A start before the first step, at 0 examples, is left out.
+
         Raises:
-          InputError: there are fewer than three starts.
+          InputError: there are fewer than three other starts.
         """
-        return fit_power_law([p.examples for p in self.points], [p.by_seed for p in self.points])
+        points = [point for point in self.points if point.examples > 0]
+        return fit_power_law([point.examples for point in points], [point.by_seed for point in points])
+
+    @property
+    def has_law(self) -> bool:
+        """Whether there are points enough for ``law``."""
+        return sum(point.examples > 0 for point in self.points) >= 3
 
     @cached_property
     def doubts(self) -> tuple[str, ...]:

@@ -109,11 +109,26 @@ def mean_of(sums: Accumulated, like: Any) -> tuple[Any, jax.Array]:
     return jax.tree.map(lambda g, old: g.astype(old.dtype), gradients, like), loss
 
 
-def emitted(sums: Accumulated, shares: dict[str, Weighted], full: jax.Array) -> Values:
-    """Returns what a call adds to the metrics of its batch, float (): its shares, or with weights all at the end."""
-    if sums.weighted:
-        return {name: jnp.where(full, ratio(each.total, each.weight), 0) for name, each in sums.weighted.items()}
-    return {name: share.total for name, share in shares.items()}
+def emitted(sums: Accumulated, shares: dict[str, Weighted], full: jax.Array, microsteps: Any, changing: bool) -> Values:
+    """Returns the metrics of a call, each float (), so that the mean over the calls of a batch is its metric.
+
+    With weights all comes with the last call. Where batch sizes change, evaluations come in the midst of batches: each
+    call then has the mean over its own examples.
+
+    Args:
+      sums: those of the batch, with this call.
+      shares: what the call adds to them.
+      full: whether the batch is complete, bool ().
+      microsteps: calls of the batch, a number or int32 ().
+      changing: whether batch sizes change.
+    """
+    if not sums.weighted:
+        return {name: share.total * microsteps for name, share in shares.items()}
+    if changing:
+        return {name: jnp.asarray(ratio(each.total, each.weight)) for name, each in shares.items()}
+    return {
+        name: jnp.where(full, ratio(each.total, each.weight), 0) * microsteps for name, each in sums.weighted.items()
+    }
 
 
 def emptied(sums: Accumulated, full: jax.Array) -> Accumulated:

@@ -105,8 +105,8 @@ def supervised(
       batch_size: examples of an optimizer step, at most those of the training split. Each size needs a program of its
         own, unless ``microbatch`` is given. Leave both out with a stream, which has its own batch size. With
         ``microbatch`` a function of ``h`` may give a function of the examples seen, int32 (), a ramp:
-        ``lambda h: optax.linear_schedule(16, h.last, 4096)``, in whole microbatches, which ``steps`` then counts;
-        evaluations report ``train/optimizer_steps`` and ``train/batch_size``. A last, incomplete batch makes no step.
+        ``lambda h: optax.linear_schedule(16, h.last, 4096)``, in whole microbatches, which ``steps`` then counts and of
+        which metrics are means; evaluations report ``train/optimizer_steps`` and ``train/batch_size``.
       steps: optimizer steps of a trial; or give ``epochs``.
       epochs: passes over the training split, above 0: ⌈epochs × training examples / batch size⌉ steps.
       eval_every: steps between evaluations on the whole validation split; None evaluates at the end only. With
@@ -228,7 +228,7 @@ def supervised(
         optimizer=_transformation(setting("optimizer", optimizer, lambda v: isinstance(v, OPTIMIZERS))),
         scaling=scaling,
         start=start_of(start_from),
-        frozen=() if initial is None else tuple(initial.frozen),
+        frozen={} if initial is None else initial.frozen,
         batching=Batching(
             None if batch_size is None else number("batch_size", batch_size),
             None if microbatch is None else check_int("supervised.microbatch", microbatch, most=examples),

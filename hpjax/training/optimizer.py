@@ -204,6 +204,8 @@ def _outermost(function: Callable[..., Any], *arguments: Any, **extra: Any) -> A
     """Calls a function of an optimizer with ``lookahead`` in it. Raises ``InputError`` if it is where Optax fails."""
     try:
         return function(*arguments, **extra)
+    except InputError:
+        raise
     except (AttributeError, TypeError, ValueError) as error:
         raise _not_outermost(error) from error
 

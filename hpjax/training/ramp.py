@@ -66,7 +66,11 @@ def check_ramp(ramp: Ramp, calls: int, microbatch: int | None, most: int, least:
     if calls * microbatch >= 2**31:
         allowed = "must stay below 2**31 in a ramp"
         raise InputError("steps × microbatch", calls * microbatch, allowed, f"Write steps={2**31 // microbatch - 1}.")
-    sizes = np.asarray(jax.vmap(lambda call: jnp.asarray(ramp(call * microbatch), float))(jnp.arange(calls)))
+    try:
+        sizes = np.asarray(jax.vmap(lambda call: jnp.asarray(ramp(call * microbatch), float))(jnp.arange(calls)))
+    except Exception as error:
+        allowed = f"must be a function of the examples seen, int32 (), that JAX can trace; it fails: {str(error)[:100]}"
+        raise InputError(field, show(ramp), allowed, "Write lambda seen: jnp.where(seen < 1024, 16, 64).") from None
     if sizes.shape != (calls,):
         allowed = "must be one number for each count of examples"
         raise InputError(
@@ -80,6 +84,10 @@ def check_ramp(ramp: Ramp, calls: int, microbatch: int | None, most: int, least:
         allowed = f"must have {needed} of {microbatch} examples at least throughout"
         remedy = f"Write a ramp that does not fall below {least * microbatch}, or a smaller microbatch."
         raise InputError(field, found, allowed, remedy)
+    if parts[0] > calls:
+        allowed = f"must be the microbatches of a batch at least, and the first one has {int(parts[0])}"
+        remedy = "Write epochs=, or more steps, which count microbatches with a ramp."
+        raise InputError("supervised.steps", calls, allowed, remedy)
     high = np.flatnonzero(parts * microbatch > most)
     if len(high):
         found = f"{show(round(float(sizes[high[0]]), 3))} after {high[0] * microbatch:,} examples"

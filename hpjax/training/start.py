@@ -1,10 +1,11 @@
 """Starting states: lanes that go on from the parameters and the optimizer's state of a trained one."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hpjax.core.errors import InputError, annotate_errors
 from hpjax.core.hparams import Hparams
@@ -25,11 +26,20 @@ def start_of(start_from: Any) -> Callable[[Hparams], Mapping[str, Any]] | None:
     """
     if start_from is None:
         return None
+    replicates = start_from.result.lane_status.shape[1] if hasattr(start_from, "result") else 1
     if callable(start_from):
         of = annotate_errors("supervised.start_from", start_from)
         return lambda h: _trained(of(h))
-    state = jax.tree.map(jnp.asarray, _trained(start_from))  # on the device once
-    return lambda h: state
+    state: Mapping[str, Any] = jax.tree.map(jnp.asarray, _trained(start_from))  # on the device once
+
+    def of_trial(h: Hparams) -> Mapping[str, Any]:
+        if replicates > 1:
+            remark(f"start_from has {replicates} replicates: all lanes begin with the state of the first.")
+        if "stopping" in state:
+            remark("start_from kept its best parameters, and the state of the optimizer is that of its last step.")
+        return state
+
+    return of_trial
 
 
 def _trained(given: Any) -> Mapping[str, Any]:
@@ -40,14 +50,20 @@ def _trained(given: Any) -> Mapping[str, Any]:
     """
     if hasattr(given, "restore") and callable(given.restore):
         given = given.restore()
-    if isinstance(given, Mapping) and {"params", "opt_state"} <= set(given):
+    # The state of an optimizer that has none, such as plain SGD, is left out of what a trial restores.
+    if isinstance(given, Mapping) and "params" in given:
         return given
-    allowed = "must be a trial, or what its restore() gave: parameters and the state of an optimizer"
+    allowed = "must be a trial, or what its restore() gave: a dict with params and opt_state"
     remedy = "Write start_from=result.best. For parameters alone write init_from=params."
     raise InputError("supervised.start_from", type(given).__name__, allowed, remedy)
 
 
-def started(state: TrainingState, given: Mapping[str, Any], frozen: Collection[KeyPath]) -> TrainingState:
+def started(
+    state: TrainingState,
+    given: Mapping[str, Any],
+    frozen: Mapping[KeyPath, Any],
+    field: str = "supervised.start_from",
+) -> TrainingState:
     """Returns a state with the parameters, statistics, optimizer's state and average of a trained one.
 
     What ``optax.inject_hyperparams`` holds as hyperparameters stays that of ``state``: those belong to the trial. An
@@ -56,33 +72,39 @@ def started(state: TrainingState, given: Mapping[str, Any], frozen: Collection[K
     Args:
       state: as the program begins.
       given: nested dicts with ``params``, ``opt_state`` and perhaps the other parts; arrays may be traced.
-      frozen: the names of parameters that a state does not have.
+      frozen: the parameters that a state does not have, by their names.
+      field: the argument that gave it, for errors.
 
     Raises:
       InputError: the state has arrays that the given one lacks, or of other shapes, or the given one has more.
     """
     found = {part: _arrays(given.get(part)) for part in PARTS}
     if found["average"] and state.average is None:
-        remark("start_from has an average of the parameters, and the program none: it is left out.")
+        remark(f"{field} has an average of the parameters, and the program none: it is left out.")
         found["average"] = {}
     if not found["average"] and state.average is not None:
         found["average"] = found["params"]
+    injected = _injected(state.opt_state)
 
     def begun(part: str, tree: Any) -> Any:
         arrays = found[part]
         own = {names_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
-        fixed = frozen if part in ("params", "average") else ()
-        for name in arrays:
-            if name not in own and name not in fixed and not _injected(part, name):
-                raise _differs(part, name, "is no array of the program's state")
+        passed = injected if part == "opt_state" else set()
+        fixed = frozen if part in ("params", "average") else {}
+        for name, array in arrays.items():
+            if name in fixed:
+                _check_frozen(f"{field}[{'/'.join(map(str, (part, *name)))!r}]", array, fixed[name])
+            elif name not in own and name not in passed:
+                raise _differs(field, part, name, "is no array of the program's state")
 
         def of(path: Any, value: Any) -> Any:
             name = names_of(path)
-            if not is_array(value) or _injected(part, name):
+            if not is_array(value) or name in passed:
                 return value
             if name not in arrays:
-                raise _differs(part, name, "is missing in it")
-            return like_own(_field(part, name), arrays[name], value, "Start from a state of this model and optimizer.")
+                raise _differs(field, part, name, "is missing in it")
+            where = f"{field}[{'/'.join(map(str, (part, *name)))!r}]"
+            return like_own(where, arrays[name], value, "Start from a state of this model and optimizer.")
 
         return jax.tree_util.tree_map_with_path(of, tree)
 
@@ -93,15 +115,34 @@ def _arrays(tree: Any) -> dict[KeyPath, Any]:
     return {names_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if is_array(leaf)}
 
 
-def _injected(part: str, name: KeyPath) -> bool:
-    """Returns whether an array is a hyperparameter in the state of ``optax.inject_hyperparams``."""
-    return part == "opt_state" and "hyperparams" in name
+def _injected(opt_state: Any) -> set[KeyPath]:
+    """Returns the names of the hyperparameters in the states of ``optax.inject_hyperparams``."""
+
+    def holds(part: Any) -> bool:
+        return hasattr(part, "hyperparams") and hasattr(part, "inner_state")
+
+    parts = [
+        (names_of(path), part)
+        for path, part in jax.tree_util.tree_leaves_with_path(opt_state, is_leaf=holds)
+        if holds(part)
+    ]
+    found = {(*prefix, "hyperparams", *name) for prefix, part in parts for name in _arrays(part.hyperparams)}
+    inner = {(*prefix, "inner_state", *name) for prefix, part in parts for name in _injected(part.inner_state)}
+    return found | inner
 
 
-def _field(part: str, name: KeyPath) -> str:
-    return f"supervised.start_from[{'/'.join(map(str, (part, *name)))!r}]"
+def _check_frozen(field: str, given: Any, own: Any) -> None:
+    """Raises ``InputError`` where a frozen parameter of the start, if its numbers are known, is not the program's."""
+    if not isinstance(given, jax.core.Tracer) and not np.array_equal(np.asarray(given), np.asarray(own)):
+        allowed = "is another one than the frozen parameter that init_from gives"
+        raise InputError(field, f"of shape {np.shape(given)}", allowed, "Write init_from= with the trial, too.")
 
 
-def _differs(part: str, name: KeyPath, how: str) -> InputError:
+def _differs(field: str, part: str, name: KeyPath, how: str) -> InputError:
     remedy = "Start from a state of the same model and optimizer; for its parameters alone write init_from=."
-    return InputError("supervised.start_from", "/".join(map(str, (part, *name))), how, remedy)
+    if part == "opt_state" and name[-1:] == ("count",):
+        remedy = (
+            "A schedule counts steps, and a constant rate does not. Train the start with "
+            "optax.constant_schedule(rate): what goes on from it may have any other schedule."
+        )
+    return InputError(field, "/".join(map(str, (part, *name))), how, remedy)

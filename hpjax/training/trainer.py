@@ -1,6 +1,6 @@
 """Training: what a lane of a supervised program does, as pure functions of its state."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class Training:
       monitors: the names of what is monitored.
       scaling: the parametrization, which has multipliers of learning rates and sizes of gradients.
       start: the trained state that lanes go on from, a function of ``h``; None for none.
-      frozen: the names of parameters that the state does not have.
+      frozen: the parameters that the state does not have, by their names.
       batching: how batches are taken.
       optimizer, eval_batch_size, penalty, augment, average, stopping, train_metrics_every: the arguments of
         ``supervised``, as functions of ``h`` where they may depend on it; None where they are not asked for.
@@ -71,7 +71,7 @@ class Training:
     optimizer: OfH
     scaling: Scaling
     start: OfH | None
-    frozen: Collection[KeyPath]
+    frozen: Mapping[KeyPath, Any]
     eval_batch_size: int
     penalty: Callable[[Any, Hparams], Any] | None
     augment: Callable[[jax.Array, AnyExamples, Hparams], AnyExamples] | None
@@ -224,7 +224,7 @@ class Training:
         kept: TrainingState = jax.tree.map(lambda new, old: jnp.where(full, new, old), updated, state)
         if sums.squares is not None:
             seen |= gradient_noise(squares(sums.gradients), sums.squares, size, self.batching.microbatch)
-        means = {name: value * microsteps for name, value in emitted(sums, shares, full).items()}
+        means = emitted(sums, shares, full, microsteps, changing=state.filled is not None)
         seen = {name: jnp.where(full, value, 0) * microsteps for name, value in seen.items()}
         if state.filled is not None:
             kept = kept._replace(filled=filled_with(state.filled, microsteps, full))

@@ -15,7 +15,7 @@ from hpjax.core.hparams import Hparams, unread
 from hpjax.core.program import Data, TrialLength
 from hpjax.data.batches import check_poolable
 from hpjax.data.examples import examples_in
-from hpjax.training.monitors import OF_PARTS
+from hpjax.training.monitors import MONITORS, OF_PARTS
 from hpjax.training.ramp import check_ramp
 from hpjax.training.trainer import Training
 from hpjax.training.validation import check_batch_size
@@ -118,6 +118,10 @@ def _validate_sizes(
     changing = [(batch_size(h), length.steps) for h, length in trials if callable(batch_size(h))]
     for ramp, calls in changing:
         check_ramp(ramp, calls, microbatch, most, least)
+    whole = [name for name in training.monitors if name in MONITORS]
+    if changing and whole:
+        allowed = "is of whole batches, which end where evaluations do not if their size changes"
+        raise InputError("supervised.monitor", whole[0], allowed, f"Remove {whole[0]!r}.")
     if changing and training.train_metrics_every not in (1, None):
         remedy = "Write train_metrics_every=1, or None."
         allowed = "cannot count batches whose size changes"

@@ -36,6 +36,9 @@ def check_batches(data: Data, batch_size: Any, microbatch: Any, monitor: Any) ->
         if streamed and number is not None:
             allowed = "must be left out with a stream, whose batches have a size of their own"
             raise InputError(f"supervised.{name}", number, allowed, f"Remove {name}={number!r}.")
+    if getattr(batch_size, "__module__", "").startswith(("optax.", "hpjax.optim.")):
+        allowed = "is a schedule, and of h a function is wanted: of a ramp one that gives the schedule"
+        raise InputError("supervised.batch_size", show(batch_size), allowed, "Write batch_size=lambda h: schedule.")
     if batch_size is None and not streamed:
         raise InputError("supervised.batch_size", None, "must be given", "Write batch_size=64.")
     for name in monitor:

@@ -67,7 +67,7 @@ def test_where_no_batch_size_is_too_large_the_answer_has_no_upper_end():
     for point in answer.points:
         assert point.critical == (128, 128, np.inf)
         assert point.edge == "highest"
-    assert all("Give larger ones" in doubt for doubt in answer.doubts)
+    assert all("Give larger ones" in doubt for doubt in answer.doubts[:3])
     assert "≥ 128" in str(answer)
 
 
@@ -85,6 +85,37 @@ def test_branches_that_diverged_are_worse_than_any_tolerance():
         assert point.critical.value == 32
         assert np.isinf(point.excess[4:]).all()
     assert "diverged with batches of 64, 128" in answer.doubts[0]
+
+
+def test_a_seed_whose_smallest_batch_diverged_is_left_out_of_all_starts():
+    """Of seed 1 the branch with batches of 4 diverged at one start: nothing is left to compare its others with."""
+
+    def evaluate(key, state, split, h):
+        loss = 1.0 + h.start_seed + SLOPE * jnp.maximum(jnp.log2(h.batch_size / jnp.sqrt(1.0 * h.start)), 0)
+        return {"loss": jnp.where((h.batch_size == 4) & (h.start_seed == 1) & (h.start == 64), jnp.nan, loss)}
+
+    answer = answer_of(dataclasses.replace(kinked(), evaluate=evaluate))
+    assert answer.lost == (1,)
+    assert [point.by_seed.shape for point in answer.points] == [(2,)] * 3
+    for point in answer.points:
+        assert point.critical.value == pytest.approx(point.examples**0.5 * 2 ** (TOLERANCE / SLOPE), rel=1e-3)
+    assert "seeds 1 are left out" in answer.doubts[0]
+    assert isinstance(answer.plot(), Figure)
+
+
+def test_a_start_before_the_first_step_has_no_place_in_the_law():
+    space = hpx.Space(batch_size=hpx.Choice(*SIZES), start=hpx.Choice(0, 64, 256), start_seed=hpx.Choice(0, 1, 2))
+    program = kinked(best=lambda h: jnp.sqrt(jnp.maximum(1.0 * h.start, 64)))
+    answer = BranchesResult.read(hpx.Sweep(program, space, sampler=hpx.Grid()).run(progress=False), TOLERANCE)
+    assert not answer.has_law
+    assert "as x" not in str(answer)
+    assert isinstance(answer.plot(), Figure)
+
+
+def test_a_law_of_points_at_an_end_is_doubted():
+    answer = answer_of(kinked(best=lambda h: jnp.where(h.start == 1024, 1e6, jnp.sqrt(1.0 * h.start))))
+    assert [point.edge for point in answer.points] == [None, None, "highest"]
+    assert any("may have another power" in doubt for doubt in answer.doubts)
 
 
 @pytest.mark.parametrize("width", ["single", "double"])
@@ -111,14 +142,14 @@ BATCH, RATE, LENGTHS, EXAMPLES = 4, 0.05, (5, 10, 20), 32
 
 
 def training(**settings):
-    settings = {"batch_size": lambda h: h.batch_size, "steps": lambda h: h.steps} | settings
-    return hpx.supervised(
-        model=nn.Sequential([nn.Dense(1), lambda z: z[:, 0]]),
-        optimizer=lambda h: optax.adam(optax.linear_schedule(h.learning_rate, 0.0, 100)),
-        loss=hpx.metrics.squared_error,
-        data=hpx.data.from_arrays(X, Y, valid=(X, Y), test=(X, Y)),
-        **settings,
-    )
+    settings = {
+        "batch_size": lambda h: h.batch_size,
+        "steps": lambda h: h.steps,
+        "model": nn.Sequential([nn.Dense(1), lambda z: z[:, 0]]),
+        "optimizer": lambda h: optax.adam(optax.linear_schedule(h.learning_rate, 0.0, 100)),
+        "data": hpx.data.from_arrays(X, Y, valid=(X, Y), test=(X, Y)),
+    } | settings
+    return hpx.supervised(loss=hpx.metrics.squared_error, **settings)
 
 
 def based(program=None, **changes):
@@ -181,6 +212,28 @@ def test_branches_go_on_from_each_seed_with_scaled_rates_in_one_program(base, tm
         study_of(based(learning_rate=0.04)).run(tmp_path / "run", progress=False)
 
 
+def test_each_seed_has_an_order_of_the_examples_of_its_own_which_its_batch_sizes_share(base):
+    """Of equal states, branches of one batch size differ between seeds and starts by the order of the examples."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 2)).astype("float32"), rng.normal(size=64).astype("float32")
+    own = dataclasses.replace(study_of(base), program=_on(hpx.data.from_arrays(x, y, valid=(x, y), test=(x, y))))
+    draws, program = {}, own.sweep.program
+    key = hpx.keys.purpose_key(hpx.keys.lane_key(own.seed, 0), "batch")
+    for start in (20, 40):
+        for seed in (0, 1):
+            for size in (4, 8):
+                h = type("h", (dict,), {"__getattr__": dict.__getitem__})(
+                    start=start, start_seed=seed, batch_size=size, learning_rate=0.05
+                )
+                calls = [program.batch(key, jnp.int32(call), program.data.train, h).x for call in range(4)]
+                draws[start, seed, size] = np.concatenate(calls)
+    for start in (20, 40):
+        for seed in (0, 1):
+            np.testing.assert_array_equal(draws[start, seed, 4], draws[start, seed, 8])
+    seen = [draws[start, seed, 4] for start in (20, 40) for seed in (0, 1)]
+    assert all(not np.array_equal(a, b) for i, a in enumerate(seen) for b in seen[:i])
+
+
 def test_bad_input_is_one_error(base):
     for changes, message in (
         ({"starts": []}, "must be a list of trials"),
@@ -190,6 +243,7 @@ def test_bad_input_is_one_error(base):
         ({"batch_sizes": [8, 65]}, "must be at most 64"),
         ({"examples": 8}, "examples = 8"),
         ({"tolerance": -1.0}, "tolerance"),
+        ({"seed": 0}, "is that of the starts"),
         ({"program": training(keep="best")}, "must be without early_stopping"),
         (
             {"program": hpx.Program(lambda k, h: 0.0, lambda *a: a, lambda *a: {}, steps=1)},
@@ -198,19 +252,28 @@ def test_bad_input_is_one_error(base):
     ):
         with pytest.raises(InputError, match=message):
             study_of(base, **changes)
+    best = based(training(keep="best"))
+    with pytest.raises(InputError, match="kept its best parameters"):
+        study_of(best).plan()
+    ramps = training(batch_size=lambda h: lambda seen: 4 * h.batch_size**0, microbatch=4)
+    with pytest.raises(InputError, match="with batches whose size stays as it is"):
+        study_of(base, program=ramps).plan()
+    ending = training(optimizer=lambda h: optax.adam(optax.linear_schedule(h.learning_rate, 0.0, h.steps)))
+    with pytest.raises(InputError, match="says how long the starts train"):
+        study_of(base, program=ending).plan()
+    two = based(other=hpx.Choice(1, 2), steps=hpx.Choice(5, 10))
+    with pytest.raises(InputError, match="must differ in one hyperparameter"):
+        study_of(two, starts=[two[0], two[3]])
     with pytest.raises(InputError, match=r"batch_size.*is never read"):
         study_of(base, program=training(batch_size=8)).plan()
     other = dataclasses.replace(study_of(base), program=_wider())
-    with pytest.raises(InputError, match=r"start_from.*must have the shape"):
+    with pytest.raises(InputError, match=r"Branches.starts.*must have the shape"):
         other.plan()
 
 
 def _wider():
-    return hpx.supervised(
-        model=nn.Sequential([nn.Dense(2), lambda z: z[:, 0]]),
-        optimizer=lambda h: optax.adam(optax.linear_schedule(h.learning_rate, 0.0, 100)),
-        loss=hpx.metrics.squared_error,
-        data=hpx.data.from_arrays(X, Y, valid=(X, Y), test=(X, Y)),
-        batch_size=lambda h: h.batch_size,
-        steps=lambda h: h.steps,
-    )
+    return training(model=nn.Sequential([nn.Dense(2), lambda z: z[:, 0]]))
+
+
+def _on(data):
+    return training(data=data)

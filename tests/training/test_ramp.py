@@ -133,12 +133,33 @@ def test_epochs_of_a_ramp_count_examples():
         (stairs, {"microbatch": None}, "can change while a lane trains only in microbatches"),
         (stairs, {"monitor": ["gradient_noise"]}, "2 microbatches, whose gradients are compared"),
         (stairs, {"train_metrics_every": 3}, "cannot count batches whose size changes"),
+        (stairs, {"monitor": ["gradient_norm"]}, "is of whole batches"),
+        (
+            lambda h: lambda seen: 24,
+            {"steps": 11},
+            "of a batch at least, and the first one has 12",
+        ),
+        (lambda h: lambda seen: 2 if seen < 8 else 4, {}, r"Write lambda seen: jnp.where"),
+        (optax.linear_schedule(2, 12, 40), {}, "Write batch_size=lambda h: schedule"),
         (lambda h: lambda seen: jnp.ones(2) * 4, {}, r"a ramp of shape \(2,\)"),
     ],
 )
 def test_a_ramp_that_cannot_run_is_refused(ramp, settings, message):
     with pytest.raises(InputError, match=message):
         hpx.Sweep(program(ramp, **settings), hpx.Space(rate=0.05), trials=1).plan()
+
+
+def test_weighted_losses_are_reported_at_each_evaluation():
+    """Of weights that are all 2, each evaluation has the loss of the unweighted one."""
+    weighted = run(program(stairs, weights=lambda y: 0 * y + 2.0))
+    np.testing.assert_allclose(weighted[0].curve("train/loss"), run(program(stairs))[0].curve("train/loss"), rtol=1e-5)
+
+
+@pytest.mark.parametrize("outer", [lambda own: optax.lookahead(own, 5, 0.5), lambda own: optax.contrib.sam(own, own)])
+def test_an_optimizer_that_hides_the_batch_size_is_refused(outer):
+    own = program(stairs, optimizer=lambda h: outer(optax.chain(optax.sgd(h.rate), hpx.optim.scale_by_batch_size(2))))
+    with pytest.raises(InputError, match=r"scale_by_batch_size.*lookahead and sam do not"):
+        hpx.Sweep(own, hpx.Space(rate=0.05), trials=1).plan()
 
 
 def test_the_noise_of_gradients_is_measured_on_a_ramp():

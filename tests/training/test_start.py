@@ -22,8 +22,8 @@ def schedule(h):
 
 def program(steps, **settings):
     settings = {"optimizer": lambda h: optax.adam(schedule(h))} | settings
+    settings = {"model": nn.Sequential([nn.Dense(1), lambda z: z[:, 0]])} | settings
     return hpx.supervised(
-        model=nn.Sequential([nn.Dense(1), lambda z: z[:, 0]]),
         loss=hpx.metrics.squared_error,
         data=DATA,
         batch_size=8,
@@ -100,6 +100,48 @@ def test_hyperparameters_in_the_state_are_those_of_the_lane():
         close(result[i].restore(), plain(half, 3, optax.sgd, rate))
 
 
+def test_an_optimizer_without_a_state_goes_on():
+    """What plain SGD restores has no ``opt_state``."""
+    settings = {"optimizer": lambda h: optax.sgd(h.rate)}
+    first = run(program(5, **settings))
+    result = run(program(3, start_from=first[0], **settings))
+    close(result[0].restore(), plain(first[0].restore()["params"]["layers_0"], 3, optax.sgd, RATES[0]))
+
+
+def test_moments_of_a_module_named_hyperparams_go_on():
+    model = nn.Sequential([nn.Dense(1, name="hyperparams"), lambda z: z[:, 0]])
+    settings = {"model": model, "optimizer": lambda h: optax.adam(h.rate)}
+    first = run(program(5, **settings))
+    result, whole = run(program(3, start_from=first[0], **settings)), run(program(8, **settings))
+    np.testing.assert_allclose(result.last("valid/loss")[0], whole.last("valid/loss")[0], rtol=1e-5)
+
+
+def test_frozen_parameters_are_those_of_the_start(first):
+    base = first[0].restore()["params"]["layers_0"]
+    given = {"layers_0": {"kernel": base["kernel"]}}
+    settings = {"init_from": given, "frozen": "layers_0/kernel"}
+    adapted = run(program(2, **settings))[0]
+    run(program(1, start_from=adapted, **settings))
+    other = {"layers_0": {"kernel": base["kernel"] + 1}}
+    with pytest.raises(InputError, match=r"layers_0/kernel.*is another one than the frozen parameter"):
+        run(program(1, start_from=adapted, init_from=other, frozen="layers_0/kernel"))
+
+
+def test_what_is_left_out_of_a_start_is_told(first):
+    several = hpx.Sweep(program(2), hpx.Space(rate=0.1), trials=1, replicates=2).run(progress=False)
+    plan = hpx.Sweep(program(2, start_from=several[0]), hpx.Space(rate=0.1), trials=1).plan()
+    assert "start_from has 2 replicates: all lanes begin with the state of the first" in str(plan)
+
+
+def test_a_decay_goes_on_from_a_constant_schedule_and_not_from_a_constant():
+    decay = {"optimizer": lambda h: optax.adam(optax.linear_schedule(h.rate, 0.0, 4, 5))}
+    with pytest.raises(InputError, match=r"count.*train the start with optax.constant_schedule|constant_schedule"):
+        run(program(2, start_from=run(program(5, optimizer=lambda h: optax.adam(h.rate)))[0], **decay))
+    constant = run(program(5, optimizer=lambda h: optax.adam(optax.constant_schedule(h.rate))))[0]
+    wanted = plain(initial(), 7, lambda rate: optax.adam(optax.linear_schedule(rate, 0.0, 4, 5)), RATES[0])
+    close(run(program(2, start_from=constant, **decay))[0].restore(), wanted)
+
+
 def test_an_average_begins_at_the_parameters_or_goes_on(first):
     begun = run(program(1, start_from=first[0], average=1.0))[0].restore()["average"]["layers_0"]
     for name, value in first[0].restore()["params"]["layers_0"].items():
@@ -141,7 +183,7 @@ def test_a_state_of_another_model_or_optimizer_is_refused(first):
         hpx.Sweep(program(3, start_from=more), hpx.Space(rate=0.1), trials=1).plan()
 
 
-@pytest.mark.parametrize("given", [{"params": {}}, "runs/a", 3])
+@pytest.mark.parametrize("given", [{"opt_state": {}}, "runs/a", 3])
 def test_what_is_no_state_is_refused(given):
     with pytest.raises(InputError, match=r"start_from.*must be a trial"):
         program(3, start_from=given)

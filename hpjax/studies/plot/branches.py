@@ -57,7 +57,7 @@ def draw_branches(answer: "BranchesResult", ax: "Axes") -> "Axes":
     ax.set_xticks(answer.batch_sizes, list(map(str, answer.batch_sizes)))
     # What lies far above the tolerance says nothing more.
     ax.set_ylim(top=min(highest * 1.1, 10 * answer.tolerance) if highest > answer.tolerance else None)
-    ax.set(xlabel="batch size", ylabel=literal(f"{answer.result.objective.metric}, excess"))
+    ax.set(xlabel="batch size", ylabel=literal(f"how much worse {answer.result.objective.metric} is"))
     add_legend(ax)
     return ax
 
@@ -82,8 +82,8 @@ def draw_critical(answer: "BranchesResult", ax: "Axes") -> "Axes":
         if some.any():
             ends = [(value - low)[some].tolist(), above[some].tolist()]
             ax.errorbar(x[some], value[some], ends, lolims=kind, **DOTS)
-    if len(answer.points) >= 3 and (x > 0).all():
-        along = np.geomspace(x.min(), x.max(), 50)
+    if answer.has_law:
+        along = np.geomspace(x[x > 0].min(), x.max(), 50)
         ax.plot(along, answer.law(along), color=RED, linewidth=1.2, label=f"power {answer.law.exponent.value:.2f}")
     if (x > 0).all():
         set_log(ax, "x")
