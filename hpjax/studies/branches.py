@@ -182,7 +182,7 @@ class Branches(Study[BranchesResult]):
     def _branching(self) -> Program:
         """Returns the program, in microbatches, whose lanes begin with the state of a start and see ``examples``."""
         states = [trial.restore(replicate) for trial in self.starts for replicate in range(self._replicates)]
-        _check_states(states)
+        _check_state(states[0])  # all are of one program
         program = _in_microbatches(self.program, self.batch_sizes, states[0])
         stacked, many = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states), self._replicates
         seen = np.array([trial.step * trial.hparams[SIZE] for trial in self.starts])
@@ -229,14 +229,13 @@ def _in_microbatches(program: Program, batch_sizes: Sequence[int], state: Mappin
     return program.with_microbatch(int(np.gcd.reduce(batch_sizes))) or program
 
 
-def _check_states(states: Sequence[Mapping[str, Any]]) -> None:
-    """Raises unless the states are those at the end of trainings, in batches whose size stayed as it was."""
-    for state in states:
-        for part, what in (("stopping", "kept its best parameters"), ("filled", "trained with a ramp of batch sizes")):
-            if part in state:
-                allowed = "must have its last state, after batches of one size"
-                remedy = "Train the starts without keep, early_stopping and ramps."
-                raise InputError("Branches.starts", f"a trial that {what}", allowed, remedy)
+def _check_state(state: Mapping[str, Any]) -> None:
+    """Raises unless a state is that at the end of a training, in batches whose size stayed as it was."""
+    for part, what in (("stopping", "kept its best parameters"), ("filled", "trained with a ramp of batch sizes")):
+        if part in state:
+            allowed = "must have its last state, after batches of one size"
+            remedy = "Train the starts without keep, early_stopping and ramps."
+            raise InputError("Branches.starts", f"a trial that {what}", allowed, remedy)
 
 
 def _checked_starts(starts: Any) -> tuple[Trial, ...]:

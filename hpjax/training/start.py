@@ -86,6 +86,9 @@ def started(
         found["average"] = found["params"]
     injected = _injected(state.opt_state)
 
+    def where(part: str, name: KeyPath) -> str:
+        return f"{field}[{'/'.join(map(str, (part, *name)))!r}]"
+
     def begun(part: str, tree: Any) -> Any:
         arrays = found[part]
         own = {names_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
@@ -93,7 +96,7 @@ def started(
         fixed = frozen if part in ("params", "average") else {}
         for name, array in arrays.items():
             if name in fixed:
-                _check_frozen(f"{field}[{'/'.join(map(str, (part, *name)))!r}]", array, fixed[name])
+                _check_frozen(where(part, name), array, fixed[name])
             elif name not in own and name not in passed:
                 raise _differs(field, part, name, "is no array of the program's state")
 
@@ -103,8 +106,7 @@ def started(
                 return value
             if name not in arrays:
                 raise _differs(field, part, name, "is missing in it")
-            where = f"{field}[{'/'.join(map(str, (part, *name)))!r}]"
-            return like_own(where, arrays[name], value, "Start from a state of this model and optimizer.")
+            return like_own(where(part, name), arrays[name], value, "Start from a state of this model and optimizer.")
 
         return jax.tree_util.tree_map_with_path(of, tree)
 

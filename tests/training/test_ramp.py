@@ -43,8 +43,7 @@ def order():
     """The examples that a lane sees, in their order: those of a program with whole batches of two."""
     whole = program(PART, microbatch=None)
     key = hpx.keys.purpose_key(hpx.keys.lane_key(0, 0), "batch")
-    calls = [whole.batch(key, jnp.int32(call), DATA.train, h := type("h", (dict,), {})()) for call in range(CALLS)]
-    del h
+    calls = [whole.batch(key, jnp.int32(call), DATA.train, {}) for call in range(CALLS)]
     return np.concatenate([call.x for call in calls]), np.concatenate([call.y for call in calls])
 
 
@@ -80,7 +79,7 @@ def test_each_step_takes_the_batch_of_the_ramp():
 
 
 def test_a_smooth_ramp_takes_the_nearest_number_of_microbatches():
-    """By 2 + seen / 4: 2; after 2 2.5 → 2; after 4 3 → 2 or 4; NumPy rounds 1.5 to 2 as JAX does."""
+    """Sizes of 2 + seen / 4, in whole microbatches of 2."""
     sizes, seen = [], 0
     while True:
         size = PART * int(np.round((2 + seen * 10 / 40) / PART))

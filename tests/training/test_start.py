@@ -135,7 +135,7 @@ def test_what_is_left_out_of_a_start_is_told(first):
 
 def test_a_decay_goes_on_from_a_constant_schedule_and_not_from_a_constant():
     decay = {"optimizer": lambda h: optax.adam(optax.linear_schedule(h.rate, 0.0, 4, 5))}
-    with pytest.raises(InputError, match=r"count.*train the start with optax.constant_schedule|constant_schedule"):
+    with pytest.raises(InputError, match=r"opt_state/1/count.*Train the start with optax\.constant_schedule"):
         run(program(2, start_from=run(program(5, optimizer=lambda h: optax.adam(h.rate)))[0], **decay))
     constant = run(program(5, optimizer=lambda h: optax.adam(optax.constant_schedule(h.rate))))[0]
     wanted = plain(initial(), 7, lambda rate: optax.adam(optax.linear_schedule(rate, 0.0, 4, 5)), RATES[0])
